@@ -1,0 +1,30 @@
+//! The custom resource types of Sluice (group `sluice.dev`, version `v1alpha1`), their schemas, and [`admit`]: the API
+//! server's verdict on a document, computed locally.
+//!
+//! ```text
+//!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
+//!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
+//!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  shared shapes: references, durations, status conditions       common.rs, duration.rs
+//!  admit(Value) ── unknown fields, defaults, schema, CEL         admit.rs
+//! ```
+//!
+//! Shapes and words follow Gateway API, so that its users feel at home.
+
+pub mod common;
+pub mod duration;
+pub mod fleet;
+pub mod policy;
+pub mod route;
+
+pub use duration::Duration;
+pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
+pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};
+pub use route::{ApiRoute, ApiRouteSpec, ApiRouteStatus};
+
+/// The API group of every custom resource here.
+pub const GROUP: &str = "sluice.dev";
+/// The one served version.
+pub const VERSION: &str = "v1alpha1";
+/// `group/version`, as it stands in a manifest's `apiVersion`.
+pub const API_VERSION: &str = "sluice.dev/v1alpha1";
