@@ -11,7 +11,14 @@ use crate::Duration;
 
 /// A fleet of proxies that serves a set of listeners and scales with load.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "sluice.dev", version = "v1alpha1", kind = "GatewayFleet", namespaced, status = "GatewayFleetStatus")]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "GatewayFleet",
+    namespaced,
+    status = "GatewayFleetStatus",
+    derive = "PartialEq"
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewayFleetSpec {
     /// The ports the fleet serves.

@@ -6,17 +6,19 @@
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
 //!  shared shapes: references, durations, status conditions       common.rs, duration.rs
-//!  admit(Value) ── unknown fields, defaults, schema, CEL         admit.rs
+//!  admit(Value) ── unknown fields, defaults, schema, CEL         admit/
 //! ```
 //!
 //! Shapes and words follow Gateway API, so that its users feel at home.
 
+pub mod admit;
 pub mod common;
 pub mod duration;
 pub mod fleet;
 pub mod policy;
 pub mod route;
 
+pub use admit::{Object, Violation, admit};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
 pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};

@@ -15,7 +15,8 @@ use crate::{Duration, common::PolicyTargetRef};
     kind = "RatePolicy",
     plural = "ratepolicies",
     namespaced,
-    status = "RatePolicyStatus"
+    status = "RatePolicyStatus",
+    derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RatePolicySpec {

@@ -12,7 +12,14 @@ use crate::{
 
 /// Routes requests of some hostnames to backends.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "sluice.dev", version = "v1alpha1", kind = "ApiRoute", namespaced, status = "ApiRouteStatus")]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "ApiRoute",
+    namespaced,
+    status = "ApiRouteStatus",
+    derive = "PartialEq"
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiRouteSpec {
     /// The fleets that serve this route; default: the fleet named `default`.
