@@ -1,0 +1,17 @@
+//! Whole-system tests of Sluice, and the tools they are made of.
+//!
+//! ```text
+//!   load ──HTTP/1.1, HTTP/2, WebSocket──► gateway under test ──► echo (a real upstream)
+//!                                              ▲
+//!   tests/*.rs ── harness::Gateway ── spawns ──┘  (the built sluice-operator and sluice-proxy binaries)
+//! ```
+//!
+//! - [`echo`]: the upstream. Also the program `sluice-echo`.
+//! - [`load`]: a load generator that tells every outcome apart. Also the program `sluice-load`.
+//! - [`harness`]: starts a gateway from a folder of manifests, reads what it reports, and stops everything it started.
+//!
+//! Nothing here links against the gateway's own crates: the tests see what a user of the binaries sees.
+
+pub mod echo;
+pub mod harness;
+pub mod load;
