@@ -1,0 +1,330 @@
+//! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
+//! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
+
+use std::net::SocketAddr;
+
+use regex::RegexBuilder;
+
+use crate::{
+    key::{Key, Kind},
+    proto::{
+        Certificate, Cluster, Filter, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy, Resource,
+        Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
+    },
+};
+
+/// Features that a resource can require of a proxy of this version.
+pub const FEATURES: &[&str] = &[];
+
+/// Largest compiled regular expression, in bytes: a few hundred states, so that 10,000 rules stay within memory.
+const REGEX_SIZE: usize = 256 << 10;
+
+/// Why a resource is not executable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Unfit {
+    /// Path within the resource, such as `rules[0].matches[1].path.value`; the words are the manifest's.
+    pub field: String,
+    /// A fixed CamelCase word, used as condition reason and metric label.
+    pub reason: &'static str,
+    /// What is wrong, and the fix.
+    pub message: String,
+}
+
+impl Unfit {
+    /// A finding at `field`.
+    pub fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), reason, message: message.into() }
+    }
+}
+
+type Fit = Result<(), Unfit>;
+
+/// Checks one resource under its key.
+pub fn resource(key: &Key, resource: &Resource) -> Fit {
+    if let Some(unknown) = resource.requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
+        return Err(Unfit::new("requires", "UnknownFeature", format!("this proxy has no feature {unknown:?}")));
+    }
+    let (kind, fit) = match &resource.kind {
+        Some(resource::Kind::Fleet(_)) => (Kind::Fleet, Ok(())),
+        Some(resource::Kind::Listener(l)) => (Kind::Listener, listener(l)),
+        Some(resource::Kind::Certificate(c)) => (Kind::Certificate, certificate(c)),
+        Some(resource::Kind::Route(r)) => (Kind::Route, route(r)),
+        Some(resource::Kind::Cluster(c)) => (Kind::Cluster, cluster(c)),
+        Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
+        None => return Err(Unfit::new("", "UnknownKind", "a resource of a kind that this version does not know")),
+    };
+    if kind != key.kind() {
+        return Err(Unfit::new("", "WrongKind", format!("a {} under the key {key}", kind.as_str())));
+    }
+    fit
+}
+
+/// Compiles a regular expression that must match the whole value.
+pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
+    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_SIZE).build().map_err(|e| match e {
+        regex::Error::CompiledTooBig(limit) => format!("compiles to more than {limit} bytes; make it simpler"),
+        // The last line of a syntax error says what is wrong; those before draw a picture of it.
+        e => e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    })
+}
+
+fn listener(l: &Listener) -> Fit {
+    if !(1..=65535).contains(&l.port) {
+        return Err(Unfit::new("port", "InvalidPort", format!("{} is not a port (1 to 65535)", l.port)));
+    }
+    hostname("hostname", &l.hostname, true)?;
+    if l.tls && l.certificates.is_empty() {
+        return Err(Unfit::new("tls.certificateRefs", "NoCertificate", "a TLS listener needs a certificate"));
+    }
+    keys("tls.certificateRefs", &l.certificates, Kind::Certificate)
+}
+
+fn certificate(c: &Certificate) -> Fit {
+    for (field, pem) in [("tls.crt", &c.chain_pem), ("tls.key", &c.private_key_pem)] {
+        if pem.is_empty() {
+            return Err(Unfit::new(field, "InvalidCertificate", "is empty"));
+        }
+    }
+    Ok(())
+}
+
+fn route(r: &Route) -> Fit {
+    for (i, attachment) in r.attachments.iter().enumerate() {
+        for (j, name) in attachment.hostnames.iter().enumerate() {
+            hostname(&format!("attachments[{i}].hostnames[{j}]"), name, false)?;
+        }
+    }
+    r.rules.iter().enumerate().try_for_each(|(i, rule)| within(&format!("rules[{i}]"), self::rule(rule)))
+}
+
+fn rule(r: &Rule) -> Fit {
+    if r.matches.is_empty() {
+        return Err(Unfit::new("matches", "NoMatch", "a rule needs a match"));
+    }
+    for (i, m) in r.matches.iter().enumerate() {
+        within(&format!("matches[{i}]"), route_match(m))?;
+    }
+    for (i, f) in r.filters.iter().enumerate() {
+        within(&format!("filters[{i}]"), filter(f))?;
+    }
+    for (i, backend) in r.backends.iter().enumerate() {
+        keys(&format!("backendRefs[{i}]"), std::slice::from_ref(&backend.cluster), Kind::Cluster)?;
+    }
+    Ok(())
+}
+
+fn route_match(m: &Match) -> Fit {
+    if let Some(path) = &m.path {
+        match PathKind::try_from(path.kind) {
+            Ok(PathKind::Regex) => {
+                regex(&path.value).map_err(|e| Unfit::new("path.value", "InvalidRegex", e))?;
+            }
+            Ok(_) if path.value.starts_with('/') => {}
+            Ok(_) => return Err(Unfit::new("path.value", "InvalidPath", "must begin with /")),
+            Err(_) => return Err(Unfit::new("path.type", "UnknownPathType", format!("{}", path.kind))),
+        }
+    }
+    if !m.method.is_empty() && http_token(&m.method).is_err() {
+        return Err(Unfit::new("method", "InvalidMethod", format!("{:?} is no method", m.method)));
+    }
+    for (list, header, items) in [("headers", true, &m.headers), ("queryParams", false, &m.query_params)] {
+        for (i, item) in items.iter().enumerate() {
+            within(&format!("{list}[{i}]"), value_match(item, header))?;
+        }
+    }
+    Ok(())
+}
+
+fn value_match(m: &ValueMatch, header: bool) -> Fit {
+    if header {
+        http_token(&m.name).map_err(|e| Unfit::new("name", "InvalidHeader", e))?;
+    }
+    if m.regex {
+        regex(&m.value).map_err(|e| Unfit::new("value", "InvalidRegex", e))?;
+    }
+    Ok(())
+}
+
+fn filter(f: &Filter) -> Fit {
+    match &f.filter {
+        Some(filter::Filter::RequestHeaderModifier(m)) => within("requestHeaderModifier", header_modifier(m)),
+        Some(filter::Filter::ResponseHeaderModifier(m)) => within("responseHeaderModifier", header_modifier(m)),
+        Some(filter::Filter::RequestRedirect(r)) => {
+            hostname("requestRedirect.hostname", &r.hostname, true)?;
+            if !matches!(r.status, 301 | 302 | 303 | 307 | 308) {
+                let message = format!("{} is not 301, 302, 303, 307 or 308", r.status);
+                return Err(Unfit::new("requestRedirect.statusCode", "InvalidStatus", message));
+            }
+            if !matches!(r.scheme.as_str(), "" | "http" | "https") {
+                return Err(Unfit::new("requestRedirect.scheme", "InvalidScheme", "is neither http nor https"));
+            }
+            within("requestRedirect.path", path_rewrite(r.path.as_ref()))
+        }
+        Some(filter::Filter::UrlRewrite(u)) => {
+            hostname("urlRewrite.hostname", &u.hostname, true)?;
+            within("urlRewrite.path", path_rewrite(u.path.as_ref()))
+        }
+        None => Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
+    }
+}
+
+fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
+    let (field, path) = match p.and_then(|p| p.rewrite.as_ref()) {
+        Some(path_rewrite::Rewrite::ReplaceFullPath(path)) => ("replaceFullPath", path),
+        Some(path_rewrite::Rewrite::ReplacePrefixMatch(path)) if path.is_empty() => return Ok(()),
+        Some(path_rewrite::Rewrite::ReplacePrefixMatch(path)) => ("replacePrefixMatch", path),
+        None => return Ok(()),
+    };
+    let clean = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+    if clean { Ok(()) } else { Err(Unfit::new(field, "InvalidPath", "must begin with / and hold no space, ? or #")) }
+}
+
+fn header_modifier(m: &HeaderModifier) -> Fit {
+    for (list, headers) in [("set", &m.set), ("add", &m.add)] {
+        for (i, header) in headers.iter().enumerate() {
+            let field = |member: &str| format!("{list}[{i}].{member}");
+            http_token(&header.name).map_err(|e| Unfit::new(field("name"), "InvalidHeader", e))?;
+            modifiable(&header.name).map_err(|e| Unfit::new(field("name"), "InvalidHeader", e))?;
+            if !header.value.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
+                return Err(Unfit::new(field("value"), "InvalidHeader", "holds a control character"));
+            }
+        }
+    }
+    for (i, name) in m.remove.iter().enumerate() {
+        let fit = http_token(name).and_then(|()| modifiable(name));
+        fit.map_err(|e| Unfit::new(format!("remove[{i}]"), "InvalidHeader", e))?;
+    }
+    Ok(())
+}
+
+/// Framing and connection fields belong to the proxy (RFC 9110 section 7.6.1): a filter that wrote them could smuggle.
+fn modifiable(name: &str) -> Result<(), String> {
+    const OWN: [&str; 9] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+    ];
+    let own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+    if own { Err(format!("{name} is the proxy's own; a filter can't change it")) } else { Ok(()) }
+}
+
+fn cluster(c: &Cluster) -> Fit {
+    for (i, endpoint) in c.endpoints.iter().enumerate() {
+        if endpoint.address.parse::<SocketAddr>().is_err() {
+            let message = format!("{:?} is not IP:port", endpoint.address);
+            return Err(Unfit::new(format!("endpoints[{i}].address"), "InvalidAddress", message));
+        }
+    }
+    Ok(())
+}
+
+fn rate_policy(p: &RatePolicy) -> Fit {
+    for (i, target) in p.targets.iter().enumerate().filter(|(_, t)| !t.route.is_empty()) {
+        keys(&format!("targetRefs[{i}]"), std::slice::from_ref(&target.route), Kind::Route)?;
+    }
+    for (i, limit) in p.limits.iter().enumerate() {
+        let bucket = limit.token_bucket.unwrap_or_default();
+        let unfit = |member: &str, message: &str| {
+            Err(Unfit::new(format!("limits[{i}].tokenBucket.{member}"), "InvalidLimit", message))
+        };
+        // 2^40 tokens and a year keep every product of the limiter's arithmetic within 128 bits.
+        if bucket.rate == 0 || bucket.rate > 1 << 40 {
+            return unfit("rate", "must be at least 1");
+        }
+        if bucket.per_ms == 0 || bucket.per_ms > 366 * 86_400_000 {
+            return unfit("per", "must be 1ms to one year");
+        }
+        if bucket.burst == 0 || bucket.burst > 1 << 40 {
+            return unfit("burst", "must be at least 1");
+        }
+        for (j, part) in limit.key.iter().enumerate() {
+            let field = format!("limits[{i}].key[{j}]");
+            match &part.part {
+                Some(key_part::Part::Header(name)) => {
+                    http_token(name).map_err(|e| Unfit::new(format!("{field}.name"), "InvalidHeader", e))?;
+                }
+                Some(key_part::Part::ClientIp(ip)) if ip.ipv4_prefix > 32 || ip.ipv6_prefix > 128 => {
+                    return Err(Unfit::new(format!("{field}.prefixLength"), "InvalidPrefix", "is over 128"));
+                }
+                Some(_) => {}
+                None => return Err(Unfit::new(field, "UnknownKey", "a key that this version does not know")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hostname(field: &str, name: &str, may_be_empty: bool) -> Fit {
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    let label = |l: &str| {
+        let inner = l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    let fit = if name.is_empty() { may_be_empty } else { name.len() <= 253 && labels.split('.').all(label) };
+    if fit { Ok(()) } else { Err(Unfit::new(field, "InvalidHostname", format!("{name:?} is no hostname"))) }
+}
+
+/// RFC 9110 section 5.6.2.
+fn http_token(name: &str) -> Result<(), String> {
+    let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let fit = !name.is_empty() && name.bytes().all(tchar);
+    if fit { Ok(()) } else { Err(format!("{name:?} is no field name (RFC 9110 token)")) }
+}
+
+fn keys(field: &str, keys: &[String], kind: Kind) -> Fit {
+    let wrong = keys.iter().find(|k| k.parse::<Key>().map(|k| k.kind()) != Ok(kind));
+    match wrong {
+        Some(key) => Err(Unfit::new(field, "WrongReference", format!("{key:?} is no {} key", kind.as_str()))),
+        None => Ok(()),
+    }
+}
+
+fn within(path: &str, fit: Fit) -> Fit {
+    fit.map_err(|e| Unfit { field: format!("{path}.{}", e.field), ..e })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::PathMatch;
+
+    #[track_caller]
+    fn check_path(kind: PathKind, value: &str, expect: Option<(&str, &str)>) {
+        let path = PathMatch { kind: kind.into(), value: value.into() };
+        let rule = Rule { matches: vec![Match { path: Some(path), ..Match::default() }], ..Rule::default() };
+        let kind = resource::Kind::Route(Route { rules: vec![rule], ..Route::default() });
+        let got = resource(&Key::new(Kind::Route, "a", "b"), &Resource { requires: vec![], kind: Some(kind) });
+        assert_eq!(got.as_ref().err().map(|e| (e.field.as_str(), e.reason)), expect);
+    }
+
+    #[test]
+    fn paths_and_expressions() {
+        let field = "rules[0].matches[0].path.value";
+        check_path(PathKind::Prefix, "/a", None);
+        check_path(PathKind::Exact, "a", Some((field, "InvalidPath")));
+        check_path(PathKind::Regex, "/a/[0-9]+", None);
+        check_path(PathKind::Regex, "/a/(", Some((field, "InvalidRegex")));
+        check_path(PathKind::Regex, "(a{1000}){1000}", Some((field, "InvalidRegex")));
+    }
+
+    #[test]
+    fn framing_fields_are_the_proxys_own() {
+        let set = vec![crate::proto::Header { name: "Transfer-Encoding".into(), value: "chunked".into() }];
+        let got = header_modifier(&HeaderModifier { set, ..HeaderModifier::default() });
+        assert_eq!(got.unwrap_err().field, "set[0].name");
+    }
+
+    #[test]
+    fn unknown_features_are_refused_by_name() {
+        let key = Key::new(Kind::Fleet, "a", "b");
+        let got = resource(&key, &Resource { requires: vec!["quic".into()], kind: None });
+        assert_eq!(got.unwrap_err().to_string(), "requires: this proxy has no feature \"quic\"");
+    }
+}

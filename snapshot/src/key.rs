@@ -1,0 +1,192 @@
+//! Names of resources, and hashes of their content.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Serialize, Serializer};
+
+/// The kinds of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // each names the message of that name
+pub enum Kind {
+    Fleet,
+    Listener,
+    Certificate,
+    Route,
+    Cluster,
+    RatePolicy,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 6] =
+        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy];
+
+    /// The word that a key begins with.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Fleet => "Fleet",
+            Kind::Listener => "Listener",
+            Kind::Certificate => "Certificate",
+            Kind::Route => "Route",
+            Kind::Cluster => "Cluster",
+            Kind::RatePolicy => "RatePolicy",
+        }
+    }
+}
+
+/// A resource's name within a snapshot: `Kind/namespace/name`, with further segments for listeners and clusters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    kind: Kind,
+    text: Box<str>,
+}
+
+/// Why a string is no key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no resource key (Kind/namespace/name, at most {MAX_KEY} bytes)")]
+pub struct ParseKeyError(String);
+
+/// Longest key: kind, two DNS names of 253 bytes, a listener name or an address.
+const MAX_KEY: usize = 700;
+
+impl Key {
+    /// `Kind/namespace/name`.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, text: format!("{}/{namespace}/{name}", kind.as_str()).into() }
+    }
+
+    /// `Listener/namespace/fleet/name`.
+    pub fn listener(namespace: &str, fleet: &str, name: &str) -> Self {
+        Self { kind: Kind::Listener, text: format!("Listener/{namespace}/{fleet}/{name}").into() }
+    }
+
+    /// `Cluster/namespace/name/port`; for an address backend, the address and its protocol.
+    pub fn cluster(namespace: &str, name: &str, port: &str) -> Self {
+        Self { kind: Kind::Cluster, text: format!("Cluster/{namespace}/{name}/{port}").into() }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The whole key.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The namespace segment.
+    pub fn namespace(&self) -> &str {
+        self.text.split('/').nth(1).unwrap_or_default()
+    }
+
+    /// Everything behind the namespace: the name, and further segments if any.
+    pub fn name(&self) -> &str {
+        self.text.splitn(3, '/').nth(2).unwrap_or_default()
+    }
+}
+
+impl FromStr for Key {
+    type Err = ParseKeyError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseKeyError(s.chars().take(80).collect());
+        let mut segments = s.split('/');
+        let word = segments.next().unwrap_or_default();
+        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == word).ok_or_else(bad)?;
+        let rest = segments.try_fold(0, |n, segment| (!segment.is_empty()).then_some(n + 1)).ok_or_else(bad)?;
+        if s.len() > MAX_KEY || !(2..=3).contains(&rest) {
+            return Err(bad());
+        }
+        Ok(Self { kind, text: s.into() })
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.text)
+    }
+}
+
+/// BLAKE3 hash of a resource's encoding, or of a whole snapshot (its revision).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// Of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Of bytes from the wire; `None` unless there are 32.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// All 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first 7 hex digits, as shown to people.
+    pub fn short(&self) -> String {
+        let mut hex = self.to_string();
+        hex.truncate(7);
+        hex
+    }
+
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: Option<(Kind, &str, &str)>) {
+        let got = text.parse::<Key>().ok();
+        assert_eq!(got.as_ref().map(|k| (k.kind(), k.namespace(), k.name())), expect);
+    }
+
+    #[test]
+    fn keys_parse() {
+        check("Route/shop/orders", Some((Kind::Route, "shop", "orders")));
+        check("Listener/sys/default/http", Some((Kind::Listener, "sys", "default/http")));
+        check("Cluster/shop/127.0.0.1:9000/http1", Some((Kind::Cluster, "shop", "127.0.0.1:9000/http1")));
+        for bad in ["", "Route", "Route/a", "Route//a", "route/a/b", "Route/a/b/c/d", "Pod/a/b"] {
+            check(bad, None);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The contract between operator and proxy: what a proxy executes, and how it gets there.
+//!
+//! ```text
+//!  operator                                                   proxy
+//!  Snapshot ──diff(held)──► Delta ──wire::push──► messages ──wire::Assembly──► Delta ──apply──► Snapshot
+//!     ▲                                                                          │
+//!     └──────────────── Ack { revision, nacks: [key, hash, field] } ◄──check─────┘
+//! ```
+//!
+//! - [`Snapshot`]: resources by [`Key`], each with its content [`Hash`]; the revision is the hash of it all.
+//! - [`proto`]: the messages, compiled from `proto/*.proto`.
+//! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
+//!   it applies.
+//! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
+//! - [`latency`]: the histogram of load reports.
+//! - [`handover`]: how listening sockets pass between processes (standalone).
+
+pub mod check;
+pub mod handover;
+pub mod key;
+pub mod latency;
+pub mod sensitive;
+pub mod set;
+pub mod wire;
+
+/// The protocol's messages (see `proto/`), and the gRPC service `Control`.
+#[allow(missing_docs, clippy::all, unreachable_pub)] // generated; documented in the .proto files
+pub mod proto {
+    tonic::include_proto!("sluice.v1");
+}
+
+pub use key::{Hash, Key, Kind};
+pub use set::{Delta, Entry, Snapshot};
+
+/// Version of the resources' format; a proxy that speaks another is told so.
+pub const FORMAT_VERSION: u32 = 1;
