@@ -1,0 +1,36 @@
+//! The pure core of Sluice: what the operator decides, without I/O, clock, async or logging. `now` is an argument.
+//!
+//! ```text
+//!  World ──plan──► Plan { snapshots, problems, accepted }          world.rs, plan.rs, model/, compile/
+//!  desired Snapshot + Ledger ──publish──► Snapshot to push          publish.rs   (nacked resources rolled back)
+//!  LoadWindows ──► Signals ──decide(now)──► Decision               scale/
+//!  LoadWindows ──► excess share of each proxy                      rebalance.rs
+//!  World + Plan + FleetViews ──► statuses                          status/
+//! ```
+
+pub mod fleet;
+pub mod plan;
+pub mod problem;
+pub mod publish;
+pub mod rebalance;
+pub mod scale;
+pub mod status;
+pub mod world;
+
+pub use fleet::{FleetPlan, FleetView, ProxyView};
+pub use plan::{Plan, plan};
+pub use problem::{Problem, Severity};
+pub use publish::{Ledger, publish};
+pub use status::{Status, statuses};
+pub use world::{FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
+
+/// A moment, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Time since `earlier`, 0 when that is later.
+    pub fn since(self, earlier: Millis) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}

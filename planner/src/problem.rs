@@ -1,0 +1,47 @@
+//! What is wrong, with the object, the field and the fix named.
+
+use std::fmt;
+
+use crate::world::{ObjectRef, Origin};
+
+/// How far a problem reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The object's content is not used; what was last accepted stays in force.
+    Rejected,
+    /// The object is used; a part of it does not work (its rule answers 500).
+    Degraded,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The object; `None` for a document that names none.
+    pub object: Option<ObjectRef>,
+    /// Where it stands.
+    pub origin: Option<Origin>,
+    /// Field path (`spec.rules[0].backendRefs[1].port`); empty: the whole document.
+    pub field: String,
+    /// A fixed CamelCase word: the condition's reason.
+    pub reason: &'static str,
+    /// What is wrong, and the fix.
+    pub message: String,
+    /// How far it reaches.
+    pub severity: Severity,
+}
+
+impl fmt::Display for Problem {
+    /// `shop.yaml:12: ApiRoute shop/orders: spec.rules[0].backendRefs[0]: no Service shop/x [BackendNotFound]`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{}:{}: ", origin.file, origin.line_of(&self.field))?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{} [{}]", self.message, self.reason)
+    }
+}

@@ -1,0 +1,105 @@
+//! What the sources know: every object, as it stands and as it was last accepted.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+};
+
+use crds::{Object, Violation};
+use serde::{Deserialize, Serialize};
+
+use crate::Problem;
+
+/// The kinds of objects the planner reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)] // each is the kind of that name
+pub enum Kind {
+    GatewayFleet,
+    ApiRoute,
+    RatePolicy,
+    Service,
+    EndpointSlice,
+    Secret,
+}
+
+/// An object's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// A GatewayFleet's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FleetRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for FleetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where a document stands: for messages. Objects from an API server have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, relative to the manifest directory.
+    pub file: Arc<str>,
+    /// The document's first line, from 1.
+    pub line: u32,
+    /// Line of each field path (`spec.rules[0].matches[0].path.value`) within the file.
+    pub lines: Arc<BTreeMap<String, u32>>,
+}
+
+impl Origin {
+    /// The line of a field; of the nearest enclosing one when the field itself is absent.
+    pub fn line_of(&self, field: &str) -> u32 {
+        let mut path = field;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => return self.line,
+            }
+        }
+    }
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub struct WorldObject {
+    /// What the source has now: admitted (`crds::admit`), or why not.
+    pub current: Result<Arc<Object>, Vec<Violation>>,
+    /// The content that [`crate::Plan::accepted`] last named; in force while `current` can't be used.
+    pub accepted: Option<Arc<Object>>,
+    /// `metadata.generation`; standalone: counted by the source, one more for each change of content.
+    pub generation: i64,
+    /// Where it stands.
+    pub origin: Option<Origin>,
+}
+
+/// Every object, and the problems of documents that are no object.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Objects by identity.
+    pub objects: BTreeMap<ObjectRef, WorldObject>,
+    /// Documents that name no object, duplicates, unreadable files.
+    pub strays: Vec<Problem>,
+}
