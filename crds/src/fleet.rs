@@ -3,34 +3,78 @@
 use k8s_openapi::{
     api::autoscaling::v2::HorizontalPodAutoscalerBehavior, apimachinery::pkg::apis::meta::v1::Condition,
 };
-use kube::CustomResource;
-use schemars::JsonSchema;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::Duration;
+use crate::{
+    Duration,
+    schema::{k8s, text},
+};
 
 /// A fleet of proxies that serves a set of listeners and scales with load.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",
     kind = "GatewayFleet",
+    doc = "A fleet of proxies that serves a set of listeners and scales with load.",
     namespaced,
     status = "GatewayFleetStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    shortname = "gwf",
+    category = "sluice",
+    scale(
+        spec_replicas_path = ".spec.scaling.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses[0]"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas"),
+    printcolumn(name = "Driven-By", type_ = "string", json_path = ".status.drivenBy"),
+    printcolumn(name = "Config", type_ = "string", json_path = ".status.config"),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewayFleetSpec {
     /// The ports the fleet serves.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".into()]),
+        validation = Rule::new("self.all(a, self.exists_one(b, a.port == b.port))")
+            .message("two listeners have the same port: give each its own")
+            .reason(Reason::FieldValueDuplicate)
+    )]
     pub listeners: Vec<Listener>,
     /// How many replicas, and why.
     #[serde(default)]
+    #[x_kube(
+        validation = Rule::new("self.minReplicas <= self.maxReplicas")
+            .message("minReplicas must not be above maxReplicas")
+            .field_path(".minReplicas"),
+        validation = Rule::new("!has(self.replicas) || self.mode == 'External'")
+            .message("replicas is only for mode External; use minReplicas and maxReplicas, or set mode: External")
+            .field_path(".replicas")
+            .reason(Reason::FieldValueForbidden)
+    )]
     pub scaling: Scaling,
     /// How a proxy leaves.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.minDrain) <= duration(self.timeout)")
+        .message("minDrain must not be above timeout, after which what still runs is cut")
+        .field_path(".minDrain"))]
     pub drain: Drain,
     /// Limits on the life of client connections.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.maxAge) >= duration('1s')")
+        .message("maxAge must be at least 1s")
+        .field_path(".maxAge"))]
     pub connection: Connection,
     /// Which requests are logged.
     #[serde(default)]
@@ -41,17 +85,30 @@ pub struct GatewayFleetSpec {
 }
 
 /// One port of the fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.protocol != 'HTTPS' || has(self.tls)")
+        .message("protocol HTTPS needs tls.certificateRefs; without certificate use protocol HTTP")
+        .field_path(".tls")
+        .reason(Reason::FieldValueRequired),
+    validation = Rule::new("self.protocol != 'HTTP' || !has(self.tls)")
+        .message("protocol HTTP serves no certificates: leave tls out, or use protocol HTTPS")
+        .field_path(".tls")
+        .reason(Reason::FieldValueForbidden)
+)]
 pub struct Listener {
     /// Unique within the fleet; routes refer to it by `sectionName`.
+    #[schemars(schema_with = "text::subdomain")]
     pub name: String,
     /// HTTP, or HTTPS with the certificates of `tls`.
     pub protocol: Protocol,
     /// The Service's port; standalone: the port opened on this machine.
+    #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
     /// Only requests for this host (`*.` wildcard allowed); default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::hostname")]
     pub hostname: Option<String>,
     /// Certificates, for HTTPS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +134,7 @@ pub enum Protocol {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerTls {
     /// `kubernetes.io/tls` Secrets.
+    #[schemars(length(min = 1, max = 16))]
     pub certificate_refs: Vec<SecretRef>,
 }
 
@@ -85,9 +143,11 @@ pub struct ListenerTls {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretRef {
     /// The Secret's name.
+    #[schemars(schema_with = "text::subdomain")]
     pub name: String,
     /// Its namespace; default: the fleet's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::label")]
     pub namespace: Option<String>,
 }
 
@@ -126,16 +186,21 @@ pub struct Scaling {
     /// Who decides the number.
     pub mode: ScalingMode,
     /// Never fewer.
+    #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: u32,
     /// Never more.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: u32,
     /// Each signal wants a number; the most demanding wins.
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub targets: Vec<Target>,
     /// Stabilization, as in `autoscaling/v2`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "k8s::scaling_behavior")]
     pub behavior: Option<HorizontalPodAutoscalerBehavior>,
     /// Only with mode `External`: the number, written through `/scale`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<u32>,
 }
 
@@ -167,7 +232,7 @@ pub enum ScalingMode {
 }
 
 /// One signal and the value it should have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Target {
     /// Percent of the CPU request (standalone: of the worker threads).
@@ -193,6 +258,84 @@ pub enum Target {
         /// At most this long.
         value: Duration,
     },
+}
+
+/// By hand: a structural schema has the members of every variant side by side, and CEL says which belong to which `type`.
+impl JsonSchema for Target {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Target".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let described = |mut schema: Schema, description: &str| {
+            schema.insert("description".into(), description.into());
+            schema
+        };
+        json_schema!({
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {
+                    "type": "string",
+                    "description": "The signal.",
+                    "enum": ["CPU", "Memory", "RequestRate", "ProxyLatency"],
+                },
+                "averageUtilization": {
+                    "type": "integer",
+                    "description": "For CPU and Memory: percent of the request (standalone: of the worker threads, of \
+                        template.memory), averaged over the replicas.",
+                    "minimum": 1,
+                    "maximum": 100,
+                },
+                "averageValue": described(
+                    text::quantity(generator),
+                    "For RequestRate: requests per second and replica, admitted and shed for capacity, not those a \
+                     policy rejects; a quantity such as \"4000\" or \"4k\".",
+                ),
+                "percentile": {
+                    "type": "integer",
+                    "description": "For ProxyLatency: the percentile; 99 is the one supported.",
+                    "enum": [99],
+                },
+                "value": described(
+                    text::duration(generator),
+                    "For ProxyLatency: the time the proxy itself may add, upstream time subtracted.",
+                ),
+            },
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.averageUtilization) == (self.type in ['CPU', 'Memory'])",
+                    "message": "the types CPU and Memory need averageUtilization, and only they have it",
+                    "fieldPath": ".averageUtilization",
+                },
+                {
+                    "rule": "has(self.averageValue) == (self.type == 'RequestRate')",
+                    "message": "type RequestRate needs averageValue, and only it has it",
+                    "fieldPath": ".averageValue",
+                },
+                {
+                    "rule": "!has(self.averageValue) || quantity(self.averageValue).sign() > 0",
+                    "message": "averageValue must be above 0",
+                    "fieldPath": ".averageValue",
+                },
+                {
+                    "rule": "has(self.percentile) == (self.type == 'ProxyLatency')",
+                    "message": "type ProxyLatency needs percentile, and only it has it",
+                    "fieldPath": ".percentile",
+                },
+                {
+                    "rule": "has(self.value) == (self.type == 'ProxyLatency')",
+                    "message": "type ProxyLatency needs value, and only it has it",
+                    "fieldPath": ".value",
+                },
+                {
+                    "rule": "!has(self.value) || duration(self.value) > duration('0s')",
+                    "message": "value must be above 0s",
+                    "fieldPath": ".value",
+                },
+            ],
+        })
+    }
 }
 
 /// How a proxy leaves the fleet.
@@ -232,6 +375,7 @@ pub struct AccessLog {
     /// Which answers are logged at all.
     pub level: AccessLogLevel,
     /// Percent of the 1xx–3xx answers that are logged when the level is `All`; errors always are.
+    #[schemars(range(min = 0, max = 100))]
     pub sampling: u32,
 }
 
@@ -244,7 +388,8 @@ impl Default for AccessLog {
 /// Which answers are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AccessLogLevel {
-    /// None.
+    /// None. (`Off` would be a boolean to YAML 1.1.)
+    #[serde(rename = "None")]
     Off,
     /// Answers with a status of 400 or more, and broken ones.
     #[default]
@@ -259,9 +404,11 @@ pub enum AccessLogLevel {
 pub struct Template {
     /// Worker threads of each proxy; default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
     pub workers: Option<u32>,
     /// Memory of each proxy as a quantity (`256Mi`), the base of the `Memory` target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::quantity")]
     pub memory: Option<String>,
 }
 
@@ -270,6 +417,7 @@ pub struct Template {
 #[serde(rename_all = "camelCase", default)]
 pub struct GatewayFleetStatus {
     /// `Accepted`, `Programmed`, `Ready`.
+    #[schemars(schema_with = "k8s::conditions")]
     pub conditions: Vec<Condition>,
     /// Proxies that exist.
     pub replicas: u32,
@@ -279,18 +427,23 @@ pub struct GatewayFleetStatus {
     pub desired_replicas: u32,
     /// `6/6`, for the READY column.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
     pub ready: Option<String>,
     /// The signal that decides, such as `RequestRate=131%`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub driven_by: Option<String>,
     /// Revision of the configuration, 7 digits.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub config: Option<String>,
     /// Proxies that run it.
     pub programmed_replicas: u32,
     /// Where clients reach the fleet.
+    #[schemars(length(max = 16), inner(length(max = 253)))]
     pub addresses: Vec<String>,
     /// Label selector of the proxies, for `/scale`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub selector: Option<String>,
 }

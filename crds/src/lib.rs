@@ -5,6 +5,7 @@
 //!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  definitions() ─ their CustomResourceDefinitions                definitions.rs, schema/
 //!  shared shapes: references, durations, status conditions       common.rs, duration.rs
 //!  admit(Value) ── unknown fields, defaults, schema, CEL         admit/
 //! ```
@@ -13,12 +14,15 @@
 
 pub mod admit;
 pub mod common;
+mod definitions;
 pub mod duration;
 pub mod fleet;
 pub mod policy;
 pub mod route;
+mod schema;
 
 pub use admit::{Object, Violation, admit};
+pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
 pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};

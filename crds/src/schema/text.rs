@@ -1,0 +1,245 @@
+//! The kinds of text that the resources hold: pattern and length for the schema, words for the people who got it wrong.
+//!
+//! The patterns follow Gateway API's where it has them. They are read by Go's RE2, by ECMA 262 and by `regex` alike, so
+//! they use only what the three have in common.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::duration;
+
+/// One kind of text.
+pub(crate) struct Text {
+    pattern: &'static str,
+    min_length: u32,
+    max_length: u32,
+    /// Completes "must be ...".
+    words: &'static str,
+}
+
+const HOSTNAME: Text = Text {
+    pattern: r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    min_length: 1,
+    max_length: 253,
+    words: "a host name: lower-case letters, digits and '-' in labels separated by '.', with '*.' in front for all hosts \
+            below a domain, and no port",
+};
+const LABEL: Text = Text {
+    pattern: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    min_length: 1,
+    max_length: 63,
+    words: "a DNS label: lower-case letters, digits and '-', with a letter or digit first and last",
+};
+const SUBDOMAIN: Text = Text {
+    pattern: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    min_length: 1,
+    max_length: 253,
+    words: "a DNS name: lower-case letters, digits, '-' and '.', with a letter or digit first and last",
+};
+/// RFC 9110 section 5.1.
+const HEADER_NAME: Text = Text {
+    pattern: r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$",
+    min_length: 1,
+    max_length: 256,
+    words: "a header field name: letters, digits and the signs !#$%&'*+-.^_`|~",
+};
+/// RFC 9110 section 5.5 without the obsolete bytes above 0x7f; CR, LF and NUL would let a value smuggle in a field.
+const HEADER_VALUE: Text = Text {
+    pattern: r"^[!-~]([\t -~]*[!-~])?$",
+    min_length: 1,
+    max_length: 4096,
+    words: "a header field value: printable ASCII without line breaks, not empty, no space first or last",
+};
+/// What a header or query parameter is compared with.
+const MATCH_VALUE: Text =
+    Text { pattern: r"^[^\x00\r\n]+$", min_length: 1, max_length: 4096, words: "text without line breaks, not empty" };
+const PARAMETER_NAME: Text = Text {
+    pattern: r"^[^\x00-\x20&=#]+$",
+    min_length: 1,
+    max_length: 256,
+    words: "a name without spaces, '&', '=', '#' and control characters",
+};
+/// Path rules that depend on the type of a match are CEL.
+const PATH: Text = Text {
+    pattern: r"^[^\x00-\x20]+$",
+    min_length: 1,
+    max_length: 1024,
+    words: "a path without spaces, such as /orders",
+};
+const NEW_PATH: Text = Text {
+    pattern: r"^/([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$",
+    min_length: 1,
+    max_length: 1024,
+    words: "a path: begins with '/', without '?', '#' and spaces, other characters percent-encoded",
+};
+const NEW_PREFIX: Text = Text {
+    pattern: r"^(/([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*)?$",
+    min_length: 0,
+    max_length: 1024,
+    words: "a path or empty: begins with '/', without '?', '#' and spaces, other characters percent-encoded",
+};
+const ADDRESS: Text = Text {
+    pattern: r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}$",
+    min_length: 9,
+    max_length: 53,
+    words: "an IP address and a port, such as 127.0.0.1:9000 or [::1]:9000 (a host name needs a Service)",
+};
+const QUANTITY: Text = Text {
+    pattern: r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+    min_length: 1,
+    max_length: 24,
+    words: r#"a quantity in quotes, such as "4000", "4k" or "256Mi""#,
+};
+const DURATION: Text = Text {
+    pattern: duration::PATTERN,
+    min_length: 1,
+    max_length: 32,
+    words: "a duration: one to four whole numbers of at most five digits, each with h, m, s or ms, such as 5s or 1m30s",
+};
+const TOLERANCE: Text = Text {
+    pattern: r"^(0(\.[0-9]{1,3})?|1|[0-9]{1,3}m)$",
+    min_length: 1,
+    max_length: 8,
+    words: r#"a fraction of at most 1 in quotes, such as "0.1" or "100m""#,
+};
+
+const ALL: [&Text; 14] = [
+    &HOSTNAME,
+    &LABEL,
+    &SUBDOMAIN,
+    &HEADER_NAME,
+    &HEADER_VALUE,
+    &MATCH_VALUE,
+    &PARAMETER_NAME,
+    &PATH,
+    &NEW_PATH,
+    &NEW_PREFIX,
+    &ADDRESS,
+    &QUANTITY,
+    &DURATION,
+    &TOLERANCE,
+];
+
+/// What a pattern asks for, as the end of "must be ...".
+pub(crate) fn words(pattern: &str) -> Option<&'static str> {
+    ALL.iter().find(|text| text.pattern == pattern).map(|text| text.words)
+}
+
+impl Text {
+    fn schema(&self) -> Schema {
+        let mut schema = json_schema!({"type": "string", "pattern": self.pattern, "maxLength": self.max_length});
+        if self.min_length > 0 {
+            schema.insert("minLength".into(), self.min_length.into());
+        }
+        schema
+    }
+}
+
+// One function for each kind, as schemars' `schema_with` wants it.
+
+pub(crate) fn hostname(_: &mut SchemaGenerator) -> Schema {
+    HOSTNAME.schema()
+}
+
+/// A namespace, the name of a Service or of a limit.
+pub(crate) fn label(_: &mut SchemaGenerator) -> Schema {
+    LABEL.schema()
+}
+
+/// The name of an object, listener or rule; a host name without wildcard.
+pub(crate) fn subdomain(_: &mut SchemaGenerator) -> Schema {
+    SUBDOMAIN.schema()
+}
+
+pub(crate) fn header_name(_: &mut SchemaGenerator) -> Schema {
+    HEADER_NAME.schema()
+}
+
+pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
+    HEADER_VALUE.schema()
+}
+
+pub(crate) fn match_value(_: &mut SchemaGenerator) -> Schema {
+    MATCH_VALUE.schema()
+}
+
+pub(crate) fn parameter_name(_: &mut SchemaGenerator) -> Schema {
+    PARAMETER_NAME.schema()
+}
+
+pub(crate) fn path(_: &mut SchemaGenerator) -> Schema {
+    PATH.schema()
+}
+
+pub(crate) fn new_path(_: &mut SchemaGenerator) -> Schema {
+    NEW_PATH.schema()
+}
+
+pub(crate) fn new_prefix(_: &mut SchemaGenerator) -> Schema {
+    NEW_PREFIX.schema()
+}
+
+pub(crate) fn address(_: &mut SchemaGenerator) -> Schema {
+    ADDRESS.schema()
+}
+
+pub(crate) fn quantity(_: &mut SchemaGenerator) -> Schema {
+    QUANTITY.schema()
+}
+
+pub(crate) fn duration(_: &mut SchemaGenerator) -> Schema {
+    DURATION.schema()
+}
+
+pub(crate) fn tolerance(_: &mut SchemaGenerator) -> Schema {
+    TOLERANCE.schema()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &Text, good: &[&str], bad: &[&str]) {
+        let pattern = regex::Regex::new(text.pattern).unwrap();
+        for value in good {
+            assert!(pattern.is_match(value), "{value:?} should be {}", text.words);
+        }
+        for value in bad {
+            assert!(!pattern.is_match(value), "{value:?} should not be {}", text.words);
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        check(
+            &HOSTNAME,
+            &["a", "a.b", "*.shop.example", "x-1.example"],
+            &["", "*", "A.b", "a..b", "-a", "a:80", "a.*"],
+        );
+        check(&LABEL, &["a", "a-1"], &["a.b", "-a", "a-", "A", ""]);
+        check(&SUBDOMAIN, &["a.b-c.d"], &["a..b", "a.", "a\n"]);
+        check(&HEADER_NAME, &["X-Tier", "a`b|c"], &["", "a b", "a:b", "é", "a\r", ":path"]);
+        check(&HEADER_VALUE, &["x", "a b\tc", "\"q\""], &["", " a", "a ", "a\r\nb: c", "a\0", "é"]);
+        check(&MATCH_VALUE, &["é", " "], &["", "a\nb", "\0"]);
+        check(&PARAMETER_NAME, &["q", "a[0]", "é"], &["", "a b", "a&b", "a=b"]);
+        check(&PATH, &["/", "/a.*"], &["", "/a b", "/\n"]);
+        check(&NEW_PATH, &["/", "/a%20b/c"], &["", "a", "/a?b", "/a#b", "/%2", "/a b"]);
+        check(&NEW_PREFIX, &["", "/", "/v2"], &["v2", "/a?b"]);
+        check(
+            &ADDRESS,
+            &["127.0.0.1:9000", "[::1]:80"],
+            &["localhost:80", "::1:80", "1.2.3.4", "1.2.3.4:0", "[::1]:099999"],
+        );
+        check(&QUANTITY, &["4000", "4k", "256Mi", "1.5", "100m"], &["", "-1", "4 k", "1e3", "4K"]);
+        check(&TOLERANCE, &["0", "0.1", "100m", "1"], &["", "1.5", "10%"]);
+        check(&DURATION, &["5s", "1h30m"], &["5", "1.5s", "5 s"]);
+    }
+
+    #[test]
+    fn every_pattern_has_its_own_words() {
+        for text in ALL {
+            let first = ALL.iter().find(|other| other.pattern == text.pattern).unwrap();
+            assert_eq!(first.words, text.words, "{}: two kinds of text share one pattern", text.pattern);
+        }
+    }
+}
