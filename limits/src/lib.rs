@@ -1,0 +1,1 @@
+//! Pure rate-limit algorithms: no clock, no I/O; `now` is passed in.

@@ -1,0 +1,121 @@
+//! The filter chain: compiled once for each rule, in an order that the proxy fixes.
+//!
+//! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
+//! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http::{request, response};
+
+use crate::config::Rule;
+
+/// Where in the chain a filter stands; the order of the variants is the order of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Trace context.
+    Trace,
+    /// Who the consumer is.
+    Authn,
+    /// What the consumer may do.
+    Authz,
+    /// Rate limits.
+    Limits,
+    /// Answers from memory.
+    Cache,
+    /// Header and URL changes, redirects.
+    Rewrite,
+    /// Content coding of the response.
+    Compress,
+}
+
+/// What is known of a request on its way; closes into one [`crate::telemetry::RequestRecord`].
+pub struct Ctx {
+    /// The rule that serves it.
+    pub rule: Arc<Rule>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The port it came to.
+    pub port: u16,
+    /// Length of the matched path prefix.
+    pub prefix: usize,
+    /// When its head was complete.
+    pub started: Instant,
+    /// The same moment in microseconds of the process' monotonic clock: the `now` of limits.
+    pub now_us: u64,
+    /// Who sends it, when authenticated.
+    pub identity: Option<Consumer>,
+    /// Header fields to add to the final response, whatever answers (RateLimit fields).
+    pub response_headers: http::HeaderMap,
+}
+
+/// An authenticated sender.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What becomes of a request.
+pub enum Flow {
+    /// Goes on.
+    Continue,
+    /// Is answered here. Response filters before this one still run.
+    Answer(Answer),
+}
+
+/// A response of the proxy's own.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status and header fields.
+    pub head: response::Parts,
+    /// The body.
+    pub body: Bytes,
+    /// A fixed word for metrics and log, such as `rate_limited`.
+    pub reason: &'static str,
+}
+
+/// One step of a chain.
+pub trait Filter: Send + Sync {
+    /// Where it stands.
+    fn stage(&self) -> Stage;
+
+    /// Looks at a request's head before it goes upstream. `head.uri` is in origin form with the checked path.
+    fn on_request(&self, _head: &mut request::Parts, _ctx: &mut Ctx) -> Flow {
+        Flow::Continue
+    }
+
+    /// Looks at the response's head on its way back.
+    fn on_response(&self, _head: &mut response::Parts, _ctx: &mut Ctx) {}
+}
+
+/// The filters of one rule, sorted by stage.
+#[derive(Default)]
+pub struct Chain {
+    filters: Vec<Box<dyn Filter>>,
+}
+
+impl Chain {
+    /// Sorts filters into the proxy's order; those of one stage keep theirs.
+    pub fn new(mut filters: Vec<Box<dyn Filter>>) -> Self {
+        filters.sort_by_key(|f| f.stage());
+        Self { filters }
+    }
+
+    /// Runs the request's way; an answer ends it.
+    pub fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+        for filter in &self.filters {
+            if let Flow::Answer(answer) = filter.on_request(head, ctx) {
+                return Flow::Answer(answer);
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Runs the response's way, last filter first.
+    pub fn on_response(&self, head: &mut response::Parts, ctx: &mut Ctx) {
+        self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
+    }
+}

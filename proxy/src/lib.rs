@@ -1,0 +1,22 @@
+//! The data plane: takes snapshots, serves requests.
+//!
+//! ```text
+//!  control/ ── stream to the operator ──► config/ compile ──► ArcSwap<Config> in shared.rs
+//!                                                                  │ loaded once a request
+//!  server/ accept ► tls ► http1 | http2 ► exchange.rs ─────────────┤
+//!     worker threads, one runtime each      router/ which rule     │
+//!     drain, rebalance, max age             filter/ chain of rule ─┤
+//!                                           upstream/ balance, pools, connect
+//!                                           websocket.rs after 101
+//!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
+//!  admin.rs: /metrics /readyz /config /connections
+//! ```
+
+pub mod config;
+pub mod filter;
+pub mod router;
+pub mod shared;
+pub mod telemetry;
+pub mod upstream;
+
+pub use shared::Shared;

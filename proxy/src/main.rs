@@ -1,0 +1,3 @@
+//! `sluice-proxy`: one proxy of a fleet.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Listeners, worker threads, client connections, drain.
