@@ -1,0 +1,46 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{crds, quickstart, test, tidy};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Everything one does with this repository, as commands",
+    after_help = "START HERE\n  \
+        cargo xtask quickstart    a running gateway on this machine, in one command\n  \
+        cargo xtask test          everything that must hold before a change is shared"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything and run a gateway on this machine: two upstreams, the operator, a fleet of proxies.
+    Quickstart(quickstart::Args),
+    /// Run every check and test: format, tidy, clippy, unit, golden, property, doc and end-to-end tests.
+    Test(test::Args),
+    /// Build what the end-to-end tests need and run them, or those whose name contains FILTER.
+    E2e(test::E2eArgs),
+    /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
+    Tidy,
+    /// Write crds/yaml/*.yaml anew from the types in crds/src.
+    Crds,
+}
+
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Quickstart(args) => return quickstart::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::E2e(args) => test::e2e(&args),
+        Command::Tidy => tidy::run(),
+        Command::Crds => crds::run(),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

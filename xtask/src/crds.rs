@@ -1,0 +1,10 @@
+//! `cargo xtask crds`: the generated YAML of the custom resource definitions.
+
+use crate::shell;
+
+/// The crate's own test compares the committed files with what the types say; with `UPDATE=1` it writes them.
+pub(crate) fn run() -> anyhow::Result<()> {
+    shell::cargo(&["test", "--quiet", "--package", "crds", "--test", "generated"]).env("UPDATE", "1").run()?;
+    println!("crds/yaml/ is up to date with crds/src/");
+    Ok(())
+}

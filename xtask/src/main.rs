@@ -1,0 +1,20 @@
+//! The project's own automation: `cargo xtask COMMAND`. One module for each command.
+
+mod cli;
+mod crds;
+mod quickstart;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `cargo xtask test`: the stages that must pass before a change is shared, one line each.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    shell::{self, PROFILE, Tool, cargo},
+    tidy,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Also the full matrices and the goals themselves instead of ten times the goals; installs cargo-deny if missing.
+    #[arg(long)]
+    long: bool,
+    /// Only the stages whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct E2eArgs {
+    /// Part of the names of the tests to run, such as `cycle` or `limit::`.
+    filter: Option<String>,
+    /// Also the full matrices and the goals themselves.
+    #[arg(long)]
+    long: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let wanted = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    components()?;
+
+    let checked = ["--all-targets", "--all-features", "--locked", "--", "--deny", "warnings"];
+    let stages: Vec<(&str, Stage)> = vec![
+        ("fmt", tool(|| cargo(&["fmt", "--all", "--", "--check"]))),
+        ("tidy", Box::new(|| tidy::check().map(|notes| Outcome::Done(notes.join("\n"))))),
+        ("clippy", tool(move || cargo(&["clippy", "--workspace"]).args(checked))),
+        ("test", tool(|| cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked"]))),
+        ("doc test", tool(|| cargo(&["test", "--workspace", "--doc", "--locked"]))),
+        (
+            "docs",
+            tool(|| cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "--deny warnings")),
+        ),
+        (
+            "deny",
+            Box::new({
+                let long = args.long;
+                move || deny(long)
+            }),
+        ),
+        ("build", Box::new(build)),
+    ];
+    for (name, stage) in stages {
+        if wanted(name) {
+            report(name, &*stage)?;
+        }
+    }
+    if wanted("e2e") {
+        println!("{:<9} the whole system, one test after the other", "e2e");
+        let at = Instant::now();
+        system_tests(None, args.long)?;
+        println!("{:<9} ok {:>7}", "e2e", seconds(at.elapsed()));
+    }
+    println!("all passed in {}", seconds(started.elapsed()));
+    Ok(())
+}
+
+pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
+    build()?;
+    system_tests(args.filter.as_deref(), args.long)
+}
+
+type Stage = Box<dyn Fn() -> anyhow::Result<Outcome>>;
+
+/// How a stage ended when it did not fail.
+enum Outcome {
+    /// It passed, perhaps with something worth a line.
+    Done(String),
+    /// It could not run, for this reason.
+    Skipped(String),
+}
+
+fn tool(make: impl Fn() -> Tool + 'static) -> Stage {
+    Box::new(move || {
+        let tool = make();
+        let repeat = tool.to_string();
+        let (passed, output) = tool.capture()?;
+        anyhow::ensure!(passed, "{output}\nrepeat it with: {repeat}");
+        Ok(Outcome::Done(String::new()))
+    })
+}
+
+fn report(name: &str, stage: &dyn Fn() -> anyhow::Result<Outcome>) -> anyhow::Result<()> {
+    print!("{name:<9} ");
+    std::io::stdout().flush()?;
+    let at = Instant::now();
+    let outcome = stage();
+    let time = seconds(at.elapsed());
+    match outcome {
+        Ok(Outcome::Done(notes)) => {
+            println!("ok {time:>7}");
+            notes.lines().for_each(|note| println!("          {note}"));
+            Ok(())
+        }
+        Ok(Outcome::Skipped(reason)) => {
+            println!("skipped: {reason}");
+            Ok(())
+        }
+        Err(error) => {
+            println!("FAILED {time}");
+            Err(error.context(format!("stage `{name}` failed")))
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// clippy and rustfmt, through rustup if they are not there.
+fn components() -> anyhow::Result<()> {
+    let missing: Vec<_> = [("clippy", "clippy"), ("fmt", "rustfmt")]
+        .into_iter()
+        .filter(|(command, _)| !cargo(&[command, "--version"]).capture().is_ok_and(|(there, _)| there))
+        .map(|(_, component)| component)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    println!("setup     rustup component add {list}");
+    let added = Tool::new("rustup").args(["component", "add"]).args(&missing).capture();
+    anyhow::ensure!(
+        added.is_ok_and(|(added, _)| added),
+        "{list} missing, and `rustup component add {list}` does not work here: install them with your Rust toolchain"
+    );
+    Ok(())
+}
+
+/// cargo-deny is a program of its own that takes minutes to build: installed only with `--long`.
+fn deny(install: bool) -> anyhow::Result<Outcome> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("sluice");
+    let own = cache.join("bin").join("cargo-deny");
+    let works = |program: &PathBuf| Tool::new(program).args(["--version"]).capture().is_ok_and(|(works, _)| works);
+    let program = match [PathBuf::from("cargo-deny"), own.clone()].into_iter().find(works) {
+        Some(program) => program,
+        None if install => {
+            let (installed, output) =
+                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([&cache]).capture()?;
+            anyhow::ensure!(installed, "{output}");
+            own
+        }
+        None => {
+            let reason = "cargo-deny is not installed (`cargo install --locked cargo-deny`, or --long installs it)";
+            return Ok(Outcome::Skipped(reason.to_owned()));
+        }
+    };
+    // Advisories need a database from the network; the rest is decided by this checkout alone.
+    let checks = ["--all-features", "--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+    let tool = Tool::new(program).args(checks);
+    let repeat = "cargo deny check bans licenses sources";
+    let (passed, output) = tool.capture()?;
+    anyhow::ensure!(passed, "{output}\nrepeat it with: {repeat}");
+    Ok(Outcome::Done(String::new()))
+}
+
+/// The binaries of the whole-system tests: the proxy once with its fault switches, kept under another name, then all.
+fn build() -> anyhow::Result<Outcome> {
+    let bins = shell::bin_dir();
+    for features in [&["--features", "proxy/fault"][..], &[]] {
+        let tool = shell::build_binaries().args(features);
+        let repeat = tool.to_string();
+        let (built, output) = tool.capture()?;
+        anyhow::ensure!(built, "{output}\nrepeat it with: {repeat}");
+        if !features.is_empty() {
+            let (from, to) = (bins.join("sluice-proxy"), bins.join("sluice-proxy-fault"));
+            // Cargo hard-links what it built: a copy stays what it is when the next build replaces the link.
+            std::fs::copy(&from, &to).map_err(|error| anyhow::anyhow!("{}: {error}", from.display()))?;
+        }
+    }
+    Ok(Outcome::Done(String::new()))
+}
+
+fn system_tests(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
+    let mut tool = cargo(&["test", "--quiet", "--workspace", "--profile", PROFILE, "--features", "e2e/system"]);
+    tool = tool.args(["--test", "system", "--"]).args(filter).args(["--test-threads=1", "--format=pretty"]);
+    if long {
+        tool = tool.env("SLUICE_LONG", "1");
+    }
+    tool.run()
+}

@@ -1,0 +1,114 @@
+//! The import rules: a crate exists where such a rule needs enforcing.
+
+use serde_json::Value;
+
+use super::Findings;
+use crate::shell::{self, cargo};
+
+/// What one crate must not do.
+struct Rule {
+    name: &'static str,
+    /// Crates that it must not depend on (for its tests it may).
+    without: &'static [&'static str],
+    /// Whether it is free of I/O, clocks and logging, which its sources then must not name.
+    pure: bool,
+}
+
+const OURS: &[&str] = &["crds", "snapshot", "planner", "limits", "operator", "proxy", "e2e", "xtask"];
+
+const RULES: &[Rule] = &[
+    Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "operator", "proxy"], pure: false },
+    Rule {
+        name: "snapshot",
+        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "operator", "proxy"],
+        pure: false,
+    },
+    Rule {
+        name: "planner",
+        without: &["tokio", "hyper", "hyper-util", "tonic", "tracing", "log", "limits", "operator", "proxy"],
+        pure: true,
+    },
+    Rule {
+        name: "limits",
+        without: &["tokio", "hyper", "tracing", "log", "kube", "k8s-openapi", "crds", "planner", "operator", "proxy"],
+        pure: true,
+    },
+    Rule { name: "operator", without: &["proxy", "limits"], pure: false },
+    Rule { name: "proxy", without: &["kube", "k8s-openapi", "crds", "planner", "operator"], pure: false },
+    // They run the built programs and link to none of them.
+    Rule { name: "e2e", without: OURS, pure: false },
+    Rule { name: "xtask", without: OURS, pure: false },
+];
+
+/// Names that a pure crate's sources must not contain, and what to do instead.
+const IMPURE: &[(&str, &str)] = &[
+    ("Instant::now", "take `now` as an argument"),
+    ("SystemTime::now", "take `now` as an argument"),
+    ("Timestamp::now", "take `now` as an argument"),
+    ("Zoned::now", "take `now` as an argument"),
+    ("std::fs", "take the content as an argument"),
+    ("std::env", "take the value as an argument"),
+    ("std::net::Tcp", "return what is to be sent"),
+    ("std::net::Udp", "return what is to be sent"),
+    ("std::process", "return what is to be run"),
+    ("std::thread", "leave threads to the caller"),
+    ("tokio::", "leave async to the caller"),
+    ("tracing::", "return a Problem instead of logging"),
+    ("println!", "return a Problem instead of printing"),
+    ("kube::Client", "return what is to be written"),
+    ("kube::Api", "return what is to be written"),
+];
+
+pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result<()> {
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--no-deps", "--format-version", "1"]).read()?)?;
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(rule) = RULES.iter().find(|rule| rule.name == name) else {
+            findings.problems.push(format!("{name}: no import rule; add one in xtask/src/tidy/imports.rs"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let other = dependency["name"].as_str().unwrap_or_default();
+            let for_tests = dependency["kind"] == "dev";
+            let tool = matches!(other, "e2e" | "xtask");
+            if tool || (rule.without.contains(&other) && !for_tests) {
+                findings.problems.push(format!("{name}/Cargo.toml: {name} must not depend on {other}"));
+            }
+        }
+    }
+    for rule in RULES.iter().filter(|rule| rule.pure) {
+        let folder = format!("{}/src/", rule.name);
+        for path in files.iter().filter(|path| path.starts_with(&folder) && path.ends_with(".rs")) {
+            let text = std::fs::read_to_string(shell::root().join(path))?;
+            for (line, name, instead) in impure(&text) {
+                findings
+                    .problems
+                    .push(format!("{path}:{line}: {} is pure and must not use {name}; {instead}", rule.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn impure(text: &str) -> Vec<(usize, &'static str, &'static str)> {
+    let mut found = Vec::new();
+    for (number, line) in super::files::product_lines(text) {
+        for &(name, instead) in IMPURE {
+            if line.contains(name) {
+                found.push((number, name, instead));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impure_names_are_found_in_code_only() {
+        let text = "//! Uses no Instant::now.\nfn f() {\n    let now = Instant::now(); // std::fs\n}\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
+        assert_eq!(impure(text), [(3, "Instant::now", "take `now` as an argument")]);
+    }
+}
