@@ -3,6 +3,10 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -81,14 +85,18 @@ pub struct Args {
     live: bool,
 }
 
-/// Runs `sluice-load`; true when nothing failed.
+/// Runs `sluice-load`; true when nothing failed. SIGINT and SIGTERM end it early, with a report of what was done.
 pub fn main(args: Args) -> anyhow::Result<bool> {
     let (json, live) = (args.json, args.live);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     let load = Load::start(args.plan())?;
     let mut next = Instant::now() + Duration::from_secs(1);
-    while live && !load.is_finished() {
-        pause(Duration::from_millis(50));
-        if Instant::now() >= next {
+    while !load.is_finished() && !stop.load(Ordering::Relaxed) {
+        pause(Duration::from_millis(20));
+        if live && Instant::now() >= next {
             next += Duration::from_secs(1);
             let live = load.live();
             if json {
@@ -101,7 +109,7 @@ pub fn main(args: Args) -> anyhow::Result<bool> {
             }
         }
     }
-    let report = load.join()?;
+    let report = load.stop()?;
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -1,0 +1,91 @@
+//! Manifests for tests, as text: what a user would write.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+/// The host that [`route`]s are for.
+pub const HOST: &str = "api.shop.example";
+
+/// A fleet with one HTTP port, in `sluice-system`, named `default`. `targets` are YAML flow mappings.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    /// The port.
+    pub port: u16,
+    /// Bounds of the number of replicas.
+    pub replicas: (u32, u32),
+    /// What scales it, as YAML flow mappings.
+    pub targets: Vec<String>,
+    /// `scaleDown.stabilizationWindowSeconds`.
+    pub scale_down_window: u32,
+    /// Further lines of `spec`, indented by two spaces.
+    pub more: String,
+}
+
+impl Fleet {
+    /// One proxy that never scales.
+    pub fn single(port: u16) -> Fleet {
+        Fleet::fixed(port, 1)
+    }
+
+    /// A fixed number of proxies.
+    pub fn fixed(port: u16, replicas: u32) -> Fleet {
+        let targets = vec!["{type: CPU, averageUtilization: 90}".to_owned()];
+        Fleet { port, replicas: (replicas, replicas), targets, scale_down_window: 5, more: String::new() }
+    }
+
+    /// The manifest.
+    pub fn yaml(&self) -> String {
+        let (min, max) = self.replicas;
+        let targets = self.targets.iter().fold(String::new(), |mut text, target| {
+            let _ = writeln!(text, "    - {target}");
+            text
+        });
+        format!(
+            "apiVersion: sluice.dev/v1alpha1\n\
+             kind: GatewayFleet\n\
+             metadata: {{name: default, namespace: sluice-system}}\n\
+             spec:\n  \
+               listeners:\n  \
+               - {{name: http, protocol: HTTP, port: {}, allowedRoutes: {{namespaces: {{from: All}}}}}}\n  \
+               scaling:\n    \
+                 minReplicas: {min}\n    \
+                 maxReplicas: {max}\n    \
+                 targets:\n{targets}    \
+                 behavior: {{scaleDown: {{stabilizationWindowSeconds: {}}}}}\n  \
+               drain: {{minDrain: 1s, timeout: 30s}}\n  \
+               template: {{workers: 1}}\n{}",
+            self.port, self.scale_down_window, self.more
+        )
+    }
+}
+
+/// A route of [`HOST`] in the namespace `shop`: a path prefix to one backend. The rule is called `all`.
+pub fn route(name: &str, prefix: &str, backend: SocketAddr) -> String {
+    route_with(name, &format!("matches: [{{path: {{type: PathPrefix, value: {prefix}}}}}]"), backend)
+}
+
+/// A route of [`HOST`] in the namespace `shop` whose rule `all` starts with the given lines (at 4 spaces).
+pub fn route_with(name: &str, rule: &str, backend: SocketAddr) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\n\
+         kind: ApiRoute\n\
+         metadata: {{name: {name}, namespace: shop}}\n\
+         spec:\n  \
+           hostnames: [{HOST}]\n  \
+           rules:\n  \
+           - name: all\n    {rule}\n    \
+             backendRefs: [{{address: \"{backend}\"}}]\n"
+    )
+}
+
+/// A policy of the namespace `shop` on one route: a token bucket over all its requests.
+pub fn token_bucket(name: &str, route: &str, rate: u32, burst: u32) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\n\
+         kind: RatePolicy\n\
+         metadata: {{name: {name}, namespace: shop}}\n\
+         spec:\n  \
+           targetRefs: [{{group: sluice.dev, kind: ApiRoute, name: {route}}}]\n  \
+           limits:\n  \
+           - {{name: all, tokenBucket: {{rate: {rate}, per: 1s, burst: {burst}}}}}\n"
+    )
+}
