@@ -1,14 +1,17 @@
 //! The pure core of Sluice: what the operator decides, without I/O, clock, async or logging. `now` is an argument.
 //!
 //! ```text
-//!  World ──plan──► Plan { snapshots, problems, accepted }          world.rs, plan.rs, model/, compile/
+//!  World ──validate──► Model ──compile──► Plan { snapshots,         world.rs, model/, compile/, plan.rs
+//!                                                problems, accepted }
 //!  desired Snapshot + Ledger ──publish──► Snapshot to push          publish.rs   (nacked resources rolled back)
 //!  LoadWindows ──► Signals ──decide(now)──► Decision               scale/
 //!  LoadWindows ──► excess share of each proxy                      rebalance.rs
 //!  World + Plan + FleetViews ──► statuses                          status/
 //! ```
 
+mod compile;
 pub mod fleet;
+mod model;
 pub mod plan;
 pub mod problem;
 pub mod publish;

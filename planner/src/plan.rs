@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use snapshot::{Key, Snapshot};
 
 use crate::{
-    Problem,
+    compile,
     fleet::FleetSettings,
+    model,
+    problem::{Problem, Problems},
     world::{FleetRef, ObjectRef, World},
 };
 
@@ -34,6 +36,9 @@ pub struct PlannedFleet {
 }
 
 /// Validates and compiles a world.
-pub fn plan(_world: &World) -> Plan {
-    Plan::default()
+pub fn plan(world: &World) -> Plan {
+    let mut problems = Problems::new(world);
+    let (model, accepted) = model::validate(world, &mut problems);
+    let fleets = compile::compile(&model, &mut problems);
+    Plan { fleets, problems: problems.into_sorted(), accepted }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::world::{ObjectRef, Origin};
+use snapshot::check::Unfit;
+
+use crate::world::{ObjectRef, Origin, World};
 
 /// How far a problem reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,5 +45,68 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.field)?;
         }
         write!(f, "{} [{}]", self.message, self.reason)
+    }
+}
+
+/// The words that stand as reason in problems and conditions. `snapshot::check` has more, for the content of one object.
+pub mod reason {
+    #![allow(missing_docs)] // each is its own word; most are Gateway API's
+
+    pub const INVALID: &str = "Invalid";
+    pub const INVALID_QUANTITY: &str = "InvalidQuantity";
+    pub const INVALID_ADDRESS: &str = "InvalidAddress";
+    pub const INVALID_CERTIFICATE: &str = "InvalidCertificate";
+    pub const DUPLICATE_NAME: &str = "DuplicateName";
+    pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
+    pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
+
+    pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
+    pub const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
+    pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
+
+    pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
+    pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+
+    pub const CONFLICTED: &str = "Conflicted";
+    pub const TOO_LARGE: &str = "TooLarge";
+}
+
+/// Collects problems and notes where each object stands.
+#[derive(Debug)]
+pub(crate) struct Problems<'a> {
+    world: &'a World,
+    list: Vec<Problem>,
+}
+
+impl<'a> Problems<'a> {
+    /// Begins with the problems of documents that are no object.
+    pub(crate) fn new(world: &'a World) -> Self {
+        Self { world, list: world.strays.clone() }
+    }
+
+    /// Adds a finding in an object.
+    pub(crate) fn push(&mut self, object: &ObjectRef, severity: Severity, finding: Unfit) {
+        let origin = self.world.objects.get(object).and_then(|entry| entry.origin.clone());
+        let Unfit { field, reason, message } = finding;
+        self.list.push(Problem { object: Some(object.clone()), origin, field, reason, message, severity });
+    }
+
+    /// Adds a finding that leaves the rest of the object in use.
+    pub(crate) fn degraded(
+        &mut self,
+        object: &ObjectRef,
+        field: impl Into<String>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.push(object, Severity::Degraded, Unfit::new(field, reason, message));
+    }
+
+    /// All of them, in the order of objects.
+    pub(crate) fn into_sorted(mut self) -> Vec<Problem> {
+        self.list.sort_by(|a, b| a.object.cmp(&b.object));
+        self.list
     }
 }

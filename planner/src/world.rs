@@ -1,10 +1,6 @@
 //! What the sources know: every object, as it stands and as it was last accepted.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
@@ -34,6 +30,13 @@ pub struct ObjectRef {
     pub name: String,
 }
 
+impl ObjectRef {
+    /// `namespace/name`.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}/{}", self.kind, self.namespace, self.name)
@@ -47,6 +50,12 @@ pub struct FleetRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl From<&ObjectRef> for FleetRef {
+    fn from(object: &ObjectRef) -> Self {
+        Self { namespace: object.namespace.clone(), name: object.name.clone() }
+    }
 }
 
 impl fmt::Display for FleetRef {
@@ -87,6 +96,9 @@ impl Origin {
 pub struct WorldObject {
     /// What the source has now: admitted (`crds::admit`), or why not.
     pub current: Result<Arc<Object>, Vec<Violation>>,
+    /// The document as it was written, kept only while `current` is an error: the targets of a policy that was never
+    /// valid are read from it, so that they answer 500 instead of standing open.
+    pub raw: Option<Arc<serde_json::Value>>,
     /// The content that [`crate::Plan::accepted`] last named; in force while `current` can't be used.
     pub accepted: Option<Arc<Object>>,
     /// `metadata.generation`; standalone: counted by the source, one more for each change of content.

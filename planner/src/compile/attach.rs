@@ -1,0 +1,153 @@
+//! parentRefs → the listeners that serve a route, and under which hostnames.
+
+use std::collections::BTreeMap;
+
+use crds::fleet::FromNamespaces;
+
+use crate::{
+    model::{Fleet, Hostname, Listener, Model, Parent, Route, hostname},
+    problem::{Problems, reason},
+    world::{Kind, ObjectRef},
+};
+
+/// Listener name → hostnames (none: any).
+pub(super) type Attached = BTreeMap<String, Vec<Hostname>>;
+
+/// The fleet that a route without parentRefs attaches to.
+const DEFAULT_FLEET: &str = "default";
+
+/// Why a parentRef attaches to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Detached {
+    #[error("no GatewayFleet {0} exists: create it, or correct the name and namespace")]
+    NoFleet(String),
+    #[error("GatewayFleet {0} is not valid, and never was")]
+    InvalidFleet(String),
+    #[error("no GatewayFleet named \"default\" exists: create one, or name another in spec.parentRefs")]
+    NoDefault,
+    #[error("several GatewayFleets are named \"default\" ({0}): name one in spec.parentRefs")]
+    ManyDefaults(String),
+    #[error("GatewayFleet {fleet} has no listener {listener:?}; it has: {has}")]
+    NoListener { fleet: String, listener: String, has: String },
+    #[error(
+        "the listeners of GatewayFleet {fleet} allow routes of its own namespace only, and this one is in {namespace:?}: set allowedRoutes.namespaces.from: All there"
+    )]
+    NotAllowed { fleet: String, namespace: String },
+    #[error("no hostname of this route is one that a listener of GatewayFleet {fleet} serves ({has})")]
+    NoHostname { fleet: String, has: String },
+}
+
+impl Detached {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoFleet(_)
+            | Self::InvalidFleet(_)
+            | Self::NoDefault
+            | Self::ManyDefaults(_)
+            | Self::NoListener { .. } => reason::NO_MATCHING_PARENT,
+            Self::NotAllowed { .. } => reason::NOT_ALLOWED_BY_LISTENERS,
+            Self::NoHostname { .. } => reason::NO_MATCHING_LISTENER_HOSTNAME,
+        }
+    }
+}
+
+/// Where a route attaches, by fleet.
+pub(super) fn attach<'m>(
+    model: &'m Model,
+    object: &ObjectRef,
+    route: &Route,
+    problems: &mut Problems<'_>,
+) -> BTreeMap<&'m ObjectRef, Attached> {
+    let mut attached: BTreeMap<&ObjectRef, Attached> = BTreeMap::new();
+    let mut add = |field: &str, listener: Option<&str>, found: Result<(&'m ObjectRef, &Fleet), Detached>| {
+        let listeners = found.and_then(|(name, fleet)| {
+            let listeners = listeners(object, route, name, fleet, listener)?;
+            Ok((name, listeners))
+        });
+        match listeners {
+            // Two parentRefs may lead to one listener; both say the same of it.
+            Ok((fleet, listeners)) => attached.entry(fleet).or_default().extend(listeners),
+            Err(why) => {
+                let member = match (&why, field) {
+                    (Detached::NoListener { .. }, _) => ".sectionName",
+                    (Detached::NoHostname { .. }, _) => {
+                        return problems.degraded(object, "spec.hostnames", why.reason(), why.to_string());
+                    }
+                    _ => "",
+                };
+                problems.degraded(object, format!("{field}{member}"), why.reason(), why.to_string());
+            }
+        }
+    };
+    for (i, parent) in route.parents.iter().enumerate() {
+        add(&format!("spec.parentRefs[{i}]"), parent.listener.as_deref(), named_fleet(model, object, parent));
+    }
+    if route.parents.is_empty() {
+        add("spec.parentRefs", None, default_fleet(model, object));
+    }
+    attached
+}
+
+fn named_fleet<'m>(
+    model: &'m Model,
+    route: &ObjectRef,
+    parent: &Parent,
+) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
+    let fleet = ObjectRef {
+        kind: Kind::GatewayFleet,
+        namespace: parent.namespace.clone().unwrap_or_else(|| route.namespace.clone()),
+        name: parent.name.clone(),
+    };
+    model.fleets.get_key_value(&fleet).ok_or_else(|| match model.invalid.contains(&fleet) {
+        true => Detached::InvalidFleet(fleet.path()),
+        false => Detached::NoFleet(fleet.path()),
+    })
+}
+
+/// The fleet named `default`: that of the route's namespace, else the only one.
+fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
+    let mut found: Vec<_> = model.fleets.iter().filter(|(fleet, _)| fleet.name == DEFAULT_FLEET).collect();
+    if let Some(own) = found.iter().find(|(fleet, _)| fleet.namespace == route.namespace) {
+        return Ok(*own);
+    }
+    match (found.pop(), found.as_slice()) {
+        (Some(one), []) => Ok(one),
+        (Some(last), rest) => {
+            let all = rest.iter().chain([&last]).map(|(fleet, _)| fleet.path()).collect::<Vec<_>>();
+            Err(Detached::ManyDefaults(all.join(", ")))
+        }
+        (None, _) => match model.invalid.iter().find(|o| o.kind == Kind::GatewayFleet && o.name == DEFAULT_FLEET) {
+            Some(invalid) => Err(Detached::InvalidFleet(invalid.path())),
+            None => Err(Detached::NoDefault),
+        },
+    }
+}
+
+/// The listeners of one fleet that serve a route. In Gateway API's order: named, then allowed, then of a common hostname.
+fn listeners(
+    object: &ObjectRef,
+    route: &Route,
+    name: &ObjectRef,
+    fleet: &Fleet,
+    wanted: Option<&str>,
+) -> Result<Attached, Detached> {
+    let mut listeners: Vec<&Listener> = fleet.listeners.iter().collect();
+    if let Some(wanted) = wanted {
+        let has = listeners.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ");
+        listeners.retain(|listener| listener.name == wanted);
+        if listeners.is_empty() {
+            return Err(Detached::NoListener { fleet: name.path(), listener: wanted.to_owned(), has });
+        }
+    }
+    listeners.retain(|listener| listener.from == FromNamespaces::All || object.namespace == name.namespace);
+    if listeners.is_empty() {
+        return Err(Detached::NotAllowed { fleet: name.path(), namespace: object.namespace.clone() });
+    }
+    let meets = |l: &&Listener| Some((l.name.clone(), hostname::intersection(l.hostname.as_ref(), &route.hostnames)?));
+    let attached: Attached = listeners.iter().filter_map(meets).collect();
+    if attached.is_empty() {
+        let has: Vec<_> = listeners.iter().filter_map(|l| l.hostname.as_ref().map(Hostname::as_str)).collect();
+        return Err(Detached::NoHostname { fleet: name.path(), has: has.join(", ") });
+    }
+    Ok(attached)
+}

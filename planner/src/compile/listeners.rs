@@ -1,0 +1,136 @@
+//! A fleet's own resources: settings, listeners, certificates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use snapshot::{
+    Key,
+    proto::{self, resource},
+};
+
+use super::{Draft, sourced};
+use crate::{
+    model::{Fleet, Listener, Model, TlsSecret},
+    problem::{Problems, reason},
+    world::{Kind, ObjectRef},
+};
+
+/// Why a certificateRef serves nothing.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(
+        "Secret {0} is in another namespace, and nothing grants the reference: use a Secret of the fleet's namespace"
+    )]
+    NotPermitted(String),
+    #[error("no Secret {0} exists: create it, or correct the name")]
+    Missing(String),
+    #[error("Secret {0} is not valid, and never was")]
+    Invalid(String),
+    #[error("Secret {secret} is of type {found}; a certificate is of type kubernetes.io/tls")]
+    OtherType { secret: String, found: String },
+}
+
+impl Unusable {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotPermitted(_) => reason::REF_NOT_PERMITTED,
+            Self::Missing(_) | Self::Invalid(_) | Self::OtherType { .. } => reason::INVALID_CERTIFICATE_REF,
+        }
+    }
+}
+
+/// Begins a fleet's draft.
+pub(super) fn draft<'m>(
+    model: &'m Model,
+    object: &ObjectRef,
+    fleet: &'m Fleet,
+    problems: &mut Problems<'_>,
+) -> Draft<'m> {
+    let key = Key::new(snapshot::Kind::Fleet, &object.namespace, &object.name);
+    let mut base = vec![sourced(key, resource::Kind::Fleet(fleet.resource), object)];
+    let (mut listeners, mut programmed, mut certificates) = (vec![], vec![], BTreeMap::new());
+    for (i, listener) in fleet.listeners.iter().enumerate() {
+        if let Some((member, message)) = conflict(listener, &fleet.listeners[..i]) {
+            problems.degraded(object, format!("spec.listeners[{i}].{member}"), reason::CONFLICTED, message);
+            continue;
+        }
+        let mut keys: Vec<String> = vec![];
+        for (j, (namespace, name)) in listener.certificates.iter().enumerate() {
+            match certificate(model, object, namespace.as_deref(), name) {
+                Ok((secret, content)) => {
+                    let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
+                    keys.push(key.to_string());
+                    certificates.entry(key).or_insert((secret, content));
+                }
+                Err(why) => {
+                    let field = format!("spec.listeners[{i}].tls.certificateRefs[{j}]");
+                    problems.degraded(object, field, why.reason(), why.to_string());
+                }
+            }
+        }
+        if listener.tls && keys.is_empty() {
+            if listener.certificates.is_empty() {
+                let message = "a listener of protocol HTTPS needs a certificate, so it is not served";
+                problems.degraded(object, format!("spec.listeners[{i}].tls"), reason::INVALID_CERTIFICATE_REF, message);
+            }
+            continue;
+        }
+        programmed.push(listener.name.clone());
+        let key = Key::listener(&object.namespace, &object.name, &listener.name);
+        let resource = proto::Listener {
+            name: listener.name.clone(),
+            port: listener.port.into(),
+            tls: listener.tls,
+            hostname: listener.hostname.as_ref().map(|h| h.as_str().to_owned()).unwrap_or_default(),
+            certificates: keys,
+        };
+        listeners.push(sourced(key, resource::Kind::Listener(resource), object));
+    }
+    base.extend(listeners);
+    base.extend(
+        certificates
+            .into_iter()
+            .map(|(key, (secret, content))| sourced(key, resource::Kind::Certificate(content.clone()), &secret)),
+    );
+    Draft {
+        fleet,
+        base,
+        listeners: programmed,
+        routes: vec![],
+        served: BTreeSet::new(),
+        policies: vec![],
+        clusters: BTreeMap::new(),
+    }
+}
+
+/// Why a listener can't stand beside those before it: the member that clashes, and a message.
+fn conflict(listener: &Listener, before: &[Listener]) -> Option<(&'static str, String)> {
+    before.iter().filter(|other| other.port == listener.port).find_map(|other| {
+        if other.tls != listener.tls {
+            let message =
+                format!("port {} can't speak both HTTP and HTTPS: listener {:?} has it", listener.port, other.name);
+            return Some(("port", message));
+        }
+        let message = format!("listener {:?} has the same port and hostname", other.name);
+        (other.hostname == listener.hostname).then_some(("hostname", message))
+    })
+}
+
+fn certificate<'m>(
+    model: &'m Model,
+    fleet: &ObjectRef,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<(ObjectRef, &'m proto::Certificate), Unusable> {
+    let namespace = namespace.unwrap_or(&fleet.namespace);
+    let secret = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: name.to_owned() };
+    let path = secret.path();
+    if secret.namespace != fleet.namespace {
+        return Err(Unusable::NotPermitted(path));
+    }
+    match model.secrets.get(&secret) {
+        Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
+        Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
+        None if model.invalid.contains(&secret) => Err(Unusable::Invalid(path)),
+        None => Err(Unusable::Missing(path)),
+    }
+}

@@ -1,0 +1,106 @@
+//! Model → what the proxies of each fleet run: references resolved, one resource for each key, within the bounds of a
+//! snapshot.
+
+mod attach;
+mod backends;
+mod bounds;
+mod conflicts;
+mod listeners;
+mod policies;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use snapshot::{
+    Entry, Key, Kind,
+    proto::{self, Resource, resource},
+};
+
+use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Conflicts};
+use crate::{
+    model::{Fleet, Model, Route},
+    plan::PlannedFleet,
+    problem::Problems,
+    world::{FleetRef, ObjectRef},
+};
+
+/// One fleet's resources as they come together.
+struct Draft<'m> {
+    fleet: &'m Fleet,
+    /// Fleet, Listeners, Certificates.
+    base: Vec<Sourced>,
+    /// Names of the listeners that are programmed.
+    listeners: Vec<String>,
+    /// In the order of age.
+    routes: Vec<Sourced>,
+    /// Their keys.
+    served: BTreeSet<Key>,
+    policies: Vec<Sourced>,
+    clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+}
+
+/// Compiles a model.
+pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> BTreeMap<FleetRef, PlannedFleet> {
+    let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
+        model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
+    let (mut clusters, mut conflicts) = (Clusters::new(model), Conflicts::default());
+    for (object, route) in by_age(model) {
+        let attached = attach::attach(model, object, route, problems);
+        conflicts.claim(object, route, &attached, problems);
+        if !attached.is_empty() {
+            let resolved = clusters.resolve(object, route, problems);
+            for (fleet, listeners) in &attached {
+                if let Some(draft) = drafts.get_mut(fleet) {
+                    draft.add(object, route, listeners, &resolved);
+                }
+            }
+        }
+    }
+    policies::add(model, &mut drafts, problems);
+    drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems))).collect()
+}
+
+/// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
+fn by_age(model: &Model) -> Vec<(&ObjectRef, &Route)> {
+    let mut routes: Vec<_> = model.routes.iter().collect();
+    routes.sort_by_key(|(object, route)| (route.created_ms, *object));
+    routes
+}
+
+impl Draft<'_> {
+    /// Adds a route and what it sends requests to.
+    fn add(&mut self, object: &ObjectRef, route: &Route, listeners: &Attached, resolved: &backends::Resolved) {
+        // A listener that is not programmed serves nothing; the route waits for it with what else it has.
+        let attachments = listeners.iter().filter(|(name, _)| self.listeners.contains(name));
+        let attachments = attachments.map(|(listener, hosts)| proto::Attachment {
+            listener: listener.clone(),
+            hostnames: hosts.iter().map(|host| host.as_str().to_owned()).collect(),
+        });
+        let rules = route.rules.iter().zip(&resolved.backends);
+        let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
+        let resource =
+            proto::Route { created_ms: route.created_ms, attachments: attachments.collect(), rules: rules.collect() };
+        let key = route_key(object);
+        self.served.insert(key.clone());
+        self.routes.push(sourced(key, resource::Kind::Route(resource), object));
+        for (key, cluster) in &resolved.clusters {
+            // Of two routes that name one address, the older is its source.
+            self.clusters.entry(key.clone()).or_insert_with(|| cluster.clone());
+        }
+    }
+
+    fn finish(self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
+        let clusters = self.clusters.into_iter().map(|(key, (entry, source))| Sourced { key, entry, source });
+        // What guards comes before what is guarded: should the snapshot be full, nothing stands open.
+        let resources = self.base.into_iter().chain(self.policies).chain(self.routes).chain(clusters);
+        let (snapshot, sources) = bounds::fill(object, resources, problems);
+        PlannedFleet { settings: self.fleet.settings.clone(), snapshot, sources }
+    }
+}
+
+fn route_key(object: &ObjectRef) -> Key {
+    Key::new(Kind::Route, &object.namespace, &object.name)
+}
+
+fn sourced(key: Key, kind: resource::Kind, source: &ObjectRef) -> Sourced {
+    Sourced { key, entry: Entry::new(Resource { requires: vec![], kind: Some(kind) }), source: source.clone() }
+}

@@ -1,0 +1,243 @@
+//! ApiRoute: matches and filters in the form that proxies execute; parents and backends still as references.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crds::route as crd;
+use snapshot::{
+    Key, Kind, check,
+    check::Unfit,
+    proto::{self, ClusterProtocol, Resource, resource},
+};
+
+use super::{Findings, Hostname, created_ms, unless};
+use crate::{problem::reason, world::ObjectRef};
+
+/// A valid ApiRoute.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) created_ms: i64,
+    /// As written; empty: the fleet named `default`.
+    pub(crate) parents: Vec<Parent>,
+    pub(crate) hostnames: Vec<Hostname>,
+    /// Complete but for their backends.
+    pub(crate) rules: Vec<proto::Rule>,
+    /// Of each rule.
+    pub(crate) backends: Vec<Vec<Backend>>,
+    /// Names that policies can use: those that stand in the manifest.
+    pub(crate) rule_names: Vec<String>,
+}
+
+/// Refers to a fleet, or one listener of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Parent {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) listener: Option<String>,
+}
+
+/// Refers to where requests go.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    /// A port of a Service.
+    Service { namespace: Option<String>, name: String, port: u16, weight: u32 },
+    /// `IP:port`.
+    Address { address: SocketAddr, protocol: ClusterProtocol, weight: u32 },
+}
+
+pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Route, Findings> {
+    let spec = &route.spec;
+    let mut findings = vec![];
+    let hostnames: Vec<_> = spec.hostnames.iter().map(|name| Hostname::new(name)).collect();
+    for (i, hostname) in hostnames.iter().enumerate() {
+        findings.extend(unfit_hostname(object, hostname).map(|e| Unfit { field: format!("spec.hostnames[{i}]"), ..e }));
+    }
+    let (mut rules, mut backends) = (vec![], vec![]);
+    for (i, rule) in spec.rules.iter().enumerate() {
+        let field = format!("spec.rules[{i}]");
+        let compiled = self::rule(rule, i);
+        findings.extend(
+            unfit_rule(object, &compiled).map(|e| Unfit { field: e.field.replacen("rules[0]", &field, 1), ..e }),
+        );
+        rules.push(compiled);
+        let refs = rule.backend_refs.iter().enumerate();
+        let refs = refs.filter_map(|(j, backend)| {
+            let field = format!("{field}.backendRefs[{j}]");
+            self::backend(backend, &field).map_err(|e| findings.push(e)).ok()
+        });
+        backends.push(refs.collect());
+    }
+    findings.extend(same_names(&rules));
+    let parents = spec.parent_refs.iter().map(|parent| Parent {
+        namespace: parent.namespace.clone(),
+        name: parent.name.clone(),
+        listener: parent.section_name.clone(),
+    });
+    let route = Route {
+        created_ms: created_ms(&route.metadata),
+        parents: parents.collect(),
+        hostnames,
+        rules,
+        backends,
+        rule_names: spec.rules.iter().filter_map(|rule| rule.name.clone()).collect(),
+    };
+    unless(findings, route)
+}
+
+/// What the proxy would say of one rule.
+fn unfit_rule(object: &ObjectRef, rule: &proto::Rule) -> Option<Unfit> {
+    unfit(object, proto::Route { rules: vec![rule.clone()], ..proto::Route::default() })
+}
+
+/// What the proxy would say of one hostname.
+fn unfit_hostname(object: &ObjectRef, hostname: &Hostname) -> Option<Unfit> {
+    let attachment = proto::Attachment { listener: String::new(), hostnames: vec![hostname.as_str().to_owned()] };
+    unfit(object, proto::Route { attachments: vec![attachment], ..proto::Route::default() })
+}
+
+fn unfit(object: &ObjectRef, route: proto::Route) -> Option<Unfit> {
+    let resource = Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) };
+    check::resource(&Key::new(Kind::Route, &object.namespace, &object.name), &resource).err()
+}
+
+/// Rules are known by their names, and those without by their index: `name: "1"` clashes with the second rule's index.
+fn same_names(rules: &[proto::Rule]) -> Findings {
+    let (mut first, mut findings) = (BTreeMap::new(), vec![]);
+    for (i, rule) in rules.iter().enumerate() {
+        if let Some(other) = first.insert(rule.name.as_str(), i) {
+            let message = format!("rules {other} and {i} are both known as {:?}: give each its own name", rule.name);
+            findings.push(Unfit::new(format!("spec.rules[{i}].name"), reason::DUPLICATE_NAME, message));
+        }
+    }
+    findings
+}
+
+fn rule(rule: &crd::Rule, index: usize) -> proto::Rule {
+    let millis = |timeout: Option<crds::Duration>| timeout.map_or(0, crds::Duration::as_millis);
+    let mut matches: Vec<_> = rule.matches.iter().map(route_match).collect();
+    if matches.is_empty() {
+        matches.push(route_match(&crd::RouteMatch::default()));
+    }
+    proto::Rule {
+        name: rule.name.clone().unwrap_or_else(|| index.to_string()),
+        matches,
+        filters: rule.filters.iter().map(filter).collect(),
+        backends: vec![],
+        request_timeout_ms: millis(rule.timeouts.request),
+        backend_timeout_ms: millis(rule.timeouts.backend_request),
+        unavailable: String::new(),
+    }
+}
+
+fn route_match(m: &crd::RouteMatch) -> proto::Match {
+    use crd::{PathMatchType, ValueMatchType};
+    let kind = match m.path.as_ref().map_or(PathMatchType::default(), |path| path.kind) {
+        PathMatchType::Exact => proto::PathKind::Exact,
+        PathMatchType::PathPrefix => proto::PathKind::Prefix,
+        PathMatchType::RegularExpression => proto::PathKind::Regex,
+    };
+    let value = m.path.as_ref().map_or("/", |path| &path.value).to_owned();
+    let header = |h: &crd::HeaderMatch| proto::ValueMatch {
+        name: h.name.to_ascii_lowercase(),
+        value: h.value.clone(),
+        regex: h.kind == ValueMatchType::RegularExpression,
+    };
+    let query = |q: &crd::QueryParamMatch| proto::ValueMatch {
+        name: q.name.clone(),
+        value: q.value.clone(),
+        regex: q.kind == ValueMatchType::RegularExpression,
+    };
+    proto::Match {
+        path: Some(proto::PathMatch { kind: kind.into(), value }),
+        method: m.method.map(method).unwrap_or_default().to_owned(),
+        headers: m.headers.iter().map(header).collect(),
+        query_params: m.query_params.iter().map(query).collect(),
+    }
+}
+
+fn method(method: crd::Method) -> &'static str {
+    match method {
+        crd::Method::Get => "GET",
+        crd::Method::Head => "HEAD",
+        crd::Method::Post => "POST",
+        crd::Method::Put => "PUT",
+        crd::Method::Delete => "DELETE",
+        crd::Method::Connect => "CONNECT",
+        crd::Method::Options => "OPTIONS",
+        crd::Method::Trace => "TRACE",
+        crd::Method::Patch => "PATCH",
+    }
+}
+
+/// A filter whose member is missing stays empty, which `check` refuses.
+fn filter(filter: &crd::RouteFilter) -> proto::Filter {
+    use proto::filter::Filter;
+    let filter = match filter.kind {
+        crd::FilterType::RequestHeaderModifier => {
+            filter.request_header_modifier.as_ref().map(|m| Filter::RequestHeaderModifier(header_modifier(m)))
+        }
+        crd::FilterType::ResponseHeaderModifier => {
+            filter.response_header_modifier.as_ref().map(|m| Filter::ResponseHeaderModifier(header_modifier(m)))
+        }
+        crd::FilterType::RequestRedirect => filter.request_redirect.as_ref().map(|r| {
+            Filter::RequestRedirect(proto::Redirect {
+                scheme: r.scheme.clone().unwrap_or_default(),
+                hostname: r.hostname.as_deref().unwrap_or_default().to_ascii_lowercase(),
+                port: r.port.unwrap_or_default().into(),
+                path: r.path.as_ref().map(path_rewrite),
+                status: r.status_code.unwrap_or(302).into(),
+            })
+        }),
+        crd::FilterType::UrlRewrite => filter.url_rewrite.as_ref().map(|u| {
+            Filter::UrlRewrite(proto::UrlRewrite {
+                hostname: u.hostname.as_deref().unwrap_or_default().to_ascii_lowercase(),
+                path: u.path.as_ref().map(path_rewrite),
+            })
+        }),
+    };
+    proto::Filter { filter }
+}
+
+fn header_modifier(m: &crd::HeaderModifier) -> proto::HeaderModifier {
+    let header =
+        |h: &crds::common::HttpHeader| proto::Header { name: h.name.to_ascii_lowercase(), value: h.value.clone() };
+    proto::HeaderModifier {
+        set: m.set.iter().map(header).collect(),
+        add: m.add.iter().map(header).collect(),
+        remove: m.remove.iter().map(|name| name.to_ascii_lowercase()).collect(),
+    }
+}
+
+fn path_rewrite(path: &crd::PathModifier) -> proto::PathRewrite {
+    use proto::path_rewrite::Rewrite;
+    let rewrite = match path.kind {
+        crd::PathModifierType::ReplaceFullPath => path.replace_full_path.clone().map(Rewrite::ReplaceFullPath),
+        crd::PathModifierType::ReplacePrefixMatch => path.replace_prefix_match.clone().map(Rewrite::ReplacePrefixMatch),
+    };
+    proto::PathRewrite { rewrite }
+}
+
+fn backend(backend: &crd::BackendRef, field: &str) -> Result<Backend, Unfit> {
+    let weight = backend.weight;
+    match (&backend.address, &backend.name, backend.port) {
+        (Some(text), None, None) => {
+            let Ok(address) = text.parse::<SocketAddr>() else {
+                let message = format!("{text:?} is no IP address and port, such as 127.0.0.1:9000 or [::1]:9000");
+                return Err(Unfit::new(format!("{field}.address"), reason::INVALID_ADDRESS, message));
+            };
+            let protocol = match backend.app_protocol.as_deref() {
+                None => ClusterProtocol::Http1,
+                Some("kubernetes.io/h2c") => ClusterProtocol::H2c,
+                Some(other) => {
+                    let message =
+                        format!("{other:?} is not supported: use kubernetes.io/h2c, or leave it out for HTTP/1.1");
+                    return Err(Unfit::new(format!("{field}.appProtocol"), reason::UNSUPPORTED_PROTOCOL, message));
+                }
+            };
+            Ok(Backend::Address { address, protocol, weight })
+        }
+        (None, Some(name), Some(port)) => {
+            Ok(Backend::Service { namespace: backend.namespace.clone(), name: name.clone(), port, weight })
+        }
+        _ => Err(Unfit::new(field, reason::INVALID, "needs either an address, or a Service's name and port")),
+    }
+}
