@@ -314,7 +314,7 @@ impl JsonSchema for Target {
                     "fieldPath": ".averageValue",
                 },
                 {
-                    "rule": "!has(self.averageValue) || quantity(self.averageValue).sign() > 0",
+                    "rule": "!has(self.averageValue) || quantity(self.averageValue).isGreaterThan(quantity('0'))",
                     "message": "averageValue must be above 0",
                     "fieldPath": ".averageValue",
                 },

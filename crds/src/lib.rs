@@ -12,6 +12,9 @@
 //!
 //! Shapes and words follow Gateway API, so that its users feel at home.
 
+// KubeSchema copies each struct, with its `pub`, into a function.
+#![allow(unreachable_pub)]
+
 pub mod admit;
 pub mod common;
 mod definitions;

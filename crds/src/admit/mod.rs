@@ -1,33 +1,52 @@
-//! The API server's verdict on a document, computed locally.
+//! The API server's verdict on a document, computed locally, in the API server's order and by the same rules:
+//!
+//! ```text
+//!  kind known? ─► unknown fields, nulls, defaults ─► metadata ─► schema ─► lists ─► CEL ─► decoded
+//!  kind.rs        prepare.rs                         metadata.rs structural.rs lists.rs  rules.rs  object.rs
+//! ```
+//!
+//! The custom resources are held to the very schemas of [`crate::definitions`]; Service, EndpointSlice and Secret to the
+//! schemas of their types and the checks of core.rs. Unlike the API server, which stops at the first stage that
+//! finds something, this goes on as far as the finds of later stages mean something.
 
+mod core;
+mod kind;
+mod lists;
+mod metadata;
 mod object;
+mod prepare;
+mod rules;
+mod structural;
+mod violations;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-pub use object::{Object, Violation};
+pub use object::Object;
+pub use violations::Violation;
 
-/// Admits one document, or says what is wrong with it.
+use violations::Violations;
+
+/// Admits one document, or says everything that is wrong with it (at most 20 things).
+///
+/// A `status` in it is ignored, as the API server does with a status that comes with a spec.
 pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if let Some(object) = value.as_object_mut() {
-        object.remove("status");
-        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            meta.entry("namespace").or_insert_with(|| "default".into());
+    let kind = kind::of(&value)?;
+    let rules = kind.rules();
+    let mut found = Violations::new(kind);
+
+    if let Value::Object(document) = &mut value {
+        document.remove("status");
+        if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
+            metadata.entry("namespace").or_insert_with(|| json!("default"));
         }
     }
-    match (api_version.as_str(), kind.as_str()) {
-        (crate::API_VERSION, "GatewayFleet") => decode(value).map(Object::GatewayFleet),
-        (crate::API_VERSION, "ApiRoute") => decode(value).map(Object::ApiRoute),
-        (crate::API_VERSION, "RatePolicy") => decode(value).map(Object::RatePolicy),
-        ("v1", "Service") => decode(value).map(Object::Service),
-        ("v1", "Secret") => decode(value).map(Object::Secret),
-        ("discovery.k8s.io/v1", "EndpointSlice") => decode(value).map(Object::EndpointSlice),
-        _ => Err(vec![Violation { path: "kind".into(), message: format!("unknown kind {api_version}/{kind}") }]),
-    }
-}
+    prepare::prepare(&rules.schema, &mut value, &mut found);
+    metadata::check(&value, &mut found);
+    structural::check(rules, &value, &mut found);
+    lists::check(&rules.schema, &value, &mut found);
+    rules.check_cel(&value, &mut found);
+    core::check(kind, &value, &mut found);
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Violation>> {
-    serde_json::from_value(value).map_err(|error| vec![Violation { path: "spec".into(), message: error.to_string() }])
+    found.into_result()?;
+    object::decode(kind, value)
 }

@@ -1,8 +1,7 @@
 //! What [`admit`](super::admit) answers: the decoded object, or the violations.
 
-use std::fmt;
-
 use k8s_openapi::{
+    ByteString,
     api::{
         core::v1::{Secret, Service},
         discovery::v1::EndpointSlice,
@@ -10,6 +9,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{kind::Kind, violations::Violation};
 use crate::{ApiRoute, GatewayFleet, RatePolicy};
 
 /// An admitted object. Its `metadata.name` and `metadata.namespace` are set, its defaults applied, its status dropped.
@@ -56,17 +59,30 @@ impl Object {
     }
 }
 
-/// One thing that is wrong with a document.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Violation {
-    /// Where: `spec.rules[0].backendRefs[1].port`. Empty for the document as a whole.
-    pub path: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
+/// Decodes what was admitted. That it fails at all means that schema and type disagree: a fault of ours, still answered
+/// in words.
+pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, Vec<Violation>> {
+    match kind {
+        Kind::GatewayFleet => typed(kind, value).map(Object::GatewayFleet),
+        Kind::ApiRoute => typed(kind, value).map(Object::ApiRoute),
+        Kind::RatePolicy => typed(kind, value).map(Object::RatePolicy),
+        Kind::Service => typed(kind, value).map(Object::Service),
+        Kind::EndpointSlice => typed(kind, value).map(Object::EndpointSlice),
+        Kind::Secret => typed(kind, value).map(|mut secret: Secret| {
+            let plain = secret.string_data.take().unwrap_or_default();
+            if !plain.is_empty() {
+                let plain = plain.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+                secret.data.get_or_insert_default().extend(plain);
+            }
+            Object::Secret(secret)
+        }),
+    }
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
-    }
+fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Vec<Violation>> {
+    serde_json::from_value(value).map_err(|error| {
+        // serde quotes what it stumbled over, which of a Secret must not be seen.
+        let reason = if kind == Kind::Secret { "a field has the wrong type".into() } else { error.to_string() };
+        vec![Violation { path: String::new(), message: format!("cannot be read as {}: {reason}", kind.name()) }]
+    })
 }

@@ -1,0 +1,109 @@
+//! What one kind is held to: its schema, compiled for `jsonschema` and for CEL.
+
+use jsonschema::{PatternOptions, Validator};
+use k8s_openapi::{
+    api::{
+        core::v1::{Secret, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube_cel::{CompiledSchema, ErrorKind, compile_schema, validate_compiled};
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde_json::{Value, json};
+
+use super::{core, kind::Kind, violations::Violations};
+use crate::{definitions, definitions::json as to_json, schema::text};
+
+pub(super) struct Rules {
+    pub(super) schema: Value,
+    pub(super) validator: Validator,
+    cel: CompiledSchema,
+}
+
+impl Rules {
+    #[allow(clippy::expect_used)] // the schemas are fixed when this is compiled, and each is used by a test
+    pub(super) fn of(kind: Kind) -> Self {
+        let mut schema = match kind {
+            Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => defined(kind),
+            Kind::Service => core::service(schema_of::<Service>()),
+            Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
+            Kind::Secret => core::secret(schema_of::<Secret>()),
+        };
+        bound_integers(&mut schema);
+        // `regex` matches in linear time, whatever the text.
+        let validator = jsonschema::options()
+            .with_pattern_options(PatternOptions::regex())
+            .build(&schema)
+            .expect("the schema compiles");
+        let cel = compile_schema(&schema);
+        Self { schema, validator, cel }
+    }
+
+    /// Asks the CEL rules, unless an earlier find makes them pointless.
+    pub(super) fn check_cel(&self, value: &Value, found: &mut Violations) {
+        if found.blocking || !found.misspelt.is_empty() {
+            return;
+        }
+        let refused = found.paths();
+        for error in validate_compiled(&self.cel, value, None).err().into_iter().flatten() {
+            match error.kind {
+                // What the schema already said of the same value needs no second word.
+                ErrorKind::ValidationFailure if refused.contains(&error.field_path) => {}
+                ErrorKind::ValidationFailure => found.push(error.field_path, error.message),
+                // A rule may stumble over what the schema already refused. Alone, it must not let the object pass.
+                _ if !refused.is_empty() => {}
+                _ => found.push(error.field_path, format!("cannot be checked: {}", error.message)),
+            }
+        }
+    }
+}
+
+/// The schema from the definition, with the metadata of every object and without the status.
+fn defined(kind: Kind) -> Value {
+    let schema = definitions()
+        .into_iter()
+        .find(|crd| crd.spec.names.kind == kind.name())
+        .and_then(|crd| crd.spec.versions.into_iter().next())
+        .and_then(|version| version.schema?.open_api_v3_schema);
+    let mut schema = to_json(&schema);
+    let mut metadata = schema_of::<ObjectMeta>();
+    let generator = &mut SchemaSettings::openapi3().into_generator();
+    metadata["required"] = json!(["name"]);
+    metadata["properties"]["name"] = text::subdomain(generator).to_value();
+    metadata["properties"]["namespace"] = text::label(generator).to_value();
+    schema["required"] = json!(["metadata", "spec"]);
+    schema["properties"]["apiVersion"] = json!({"type": "string"});
+    schema["properties"]["kind"] = json!({"type": "string"});
+    schema["properties"]["metadata"] = metadata;
+    schema
+}
+
+/// The schema of one of Kubernetes' own types.
+fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// JSON Schema leaves `format: int32` to the reader; the API server does not.
+fn bound_integers(schema: &mut Value) {
+    match schema {
+        Value::Object(node) => {
+            let bounds = match node.get("format").and_then(Value::as_str) {
+                Some("int32") => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+                Some("int64") => Some((i64::MIN, i64::MAX)),
+                _ => None,
+            };
+            if let Some((min, max)) = bounds {
+                node.entry("minimum").or_insert_with(|| min.into());
+                node.entry("maximum").or_insert_with(|| max.into());
+            }
+            node.values_mut().for_each(bound_integers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_integers),
+        _ => {}
+    }
+}

@@ -1,0 +1,84 @@
+//! `testdata/X.in.yaml` is one manifest, `testdata/X.out` the verdict on it: `accepted` and the object with its defaults,
+//! or `refused` and every violation. Adding a file adds a test; UPDATE=1 writes the verdicts anew.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use crds::{Object, admit};
+use serde_json::Value;
+
+#[test]
+fn verdicts() {
+    let mut wrong = Vec::new();
+    let inputs = inputs();
+    assert!(inputs.len() > 100, "the manifests are gone");
+    for input in &inputs {
+        let output = input.with_extension("").with_extension("out");
+        let verdict = verdict(&fs::read_to_string(input).unwrap());
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&output, verdict).unwrap();
+        } else if fs::read_to_string(&output).ok().as_deref() != Some(&verdict) {
+            wrong.push(format!("{}:\n{verdict}", output.display()));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "other verdicts than in testdata; if they are right, run UPDATE=1 cargo test -p crds --test admit\n\n{}",
+        wrong.join("\n")
+    );
+}
+
+/// Each verdict is the same however often it is asked: nothing depends on the order of a hash map.
+#[test]
+fn verdicts_are_stable() {
+    for input in inputs() {
+        let text = fs::read_to_string(input).unwrap();
+        assert_eq!(verdict(&text), verdict(&text));
+    }
+}
+
+/// What was admitted is admitted again, unchanged: defaults are filled in once.
+#[test]
+fn admitting_is_idempotent() {
+    for input in inputs() {
+        let value: Value = serde_yaml::from_str(&fs::read_to_string(&input).unwrap()).unwrap();
+        if let Ok(object) = admit(value) {
+            assert_eq!(admit(json(&object)).as_ref(), Ok(&object), "{}", input.display());
+        }
+    }
+}
+
+fn inputs() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".in.yaml"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn verdict(yaml: &str) -> String {
+    match admit(serde_yaml::from_str(yaml).unwrap()) {
+        Ok(object) => format!("accepted\n{}", serde_yaml::to_string(&json(&object)).unwrap()),
+        Err(violations) => {
+            let lines: Vec<_> = violations.iter().map(|violation| format!("{violation}\n")).collect();
+            format!("refused\n{}", lines.concat())
+        }
+    }
+}
+
+fn json(object: &Object) -> Value {
+    match object {
+        Object::GatewayFleet(o) => serde_json::to_value(o),
+        Object::ApiRoute(o) => serde_json::to_value(o),
+        Object::RatePolicy(o) => serde_json::to_value(o),
+        Object::Service(o) => serde_json::to_value(o),
+        Object::EndpointSlice(o) => serde_json::to_value(o),
+        Object::Secret(o) => serde_json::to_value(o),
+    }
+    .unwrap()
+}
