@@ -1,0 +1,35 @@
+//! `sluice-operator plan` tells before it runs.
+
+use std::{path::Path, process::Command};
+
+use e2e::harness::program;
+
+fn plan(folder: &Path) -> (bool, String) {
+    let output =
+        Command::new(program("sluice-operator").unwrap()).args(["plan", "--manifests"]).arg(folder).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_examples_have_no_problem() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut folders = 0;
+    for entry in std::fs::read_dir(examples).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        let (clean, text) = plan(&entry.path());
+        assert!(clean, "{}:\n{text}", entry.path().display());
+        folders += 1;
+    }
+    assert!(folders > 0);
+}
+
+#[test]
+fn a_problem_is_named_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = "apiVersion: sluice.dev/v1alpha1\nkind: ApiRoute\nmetadata: {name: broken, namespace: shop}\n\
+                    spec:\n  rules:\n  - backendRefs: [{address: \"127.0.0.1:9000\", wieght: 5}]\n";
+    std::fs::write(folder.path().join("broken.yaml"), manifest).unwrap();
+    let (clean, text) = plan(folder.path());
+    assert!(!clean, "{text}");
+    assert!(text.contains("broken.yaml") && text.contains("wieght") && text.contains("shop/broken"), "{text}");
+}

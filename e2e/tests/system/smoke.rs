@@ -1,0 +1,75 @@
+//! One gateway does what its manifests say.
+
+use std::time::Duration;
+
+use e2e::{
+    echo::Echo,
+    harness::{
+        Gateway, eventually, free_port, http,
+        manifests::{Fleet, HOST, route, route_with, token_bucket},
+    },
+    load::{Plan, run},
+};
+
+use crate::{assert_clean, at, serves};
+
+#[test]
+fn requests_go_where_the_manifests_say() {
+    let (a, b) = (Echo::start("a").unwrap(), Echo::start("b").unwrap());
+    let port = free_port().unwrap();
+    let rewrite = "matches: [{path: {type: PathPrefix, value: /v1/stock}}]\n    filters:\n    \
+         - {type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /stock}}}\n    \
+         - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-from, value: sluice}]}}";
+    let gateway = Gateway::start(&[
+        ("fleet.yaml", Fleet::single(port).yaml()),
+        ("orders.yaml", route("orders", "/orders", a.addr)),
+        ("stock.yaml", route_with("stock", rewrite, b.addr)),
+        ("limited.yaml", route("limited", "/limited", a.addr)),
+        ("policy.yaml", token_bucket("limited", "limited", 1, 2)),
+    ])
+    .unwrap();
+    let get = |host: &str, path: &str| http::get(at(port), host, path).unwrap();
+    eventually("routes are served", Duration::from_secs(10), || (get(HOST, "/orders").status == 200).then_some(()))
+        .unwrap();
+
+    let orders = get(HOST, "/orders/7?x=1");
+    assert_eq!((orders.header("x-upstream"), &orders.json()["path"]), ("a", &"/orders/7?x=1".into()));
+    let stock = get(HOST, "/v1/stock/7").json();
+    assert_eq!((&stock["name"], &stock["path"]), (&"b".into(), &"/stock/7".into()));
+    assert_eq!(stock["headers"]["x-from"], "sluice");
+    assert!(stock["headers"]["x-request-id"].is_string(), "{stock}");
+    assert_eq!(stock["headers"]["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(get(HOST, "/nothing").status, 404);
+    assert_eq!(get("other.example", "/orders").status, 404);
+
+    assert_eq!((get(HOST, "/limited").status, get(HOST, "/limited").status), (200, 200));
+    let limited = get(HOST, "/limited");
+    assert_eq!(limited.status, 429);
+    assert_eq!(limited.header("retry-after"), "1");
+    assert!(!limited.header("ratelimit").is_empty() && !limited.header("ratelimit-policy").is_empty());
+
+    let programmed = eventually("the routes are programmed", Duration::from_secs(15), || {
+        let condition = gateway.condition("apiroutes", "shop", "orders", "Programmed")?;
+        (condition.status == "True").then_some(condition)
+    });
+    assert_eq!(programmed.unwrap().reason, "Programmed");
+}
+
+#[test]
+fn every_protocol_passes_unbroken() {
+    let echo = Echo::start("a").unwrap();
+    let port = free_port().unwrap();
+    let manifests = [("fleet.yaml", Fleet::single(port).yaml()), ("all.yaml", route("all", "/", echo.addr))];
+    let _gateway = Gateway::start(&manifests).unwrap();
+    serves(port, "/");
+    let mut plan = Plan::new(at(port), HOST).mixed().step(500.0, Duration::from_secs(3));
+    plan.ws = 4;
+    plan.paths = ["/a", "/bytes/300000", "/stream/3/5", "/trailers", "/delay/10"].map(str::to_owned).to_vec();
+    let report = run(plan.clone()).unwrap();
+    assert_clean(&report);
+    assert!(report.ws.messages > 50, "{report}");
+    // And bodies towards the upstream.
+    (plan.body, plan.ws, plan.paths) = (200_000, 0, vec!["/upload".to_owned()]);
+    (plan.steps[0].rate, plan.steps[0].duration) = (100.0, Duration::from_secs(2));
+    assert_clean(&run(plan).unwrap());
+}
