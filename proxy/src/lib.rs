@@ -12,11 +12,15 @@
 //!  admin.rs: /metrics /readyz /config /connections
 //! ```
 
+mod body;
 pub mod config;
+mod exchange;
 pub mod filter;
 pub mod router;
+pub mod server;
 pub mod shared;
 pub mod telemetry;
 pub mod upstream;
+mod websocket;
 
 pub use shared::Shared;

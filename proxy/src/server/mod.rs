@@ -1,1 +1,161 @@
 //! Listeners, worker threads, client connections, drain.
+//!
+//! ```text
+//!  Server ── sockets by port (socket.rs): taken from the operator, or bound here
+//!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
+//!        ├ accept loop for each port (accept.rs)
+//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement
+//!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
+//! ```
+
+mod accept;
+mod balance;
+mod connection;
+mod socket;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use socket2::Socket;
+use tokio::{sync::watch, time::Instant};
+
+pub use self::{
+    connection::Conn,
+    socket::SocketSource,
+    worker::{Live, Worker},
+};
+use crate::shared::{Drain, Shared};
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Worker threads.
+    pub workers: usize,
+    /// Where listening sockets come from.
+    pub sockets: SocketSource,
+    /// Where to hand our own sockets to a new operator.
+    pub handover: Option<PathBuf>,
+}
+
+/// How far this proxy has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not at all.
+    #[default]
+    Serving,
+    /// Connections are retired as they are used; sockets that others share are accepted from no more.
+    Retiring,
+    /// What is idle is closed; WebSockets are told 1001.
+    Closing,
+}
+
+/// The sockets and the threads that serve them.
+pub struct Server {
+    shared: Arc<Shared>,
+    options: ServerOptions,
+    ports: Arc<Mutex<BTreeMap<u16, Vec<Socket>>>>,
+    workers: Vec<worker::Handle>,
+    live: Arc<AtomicUsize>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Server {
+    /// Starts the worker threads; no port is open yet.
+    pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
+        let phase = watch::Sender::new(Phase::Serving);
+        let live = Arc::new(AtomicUsize::new(0));
+        let start = |index| worker::start(index, shared.clone(), live.clone(), phase.clone());
+        let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<_>>()?;
+        let ports = Arc::new(Mutex::new(BTreeMap::new()));
+        if let Some(path) = &options.handover {
+            socket::serve_handover(path, ports.clone())?;
+        }
+        Ok(Arc::new(Self { shared, options, ports, workers, live, phase }))
+    }
+
+    /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched.
+    pub async fn open(&self, ports: &BTreeSet<u16>) -> BTreeMap<u16, io::Error> {
+        let mut failed = BTreeMap::new();
+        for port in ports {
+            if self.lock().contains_key(port) {
+                continue;
+            }
+            let (source, workers, number) = (self.options.sockets.clone(), self.workers.len(), *port);
+            let opened = tokio::task::spawn_blocking(move || source.open(number, workers)).await;
+            let listened = opened.map_err(io::Error::other).flatten().and_then(|sockets| {
+                self.distribute(number, &sockets)?;
+                self.lock().insert(number, sockets);
+                Ok(())
+            });
+            if let Err(e) = listened {
+                failed.insert(number, e);
+            }
+        }
+        failed
+    }
+
+    /// Closes every other port. Connections that were accepted live on.
+    pub fn close_others(&self, ports: &BTreeSet<u16>) {
+        let mut open = self.lock();
+        let closed: Vec<u16> = open.keys().filter(|port| !ports.contains(port)).copied().collect();
+        for port in closed {
+            open.remove(&port);
+            self.workers.iter().for_each(|w| w.close(port));
+        }
+    }
+
+    /// Client connections and WebSockets that are open.
+    pub fn connections(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle is
+    /// closed; what still runs at the timeout is cut by the process' end.
+    pub async fn drained(&self) {
+        let mut drain = self.shared.drain.subscribe();
+        if drain.wait_for(|d| *d == Drain::Draining).await.is_err() {
+            return;
+        }
+        let settings = self.shared.config.load().settings.clone();
+        let start = Instant::now();
+        let deadline = start + settings.drain_timeout.max(settings.min_drain);
+        self.phase.send_replace(Phase::Retiring);
+        if self.options.sockets.is_shared() {
+            // Other processes accept from the same sockets: what waits there is theirs now.
+            self.close_others(&BTreeSet::new());
+        }
+        self.empty(start + settings.min_drain, self.options.sockets.is_shared()).await;
+        self.close_others(&BTreeSet::new());
+        self.phase.send_replace(Phase::Closing);
+        self.empty(deadline, true).await;
+    }
+
+    /// Waits until `deadline`; with `early`, only as long as there are connections.
+    async fn empty(&self, deadline: Instant, early: bool) {
+        while Instant::now() < deadline && !(early && self.connections() == 0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Worker i accepts from socket i: with fewer workers from several, with more several from one.
+    fn distribute(&self, port: u16, sockets: &[Socket]) -> io::Result<()> {
+        let (n, workers) = (sockets.len(), self.workers.len());
+        for i in 0..n.max(workers) {
+            self.workers[i % workers].listen(port, sockets[i % n].try_clone()?)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Vec<Socket>>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,115 @@
+//! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+};
+
+/// Identifies a request across hops.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what concerns one connection only: the fields that `Connection` names, and those that always do.
+/// `TE: trailers` stays, for gRPC.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // A client must not be able to strip these (a known attack on proxies).
+            .filter(|name| ![HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO].contains(name))
+            .collect();
+        named.into_iter().filter(|name| name != TE).for_each(|name| drop(headers.remove(name)));
+        headers.remove(CONNECTION);
+    }
+    for name in [TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
+        headers.remove(name);
+    }
+    if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        headers.remove(TE);
+    }
+}
+
+/// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
+pub fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, host: &HeaderValue) {
+    let address = client.to_canonical().to_string();
+    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
+        Some(before) => HeaderValue::try_from(format!("{before}, {address}")),
+        None => HeaderValue::try_from(address),
+    };
+    if let Ok(value) = value {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+}
+
+/// A client's request id is kept when it is a plain word of at most 128 characters; else the request gets a new one.
+pub fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
+    let plain = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+        (1..=128).contains(&bytes.len()) && bytes.iter().all(word)
+    };
+    headers.get(X_REQUEST_ID).filter(plain).cloned().unwrap_or_else(|| hex(random()))
+}
+
+fn hex(number: u128) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15]);
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_on_it() {
+        let mut got = headers(&[
+            ("connection", "close, x-one, host, x-forwarded-for"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("host", "a"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "timeout=5"),
+        ]);
+        strip_hop_by_hop(&mut got);
+        let expect = headers(&[("x-two", "2"), ("host", "a"), ("x-forwarded-for", "9.9.9.9"), ("te", "trailers")]);
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn the_client_is_appended() {
+        let mut got = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
+        let mapped = "::ffff:10.0.0.9".parse().unwrap();
+        add_forwarded(&mut got, mapped, false, &HeaderValue::from_static("shop"));
+        let expect =
+            [("x-forwarded-for", "1.1.1.1, 10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "shop")];
+        assert_eq!(got, headers(&expect));
+    }
+
+    #[test]
+    fn request_ids_are_kept_or_made() {
+        let random = || 0xabc;
+        let made = "00000000000000000000000000000abc";
+        for (sent, expect) in [("abc-1", "abc-1"), ("a b", made), ("\"", made), ("", made)] {
+            assert_eq!(request_id(&headers(&[("x-request-id", sent)]), random), expect, "{sent}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The request path: normalise → route → request id → filters → balance → upstream, and back.
+//!
+//! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2, but for two
+//! things that the protocols do differently: how a connection is told that it ends, and upgrades.
+
+mod answer;
+mod forward;
+mod headers;
+mod normalise;
+mod record;
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{CONNECTION, HOST},
+    request, response,
+};
+use hyper::body::Incoming;
+
+pub use self::record::Exchange;
+use crate::{
+    body::{RequestBody, ResponseBody},
+    config::{Action, Rule},
+    filter::{Answer, Ctx, Flow},
+    router::Query,
+    server::{Conn, Worker},
+    telemetry::Blame,
+    websocket,
+};
+
+/// Zero of the limits' clock.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Serves one request. Every failure is a response; the response's body closes the exchange.
+pub async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    conn.note_request(request.version());
+    let upgrade = websocket::wanted(&request).then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    let request_id = headers::request_id(&head.headers, || fastrand::u128(..));
+    let mut exchange = Box::new(Exchange::open(worker.clone(), conn.clone(), &head, request_id));
+    let (body, count) = RequestBody::new(body);
+    exchange.bytes_in = count;
+
+    let (rule, prefix) = match route(&worker, &mut head, &mut exchange) {
+        Ok(matched) => matched,
+        Err(cause) => {
+            exchange.fail(cause.reason, Blame::Downstream);
+            let answer = cause.answer(exchange.id());
+            return own(answer, exchange, HeaderMap::new());
+        }
+    };
+    exchange.rule = Some(rule.clone());
+    head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
+    let mut ctx = Ctx {
+        client: conn.peer.ip(),
+        tls: conn.tls,
+        port: conn.port,
+        prefix,
+        started: exchange.started,
+        now_us: u64::try_from(exchange.started.saturating_duration_since(*EPOCH).as_micros()).unwrap_or(u64::MAX),
+        identity: None,
+        response_headers: HeaderMap::new(),
+        rule,
+    };
+    let rule = ctx.rule.clone();
+    if let Flow::Answer(mut answer) = rule.chain.on_request(&mut head, &mut ctx) {
+        exchange.reason = Some(answer.reason);
+        rule.chain.on_response(&mut answer.head, &mut ctx);
+        return own(answer, exchange, ctx.response_headers);
+    }
+    let outcome = match &rule.action {
+        Action::Forward(backends) => {
+            let request = forward::Outbound { head, body, upgrade };
+            forward::forward(&worker, backends, request, &mut exchange, &rule).await
+        }
+        Action::Unavailable(_) => Err((answer::UNAVAILABLE, Blame::Internal)),
+    };
+    match outcome {
+        Ok(forward::Inbound { mut head, body, lease, deadline }) => {
+            rule.chain.on_response(&mut head, &mut ctx);
+            finish(&mut head, &mut exchange, ctx.response_headers);
+            Response::from_parts(head, ResponseBody::upstream(body, lease, exchange, deadline))
+        }
+        Err((cause, blame)) => {
+            exchange.fail(cause.reason, blame);
+            let mut answer = cause.answer(exchange.id());
+            rule.chain.on_response(&mut answer.head, &mut ctx);
+            own(answer, exchange, ctx.response_headers)
+        }
+    }
+}
+
+/// Checks host and target, brings the head into origin form, and finds the rule.
+fn route(
+    worker: &Worker,
+    head: &mut request::Parts,
+    exchange: &mut Exchange,
+) -> Result<(Arc<Rule>, usize), answer::Cause> {
+    if head.method == Method::CONNECT {
+        return Err(answer::BAD_TARGET);
+    }
+    let host = normalise::host(&head.uri, &head.headers)?;
+    exchange.host = host.value.clone();
+    normalise::path(&head.uri)?;
+    if head.uri.authority().is_some() {
+        let target = head.uri.path_and_query().cloned().ok_or(answer::BAD_TARGET)?;
+        head.uri = Uri::from(target);
+    }
+    head.headers.insert(HOST, host.value.clone());
+
+    let config = worker.shared.config.load();
+    let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
+    let name = host.name();
+    let query = Query {
+        tls: exchange.conn.tls,
+        host: &name,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+    };
+    let matched = port.router.find(&query).ok_or(answer::NO_ROUTE)?;
+    Ok((matched.rule.clone(), matched.prefix))
+}
+
+/// A response of the proxy's own.
+fn own(answer: Answer, mut exchange: Box<Exchange>, fields: HeaderMap) -> Response<ResponseBody> {
+    let Answer { mut head, body, .. } = answer;
+    finish(&mut head, &mut exchange, fields);
+    Response::from_parts(head, ResponseBody::own(body, exchange))
+}
+
+/// The last touch on a response's head, whatever answers.
+fn finish(head: &mut response::Parts, exchange: &mut Exchange, fields: HeaderMap) {
+    if !fields.is_empty() {
+        head.headers.extend(fields);
+    }
+    head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
+    // HTTP/2 is told by GOAWAY; such a field would be a protocol error there.
+    if exchange.version < Version::HTTP_2 && exchange.conn.is_retiring() && head.status.as_u16() != 101 {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.status = head.status.as_u16();
+    exchange.answered = Some(Instant::now());
+}

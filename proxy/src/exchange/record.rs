@@ -1,0 +1,134 @@
+//! One request from its head to its end; whatever way it ends, it is recorded once.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{HeaderValue, Method, Uri, Version};
+
+use crate::{
+    config::Rule,
+    server::{Conn, Worker},
+    telemetry::{Blame, RequestRecord},
+};
+
+/// A request under way. Dropping it closes it.
+pub struct Exchange {
+    worker: Arc<Worker>,
+    pub(crate) conn: Arc<Conn>,
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) host: HeaderValue,
+    pub(super) version: Version,
+    pub(super) request_id: HeaderValue,
+    pub(super) started: Instant,
+    pub(super) upstream: Upstream,
+    pub(super) answered: Option<Instant>,
+    pub(super) status: u16,
+    pub(super) bytes_in: Option<Arc<AtomicU64>>,
+    /// Body bytes to the client so far.
+    pub(crate) bytes_out: u64,
+    pub(super) reason: Option<&'static str>,
+    pub(super) blame: Option<Blame>,
+}
+
+/// The way upstream and back.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Upstream {
+    pub(super) address: Option<SocketAddr>,
+    /// When the request first went that way, connecting included.
+    pub(super) sent: Option<Instant>,
+    /// When the response's head came.
+    pub(super) head: Option<Instant>,
+}
+
+impl Exchange {
+    pub(super) fn open(
+        worker: Arc<Worker>,
+        conn: Arc<Conn>,
+        head: &http::request::Parts,
+        request_id: HeaderValue,
+    ) -> Self {
+        worker.shared.telemetry.opened();
+        Self {
+            worker,
+            conn,
+            rule: None,
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            host: HeaderValue::from_static(""),
+            version: head.version,
+            request_id,
+            started: Instant::now(),
+            upstream: Upstream::default(),
+            answered: None,
+            status: 0,
+            bytes_in: None,
+            bytes_out: 0,
+            reason: None,
+            blame: None,
+        }
+    }
+
+    /// The proxy answers by itself, or the exchange fails.
+    pub(super) fn fail(&mut self, reason: &'static str, blame: Blame) {
+        // The first cause is the one that counts.
+        self.reason.get_or_insert(reason);
+        self.blame.get_or_insert(blame);
+    }
+
+    /// The upstream broke off within the body.
+    pub(crate) fn upstream_broke(&mut self) {
+        self.fail("upstream_broke", Blame::Upstream);
+    }
+
+    /// The request timeout was over within the body.
+    pub(crate) fn timed_out(&mut self) {
+        self.fail("request_timeout", Blame::Upstream);
+    }
+
+    /// The client left before the end.
+    pub(crate) fn client_went(&mut self) {
+        self.fail("client_went", Blame::Downstream);
+    }
+
+    /// `X-Request-Id`.
+    pub(super) fn id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if self.answered.is_none() {
+            self.client_went();
+        }
+        let upstream = self.upstream.sent.map(|sent| self.upstream.head.unwrap_or(now).duration_since(sent));
+        let before_body = self.answered.unwrap_or(now).duration_since(self.started);
+        self.worker.shared.telemetry.closed(&RequestRecord {
+            rule: self.rule.as_ref(),
+            client: self.conn.peer,
+            method: &self.method,
+            target: self.target.path_and_query().map_or("", |t| t.as_str()),
+            host: self.host.to_str().unwrap_or_default(),
+            version: self.version,
+            status: self.status,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            duration: now.duration_since(self.started),
+            upstream,
+            added: before_body.saturating_sub(upstream.unwrap_or_default()),
+            upstream_address: self.upstream.address,
+            bytes_in: self.bytes_in.as_ref().map_or(0, |n| n.load(Ordering::Relaxed)),
+            bytes_out: self.bytes_out,
+            reason: self.reason,
+            blame: self.blame,
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! One worker: a thread with its own runtime, listeners, connections and upstream pool. Workers share only what
+//! `Shared` holds.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use socket2::Socket;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+
+use super::{Conn, Phase, accept, balance};
+use crate::{shared::Shared, upstream::Pool};
+
+/// What the tasks of one worker share.
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Connections to upstreams.
+    pub pool: Arc<Pool>,
+    /// How far the proxy has left.
+    pub phase: watch::Sender<Phase>,
+    live: Arc<AtomicUsize>,
+    conns: Mutex<HashMap<u64, Arc<Conn>>>,
+}
+
+impl Worker {
+    /// Counts a connection or WebSocket as open for as long as the answer lives.
+    pub fn live(&self) -> Live {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Live(self.live.clone())
+    }
+
+    /// Client connections of this worker, WebSockets not among them.
+    pub(super) fn conns(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+        self.conns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Worker::live`].
+pub struct Live(Arc<AtomicUsize>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The way to a worker's thread.
+pub(super) struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+enum Command {
+    Listen(u16, Socket),
+    Close(u16),
+}
+
+impl Handle {
+    /// Accepts from a socket.
+    pub(super) fn listen(&self, port: u16, socket: Socket) -> io::Result<()> {
+        let gone = |_| io::Error::other("a worker thread has ended");
+        self.commands.send(Command::Listen(port, socket)).map_err(gone)
+    }
+
+    /// Accepts from a port's sockets no more.
+    pub(super) fn close(&self, port: u16) {
+        // A worker that has ended accepts nothing.
+        let _ = self.commands.send(Command::Close(port));
+    }
+}
+
+/// Starts a worker's thread.
+pub(super) fn start(
+    index: usize,
+    shared: Arc<Shared>,
+    live: Arc<AtomicUsize>,
+    phase: watch::Sender<Phase>,
+) -> io::Result<Handle> {
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Arc::new(Worker { shared, pool: Arc::default(), phase, live, conns: Mutex::default() });
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || runtime.block_on(run(worker, receiver)))?;
+    Ok(Handle { commands })
+}
+
+async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    tokio::spawn(balance::housekeeping(worker.clone()));
+    let mut loops: HashMap<u16, Vec<AbortHandle>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(port, socket) => match TcpListener::from_std(socket.into()) {
+                Ok(listener) => {
+                    let task = tokio::spawn(accept::accept(worker.clone(), listener, port));
+                    loops.entry(port).or_default().push(task.abort_handle());
+                }
+                Err(e) => tracing::error!(port, error = %e, "can't accept from the socket"),
+            },
+            // Aborting drops the listener; accept loops hold nothing between two turns that could be lost.
+            Command::Close(port) => loops.remove(&port).unwrap_or_default().iter().for_each(AbortHandle::abort),
+        }
+    }
+}

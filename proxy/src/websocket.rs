@@ -1,0 +1,273 @@
+//! WebSockets (RFC 6455) once upgraded: bytes are relayed both ways while frame headers are followed, so that a proxy
+//! which leaves can put a Close frame with code 1001 (Going Away) exactly between two frames.
+//!
+//! A WebSocket holds its rule, not the whole configuration: pushes never cut it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{
+    Request,
+    header::{CONNECTION, UPGRADE},
+};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
+};
+
+use crate::{
+    config::Rule,
+    server::{Phase, Worker},
+};
+
+/// Close frame with code 1001, as a server sends it.
+const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
+/// The same as a client sends it: masked, with the mask 0.
+const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
+/// How long a peer may take to answer a Close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes read at once, for each direction.
+const BUFFER: usize = 16 << 10;
+
+/// Whether a request asks for a WebSocket over HTTP/1.1.
+pub fn wanted<B>(request: &Request<B>) -> bool {
+    let holds = |name, word: &str| {
+        let values = request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok());
+        values.flat_map(|v| v.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    };
+    request.version() == http::Version::HTTP_11
+        && request.method() == http::Method::GET
+        && holds(UPGRADE, "websocket")
+        && holds(CONNECTION, "upgrade")
+}
+
+/// Relays between client and upstream until one of them ends, or the proxy leaves.
+pub fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>) {
+    let live = worker.live();
+    let phase = worker.phase.subscribe();
+    tokio::spawn(async move {
+        let _live = live;
+        let _rule = rule;
+        let result = async {
+            let (client, upstream) = tokio::try_join!(client, upstream).map_err(io::Error::other)?;
+            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            both_ways(&mut client, &mut upstream, phase).await
+        };
+        if let Err(e) = result.await {
+            tracing::debug!(error = %e, "websocket ended");
+        }
+    });
+}
+
+async fn both_ways<C, U>(client: &mut C, upstream: &mut U, mut phase: watch::Receiver<Phase>) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
+    let mut leaving = phase.clone();
+    let down = pump(&mut upstream_read, &mut client_write, &mut phase);
+    let up = pump(&mut client_read, &mut upstream_write, &mut leaving);
+    // Both end at a frame boundary once the proxy leaves; either may end before because its peer does.
+    match tokio::try_join!(down, up)? {
+        (End::Leaving, End::Leaving) => {}
+        _ => return Ok(()),
+    }
+    client_write.write_all(&GOING_AWAY).await?;
+    upstream_write.write_all(&GOING_AWAY_MASKED).await?;
+    // The client answers with a Close of its own and hangs up; what it still sends goes nowhere.
+    let mut rest = [0; 1024];
+    let closed = async {
+        while client_read.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
+    client_write.shutdown().await?;
+    upstream_write.shutdown().await
+}
+
+#[derive(Debug, PartialEq)]
+enum End {
+    /// The reader's peer closed; the writer's was told.
+    Closed,
+    /// The proxy leaves, and the last byte written ends a frame.
+    Leaving,
+}
+
+/// Copies one direction.
+async fn pump<R, W>(read: &mut R, write: &mut W, phase: &mut watch::Receiver<Phase>) -> io::Result<End>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let leaving = *phase.borrow_and_update() >= Phase::Closing;
+        if leaving && frames.at_boundary() {
+            return Ok(End::Leaving);
+        }
+        let read = tokio::select! {
+            read = read.read(&mut buffer) => read?,
+            _ = phase.changed(), if !leaving => continue,
+        };
+        if read == 0 {
+            write.shutdown().await?;
+            return Ok(End::Closed);
+        }
+        let end = if leaving { frames.to_boundary(&buffer[..read]) } else { frames.follow(&buffer[..read]) };
+        write.write_all(&buffer[..end]).await?;
+    }
+}
+
+/// Follows frame headers through a stream of bytes (RFC 6455 section 5.2).
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; 14],
+    /// Bytes of the header so far.
+    filled: usize,
+    /// Bytes of the payload still to come; set when the header is complete.
+    payload: u64,
+}
+
+impl Frames {
+    /// Whether the last byte ended a frame.
+    fn at_boundary(&self) -> bool {
+        self.filled == 0 && self.payload == 0
+    }
+
+    /// Follows all bytes.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self.step(&bytes[at..]);
+        }
+        at
+    }
+
+    /// Follows bytes up to the end of the frame that is under way, and answers where that is.
+    fn to_boundary(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && !(at > 0 && self.at_boundary()) {
+            at += self.step(&bytes[at..]);
+        }
+        at
+    }
+
+    /// Takes some bytes, at least one, never beyond a header or a payload.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if self.payload > 0 {
+            let taken = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+            self.payload -= taken as u64;
+            return taken;
+        }
+        self.header[self.filled] = bytes[0];
+        self.filled += 1;
+        if self.filled >= 2 && self.filled == self.header_len() {
+            self.payload = self.payload_len();
+            self.filled = 0;
+        }
+        1
+    }
+
+    fn header_len(&self) -> usize {
+        let length = match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
+        2 + length + mask
+    }
+
+    fn payload_len(&self) -> u64 {
+        let h = &self.header;
+        match h[1] & 0x7f {
+            126 => u64::from(u16::from_be_bytes([h[2], h[3]])),
+            127 => u64::from_be_bytes([h[2], h[3], h[4], h[5], h[6], h[7], h[8], h[9]]),
+            short => u64::from(short),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(payload: usize, masked: bool) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = vec![0x82];
+        match payload {
+            0..126 => frame.push(mask | payload as u8),
+            126..65536 => {
+                frame.push(mask | 126);
+                frame.extend((payload as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend((payload as u64).to_be_bytes());
+            }
+        }
+        frame.extend(std::iter::repeat_n(0xff, payload + if masked { 4 } else { 0 }));
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn boundaries_are_found_however_the_bytes_are_cut(
+            sizes in proptest::collection::vec((prop_oneof![0..200usize, 65_500..65_600usize], any::<bool>()), 1..6),
+            cut in 1..70_000usize,
+        ) {
+            let frames: Vec<_> = sizes.iter().map(|(size, masked)| frame(*size, *masked)).collect();
+            let bytes = frames.concat();
+            let mut ends = vec![0];
+            for frame in &frames {
+                ends.push(ends.last().unwrap() + frame.len());
+            }
+            let mut follower = Frames::default();
+            let mut at = 0;
+            for chunk in bytes.chunks(cut) {
+                at += follower.follow(chunk);
+                prop_assert_eq!(follower.at_boundary(), ends.contains(&at));
+            }
+            // From any point, the next boundary is the end of the frame under way.
+            let cut = cut.min(bytes.len());
+            let mut follower = Frames::default();
+            follower.follow(&bytes[..cut]);
+            if !follower.at_boundary() {
+                let end = cut + follower.to_boundary(&bytes[cut..]);
+                prop_assert_eq!(Some(&end), ends.iter().find(|e| **e > cut));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_close_is_put_between_frames() {
+        let (phase, receiver) = watch::channel(Phase::Serving);
+        let (mut client, mut proxy_client) = tokio::io::duplex(1 << 16);
+        let (mut upstream, mut proxy_upstream) = tokio::io::duplex(1 << 16);
+        let relay = tokio::spawn(async move { both_ways(&mut proxy_client, &mut proxy_upstream, receiver).await });
+        let frame = frame(300, false);
+        upstream.write_all(&frame[..100]).await.unwrap();
+        let mut got = vec![0; 100];
+        client.read_exact(&mut got).await.unwrap();
+        phase.send(Phase::Closing).unwrap();
+        tokio::task::yield_now().await;
+        upstream.write_all(&frame[100..]).await.unwrap();
+        upstream.write_all(&frame).await.unwrap();
+        let mut rest = vec![0; frame.len() - 100 + GOING_AWAY.len()];
+        client.read_exact(&mut rest).await.unwrap();
+        assert_eq!(rest[..frame.len() - 100], frame[100..]);
+        assert_eq!(rest[frame.len() - 100..], GOING_AWAY);
+        let mut masked = [0; 8];
+        upstream.read_exact(&mut masked).await.unwrap();
+        assert_eq!(masked, GOING_AWAY_MASKED);
+        drop(client);
+        drop(upstream);
+        let _ = relay.await.unwrap();
+    }
+}
