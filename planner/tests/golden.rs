@@ -1,0 +1,82 @@
+//! `testdata/**/X.in.yaml` is a folder of manifests, `X.out.yaml` what the planner makes of it: problems, what each fleet
+//! runs, every status. Adding a file adds a test; UPDATE=1 writes the answers anew.
+//!
+//! An object that stands twice: the first is its last accepted content, the second its current one.
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use planner::{FleetView, ProxyView, plan, statuses};
+use serde::Serialize;
+use snapshot::Key;
+use support::NOW;
+
+/// What stands in an `.out.yaml`.
+#[derive(Serialize)]
+struct Answer {
+    problems: Vec<String>,
+    fleets: BTreeMap<String, BTreeMap<Key, serde_json::Value>>,
+    statuses: BTreeMap<String, serde_json::Value>,
+}
+
+#[test]
+fn answers() {
+    let mut wrong = vec![];
+    let inputs = inputs(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata"));
+    assert!(inputs.len() >= 1, "the manifests are gone");
+    for input in &inputs {
+        let output = input.with_extension("").with_extension("out.yaml");
+        let answer = answer(&fs::read_to_string(input).unwrap());
+        if env::var_os("UPDATE").is_some() {
+            fs::write(&output, answer).unwrap();
+        } else if fs::read_to_string(&output).ok().as_deref() != Some(&answer) {
+            wrong.push(format!("{}:\n{answer}", output.display()));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "other answers than in testdata; if they are right, run UPDATE=1 cargo test -p planner --test golden\n\n{}",
+        wrong.join("\n")
+    );
+}
+
+fn inputs(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(inputs(&path));
+        } else if path.to_string_lossy().ends_with(".in.yaml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Two Ready proxies run what was planned.
+fn answer(manifests: &str) -> String {
+    let world = support::world(manifests);
+    let plan = plan(&world);
+    let views = plan.fleets.iter().map(|(fleet, planned)| {
+        let revision = Some(planned.snapshot.revision());
+        let proxy = |n| ProxyView { name: format!("p{n}"), ready: true, draining: false, revision };
+        let view = FleetView { proxies: vec![proxy(1), proxy(2)], published: revision, ..FleetView::default() };
+        (fleet.clone(), view)
+    });
+    let statuses = statuses(&world, &plan, &views.collect(), &BTreeMap::new(), NOW);
+    let answer = Answer {
+        problems: plan.problems.iter().map(ToString::to_string).collect(),
+        fleets: plan.fleets.iter().map(|(fleet, planned)| (fleet.to_string(), support::readable(&planned.snapshot))).collect(),
+        statuses: statuses
+            .iter()
+            .map(|(object, status)| (object.to_string(), support::short(serde_json::to_value(status).unwrap())))
+            .collect(),
+    };
+    serde_yaml::to_string(&answer).unwrap()
+}
