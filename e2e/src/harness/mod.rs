@@ -210,7 +210,7 @@ impl Gateway {
     /// The last lines of every log.
     pub fn log_tail(&self) -> String {
         let mut logs = BTreeMap::new();
-        for folder in [self.state.path().to_owned(), self.state_dir(), self.state_dir().join("logs")] {
+        for folder in [self.state.path().to_owned(), self.state_dir(), self.state_dir().join("proxies")] {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.path().extension().is_some_and(|extension| extension == "log") {
                     logs.insert(entry.path(), std::fs::read_to_string(entry.path()).unwrap_or_default());

@@ -6,7 +6,7 @@ use e2e::{
     echo::Echo,
     harness::{
         Gateway, eventually, free_port, http,
-        manifests::{Fleet, HOST, route, route_with, token_bucket},
+        manifests::{Fleet, HOST, route, route_with, tls_secret, token_bucket},
     },
     load::{Plan, run},
 };
@@ -72,4 +72,27 @@ fn every_protocol_passes_unbroken() {
     (plan.body, plan.ws, plan.paths) = (200_000, 0, vec!["/upload".to_owned()]);
     (plan.steps[0].rate, plan.steps[0].duration) = (100.0, Duration::from_secs(2));
     assert_clean(&run(plan).unwrap());
+}
+
+#[test]
+fn tls_is_served_on_both_protocols() {
+    let echo = Echo::start("a").unwrap();
+    let (port, https) = (free_port().unwrap(), free_port().unwrap());
+    let certificate = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    let (chain, key) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
+    let fleet = Fleet { https: Some((https, "shop-tls".to_owned())), ..Fleet::single(port) };
+    let manifests = [
+        ("fleet.yaml", fleet.yaml()),
+        ("secret.yaml", tls_secret("shop-tls", &chain, &key)),
+        ("all.yaml", route("all", "/", echo.addr)),
+    ];
+    let gateway = Gateway::start(&manifests).unwrap();
+    serves(port, "/");
+    let ca = gateway.state_dir().join("ca-of-the-test.pem");
+    std::fs::write(&ca, chain).unwrap();
+    let mut plan = Plan::new(at(https), HOST).mixed().step(300.0, Duration::from_secs(3));
+    (plan.tls, plan.ws) = (Some(ca), 2);
+    let report = run(plan).unwrap();
+    assert_clean(&report);
+    assert!(report.ws.messages > 20, "{report}");
 }

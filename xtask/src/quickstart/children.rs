@@ -115,7 +115,8 @@ impl Gateway {
     /// The operator first, because it would replace every proxy that leaves; then the proxies, which drain.
     pub(super) fn stop(&mut self) {
         if let Some(operator) = self.operator.take() {
-            operator.stop(Duration::from_secs(10));
+            // It drains its proxies first, which may take as long as `drain.timeout`.
+            operator.stop(Duration::from_secs(40));
         }
         let proxies = self.proxies();
         for proxy in &proxies {
