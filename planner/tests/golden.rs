@@ -72,7 +72,11 @@ fn answer(manifests: &str) -> String {
     let statuses = statuses(&world, &plan, &views.collect(), &BTreeMap::new(), NOW);
     let answer = Answer {
         problems: plan.problems.iter().map(ToString::to_string).collect(),
-        fleets: plan.fleets.iter().map(|(fleet, planned)| (fleet.to_string(), support::readable(&planned.snapshot))).collect(),
+        fleets: plan
+            .fleets
+            .iter()
+            .map(|(fleet, planned)| (fleet.to_string(), support::readable(&planned.snapshot)))
+            .collect(),
         statuses: statuses
             .iter()
             .map(|(object, status)| (object.to_string(), support::short(serde_json::to_value(status).unwrap())))
