@@ -98,9 +98,16 @@ fn check_service(value: &Value, found: &mut Violations) {
         {
             found.push(member(&path, "port"), format!("is already that of {}", item("spec.ports", other)));
         }
-        if port.get("targetPort").is_some_and(|target| !target.is_string() && !target.is_number()) {
-            found.blocking = true;
-            found.push(member(&path, "targetPort"), "must be a port number or the name of a container's port");
+        let fits = match port.get("targetPort") {
+            None => true,
+            Some(Value::Number(number)) => number.as_i64().is_some_and(|number| (1..=65535).contains(&number)),
+            Some(Value::String(name)) => is_port_name(name),
+            Some(_) => false,
+        };
+        if !fits {
+            let message = "must be a port number from 1 to 65535, or the name of a container's port (at most 15 lower-case \
+                           letters, digits and '-')";
+            found.push(member(&path, "targetPort"), message);
         }
     }
 }
@@ -150,6 +157,17 @@ fn check_secret(value: &Value, found: &mut Violations) {
             }
         }
     }
+}
+
+/// An IANA service name, as Kubernetes wants the names of ports.
+fn is_port_name(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=15).contains(&name.len())
+        && name.bytes().all(known)
+        && name.bytes().any(|b| b.is_ascii_lowercase())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--")
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {

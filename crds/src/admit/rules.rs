@@ -34,6 +34,7 @@ impl Rules {
         // `regex` matches in linear time, whatever the text.
         let validator = jsonschema::options()
             .with_pattern_options(PatternOptions::regex())
+            .should_validate_formats(true)
             .build(&schema)
             .expect("the schema compiles");
         let cel = compile_schema(&schema);

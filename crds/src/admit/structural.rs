@@ -84,6 +84,9 @@ fn describe(error: &ValidationError<'_>, schema: &Value, found: &Violations) -> 
         Found::MaxItems { limit } => {
             format!("has {} items, at most {limit} are allowed", instance.as_array().map_or(0, Vec::len))
         }
+        Found::Format { format } if format == "date-time" => {
+            format!("must be a date and time such as 2026-01-02T03:04:05Z; it is {shown}")
+        }
         // The schemas use none of the others; their own words are better than none, but never with a value in them.
         other => format!("breaks the schema's {}", other.keyword()),
     }
