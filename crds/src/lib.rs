@@ -14,6 +14,8 @@
 
 // KubeSchema copies each struct, with its `pub`, into a function.
 #![allow(unreachable_pub)]
+// Each printcolumn of `#[kube(...)]` has a type, as each should.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod admit;
 pub mod common;

@@ -37,6 +37,7 @@ pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
     if let Value::Object(document) = &mut value {
         document.remove("status");
         if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
+            metadata.remove("managedFields"); // the API server's own books
             metadata.entry("namespace").or_insert_with(|| json!("default"));
         }
     }

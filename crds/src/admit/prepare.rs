@@ -42,7 +42,11 @@ fn object(schema: &Value, members: &mut Map<String, Value>, path: &str, found: &
         if property(key).is_some() {
             return !value.is_null();
         }
-        if values.is_some() {
+        if let Some(schema) = values {
+            // Go reads a null among a map's texts, as in `labels: {a: }`, as empty text.
+            if value.is_null() && schema.get("type").is_some_and(|t| t == "string") {
+                *value = Value::from("");
+            }
             return true;
         }
         let known = properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str));
