@@ -1,6 +1,8 @@
 //! `testdata/X.in.yaml` is one manifest, `testdata/X.out` the verdict on it: `accepted` and the object with its defaults,
 //! or `refused` and every violation. Adding a file adds a test; UPDATE=1 writes the verdicts anew.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

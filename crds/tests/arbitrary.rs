@@ -1,5 +1,7 @@
 //! Whatever a document holds, [`crds::admit`] answers: it neither panics nor says nothing.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
+
 use std::{fs, path::Path};
 
 use crds::admit;

@@ -83,7 +83,7 @@ fn check_service(value: &Value, found: &mut Violations) {
         let path = item("spec.ports", index);
         match port.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) {
             None if ports.len() > 1 => {
-                found.push(member(&path, "name"), "is required when there is more than one port")
+                found.push(member(&path, "name"), "is required when there is more than one port");
             }
             None => {}
             Some(name) => {

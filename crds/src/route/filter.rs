@@ -1,0 +1,163 @@
+//! What a rule does to its requests and responses.
+
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    common::{FRAMING_MESSAGE, HttpHeader, NOT_FRAMING},
+    schema::text,
+};
+
+/// What a rule does to a request or its response (Gateway API `HTTPRouteFilter`).
+///
+/// The union is by `type`, with one member set, as in Gateway API; CEL holds the two together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.requestHeaderModifier) == (self.type == 'RequestHeaderModifier')")
+        .message("type RequestHeaderModifier needs requestHeaderModifier, and only it has it")
+        .field_path(".requestHeaderModifier"),
+    validation = Rule::new("has(self.responseHeaderModifier) == (self.type == 'ResponseHeaderModifier')")
+        .message("type ResponseHeaderModifier needs responseHeaderModifier, and only it has it")
+        .field_path(".responseHeaderModifier"),
+    validation = Rule::new("has(self.requestRedirect) == (self.type == 'RequestRedirect')")
+        .message("type RequestRedirect needs requestRedirect, and only it has it")
+        .field_path(".requestRedirect"),
+    validation = Rule::new("has(self.urlRewrite) == (self.type == 'URLRewrite')")
+        .message("type URLRewrite needs urlRewrite, and only it has it")
+        .field_path(".urlRewrite")
+)]
+pub struct RouteFilter {
+    /// Which member below is set.
+    #[serde(rename = "type")]
+    pub kind: FilterType,
+    /// For `RequestHeaderModifier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_header_modifier: Option<HeaderModifier>,
+    /// For `ResponseHeaderModifier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_header_modifier: Option<HeaderModifier>,
+    /// For `RequestRedirect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_redirect: Option<RequestRedirect>,
+    /// For `URLRewrite`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_rewrite: Option<UrlRewrite>,
+}
+
+/// The filters there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // each names the member of RouteFilter that it sets
+pub enum FilterType {
+    RequestHeaderModifier,
+    ResponseHeaderModifier,
+    RequestRedirect,
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite,
+}
+
+/// Header fields to set, add and remove, in that order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderModifier {
+    /// Replace.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub set: Vec<HttpHeader>,
+    /// Append.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub add: Vec<HttpHeader>,
+    /// Remove.
+    #[serde(default)]
+    #[schemars(schema_with = "removed_headers")]
+    pub remove: Vec<String>,
+}
+
+/// Answers with a redirect instead of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.scheme) || has(self.hostname) || has(self.port) || has(self.path)")
+    .message("a redirect that changes nothing leads back to itself: give scheme, hostname, port or path"))]
+pub struct RequestRedirect {
+    /// `http` or `https`; default: the request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["http", "https"]))]
+    pub scheme: Option<String>,
+    /// Default: the request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::subdomain")]
+    pub hostname: Option<String>,
+    /// Default: the scheme's own port when `scheme` is given, else the listener's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Default: the request's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+    /// 301, 302, 303, 307 or 308; default: 302.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308], "default" = 302))]
+    pub status_code: Option<u16>,
+}
+
+/// Changes the URL that the backend sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.hostname) || has(self.path)")
+    .message("a URLRewrite changes something: give hostname or path"))]
+pub struct UrlRewrite {
+    /// Replaces the Host header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::subdomain")]
+    pub hostname: Option<String>,
+    /// Replaces the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+}
+
+/// How a path is changed (Gateway API `HTTPPathModifier`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("has(self.replaceFullPath) == (self.type == 'ReplaceFullPath')")
+        .message("type ReplaceFullPath needs replaceFullPath, and only it has it")
+        .field_path(".replaceFullPath"),
+    validation = Rule::new("has(self.replacePrefixMatch) == (self.type == 'ReplacePrefixMatch')")
+        .message("type ReplacePrefixMatch needs replacePrefixMatch, and only it has it")
+        .field_path(".replacePrefixMatch")
+)]
+pub struct PathModifier {
+    /// Which member below is set.
+    #[serde(rename = "type")]
+    pub kind: PathModifierType,
+    /// For `ReplaceFullPath`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::new_path")]
+    pub replace_full_path: Option<String>,
+    /// For `ReplacePrefixMatch`: instead of the matched prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text::new_prefix")]
+    pub replace_prefix_match: Option<String>,
+}
+
+/// The ways to change a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // each names the member of PathModifier that it sets
+pub enum PathModifierType {
+    ReplaceFullPath,
+    ReplacePrefixMatch,
+}
+
+fn removed_headers(generator: &mut SchemaGenerator) -> Schema {
+    let mut name = text::header_name(generator);
+    name.insert(
+        "x-kubernetes-validations".into(),
+        json!([{"rule": NOT_FRAMING, "message": FRAMING_MESSAGE, "reason": "FieldValueForbidden"}]),
+    );
+    json_schema!({"type": "array", "maxItems": 16, "x-kubernetes-list-type": "set", "items": name})
+}
