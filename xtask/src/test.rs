@@ -165,7 +165,17 @@ fn deny(install: bool) -> anyhow::Result<Outcome> {
         }
     };
     // Advisories need a database from the network; the rest is decided by this checkout alone.
-    let checks = ["--all-features", "--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+    let checks = [
+        "--log-level",
+        "error",
+        "--all-features",
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ];
     let tool = Tool::new(program).args(checks);
     let repeat = "cargo deny check bans licenses sources";
     let (passed, output) = tool.capture()?;

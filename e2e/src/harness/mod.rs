@@ -49,8 +49,8 @@ pub struct Gateway {
 /// A proxy, as the operator recorded it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
-    /// Its place in the fleet.
-    pub slot: String,
+    /// Its name, which ends with its place in the fleet.
+    pub name: String,
     /// Its process.
     pub pid: u32,
     /// Its admin endpoint.
@@ -137,21 +137,23 @@ impl Gateway {
         address(&read_json(&path)?).with_context(|| format!("{}: no admin address", path.display()))
     }
 
-    /// The proxies that are running, by slot.
+    /// The proxies that are running and have told the operator where they are asked, by name.
     pub fn proxies(&self) -> Vec<Proxy> {
-        let Ok(entries) = std::fs::read_dir(self.state_dir().join("proxies")) else { return Vec::new() };
-        let mut proxies: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let value = read_json(&entry.path()).ok()?;
-                let pid = u32::try_from(value["pid"].as_u64()?).ok()?;
-                let slot = entry.path().file_stem()?.to_string_lossy().into_owned();
-                Some(Proxy { slot, pid, admin: address(&value)? })
-            })
-            .filter(|proxy| alive(proxy.pid))
-            .collect();
-        proxies.sort_by(|a, b| (a.slot.len(), &a.slot).cmp(&(b.slot.len(), &b.slot)));
+        let proxy = |(name, value): (String, Value)| Some(Proxy { name, pid: pid(&value)?, admin: address(&value)? });
+        let mut proxies: Vec<_> = self.records().into_iter().filter_map(proxy).collect();
+        proxies.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
         proxies
+    }
+
+    /// The records of proxy processes that are alive, by name.
+    fn records(&self) -> Vec<(String, Value)> {
+        let Ok(entries) = std::fs::read_dir(self.state_dir().join("proxies")) else { return Vec::new() };
+        let record = |entry: std::fs::DirEntry| {
+            let name = entry.path().file_stem()?.to_string_lossy().into_owned();
+            let value = read_json(&entry.path()).ok()?;
+            pid(&value).is_some_and(alive).then_some((name, value))
+        };
+        entries.flatten().filter_map(record).collect()
     }
 
     /// The proxies that say of themselves that they are ready.
@@ -185,7 +187,7 @@ impl Gateway {
         let started = Instant::now();
         loop {
             self.check()?;
-            let (proxies, ready) = (self.proxies().len(), self.ready_proxies().len());
+            let (proxies, ready) = (self.records().len(), self.ready_proxies().len());
             if (proxies, ready) == (count, count) {
                 return Ok(started.elapsed());
             }
@@ -231,8 +233,8 @@ impl Drop for Gateway {
         }
         // The operator first: it would replace every proxy that ends.
         drop(self.operator.take());
-        for proxy in self.proxies() {
-            kill(proxy.pid);
+        for (_, record) in self.records() {
+            pid(&record).into_iter().for_each(kill);
         }
     }
 }
@@ -307,6 +309,10 @@ pub fn pause(time: Duration) {
 fn read_json(path: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+fn pid(record: &Value) -> Option<u32> {
+    u32::try_from(record["pid"].as_u64()?).ok()
 }
 
 fn address(value: &Value) -> Option<SocketAddr> {

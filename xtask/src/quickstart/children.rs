@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::pause;
@@ -68,7 +68,8 @@ pub(super) struct Gateway {
 /// A running proxy.
 pub(super) struct Proxy {
     pub(super) pid: u32,
-    pub(super) admin: SocketAddr,
+    /// Where it is asked; not known while it starts.
+    pub(super) admin: Option<SocketAddr>,
 }
 
 impl Gateway {
@@ -105,11 +106,10 @@ impl Gateway {
     pub(super) fn proxies(&self) -> Vec<Proxy> {
         let Ok(entries) = std::fs::read_dir(self.state.join("proxies")) else { return Vec::new() };
         let proxy = |value: &Value| {
-            let pid = u32::try_from(value["pid"].as_u64()?).ok()?;
-            Some(Proxy { pid, admin: address(value)? })
+            let proxy = Proxy { pid: u32::try_from(value["pid"].as_u64()?).ok()?, admin: address(value) };
+            alive(proxy.pid).then_some(proxy)
         };
-        let alive = |proxy: &Proxy| pid(proxy.pid).is_some_and(|pid| test_kill_process(pid).is_ok());
-        entries.flatten().filter_map(|entry| proxy(&read(&entry.path())?)).filter(alive).collect()
+        entries.flatten().filter_map(|entry| proxy(&read(&entry.path())?)).collect()
     }
 
     /// The operator first, because it would replace every proxy that leaves; then the proxies, which drain.
@@ -139,6 +139,13 @@ fn read(path: &Path) -> Option<Value> {
 
 fn address(value: &Value) -> Option<SocketAddr> {
     value["admin"].as_str()?.parse().ok()
+}
+
+/// Whether a process runs. A zombie (ended, its parent has not looked yet) does not.
+fn alive(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may contain anything.
+    !matches!(stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()), None | Some('Z' | 'X'))
 }
 
 fn pid(id: u32) -> Option<Pid> {

@@ -63,7 +63,8 @@ impl View {
         let mut counters = BTreeMap::new();
         for proxy in &proxies {
             // One that is starting or leaving may not answer.
-            if let Ok(answer) = http::request(proxy.admin, "localhost", "/metrics") {
+            let Some(admin) = proxy.admin else { continue };
+            if let Ok(answer) = http::request(admin, "localhost", "/metrics") {
                 counters.insert(proxy.pid, Counters::parse(&answer.body));
             }
         }
