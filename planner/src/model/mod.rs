@@ -7,7 +7,7 @@ mod endpoints;
 mod fleet;
 pub(crate) mod hostname;
 mod policy;
-mod quantity;
+pub(crate) mod quantity;
 mod route;
 mod secret;
 mod service;

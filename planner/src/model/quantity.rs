@@ -2,6 +2,11 @@
 
 /// The value of a quantity; `None` when it is none or not above 0.
 pub(crate) fn positive(text: &str) -> Option<f64> {
+    parse(text).filter(|value| *value > 0.0)
+}
+
+/// The value of a quantity; `None` when it is none.
+pub(crate) fn parse(text: &str) -> Option<f64> {
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let scale = match unit {
@@ -19,8 +24,7 @@ pub(crate) fn positive(text: &str) -> Option<f64> {
     };
     // At most 15 digits before the dot, as the schema says: beyond, a float is no longer exact to the unit.
     let digits = number.bytes().take_while(u8::is_ascii_digit).count();
-    let value = number.parse::<f64>().ok().filter(|_| (1..=15).contains(&digits))? * scale;
-    (value > 0.0).then_some(value)
+    number.parse::<f64>().ok().filter(|_| (1..=15).contains(&digits)).map(|number| number * scale)
 }
 
 #[cfg(test)]
@@ -39,6 +43,7 @@ mod tests {
         check("1.5", Some(1.5));
         check("500m", Some(0.5));
         check("256Mi", Some(268_435_456.0));
+        assert_eq!(parse("0"), Some(0.0));
         for bad in ["", "0", "0Mi", "-1", "1e3", "4 k", "4K", ".", ".5", "1..2", "9999999999999999", "é", "1é"] {
             check(bad, None);
         }

@@ -1,12 +1,33 @@
-//! Samples → Signals → Decision(now): how many replicas a fleet should have.
+//! Samples → Signals → Decision(now): how many replicas a fleet should have. See `README.md` beside this file.
+//!
+//! ```text
+//!  LoadWindow ──observe──► windows.rs ──► signals.rs ──► decide.rs ──► limits.rs ──► Decision
+//!  of each proxy           last 5 min     value of        replicas      behavior,
+//!                                         each target     it asks for   min and max
+//! ```
+
+mod decide;
+mod limits;
+mod signals;
+mod windows;
 
 use snapshot::proto::LoadWindow;
 
+use self::{limits::History, windows::Windows};
 use crate::{Millis, fleet::FleetSettings};
 
 /// What the scaler keeps of one fleet between turns: recent load by proxy, recent recommendations.
 #[derive(Clone, Debug, Default)]
-pub struct Scaler {}
+pub struct Scaler {
+    windows: Windows,
+    history: History,
+    /// First decision: for a while after it nothing shrinks, since not everything has reported yet.
+    began: Option<Millis>,
+    /// What was last wanted. A proxy that crashes doesn't change it.
+    wanted: Option<u32>,
+    /// Since when every proxy that is wanted is there and Ready.
+    settled_since: Option<Millis>,
+}
 
 /// What was decided, and why.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -49,19 +70,25 @@ pub struct Observed {
 
 impl Scaler {
     /// Takes up one load window of one proxy.
-    pub fn observe(&mut self, _proxy: &str, _window: &LoadWindow, _now: Millis) {}
+    pub fn observe(&mut self, proxy: &str, window: &LoadWindow, now: Millis) {
+        self.windows.push(proxy, window, now);
+    }
 
     /// Forgets a proxy that is gone.
-    pub fn forget(&mut self, _proxy: &str) {}
+    pub fn forget(&mut self, proxy: &str) {
+        self.windows.forget(proxy);
+    }
+
+    /// Requests per second of a proxy lately, admitted and shed for capacity; `None` when it did not report or drains.
+    pub fn rate(&self, proxy: &str, now: Millis) -> Option<f64> {
+        self.windows.recent(proxy, now).map(|recent| recent.requests / recent.seconds)
+    }
 
     /// Decides.
-    pub fn decide(&mut self, _settings: &FleetSettings, observed: Observed, _now: Millis) -> Decision {
-        Decision {
-            desired: observed.current,
-            current: observed.current,
-            driven_by: None,
-            reason: String::new(),
-            signals: vec![],
-        }
+    pub fn decide(&mut self, settings: &FleetSettings, observed: Observed, now: Millis) -> Decision {
+        decide::decide(self, settings, observed, now)
     }
 }
+
+#[cfg(test)]
+mod tests;
