@@ -188,7 +188,7 @@ impl JsonSchema for KeyPart {
             "x-kubernetes-validations": [
                 {
                     "rule": "has(self.name) == (self.type != 'ClientIP')",
-                    "message": "the types Header, Query and Cookie need a name, and ClientIP has none",
+                    "messageExpression": "has(self.name) ? 'type ClientIP has no name' : 'the types Header, Query and Cookie need a name'",
                     "fieldPath": ".name",
                 },
                 {

@@ -52,6 +52,38 @@ fn admitting_is_idempotent() {
     }
 }
 
+/// Each CEL rule refuses a manifest here, with its own words.
+#[test]
+fn every_rule_has_a_manifest() {
+    let verdicts: String = inputs().iter().map(|input| verdict(&fs::read_to_string(input).unwrap())).collect();
+    let mut words = Vec::new();
+    for definition in crds::definitions() {
+        messages(&serde_json::to_value(definition).unwrap(), &mut words);
+    }
+    assert!(words.len() > 40, "the rules are gone");
+    let missing: Vec<_> = words.iter().filter(|message| !verdicts.contains(message.as_str())).collect();
+    assert!(missing.is_empty(), "no manifest in testdata is refused with {missing:#?}");
+}
+
+/// What the rules of a schema say; of a message expression, every text in it.
+fn messages(value: &Value, words: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                match (key.as_str(), value) {
+                    ("message", Value::String(text)) => words.push(text.clone()),
+                    ("messageExpression", Value::String(text)) => {
+                        words.extend(text.split('\'').skip(1).step_by(2).map(str::to_owned));
+                    }
+                    _ => messages(value, words),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| messages(item, words)),
+        _ => {}
+    }
+}
+
 fn inputs() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut paths: Vec<_> = fs::read_dir(dir)

@@ -135,12 +135,12 @@ impl JsonSchema for Target {
             "x-kubernetes-validations": [
                 {
                     "rule": "has(self.averageUtilization) == (self.type in ['CPU', 'Memory'])",
-                    "message": "the types CPU and Memory need averageUtilization, and only they have it",
+                    "messageExpression": "has(self.averageUtilization) ? 'averageUtilization is only for the types CPU and Memory' : 'the types CPU and Memory need averageUtilization'",
                     "fieldPath": ".averageUtilization",
                 },
                 {
                     "rule": "has(self.averageValue) == (self.type == 'RequestRate')",
-                    "message": "type RequestRate needs averageValue, and only it has it",
+                    "messageExpression": "has(self.averageValue) ? 'averageValue is only for type RequestRate' : 'type RequestRate needs averageValue'",
                     "fieldPath": ".averageValue",
                 },
                 {
@@ -150,12 +150,12 @@ impl JsonSchema for Target {
                 },
                 {
                     "rule": "has(self.percentile) == (self.type == 'ProxyLatency')",
-                    "message": "type ProxyLatency needs percentile, and only it has it",
+                    "messageExpression": "has(self.percentile) ? 'percentile is only for type ProxyLatency' : 'type ProxyLatency needs percentile'",
                     "fieldPath": ".percentile",
                 },
                 {
                     "rule": "has(self.value) == (self.type == 'ProxyLatency')",
-                    "message": "type ProxyLatency needs value, and only it has it",
+                    "messageExpression": "has(self.value) ? 'value is only for type ProxyLatency' : 'type ProxyLatency needs value'",
                     "fieldPath": ".value",
                 },
                 {

@@ -17,16 +17,24 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.requestHeaderModifier) == (self.type == 'RequestHeaderModifier')")
-        .message("type RequestHeaderModifier needs requestHeaderModifier, and only it has it")
+        .message(Message::Expression(
+            "has(self.requestHeaderModifier) ? 'requestHeaderModifier is only for type RequestHeaderModifier' : 'type RequestHeaderModifier needs requestHeaderModifier'".into(),
+        ))
         .field_path(".requestHeaderModifier"),
     validation = Rule::new("has(self.responseHeaderModifier) == (self.type == 'ResponseHeaderModifier')")
-        .message("type ResponseHeaderModifier needs responseHeaderModifier, and only it has it")
+        .message(Message::Expression(
+            "has(self.responseHeaderModifier) ? 'responseHeaderModifier is only for type ResponseHeaderModifier' : 'type ResponseHeaderModifier needs responseHeaderModifier'".into(),
+        ))
         .field_path(".responseHeaderModifier"),
     validation = Rule::new("has(self.requestRedirect) == (self.type == 'RequestRedirect')")
-        .message("type RequestRedirect needs requestRedirect, and only it has it")
+        .message(Message::Expression(
+            "has(self.requestRedirect) ? 'requestRedirect is only for type RequestRedirect' : 'type RequestRedirect needs requestRedirect'".into(),
+        ))
         .field_path(".requestRedirect"),
     validation = Rule::new("has(self.urlRewrite) == (self.type == 'URLRewrite')")
-        .message("type URLRewrite needs urlRewrite, and only it has it")
+        .message(Message::Expression(
+            "has(self.urlRewrite) ? 'urlRewrite is only for type URLRewrite' : 'type URLRewrite needs urlRewrite'".into(),
+        ))
         .field_path(".urlRewrite")
 )]
 pub struct RouteFilter {
@@ -125,10 +133,14 @@ pub struct UrlRewrite {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     validation = Rule::new("has(self.replaceFullPath) == (self.type == 'ReplaceFullPath')")
-        .message("type ReplaceFullPath needs replaceFullPath, and only it has it")
+        .message(Message::Expression(
+            "has(self.replaceFullPath) ? 'replaceFullPath is only for type ReplaceFullPath' : 'type ReplaceFullPath needs replaceFullPath'".into(),
+        ))
         .field_path(".replaceFullPath"),
     validation = Rule::new("has(self.replacePrefixMatch) == (self.type == 'ReplacePrefixMatch')")
-        .message("type ReplacePrefixMatch needs replacePrefixMatch, and only it has it")
+        .message(Message::Expression(
+            "has(self.replacePrefixMatch) ? 'replacePrefixMatch is only for type ReplacePrefixMatch' : 'type ReplacePrefixMatch needs replacePrefixMatch'".into(),
+        ))
         .field_path(".replacePrefixMatch")
 )]
 pub struct PathModifier {
