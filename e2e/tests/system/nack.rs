@@ -1,12 +1,13 @@
-//! A resource that the proxies refuse is rolled back alone. The proxy here is a build with a fault switch.
+//! A resource that the proxies refuse is rolled back alone. The proxy here is a build with a fault switch: it refuses the
+//! named resources while their content holds `fault-injected`.
 
 use std::time::Duration;
 
 use e2e::{
     echo::Echo,
     harness::{
-        Gateway, Options, eventually, free_port, http,
-        manifests::{Fleet, HOST, route},
+        Condition, Gateway, Options, eventually, free_port, http,
+        manifests::{Fleet, HOST, route, route_with},
     },
     load::{Load, Plan},
 };
@@ -17,36 +18,58 @@ use crate::{assert_clean, at, serves};
 fn a_nacked_resource_is_rolled_back_alone() {
     let echo = Echo::start("a").unwrap();
     let port = free_port().unwrap();
-    let switch = ("SLUICE_FAULT_NACK".to_owned(), "Route/shop/refused".to_owned());
-    let options = Options { fault: Some(vec![switch]) };
-    let manifests = [("fleet.yaml", Fleet::fixed(port, 2).yaml()), ("good.yaml", route("good", "/good", echo.addr))];
-    let mut gateway = Gateway::start_with(&manifests, options).unwrap();
+    let switch = ("SLUICE_FAULT_NACK".to_owned(), "Route/shop/edited,Route/shop/never".to_owned());
+    let rewritten = |name: &str, to: &str| {
+        let rule = format!(
+            "matches: [{{path: {{type: PathPrefix, value: /{name}}}}}]\n    filters:\n    \
+             - {{type: URLRewrite, urlRewrite: {{path: {{type: ReplaceFullPath, replaceFullPath: {to}}}}}}}"
+        );
+        route_with(name, &rule, echo.addr)
+    };
+    let manifests = [("fleet.yaml", Fleet::fixed(port, 2).yaml()), ("edited.yaml", rewritten("edited", "/v1"))];
+    let mut gateway = Gateway::start_with(&manifests, Options { fault: Some(vec![switch]) }).unwrap();
     gateway.wait_for_proxies(2, Duration::from_secs(30)).unwrap();
-    let status = |path: &str| http::get(at(port), HOST, path).unwrap().status;
-    serves(port, "/good");
+    serves(port, "/edited");
 
+    // The route that carries the load is the one that is refused.
     let mut plan = Plan::new(at(port), HOST).mixed().step(500.0, Duration::from_secs(600));
-    plan.paths = vec!["/good".to_owned()];
+    plan.paths = vec!["/edited".to_owned()];
     let load = Load::start(plan).unwrap();
-    gateway.write("refused.yaml", &route("refused", "/refused", echo.addr)).unwrap();
+    gateway.write("edited.yaml", &rewritten("edited", "/fault-injected")).unwrap();
+    gateway.write("never.yaml", &rewritten("never", "/fault-injected")).unwrap();
     gateway.write("other.yaml", &route("other", "/other", echo.addr)).unwrap();
 
-    // The others are served, this one is named with its field, and answers 500: it was never acknowledged.
+    // The other one is served; these are named, the first with what it had, the second, which never had any, with 500.
     serves(port, "/other");
-    let programmed = eventually("the refusal is in the status", Duration::from_secs(15), || {
-        gateway.condition("apiroutes", "shop", "refused", "Programmed").filter(|c| c.status == "False")
-    })
-    .unwrap();
-    assert!(programmed.message.contains("shop/refused"), "{programmed:?}");
-    assert_eq!(status("/refused"), 500);
-    eventually("the others are programmed", Duration::from_secs(15), || {
-        gateway.condition("apiroutes", "shop", "other", "Programmed").filter(|c| c.status == "True")
-    })
-    .unwrap();
+    for name in ["edited", "never"] {
+        let refused = programmed(&gateway, name, "False");
+        assert!(refused.message.contains("refused by the fault switch"), "{name}: {refused:?}");
+    }
+    programmed(&gateway, "other", "True");
+    let reaches = |path: &str| http::get(at(port), HOST, path).unwrap().json()["path"].clone();
+    assert_eq!(reaches("/edited"), "/v1");
+    assert_eq!(http::get(at(port), HOST, "/never").unwrap().status, 500);
 
-    // Newly started proxies still become ready.
+    // Newly started proxies still become ready, and have the same.
     gateway.write("fleet.yaml", &Fleet::fixed(port, 3).yaml()).unwrap();
     gateway.wait_for_proxies(3, Duration::from_secs(30)).unwrap();
-    let report = load.stop().unwrap();
-    assert_clean(&report);
+    for _ in 0..50 {
+        assert_eq!(reaches("/edited"), "/v1");
+    }
+
+    // What is fine again is taken.
+    gateway.write("edited.yaml", &rewritten("edited", "/v2")).unwrap();
+    gateway.write("never.yaml", &rewritten("never", "/v2")).unwrap();
+    for name in ["edited", "never"] {
+        programmed(&gateway, name, "True");
+        assert_eq!(reaches(&format!("/{name}")), "/v2");
+    }
+    assert_clean(&load.stop().unwrap());
+}
+
+fn programmed(gateway: &Gateway, route: &str, status: &str) -> Condition {
+    eventually(&format!("{route} is Programmed={status}"), Duration::from_secs(15), || {
+        gateway.condition("apiroutes", "shop", route, "Programmed").filter(|c| c.status == status)
+    })
+    .unwrap()
 }
