@@ -12,8 +12,11 @@
 //!  admin.rs: /metrics /readyz /config /connections
 //! ```
 
+mod admin;
 mod body;
+pub mod cli;
 pub mod config;
+pub mod control;
 mod exchange;
 pub mod filter;
 pub mod router;

@@ -1,3 +1,8 @@
 //! `sluice-proxy`: one proxy of a fleet.
 
-fn main() {}
+use clap::Parser;
+use proxy::cli;
+
+fn main() -> anyhow::Result<()> {
+    cli::run(cli::Options::parse())
+}

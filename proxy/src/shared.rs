@@ -1,12 +1,16 @@
 //! What all workers share. Counters, caches and pools live here or in the workers, outside the swapped configuration: a
 //! push never resets them.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
+use snapshot::{Hash, proto::Nack};
 use tokio::sync::watch;
 
-use crate::{config::Config, telemetry::Telemetry, upstream::Endpoints};
+use crate::{config::Config, filter::Limiters, telemetry::Telemetry, upstream::Endpoints};
 
 /// Shared by every worker of the process.
 pub struct Shared {
@@ -16,10 +20,16 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// Upstream endpoints with their load, across pushes.
     pub endpoints: Endpoints,
+    /// State of the rate limits, across pushes.
+    pub limiters: Limiters,
     /// Whether and how this proxy leaves.
     pub drain: watch::Sender<Drain>,
     /// The last order to shift load to others.
     pub rebalance: watch::Sender<Option<Rebalance>>,
+    /// What was applied, and what was refused.
+    pub status: watch::Sender<Status>,
+    /// What `/connections` of the admin port shows; set once by the server.
+    pub connections_report: OnceLock<Box<dyn Fn() -> serde_json::Value + Send + Sync>>,
 }
 
 /// Whether this proxy leaves.
@@ -40,7 +50,22 @@ pub struct Rebalance {
     /// Over this time.
     pub over: std::time::Duration,
     /// When the order came.
-    pub since: std::time::Instant,
+    pub since: Instant,
+}
+
+/// What was applied, and what was refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// A full snapshot runs (acknowledged, or the last good one from before a restart).
+    pub ready: bool,
+    /// Epoch of the last push.
+    pub epoch: u64,
+    /// Revision that was pushed last; it runs, but for what was nacked.
+    pub pushed: Hash,
+    /// Revision of what runs.
+    pub running: Hash,
+    /// Nacks that stand.
+    pub nacks: Vec<Nack>,
 }
 
 impl Shared {
@@ -50,8 +75,28 @@ impl Shared {
             config: ArcSwap::from_pointee(Config::default()),
             telemetry,
             endpoints: Endpoints::default(),
+            limiters: Limiters::default(),
             drain: watch::Sender::new(Drain::Serving),
             rebalance: watch::Sender::new(None),
+            status: watch::Sender::new(Status::default()),
+            connections_report: OnceLock::new(),
         })
+    }
+
+    /// Whether it leaves.
+    pub fn is_draining(&self) -> bool {
+        *self.drain.borrow() == Drain::Draining
+    }
+}
+
+/// A moment in microseconds of the process' monotonic clock: the `now` of limits, and of [`crate::filter::Ctx::now_us`].
+pub fn clock_us(at: Instant) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // An hour ahead, so that moments from before the first call are positive too.
+    const AHEAD_US: u64 = 3_600_000_000;
+    let start = *START.get_or_init(Instant::now);
+    match at.checked_duration_since(start) {
+        Some(after) => AHEAD_US + after.as_micros() as u64,
+        None => AHEAD_US.saturating_sub(start.duration_since(at).as_micros() as u64),
     }
 }

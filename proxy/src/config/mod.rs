@@ -1,9 +1,32 @@
 //! What the request path executes: compiled once from a snapshot, swapped as a whole.
+//!
+//! ```text
+//!  push ─► store.rs  check, prepare each resource, nack what can't run ─► apply.rs  open ports
+//!                                                                           │
+//!  ArcSwap<Config> ◄─ compile.rs  what did not change is taken over ◄───────┘
+//! ```
+
+mod apply;
+mod clusters;
+mod compile;
+mod fault;
+pub mod last_good;
+mod policies;
+mod route;
+mod store;
+mod tls;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use snapshot::{Hash, proto::AccessLogLevel};
+
+pub use apply::{Applier, ApplyError, Ports};
+pub use compile::{Built, Compiler};
+pub use store::{Refused, Staged, Store};
+
+use clusters::Clusters;
+use policies::Policies;
 
 use crate::{filter::Chain, router::Router, telemetry::RouteMetrics, upstream::Endpoint};
 

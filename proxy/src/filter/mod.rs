@@ -3,11 +3,23 @@
 //! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
+mod answer;
+mod header_modifier;
+mod limit;
+mod path;
+mod redirect;
+mod rewrite;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{request, response};
+use snapshot::{check::Unfit, proto};
 
+use self::answer::answer;
+pub use self::limit::Limiters;
 use crate::config::Rule;
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
@@ -118,4 +130,16 @@ impl Chain {
     pub fn on_response(&self, head: &mut response::Parts, ctx: &mut Ctx) {
         self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
     }
+}
+
+/// Compiles what a rule lists as one of its filters.
+pub(crate) fn compile(filter: &proto::Filter) -> Result<Box<dyn Filter>, Unfit> {
+    use proto::filter::Filter as Proto;
+    Ok(match &filter.filter {
+        Some(Proto::RequestHeaderModifier(m)) => Box::new(header_modifier::RequestHeaders::compile(m)?),
+        Some(Proto::ResponseHeaderModifier(m)) => Box::new(header_modifier::ResponseHeaders::compile(m)?),
+        Some(Proto::RequestRedirect(r)) => Box::new(redirect::Redirect::compile(r)?),
+        Some(Proto::UrlRewrite(u)) => Box::new(rewrite::Rewrite::compile(u)?),
+        None => return Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
+    })
 }

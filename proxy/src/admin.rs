@@ -1,0 +1,99 @@
+//! The admin port: metrics and probes, for people and collectors on a trusted network.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::Shared;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Serves in the background; answers where.
+pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    // No descriptor left, most likely: those of others end.
+                    tracing::warn!("admin port: {e}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let response = answer(&shared, &request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let connection =
+                    http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+                if let Err(e) = connection.await {
+                    tracing::debug!("admin connection: {e}");
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n");
+    }
+    match request.uri().path() {
+        "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
+        "/readyz" => ready(shared),
+        "/metrics" => response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", shared.telemetry.metrics()),
+        "/config" => response(StatusCode::OK, JSON, config(shared)),
+        "/connections" => match shared.connections_report.get() {
+            Some(report) => response(StatusCode::OK, JSON, report().to_string()),
+            None => response(StatusCode::NOT_FOUND, TEXT, "this server does not report its connections\n"),
+        },
+        _ => response(StatusCode::NOT_FOUND, TEXT, "/metrics /readyz /healthz /config /connections\n"),
+    }
+}
+
+fn ready(shared: &Shared) -> Response<Full<Bytes>> {
+    if shared.is_draining() {
+        return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n");
+    }
+    match shared.status.borrow().ready {
+        true => response(StatusCode::OK, TEXT, "ready\n"),
+        false => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no configuration yet\n"),
+    }
+}
+
+fn config(shared: &Shared) -> String {
+    let status = shared.status.borrow().clone();
+    let ports: Vec<_> = shared.config.load().ports.keys().copied().collect();
+    json!({
+        "revision": status.pushed,
+        "running": status.running,
+        "epoch": status.epoch,
+        "ready": status.ready && !shared.is_draining(),
+        "draining": shared.is_draining(),
+        "ports": ports,
+        "nacks": status.nacks.iter().map(|n| json!({
+            "key": n.key, "field": n.field, "reason": n.reason, "message": n.message,
+        })).collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,145 @@
+//! The command line, and the life of the process: start, serve, leave.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Endpoint;
+
+use crate::{
+    Shared, admin,
+    config::{Applier, Ports},
+    control::{self, Identity},
+    server::{Server, ServerOptions, SocketSource},
+    shared::Drain,
+    telemetry::Telemetry,
+};
+
+/// One proxy of a Sluice fleet. It takes its configuration from the operator.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sluice-proxy", version)]
+pub struct Options {
+    /// Where the operator listens: `unix:PATH`
+    #[arg(long, value_parser = operator)]
+    pub control: Endpoint,
+    /// Unix socket where listening sockets are taken over; without it, ports are opened by the proxy itself
+    #[arg(long)]
+    pub sockets: Option<PathBuf>,
+    /// Unix socket where this proxy hands its own listening sockets to a new operator
+    #[arg(long)]
+    pub handover: Option<PathBuf>,
+    /// Name of this proxy, unique among the living
+    #[arg(long)]
+    pub name: String,
+    /// The GatewayFleet: NAMESPACE/NAME
+    #[arg(long)]
+    pub fleet: String,
+    /// Worker threads; as many as there are CPUs unless set
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub workers: Option<u16>,
+    /// Where metrics and probes are served; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub admin: SocketAddr,
+    /// Folder for the last-good file, from which a restarted proxy serves while the operator is away
+    #[arg(long)]
+    pub state: Option<PathBuf>,
+}
+
+/// Runs until the process shall end.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_env_var("SLUICE_LOG")
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    // stdout is the access log's.
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let workers =
+        options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
+    let shared = Shared::new(Telemetry::new(workers));
+    let sockets = options.sockets.clone().map_or(SocketSource::Bind, SocketSource::Handover);
+    let server_options = ServerOptions { workers, sockets, handover: options.handover.clone() };
+    let server = Server::start(Arc::clone(&shared), server_options).context("the workers do not start")?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().thread_name("control").build().context("the control runtime does not start")?;
+    let done = runtime.block_on(supervise(options, workers, shared, server));
+    // Compiling may be under way; it is of no use any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
+}
+
+/// Everything but requests: control stream, admin port, signals.
+async fn supervise(options: Options, workers: usize, shared: Arc<Shared>, server: Arc<Server>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let admin = admin::serve(Arc::clone(&shared), options.admin).await;
+    let admin = admin.with_context(|| format!("--admin {}: does not open", options.admin))?;
+    tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, "started");
+    tokio::spawn(crate::telemetry::report(Arc::clone(&shared)));
+    let identity =
+        Identity { name: options.name, fleet: options.fleet, admin, workers: u32::try_from(workers).unwrap_or(1) };
+    tokio::spawn({
+        let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
+        async move {
+            let applier = Applier::start(Arc::clone(&shared), server, options.state).await;
+            control::run(shared, applier, identity, options.control).await;
+        }
+    });
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => return Ok(()),
+    }
+    tracing::info!("draining");
+    shared.drain.send_replace(Drain::Draining);
+    tokio::select! {
+        () = server.drained() => tracing::info!("drained"),
+        _ = terminate.recv() => tracing::warn!("ended by a second signal while draining"),
+        _ = interrupt.recv() => tracing::warn!("ended by a second signal while draining"),
+    }
+    shared.telemetry.flush().await;
+    Ok(())
+}
+
+impl Ports for Server {
+    fn open(
+        &self,
+        ports: &std::collections::BTreeSet<u16>,
+    ) -> impl Future<Output = std::collections::BTreeMap<u16, std::io::Error>> + Send {
+        Server::open(self, ports)
+    }
+
+    fn close_others(&self, ports: &std::collections::BTreeSet<u16>) {
+        Server::close_others(self, ports);
+    }
+}
+
+fn operator(text: &str) -> Result<Endpoint, String> {
+    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
+    path.ok_or("is not unix:PATH")?;
+    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|e| e.to_string())?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(extra: &[&str], expect: Result<(), &str>) {
+        let least = ["sluice-proxy", "--name", "p-0", "--fleet", "ns/default"];
+        let got = Options::try_parse_from(least.iter().chain(extra)).map(drop).map_err(|e| e.to_string());
+        match expect {
+            Ok(()) => got.unwrap(),
+            Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{got:?}"),
+        }
+    }
+
+    #[test]
+    fn options() {
+        check(&["--control", "unix:/run/c.sock"], Ok(()));
+        check(&["--control", "unix:/run/c.sock", "--workers", "2", "--admin", "[::1]:0", "--state", "s"], Ok(()));
+        check(&[], Err("--control"));
+        check(&["--control", "http://x"], Err("is not unix:PATH"));
+        check(&["--control", "unix:/c", "--workers", "0"], Err("--workers"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Applies pushes: check and compile off the request path, open ports, swap, close ports, keep the last-good file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use snapshot::{Hash, Snapshot, wire::Push};
+use tokio::{sync::watch, task};
+
+use super::{Refused, Store, last_good};
+use crate::{Shared, shared::Status};
+
+/// Opens and closes the ports that a configuration serves.
+pub trait Ports: Send + Sync + 'static {
+    /// Opens what is missing; what is open stays untouched. Says which ports did not open, and why.
+    fn open(&self, ports: &BTreeSet<u16>) -> impl Future<Output = BTreeMap<u16, io::Error>> + Send;
+
+    /// Closes every port but these.
+    fn close_others(&self, ports: &BTreeSet<u16>);
+}
+
+/// Applies one push after the other.
+pub struct Applier<P> {
+    shared: Arc<Shared>,
+    ports: Arc<P>,
+    store: Arc<Mutex<Store>>,
+    /// What the last-good file should hold; its writer follows.
+    last_good: Option<watch::Sender<(u64, Snapshot)>>,
+}
+
+/// Why a push did not take effect.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It does not fit what is held.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Compiling panicked: a fault of this program. What ran before still runs.
+    #[error("compiling the push failed: {0}")]
+    Fault(#[from] task::JoinError),
+}
+
+impl<P: Ports> Applier<P> {
+    /// Takes over what the last-good file in `state` holds, if it is there. To be called within a runtime.
+    pub async fn start(shared: Arc<Shared>, ports: Arc<P>, state: Option<PathBuf>) -> Self {
+        let store = Arc::new(Mutex::new(Store::new(Arc::clone(&shared))));
+        let mut applier = Self { shared, ports, store, last_good: None };
+        if let Some(folder) = state {
+            applier.restore(folder.clone()).await;
+            applier.last_good = Some(keep_last_good(folder));
+        }
+        applier
+    }
+
+    /// Applies a push; afterwards everything of it runs, but for what the status lists as nacked.
+    pub async fn apply(&self, push: Push) -> Result<Status, ApplyError> {
+        let staged = self.with_store(move |store| store.stage(push)).await??;
+        let failed = self.ports.open(&staged.ports).await;
+        let finish = move |store: &mut Store| (store.finish(staged, &failed), store.ports());
+        let (status, ports) = self.with_store(finish).await?;
+        self.ports.close_others(&ports);
+        self.shared.status.send_replace(status.clone());
+        if let Some(last_good) = &self.last_good {
+            last_good.send_replace(self.held());
+        }
+        Ok(status)
+    }
+
+    /// The highest epoch seen, and the snapshot that runs.
+    pub fn held(&self) -> (u64, Snapshot) {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        (store.epoch(), store.held().clone())
+    }
+
+    async fn restore(&self, folder: PathBuf) {
+        let loaded = task::spawn_blocking(move || last_good::load(&folder)).await;
+        match loaded {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(push))) => {
+                let revision: Hash = push.revision;
+                match self.apply(push).await {
+                    Ok(status) => tracing::info!(?revision, nacks = status.nacks.len(), "serving the last-good file"),
+                    Err(e) => tracing::warn!("the last-good file is of no use: {e}"),
+                }
+            }
+            Ok(Err(e)) => tracing::warn!("the last-good file is of no use: {e}"),
+            Err(e) => tracing::error!("reading the last-good file failed: {e}"),
+        }
+    }
+
+    async fn with_store<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Store) -> R + Send + 'static,
+    ) -> Result<R, task::JoinError> {
+        let store = Arc::clone(&self.store);
+        task::spawn_blocking(move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+}
+
+/// Writes the file whenever what it should hold changes; of several changes in a row, the last.
+fn keep_last_good(folder: PathBuf) -> watch::Sender<(u64, Snapshot)> {
+    let (sender, mut receiver) = watch::channel((0, Snapshot::default()));
+    tokio::spawn(async move {
+        while receiver.changed().await.is_ok() {
+            let (epoch, held) = receiver.borrow_and_update().clone();
+            let folder = folder.clone();
+            let saved = task::spawn_blocking(move || last_good::save(&folder, epoch, &held)).await;
+            if let Ok(Err(e)) = saved {
+                tracing::warn!("the last-good file can't be written: {e}; a restart without operator would not serve");
+            }
+        }
+    });
+    sender
+}

@@ -1,0 +1,235 @@
+//! Snapshot → [`Config`], incrementally: what did not change is taken over, so that its counters, connections and TLS
+//! sessions stay, and a push costs what changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ServerConfig, crypto::aws_lc_rs, server::ProducesTickets};
+use snapshot::{
+    Entry, Hash, Key, Snapshot,
+    check::{self, Unfit},
+    proto::{self, resource},
+    set::revision,
+};
+
+use super::{
+    Clusters, Config, Policies, Port, Settings,
+    clusters::Update,
+    route::{self, CompiledRoute},
+    tls::{self, Certificate},
+};
+use crate::{Shared, router::Router};
+
+/// Compiles one snapshot after the other.
+pub struct Compiler {
+    shared: Arc<Shared>,
+    clusters: Clusters,
+    routes: HashMap<Key, Cached<Arc<CompiledRoute>>>,
+    certificates: HashMap<Key, Cached<Arc<Certificate>>>,
+    ports: HashMap<u16, Cached<Arc<Port>>>,
+    tls: HashMap<u16, Cached<Arc<ServerConfig>>>,
+    /// One key for all ports and all pushes, so that clients resume their sessions.
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+/// Something compiled, and the hash of all that it was compiled from.
+struct Cached<T> {
+    from: Hash,
+    value: T,
+}
+
+/// Everything compiled, ready to be swapped in.
+pub struct Built {
+    config: Config,
+    updates: Vec<Update>,
+    /// Names of the routes that are left.
+    routes: BTreeSet<String>,
+}
+
+impl Compiler {
+    /// With nothing compiled yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let tickets = aws_lc_rs::Ticketer::new();
+        let tickets = tickets.inspect_err(|e| tracing::warn!("no TLS session tickets: {e}")).ok();
+        Self {
+            shared,
+            clusters: Clusters::default(),
+            routes: HashMap::new(),
+            certificates: HashMap::new(),
+            ports: HashMap::new(),
+            tls: HashMap::new(),
+            tickets,
+        }
+    }
+
+    /// Checks one resource, also for what only compiling can tell, and keeps what was compiled for [`Compiler::build`].
+    pub(crate) fn prepare(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<(), Unfit> {
+        check::resource(key, entry.resource())?;
+        match &entry.resource().kind {
+            Some(resource::Kind::Route(_)) => self.route(key, entry, policies).map(drop),
+            Some(resource::Kind::Certificate(_)) => self.certificate(key, entry).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compiles a snapshot whose resources were all prepared. `pushed` is the snapshot's name.
+    pub(crate) fn build(&mut self, snapshot: &Snapshot, policies: &Policies, epoch: u64) -> Built {
+        let mut listeners: BTreeMap<u16, Vec<Listener<'_>>> = BTreeMap::new();
+        let mut settings = Settings::default();
+        let mut attached: HashMap<String, Vec<(&Key, Hash, Arc<CompiledRoute>)>> = HashMap::new();
+        let mut routes = BTreeSet::new();
+        for (key, entry) in snapshot.iter() {
+            match &entry.resource().kind {
+                Some(resource::Kind::Fleet(fleet)) => settings = self::settings(fleet),
+                Some(resource::Kind::Listener(listener)) => {
+                    let port = u16::try_from(listener.port).unwrap_or_default();
+                    listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
+                }
+                Some(resource::Kind::Route(_)) => match self.route(key, entry, policies) {
+                    Ok((from, route)) => {
+                        routes.insert(format!("{}/{}", key.namespace(), key.name()));
+                        let names: BTreeSet<&str> = route.attachments.iter().map(|a| a.listener.as_str()).collect();
+                        for name in names {
+                            attached.entry(name.to_owned()).or_default().push((key, from, Arc::clone(&route)));
+                        }
+                    }
+                    // It was prepared with these very policies.
+                    Err(e) => tracing::error!("{key} does not compile any more: {e}"),
+                },
+                _ => {}
+            }
+        }
+        let ports = listeners.iter().map(|(port, listeners)| (*port, self.port(*port, listeners, &attached, snapshot)));
+        let ports: BTreeMap<u16, Arc<Port>> = ports.collect();
+        let updates = self.clusters.updates(snapshot, &self.shared.endpoints);
+        self.routes.retain(|key, _| snapshot.entry(key).is_some());
+        self.certificates.retain(|key, _| snapshot.entry(key).is_some());
+        self.ports.retain(|port, _| ports.contains_key(port));
+        self.tls.retain(|port, _| ports.contains_key(port));
+        Built { config: Config { revision: snapshot.revision(), epoch, settings, ports }, updates, routes }
+    }
+
+    /// Puts what was compiled in place: requests see it from now on.
+    pub fn swap(&self, built: Built) {
+        // Clusters first, so that no request meets a new rule before its backends.
+        built.updates.into_iter().for_each(Update::swap);
+        self.shared.telemetry.configure(&built.config.settings, built.config.revision);
+        self.shared.config.store(Arc::new(built.config));
+        self.shared.telemetry.retain_routes(&built.routes);
+        self.shared.limiters.forget_unused();
+    }
+
+    fn route(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<(Hash, Arc<CompiledRoute>), Unfit> {
+        let from = revision([(key, entry.hash()), (key, policies.fingerprint(key))]);
+        if let Some(cached) = self.routes.get(key).filter(|c| c.from == from) {
+            return Ok((from, Arc::clone(&cached.value)));
+        }
+        let Some(resource::Kind::Route(route)) = &entry.resource().kind else {
+            return Err(Unfit::new("", "WrongKind", "is no route"));
+        };
+        let value = Arc::new(route::compile(&self.shared, &mut self.clusters, policies, key, route)?);
+        self.routes.insert(key.clone(), Cached { from, value: Arc::clone(&value) });
+        Ok((from, value))
+    }
+
+    fn certificate(&mut self, key: &Key, entry: &Entry) -> Result<Arc<Certificate>, Unfit> {
+        if let Some(cached) = self.certificates.get(key).filter(|c| c.from == entry.hash()) {
+            return Ok(Arc::clone(&cached.value));
+        }
+        let Some(resource::Kind::Certificate(certificate)) = &entry.resource().kind else {
+            return Err(Unfit::new("", "WrongKind", "is no certificate"));
+        };
+        let value = Arc::new(Certificate::parse(certificate)?);
+        self.certificates.insert(key.clone(), Cached { from: entry.hash(), value: Arc::clone(&value) });
+        Ok(value)
+    }
+
+    fn port(
+        &mut self,
+        port: u16,
+        listeners: &[Listener<'_>],
+        attached: &HashMap<String, Vec<(&Key, Hash, Arc<CompiledRoute>)>>,
+        snapshot: &Snapshot,
+    ) -> Arc<Port> {
+        let routes = |l: &Listener<'_>| attached.get(&l.listener.name).map_or(&[][..], Vec::as_slice);
+        let certificates =
+            listeners.iter().flat_map(|l| &l.listener.certificates).filter_map(|k| k.parse::<Key>().ok());
+        let certificates: Vec<(Key, Hash)> =
+            certificates.filter_map(|key| snapshot.entry(&key).map(Entry::hash).map(|hash| (key, hash))).collect();
+        let certificates = certificates.iter().map(|(key, hash)| (key, *hash));
+        let from_tls = revision(listeners.iter().map(|l| (l.key, l.hash)).chain(certificates));
+        let from_routes = listeners.iter().flat_map(routes).map(|(key, from, _)| (*key, *from));
+        let from = revision(listeners.iter().take(1).map(|l| (l.key, from_tls)).chain(from_routes));
+        if let Some(cached) = self.ports.get(&port).filter(|c| c.from == from) {
+            return Arc::clone(&cached.value);
+        }
+        let mut router = Router::default();
+        for l in listeners {
+            let hosts = router.listener(l.listener.tls, &l.listener.hostname);
+            for (_, _, route) in routes(l) {
+                for attachment in route.attachments.iter().filter(|a| a.listener == l.listener.name) {
+                    let any = [String::new()];
+                    let hostnames = if attachment.hostnames.is_empty() { &any[..] } else { &attachment.hostnames };
+                    for hostname in hostnames {
+                        route.candidates.iter().for_each(|candidate| hosts.insert(hostname, candidate));
+                    }
+                }
+            }
+        }
+        router.sort();
+        let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from_tls, listeners, snapshot));
+        let value = Arc::new(Port { port, tls: tls.flatten(), router });
+        self.ports.insert(port, Cached { from, value: Arc::clone(&value) });
+        value
+    }
+
+    fn tls(
+        &mut self,
+        port: u16,
+        from: Hash,
+        listeners: &[Listener<'_>],
+        snapshot: &Snapshot,
+    ) -> Option<Arc<ServerConfig>> {
+        if let Some(cached) = self.tls.get(&port).filter(|c| c.from == from) {
+            return Some(Arc::clone(&cached.value));
+        }
+        let mut named: Vec<(&str, Vec<Arc<Certificate>>)> = vec![];
+        for l in listeners.iter().filter(|l| l.listener.tls) {
+            let keys = l.listener.certificates.iter().filter_map(|key| key.parse::<Key>().ok());
+            let certificates = keys.filter_map(|key| self.certificate(&key, snapshot.entry(&key)?).ok()).collect();
+            named.push((&l.listener.hostname, certificates));
+        }
+        let named = named.iter().map(|(host, list)| (*host, list.iter().map(Arc::as_ref).collect()));
+        match tls::server_config(named, self.tickets.as_ref()) {
+            Ok(value) => {
+                self.tls.insert(port, Cached { from, value: Arc::clone(&value) });
+                Some(value)
+            }
+            Err(e) => {
+                // Only a provider without any protocol version fails here.
+                tracing::error!("port {port}: no TLS: {e}");
+                None
+            }
+        }
+    }
+}
+
+/// A listener of a port.
+struct Listener<'a> {
+    key: &'a Key,
+    hash: Hash,
+    listener: &'a proto::Listener,
+}
+
+fn settings(fleet: &proto::Fleet) -> Settings {
+    Settings {
+        min_drain: Duration::from_millis(fleet.min_drain_ms),
+        drain_timeout: Duration::from_millis(fleet.drain_timeout_ms),
+        connection_max_age: Duration::from_millis(fleet.connection_max_age_ms),
+        access_log_level: fleet.access_log_level(),
+        access_log_sampling: fleet.access_log_sampling_percent,
+    }
+}

@@ -1,0 +1,267 @@
+//! The snapshot that this proxy holds. A push is applied resource by resource: one that can't run is nacked and keeps
+//! its former version, everything else takes effect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use snapshot::{
+    Delta, Entry, Hash, Key, Kind, Snapshot,
+    check::Unfit,
+    proto::{self, Nack, resource},
+    set::revision,
+    wire::{MAX_SNAPSHOT, Push},
+};
+
+use super::{Compiler, Policies, fault::Fault};
+use crate::{Shared, shared::Status};
+
+/// Refused resources by key: the hash of the refused content, and why.
+type Nacks = BTreeMap<Key, (Hash, Unfit)>;
+
+/// What is held, and what of the last push was refused.
+pub struct Store {
+    compiler: Compiler,
+    held: Snapshot,
+    /// What runs instead, if anything, is in `held`.
+    nacks: Nacks,
+    /// The highest seen.
+    epoch: u64,
+    fault: Fault,
+}
+
+/// Why a push is not applied at all; the stream is then dialled anew with a fresh `Hello`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// From an operator that has been replaced.
+    #[error("the push is of epoch {pushed}, but epoch {seen} was seen already")]
+    OldEpoch {
+        /// Of the push.
+        pushed: u64,
+        /// The highest seen.
+        seen: u64,
+    },
+    /// A delta against something else.
+    #[error("the push is against {base:?}, but {held:?} is held")]
+    WrongBase {
+        /// Of the push.
+        base: Hash,
+        /// What is held.
+        held: Hash,
+    },
+    /// Its delta leads to something else.
+    #[error("the push names revision {named:?}, but its content is {found:?}")]
+    WrongRevision {
+        /// Of the push.
+        named: Hash,
+        /// What its delta leads to.
+        found: Hash,
+    },
+    /// Over [`MAX_SNAPSHOT`].
+    #[error("the snapshot would grow over {MAX_SNAPSHOT} bytes")]
+    TooLarge,
+}
+
+/// A push that was checked, before its ports are open.
+pub struct Staged {
+    epoch: u64,
+    pushed: Hash,
+    held: Snapshot,
+    nacks: Nacks,
+    policies: Policies,
+    /// The ports that must be open for it.
+    pub ports: BTreeSet<u16>,
+}
+
+impl Store {
+    /// Holding nothing.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let fault = Fault::from_environment();
+        let compiler = Compiler::new(shared);
+        Self { compiler, held: Snapshot::default(), nacks: BTreeMap::new(), epoch: 0, fault }
+    }
+
+    /// Checks a push and compiles what changed. Nothing of it runs yet.
+    pub fn stage(&mut self, push: Push) -> Result<Staged, Refused> {
+        if push.epoch < self.epoch {
+            return Err(Refused::OldEpoch { pushed: push.epoch, seen: self.epoch });
+        }
+        let mut nacks = self.standing_nacks(push.base)?;
+        let Delta { puts, mut deletes } = push.delta;
+        if push.base.is_none() {
+            let undecodable: BTreeSet<&Key> = push.undecodable.iter().map(|(key, ..)| key).collect();
+            let gone = |key: &&Key| !puts.contains_key(*key) && !undecodable.contains(key);
+            deletes = self.held.iter().map(|(key, _)| key).filter(gone).cloned().collect();
+        }
+        let mut held = self.held.clone();
+        for key in &deletes {
+            held.remove(key);
+            nacks.remove(key);
+        }
+        for (key, hash, error) in push.undecodable {
+            nacks.insert(key, (hash, Unfit::new("", "Undecodable", error)));
+        }
+        let policies = self.put(&mut held, &mut nacks, puts);
+        let found = pushed(&held, &nacks);
+        if found != push.revision {
+            return Err(Refused::WrongRevision { named: push.revision, found });
+        }
+        if held.size() > MAX_SNAPSHOT {
+            return Err(Refused::TooLarge);
+        }
+        let ports = listeners(&held).map(|(_, port, _)| port).collect();
+        Ok(Staged { epoch: push.epoch, pushed: found, held, nacks, policies, ports })
+    }
+
+    /// Puts a staged push in place, less the listeners whose ports did not open.
+    pub fn finish(&mut self, staged: Staged, failed: &BTreeMap<u16, io::Error>) -> Status {
+        let Staged { epoch, pushed, mut held, mut nacks, policies, .. } = staged;
+        let unopened: Vec<_> = listeners(&held)
+            .filter_map(|(key, port, hash)| {
+                let message = format!("port {port} does not open: {}", failed.get(&port)?);
+                Some((key.clone(), hash, Unfit::new("port", "PortUnavailable", message)))
+            })
+            .collect();
+        for (key, hash, unfit) in unopened {
+            let former = self.held.entry(&key).filter(|e| port(e).is_some_and(|p| !failed.contains_key(&p)));
+            restore(&mut held, &key, former);
+            nacks.insert(key, (hash, unfit));
+        }
+        let built = self.compiler.build(&held, &policies, epoch);
+        self.compiler.swap(built);
+        (self.held, self.nacks, self.epoch) = (held, nacks, epoch);
+        let nacks = self.nacks.iter().map(|(key, (hash, unfit))| nack(key, hash, unfit));
+        Status { ready: true, epoch, pushed, running: self.held.revision(), nacks: nacks.collect() }
+    }
+
+    /// What is held, for `Hello` and for the last-good file.
+    pub fn held(&self) -> &Snapshot {
+        &self.held
+    }
+
+    /// The highest epoch seen.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The ports of what is held.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        listeners(&self.held).map(|(_, port, _)| port).collect()
+    }
+
+    /// The nacks that stand before a push's delta: none when it starts from what runs, for then it says what becomes of
+    /// every refused resource.
+    fn standing_nacks(&self, base: Option<Hash>) -> Result<Nacks, Refused> {
+        let held = self.held.revision();
+        match base {
+            None => Ok(BTreeMap::new()),
+            Some(base) if base == held => Ok(BTreeMap::new()),
+            Some(base) if base == pushed(&self.held, &self.nacks) => Ok(self.nacks.clone()),
+            Some(base) => Err(Refused::WrongBase { base, held }),
+        }
+    }
+
+    /// Checks each resource by itself, then listeners against those that share their port.
+    fn put(&mut self, held: &mut Snapshot, nacks: &mut Nacks, puts: BTreeMap<Key, Entry>) -> Policies {
+        // Policies first: routes are compiled with those that apply to them.
+        let (policies, others): (Vec<_>, Vec<_>) = puts.into_iter().partition(|(k, _)| k.kind() == Kind::RatePolicy);
+        let mut listeners = vec![];
+        for (key, entry) in policies {
+            let fit = self.check(&key, &entry, &Policies::default());
+            settle(held, nacks, key, entry, fit);
+        }
+        let policies = Policies::new(held);
+        for (key, entry) in others {
+            let fit = self.check(&key, &entry, &policies);
+            if key.kind() == Kind::Listener && fit.is_ok() {
+                listeners.push(key.clone());
+            }
+            settle(held, nacks, key, entry, fit);
+        }
+        for key in listeners {
+            if let Some((hash, unfit)) = conflict(held, &key) {
+                restore(held, &key, self.held.entry(&key));
+                nacks.insert(key, (hash, unfit));
+            }
+        }
+        policies
+    }
+
+    fn check(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<(), Unfit> {
+        self.fault.check(key, entry)?;
+        self.compiler.prepare(key, entry, policies)
+    }
+}
+
+fn settle(held: &mut Snapshot, nacks: &mut Nacks, key: Key, entry: Entry, fit: Result<(), Unfit>) {
+    match fit {
+        Ok(()) => {
+            nacks.remove(&key);
+            held.insert(key, entry);
+        }
+        Err(unfit) => {
+            nacks.insert(key, (entry.hash(), unfit));
+        }
+    }
+}
+
+/// Puts a resource's former version back; `None`: there was none that can serve.
+fn restore(held: &mut Snapshot, key: &Key, former: Option<&Entry>) {
+    match former {
+        Some(former) => held.insert(key.clone(), former.clone()),
+        None => {
+            held.remove(key);
+        }
+    }
+}
+
+/// A port is served with TLS or without.
+fn conflict(held: &Snapshot, key: &Key) -> Option<(Hash, Unfit)> {
+    let entry = held.entry(key)?;
+    let ours = listener(entry)?;
+    let theirs = held.iter().find(|(other, entry)| {
+        *other != key && listener(entry).is_some_and(|l| l.port == ours.port && l.tls != ours.tls)
+    });
+    let (other, _) = theirs?;
+    let message = format!("port {} is served with and without TLS; {other} differs", ours.port);
+    Some((entry.hash(), Unfit::new("protocol", "ProtocolConflict", message)))
+}
+
+fn listeners(held: &Snapshot) -> impl Iterator<Item = (&Key, u16, Hash)> {
+    held.iter().filter_map(|(key, entry)| Some((key, port(entry)?, entry.hash())))
+}
+
+fn port(entry: &Entry) -> Option<u16> {
+    listener(entry).and_then(|l| u16::try_from(l.port).ok())
+}
+
+fn listener(entry: &Entry) -> Option<&proto::Listener> {
+    match &entry.resource().kind {
+        Some(resource::Kind::Listener(listener)) => Some(listener),
+        _ => None,
+    }
+}
+
+/// The revision as the operator knows it: with the refused contents in place of those that run.
+fn pushed(held: &Snapshot, nacks: &Nacks) -> Hash {
+    let mut content = held.held();
+    content.extend(nacks.iter().map(|(key, (hash, _))| (key.clone(), *hash)));
+    revision(content.iter().map(|(key, hash)| (key, *hash)))
+}
+
+fn nack(key: &Key, hash: &Hash, unfit: &Unfit) -> Nack {
+    Nack {
+        key: key.to_string(),
+        hash: Bytes::copy_from_slice(hash.as_bytes()),
+        field: unfit.field.clone(),
+        reason: unfit.reason.to_owned(),
+        message: unfit.message.clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,26 @@
+//! Answers of filters: RFC 9457 problem details.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, response};
+
+use super::{Answer, Flow};
+
+/// Ends the request with a problem. `detail` is for the client and needs no escaping.
+pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
+    Flow::Answer(Answer { head: head(status), body: problem(status, detail), reason })
+}
+
+/// The head of a problem.
+pub(super) fn head(status: StatusCode) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    head
+}
+
+/// The body of a problem.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Bytes {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let (code, detail) = (status.as_u16(), serde_json::Value::from(detail));
+    format!("{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{code},\"detail\":{detail}}}\n").into()
+}

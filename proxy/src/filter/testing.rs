@@ -1,0 +1,36 @@
+//! What tests of filters share.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Instant};
+
+use http::HeaderMap;
+
+use super::{Chain, Ctx};
+use crate::config::{Action, Rule};
+
+/// A rule that does nothing.
+pub(crate) fn rule(name: &str) -> Arc<Rule> {
+    Arc::new(Rule {
+        route: "ns/route".into(),
+        name: name.into(),
+        metrics: Arc::default(),
+        chain: Chain::default(),
+        request_timeout: None,
+        backend_timeout: None,
+        action: Action::Unavailable("test".into()),
+    })
+}
+
+/// A request of 192.0.2.1 at 1 s.
+pub(crate) fn ctx() -> Ctx {
+    Ctx {
+        rule: rule("rule"),
+        client: Ipv4Addr::new(192, 0, 2, 1).into(),
+        tls: false,
+        port: 80,
+        prefix: 0,
+        started: Instant::now(),
+        now_us: 1_000_000,
+        identity: None,
+        response_headers: HeaderMap::new(),
+    }
+}

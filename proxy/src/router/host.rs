@@ -1,0 +1,99 @@
+//! Values by hostname: exact names, wildcards (the longest first), any.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+/// Values by hostname pattern.
+pub(crate) struct HostMap<T> {
+    exact: HashMap<Box<str>, T, RandomState>,
+    /// By what follows the `*`, its dot included.
+    wildcard: HashMap<Box<str>, T, RandomState>,
+    any: Option<T>,
+}
+
+impl<T> Default for HostMap<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
+    }
+}
+
+impl<T> HostMap<T> {
+    /// The value of a pattern: a name, `*.` and a name, or empty for any.
+    pub(crate) fn entry(&mut self, pattern: &str) -> &mut T
+    where
+        T: Default,
+    {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => self.wildcard.entry(suffix.into()).or_default(),
+            None if pattern.is_empty() => self.any.get_or_insert_default(),
+            None => self.exact.entry(pattern.into()).or_default(),
+        }
+    }
+
+    /// Tries the values whose pattern fits, the most specific first, until one gives an answer.
+    pub(crate) fn find<'a, R>(&'a self, host: &str, mut answer: impl FnMut(&'a T) -> Option<R>) -> Option<R> {
+        if let Some(found) = self.exact.get(host).and_then(&mut answer) {
+            return Some(found);
+        }
+        if !self.wildcard.is_empty() {
+            // `*.example.com` stands for one or more labels, and not for `example.com` itself.
+            for (dot, _) in host.match_indices('.').filter(|(dot, _)| *dot > 0) {
+                if let Some(found) = self.wildcard.get(&host[dot..]).and_then(&mut answer) {
+                    return Some(found);
+                }
+            }
+        }
+        self.any.as_ref().and_then(answer)
+    }
+
+    /// The value of the most specific pattern that fits.
+    pub(crate) fn get(&self, host: &str) -> Option<&T> {
+        self.find(host, Some)
+    }
+
+    /// The value of exactly this name.
+    pub(crate) fn exact(&self, name: &str) -> Option<&T> {
+        self.exact.get(name)
+    }
+
+    /// The value of the wildcard with this suffix, which begins with a dot.
+    pub(crate) fn wildcard(&self, suffix: &str) -> Option<&T> {
+        self.wildcard.get(suffix)
+    }
+
+    /// All values.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.wildcard.values_mut()).chain(&mut self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(host: &str, expect: &[&str]) {
+        let mut map = HostMap::<String>::default();
+        for pattern in ["", "a.example.com", "*.example.com", "*.b.example.com", "*.com", "example.com"] {
+            *map.entry(pattern) = pattern.to_owned();
+        }
+        let mut seen = vec![];
+        let none = map.find(host, |value| {
+            seen.push(value.as_str());
+            None::<()>
+        });
+        assert_eq!((none, seen.as_slice()), (None, expect), "{host}");
+    }
+
+    #[test]
+    fn the_most_specific_comes_first() {
+        check("a.example.com", &["a.example.com", "*.example.com", "*.com", ""]);
+        check("x.b.example.com", &["*.b.example.com", "*.example.com", "*.com", ""]);
+        check("b.example.com", &["*.example.com", "*.com", ""]);
+        check("example.com", &["example.com", "*.com", ""]);
+        check(".example.com", &["*.com", ""]);
+        check("com", &[""]);
+        check("", &[""]);
+    }
+}

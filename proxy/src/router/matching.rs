@@ -1,0 +1,114 @@
+//! One way for a request to reach a rule: what its path, method, headers and query must be.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use http::{HeaderName, Method};
+use percent_encoding::percent_decode;
+use regex::Regex;
+
+use super::Query;
+use crate::config::Rule;
+
+/// What the path must be.
+pub(crate) enum Path {
+    /// The whole path.
+    Exact(Box<str>),
+    /// Whole elements at its beginning; without a trailing slash.
+    Prefix(Box<str>),
+    /// The whole path.
+    Regex(Regex),
+}
+
+/// What a header field or a query parameter must be.
+pub(crate) enum Value {
+    /// Exactly this.
+    Exact(Box<[u8]>),
+    /// The whole value must match.
+    Regex(Regex),
+}
+
+/// One match of a rule.
+pub(crate) struct Candidate {
+    pub(crate) path: Path,
+    pub(crate) method: Option<Method>,
+    pub(crate) headers: Vec<(HeaderName, Value)>,
+    pub(crate) query: Vec<(Box<[u8]>, Value)>,
+    /// Creation time of the route, ms.
+    pub(crate) created_ms: i64,
+    /// The route's key.
+    pub(crate) key: Arc<str>,
+    /// Index of the rule and of the match within it.
+    pub(crate) order: (usize, usize),
+    pub(crate) rule: Arc<Rule>,
+}
+
+impl Candidate {
+    /// Sorts candidates of the same path, the one to try first being the least: a method, then more headers, then more
+    /// query parameters, then the older route, the lesser key, the earlier rule.
+    pub(crate) fn rank(&self) -> impl Ord + '_ {
+        let specific = (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()));
+        (specific, self.created_ms, self.key.as_ref(), self.order)
+    }
+
+    /// Everything but the path.
+    pub(crate) fn fits(&self, q: &Query<'_>) -> bool {
+        self.method.as_ref().is_none_or(|m| m == q.method)
+            && self.headers.iter().all(|(name, value)| q.headers.get_all(name).iter().any(|v| value.fits(v.as_bytes())))
+            && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value))
+    }
+}
+
+impl Value {
+    fn fits(&self, value: &[u8]) -> bool {
+        match self {
+            Value::Exact(expect) => **expect == *value,
+            Value::Regex(regex) => str::from_utf8(value).is_ok_and(|value| regex.is_match(value)),
+        }
+    }
+}
+
+/// Whether the first parameter of that name has that value. A repeated name counts once: its first value.
+fn parameter(query: &str, name: &[u8], value: &Value) -> bool {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let Some((_, raw)) = pairs.find(|(raw, _)| decoded(raw).eq(name.iter().copied())) else {
+        return false;
+    };
+    match value {
+        Value::Exact(expect) => decoded(raw).eq(expect.iter().copied()),
+        Value::Regex(_) if raw.bytes().all(|b| b != b'%' && b != b'+') => value.fits(raw.as_bytes()),
+        // Only an encoded value asked for by an expression costs an allocation.
+        Value::Regex(_) => value.fits(&decoded(raw).collect::<Vec<_>>()),
+    }
+}
+
+/// Decodes `application/x-www-form-urlencoded` text, byte by byte.
+pub(crate) fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
+    let mut plain = raw.split('+').map(|part| percent_decode(part.as_bytes()));
+    let first = plain.next().into_iter().flatten();
+    first.chain(plain.flat_map(|part| std::iter::once(b' ').chain(part)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(query: &str, name: &str, value: &str, expect: bool) {
+        let got = parameter(query, name.as_bytes(), &Value::Exact(value.as_bytes().into()));
+        assert_eq!(got, expect, "{query} {name}={value}");
+        let regex = Value::Regex(Regex::new(&format!("^(?:{})$", regex::escape(value))).unwrap());
+        assert_eq!(parameter(query, name.as_bytes(), &regex), expect, "{query} {name}~{value}");
+    }
+
+    #[test]
+    fn parameters_are_compared_decoded() {
+        check("a=b", "a", "b", true);
+        check("x=y&a=b%20c+d", "a", "b c d", true);
+        check("%61=b", "a", "b", true);
+        check("a=1&a=2", "a", "2", false);
+        check("a", "a", "", true);
+        check("", "a", "", false);
+        check("a=b%", "a", "b%", true);
+        check("ab=c", "a", "", false);
+    }
+}

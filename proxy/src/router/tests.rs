@@ -1,0 +1,209 @@
+//! The router against a reference that looks at every candidate.
+
+use http::{HeaderName, HeaderValue};
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::filter::testing::rule;
+
+/// A candidate's parts, and where it is inserted.
+#[derive(Clone, Debug)]
+struct Spec {
+    listener: &'static str,
+    host: &'static str,
+    path: (char, &'static str),
+    method: Option<Method>,
+    headers: Vec<(&'static str, &'static str)>,
+    query: Vec<(&'static str, &'static str)>,
+    created_ms: i64,
+    key: &'static str,
+    order: (usize, usize),
+}
+
+const LISTENERS: [&str; 3] = ["", "*.example", "a.example"];
+const HOSTS: [&str; 5] = ["", "*.example", "*.b.example", "a.example", "x.b.example"];
+const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/a//b", "/c", "/a/b/"];
+const ASKED: [&str; 14] =
+    ["/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/d", "/ab", "/abc", "/a//b", "//", "/c", "/x/y", "*"];
+const EXPRESSIONS: [&str; 3] = ["/a/[a-z]+", "/[ab]", ".*"];
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let path = prop_oneof![
+        3 => (Just('p'), select(&PATHS[..])),
+        2 => (Just('e'), select(&PATHS[..])),
+        1 => (Just('r'), select(&EXPRESSIONS[..])),
+    ];
+    let method = select(&[None, None, Some(Method::GET), Some(Method::POST)][..]);
+    let pairs = |names: &'static [&'static str]| {
+        proptest::collection::btree_map(select(names), select(&["1", "2"][..]), 0..2)
+            .prop_map(|map| map.into_iter().collect::<Vec<_>>())
+    };
+    (
+        (select(&LISTENERS[..]), select(&HOSTS[..]), path, method),
+        (pairs(&["x-a", "x-b"]), pairs(&["q", "r"])),
+        (0..3i64, select(&["Route/a/a", "Route/a/b"][..]), (0..3usize, 0..2usize)),
+    )
+        .prop_map(|((listener, host, path, method), (headers, query), (created_ms, key, order))| Spec {
+            listener,
+            host,
+            path,
+            method,
+            headers,
+            query,
+            created_ms,
+            key,
+            order,
+        })
+}
+
+fn candidate(spec: &Spec, number: usize) -> Arc<Candidate> {
+    let value = |v: &str| Value::Exact(v.as_bytes().into());
+    Arc::new(Candidate {
+        path: match spec.path {
+            ('p', path) => Path::prefix(path),
+            ('e', path) => Path::Exact(path.into()),
+            (_, pattern) => Path::Regex(snapshot::check::regex(pattern).unwrap()),
+        },
+        method: spec.method.clone(),
+        headers: spec.headers.iter().map(|(n, v)| (HeaderName::from_static(n), value(v))).collect(),
+        query: spec.query.iter().map(|(n, v)| (n.as_bytes().into(), value(v))).collect(),
+        created_ms: spec.created_ms,
+        key: spec.key.into(),
+        order: spec.order,
+        rule: rule(&number.to_string()),
+    })
+}
+
+/// How specific a hostname pattern is for a host; `None`: it does not fit.
+fn specific(pattern: &str, host: &str) -> Option<usize> {
+    match pattern.strip_prefix('*') {
+        None if pattern.is_empty() => Some(0),
+        None => (pattern == host).then_some(usize::MAX),
+        Some(suffix) => (host.ends_with(suffix) && host.len() > suffix.len()).then_some(suffix.len()),
+    }
+}
+
+/// How good a path match is: the kind, then the length; and the length of what matched.
+fn path_rank(spec: &Spec, path: &str) -> Option<((u8, usize), usize)> {
+    match spec.path {
+        ('e', value) => (value == path).then_some(((3, 0), path.len())),
+        ('p', value) => {
+            let value = value.strip_suffix('/').unwrap_or(value);
+            let rest = path.strip_prefix(value)?;
+            (rest.is_empty() || rest.starts_with('/') || value.is_empty()).then_some(((2, value.len()), value.len()))
+        }
+        (_, pattern) => {
+            let regex = regex::Regex::new(&format!("^({pattern})$")).unwrap();
+            regex.is_match(path).then_some(((1, pattern.len()), path.len()))
+        }
+    }
+}
+
+/// The reference: of all that match, the best.
+fn reference(specs: &[Spec], q: &Query<'_>) -> Option<(String, usize)> {
+    let listener = specs.iter().filter_map(|s| specific(s.listener, q.host)).max()?;
+    let pairs: Vec<_> = q.query.unwrap_or_default().split('&').filter_map(|p| p.split_once('=')).collect();
+    let matching = specs.iter().enumerate().filter_map(|(i, s)| {
+        let host = specific(s.host, q.host)?;
+        let (path, length) = path_rank(s, q.path)?;
+        let fits = specific(s.listener, q.host) == Some(listener)
+            && s.method.as_ref().is_none_or(|m| m == q.method)
+            && s.headers.iter().all(|(n, v)| q.headers.get_all(*n).iter().any(|got| got == v))
+            && s.query.iter().all(|(n, v)| pairs.iter().find(|(name, _)| name == n).map(|(_, got)| got) == Some(v));
+        let conditions = (s.method.is_some(), s.headers.len(), s.query.len());
+        let age = std::cmp::Reverse((s.created_ms, s.key, s.order, i));
+        fits.then_some(((host, path, conditions, age), i, length))
+    });
+    matching.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, i, length)| (i.to_string(), length))
+}
+
+fn router(specs: &[Spec]) -> Router {
+    let mut router = Router::default();
+    for (i, spec) in specs.iter().enumerate() {
+        router.listener(false, spec.listener).insert(spec.host, &candidate(spec, i));
+    }
+    router.sort();
+    router
+}
+
+fn found(matched: &Matched<'_>) -> (String, usize) {
+    (matched.rule.name.to_string(), matched.prefix)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn finds_what_the_reference_finds(
+        specs in proptest::collection::vec(spec(), 0..25),
+        host in select(&["a.example", "b.example", "x.b.example", "y.b.example", "other", "example"][..]),
+        path in select(&ASKED[..]),
+        method in select(&[Method::GET, Method::POST, Method::PUT][..]),
+        query in select(&[None, Some("q=1"), Some("q=2&r=1"), Some("r=2&q=1&q=2")][..]),
+        fields in proptest::collection::vec((select(&["x-a", "x-b"][..]), select(&["1", "2"][..])), 0..4),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let q = Query { tls: false, host, path, query, method: &method, headers: &headers };
+        let router = router(&specs);
+        prop_assert_eq!(router.find(&q).as_ref().map(found), reference(&specs, &q));
+        let over_tls = Query { tls: true, ..q };
+        prop_assert!(router.find(&over_tls).is_none());
+    }
+
+    #[test]
+    fn any_path_and_host_is_fine(host in ".*", path in ".*", query in proptest::option::of(".*")) {
+        let specs: Vec<_> = PATHS.iter().map(|path| Spec {
+            listener: "", host: "", path: ('p', path), method: None, headers: vec![], query: vec![("é", "ü")],
+            created_ms: 0, key: "Route/a/a", order: (0, 0),
+        }).collect();
+        let headers = HeaderMap::new();
+        let q = Query { tls: false, host: &host, path: &path, query: query.as_deref(), method: &Method::GET, headers: &headers };
+        prop_assert!(router(&specs).find(&q).is_none());
+    }
+}
+
+#[test]
+fn a_prefix_is_whole_elements() {
+    let specs: Vec<_> = ["/", "/foo/"]
+        .map(|path| Spec {
+            listener: "",
+            host: "",
+            path: ('p', path),
+            method: None,
+            headers: vec![],
+            query: vec![],
+            created_ms: 0,
+            key: "Route/a/a",
+            order: (0, 0),
+        })
+        .into();
+    let router = router(&specs);
+    let headers = HeaderMap::new();
+    for (path, expect) in [("/foo", ("1", 4)), ("/foo/bar", ("1", 4)), ("/foobar", ("0", 0)), ("/", ("0", 0))] {
+        let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, headers: &headers };
+        let (name, prefix) = found(&router.find(&q).unwrap());
+        assert_eq!((name.as_str(), prefix), expect, "{path}");
+    }
+}
+
+#[test]
+fn a_trailing_dot_is_the_same_host() {
+    let spec = Spec {
+        listener: "a.example",
+        host: "a.example",
+        path: ('p', "/"),
+        method: None,
+        headers: vec![],
+        query: vec![],
+        created_ms: 0,
+        key: "Route/a/a",
+        order: (0, 0),
+    };
+    let router = router(&[spec]);
+    let headers = HeaderMap::new();
+    let q = Query { tls: false, host: "a.example.", path: "/", query: None, method: &Method::GET, headers: &headers };
+    assert!(router.find(&q).is_some());
+}
