@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+mod support;
 
-use crds::{Object, admit};
+use std::{env, fs};
+
+use crds::admit;
 use serde_json::Value;
+use support::{inputs, json};
 
 #[test]
 fn verdicts() {
@@ -84,17 +84,6 @@ fn messages(value: &Value, words: &mut Vec<String>) {
     }
 }
 
-fn inputs() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
-    let mut paths: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_string_lossy().ends_with(".in.yaml"))
-        .collect();
-    paths.sort();
-    paths
-}
-
 fn verdict(yaml: &str) -> String {
     match admit(serde_yaml::from_str(yaml).unwrap()) {
         Ok(object) => format!("accepted\n{}", serde_yaml::to_string(&json(&object)).unwrap()),
@@ -103,16 +92,4 @@ fn verdict(yaml: &str) -> String {
             format!("refused\n{}", lines.concat())
         }
     }
-}
-
-fn json(object: &Object) -> Value {
-    match object {
-        Object::GatewayFleet(o) => serde_json::to_value(o),
-        Object::ApiRoute(o) => serde_json::to_value(o),
-        Object::RatePolicy(o) => serde_json::to_value(o),
-        Object::Service(o) => serde_json::to_value(o),
-        Object::EndpointSlice(o) => serde_json::to_value(o),
-        Object::Secret(o) => serde_json::to_value(o),
-    }
-    .unwrap()
 }

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
 
-use std::{fs, path::Path};
+mod support;
+
+use std::fs;
 
 use crds::admit;
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Map, Value};
+use support::{inputs, json};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
@@ -143,27 +146,28 @@ fn text() -> impl Strategy<Value = String> {
 
 /// The manifests of testdata that are accepted.
 fn good() -> Vec<Value> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
-    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
+    inputs()
         .into_iter()
-        .filter(|path| path.to_string_lossy().ends_with(".in.yaml"))
         .map(|path| serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap())
         .filter(|value: &Value| admit(value.clone()).is_ok())
         .collect()
 }
 
 fn answered(value: Value) -> Result<(), TestCaseError> {
-    if let Err(violations) = admit(value) {
-        prop_assert!(!violations.is_empty() && violations.len() <= 20);
-        for violation in violations {
-            prop_assert!(!violation.message.is_empty());
-            let line = violation.to_string();
-            prop_assert!(line.len() < 2_000, "{} bytes", line.len());
-            prop_assert!(!line.contains(['\n', '\r']), "{line:?}");
-            prop_assert!(!line.contains("cannot be read") && !line.contains("cannot be checked"), "{line}");
+    let violations = match admit(value) {
+        Ok(object) => {
+            prop_assert_eq!(admit(json(&object)), Ok(object), "admitting it again changes it");
+            return Ok(());
         }
+        Err(violations) => violations,
+    };
+    prop_assert!(!violations.is_empty() && violations.len() <= 20);
+    for violation in violations {
+        prop_assert!(!violation.message.is_empty());
+        let line = violation.to_string();
+        prop_assert!(line.len() < 2_000, "{} bytes", line.len());
+        prop_assert!(!line.contains(['\n', '\r']), "{line:?}");
+        prop_assert!(!line.contains("cannot be read") && !line.contains("cannot be checked"), "{line}");
     }
     Ok(())
 }

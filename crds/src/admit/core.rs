@@ -181,8 +181,9 @@ fn named(schema: &mut Value, name: Value) {
     add(schema, "/properties/metadata/properties/namespace", namespace);
 }
 
-/// Adds keywords to a node of a schema. That each node is there is held by a test.
+/// Adds keywords to a node of a schema.
 fn add(schema: &mut Value, pointer: &str, keywords: Value) {
+    debug_assert!(schema.pointer(pointer).is_some(), "the type has no {pointer} any more");
     if let (Some(Value::Object(node)), Value::Object(keywords)) = (schema.pointer_mut(pointer), keywords) {
         node.extend(keywords);
     }

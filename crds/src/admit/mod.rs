@@ -38,7 +38,10 @@ pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
         document.remove("status");
         if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
             metadata.remove("managedFields"); // the API server's own books
-            metadata.entry("namespace").or_insert_with(|| json!("default"));
+            let namespace = metadata.entry("namespace").or_insert(Value::Null);
+            if namespace.is_null() || namespace == "" {
+                *namespace = json!("default");
+            }
         }
     }
     prepare::prepare(&rules.schema, &mut value, &mut found);

@@ -1,0 +1,35 @@
+//! What the tests of admission share.
+#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crds::Object;
+use serde_json::Value;
+
+/// The manifests of testdata, in order.
+pub(crate) fn inputs() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".in.yaml"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// An object as the API server would give it back.
+pub(crate) fn json(object: &Object) -> Value {
+    match object {
+        Object::GatewayFleet(o) => serde_json::to_value(o),
+        Object::ApiRoute(o) => serde_json::to_value(o),
+        Object::RatePolicy(o) => serde_json::to_value(o),
+        Object::Service(o) => serde_json::to_value(o),
+        Object::EndpointSlice(o) => serde_json::to_value(o),
+        Object::Secret(o) => serde_json::to_value(o),
+    }
+    .unwrap()
+}
