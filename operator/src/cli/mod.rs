@@ -1,0 +1,50 @@
+//! The commands.
+
+mod columns;
+mod crds;
+mod get;
+mod plan;
+mod standalone;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sluice's operator: compiles manifests into configuration, runs a fleet of proxies that serve it, scales the fleet with
+/// load, and says what came of each manifest.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-operator", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  sluice-operator plan --manifests examples/quickstart         check manifests, see what proxies would run
+  sluice-operator standalone --manifests examples/quickstart   run a gateway on this machine
+  sluice-operator get apiroutes --manifests examples/quickstart    what came of each route";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Standalone(standalone::Args),
+    Plan(plan::Args),
+    Get(get::Args),
+    Crds(crds::Args),
+}
+
+/// Why a command failed, for the one who typed it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command line.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Standalone(args) => standalone::run(args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Crds(args) => crds::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("sluice-operator: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,66 @@
+//! Everything that can happen to the operator, as one type.
+
+use std::{sync::Arc, time::Instant};
+
+use planner::FleetRef;
+use snapshot::proto::{Hello, LoadWindow, Nack};
+
+use crate::{
+    push::{Outbox, Published},
+    source::Observed,
+};
+
+/// What the loop in [`crate::turn`] takes up.
+#[derive(Debug)]
+pub enum Event {
+    /// The source has something else now: this is all of it.
+    WorldChanged(Arc<Observed>),
+    /// A proxy said something.
+    Proxy(ProxyEvent),
+    /// A process began or ended, or sockets were opened: the fleets are worth a look.
+    FleetChanged,
+    /// Time passed.
+    Tick,
+    /// The operator is to end: drain the fleets first.
+    Shutdown,
+}
+
+/// What a proxy's stream brought.
+#[derive(Debug)]
+pub struct ProxyEvent {
+    /// Which stream: a proxy that redials has a new one, and the old one's end is then no news.
+    pub session: u64,
+    /// The fleet the proxy belongs to.
+    pub fleet: Arc<FleetRef>,
+    /// The proxy's name.
+    pub proxy: Arc<str>,
+    /// What happened.
+    pub what: ProxyWhat,
+}
+
+/// What happened on a proxy's stream.
+#[derive(Debug)]
+pub enum ProxyWhat {
+    /// It began.
+    Attached {
+        /// Its first message, less what the stream itself uses.
+        hello: Box<Hello>,
+        /// Takes messages to it.
+        outbox: Outbox,
+    },
+    /// A push was acknowledged.
+    Ack {
+        /// What was pushed.
+        published: Arc<Published>,
+        /// What the proxy refused.
+        nacks: Vec<Nack>,
+        /// Whether it is Ready.
+        ready: bool,
+        /// When the push began.
+        sent: Instant,
+    },
+    /// Load of a window of time.
+    Load(LoadWindow),
+    /// The stream ended.
+    Detached,
+}

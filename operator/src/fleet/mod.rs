@@ -1,0 +1,106 @@
+//! Fleets of proxies: what should run, made to run. [`process`] runs them as processes of this machine; pods of a cluster
+//! are another implementation of [`Fleet`], held to the same contract test.
+
+pub mod process;
+
+use std::collections::BTreeMap;
+
+use crds::fleet::{Drain, ScalingMode, Template};
+use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
+use snapshot::Hash;
+
+use crate::gateway::Gateway;
+
+/// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
+/// and seen in a later call.
+pub trait Fleet {
+    /// Moves one fleet towards its plan. `signs` is what is known of its proxies by name.
+    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>);
+    /// What there is now. A fleet is in it as long as anything of it is left.
+    fn observe(&self) -> BTreeMap<FleetRef, Observation>;
+}
+
+/// What a proxy says of itself, as far as it matters to its fleet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sign {
+    /// Serves what is published.
+    pub ready: bool,
+    /// Requests per second: the least loaded leaves first.
+    pub rate: f64,
+    /// Where its admin port listens.
+    pub admin: String,
+}
+
+/// What there is of a fleet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// Replicas that are not leaving: also those that are to be restarted in a moment.
+    pub replicas: u32,
+    /// Living proxies by name, leaving ones included.
+    pub proxies: BTreeMap<String, Proxy>,
+    /// Where clients reach the fleet, `IP:port`.
+    pub addresses: Vec<String>,
+    /// What keeps the fleet from being as planned.
+    pub problems: Vec<Problem>,
+}
+
+/// A living proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Its process; `None`: not on this machine.
+    pub pid: Option<u32>,
+    /// Told to leave.
+    pub draining: bool,
+}
+
+/// What keeps a fleet from being as planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The port it is about, if any.
+    pub port: Option<u16>,
+    /// A fixed CamelCase word.
+    pub reason: &'static str,
+    /// What is wrong, and the fix.
+    pub message: String,
+}
+
+/// The plan of a fleet: what is decided for it, and nothing when the operator ends.
+pub fn plan(fleet: &FleetRef, settings: &FleetSettings, gateway: &Gateway, leaving: bool) -> FleetPlan {
+    let spec = &settings.spec;
+    let mut ports: Vec<u16> = spec.listeners.iter().map(|listener| listener.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    FleetPlan {
+        fleet: fleet.clone(),
+        replicas: if leaving { 0 } else { replicas(settings, gateway) },
+        ports,
+        workers: spec.template.workers,
+        drain: spec.drain,
+        template_hash: template_hash(&spec.template),
+    }
+}
+
+fn replicas(settings: &FleetSettings, gateway: &Gateway) -> u32 {
+    let scaling = &settings.spec.scaling;
+    let desired = gateway.decision.as_ref().map_or(scaling.min_replicas, |decision| decision.desired);
+    match scaling.mode {
+        ScalingMode::Managed | ScalingMode::External => desired,
+        // Decided but not done; a fleet that never ran begins at its least.
+        ScalingMode::DryRun | ScalingMode::Paused if gateway.observation.replicas == 0 => scaling.min_replicas,
+        ScalingMode::DryRun | ScalingMode::Paused => gateway.observation.replicas,
+    }
+}
+
+/// Hash of what a proxy can only take up by a restart.
+fn template_hash(template: &Template) -> u64 {
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    let mut first = [0; 8];
+    first.copy_from_slice(&Hash::of(&text).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// The plan of a fleet that is to be no more.
+pub fn nothing(fleet: &FleetRef) -> FleetPlan {
+    let drain = Drain::default();
+    FleetPlan { fleet: fleet.clone(), replicas: 0, ports: vec![], workers: None, drain, template_hash: 0 }
+}

@@ -1,0 +1,202 @@
+//! A slot: one place for a proxy process in a fleet, from its first start until the process that drains has ended.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use planner::{FleetPlan, FleetRef};
+use rustix::process::Signal;
+
+use super::{Settings, backoff::Backoff, child::Child, ends::Ends, record::Record};
+use crate::{
+    fleet::{Problem, Sign},
+    state::file,
+};
+
+/// A proxy cuts what still runs at `drain.timeout`; one that is there for this long after it is killed.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+/// When an adopted proxy was told to leave is not known: it gets this long from now.
+const ADOPTED_DRAIN: Duration = Duration::from_secs(60);
+/// From this many crashes in a row on, the fleet has a problem.
+const CRASH_LOOP: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) fleet: FleetRef,
+    pub(super) template_hash: u64,
+    child: Option<Child>,
+    admin: String,
+    backoff: Backoff,
+    /// Why the last start or run failed.
+    failure: Option<String>,
+    /// Told to leave; killed at this time.
+    draining: Option<Instant>,
+}
+
+impl Slot {
+    pub(super) fn new(plan: &FleetPlan, number: u32) -> Self {
+        Self {
+            name: format!("{}-{number}", plan.fleet.name),
+            number,
+            fleet: plan.fleet.clone(),
+            template_hash: plan.template_hash,
+            child: None,
+            admin: String::new(),
+            backoff: Backoff::default(),
+            failure: None,
+            draining: None,
+        }
+    }
+
+    /// Takes over a living process; `None` when it is gone.
+    pub(super) fn adopt(settings: &Settings, record: &Record, ends: &Ends) -> Option<Self> {
+        let child = Child::adopt(record.pid, record.start_time)?;
+        ends.watch(&child.pidfd);
+        let slot = Self {
+            name: record.name.clone(),
+            number: record.slot,
+            fleet: record.fleet.clone(),
+            template_hash: record.template_hash,
+            child: Some(child),
+            admin: record.admin.clone(),
+            backoff: Backoff::default(),
+            failure: None,
+            draining: record.draining.then(|| Instant::now() + ADOPTED_DRAIN + KILL_AFTER),
+        };
+        slot.save(settings);
+        Some(slot)
+    }
+
+    /// Takes notice of an end, of a deadline that passed, and of what the proxy says of itself.
+    pub(super) fn look(&mut self, settings: &Settings, sign: Option<&Sign>, now: Instant) {
+        let Some(child) = &mut self.child else { return };
+        if let Some(end) = child.ended() {
+            let (pid, ran) = (child.pid, now.duration_since(child.since));
+            self.child = None;
+            Record::remove(&settings.folder, &self.name);
+            if self.draining.is_some() {
+                tracing::info!(proxy = self.name, pid, "proxy left");
+            } else {
+                tracing::warn!(proxy = self.name, pid, ran_ms = ran.as_millis() as u64, "proxy {end}");
+                self.backoff.crashed(ran, now);
+                self.failure = Some(end.to_string());
+            }
+        } else if self.draining.is_some_and(|deadline| now >= deadline) {
+            tracing::warn!(proxy = self.name, pid = child.pid, "proxy did not leave in time: killed");
+            child.signal(Signal::KILL);
+        } else if let Some(sign) = sign
+            && sign.admin != self.admin
+        {
+            self.admin.clone_from(&sign.admin);
+            self.save(settings);
+        }
+    }
+
+    /// Starts a process where there is none and none has to be waited for.
+    pub(super) fn start_if_due(
+        &mut self,
+        settings: &Settings,
+        plan: &FleetPlan,
+        workers: usize,
+        ends: &Ends,
+        now: Instant,
+    ) {
+        if self.child.is_some() || self.draining.is_some() || !self.backoff.over(now) {
+            return;
+        }
+        let folder = settings.folder.join(&self.name);
+        let start = file::create_folder(&folder).and_then(|()| {
+            let mut command = Command::new(&settings.program);
+            command.arg("--control").arg(unix(&settings.control_socket));
+            command.arg("--sockets").arg(&settings.sockets_socket);
+            command.args(["--name", &self.name, "--fleet", &self.fleet.to_string()]);
+            command.args(["--workers", &workers.to_string(), "--admin", "127.0.0.1:0"]);
+            command.arg("--state").arg(&folder);
+            Child::start(&mut command, &folder.join("log"))
+        });
+        match start {
+            Ok(child) => {
+                tracing::info!(proxy = self.name, pid = child.pid, "proxy started");
+                ends.watch(&child.pidfd);
+                self.child = Some(child);
+                self.template_hash = plan.template_hash;
+                self.admin.clear();
+                self.save(settings);
+            }
+            Err(error) => {
+                let failure = format!("can't be started: {}: {error}", settings.program.display());
+                if self.failure.as_ref() != Some(&failure) {
+                    tracing::error!(proxy = self.name, failure);
+                }
+                self.failure = Some(failure);
+                // Nothing ran, so there is no hurry to try again.
+                self.backoff.crashes = self.backoff.crashes.max(CRASH_LOOP);
+                self.backoff.crashed(Duration::ZERO, now);
+            }
+        }
+    }
+
+    /// Tells the process to leave; a slot without one is over at once.
+    pub(super) fn drain(&mut self, settings: &Settings, timeout: Duration, now: Instant) {
+        if self.draining.is_none() {
+            self.draining = Some(now + timeout + KILL_AFTER);
+            if let Some(child) = &self.child {
+                tracing::info!(proxy = self.name, pid = child.pid, "proxy drains");
+                child.signal(Signal::TERM);
+                self.save(settings);
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.draining.is_some() && self.child.is_none()
+    }
+
+    pub(super) fn problem(&self, settings: &Settings) -> Option<Problem> {
+        let failure = self.failure.as_ref().filter(|_| self.backoff.crashes >= CRASH_LOOP && self.pid().is_none())?;
+        let log = settings.folder.join(&self.name).join("log");
+        let message =
+            format!("proxy {} {failure} ({} times in a row; see {})", self.name, self.backoff.crashes, log.display());
+        Some(Problem { port: None, reason: "ProxyCrashes", message })
+    }
+
+    /// Where the process hands its sockets to a new operator.
+    pub(super) fn handover_socket(&self, settings: &Settings) -> PathBuf {
+        settings.folder.join(&self.name).join("handover.sock")
+    }
+
+    fn save(&self, settings: &Settings) {
+        if let Some(child) = &self.child {
+            let record = Record {
+                name: self.name.clone(),
+                fleet: self.fleet.clone(),
+                slot: self.number,
+                pid: child.pid,
+                start_time: child.start_time,
+                admin: self.admin.clone(),
+                template_hash: self.template_hash,
+                draining: self.draining.is_some(),
+            };
+            record.save(&settings.folder);
+        }
+    }
+}
+
+fn unix(path: &std::path::Path) -> std::ffi::OsString {
+    let mut address = std::ffi::OsString::from("unix:");
+    address.push(path);
+    address
+}

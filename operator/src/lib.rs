@@ -1,0 +1,32 @@
+//! The operator: the I/O around the pure planner.
+//!
+//! ```text
+//!  source/ ──Event──► turn.rs: plan → fleet → publish → status
+//!  push/ ───Event──►      │        │       │         └─► status.rs ──► STATE/status
+//!  pidfds ──Event──►      │        │       └─► push/ ──► proxies
+//!  timer ───Event──►      │        └─► fleet/process/ ──► proxy processes, listening sockets
+//!                         └─► planner (pure)              state/: what outlives this process
+//!  admin.rs ◄── view.rs: what the last turn came to
+//! ```
+//!
+//! - [`event::Event`]: everything that can happen; [`turn::Operator`] takes it up.
+//! - [`source`]: where objects come from. [`fleet::Fleet`]: what runs proxies. These two are what differs between one
+//!   machine and a cluster.
+//! - [`gateway::Gateway`]: what is known of one fleet while it runs.
+//! - [`cli`]: the commands.
+
+pub mod admin;
+pub mod cli;
+pub mod event;
+pub mod fleet;
+pub mod gateway;
+pub mod load;
+mod log;
+pub mod metrics;
+pub mod push;
+pub mod source;
+pub mod state;
+pub mod status;
+pub mod turn;
+pub mod view;
+pub mod world;

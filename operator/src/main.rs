@@ -1,0 +1,5 @@
+//! `sluice-operator`: see `--help`.
+
+fn main() -> std::process::ExitCode {
+    operator::cli::run()
+}

@@ -1,0 +1,81 @@
+//! The operator's own metrics.
+
+use std::sync::LazyLock;
+
+use prometheus::{Encoder as _, Histogram, HistogramOpts, IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
+
+/// All of them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Seconds from the start of a turn to its end.
+    pub turns: Histogram,
+    /// Seconds from a push to its acknowledgement.
+    pub push_seconds: Histogram,
+    /// Scans of the source.
+    pub scans: IntCounter,
+    /// Pushes begun.
+    pub pushes: IntCounter,
+    /// Pushes acknowledged.
+    pub acks: IntCounter,
+    /// Resources refused.
+    pub nacks: IntCounter,
+    /// Proxies by fleet and state.
+    pub proxies: IntGaugeVec,
+    /// Replicas wanted, by fleet.
+    pub desired: IntGaugeVec,
+    /// Problems by reason.
+    pub problems: IntGaugeVec,
+}
+
+/// The metrics of this process.
+pub fn get() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    &METRICS
+}
+
+impl Metrics {
+    // Names are fixed and distinct: registering can't fail, and a metric that is not registered still counts.
+    #[allow(clippy::expect_used)]
+    fn new() -> Self {
+        let registry = Registry::new();
+        let seconds = |name: &str, help: &str| {
+            let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+            let histogram =
+                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect("fixed options");
+            registry.register(Box::new(histogram.clone())).expect("a distinct name");
+            histogram
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("fixed options");
+            registry.register(Box::new(counter.clone())).expect("a distinct name");
+            counter
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("fixed options");
+            registry.register(Box::new(gauges.clone())).expect("a distinct name");
+            gauges
+        };
+        Self {
+            turns: seconds("sluice_operator_turn_seconds", "Time of one turn: plan, publish, fleet, status."),
+            push_seconds: seconds("sluice_operator_push_seconds", "Time from a push to its acknowledgement."),
+            scans: counter("sluice_operator_source_scans_total", "Scans of the manifest directory."),
+            pushes: counter("sluice_operator_pushes_total", "Pushes to proxies."),
+            acks: counter("sluice_operator_acks_total", "Pushes that a proxy acknowledged."),
+            nacks: counter("sluice_operator_nacks_total", "Resources that a proxy refused, counted in each push."),
+            proxies: gauges("sluice_operator_proxies", "Proxies by fleet and state.", &["fleet", "state"]),
+            desired: gauges("sluice_operator_desired_replicas", "Replicas wanted.", &["fleet"]),
+            problems: gauges("sluice_operator_problems", "Problems in objects, by reason.", &["reason"]),
+            registry,
+        }
+    }
+
+    /// In the text format of Prometheus.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = vec![];
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics can't be written");
+        }
+        text
+    }
+}

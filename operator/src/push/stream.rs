@@ -1,0 +1,225 @@
+//! One proxy's stream: one push in flight, newer ones coalesce, and only what differs from what the proxy holds is sent.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::FleetRef;
+use snapshot::{
+    FORMAT_VERSION, Hash, Key,
+    proto::{
+        Ack, Hello, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
+        proxy_message::Message as FromProxy,
+    },
+    set, wire,
+};
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+
+use super::{IN_FLIGHT, OUTBOX, Published, Shared};
+use crate::{
+    event::{Event, ProxyEvent, ProxyWhat},
+    metrics,
+};
+
+/// A proxy that says nothing for this long after it dialled is no proxy.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// A proxy applies a push in milliseconds; one that takes this long is stuck and has to dial anew.
+const ACK_WITHIN: Duration = Duration::from_secs(30);
+
+type Out = mpsc::Sender<Result<OperatorMessage, Status>>;
+
+/// Runs one stream until it ends.
+pub(super) async fn run(
+    shared: &Shared,
+    session: u64,
+    mut inbound: Streaming<ProxyMessage>,
+    out: &Out,
+) -> Result<(), Status> {
+    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no Hello"))??;
+    let Some(ProxyMessage { message: Some(FromProxy::Hello(mut hello)) }) = first else {
+        return Err(Status::invalid_argument("the first message is not Hello"));
+    };
+    let fleet = Arc::new(check(&hello, shared.epoch)?);
+    let held = held(&mut hello)?;
+    let proxy: Arc<str> = hello.proxy.as_str().into();
+    tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
+    let published = shared.registry.subscribe(&fleet);
+    let (outbox, mail) = mpsc::channel(OUTBOX);
+    let report = Report { shared, session, fleet, proxy };
+    report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
+    let stream =
+        Stream { epoch: shared.epoch, report, held, published, last: None, in_flight: None, queue: VecDeque::new() };
+    let (report, result) = stream.follow(inbound, mail, out).await;
+    report.send(ProxyWhat::Detached).await?;
+    result
+}
+
+fn check(hello: &Hello, epoch: u64) -> Result<FleetRef, Status> {
+    if hello.format_version != FORMAT_VERSION {
+        return Err(Status::failed_precondition(format!(
+            "proxy {:?} speaks format {}, this operator {FORMAT_VERSION}: run both from one release",
+            hello.proxy, hello.format_version
+        )));
+    }
+    if hello.epoch > epoch {
+        return Err(Status::failed_precondition(format!(
+            "proxy {:?} follows a later operator (epoch {}, this one has {epoch})",
+            hello.proxy, hello.epoch
+        )));
+    }
+    if hello.proxy.is_empty() || hello.proxy.len() > 253 {
+        return Err(Status::invalid_argument("Hello.proxy is no name"));
+    }
+    let fleet = hello.fleet.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    let (namespace, name) =
+        fleet.ok_or_else(|| Status::invalid_argument(format!("Hello.fleet {:?} is no namespace/name", hello.fleet)))?;
+    Ok(FleetRef { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
+    let entry = |held: snapshot::proto::Held| {
+        let key: Key = held.key.parse().map_err(|e| Status::invalid_argument(format!("Hello.held: {e}")))?;
+        match Hash::from_slice(&held.hash) {
+            Some(hash) => Ok((key, hash)),
+            None => Err(Status::invalid_argument(format!("Hello.held: {key} has no hash"))),
+        }
+    };
+    std::mem::take(&mut hello.held).into_iter().map(entry).collect()
+}
+
+/// Tells the loop.
+struct Report<'a> {
+    shared: &'a Shared,
+    session: u64,
+    fleet: Arc<FleetRef>,
+    proxy: Arc<str>,
+}
+
+impl Report<'_> {
+    async fn send(&self, what: ProxyWhat) -> Result<(), Status> {
+        let (fleet, proxy) = (Arc::clone(&self.fleet), Arc::clone(&self.proxy));
+        let event = Event::Proxy(ProxyEvent { session: self.session, fleet, proxy, what });
+        self.shared.events.send(event).await.map_err(|_| Status::unavailable("the operator ends"))
+    }
+}
+
+struct Stream<'a> {
+    epoch: u64,
+    report: Report<'a>,
+    /// What the proxy has.
+    held: BTreeMap<Key, Hash>,
+    published: watch::Receiver<Option<Arc<Published>>>,
+    /// What was pushed last.
+    last: Option<(Arc<Published>, Instant)>,
+    /// Its acknowledgement is awaited, until then.
+    in_flight: Option<Instant>,
+    /// Messages of the push that are still to be sent.
+    queue: VecDeque<OperatorMessage>,
+}
+
+impl<'a> Stream<'a> {
+    async fn follow(
+        mut self,
+        mut inbound: Streaming<ProxyMessage>,
+        mut mail: mpsc::Receiver<OperatorMessage>,
+        out: &Out,
+    ) -> (Report<'a>, Result<(), Status>) {
+        self.published.mark_changed();
+        loop {
+            let result = tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(ProxyMessage { message: Some(message) })) => self.accept(message).await,
+                    Ok(Some(ProxyMessage { message: None })) => Ok(()), // from a newer proxy: nothing to us
+                    Ok(None) => return (self.report, Ok(())),
+                    Err(status) => Err(status),
+                },
+                changed = self.published.changed(), if self.in_flight.is_none() => {
+                    changed.map_err(|_| Status::unavailable("the operator ends")).map(|()| self.push())
+                }
+                permit = out.reserve(), if !self.queue.is_empty() => match permit {
+                    Ok(permit) => {
+                        self.queue.pop_front().map(|message| permit.send(Ok(message)));
+                        Ok(())
+                    }
+                    Err(_) => return (self.report, Ok(())),
+                },
+                message = mail.recv(), if self.queue.len() < IN_FLIGHT => match message {
+                    // Behind a push that is being sent: other messages may come between pushes only.
+                    Some(message) => { self.queue.push_back(message); Ok(()) }
+                    None => Err(Status::aborted("another stream of the same proxy took over")),
+                },
+                () = until(self.in_flight) => Err(Status::deadline_exceeded("a push was not acknowledged")),
+            };
+            if result.is_err() {
+                return (self.report, result);
+            }
+        }
+    }
+
+    /// Starts a push of what is published, unless the proxy has just that from the last one.
+    fn push(&mut self) {
+        let Some(published) = self.published.borrow_and_update().clone() else { return };
+        if self.last.as_ref().is_some_and(|(last, _)| last.revision == published.revision) {
+            return;
+        }
+        let base = (!self.held.is_empty()).then(|| set::revision(self.held.iter().map(|(key, hash)| (key, *hash))));
+        let delta = published.snapshot.diff(&self.held);
+        let proxy = &self.report.proxy;
+        let (puts, deletes) = (delta.puts.len(), delta.deletes.len());
+        tracing::debug!(%proxy, revision = %published.revision.short(), puts, deletes, "push");
+        metrics::get().pushes.inc();
+        self.queue.extend(wire::push(self.epoch, base, published.revision, &delta));
+        let now = Instant::now();
+        (self.last, self.in_flight) = (Some((published, now)), Some(now + ACK_WITHIN));
+    }
+
+    async fn accept(&mut self, message: FromProxy) -> Result<(), Status> {
+        match message {
+            FromProxy::Hello(_) => Err(Status::invalid_argument("a second Hello")),
+            FromProxy::Load(window) => self.report.send(ProxyWhat::Load(window)).await,
+            FromProxy::Ack(ack) => self.acknowledged(ack).await,
+        }
+    }
+
+    async fn acknowledged(&mut self, ack: Ack) -> Result<(), Status> {
+        let Some((published, sent)) = self.last.clone() else {
+            return Err(Status::invalid_argument("Ack before any push"));
+        };
+        if ack.revision != published.revision.as_bytes()[..] || ack.epoch != self.epoch || !self.queue_is_sent() {
+            return Err(Status::invalid_argument("Ack of what was not pushed last"));
+        }
+        if self.in_flight.take().is_some() {
+            metrics::get().acks.inc();
+            metrics::get().nacks.inc_by(ack.nacks.len() as u64);
+            let former = std::mem::replace(&mut self.held, published.snapshot.held());
+            // The proxy keeps what it had of a resource that it refuses.
+            for nack in &ack.nacks {
+                let Ok(key) = nack.key.parse::<Key>() else { continue };
+                if self.held.get(&key).is_some_and(|hash| hash.as_bytes()[..] == nack.hash[..]) {
+                    match former.get(&key) {
+                        Some(hash) => self.held.insert(key, *hash),
+                        None => self.held.remove(&key),
+                    };
+                }
+            }
+        }
+        self.report.send(ProxyWhat::Ack { published, nacks: ack.nacks, ready: ack.ready, sent }).await
+    }
+
+    /// Whether the push is out as a whole: `Commit` is its last message.
+    fn queue_is_sent(&self) -> bool {
+        !self.queue.iter().any(|m| matches!(m.message, Some(ToProxy::Commit(_))))
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,156 @@
+//! A directory of manifests as source: watched, and polled slowly in case the watch misses something. Any event rescans
+//! the whole directory; what did not change costs a `stat`.
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use notify::{
+    EventKind, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Generations, Observed,
+    scan::{Busy, Scanner},
+};
+use crate::{event::Event, metrics};
+
+/// Rescans at least this often.
+const POLL: Duration = Duration::from_secs(5);
+/// The same without a watch (none left of the system's, or a file system that has none).
+const POLL_UNWATCHED: Duration = Duration::from_secs(1);
+/// After an event, others are likely to follow: an editor writes, renames, deletes.
+const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// Reads a directory once.
+pub fn read_once(dir: &Path) -> Observed {
+    let mut scanner = Scanner::new(dir.to_owned(), Generations::new());
+    loop {
+        let scanned = scanner.scan(&Busy::new(), SystemTime::now());
+        match scanned.again_in {
+            Some(pause) => std::thread::park_timeout(pause),
+            None => return scanner.observed(),
+        }
+    }
+}
+
+/// Sends what the directory holds whenever it changes, until the receiver is gone.
+pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Event>) {
+    let hints = Arc::new(Hints::default());
+    let mut scanner = Scanner::new(dir.clone(), generations);
+    let mut watch = None;
+    let (mut first, mut told) = (true, false);
+    loop {
+        if watch.is_none() {
+            watch = Watch::start(&dir, &hints).map_err(|error| unwatched(&dir, &error, &mut told)).ok();
+        }
+        let busy = hints.busy();
+        let scan = tokio::task::spawn_blocking(move || {
+            let scanned = scanner.scan(&busy, SystemTime::now());
+            // That there is nothing is believed only of a directory that was read.
+            let news = if first { scanned.readable } else { scanned.changed };
+            let observed = news.then(|| scanner.observed());
+            (scanner, scanned, observed)
+        });
+        let Ok((back, scanned, observed)) = scan.await else {
+            // A bug of ours that this very content brings out. Whoever reads the log can remove the file.
+            tracing::error!("scanning the manifests failed; they are not read any more");
+            return;
+        };
+        scanner = back;
+        metrics::get().scans.inc();
+        if let Some(observed) = observed {
+            first = false;
+            if events.send(Event::WorldChanged(Arc::new(observed))).await.is_err() {
+                return;
+            }
+        }
+        if watch.as_ref().is_some_and(|w| !w.is_of(&dir)) {
+            watch = None;
+        }
+        let poll = if watch.is_some() { POLL } else { POLL_UNWATCHED };
+        tokio::select! {
+            () = hints.event.notified() => tokio::time::sleep(DEBOUNCE).await,
+            () = tokio::time::sleep(scanned.again_in.unwrap_or(poll)) => {}
+            () = events.closed() => return,
+        }
+    }
+}
+
+/// What the watch saw since the last scan.
+#[derive(Default)]
+struct Hints {
+    event: Notify,
+    busy: Mutex<Busy>,
+}
+
+impl Hints {
+    /// Files that are being written; those not heard of for long are forgotten.
+    fn busy(&self) -> Busy {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        busy.retain(|_, since| now.duration_since(*since).is_ok_and(|age| age < 2 * POLL_UNWATCHED));
+        busy.clone()
+    }
+
+    fn take(&self, event: notify::Event) {
+        let kind = event.kind;
+        if matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write)) {
+            return; // reading, such as our own
+        }
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in event.paths {
+            if matches!(kind, EventKind::Modify(ModifyKind::Data(_))) {
+                busy.insert(path, SystemTime::now());
+            } else {
+                busy.remove(&path);
+            }
+        }
+        drop(busy);
+        self.event.notify_one();
+    }
+}
+
+/// A running watch of one directory; ends when dropped.
+struct Watch {
+    _watcher: notify::RecommendedWatcher,
+    /// Of the directory when the watch began: another directory of that name needs a new watch.
+    inode: u64,
+}
+
+impl Watch {
+    fn start(dir: &Path, hints: &Arc<Hints>) -> notify::Result<Self> {
+        let inode = inode(dir)?;
+        let hints = Arc::clone(hints);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+            Ok(event) => hints.take(event),
+            Err(error) => {
+                tracing::warn!(%error, "watching the manifests: an event was lost, rescanning");
+                hints.event.notify_one();
+            }
+        })?;
+        watcher.watch(dir, RecursiveMode::Recursive)?;
+        Ok(Self { _watcher: watcher, inode })
+    }
+
+    fn is_of(&self, dir: &Path) -> bool {
+        inode(dir).is_ok_and(|inode| inode == self.inode)
+    }
+}
+
+fn inode(dir: &Path) -> io::Result<u64> {
+    std::fs::metadata(dir).map(|meta| meta.ino())
+}
+
+/// Says once that there is no watch.
+fn unwatched(dir: &Path, error: &notify::Error, told: &mut bool) {
+    if !std::mem::replace(told, true) {
+        tracing::warn!(%error, dir = %dir.display(), "can't watch the manifests, reading them every second");
+    }
+}

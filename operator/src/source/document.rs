@@ -1,0 +1,115 @@
+//! One document of a manifest file: parsed, identified, admitted.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crds::{Object, Violation};
+use planner::{ObjectRef, Origin, Problem, Severity};
+use serde_json::Value;
+use snapshot::Hash;
+
+use super::{
+    identity, reason,
+    yaml::{self, Chunk},
+};
+
+/// A document, read.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    /// Hash of its text: while it stays, nothing is parsed or admitted again.
+    pub(crate) text: Hash,
+    /// Line within the file where its text begins.
+    pub(crate) line: u32,
+    pub(crate) content: Content,
+}
+
+/// What a document holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Object {
+        id: ObjectRef,
+        current: Result<Arc<Object>, Vec<Violation>>,
+        /// As written, while `current` is an error.
+        raw: Option<Arc<Value>>,
+        /// Hash of the value; of the text where that has none.
+        hash: Hash,
+        origin: Origin,
+    },
+    Stray(Vec<Problem>),
+}
+
+/// Reads a document.
+pub(crate) fn read(file: &Arc<str>, chunk: Chunk<'_>) -> Document {
+    let text = Hash::of(chunk.text.as_bytes());
+    let origin = |lines: BTreeMap<String, u32>| Origin {
+        file: Arc::clone(file),
+        line: chunk.first_line(),
+        lines: Arc::new(lines.into_iter().map(|(path, line)| (path, line + chunk.line - 1)).collect()),
+    };
+    let content = match yaml::parse(chunk.text) {
+        Ok(parsed) => admit(parsed.value, origin(parsed.lines)),
+        Err(error) => {
+            // The whole document is at fault: its empty path gets the line of the error.
+            let origin = origin(BTreeMap::from([(String::new(), error.line)]));
+            let violations = vec![Violation { path: String::new(), message: format!("not YAML: {}", error.message) }];
+            match identity::of_text(chunk.text) {
+                Some(id) => Content::Object { id, current: Err(violations), raw: None, hash: text, origin },
+                None => Content::Stray(strays(&origin, reason::INVALID_YAML, violations)),
+            }
+        }
+    };
+    Document { text, line: chunk.line, content }
+}
+
+fn admit(value: Value, origin: Origin) -> Content {
+    let id = identity::of_value(&value);
+    let hash = Hash::of(value.to_string().as_bytes());
+    let result = crds::admit(value.clone());
+    match (id, result) {
+        (Some(id), result) => {
+            let raw = result.is_err().then(|| Arc::new(value));
+            Content::Object { id, current: result.map(Arc::new), raw, hash, origin }
+        }
+        (None, Err(violations)) => Content::Stray(strays(&origin, reason::NOT_AN_OBJECT, violations)),
+        // Admission wants a kind and a name, so there is an identity; should it ever be lax, the document is refused.
+        (None, Ok(_)) => {
+            let message = "metadata.name is missing or no name".into();
+            Content::Stray(strays(
+                &origin,
+                reason::NOT_AN_OBJECT,
+                vec![Violation { path: "metadata.name".into(), message }],
+            ))
+        }
+    }
+}
+
+fn strays(origin: &Origin, reason: &'static str, violations: Vec<Violation>) -> Vec<Problem> {
+    let problem = |violation: Violation| Problem {
+        object: None,
+        origin: Some(origin.clone()),
+        field: violation.path,
+        reason,
+        message: violation.message,
+        severity: Severity::Rejected,
+    };
+    violations.into_iter().map(problem).collect()
+}
+
+impl Document {
+    /// The same document where its text begins at another line.
+    pub(crate) fn moved_to(&self, line: u32) -> Document {
+        let mut moved = self.clone();
+        if line != self.line {
+            let shift = |origin: &mut Origin| {
+                let at = |n: u32| (n + line).saturating_sub(self.line);
+                origin.line = at(origin.line);
+                origin.lines = Arc::new(origin.lines.iter().map(|(path, n)| (path.clone(), at(*n))).collect());
+            };
+            moved.line = line;
+            match &mut moved.content {
+                Content::Object { origin, .. } => shift(origin),
+                Content::Stray(problems) => problems.iter_mut().filter_map(|p| p.origin.as_mut()).for_each(shift),
+            }
+        }
+        moved
+    }
+}

@@ -1,0 +1,56 @@
+//! Where objects come from. A source watches, admits each object by itself, and says what there is as a whole; it never
+//! says what changed. The manifest directory is one; an API server's watch is another that fits here.
+
+pub mod directory;
+mod document;
+mod identity;
+pub mod scan;
+mod yaml;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crds::{Object, Violation};
+use planner::{ObjectRef, Origin, Problem};
+use serde_json::Value;
+use snapshot::Hash;
+
+/// Everything a source has at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Objects by identity.
+    pub objects: BTreeMap<ObjectRef, SourceObject>,
+    /// Problems of what is no object.
+    pub strays: Vec<Problem>,
+}
+
+/// One object as a source has it.
+#[derive(Clone, Debug)]
+pub struct SourceObject {
+    /// Admitted, or why not.
+    pub current: Result<Arc<Object>, Vec<Violation>>,
+    /// The document as written, while `current` is an error; `None` also when it does not even parse.
+    pub raw: Option<Arc<Value>>,
+    /// Counts the changes of its content.
+    pub generation: i64,
+    /// Hash of its content.
+    pub content: Hash,
+    /// Where it stands; `None`: in an API server.
+    pub origin: Option<Origin>,
+}
+
+/// Generation and content of each object as last seen, so that counting goes on after a restart.
+pub type Generations = BTreeMap<ObjectRef, (i64, Hash)>;
+
+pub(crate) use identity::kind_of;
+
+/// Reasons of problems that a source finds.
+pub mod reason {
+    /// The same object stands in two places.
+    pub const DUPLICATE: &str = "Duplicate";
+    /// No YAML.
+    pub const INVALID_YAML: &str = "InvalidYAML";
+    /// YAML that names no object of a known kind.
+    pub const NOT_AN_OBJECT: &str = "NotAnObject";
+    /// A file or folder that can't be read.
+    pub const UNREADABLE: &str = "Unreadable";
+}

@@ -1,0 +1,139 @@
+//! What is remembered of each object: how often it changed, and its last accepted content, which stays in force while
+//! what the source has is broken.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use crds::Object;
+use planner::ObjectRef;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use snapshot::Hash;
+
+use super::mirror::{self, Stored};
+
+/// What is remembered of one object.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// Counts its changes.
+    pub generation: i64,
+    /// Hash of the content that has this generation.
+    pub content: Hash,
+    /// When it was first seen.
+    pub created: jiff::Timestamp,
+    /// The content last accepted.
+    pub accepted: Option<Arc<Object>>,
+}
+
+/// As it stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    object: ObjectRef,
+    generation: i64,
+    content: String,
+    created: jiff::Timestamp,
+    accepted: Option<Value>,
+}
+
+impl Stored for Remembered {
+    fn same(&self, other: &Self) -> bool {
+        let accepted = match (&self.accepted, &other.accepted) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        };
+        accepted && (self.generation, self.content) == (other.generation, other.content)
+    }
+
+    fn json(&self, id: &ObjectRef) -> Value {
+        let record = Record {
+            object: id.clone(),
+            generation: self.generation,
+            content: self.content.to_string(),
+            created: self.created,
+            accepted: self.accepted.as_deref().map(to_value),
+        };
+        serde_json::to_value(record).unwrap_or_default()
+    }
+}
+
+/// The object as its manifest would have it.
+pub fn to_value(object: &Object) -> Value {
+    let value = match object {
+        Object::GatewayFleet(o) => serde_json::to_value(o),
+        Object::ApiRoute(o) => serde_json::to_value(o),
+        Object::RatePolicy(o) => serde_json::to_value(o),
+        Object::Service(o) => serde_json::to_value(o),
+        Object::EndpointSlice(o) => serde_json::to_value(o),
+        Object::Secret(o) => serde_json::to_value(o),
+    };
+    // Types with string keys only: this can't fail.
+    value.unwrap_or_default()
+}
+
+/// Reads the folder. An object that this version would not admit any more is dropped, and said so.
+pub fn load(folder: &Path) -> BTreeMap<ObjectRef, Remembered> {
+    let remembered = |value: Value| {
+        let record: Record = serde_json::from_value(value)
+            .map_err(|error| tracing::warn!(%error, "a state file of an object is not understood"))
+            .ok()?;
+        let admit = |value| match crds::admit(value) {
+            Ok(object) => Some(Arc::new(object)),
+            Err(violations) => {
+                let why = violations.first().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(object = %record.object, why, "its last accepted content is not valid any more");
+                None
+            }
+        };
+        let content = parse_hash(&record.content)?;
+        let accepted = record.accepted.and_then(admit);
+        let (generation, created) = (record.generation, record.created);
+        Some((record.object, Remembered { generation, content, created, accepted }))
+    };
+    mirror::read(folder).into_iter().filter_map(remembered).collect()
+}
+
+/// Reads the 64 hex digits that a hash prints as.
+pub(crate) fn parse_hash(text: &str) -> Option<Hash> {
+    let digits: Option<Vec<u8>> =
+        text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+    Hash::from_slice(&digits?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::mirror::Mirror;
+
+    #[tokio::test]
+    async fn what_is_remembered_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("objects");
+        let id = |name: &str| ObjectRef { kind: planner::Kind::Service, namespace: "ns".into(), name: name.into() };
+        let value = serde_json::json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ns"}, "spec": {"ports": [{"port": 80}]},
+        });
+        let object = Remembered {
+            generation: 3,
+            content: Hash::of(b"x"),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            accepted: Some(Arc::new(crds::admit(value).unwrap())),
+        };
+        let broken = Remembered { accepted: None, ..object.clone() };
+        let mirror = Mirror::start(folder.clone(), Arc::default(), Duration::ZERO);
+        mirror.set(Arc::new(BTreeMap::from([(id("a"), object.clone()), (id("../b"), broken)])));
+        mirror.finish().await;
+        let mut loaded = load(&folder);
+        assert_eq!(loaded.len(), 2);
+        assert!(loaded[&id("a")].same(&object));
+        assert!(loaded[&id("../b")].accepted.is_none());
+
+        let mirror = Mirror::start(folder.clone(), Arc::new(loaded.clone()), Duration::ZERO);
+        loaded.remove(&id("../b"));
+        mirror.set(Arc::new(loaded));
+        mirror.finish().await;
+        assert_eq!(load(&folder).len(), 1);
+    }
+}

@@ -1,0 +1,278 @@
+//! The loop: takes up events, and in each turn derives everything anew from state.
+//!
+//! plan → fleet → publish → status. Ports open before what needs them is published.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::{FleetRef, Millis, ObjectRef, Plan, World, scale::Decision};
+use tokio::sync::mpsc;
+
+use crate::{
+    event::{Event, ProxyEvent},
+    fleet::{self, Fleet},
+    gateway::Gateway,
+    metrics,
+    push::{Published, Registry},
+    source::Observed,
+    state::{mirror::Mirror, objects::Remembered, rollbacks::Rollbacks},
+    status,
+    view::{self, Transitions, View},
+    world::{self, Complete},
+};
+
+/// At most one turn in this time: what happens within it is taken up together.
+const TURN: Duration = Duration::from_millis(20);
+/// Time passes at least this often: back-offs and deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the scaler decides when nothing else happens.
+const DECIDE: Duration = Duration::from_millis(500);
+/// Numbers that drift (requests, percentages) are written to status this often.
+const DRIFT: Duration = Duration::from_secs(2);
+
+/// The parts that the loop works with.
+#[derive(Debug)]
+pub struct Parts<F> {
+    /// What happens.
+    pub events: mpsc::Receiver<Event>,
+    /// Runs proxies.
+    pub fleet: F,
+    /// Takes what they are to run.
+    pub registry: Arc<Registry>,
+    /// What is remembered of objects, and where it is kept.
+    pub remembered: Arc<BTreeMap<ObjectRef, Remembered>>,
+    /// Keeps it.
+    pub objects: Mirror<Remembered>,
+    /// Where refused resources are kept.
+    pub rollbacks: PathBuf,
+    /// Writes statuses.
+    pub statuses: status::Writer,
+    /// What the admin port shows.
+    pub view: view::Shared,
+}
+
+/// The operator's state.
+pub struct Operator<F> {
+    parts: Parts<F>,
+    rollbacks: Rollbacks,
+    /// News of the source, until a turn takes them up.
+    news: Option<Arc<Observed>>,
+    world: Arc<World>,
+    /// `None` until the source said what there is: until then nothing is changed.
+    plan: Option<Arc<Plan>>,
+    gateways: BTreeMap<FleetRef, Gateway>,
+    /// What is published may differ from what should be.
+    publish_due: bool,
+    decided: Option<Instant>,
+    /// What statuses were last made of, less the numbers that drift, and when.
+    shown: Option<(Transitions, Instant)>,
+    /// The plan as it is shown.
+    complete: Complete,
+    leaving: bool,
+}
+
+impl<F: Fleet> Operator<F> {
+    /// Ready to run.
+    pub fn new(parts: Parts<F>) -> Self {
+        let (rollbacks, ledgers) = Rollbacks::load(&parts.rollbacks);
+        let gateways = ledgers.into_iter().map(|(fleet, ledger)| (fleet, Gateway::with_ledger(ledger))).collect();
+        Self {
+            parts,
+            rollbacks,
+            news: None,
+            world: Arc::default(),
+            plan: None,
+            gateways,
+            publish_due: false,
+            decided: None,
+            shown: None,
+            complete: Complete::default(),
+            leaving: false,
+        }
+    }
+
+    /// Runs until told to end and every proxy has left; gives back what is to be finished.
+    pub async fn run(mut self) -> F {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut next_turn = tokio::time::Instant::now();
+        loop {
+            let event = tokio::select! {
+                event = self.parts.events.recv() => event.unwrap_or(Event::Shutdown),
+                _ = tick.tick() => Event::Tick,
+            };
+            self.take(event);
+            tokio::time::sleep_until(next_turn).await;
+            while let Ok(event) = self.parts.events.try_recv() {
+                self.take(event);
+            }
+            next_turn = tokio::time::Instant::now() + TURN;
+            let timer = metrics::get().turns.start_timer();
+            self.turn().await;
+            timer.observe_duration();
+            if self.leaving && self.parts.fleet.observe().values().all(|o| o.proxies.is_empty()) {
+                break;
+            }
+        }
+        self.parts.statuses.finish().await;
+        self.parts.objects.finish().await;
+        self.parts.fleet
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::WorldChanged(observed) => self.news = Some(observed),
+            Event::Proxy(event) => self.take_proxy(event),
+            Event::FleetChanged | Event::Tick => {}
+            Event::Shutdown => self.leaving = true,
+        }
+    }
+
+    fn take_proxy(&mut self, event: ProxyEvent) {
+        let ProxyEvent { session, fleet, proxy, what } = event;
+        let gateway = self.gateways.entry((*fleet).clone()).or_default();
+        self.publish_due |= gateway.take(session, &proxy, what, status::now());
+    }
+
+    async fn turn(&mut self) {
+        let (now, millis) = (Instant::now(), status::now());
+        self.plan().await;
+        let Some(plan) = self.plan.clone() else { return };
+        self.decide(&plan, now, millis);
+        self.ensure(&plan, millis);
+        self.publish(&plan);
+        self.rebalance(now, millis);
+        self.show(&plan, now, millis);
+    }
+
+    /// Derives what should be from what the source has, and remembers what was accepted.
+    async fn plan(&mut self) {
+        let Some(observed) = self.news.take() else { return };
+        let remembered = Arc::clone(&self.parts.remembered);
+        let derive = tokio::task::spawn_blocking(move || {
+            let world = world::world(&observed, &remembered);
+            let plan = planner::plan(&world);
+            let remembered = world::remember(&observed, &plan, &remembered, jiff::Timestamp::now());
+            (world, plan, remembered)
+        });
+        let Ok((world, plan, remembered)) = derive.await else {
+            // A bug of ours that this very content brings out: what ran goes on running.
+            tracing::error!("planning failed; what was planned before stays in force");
+            return;
+        };
+        note_problems(self.plan.as_deref(), &plan);
+        self.parts.remembered = Arc::new(remembered);
+        self.parts.objects.set(Arc::clone(&self.parts.remembered));
+        for fleet in plan.fleets.keys() {
+            self.gateways.entry(fleet.clone()).or_default();
+        }
+        (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
+        self.publish_due = true;
+        self.decided = None;
+    }
+
+    /// How many replicas each fleet should have.
+    fn decide(&mut self, plan: &Plan, now: Instant, millis: Millis) {
+        if self.decided.is_some_and(|last| now.duration_since(last) < DECIDE) {
+            return;
+        }
+        self.decided = Some(now);
+        for (fleet, planned) in &plan.fleets {
+            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
+            let decision = gateway.scaler.decide(&planned.settings, gateway.replicas(), millis);
+            if gateway.decision.as_ref().is_none_or(|former| former.desired != decision.desired) {
+                let Decision { desired, current, reason, .. } = &decision;
+                tracing::info!(%fleet, desired, current, reason, "scaling");
+            }
+            gateway.decision = Some(decision);
+        }
+    }
+
+    /// Moves fleets towards what is decided, and looks at what there is.
+    fn ensure(&mut self, plan: &Plan, millis: Millis) {
+        let gone = self.parts.fleet.observe().into_keys().filter(|fleet| !plan.fleets.contains_key(fleet));
+        for fleet in gone.collect::<Vec<_>>() {
+            self.parts.fleet.ensure(&fleet::nothing(&fleet), &BTreeMap::new());
+        }
+        for (fleet, planned) in &plan.fleets {
+            let Some(gateway) = self.gateways.get(fleet) else { continue };
+            let wanted = fleet::plan(fleet, &planned.settings, gateway, self.leaving);
+            self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
+        }
+        let mut observed = self.parts.fleet.observe();
+        for (fleet, gateway) in &mut self.gateways {
+            gateway.observed(observed.remove(fleet).unwrap_or_default());
+        }
+        // A fleet that is no more, with all its proxies gone, is forgotten.
+        self.gateways.retain(|fleet, gateway| plan.fleets.contains_key(fleet) || !gateway.is_empty());
+    }
+
+    /// Publishes what should run, less what proxies refused.
+    fn publish(&mut self, plan: &Plan) {
+        if !std::mem::take(&mut self.publish_due) {
+            return;
+        }
+        for (fleet, planned) in &plan.fleets {
+            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
+            gateway.ledger.retain(&planned.snapshot);
+            let (snapshot, rolled_back) = planner::publish(&planned.snapshot, &gateway.ledger);
+            for nack in rolled_back.iter().filter(|(key, _)| !gateway.rolled_back.contains_key(key)).map(|(_, n)| n) {
+                tracing::warn!(%fleet, key = nack.key, field = nack.field, reason = nack.message, "refused by a proxy, rolled back");
+            }
+            gateway.rolled_back = rolled_back;
+            let published = Published::from(snapshot);
+            if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
+                tracing::info!(%fleet, revision = %published.revision.short(), resources = published.snapshot.len(), "published");
+                let published = Arc::new(published);
+                self.parts.registry.publish(fleet, Arc::clone(&published));
+                gateway.published = Some(published);
+            }
+        }
+        self.rollbacks
+            .save(&self.parts.rollbacks, self.gateways.iter().map(|(fleet, gateway)| (fleet, &gateway.ledger)));
+    }
+
+    fn rebalance(&mut self, now: Instant, millis: Millis) {
+        for gateway in self.gateways.values_mut() {
+            gateway.rebalance(now, millis);
+        }
+    }
+
+    /// Shows what came of it: statuses, the admin port, metrics.
+    fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
+        let plan = self.complete.of(plan, &self.world, &self.gateways);
+        let view = View::new(&self.world, &plan, &self.gateways, millis);
+        view.count();
+        let shown = view.transitions();
+        let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= DRIFT);
+        if due {
+            self.parts.statuses.set(status::Input {
+                world: Arc::clone(&self.world),
+                plan,
+                fleets: self.gateways.iter().map(|(fleet, gateway)| (fleet.clone(), gateway.view())).collect(),
+                remembered: Arc::clone(&self.parts.remembered),
+            });
+            self.shown = Some((shown, now));
+        }
+        self.parts.view.set(view);
+    }
+}
+
+/// Says what became wrong and what is right again.
+fn note_problems(before: Option<&Plan>, after: &Plan) {
+    let before = before.map(|plan| plan.problems.as_slice()).unwrap_or_default();
+    let known: HashSet<String> = before.iter().map(ToString::to_string).collect();
+    for problem in &after.problems {
+        let problem = problem.to_string();
+        if !known.contains(&problem) {
+            tracing::warn!("{problem}");
+        }
+    }
+    if !before.is_empty() && after.problems.is_empty() {
+        tracing::info!("no problems any more");
+    }
+}

@@ -1,0 +1,228 @@
+//! What the admin port shows: the outcome of the last turn. Rendered when asked for; until then it is only pointers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use planner::{
+    FleetRef, Millis, ObjectRef, Origin, Plan, Problem, World, WorldObject,
+    scale::{self, Decision},
+};
+use serde_json::{Value, json};
+use snapshot::{Entry, Hash, Key, Snapshot, proto::Nack};
+
+use crate::{
+    gateway::{Gateway, ProxyInfo},
+    load::Totals,
+    metrics,
+    push::Published,
+};
+
+/// The outcome of one turn.
+#[derive(Debug)]
+pub struct View {
+    world: Arc<World>,
+    plan: Arc<Plan>,
+    fleets: BTreeMap<FleetRef, FleetShown>,
+}
+
+#[derive(Debug)]
+struct FleetShown {
+    decision: Option<Decision>,
+    replicas: scale::Observed,
+    /// Fewest that must be Ready; `None`: the fleet is leaving.
+    least: Option<u32>,
+    published: Option<Arc<Published>>,
+    rolled_back: Vec<Nack>,
+    proxies: Vec<ProxyInfo>,
+    totals: Totals,
+}
+
+/// What status writes at once when it changes; all else drifts.
+#[derive(Debug)]
+pub struct Transitions {
+    plan: Arc<Plan>,
+    fleets: Vec<FleetTransitions>,
+}
+
+#[derive(Debug, PartialEq)]
+struct FleetTransitions {
+    fleet: FleetRef,
+    desired: Option<u32>,
+    replicas: u32,
+    published: Option<Hash>,
+    proxies: Vec<ProxyInfo>,
+}
+
+impl PartialEq for Transitions {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.plan, &other.plan) && self.fleets == other.fleets
+    }
+}
+
+/// Hands views from the loop to the admin port.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Option<Arc<View>>>>);
+
+impl Shared {
+    /// Shows this from now on.
+    pub fn set(&self, view: View) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+    }
+
+    /// What is shown; `None` until the source was read.
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl View {
+    /// What there is now.
+    pub fn new(world: &Arc<World>, plan: &Arc<Plan>, gateways: &BTreeMap<FleetRef, Gateway>, now: Millis) -> Self {
+        let shown = |(fleet, gateway): (&FleetRef, &Gateway)| {
+            let scaling = plan.fleets.get(fleet).map(|planned| &planned.settings.spec.scaling);
+            let shown = FleetShown {
+                decision: gateway.decision.clone(),
+                replicas: gateway.replicas(),
+                least: scaling.map(|scaling| scaling.min_replicas),
+                published: gateway.published.clone(),
+                rolled_back: gateway.rolled_back.values().cloned().collect(),
+                proxies: gateway.proxies(),
+                totals: gateway.totals(now),
+            };
+            (fleet.clone(), shown)
+        };
+        let fleets = gateways.iter().map(shown).collect();
+        Self { world: Arc::clone(world), plan: Arc::clone(plan), fleets }
+    }
+
+    /// What of it is no drifting number.
+    pub fn transitions(&self) -> Transitions {
+        let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| FleetTransitions {
+            fleet: fleet.clone(),
+            desired: shown.decision.as_ref().map(|decision| decision.desired),
+            replicas: shown.replicas.current,
+            published: shown.published.as_ref().map(|published| published.revision),
+            proxies: shown.proxies.clone(),
+        };
+        Transitions { plan: Arc::clone(&self.plan), fleets: self.fleets.iter().map(fleet).collect() }
+    }
+
+    /// Sets the gauges.
+    pub fn count(&self) {
+        let metrics = metrics::get();
+        metrics.proxies.reset();
+        metrics.desired.reset();
+        metrics.problems.reset();
+        for (fleet, shown) in &self.fleets {
+            let fleet = fleet.to_string();
+            let count = |state: &str, n: usize| metrics.proxies.with_label_values(&[&fleet, state]).set(n as i64);
+            let ready = shown.proxies.iter().filter(|p| p.ready).count();
+            let draining = shown.proxies.iter().filter(|p| p.draining).count();
+            count("ready", ready);
+            count("draining", draining);
+            count("starting", shown.proxies.len() - ready - draining);
+            if let Some(decision) = &shown.decision {
+                metrics.desired.with_label_values(&[&fleet]).set(decision.desired.into());
+            }
+        }
+        for problem in &self.plan.problems {
+            metrics.problems.with_label_values(&[problem.reason]).inc();
+        }
+    }
+
+    /// Why the operator is not ready; empty when it is: each fleet has its least number of proxies Ready on what is
+    /// published.
+    pub fn not_ready(&self) -> Vec<String> {
+        let lack = |(fleet, shown): (&FleetRef, &FleetShown)| {
+            let revision = shown.published.as_ref().map(|published| published.revision);
+            let good = shown.proxies.iter().filter(|p| p.ready && p.revision == revision).count();
+            let least = shown.least? as usize;
+            (good < least).then(|| format!("fleet {fleet}: {good} of {least} proxies are Ready on what is published"))
+        };
+        self.fleets.iter().filter_map(lack).collect()
+    }
+
+    /// Objects, problems, proxies.
+    pub fn world(&self) -> Value {
+        let object = |(id, object): (&ObjectRef, &WorldObject)| {
+            let state = match (&object.current, &object.accepted) {
+                (Ok(_), _) => "Admitted",
+                (Err(_), Some(_)) => "BrokenLastAcceptedInForce",
+                (Err(_), None) => "Broken",
+            };
+            let origin = object.origin.as_ref().map(|o| format!("{}:{}", o.file, o.line));
+            json!({"kind": id.kind, "namespace": id.namespace, "name": id.name, "generation": object.generation,
+                "state": state, "origin": origin})
+        };
+        let proxies = self.fleets.iter().flat_map(|(fleet, shown)| {
+            shown.proxies.iter().map(move |proxy| {
+                let mut proxy = json!(proxy);
+                proxy["fleet"] = fleet.to_string().into();
+                proxy
+            })
+        });
+        json!({
+            "objects": self.world.objects.iter().map(object).collect::<Vec<_>>(),
+            "problems": self.plan.problems.iter().map(problem).collect::<Vec<_>>(),
+            "proxies": proxies.collect::<Vec<_>>(),
+        })
+    }
+
+    /// What is published, resource by resource. Private keys are redacted where they are serialized.
+    pub fn snapshot(&self) -> Value {
+        let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| {
+            let desired = self.plan.fleets.get(fleet).map(|planned| planned.snapshot.revision());
+            let empty = Snapshot::default();
+            let snapshot = shown.published.as_ref().map_or(&empty, |published| &published.snapshot);
+            json!({
+                "fleet": fleet.to_string(),
+                "revision": shown.published.as_ref().map(|published| published.revision),
+                "desiredRevision": desired,
+                "rolledBack": shown.rolled_back.iter().map(nack).collect::<Vec<_>>(),
+                "resources": resources(snapshot),
+            })
+        };
+        json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
+    }
+
+    /// What was decided for each fleet, from what.
+    pub fn decision(&self) -> Value {
+        let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| {
+            let desired = shown.decision.as_ref().map(|decision| decision.desired);
+            json!({
+                "fleet": fleet.to_string(),
+                "decision": shown.decision,
+                "observed": {"ready": shown.replicas.ready, "current": shown.replicas.current, "desired": desired},
+                "totals": shown.totals,
+            })
+        };
+        json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
+    }
+}
+
+/// A problem as JSON.
+pub fn problem(problem: &Problem) -> Value {
+    let at = |origin: &Origin| format!("{}:{}", origin.file, origin.line_of(&problem.field));
+    json!({
+        "object": problem.object.as_ref().map(ToString::to_string),
+        "origin": problem.origin.as_ref().map(at),
+        "field": problem.field,
+        "reason": problem.reason,
+        "message": problem.message,
+        "severity": format!("{:?}", problem.severity),
+    })
+}
+
+/// The resources of a snapshot as JSON, by key.
+pub fn resources(snapshot: &Snapshot) -> Value {
+    let resource = |(key, entry): (&Key, &Entry)| {
+        (key.to_string(), json!({"hash": entry.hash().short(), "resource": **entry.resource()}))
+    };
+    Value::Object(snapshot.iter().map(resource).collect())
+}
+
+fn nack(nack: &Nack) -> Value {
+    json!({"key": nack.key, "field": nack.field, "reason": nack.reason, "message": nack.message})
+}

@@ -1,0 +1,90 @@
+//! From what the source has to what the planner reads, and what is remembered of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crds::Object;
+use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, Severity, World, WorldObject};
+
+use crate::{
+    gateway::Gateway,
+    source::{Observed, SourceObject},
+    state::objects::Remembered,
+};
+
+/// Joins what the source has with what was accepted before.
+pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>) -> World {
+    let object = |(id, object): (&ObjectRef, &SourceObject)| {
+        let accepted = remembered.get(id).and_then(|r| r.accepted.clone());
+        let SourceObject { current, raw, generation, origin, .. } = object.clone();
+        (id.clone(), WorldObject { current, raw, accepted, generation, origin })
+    };
+    World { objects: observed.objects.iter().map(object).collect(), strays: observed.strays.clone() }
+}
+
+/// What is remembered from now on: nothing of objects that are gone, and of the others the content that the plan accepted.
+pub fn remember(
+    observed: &Observed,
+    plan: &Plan,
+    before: &BTreeMap<ObjectRef, Remembered>,
+    now: jiff::Timestamp,
+) -> BTreeMap<ObjectRef, Remembered> {
+    let remember = |(id, object): (&ObjectRef, &SourceObject)| {
+        let former = before.get(id);
+        let accepted = match &object.current {
+            Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
+            _ => former.and_then(|r| r.accepted.clone()),
+        };
+        let created = former.map_or(now, |r| r.created);
+        let remembered = Remembered { generation: object.generation, content: object.content, created, accepted };
+        (id.clone(), remembered)
+    };
+    observed.objects.iter().map(remember).collect()
+}
+
+/// A plan with what keeps fleets from being as planned, for status and for people. Made anew only when either changed.
+#[derive(Debug, Default)]
+pub struct Complete(Option<(Arc<Plan>, Vec<Problem>, Arc<Plan>)>);
+
+impl Complete {
+    /// Adds the fleets' problems to those of the plan.
+    pub fn of(&mut self, plan: &Arc<Plan>, world: &World, gateways: &BTreeMap<FleetRef, Gateway>) -> Arc<Plan> {
+        let problems = gateways.iter().flat_map(|(fleet, gateway)| {
+            gateway.observation.problems.iter().map(|problem| fleet_problem(plan, world, fleet, problem))
+        });
+        let problems: Vec<Problem> = problems.collect();
+        if let Some((base, known, complete)) = &self.0
+            && Arc::ptr_eq(base, plan)
+            && *known == problems
+        {
+            return Arc::clone(complete);
+        }
+        let complete = if problems.is_empty() {
+            Arc::clone(plan)
+        } else {
+            let mut complete = Plan::clone(plan);
+            complete.problems.extend_from_slice(&problems);
+            Arc::new(complete)
+        };
+        self.0 = Some((Arc::clone(plan), problems, Arc::clone(&complete)));
+        complete
+    }
+}
+
+fn fleet_problem(plan: &Plan, world: &World, fleet: &FleetRef, problem: &crate::fleet::Problem) -> Problem {
+    let id = ObjectRef { kind: Kind::GatewayFleet, namespace: fleet.namespace.clone(), name: fleet.name.clone() };
+    let listeners = plan.fleets.get(fleet).map(|f| f.settings.spec.listeners.as_slice()).unwrap_or_default();
+    let listener = problem.port.and_then(|port| listeners.iter().position(|l| l.port == port));
+    Problem {
+        origin: world.objects.get(&id).and_then(|o| o.origin.clone()),
+        object: Some(id),
+        field: listener.map(|i| format!("spec.listeners[{i}].port")).unwrap_or_default(),
+        reason: problem.reason,
+        message: problem.message.clone(),
+        severity: Severity::Degraded,
+    }
+}
+
+/// The content that counts: as it is now, or as last accepted.
+pub fn in_force(object: &WorldObject) -> Option<&Arc<Object>> {
+    object.current.as_ref().ok().or(object.accepted.as_ref())
+}
