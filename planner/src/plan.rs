@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::common::ParentRef;
 use snapshot::{Key, Snapshot};
 
 use crate::{
-    compile,
+    compile::{self, Compiled},
     fleet::FleetSettings,
     model,
     problem::{Problem, Problems},
@@ -21,6 +22,21 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Objects whose `current` content was accepted as a whole: the caller stores it as `accepted`.
     pub accepted: BTreeSet<ObjectRef>,
+    /// What became of the parentRefs of each route whose content is in force.
+    pub parents: BTreeMap<ObjectRef, Vec<Parent>>,
+    /// How many targets of each policy exist.
+    pub targets: BTreeMap<ObjectRef, u32>,
+}
+
+/// What became of one parentRef of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parent {
+    /// As written, with the namespace filled in when the fleet exists.
+    pub parent_ref: ParentRef,
+    /// The fleet, when the route is attached to it.
+    pub fleet: Option<FleetRef>,
+    /// Why it is not: reason and message.
+    pub detached: Option<(&'static str, String)>,
 }
 
 /// One fleet, its settings and what its proxies should run.
@@ -39,6 +55,6 @@ pub struct PlannedFleet {
 pub fn plan(world: &World) -> Plan {
     let mut problems = Problems::new(world);
     let (model, accepted) = model::validate(world, &mut problems);
-    let fleets = compile::compile(&model, &mut problems);
-    Plan { fleets, problems: problems.into_sorted(), accepted }
+    let Compiled { fleets, parents, targets } = compile::compile(&model, &mut problems);
+    Plan { fleets, problems: problems.into_sorted(), accepted, parents, targets }
 }

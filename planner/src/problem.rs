@@ -68,6 +68,7 @@ pub mod reason {
     pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
     pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
     pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    pub const TARGET_NOT_SERVED: &str = "TargetNotServed";
 
     pub const CONFLICTED: &str = "Conflicted";
     pub const TOO_LARGE: &str = "TooLarge";

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crds::fleet::FromNamespaces;
+use crds::{common::ParentRef, fleet::FromNamespaces};
 
 use crate::{
-    model::{Fleet, Hostname, Listener, Model, Parent, Route, hostname},
+    model::{Fleet, Hostname, Listener, Model, Route, hostname},
+    plan::Parent,
     problem::{Problems, reason},
-    world::{Kind, ObjectRef},
+    world::{FleetRef, Kind, ObjectRef},
 };
 
 /// Listener name → hostnames (none: any).
@@ -51,47 +52,52 @@ impl Detached {
     }
 }
 
-/// Where a route attaches, by fleet.
+/// Where a route attaches, by fleet, and what became of each parentRef.
 pub(super) fn attach<'m>(
     model: &'m Model,
     object: &ObjectRef,
     route: &Route,
     problems: &mut Problems<'_>,
-) -> BTreeMap<&'m ObjectRef, Attached> {
-    let mut attached: BTreeMap<&ObjectRef, Attached> = BTreeMap::new();
-    let mut add = |field: &str, listener: Option<&str>, found: Result<(&'m ObjectRef, &Fleet), Detached>| {
-        let listeners = found.and_then(|(name, fleet)| {
-            let listeners = listeners(object, route, name, fleet, listener)?;
+) -> (BTreeMap<&'m ObjectRef, Attached>, Vec<Parent>) {
+    let (mut attached, mut parents): (BTreeMap<&ObjectRef, Attached>, _) = (BTreeMap::new(), vec![]);
+    let default = ParentRef { name: DEFAULT_FLEET.into(), namespace: None, section_name: None };
+    let refs = if route.parents.is_empty() { std::slice::from_ref(&default) } else { &route.parents };
+    for (i, parent_ref) in refs.iter().enumerate() {
+        let (field, fleet) = match route.parents.is_empty() {
+            true => ("spec.parentRefs".to_owned(), default_fleet(model, object)),
+            false => (format!("spec.parentRefs[{i}]"), named_fleet(model, object, parent_ref)),
+        };
+        let mut parent = Parent { parent_ref: parent_ref.clone(), fleet: None, detached: None };
+        let listeners = fleet.and_then(|(name, fleet)| {
+            parent.parent_ref.namespace = Some(name.namespace.clone());
+            let listeners = listeners(object, route, name, fleet, parent_ref.section_name.as_deref())?;
             Ok((name, listeners))
         });
         match listeners {
-            // Two parentRefs may lead to one listener; both say the same of it.
-            Ok((fleet, listeners)) => attached.entry(fleet).or_default().extend(listeners),
+            Ok((fleet, listeners)) => {
+                parent.fleet = Some(FleetRef::from(fleet));
+                // Two parentRefs may lead to one listener; both say the same of it.
+                attached.entry(fleet).or_default().extend(listeners);
+            }
             Err(why) => {
-                let member = match (&why, field) {
-                    (Detached::NoListener { .. }, _) => ".sectionName",
-                    (Detached::NoHostname { .. }, _) => {
-                        return problems.degraded(object, "spec.hostnames", why.reason(), why.to_string());
-                    }
-                    _ => "",
+                let field = match why {
+                    Detached::NoHostname { .. } => "spec.hostnames".to_owned(),
+                    Detached::NoListener { .. } => format!("{field}.sectionName"),
+                    _ => field,
                 };
-                problems.degraded(object, format!("{field}{member}"), why.reason(), why.to_string());
+                parent.detached = Some((why.reason(), format!("{field}: {why}")));
+                problems.degraded(object, field, why.reason(), why.to_string());
             }
         }
-    };
-    for (i, parent) in route.parents.iter().enumerate() {
-        add(&format!("spec.parentRefs[{i}]"), parent.listener.as_deref(), named_fleet(model, object, parent));
+        parents.push(parent);
     }
-    if route.parents.is_empty() {
-        add("spec.parentRefs", None, default_fleet(model, object));
-    }
-    attached
+    (attached, parents)
 }
 
 fn named_fleet<'m>(
     model: &'m Model,
     route: &ObjectRef,
-    parent: &Parent,
+    parent: &ParentRef,
 ) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
     let fleet = ObjectRef {
         kind: Kind::GatewayFleet,

@@ -18,7 +18,7 @@ use snapshot::{
 use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Conflicts};
 use crate::{
     model::{Fleet, Model, Route},
-    plan::PlannedFleet,
+    plan::{Parent, PlannedFleet},
     problem::Problems,
     world::{FleetRef, ObjectRef},
 };
@@ -38,13 +38,22 @@ struct Draft<'m> {
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
 }
 
+/// What a model compiles to; the fields are those of [`crate::Plan`].
+pub(crate) struct Compiled {
+    pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
+    pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
+    pub(crate) targets: BTreeMap<ObjectRef, u32>,
+}
+
 /// Compiles a model.
-pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> BTreeMap<FleetRef, PlannedFleet> {
+pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
     let (mut clusters, mut conflicts) = (Clusters::new(model), Conflicts::default());
+    let mut parents = BTreeMap::new();
     for (object, route) in by_age(model) {
-        let attached = attach::attach(model, object, route, problems);
+        let (attached, became) = attach::attach(model, object, route, problems);
+        parents.insert(object.clone(), became);
         conflicts.claim(object, route, &attached, problems);
         if !attached.is_empty() {
             let resolved = clusters.resolve(object, route, problems);
@@ -55,8 +64,9 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> BTreeMap<Fl
             }
         }
     }
-    policies::add(model, &mut drafts, problems);
-    drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems))).collect()
+    let targets = policies::add(model, &mut drafts, problems);
+    let fleets = drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems)));
+    Compiled { fleets: fleets.collect(), parents, targets }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.

@@ -26,8 +26,13 @@ enum Untargeted {
     NoRule { path: String, rule: String, has: String },
 }
 
-/// Adds the policies to the fleets that serve their targets.
-pub(super) fn add(model: &Model, drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>, problems: &mut Problems<'_>) {
+/// Adds the policies to the fleets that serve their targets; answers how many targets of each exist.
+pub(super) fn add(
+    model: &Model,
+    drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>,
+    problems: &mut Problems<'_>,
+) -> BTreeMap<ObjectRef, u32> {
+    let mut found = BTreeMap::new();
     for (object, policy) in &model.policies {
         let mut wanted = vec![];
         for (i, target) in policy.targets.iter().enumerate() {
@@ -42,6 +47,7 @@ pub(super) fn add(model: &Model, drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>, p
                 }
             }
         }
+        found.insert(object.clone(), u32::try_from(wanted.len()).unwrap_or(u32::MAX));
         for (fleet, draft) in drafts.iter_mut() {
             let targets: Vec<_> = wanted.iter().filter_map(|found| found.in_fleet(fleet, draft)).collect();
             if !targets.is_empty() {
@@ -55,6 +61,7 @@ pub(super) fn add(model: &Model, drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>, p
             }
         }
     }
+    found
 }
 
 /// A target that exists.

@@ -24,7 +24,7 @@ pub(crate) use endpoints::{Slice, SlicePort};
 pub(crate) use fleet::{Fleet, Listener};
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::{Policy, Target};
-pub(crate) use route::{Backend, Parent, Route};
+pub(crate) use route::{Backend, Route};
 pub(crate) use secret::TlsSecret;
 pub(crate) use service::{Service, ServicePort};
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crds::route as crd;
+use crds::{common::ParentRef, route as crd};
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
@@ -17,7 +17,7 @@ use crate::{problem::reason, world::ObjectRef};
 pub(crate) struct Route {
     pub(crate) created_ms: i64,
     /// As written; empty: the fleet named `default`.
-    pub(crate) parents: Vec<Parent>,
+    pub(crate) parents: Vec<ParentRef>,
     pub(crate) hostnames: Vec<Hostname>,
     /// Complete but for their backends.
     pub(crate) rules: Vec<proto::Rule>,
@@ -25,14 +25,6 @@ pub(crate) struct Route {
     pub(crate) backends: Vec<Vec<Backend>>,
     /// Names that policies can use: those that stand in the manifest.
     pub(crate) rule_names: Vec<String>,
-}
-
-/// Refers to a fleet, or one listener of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Parent {
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-    pub(crate) listener: Option<String>,
 }
 
 /// Refers to where requests go.
@@ -67,14 +59,9 @@ pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Rou
         backends.push(refs.collect());
     }
     findings.extend(same_names(&rules));
-    let parents = spec.parent_refs.iter().map(|parent| Parent {
-        namespace: parent.namespace.clone(),
-        name: parent.name.clone(),
-        listener: parent.section_name.clone(),
-    });
     let route = Route {
         created_ms: created_ms(&route.metadata),
-        parents: parents.collect(),
+        parents: spec.parent_refs.clone(),
         hostnames,
         rules,
         backends,

@@ -1,0 +1,151 @@
+//! Findings of an object, and conditions made of them.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::{Millis, Plan, Problem, Severity, problem::reason, world::ObjectRef};
+
+/// Most findings in one message, and its greatest length; the API server takes 32,768 bytes.
+const MOST_FINDINGS: usize = 8;
+const LONGEST_MESSAGE: usize = 4_000;
+
+/// Everything that is wrong with one object.
+#[derive(Default)]
+pub(super) struct Findings<'a> {
+    /// Its content is not used.
+    pub(super) rejected: Vec<&'a Problem>,
+    /// A route has no such parent.
+    pub(super) detached: Vec<&'a Problem>,
+    /// What it refers to is not there.
+    pub(super) unresolved: Vec<&'a Problem>,
+    /// Other things that don't work.
+    pub(super) degraded: Vec<&'a Problem>,
+    /// Earlier content stays in force in place of what is rejected.
+    pub(super) fallback: bool,
+}
+
+/// The plan's problems by object.
+pub(super) fn by_object(plan: &Plan) -> BTreeMap<&ObjectRef, Findings<'_>> {
+    let mut by_object: BTreeMap<_, Findings<'_>> = BTreeMap::new();
+    for problem in &plan.problems {
+        let Some(object) = &problem.object else { continue };
+        let findings = by_object.entry(object).or_default();
+        let list = match (problem.severity, problem.reason) {
+            (Severity::Rejected, _) => &mut findings.rejected,
+            (
+                Severity::Degraded,
+                reason::NO_MATCHING_PARENT | reason::NOT_ALLOWED_BY_LISTENERS | reason::NO_MATCHING_LISTENER_HOSTNAME,
+            ) => &mut findings.detached,
+            (
+                Severity::Degraded,
+                reason::BACKEND_NOT_FOUND
+                | reason::REF_NOT_PERMITTED
+                | reason::INVALID_CERTIFICATE_REF
+                | reason::UNSUPPORTED_PROTOCOL
+                | reason::UNSUPPORTED_VALUE
+                | reason::TARGET_NOT_FOUND,
+            ) => &mut findings.unresolved,
+            (Severity::Degraded, _) => &mut findings.degraded,
+        };
+        list.push(problem);
+    }
+    by_object
+}
+
+/// What a condition says.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub(super) good: bool,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Verdict {
+    pub(super) fn good(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { good: true, reason, message: message.into() }
+    }
+
+    pub(super) fn bad(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { good: false, reason, message: message.into() }
+    }
+
+    /// The reason of the first problem, the fields and messages of all; `None` when there are none.
+    pub(super) fn of(problems: &[&Problem]) -> Option<Self> {
+        let first = problems.first()?;
+        let mut message = String::new();
+        for (i, problem) in problems.iter().take(MOST_FINDINGS).enumerate() {
+            let field = if problem.field.is_empty() { "" } else { ": " };
+            let next = if i > 0 { "; " } else { "" };
+            let _ = write!(message, "{next}{}{field}{}", problem.field, problem.message);
+        }
+        if let Some(more) = problems.len().checked_sub(MOST_FINDINGS).filter(|n| *n > 0) {
+            let _ = write!(message, "; and {more} more");
+        }
+        Some(Self::bad(first.reason, message))
+    }
+
+    /// The condition, whose time is that of the previous one unless its status changed.
+    pub(super) fn condition(mut self, type_: &str, generation: i64, previous: &[Condition], now: Millis) -> Condition {
+        let status = if self.good { "True" } else { "False" };
+        let since = find(previous, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+        if self.message.len() > LONGEST_MESSAGE {
+            let end = (0..=LONGEST_MESSAGE).rev().find(|i| self.message.is_char_boundary(*i)).unwrap_or(0);
+            self.message.truncate(end);
+            self.message.push_str(" ...");
+        }
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            observed_generation: Some(generation),
+            last_transition_time: since.unwrap_or_else(|| time(now)),
+            reason: self.reason.to_owned(),
+            message: self.message,
+        }
+    }
+}
+
+/// The condition of a type.
+pub(super) fn find<'c>(conditions: &'c [Condition], type_: &str) -> Option<&'c Condition> {
+    conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// Whole seconds, as Kubernetes writes times.
+fn time(now: Millis) -> Time {
+    let seconds = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+    Time(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+}
+
+impl Findings<'_> {
+    /// Why the current content is not used, if it is not.
+    pub(super) fn rejection(&self) -> Option<Verdict> {
+        let mut verdict = Verdict::of(&self.rejected)?;
+        verdict.message.push_str(match self.fallback {
+            true => "; until this is fixed, the content accepted last stays in force",
+            false => "; no earlier content was ever accepted",
+        });
+        Some(verdict)
+    }
+
+    /// The condition `Programmed` while the current content is not used.
+    pub(super) fn rejection_programmed(&self) -> Option<Verdict> {
+        let first = self.rejected.first()?;
+        let message = match self.fallback {
+            true => "this generation is not accepted, so it runs nowhere; the content accepted last does",
+            false => "this generation is not accepted, so it runs nowhere",
+        };
+        Some(Verdict::bad(first.reason, message))
+    }
+
+    /// The condition `ResolvedRefs`.
+    pub(super) fn resolved_refs(&self) -> Verdict {
+        Verdict::of(&self.unresolved).unwrap_or_else(|| Verdict::good("ResolvedRefs", "every reference is resolved"))
+    }
+
+    /// What of the content in use does not work.
+    pub(super) fn degradation(&self) -> Option<Verdict> {
+        let all: Vec<&Problem> = self.unresolved.iter().chain(&self.degraded).copied().collect();
+        Verdict::of(&all)
+    }
+}

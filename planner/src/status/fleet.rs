@@ -1,0 +1,76 @@
+//! GatewayFleet: its replicas, what drives them, which configuration they run.
+
+use crds::fleet::GatewayFleetStatus;
+use snapshot::{Key, Kind};
+
+use super::{
+    Context, Status, Subject,
+    conditions::Verdict,
+    progress::{self, PROGRAMMED},
+};
+use crate::{
+    fleet::FleetView,
+    plan::PlannedFleet,
+    world::{self, FleetRef},
+};
+
+pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFleetStatus {
+    let previous = match subject.previous {
+        Some(Status::Fleet(status)) => status.conditions.as_slice(),
+        _ => &[],
+    };
+    let fleet = FleetRef::from(subject.object);
+    let (planned, view) = (context.plan.fleets.get(&fleet), context.views.get(&fleet));
+    let nothing = FleetView::default();
+    let counted = view.map_or(&nothing, |view| view.fleet);
+    let (running, ready) = view.map_or((0, 0), progress::count);
+    let replicas = counted.proxies.iter().filter(|proxy| !proxy.draining).count();
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let desired = counted.decision.as_ref().map_or(number(replicas), |decision| decision.desired);
+
+    let findings = &subject.findings;
+    let programmed = findings
+        .rejection_programmed()
+        .or_else(|| progress::refusal(subject.object, view, &own_keys(planned, subject)))
+        .or_else(|| findings.degradation())
+        .unwrap_or_else(|| progress::everywhere(view));
+    let all = [
+        ("Accepted", findings.rejection().unwrap_or_else(|| Verdict::good("Accepted", "the settings are valid"))),
+        ("ResolvedRefs", findings.resolved_refs()),
+        (PROGRAMMED, programmed),
+        ("Ready", self::ready(planned, ready)),
+    ];
+    let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
+    GatewayFleetStatus {
+        conditions: conditions.into(),
+        replicas: number(replicas),
+        ready_replicas: number(ready),
+        desired_replicas: desired,
+        ready: view.map(|_| format!("{ready}/{replicas}")),
+        driven_by: counted.decision.as_ref().and_then(|decision| decision.driven_by.clone()),
+        config: counted.published.map(|revision| revision.short()),
+        programmed_replicas: number(running),
+        // The schema takes 16.
+        addresses: counted.addresses.iter().take(16).cloned().collect(),
+        selector: None,
+    }
+}
+
+/// Keys of the fleet's own resources: its settings, its listeners, their certificates.
+fn own_keys(planned: Option<&PlannedFleet>, subject: &Subject<'_>) -> Vec<Key> {
+    let own = |(key, source): &(&Key, &world::ObjectRef)| *source == subject.object || key.kind() == Kind::Certificate;
+    let sources = planned.into_iter().flat_map(|planned| &planned.sources);
+    sources.filter(own).map(|(key, _)| key.clone()).collect()
+}
+
+/// Serves as many as it must: the number itself drifts and stands in the columns.
+fn ready(planned: Option<&PlannedFleet>, ready: usize) -> Verdict {
+    let least = planned.map_or(1, |planned| planned.settings.spec.scaling.min_replicas.max(1)) as usize;
+    match ready {
+        0 => Verdict::bad("NoReadyProxy", "no proxy is Ready"),
+        ready if ready < least => {
+            Verdict::bad("BelowMinimum", format!("{ready} proxies are Ready; minReplicas is {least}"))
+        }
+        _ => Verdict::good("Ready", format!("at least {least} proxies are Ready")),
+    }
+}

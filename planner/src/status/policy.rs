@@ -1,0 +1,71 @@
+//! RatePolicy: whether it holds, and how often it bites.
+
+use crds::policy::RatePolicyStatus;
+use snapshot::{Key, Kind};
+
+use super::{
+    Context, Status, Subject,
+    conditions::Verdict,
+    progress::{self, PROGRAMMED},
+};
+use crate::{problem::reason, world::FleetRef};
+
+pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicyStatus {
+    let previous = match subject.previous {
+        Some(Status::Policy(status)) => status.conditions.as_slice(),
+        _ => &[],
+    };
+    let key = Key::new(Kind::RatePolicy, &subject.object.namespace, &subject.object.name);
+    let targets = context.plan.targets.get(subject.object).copied().unwrap_or(0);
+    let fleets: Vec<&FleetRef> = context
+        .plan
+        .fleets
+        .iter()
+        .filter(|(_, fleet)| fleet.sources.contains_key(&key))
+        .map(|(name, _)| name)
+        .collect();
+    let findings = &subject.findings;
+    let no_target = || Verdict::of(&findings.unresolved).filter(|_| targets == 0);
+    let accepted = findings.rejection().or_else(no_target);
+    let programmed = findings
+        .rejection_programmed()
+        .or_else(|| {
+            let refused = |fleet: &&FleetRef| progress::refusal(subject.object, context.views.get(*fleet), [&key]);
+            fleets.iter().find_map(refused)
+        })
+        .or_else(|| findings.degradation())
+        .or_else(|| {
+            let message = "no fleet serves what it limits";
+            fleets.is_empty().then(|| Verdict::bad(reason::TARGET_NOT_SERVED, message))
+        })
+        .unwrap_or_else(|| {
+            let verdicts = fleets
+                .iter()
+                .map(|fleet| progress::of_generation(context.views.get(*fleet), subject.generation, previous));
+            verdicts.reduce(|a, b| if a.good { b } else { a }).unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
+        });
+    let all = [
+        ("Accepted", accepted.unwrap_or_else(|| Verdict::good("Accepted", "every limit is valid"))),
+        ("ResolvedRefs", findings.resolved_refs()),
+        (PROGRAMMED, programmed),
+    ];
+    let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
+    RatePolicyStatus { conditions: conditions.into(), targets, limited: limited(context, &key) }
+}
+
+/// Share of the requests of the last minute that were over a limit; `None` without any request.
+fn limited(context: &Context<'_>, key: &Key) -> Option<String> {
+    let counts = context.views.values().filter_map(|view| view.fleet.policies.get(key));
+    let (checked, limited) = counts.fold((0u64, 0u64), |(a, b), (c, d)| (a.saturating_add(*c), b.saturating_add(*d)));
+    if checked == 0 {
+        return None;
+    }
+    // More found over the limit than were checked can't be; a proxy that says so counts as all of them.
+    let percent = limited.min(checked) as f64 / checked as f64 * 100.0;
+    Some(match percent {
+        p if p == 0.0 => "0%".to_owned(),
+        p if p < 0.05 => "<0.1%".to_owned(),
+        p if p < 10.0 => format!("{p:.1}%"),
+        p => format!("{p:.0}%"),
+    })
+}

@@ -1,0 +1,57 @@
+//! How far the proxies are.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use snapshot::{Key, proto::Nack};
+
+use super::{
+    View,
+    conditions::{Verdict, find},
+};
+use crate::world::ObjectRef;
+
+pub(super) const PROGRAMMED: &str = "Programmed";
+
+/// Ready proxies that don't leave: how many run what is published, of how many.
+pub(super) fn count(view: &View<'_>) -> (usize, usize) {
+    let ready = || view.fleet.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);
+    let running = ready().filter(|proxy| view.current && proxy.revision == view.fleet.published);
+    (running.count(), ready().count())
+}
+
+/// Whether every Ready proxy runs what is published.
+pub(super) fn everywhere(view: Option<&View<'_>>) -> Verdict {
+    match view.map(count) {
+        None | Some((_, 0)) => Verdict::bad("Pending", "no proxy is Ready yet"),
+        Some((running, ready)) if running == ready => Verdict::good(PROGRAMMED, "runs on every Ready proxy"),
+        Some((running, ready)) => Verdict::bad("Pending", format!("{running} of {ready} proxies")),
+    }
+}
+
+/// The same for a route or policy: what a generation once was it stays, while proxies come and go.
+pub(super) fn of_generation(view: Option<&View<'_>>, generation: i64, previous: &[Condition]) -> Verdict {
+    let verdict = everywhere(view);
+    let was =
+        find(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
+    let some_ready = view.is_some_and(|view| count(view).1 > 0);
+    if was && some_ready { Verdict::good(PROGRAMMED, "runs on every Ready proxy") } else { verdict }
+}
+
+/// Why a resource of an object does not run, when proxies refuse one of `keys`.
+pub(super) fn refusal<'k>(
+    object: &ObjectRef,
+    view: Option<&View<'_>>,
+    keys: impl IntoIterator<Item = &'k Key>,
+) -> Option<Verdict> {
+    let view = view.map(|view| view.fleet).filter(|view| !view.rolled_back.is_empty())?;
+    let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
+    let Nack { field, reason, message, .. } = nack;
+    let own = match key.kind() {
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy => format!("{object}: spec.{field}"),
+        _ => format!("{object}: {key} {field}"),
+    };
+    let message = format!(
+        "{own}: {message} [{reason}]; a proxy refuses it, and what was acknowledged last runs instead \
+         (nothing before: requests answer 500)"
+    );
+    Some(Verdict::bad("ProxyRejected", message))
+}

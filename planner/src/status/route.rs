@@ -1,0 +1,120 @@
+//! ApiRoute: conditions on each fleet, and over all of them.
+
+use std::collections::BTreeSet;
+
+use crds::route::{ApiRouteStatus, RouteParentStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use snapshot::{Key, Kind, proto::resource};
+
+use super::{
+    Context, Status, Subject,
+    conditions::Verdict,
+    progress::{self, PROGRAMMED},
+};
+use crate::{
+    plan::{Parent, PlannedFleet},
+    world::FleetRef,
+};
+
+pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ApiRouteStatus {
+    let previous = match subject.previous {
+        Some(Status::Route(status)) => Some(status),
+        _ => None,
+    };
+    let conditions_before = previous.map_or(&[][..], |p| p.conditions.as_slice());
+    let in_force = context.plan.parents.get(subject.object).map_or(&[][..], Vec::as_slice);
+    let before = |parent: &Parent| {
+        let before = previous.and_then(|p| p.parents.iter().find(|p| p.parent_ref == parent.parent_ref));
+        before.map_or(&[][..], |p| p.conditions.as_slice())
+    };
+    let parents: Vec<(&Parent, Verdicts)> =
+        in_force.iter().map(|parent| (parent, verdicts(context, subject, parent, before(parent)))).collect();
+    let overall = overall(subject, &parents);
+    let parents = parents.into_iter().map(|(parent, verdicts)| {
+        let conditions = verdicts.conditions(subject.generation, before(parent), context);
+        RouteParentStatus { parent_ref: parent.parent_ref.clone(), conditions }
+    });
+    ApiRouteStatus {
+        parents: parents.collect(),
+        conditions: overall.conditions(subject.generation, conditions_before, context),
+        fleet: fleets(in_force),
+    }
+}
+
+/// Names of the fleets that serve a route.
+fn fleets(parents: &[Parent]) -> Option<String> {
+    let fleets: BTreeSet<&FleetRef> = parents.iter().filter_map(|p| p.fleet.as_ref()).collect();
+    let names: Vec<&str> = fleets.iter().map(|fleet| fleet.name.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+/// The three conditions.
+#[derive(Clone)]
+struct Verdicts {
+    accepted: Verdict,
+    resolved_refs: Verdict,
+    programmed: Verdict,
+}
+
+impl Verdicts {
+    fn conditions(self, generation: i64, previous: &[Condition], context: &Context<'_>) -> Vec<Condition> {
+        let all = [("Accepted", self.accepted), ("ResolvedRefs", self.resolved_refs), (PROGRAMMED, self.programmed)];
+        all.map(|(type_, verdict)| verdict.condition(type_, generation, previous, context.now)).into()
+    }
+}
+
+/// On one fleet.
+fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previous: &[Condition]) -> Verdicts {
+    let findings = &subject.findings;
+    let detached = parent.detached.as_ref().map(|(reason, message)| Verdict::bad(reason, message.clone()));
+    let accepted = findings.rejection().or_else(|| detached.clone());
+    let programmed = findings.rejection_programmed().or(detached).or_else(|| {
+        let fleet = parent.fleet.as_ref()?;
+        let view = context.views.get(fleet);
+        let keys = context.plan.fleets.get(fleet).map(|planned| keys(planned, subject)).unwrap_or_default();
+        let refused = progress::refusal(subject.object, view, &keys);
+        Some(
+            refused
+                .or_else(|| findings.degradation())
+                .unwrap_or_else(|| progress::of_generation(view, subject.generation, previous)),
+        )
+    });
+    Verdicts {
+        accepted: accepted.unwrap_or_else(|| Verdict::good("Accepted", "attached")),
+        resolved_refs: findings.resolved_refs(),
+        programmed: programmed.unwrap_or_else(|| Verdict::bad("Pending", "not attached to a fleet")),
+    }
+}
+
+/// The route's own key, and those of the clusters it sends requests to.
+fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
+    let key = Key::new(Kind::Route, &subject.object.namespace, &subject.object.name);
+    let mut keys = vec![];
+    if let Some(resource::Kind::Route(route)) = planned.snapshot.entry(&key).and_then(|e| e.resource().kind.as_ref()) {
+        let clusters = route.rules.iter().flat_map(|rule| &rule.backends);
+        keys.extend(clusters.filter_map(|backend| backend.cluster.parse().ok()));
+    }
+    keys.insert(0, key);
+    keys
+}
+
+/// Over all fleets: accepted where it is on one, programmed when it is on every one that accepts it.
+fn overall(subject: &Subject<'_>, parents: &[(&Parent, Verdicts)]) -> Verdicts {
+    let findings = &subject.findings;
+    if let (Some(accepted), Some(programmed)) = (findings.rejection(), findings.rejection_programmed()) {
+        return Verdicts { accepted, resolved_refs: findings.resolved_refs(), programmed };
+    }
+    let attached: Vec<_> = parents.iter().filter(|(parent, _)| parent.fleet.is_some()).collect();
+    let detached = Verdict::of(&findings.detached);
+    let Some((_, first)) = attached.first() else {
+        // Without an attached parent there is a reason for it; a plan without one is none of this world's.
+        let accepted = detached.unwrap_or_else(|| Verdict::bad("Pending", "not planned yet"));
+        return Verdicts { programmed: accepted.clone(), accepted, resolved_refs: findings.resolved_refs() };
+    };
+    let mut accepted = Verdict::good("Accepted", "attached");
+    if let Some(detached) = detached {
+        accepted.message = format!("attached, but not everywhere: {}", detached.message);
+    }
+    let programmed = attached.iter().find(|(_, v)| !v.programmed.good).map_or(first, |(_, v)| v).programmed.clone();
+    Verdicts { accepted, resolved_refs: findings.resolved_refs(), programmed }
+}

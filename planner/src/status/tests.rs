@@ -1,0 +1,1 @@
+//! The status of one object as its proxies and its content change.
