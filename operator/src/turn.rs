@@ -3,13 +3,14 @@
 //! plan → fleet → publish → status. Ports open before what needs them is published.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use planner::{FleetRef, Millis, ObjectRef, Plan, World, scale::Decision};
+use snapshot::{Entry, Key, Snapshot, proto::resource};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -205,7 +206,9 @@ impl<F: Fleet> Operator<F> {
         }
         let mut observed = self.parts.fleet.observe();
         for (fleet, gateway) in &mut self.gateways {
+            let closed = gateway.observation.closed_ports();
             gateway.observed(observed.remove(fleet).unwrap_or_default());
+            self.publish_due |= closed != gateway.observation.closed_ports();
         }
         // A fleet that is no more, with all its proxies gone, is forgotten.
         self.gateways.retain(|fleet, gateway| plan.fleets.contains_key(fleet) || !gateway.is_empty());
@@ -219,7 +222,8 @@ impl<F: Fleet> Operator<F> {
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
             gateway.ledger.retain(&planned.snapshot);
-            let (snapshot, rolled_back) = planner::publish(&planned.snapshot, &gateway.ledger);
+            let (mut snapshot, rolled_back) = planner::publish(&planned.snapshot, &gateway.ledger);
+            withhold(&mut snapshot, &gateway.observation.closed_ports());
             for nack in rolled_back.iter().filter(|(key, _)| !gateway.rolled_back.contains_key(key)).map(|(_, n)| n) {
                 tracing::warn!(%fleet, key = nack.key, field = nack.field, reason = nack.message, "refused by a proxy, rolled back");
             }
@@ -259,6 +263,19 @@ impl<F: Fleet> Operator<F> {
             self.shown = Some((shown, now));
         }
         self.parts.view.set(view);
+    }
+}
+
+/// Takes out the listeners whose port could not be opened: proxies would refuse them, and go on to when it can be.
+fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
+    let is_closed = |entry: &Entry| match &entry.resource().kind {
+        Some(resource::Kind::Listener(listener)) => ports.iter().any(|port| u32::from(*port) == listener.port),
+        _ => false,
+    };
+    let closed = snapshot.iter().filter(|(_, entry)| !ports.is_empty() && is_closed(entry));
+    let closed: Vec<Key> = closed.map(|(key, _)| key.clone()).collect();
+    for key in closed {
+        snapshot.remove(&key);
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::fleet::{Drain, ScalingMode, Template};
 use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
@@ -42,6 +42,13 @@ pub struct Observation {
     pub addresses: Vec<String>,
     /// What keeps the fleet from being as planned.
     pub problems: Vec<Problem>,
+}
+
+impl Observation {
+    /// Ports that are planned and could not be opened.
+    pub fn closed_ports(&self) -> BTreeSet<u16> {
+        self.problems.iter().filter_map(|problem| problem.port).collect()
+    }
 }
 
 /// A living proxy.

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use notify::{
@@ -25,6 +25,8 @@ use crate::{event::Event, metrics};
 const POLL: Duration = Duration::from_secs(5);
 /// The same without a watch (none left of the system's, or a file system that has none).
 const POLL_UNWATCHED: Duration = Duration::from_secs(1);
+/// The first report waits no longer than this for files that are being written.
+const FIRST_WITHIN: Duration = Duration::from_secs(2);
 /// After an event, others are likely to follow: an editor writes, renames, deletes.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
@@ -45,7 +47,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
     let hints = Arc::new(Hints::default());
     let mut scanner = Scanner::new(dir.clone(), generations);
     let mut watch = None;
-    let (mut first, mut told) = (true, false);
+    let (mut first, mut told, started) = (true, false, Instant::now());
     loop {
         if watch.is_none() {
             watch = Watch::start(&dir, &hints).map_err(|error| unwatched(&dir, &error, &mut told)).ok();
@@ -53,8 +55,9 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
         let busy = hints.busy();
         let scan = tokio::task::spawn_blocking(move || {
             let scanned = scanner.scan(&busy, SystemTime::now());
-            // That there is nothing is believed only of a directory that was read.
-            let news = if first { scanned.readable } else { scanned.changed };
+            // What is missing is taken for deleted, so the first report waits until all is there that is being written.
+            let whole = scanned.readable && (scanned.again_in.is_none() || started.elapsed() > FIRST_WITHIN);
+            let news = if first { whole } else { scanned.changed };
             let observed = news.then(|| scanner.observed());
             (scanner, scanned, observed)
         });

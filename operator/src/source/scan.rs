@@ -325,3 +325,6 @@ fn read(path: &Path) -> Reading {
         Err(error) => Reading::Failed(format!("can't be read: {error}; what it held last stays in force")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ impl ProcessFleet {
                 continue;
             };
             tracing::info!(proxy = record.name, pid = record.pid, "proxy adopted");
-            match handover::request(&slot.handover_socket(&settings), None) {
+            match handover::request(&slot::handover_socket(&settings, &record.name), None) {
                 Ok(ports) => sockets.adopt(&record.fleet, ports),
                 // Another one of the fleet has them too; if not, its ports are busy until it ends.
                 Err(error) => tracing::warn!(proxy = record.name, %error, "a proxy did not hand its sockets over"),

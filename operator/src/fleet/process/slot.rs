@@ -113,6 +113,7 @@ impl Slot {
             let mut command = Command::new(&settings.program);
             command.arg("--control").arg(unix(&settings.control_socket));
             command.arg("--sockets").arg(&settings.sockets_socket);
+            command.arg("--handover").arg(handover_socket(settings, &self.name));
             command.args(["--name", &self.name, "--fleet", &self.fleet.to_string()]);
             command.args(["--workers", &workers.to_string(), "--admin", "127.0.0.1:0"]);
             command.arg("--state").arg(&folder);
@@ -173,11 +174,6 @@ impl Slot {
         Some(Problem { port: None, reason: "ProxyCrashes", message })
     }
 
-    /// Where the process hands its sockets to a new operator.
-    pub(super) fn handover_socket(&self, settings: &Settings) -> PathBuf {
-        settings.folder.join(&self.name).join("handover.sock")
-    }
-
     fn save(&self, settings: &Settings) {
         if let Some(child) = &self.child {
             let record = Record {
@@ -193,6 +189,11 @@ impl Slot {
             record.save(&settings.folder);
         }
     }
+}
+
+/// Where a proxy hands its sockets to a new operator.
+pub(super) fn handover_socket(settings: &Settings, name: &str) -> PathBuf {
+    settings.folder.join(name).join("handover.sock")
 }
 
 fn unix(path: &std::path::Path) -> std::ffi::OsString {

@@ -85,8 +85,9 @@ impl Sockets {
                 }
                 Err(error) => {
                     let problem = problem(*port, &error);
-                    tracing::warn!(%fleet, port, %error, "port can't be opened");
-                    self.failed.insert(*port, (now, problem.clone()));
+                    if self.failed.insert(*port, (now, problem.clone())).is_none_or(|(_, former)| former != problem) {
+                        tracing::warn!(%fleet, port, %error, "port can't be opened; tried again every second");
+                    }
                     problems.push(problem);
                 }
             }
