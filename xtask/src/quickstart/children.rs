@@ -65,13 +65,6 @@ pub(super) struct Gateway {
     log: PathBuf,
 }
 
-/// A running proxy.
-pub(super) struct Proxy {
-    pub(super) pid: u32,
-    /// Where it is asked; not known while it starts.
-    pub(super) admin: Option<SocketAddr>,
-}
-
 impl Gateway {
     pub(super) fn start(bins: &Path, manifests: &Path, folder: &Path) -> anyhow::Result<Gateway> {
         let (state, log) = (folder.join("state"), folder.join("operator.log"));
@@ -97,19 +90,25 @@ impl Gateway {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// The folder in which the operator keeps its state and the objects' status.
-    pub(super) fn state(&self) -> &Path {
-        &self.state
+    /// The operator's admin address.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        address(&read(&self.state.join("operator.json"))?)
     }
 
-    /// The proxies there are now.
-    pub(super) fn proxies(&self) -> Vec<Proxy> {
+    /// The status that the operator gave the fleet.
+    pub(super) fn fleet_status(&self) -> Value {
+        let path = self.state.join("status/gatewayfleets/sluice-system/default.json");
+        read(&path).map_or(Value::Null, |fleet| fleet["status"].clone())
+    }
+
+    /// The proxy processes there are now.
+    pub(super) fn proxies(&self) -> Vec<u32> {
         let Ok(entries) = std::fs::read_dir(self.state.join("proxies")) else { return Vec::new() };
-        let proxy = |value: &Value| {
-            let proxy = Proxy { pid: u32::try_from(value["pid"].as_u64()?).ok()?, admin: address(value) };
-            alive(proxy.pid).then_some(proxy)
+        let running = |value: &Value| {
+            let pid = u32::try_from(value["pid"].as_u64()?).ok()?;
+            alive(pid).then_some(pid)
         };
-        entries.flatten().filter_map(|entry| proxy(&read(&entry.path())?)).collect()
+        entries.flatten().filter_map(|entry| running(&read(&entry.path())?)).collect()
     }
 
     /// The operator first, because it would replace every proxy that leaves; then the proxies, which drain.
@@ -118,17 +117,16 @@ impl Gateway {
             // It drains its proxies first, which may take as long as `drain.timeout`.
             operator.stop(Duration::from_secs(40));
         }
-        let proxies = self.proxies();
-        for proxy in &proxies {
-            signal(proxy.pid, Signal::TERM);
+        for proxy in self.proxies() {
+            signal(proxy, Signal::TERM);
         }
         let until = Instant::now() + Duration::from_secs(15);
         while Instant::now() < until && !self.proxies().is_empty() {
             pause(Duration::from_millis(20));
         }
         for proxy in self.proxies() {
-            println!("proxy {} did not drain within 15 s: killed", proxy.pid);
-            signal(proxy.pid, Signal::KILL);
+            println!("proxy {proxy} did not drain within 15 s: killed");
+            signal(proxy, Signal::KILL);
         }
     }
 }

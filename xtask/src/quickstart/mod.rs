@@ -109,7 +109,8 @@ fn serve(
     let mut view = View::new();
     while !stop.load(Ordering::Relaxed) {
         gateway.check()?;
-        println!("{}", view.line(gateway));
+        let look = view.look(gateway);
+        println!("{}", view.show(&look));
         pause_until(Instant::now() + Duration::from_secs(1), stop);
     }
     Ok(None)
