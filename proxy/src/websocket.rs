@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     config::Rule,
     server::{Phase, Worker},
+    upstream::Lease,
 };
 
 /// Close frame with code 1001, as a server sends it.
@@ -43,12 +44,12 @@ pub fn wanted<B>(request: &Request<B>) -> bool {
 }
 
 /// Relays between client and upstream until one of them ends, or the proxy leaves.
-pub fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>) {
+pub fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>, lease: Lease) {
     let live = worker.live();
     let phase = worker.phase.subscribe();
     tokio::spawn(async move {
-        let _live = live;
-        let _rule = rule;
+        // The request counts as under way to its endpoint, and keeps its rule.
+        let _held = (live, rule, lease);
         let result = async {
             let (client, upstream) = tokio::try_join!(client, upstream).map_err(io::Error::other)?;
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));

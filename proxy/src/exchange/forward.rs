@@ -38,8 +38,8 @@ pub(super) struct Outbound {
 /// A response on its way back.
 pub(super) struct Inbound {
     pub(super) head: response::Parts,
-    pub(super) body: Incoming,
-    pub(super) lease: Lease,
+    /// Streamed, with the connection it comes by; none of a WebSocket, whose relay holds the connection.
+    pub(super) body: Option<(Incoming, Lease)>,
     /// When the body is cut off.
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -74,22 +74,25 @@ pub(super) async fn forward(
         None => sent.await?,
     };
     let mut response = response;
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let upstream = switching.then(|| hyper::upgrade::on(&mut response));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = upgrade else { return Err((answer::UPSTREAM_BROKE, Blame::Upstream)) };
+        websocket::relay(worker, client, hyper::upgrade::on(&mut response), rule.clone(), lease);
+        let mut head = returning(response).0;
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        return Ok(Inbound { head, body: None, deadline: None });
+    }
+    let (head, body) = returning(response);
+    let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+    Ok(Inbound { head, body: Some((body, lease)), deadline })
+}
+
+/// A response, less what concerned the upstream's connection.
+fn returning(response: http::Response<Incoming>) -> (response::Parts, Incoming) {
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    match (upstream, upgrade) {
-        (None, _) => {}
-        (Some(upstream), Some(client)) => {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            websocket::relay(worker, client, upstream, rule.clone());
-        }
-        (Some(_), None) => return Err((answer::UPSTREAM_BROKE, Blame::Upstream)),
-    }
-    let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-    Ok(Inbound { head, body, lease, deadline })
+    (head, body)
 }
 
 async fn send(

@@ -14,6 +14,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
     header::{CONNECTION, HOST},
@@ -80,10 +81,14 @@ pub async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, mut request: Request<In
         Action::Unavailable(_) => Err((answer::UNAVAILABLE, Blame::Internal)),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, body, lease, deadline }) => {
+        Ok(forward::Inbound { mut head, body, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
             finish(&mut head, &mut exchange, ctx.response_headers);
-            Response::from_parts(head, ResponseBody::upstream(body, lease, exchange, deadline))
+            let body = match body {
+                Some((body, lease)) => ResponseBody::upstream(body, lease, exchange, deadline),
+                None => ResponseBody::own(Bytes::new(), exchange),
+            };
+            Response::from_parts(head, body)
         }
         Err((cause, blame)) => {
             exchange.fail(cause.reason, blame);

@@ -148,7 +148,7 @@ where
     let mut age = pin!(tokio::time::sleep(max_age(worker)));
     let mut aged = false;
     loop {
-        if *phase.borrow_and_update() == Phase::Retiring {
+        if *phase.borrow_and_update() > Phase::Serving {
             conn.retire();
         }
         tokio::select! {
