@@ -64,14 +64,14 @@ fn schedule(worker: &Worker, order: Rebalance) -> Vec<(Instant, Weak<Conn>)> {
     leaving
 }
 
-/// Connections, by index, that together carry about `excess` of the rates' sum. One that carries far more than what is
-/// still wanted stays: moving it would only move the imbalance.
+/// Connections, by index, that together carry about `excess` of the rates' sum. Each brings the sum nearer to it: one that
+/// carries far more than what is still wanted stays, since moving it would only move the imbalance.
 fn choose(rates: &[u32], excess: f64) -> Vec<usize> {
     let total: f64 = rates.iter().copied().map(f64::from).sum();
     let mut wanted = total * excess;
     let mut chosen = vec![];
     for (i, rate) in rates.iter().copied().map(f64::from).enumerate() {
-        if rate > 0.0 && rate <= wanted * 1.5 {
+        if rate > 0.0 && rate < wanted * 2.0 {
             chosen.push(i);
             wanted -= rate;
         }
