@@ -143,6 +143,7 @@ impl<F: Fleet> Operator<F> {
         let (now, millis) = (Instant::now(), status::now());
         self.plan().await;
         let Some(plan) = self.plan.clone() else { return };
+        self.observe(&plan);
         self.decide(&plan, now, millis);
         self.ensure(&plan, millis);
         self.publish(&plan);
@@ -193,7 +194,7 @@ impl<F: Fleet> Operator<F> {
         }
     }
 
-    /// Moves fleets towards what is decided, and looks at what there is.
+    /// Moves fleets towards what is decided.
     fn ensure(&mut self, plan: &Plan, millis: Millis) {
         let gone = self.parts.fleet.observe().into_keys().filter(|fleet| !plan.fleets.contains_key(fleet));
         for fleet in gone.collect::<Vec<_>>() {
@@ -204,6 +205,11 @@ impl<F: Fleet> Operator<F> {
             let wanted = fleet::plan(fleet, &planned.settings, gateway, self.leaving);
             self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
         }
+        self.observe(plan);
+    }
+
+    /// Looks at what there is of each fleet.
+    fn observe(&mut self, plan: &Plan) {
         let mut observed = self.parts.fleet.observe();
         for (fleet, gateway) in &mut self.gateways {
             let closed = gateway.observation.closed_ports();

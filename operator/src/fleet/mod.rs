@@ -1,6 +1,8 @@
 //! Fleets of proxies: what should run, made to run. [`process`] runs them as processes of this machine; pods of a cluster
 //! are another implementation of [`Fleet`], held to the same contract test.
 
+#[cfg(test)]
+mod contract;
 pub mod process;
 
 use std::collections::{BTreeMap, BTreeSet};

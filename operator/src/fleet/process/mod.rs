@@ -8,6 +8,8 @@ mod record;
 mod roll;
 mod slot;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +48,7 @@ pub struct ProcessFleet {
     /// Fleets that `ensure` was called for, or that have something left.
     fleets: BTreeSet<FleetRef>,
     ends: Ends,
-    _server: tokio::task::JoinHandle<()>,
+    server: tokio::task::JoinHandle<()>,
 }
 
 impl ProcessFleet {
@@ -73,7 +75,7 @@ impl ProcessFleet {
             slots.insert(record.name, slot);
         }
         let server = sockets.serve(&settings.sockets_socket)?;
-        Ok(Self { settings, slots, sockets, problems: BTreeMap::new(), fleets, ends, _server: server })
+        Ok(Self { settings, slots, sockets, problems: BTreeMap::new(), fleets, ends, server })
     }
 }
 
@@ -83,6 +85,12 @@ pub fn kill_recorded(folder: &Path) {
         if let Some(child) = Child::adopt(record.pid, record.start_time) {
             child.signal(rustix::process::Signal::KILL);
         }
+    }
+}
+
+impl Drop for ProcessFleet {
+    fn drop(&mut self) {
+        self.server.abort();
     }
 }
 
