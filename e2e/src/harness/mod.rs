@@ -80,7 +80,7 @@ impl Gateway {
             gateway.write(name, text)?;
         }
         gateway.start_operator()?;
-        gateway.wait_for_proxies(1, Duration::from_secs(30))?;
+        gateway.wait_until("a proxy is ready", Duration::from_secs(30), |_, ready| ready > 0)?;
         Ok(gateway)
     }
 
@@ -184,16 +184,27 @@ impl Gateway {
 
     /// Waits until exactly this many proxies run and all are ready.
     pub fn wait_for_proxies(&mut self, count: usize, within: Duration) -> anyhow::Result<Duration> {
+        let what = format!("{count} proxies, all ready");
+        self.wait_until(&what, within, |proxies, ready| (proxies, ready) == (count, count))
+    }
+
+    /// Waits until the numbers of running and of ready proxies are as wanted.
+    fn wait_until(
+        &mut self,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> anyhow::Result<Duration> {
         let started = Instant::now();
         loop {
             self.check()?;
             let (proxies, ready) = (self.records().len(), self.ready_proxies().len());
-            if (proxies, ready) == (count, count) {
+            if wanted(proxies, ready) {
                 return Ok(started.elapsed());
             }
             anyhow::ensure!(
                 started.elapsed() < within,
-                "{proxies} proxies, {ready} ready after {within:?}, not {count}\n{}",
+                "{what}: not within {within:?}; there are {proxies}, {ready} of them ready\n{}",
                 self.log_tail()
             );
             pause(Duration::from_millis(20));

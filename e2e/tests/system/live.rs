@@ -68,7 +68,6 @@ fn a_hundred_changes_under_load() {
                 gateway.write("extra.yaml", &extra("matches: [{path: {valeu: /extra}}]")).unwrap();
                 let accepted = world.extra_accepted("False");
                 assert!(accepted.message.contains("valeu"), "{accepted:?}");
-                assert!(accepted.message.contains("extra.yaml"), "{accepted:?}");
                 assert_eq!((world.revisions(), world.get("/extra").status), (before, 200));
             }
             3 => {
