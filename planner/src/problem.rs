@@ -1,6 +1,6 @@
 //! What is wrong, with the object, the field and the fix named.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use snapshot::check::Unfit;
 
@@ -70,6 +70,7 @@ pub mod reason {
     pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
     pub const TARGET_NOT_SERVED: &str = "TargetNotServed";
 
+    pub const LISTENER_NOT_PROGRAMMED: &str = "ListenerNotProgrammed";
     pub const CONFLICTED: &str = "Conflicted";
     pub const TOO_LARGE: &str = "TooLarge";
 }
@@ -79,19 +80,29 @@ pub mod reason {
 pub(crate) struct Problems<'a> {
     world: &'a World,
     list: Vec<Problem>,
+    /// Objects whose last accepted content stands in for the current one.
+    fallbacks: BTreeSet<ObjectRef>,
 }
 
 impl<'a> Problems<'a> {
     /// Begins with the problems of documents that are no object.
     pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, list: world.strays.clone() }
+        Self { world, list: world.strays.clone(), fallbacks: BTreeSet::new() }
     }
 
     /// Adds a finding in an object.
     pub(crate) fn push(&mut self, object: &ObjectRef, severity: Severity, finding: Unfit) {
         let origin = self.world.objects.get(object).and_then(|entry| entry.origin.clone());
-        let Unfit { field, reason, message } = finding;
+        let Unfit { field, reason, mut message } = finding;
+        if self.fallbacks.contains(object) {
+            message.push_str(" (in the content accepted last, which is in force)");
+        }
         self.list.push(Problem { object: Some(object.clone()), origin, field, reason, message, severity });
+    }
+
+    /// From now on, findings in an object are in its last accepted content.
+    pub(crate) fn falls_back(&mut self, object: &ObjectRef) {
+        self.fallbacks.insert(object.clone());
     }
 
     /// Adds a finding that leaves the rest of the object in use.

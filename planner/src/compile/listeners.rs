@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::fleet::Target;
 use snapshot::{
     Key,
     proto::{self, resource},
@@ -47,6 +48,7 @@ pub(super) fn draft<'m>(
 ) -> Draft<'m> {
     let key = Key::new(snapshot::Kind::Fleet, &object.namespace, &object.name);
     let mut base = vec![sourced(key, resource::Kind::Fleet(fleet.resource), object)];
+    unmeasurable(object, fleet, problems);
     let (mut listeners, mut programmed, mut certificates) = (vec![], vec![], BTreeMap::new());
     for (i, listener) in fleet.listeners.iter().enumerate() {
         if let Some((member, message)) = conflict(listener, &fleet.listeners[..i]) {
@@ -99,6 +101,17 @@ pub(super) fn draft<'m>(
         served: BTreeSet::new(),
         policies: vec![],
         clusters: BTreeMap::new(),
+    }
+}
+
+/// A target that has no data for ever: it holds, so that the fleet never shrinks.
+fn unmeasurable(object: &ObjectRef, fleet: &Fleet, problems: &mut Problems<'_>) {
+    for (i, target) in fleet.settings.spec.scaling.targets.iter().enumerate() {
+        if matches!(target, Target::Memory { .. }) && fleet.settings.memory_bytes.is_none() {
+            let message = "a Memory target needs spec.template.memory, the whole that it is a share of; until then it \
+                           has no data, and the fleet does not shrink";
+            problems.degraded(object, format!("spec.scaling.targets[{i}]"), reason::INVALID, message);
+        }
     }
 }
 

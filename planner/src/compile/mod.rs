@@ -19,7 +19,7 @@ use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Con
 use crate::{
     model::{Fleet, Model, Route},
     plan::{Parent, PlannedFleet},
-    problem::Problems,
+    problem::{Problems, reason},
     world::{FleetRef, ObjectRef},
 };
 
@@ -55,11 +55,14 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
         let (attached, became) = attach::attach(model, object, route, problems);
         parents.insert(object.clone(), became);
         conflicts.claim(object, route, &attached, problems);
-        if !attached.is_empty() {
-            let resolved = clusters.resolve(object, route, problems);
-            for (fleet, listeners) in &attached {
-                if let Some(draft) = drafts.get_mut(fleet) {
-                    draft.add(object, route, listeners, &resolved);
+        let resolved = clusters.resolve(object, route, problems);
+        for (fleet, listeners) in &attached {
+            if let Some(draft) = drafts.get_mut(fleet) {
+                draft.add(object, route, listeners, &resolved);
+                if !listeners.keys().any(|name| draft.listeners.contains(name)) {
+                    let names: Vec<&str> = listeners.keys().map(String::as_str).collect();
+                    let message = format!("{fleet} does not serve listener {}: see its conditions", names.join(", "));
+                    problems.degraded(object, "spec.parentRefs", reason::LISTENER_NOT_PROGRAMMED, message);
                 }
             }
         }

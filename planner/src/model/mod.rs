@@ -80,6 +80,9 @@ pub(crate) fn validate(world: &World, problems: &mut Problems<'_>) -> (Model, BT
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
                 }
+                if fallback.is_some() {
+                    problems.falls_back(object);
+                }
                 fallback
             }
         };

@@ -1,4 +1,5 @@
 //! Timelines: a fleet that carries a load, second by second, and what the scaler wants of it.
+#![allow(clippy::needless_pass_by_value)] // `json!({..})` reads best as an argument
 
 use std::sync::Arc;
 

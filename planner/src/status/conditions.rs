@@ -57,18 +57,27 @@ pub(super) fn by_object(plan: &Plan) -> BTreeMap<&ObjectRef, Findings<'_>> {
 /// What a condition says.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
-    pub(super) good: bool,
+    /// `None`: not known.
+    good: Option<bool>,
     pub(super) reason: &'static str,
     pub(super) message: String,
 }
 
 impl Verdict {
     pub(super) fn good(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { good: true, reason, message: message.into() }
+        Self { good: Some(true), reason, message: message.into() }
     }
 
     pub(super) fn bad(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { good: false, reason, message: message.into() }
+        Self { good: Some(false), reason, message: message.into() }
+    }
+
+    fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { good: None, reason, message: message.into() }
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.good == Some(true)
     }
 
     /// The reason of the first problem, the fields and messages of all; `None` when there are none.
@@ -88,7 +97,11 @@ impl Verdict {
 
     /// The condition, whose time is that of the previous one unless its status changed.
     pub(super) fn condition(mut self, type_: &str, generation: i64, previous: &[Condition], now: Millis) -> Condition {
-        let status = if self.good { "True" } else { "False" };
+        let status = match self.good {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
         let since = find(previous, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
         if self.message.len() > LONGEST_MESSAGE {
             let end = (0..=LONGEST_MESSAGE).rev().find(|i| self.message.is_char_boundary(*i)).unwrap_or(0);
@@ -140,6 +153,9 @@ impl Findings<'_> {
 
     /// The condition `ResolvedRefs`.
     pub(super) fn resolved_refs(&self) -> Verdict {
+        if !self.rejected.is_empty() && !self.fallback {
+            return Verdict::unknown("NotAccepted", "there is no accepted content to resolve references of");
+        }
         Verdict::of(&self.unresolved).unwrap_or_else(|| Verdict::good("ResolvedRefs", "every reference is resolved"))
     }
 

@@ -71,6 +71,6 @@ fn ready(planned: Option<&PlannedFleet>, ready: usize) -> Verdict {
         ready if ready < least => {
             Verdict::bad("BelowMinimum", format!("{ready} proxies are Ready; minReplicas is {least}"))
         }
-        _ => Verdict::good("Ready", format!("at least {least} proxies are Ready")),
+        _ => Verdict::good("Ready", "at least minReplicas proxies are Ready"),
     }
 }

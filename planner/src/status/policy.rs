@@ -42,7 +42,9 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
             let verdicts = fleets
                 .iter()
                 .map(|fleet| progress::of_generation(context.views.get(*fleet), subject.generation, previous));
-            verdicts.reduce(|a, b| if a.good { b } else { a }).unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
+            verdicts
+                .reduce(|a, b| if a.is_good() { b } else { a })
+                .unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
         });
     let all = [
         ("Accepted", accepted.unwrap_or_else(|| Verdict::good("Accepted", "every limit is valid"))),
@@ -63,7 +65,7 @@ fn limited(context: &Context<'_>, key: &Key) -> Option<String> {
     // More found over the limit than were checked can't be; a proxy that says so counts as all of them.
     let percent = limited.min(checked) as f64 / checked as f64 * 100.0;
     Some(match percent {
-        p if p == 0.0 => "0%".to_owned(),
+        0.0 => "0%".to_owned(),
         p if p < 0.05 => "<0.1%".to_owned(),
         p if p < 10.0 => format!("{p:.1}%"),
         p => format!("{p:.0}%"),

@@ -115,6 +115,7 @@ fn overall(subject: &Subject<'_>, parents: &[(&Parent, Verdicts)]) -> Verdicts {
     if let Some(detached) = detached {
         accepted.message = format!("attached, but not everywhere: {}", detached.message);
     }
-    let programmed = attached.iter().find(|(_, v)| !v.programmed.good).map_or(first, |(_, v)| v).programmed.clone();
+    let programmed =
+        attached.iter().find(|(_, v)| !v.programmed.is_good()).map_or(first, |(_, v)| v).programmed.clone();
     Verdicts { accepted, resolved_refs: findings.resolved_refs(), programmed }
 }

@@ -1,1 +1,278 @@
-//! The status of one object as its proxies and its content change.
+//! The status of a route, its policy and its fleet, as proxies and content change.
+
+use std::sync::Arc;
+
+use snapshot::{Hash, Key, Kind as ResourceKind, proto::Nack};
+
+use super::*;
+use crate::{ProxyView, WorldObject, fleet::FleetView, plan};
+
+const MANIFESTS: &str = r#"
+{apiVersion: sluice.dev/v1alpha1, kind: GatewayFleet, metadata: {name: default, namespace: ns},
+ spec: {listeners: [{name: http, protocol: HTTP, port: 80}], scaling: {minReplicas: 2}}}
+---
+{apiVersion: sluice.dev/v1alpha1, kind: ApiRoute, metadata: {name: route, namespace: ns},
+ spec: {rules: [{backendRefs: [{address: "127.0.0.1:9000"}]}]}}
+---
+{apiVersion: sluice.dev/v1alpha1, kind: RatePolicy, metadata: {name: policy, namespace: ns},
+ spec: {targetRefs: [{group: sluice.dev, kind: ApiRoute, name: route}], limits: [{name: a, tokenBucket: {rate: 1}}]}}
+"#;
+
+/// A world that changes, and what was last said of it.
+struct Scene {
+    world: World,
+    view: FleetView,
+    statuses: BTreeMap<ObjectRef, Status>,
+    second: u64,
+}
+
+fn object(kind: Kind) -> ObjectRef {
+    let name = match kind {
+        Kind::GatewayFleet => "default",
+        Kind::ApiRoute => "route",
+        _ => "policy",
+    };
+    ObjectRef { kind, namespace: "ns".into(), name: name.into() }
+}
+
+fn key(kind: ResourceKind) -> Key {
+    Key::new(kind, "ns", if kind == ResourceKind::Route { "route" } else { "policy" })
+}
+
+impl Scene {
+    /// Two Ready proxies that run nothing yet.
+    fn new() -> Self {
+        let documents: Vec<serde_json::Value> = serde_yaml::from_multiple(MANIFESTS).unwrap();
+        let mut world = World::default();
+        for (document, kind) in documents.into_iter().zip([Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy]) {
+            let current = Ok(Arc::new(crds::admit(document).unwrap()));
+            let entry = WorldObject { current, raw: None, accepted: None, generation: 1, origin: None };
+            world.objects.insert(object(kind), entry);
+        }
+        let proxy = |n| ProxyView { name: format!("p{n}"), ready: true, ..ProxyView::default() };
+        let view = FleetView { proxies: vec![proxy(1), proxy(2)], ..FleetView::default() };
+        Self { world, view, statuses: BTreeMap::new(), second: 0 }
+    }
+
+    /// Publishes what is planned now; the first `n` proxies acknowledge it.
+    fn publish(&mut self, n: usize) -> &mut Self {
+        let plan = plan(&self.world);
+        let revision = plan.fleets.values().next().unwrap().snapshot.revision();
+        self.view.published = Some(revision);
+        self.view.proxies.iter_mut().take(n).for_each(|proxy| proxy.revision = Some(revision));
+        self
+    }
+
+    /// A change of the route's content.
+    fn edit(&mut self) -> &mut Self {
+        let entry = self.world.objects.get_mut(&object(Kind::ApiRoute)).unwrap();
+        entry.generation += 1;
+        let crds::Object::ApiRoute(mut route) = entry.current.clone().unwrap().as_ref().clone() else { panic!() };
+        route.spec.hostnames.push(format!("h{}.example", entry.generation));
+        entry.current = Ok(Arc::new(crds::Object::ApiRoute(route)));
+        self
+    }
+
+    /// Derives all statuses a second later.
+    fn derive(&mut self) -> &mut Self {
+        self.second += 1;
+        let fleets = BTreeMap::from([(FleetRef { namespace: "ns".into(), name: "default".into() }, self.view.clone())]);
+        let now = Millis(self.second * 1000);
+        self.statuses = statuses(&self.world, &plan(&self.world), &fleets, &self.statuses, now);
+        self
+    }
+
+    /// Status, reason, message and second of the last transition of a condition.
+    #[track_caller]
+    fn check(&self, kind: Kind, type_: &str, expect: (&str, &str, &str, i64)) {
+        let status = &self.statuses[&object(kind)];
+        let found = conditions::find(status.conditions(), type_).unwrap();
+        let since = found.last_transition_time.0.as_second();
+        assert_eq!((found.status.as_str(), found.reason.as_str(), found.message.as_str(), since), expect);
+        let generation = self.world.objects[&object(kind)].generation;
+        assert!(status.conditions().iter().all(|c| c.observed_generation == Some(generation)));
+    }
+
+    #[track_caller]
+    fn fleet(&self) -> &crds::GatewayFleetStatus {
+        let Status::Fleet(status) = &self.statuses[&object(Kind::GatewayFleet)] else { panic!() };
+        status
+    }
+}
+
+const EVERYWHERE: &str = "runs on every Ready proxy";
+
+#[test]
+fn programmed_once_every_ready_proxy_runs_it() {
+    let mut scene = Scene::new();
+    for (acks, message) in [(0, "0 of 2 proxies"), (1, "1 of 2 proxies")] {
+        scene.publish(acks).derive();
+        for kind in [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy] {
+            scene.check(kind, "Accepted", ("True", "Accepted", &accepted(kind), 1));
+            scene.check(kind, "Programmed", ("False", "Pending", message, 1));
+        }
+    }
+    scene.publish(2).derive().derive();
+    for kind in [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy] {
+        scene.check(kind, "Programmed", ("True", "Programmed", EVERYWHERE, 3));
+    }
+    assert_eq!(scene.fleet().programmed_replicas, 2);
+}
+
+fn accepted(kind: Kind) -> String {
+    match kind {
+        Kind::GatewayFleet => "the settings are valid",
+        Kind::ApiRoute => "attached",
+        _ => "every limit is valid",
+    }
+    .into()
+}
+
+#[test]
+fn a_new_generation_is_not_programmed_before_it_is_published_and_run() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive().edit().derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "0 of 2 proxies", 2));
+    scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    scene.check(Kind::GatewayFleet, "Programmed", ("False", "Pending", "0 of 2 proxies", 2));
+    scene.publish(1).derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "1 of 2 proxies", 2));
+    scene.publish(2).derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 4));
+}
+
+#[test]
+fn scaling_writes_no_routes_status() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    let before = scene.statuses.clone();
+    let newcomer = ProxyView { name: "p3".into(), ..ProxyView::default() };
+    scene.view.proxies.push(newcomer);
+    scene.derive();
+    assert_eq!(scene.fleet().ready.as_deref(), Some("2/3"));
+    scene.view.proxies[2].ready = true;
+    scene.derive();
+    scene.check(Kind::GatewayFleet, "Programmed", ("False", "Pending", "2 of 3 proxies", 3));
+    scene.publish(3).derive();
+    scene.view.proxies[0].draining = true;
+    scene.derive();
+    assert_eq!(scene.fleet().ready.as_deref(), Some("2/2"));
+    for kind in [Kind::ApiRoute, Kind::RatePolicy] {
+        assert_eq!(scene.statuses[&object(kind)], before[&object(kind)]);
+    }
+}
+
+#[test]
+fn without_a_ready_proxy_nothing_is_programmed() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    scene.view.proxies.iter_mut().for_each(|proxy| proxy.ready = false);
+    scene.derive();
+    for kind in [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy] {
+        scene.check(kind, "Programmed", ("False", "Pending", "no proxy is Ready yet", 2));
+    }
+    scene.check(Kind::GatewayFleet, "Ready", ("False", "NoReadyProxy", "no proxy is Ready", 2));
+    scene.view.proxies[0].ready = true;
+    scene.derive();
+    scene.check(Kind::GatewayFleet, "Ready", ("False", "BelowMinimum", "1 proxies are Ready; minReplicas is 2", 2));
+}
+
+#[test]
+fn a_refused_resource_is_named() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    let nack = |field: &str| Nack {
+        field: field.into(),
+        reason: "Fault".into(),
+        message: "does not compile".into(),
+        ..Nack::default()
+    };
+    let cluster = Key::cluster("ns", "127.0.0.1:9000", "http1");
+    let tail = "a proxy refuses it, and what was acknowledged last runs instead (nothing before: requests answer 500)";
+    for (key, field, kind, at) in [
+        (key(ResourceKind::Route), "rules[0]", Kind::ApiRoute, "ApiRoute ns/route: spec.rules[0]".to_owned()),
+        (
+            key(ResourceKind::RatePolicy),
+            "limits[0].key",
+            Kind::RatePolicy,
+            "RatePolicy ns/policy: spec.limits[0].key".into(),
+        ),
+        (cluster.clone(), "endpoints[0]", Kind::ApiRoute, format!("ApiRoute ns/route: {cluster} endpoints[0]")),
+        (
+            Key::listener("ns", "default", "http"),
+            "port",
+            Kind::GatewayFleet,
+            "GatewayFleet ns/default: Listener/ns/default/http port".into(),
+        ),
+    ] {
+        scene.view.rolled_back = BTreeMap::from([(key, nack(field))]);
+        scene.derive();
+        let message = format!("{at}: does not compile [Fault]; {tail}");
+        let second = scene.second as i64;
+        scene.check(kind, "Programmed", ("False", "ProxyRejected", &message, second));
+        scene.check(kind, "Accepted", ("True", "Accepted", &accepted(kind), 1));
+        scene.view.rolled_back.clear();
+        scene.derive();
+        scene.check(kind, "Programmed", ("True", "Programmed", EVERYWHERE, second + 1));
+    }
+}
+
+#[test]
+fn a_broken_object_says_what_stays_in_force() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    let entry = scene.world.objects.get_mut(&object(Kind::ApiRoute)).unwrap();
+    entry.accepted = entry.current.clone().ok();
+    entry.generation = 2;
+    entry.current = Err(vec![crds::Violation { path: "spec.rules[0].name".into(), message: "is wrong".into() }]);
+    scene.derive();
+    let message = "spec.rules[0].name: is wrong; until this is fixed, the content accepted last stays in force";
+    scene.check(Kind::ApiRoute, "Accepted", ("False", "Invalid", message, 2));
+    let message = "this generation is not accepted, so it runs nowhere; the content accepted last does";
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Invalid", message, 2));
+    scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+}
+
+#[test]
+fn columns_of_the_fleet() {
+    let mut scene = Scene::new();
+    scene.view.decision = Some(crate::scale::Decision {
+        desired: 8,
+        current: 2,
+        driven_by: Some("RequestRate=131%".into()),
+        reason: String::new(),
+        signals: vec![],
+    });
+    scene.view.addresses = vec!["127.0.0.1:80".into()];
+    scene.publish(1).derive();
+    let status = scene.fleet();
+    let config = scene.view.published.map(|hash: Hash| hash.short());
+    assert_eq!((status.ready.as_deref(), status.desired_replicas, &status.config), (Some("2/2"), 8, &config));
+    assert_eq!(status.driven_by.as_deref(), Some("RequestRate=131%"));
+    assert_eq!((status.programmed_replicas, status.addresses.as_slice()), (1, &["127.0.0.1:80".to_owned()][..]));
+}
+
+#[test]
+fn how_often_a_policy_bites() {
+    let check = |checked, limited, expect: Option<&str>| {
+        let mut scene = Scene::new();
+        scene.view.policies = BTreeMap::from([(key(ResourceKind::RatePolicy), (checked, limited))]);
+        scene.derive();
+        let Status::Policy(status) = &scene.statuses[&object(Kind::RatePolicy)] else { panic!() };
+        assert_eq!(status.limited.as_deref(), expect);
+        assert_eq!(status.targets, 1);
+    };
+    check(0, 0, None);
+    check(1000, 0, Some("0%"));
+    check(1000, 4, Some("0.4%"));
+    check(100_000, 1, Some("<0.1%"));
+    check(10, 9, Some("90%"));
+    check(10, 11, Some("100%"));
+}
+
+#[test]
+fn long_messages_are_cut() {
+    let verdict = conditions::Verdict::bad("Invalid", "é".repeat(5_000));
+    let condition = verdict.condition("Accepted", 1, &[], Millis(0));
+    assert!(condition.message.len() < 4_100 && condition.message.ends_with("é ..."));
+}

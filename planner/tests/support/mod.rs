@@ -1,8 +1,9 @@
 //! Worlds from manifests, and answers that people can read.
-#![allow(dead_code, unreachable_pub)] // not every test file uses all of it
+#![allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub)] // not every test file uses all of it
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crds::Object;
 use planner::{Kind, Millis, ObjectRef, World, WorldObject};
 use serde_json::Value;
 use snapshot::{Key, Snapshot};
@@ -16,15 +17,34 @@ pub fn world(manifests: &str) -> World {
     let documents: Vec<Value> = serde_yaml::from_multiple(manifests).unwrap();
     let mut world = World::default();
     for document in documents {
-        let object = identity(&document);
-        let admitted = crds::admit(document.clone()).map(Arc::new);
-        let before = world.objects.remove(&object).and_then(|entry| entry.current.ok());
-        let generation = if before.is_some() { 2 } else { 1 };
-        let raw = admitted.is_err().then(|| Arc::new(document));
-        let entry = WorldObject { current: admitted, raw, accepted: before, generation, origin: None };
-        world.objects.insert(object, entry);
+        add(&mut world, document, true);
     }
     world
+}
+
+/// Adds a document as admission leaves it; or, without, as it decodes.
+pub fn add(world: &mut World, document: Value, admit: bool) {
+    let object = identity(&document);
+    let decoded = if admit { None } else { decode(&object, document.clone()) };
+    let current = match decoded {
+        Some(decoded) => Ok(Arc::new(decoded)),
+        None => crds::admit(document.clone()).map(Arc::new),
+    };
+    let before = world.objects.remove(&object).and_then(|entry| entry.current.ok());
+    let generation = if before.is_some() { 2 } else { 1 };
+    let raw = current.is_err().then(|| Arc::new(document));
+    world.objects.insert(object, WorldObject { current, raw, accepted: before, generation, origin: None });
+}
+
+fn decode(object: &ObjectRef, document: Value) -> Option<Object> {
+    Some(match object.kind {
+        Kind::GatewayFleet => Object::GatewayFleet(serde_json::from_value(document).ok()?),
+        Kind::ApiRoute => Object::ApiRoute(serde_json::from_value(document).ok()?),
+        Kind::RatePolicy => Object::RatePolicy(serde_json::from_value(document).ok()?),
+        Kind::Service => Object::Service(serde_json::from_value(document).ok()?),
+        Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(document).ok()?),
+        Kind::Secret => Object::Secret(serde_json::from_value(document).ok()?),
+    })
 }
 
 fn identity(document: &Value) -> ObjectRef {
@@ -47,12 +67,18 @@ pub fn readable(snapshot: &Snapshot) -> BTreeMap<Key, Value> {
     snapshot.iter().map(|(key, entry)| (key.clone(), value(entry.resource()))).collect()
 }
 
-/// Drops members that are empty, 0 or null.
+/// Drops members that are empty, 0 or null; makes a line of each condition.
 pub fn short(value: Value) -> Value {
     match value {
+        Value::Object(members) if members.contains_key("lastTransitionTime") => {
+            let text = |key: &str| members[key].as_str().unwrap().to_owned();
+            assert_eq!(text("lastTransitionTime"), "2026-01-01T00:00:00Z");
+            let (type_, status, reason, message) = (text("type"), text("status"), text("reason"), text("message"));
+            format!("{type_}={status} {reason} (generation {}): {message}", members["observedGeneration"]).into()
+        }
         Value::Object(members) => {
             let members = members.into_iter().map(|(k, v)| (k, short(v)));
-            Value::Object(members.filter(|(k, v)| k == "lastTransitionTime" || !is_empty(v)).collect())
+            Value::Object(members.filter(|(_, v)| !is_empty(v)).collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(short).collect()),
         value => value,
