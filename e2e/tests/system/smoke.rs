@@ -59,19 +59,64 @@ fn requests_go_where_the_manifests_say() {
 fn every_protocol_passes_unbroken() {
     let echo = Echo::start("a").unwrap();
     let port = free_port().unwrap();
-    let manifests = [("fleet.yaml", Fleet::single(port).yaml()), ("all.yaml", route("all", "/", echo.addr))];
+    let h2c = route("h2c", "/", echo.addr)
+        .replace("api.shop", "h2c.shop")
+        .replace("\"}", "\", appProtocol: kubernetes.io/h2c}");
+    let manifests =
+        [("fleet.yaml", Fleet::single(port).yaml()), ("all.yaml", route("all", "/", echo.addr)), ("h2c.yaml", h2c)];
     let _gateway = Gateway::start(&manifests).unwrap();
     serves(port, "/");
-    let mut plan = Plan::new(at(port), HOST).mixed().step(500.0, Duration::from_secs(3));
-    plan.ws = 4;
-    plan.paths = ["/a", "/bytes/300000", "/stream/3/5", "/trailers", "/delay/10"].map(str::to_owned).to_vec();
-    let report = run(plan.clone()).unwrap();
-    assert_clean(&report);
-    assert!(report.ws.messages > 50, "{report}");
-    // And bodies towards the upstream.
-    (plan.body, plan.ws, plan.paths) = (200_000, 0, vec!["/upload".to_owned()]);
-    (plan.steps[0].rate, plan.steps[0].duration) = (100.0, Duration::from_secs(2));
-    assert_clean(&run(plan).unwrap());
+    for (host, version) in [(HOST, "HTTP/1.1"), ("h2c.shop.example", "HTTP/2.0")] {
+        assert_eq!(http::get(at(port), host, "/").unwrap().json()["version"], version);
+        let mut plan = Plan::new(at(port), host).mixed().step(500.0, Duration::from_secs(3));
+        // A WebSocket needs an upstream that speaks HTTP/1.1.
+        plan.ws = if host == HOST { 4 } else { 0 };
+        plan.paths = ["/a", "/bytes/300000", "/stream/3/5", "/trailers", "/delay/10"].map(str::to_owned).to_vec();
+        let report = run(plan.clone()).unwrap();
+        assert_clean(&report);
+        assert!(plan.ws == 0 || report.ws.messages > 50, "{report}");
+        // And bodies towards the upstream.
+        (plan.body, plan.ws, plan.paths) = (200_000, 0, vec!["/upload".to_owned()]);
+        (plan.steps[0].rate, plan.steps[0].duration) = (100.0, Duration::from_secs(2));
+        assert_clean(&run(plan).unwrap());
+    }
+}
+
+#[test]
+fn a_service_and_its_endpoints_are_a_backend() {
+    let (a, b) = (Echo::start("a").unwrap(), Echo::start("b").unwrap());
+    let port = free_port().unwrap();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n\
+                   spec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
+    let slice = |upstream: &Echo| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+             metadata: {{name: orders-{0}, namespace: shop, labels: {{kubernetes.io/service-name: orders}}}}\n\
+             ports: [{{name: http, port: {1}}}]\nendpoints: [{{addresses: [127.0.0.1]}}]\n",
+            upstream.name(),
+            upstream.addr.port()
+        )
+    };
+    let by_service =
+        route("orders", "/orders", a.addr).replace(&format!("address: \"{}\"", a.addr), "name: orders, port: 80");
+    let gateway = Gateway::start(&[
+        ("fleet.yaml", Fleet::single(port).yaml()),
+        ("orders.yaml", by_service),
+        // Several documents in one file.
+        ("service.yaml", format!("{service}---\n{}", slice(&a))),
+        ("more.yaml", slice(&b)),
+    ])
+    .unwrap();
+    serves(port, "/orders");
+    let names = || -> std::collections::BTreeSet<String> {
+        (0..20).map(|_| http::get(at(port), HOST, "/orders").unwrap().header("x-upstream").to_owned()).collect()
+    };
+    assert_eq!(names().len(), 2, "both endpoints are used");
+    gateway.remove("more.yaml").unwrap();
+    eventually("only the endpoint that is left", Duration::from_secs(10), || {
+        (names().into_iter().collect::<Vec<_>>() == ["a"]).then_some(())
+    })
+    .unwrap();
 }
 
 #[test]
