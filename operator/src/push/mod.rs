@@ -7,6 +7,8 @@
 //! ```
 
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

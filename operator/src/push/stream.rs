@@ -143,7 +143,9 @@ impl<'a> Stream<'a> {
                 }
                 permit = out.reserve(), if !self.queue.is_empty() => match permit {
                     Ok(permit) => {
-                        self.queue.pop_front().map(|message| permit.send(Ok(message)));
+                        if let Some(message) = self.queue.pop_front() {
+                            permit.send(Ok(message));
+                        }
                         Ok(())
                     }
                     Err(_) => return (self.report, Ok(())),

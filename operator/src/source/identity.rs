@@ -35,13 +35,14 @@ pub(crate) fn of_value(value: &Value) -> Option<ObjectRef> {
         None | Some(Value::Null) => None,
         Some(namespace) => Some(namespace.as_str()?.to_owned()),
     };
-    identity(text(value, "apiVersion"), &text(value, "kind")?, namespace, text(metadata, "name")?)
+    let api = text(value, "apiVersion");
+    identity(api.as_deref(), &text(value, "kind")?, namespace, text(metadata, "name")?)
 }
 
-fn identity(api: Option<String>, kind: &str, namespace: Option<String>, name: String) -> Option<ObjectRef> {
+fn identity(api: Option<&str>, kind: &str, namespace: Option<String>, name: String) -> Option<ObjectRef> {
     let kind = kind_of(kind)?;
     let ours = api_version(kind) == crds::API_VERSION;
-    if !ours && api.as_deref() != Some(api_version(kind)) {
+    if !ours && api != Some(api_version(kind)) {
         return None;
     }
     let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
@@ -64,7 +65,7 @@ pub(crate) fn of_text(text: &str) -> Option<ObjectRef> {
     };
     let indent = within.first()?.indent;
     let meta = |key| within.iter().find(|line| line.indent == indent && line.key == key).and_then(value);
-    identity(api, &kind, meta("namespace"), meta("name")?)
+    identity(api.as_deref(), &kind, meta("namespace"), meta("name")?)
 }
 
 /// `key: value` of a line, in block style or as JSON.

@@ -111,8 +111,8 @@ mod tests {
             message: "z".into(),
         };
         let ledger = Ledger {
-            acked: BTreeMap::from([(key.clone(), entry.clone())]),
-            nacked: BTreeMap::from([((key.clone(), hash), nack.clone())]),
+            acked: BTreeMap::from([(key.clone(), entry)]),
+            nacked: BTreeMap::from([((key, hash), nack)]),
             ..Ledger::default()
         };
         let (mut rollbacks, none) = Rollbacks::load(&path);

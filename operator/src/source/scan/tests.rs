@@ -138,7 +138,7 @@ fn what_can_not_be_read_stays() {
     dir.check(&["a 1 good 1", "b 1 good 1"], &[]);
     // As another user, or where root is bound by modes, a folder that can't be listed keeps what it held.
     let sub = dir.temp.path().join("sub");
-    fs::set_permissions(&sub, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&sub, fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read_dir(&sub).is_err() {
         dir.check(&["a 1 good 1", "b 1 good 1"], &["sub:1: can't be read"]);
     }
