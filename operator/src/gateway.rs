@@ -1,19 +1,20 @@
 //! What the operator knows of one fleet while it runs: its proxies, what they acknowledged, their load.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use crds::fleet::Drain;
 use planner::{
-    FleetView, Ledger, Millis, ProxyView,
+    FleetRef, FleetView, Ledger, Millis, ProxyView,
     rebalance::{self, Share},
     scale::{self, Decision, Scaler},
 };
 use snapshot::{
-    Hash, Key,
-    proto::{Hello, Nack, OperatorMessage, Rebalance, operator_message::Message},
+    Entry, Hash, Key, Snapshot,
+    proto::{Hello, Nack, OperatorMessage, Rebalance, operator_message::Message, resource},
 };
 
 use crate::{
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub published: Option<Arc<Published>>,
     /// Resources that are published in an older form, and why.
     pub rolled_back: BTreeMap<Key, Nack>,
+    /// How its proxies leave, as last planned: a fleet that is deleted leaves by it.
+    pub drain: Drain,
     /// The last decision.
     pub decision: Option<Decision>,
     /// What there is of it.
@@ -176,6 +179,20 @@ impl Gateway {
         self.attached.iter().map(sign).collect()
     }
 
+    /// What may be published of what is desired: without what proxies refused, and without what can't run yet.
+    pub fn publishable(&mut self, fleet: &FleetRef, desired: &Snapshot) -> Snapshot {
+        self.ledger.retain(desired);
+        let (mut snapshot, rolled_back) = planner::publish(desired, &self.ledger);
+        for (key, Nack { field, message, .. }) in &rolled_back {
+            if !self.rolled_back.contains_key(key) {
+                tracing::warn!(%fleet, %key, field, message, "refused by a proxy, rolled back");
+            }
+        }
+        self.rolled_back = rolled_back;
+        withhold(&mut snapshot, &self.observation.closed_ports());
+        snapshot
+    }
+
     /// Every living proxy.
     pub fn proxies(&self) -> Vec<ProxyInfo> {
         let info = |(name, proxy): (&String, &crate::fleet::Proxy)| {
@@ -260,5 +277,18 @@ impl Gateway {
                 let _ = attached.outbox.try_send(OperatorMessage { message: Some(message) });
             }
         }
+    }
+}
+
+/// Takes out the listeners whose port could not be opened: proxies would refuse them, and a refusal stands.
+fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
+    let is_closed = |entry: &Entry| match &entry.resource().kind {
+        Some(resource::Kind::Listener(listener)) => ports.iter().any(|port| u32::from(*port) == listener.port),
+        _ => false,
+    };
+    let closed = snapshot.iter().filter(|(_, entry)| !ports.is_empty() && is_closed(entry));
+    let closed: Vec<Key> = closed.map(|(key, _)| key.clone()).collect();
+    for key in closed {
+        snapshot.remove(&key);
     }
 }

@@ -3,14 +3,13 @@
 //! plan → fleet → publish → status. Ports open before what needs them is published.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use planner::{FleetRef, Millis, ObjectRef, Plan, World, scale::Decision};
-use snapshot::{Entry, Key, Snapshot, proto::resource};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -20,7 +19,11 @@ use crate::{
     metrics,
     push::{Published, Registry},
     source::Observed,
-    state::{mirror::Mirror, objects::Remembered, rollbacks::Rollbacks},
+    state::{
+        mirror::Mirror,
+        objects::Remembered,
+        rollbacks::{Rollback, Rollbacks},
+    },
     status,
     view::{self, Transitions, View},
     world::{self, Complete},
@@ -198,11 +201,15 @@ impl<F: Fleet> Operator<F> {
     fn ensure(&mut self, plan: &Plan, millis: Millis) {
         let gone = self.parts.fleet.observe().into_keys().filter(|fleet| !plan.fleets.contains_key(fleet));
         for fleet in gone.collect::<Vec<_>>() {
-            self.parts.fleet.ensure(&fleet::nothing(&fleet), &BTreeMap::new());
+            let drain = self.gateways.get(&fleet).map(|gateway| gateway.drain).unwrap_or_default();
+            self.parts.fleet.ensure(&fleet::nothing(&fleet, drain), &BTreeMap::new());
         }
         for (fleet, planned) in &plan.fleets {
-            let Some(gateway) = self.gateways.get(fleet) else { continue };
-            let wanted = fleet::plan(fleet, &planned.settings, gateway, self.leaving);
+            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
+            gateway.drain = planned.settings.spec.drain;
+            let replicas = gateway.decision.as_ref().map_or(0, |decision| decision.desired);
+            let replicas = if self.leaving { 0 } else { replicas };
+            let wanted = fleet::plan(fleet, &planned.settings.spec, replicas);
             self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
         }
         self.observe(plan);
@@ -225,25 +232,21 @@ impl<F: Fleet> Operator<F> {
         if !std::mem::take(&mut self.publish_due) {
             return;
         }
+        let mut rollbacks = vec![];
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            gateway.ledger.retain(&planned.snapshot);
-            let (mut snapshot, rolled_back) = planner::publish(&planned.snapshot, &gateway.ledger);
-            withhold(&mut snapshot, &gateway.observation.closed_ports());
-            for nack in rolled_back.iter().filter(|(key, _)| !gateway.rolled_back.contains_key(key)).map(|(_, n)| n) {
-                tracing::warn!(%fleet, key = nack.key, field = nack.field, reason = nack.message, "refused by a proxy, rolled back");
-            }
-            gateway.rolled_back = rolled_back;
+            let snapshot = gateway.publishable(fleet, &planned.snapshot);
+            rollbacks.extend(Rollback::new(fleet, &gateway.ledger, &planned.snapshot, &snapshot));
             let published = Published::from(snapshot);
             if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
-                tracing::info!(%fleet, revision = %published.revision.short(), resources = published.snapshot.len(), "published");
+                let (revision, resources) = (published.revision.short(), published.snapshot.len());
+                tracing::info!(%fleet, revision, resources, "published");
                 let published = Arc::new(published);
                 self.parts.registry.publish(fleet, Arc::clone(&published));
                 gateway.published = Some(published);
             }
         }
-        self.rollbacks
-            .save(&self.parts.rollbacks, self.gateways.iter().map(|(fleet, gateway)| (fleet, &gateway.ledger)));
+        self.rollbacks.save(&self.parts.rollbacks, &rollbacks);
     }
 
     fn rebalance(&mut self, now: Instant, millis: Millis) {
@@ -269,19 +272,6 @@ impl<F: Fleet> Operator<F> {
             self.shown = Some((shown, now));
         }
         self.parts.view.set(view);
-    }
-}
-
-/// Takes out the listeners whose port could not be opened: proxies would refuse them, and go on to when it can be.
-fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
-    let is_closed = |entry: &Entry| match &entry.resource().kind {
-        Some(resource::Kind::Listener(listener)) => ports.iter().any(|port| u32::from(*port) == listener.port),
-        _ => false,
-    };
-    let closed = snapshot.iter().filter(|(_, entry)| !ports.is_empty() && is_closed(entry));
-    let closed: Vec<Key> = closed.map(|(key, _)| key.clone()).collect();
-    for key in closed {
-        snapshot.remove(&key);
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crds::fleet::Drain;
 use planner::{FleetPlan, FleetRef};
 
 use super::{Fleet, Observation, Sign, nothing};
@@ -19,7 +20,8 @@ pub(super) struct Bench<F> {
 
 impl<F: Fleet> Bench<F> {
     pub(super) fn new(fleet: F) -> Self {
-        let plan = FleetPlan { replicas: 0, template_hash: 1, workers: Some(1), ..nothing(&fleet_ref()) };
+        let plan =
+            FleetPlan { replicas: 0, template_hash: 1, workers: Some(1), ..nothing(&fleet_ref(), Drain::default()) };
         Self { fleet, plan, rates: BTreeMap::new(), not_ready: vec![] }
     }
 
@@ -103,7 +105,7 @@ fn changes_template_one_by_one<F: Fleet>(bench: &mut Bench<F>) {
 }
 
 fn leaves_nothing<F: Fleet>(bench: &mut Bench<F>) {
-    bench.plan = nothing(&fleet_ref());
+    bench.plan = nothing(&fleet_ref(), Drain::default());
     bench.step();
     assert_eq!((bench.staying().len(), bench.observe().replicas), (0, 0));
     bench.until("nothing is left", |b| !b.fleet.observe().contains_key(&fleet_ref()));

@@ -7,11 +7,12 @@ pub mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::fleet::{Drain, ScalingMode, Template};
-use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
+use crds::{
+    GatewayFleetSpec,
+    fleet::{Drain, Template},
+};
+use planner::{FleetPlan, FleetRef};
 use snapshot::Hash;
-
-use crate::gateway::Gateway;
 
 /// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
 /// and seen in a later call.
@@ -73,30 +74,18 @@ pub struct Problem {
     pub message: String,
 }
 
-/// The plan of a fleet: what is decided for it, and nothing when the operator ends.
-pub fn plan(fleet: &FleetRef, settings: &FleetSettings, gateway: &Gateway, leaving: bool) -> FleetPlan {
-    let spec = &settings.spec;
+/// The plan of a fleet.
+pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPlan {
     let mut ports: Vec<u16> = spec.listeners.iter().map(|listener| listener.port).collect();
     ports.sort_unstable();
     ports.dedup();
     FleetPlan {
         fleet: fleet.clone(),
-        replicas: if leaving { 0 } else { replicas(settings, gateway) },
+        replicas,
         ports,
         workers: spec.template.workers,
         drain: spec.drain,
         template_hash: template_hash(&spec.template),
-    }
-}
-
-fn replicas(settings: &FleetSettings, gateway: &Gateway) -> u32 {
-    let scaling = &settings.spec.scaling;
-    let desired = gateway.decision.as_ref().map_or(scaling.min_replicas, |decision| decision.desired);
-    match scaling.mode {
-        ScalingMode::Managed | ScalingMode::External => desired,
-        // Decided but not done; a fleet that never ran begins at its least.
-        ScalingMode::DryRun | ScalingMode::Paused if gateway.observation.replicas == 0 => scaling.min_replicas,
-        ScalingMode::DryRun | ScalingMode::Paused => gateway.observation.replicas,
     }
 }
 
@@ -109,7 +98,6 @@ fn template_hash(template: &Template) -> u64 {
 }
 
 /// The plan of a fleet that is to be no more.
-pub fn nothing(fleet: &FleetRef) -> FleetPlan {
-    let drain = Drain::default();
+pub fn nothing(fleet: &FleetRef, drain: Drain) -> FleetPlan {
     FleetPlan { fleet: fleet.clone(), replicas: 0, ports: vec![], workers: None, drain, template_hash: 0 }
 }

@@ -5,25 +5,70 @@ use std::{collections::BTreeMap, path::Path};
 
 use planner::{FleetRef, Ledger};
 use serde::{Deserialize, Serialize};
-use snapshot::{Entry, Key, proto::Nack};
+use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::{file, objects::parse_hash};
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
+/// Of one fleet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rollback {
     fleet: FleetRef,
+    refused: Vec<Refused>,
+    /// Content that runs and is not what is desired, as hex digits by key.
+    instead: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Refused {
     key: String,
     /// Hash of the refused content.
     hash: String,
     field: String,
     reason: String,
     message: String,
-    /// The content that runs instead, as hex digits; absent: none was ever acknowledged.
-    instead: Option<String>,
 }
 
-/// Keeps `rollbacks.json` equal to what the ledgers hold.
+impl Rollback {
+    /// What is to be kept of a fleet; `None`: nothing was refused.
+    pub fn new(fleet: &FleetRef, ledger: &Ledger, desired: &Snapshot, published: &Snapshot) -> Option<Self> {
+        let refused = ledger.nacked.iter().map(|((key, hash), nack)| Refused {
+            key: key.to_string(),
+            hash: hash.to_string(),
+            field: nack.field.clone(),
+            reason: nack.reason.clone(),
+            message: nack.message.clone(),
+        });
+        let refused: Vec<Refused> = refused.collect();
+        let instead = published.iter().filter(|(key, entry)| desired.entry(key) != Some(entry));
+        let hex = |entry: &Entry| entry.bytes().iter().map(|b| format!("{b:02x}")).collect();
+        let instead = instead.map(|(key, entry)| (key.to_string(), hex(entry))).collect();
+        (!refused.is_empty()).then(|| Self { fleet: fleet.clone(), refused, instead })
+    }
+
+    fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for refused in &self.refused {
+            let (Ok(key), Some(hash)) = (refused.key.parse::<Key>(), parse_hash(&refused.hash)) else { continue };
+            let nack = Nack {
+                key: refused.key.clone(),
+                hash: bytes::Bytes::copy_from_slice(hash.as_bytes()),
+                field: refused.field.clone(),
+                reason: refused.reason.clone(),
+                message: refused.message.clone(),
+            };
+            ledger.nacked.insert((key, hash), nack);
+        }
+        for (key, hex) in &self.instead {
+            let entry = from_hex(hex).and_then(|bytes| Entry::decode(bytes.into()).ok());
+            if let (Ok(key), Some(entry)) = (key.parse(), entry) {
+                ledger.acked.insert(key, entry);
+            }
+        }
+        ledger
+    }
+}
+
+/// Keeps `rollbacks.json` equal to what was rolled back.
 #[derive(Debug, Default)]
 pub struct Rollbacks {
     written: String,
@@ -33,33 +78,16 @@ impl Rollbacks {
     /// Reads the file into one ledger for each fleet.
     pub fn load(path: &Path) -> (Self, BTreeMap<FleetRef, Ledger>) {
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        let mut ledgers: BTreeMap<FleetRef, Ledger> = BTreeMap::new();
         // An unreadable file costs one more round of nacks.
-        let records: Vec<Record> = serde_json::from_str(&written).unwrap_or_default();
-        for record in records {
-            let (Ok(key), Some(hash)) = (record.key.parse::<Key>(), parse_hash(&record.hash)) else { continue };
-            let ledger = ledgers.entry(record.fleet).or_default();
-            let instead = record.instead.and_then(|hex| Entry::decode(from_hex(&hex)?.into()).ok());
-            if let Some(entry) = instead {
-                ledger.acked.insert(key.clone(), entry);
-            }
-            let nack = Nack {
-                key: record.key,
-                hash: bytes::Bytes::copy_from_slice(hash.as_bytes()),
-                field: record.field,
-                reason: record.reason,
-                message: record.message,
-            };
-            ledger.nacked.insert((key, hash), nack);
-        }
+        let rollbacks: Vec<Rollback> = serde_json::from_str(&written).unwrap_or_default();
+        let ledgers = rollbacks.iter().map(|rollback| (rollback.fleet.clone(), rollback.ledger())).collect();
         (Self { written }, ledgers)
     }
 
     /// Writes the file when it would differ.
-    pub fn save<'a>(&mut self, path: &Path, ledgers: impl Iterator<Item = (&'a FleetRef, &'a Ledger)>) {
-        let records: Vec<Record> = ledgers.flat_map(|(fleet, ledger)| records(fleet, ledger)).collect();
-        let text = serde_json::to_string(&records).unwrap_or_default();
-        if text == self.written || (records.is_empty() && self.written.is_empty()) {
+    pub fn save(&mut self, path: &Path, rollbacks: &[Rollback]) {
+        let text = serde_json::to_string(rollbacks).unwrap_or_default();
+        if text == self.written || (rollbacks.is_empty() && self.written.is_empty()) {
             return;
         }
         match file::write(path, text.as_bytes()) {
@@ -69,18 +97,6 @@ impl Rollbacks {
     }
 }
 
-fn records<'a>(fleet: &'a FleetRef, ledger: &'a Ledger) -> impl Iterator<Item = Record> + 'a {
-    ledger.nacked.iter().map(|((key, hash), nack)| Record {
-        fleet: fleet.clone(),
-        key: key.to_string(),
-        hash: hash.to_string(),
-        field: nack.field.clone(),
-        reason: nack.reason.clone(),
-        message: nack.message.clone(),
-        instead: ledger.acked.get(key).map(|entry| entry.bytes().iter().map(|b| format!("{b:02x}")).collect()),
-    })
-}
-
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     text.as_bytes().chunks(2).map(byte).collect()
@@ -88,10 +104,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use snapshot::{
-        Hash,
-        proto::{Cluster, Resource, resource},
-    };
+    use snapshot::proto::{Cluster, Resource, resource};
 
     use super::*;
 
@@ -100,26 +113,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rollbacks.json");
         let fleet = FleetRef { namespace: "a".into(), name: "b".into() };
-        let entry = Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Cluster(Cluster::default())) });
+        let cluster = |protocol| {
+            let kind = resource::Kind::Cluster(Cluster { protocol, endpoints: vec![] });
+            Entry::new(Resource { requires: vec![], kind: Some(kind) })
+        };
         let key: Key = "Cluster/a/b/80".parse().unwrap();
-        let hash = Hash::of(b"bad");
+        let (good, bad) = (cluster(0), cluster(1));
         let nack = Nack {
             key: key.to_string(),
-            hash: bytes::Bytes::copy_from_slice(hash.as_bytes()),
+            hash: bytes::Bytes::copy_from_slice(bad.hash().as_bytes()),
             field: "x".into(),
             reason: "Y".into(),
             message: "z".into(),
         };
+        let desired: Snapshot = [(key.clone(), bad.clone())].into_iter().collect();
         let ledger = Ledger {
-            acked: BTreeMap::from([(key.clone(), entry)]),
-            nacked: BTreeMap::from([((key, hash), nack)]),
+            acked: BTreeMap::from([(key.clone(), good)]),
+            nacked: BTreeMap::from([((key, bad.hash()), nack)]),
             ..Ledger::default()
         };
+        let (published, rolled_back) = planner::publish(&desired, &ledger);
+        assert_ne!(published, desired);
         let (mut rollbacks, none) = Rollbacks::load(&path);
         assert!(none.is_empty());
-        rollbacks.save(&path, [(&fleet, &ledger)].into_iter());
-        let (_, ledgers) = Rollbacks::load(&path);
-        assert_eq!(ledgers[&fleet].acked, ledger.acked);
-        assert_eq!(ledgers[&fleet].nacked, ledger.nacked);
+        rollbacks.save(&path, &[Rollback::new(&fleet, &ledger, &desired, &published).unwrap()]);
+        let (mut rollbacks, ledgers) = Rollbacks::load(&path);
+        assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (published, rolled_back));
+        rollbacks.save(&path, &[]);
+        assert!(Rollbacks::load(&path).1.is_empty());
     }
 }
