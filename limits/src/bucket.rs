@@ -96,9 +96,17 @@ impl TokenBucket {
 
     /// The state of a bucket that will be full then, or as empty as can be: takes over another rate's state.
     pub(crate) fn state(&self, full_us: u64, now_us: u64) -> u64 {
+        if full_us <= now_us {
+            return self.full(now_us);
+        }
         let debt = (u128::from(full_us.saturating_sub(now_us)) * u128::from(self.ticks)) >> self.shift;
         let debt = u64::try_from(debt).unwrap_or(u64::MAX).min(self.capacity());
         self.tick(now_us).wrapping_add(debt)
+    }
+
+    /// The state of a bucket that is full, also for threads whose `now` is somewhat earlier.
+    pub(crate) fn full(&self, now_us: u64) -> u64 {
+        self.tick(now_us.saturating_sub(SKEW_US))
     }
 
     /// Ticks until the bucket is full. What is further ahead than can be is long past: ticks wrap.
@@ -290,7 +298,7 @@ mod tests {
             let bucket = TokenBucket::new(rate, per_ms, burst);
             prop_assert!(bucket.capacity() <= 1 << CAPACITY_BITS);
             prop_assert_eq!(bucket.burst(), burst);
-            let (first, next) = bucket.decide(bucket.state(now, now), now);
+            let (first, next) = bucket.decide(bucket.full(now), now);
             prop_assert!(first.allowed);
             prop_assert_eq!(first.remaining, burst - 1);
             // A token takes what it should, or a little longer, as far as such a rate can be told from none.

@@ -32,7 +32,7 @@ impl Limiter {
     pub fn new(bucket: TokenBucket, now_us: u64) -> Self {
         static NAMESPACES: AtomicU64 = AtomicU64::new(1);
         let namespace = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-        let shared = AtomicU64::new(bucket.state(now_us, now_us));
+        let shared = AtomicU64::new(bucket.full(now_us));
         Self { bucket, namespace, version: next_version(), shared }
     }
 
@@ -117,7 +117,7 @@ impl Limiter {
         match value {
             Some(value) if value.version == self.version => value.state,
             Some(value) => self.bucket.state(value.full_us, now_us),
-            None => self.bucket.state(now_us, now_us),
+            None => self.bucket.full(now_us),
         }
     }
 }

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::Shared;
+use crate::{Shared, telemetry};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -54,7 +54,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     match request.uri().path() {
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => ready(shared),
-        "/metrics" => response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", shared.telemetry.metrics()),
+        "/metrics" => response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared)),
         "/config" => response(StatusCode::OK, JSON, config(shared)),
         "/connections" => match shared.connections_report.get() {
             Some(report) => response(StatusCode::OK, JSON, report().to_string()),

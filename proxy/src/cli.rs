@@ -13,7 +13,7 @@ use crate::{
     control::{self, Identity},
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// One proxy of a Sluice fleet. It takes its configuration from the operator.
@@ -56,7 +56,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     let workers =
         options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let shared = Shared::new(Telemetry::new(workers));
+    let shared = Shared::new(Telemetry::default());
     let sockets = options.sockets.clone().map_or(SocketSource::Bind, SocketSource::Handover);
     let server_options = ServerOptions { workers, sockets, handover: options.handover.clone() };
     let server = Server::start(Arc::clone(&shared), server_options).context("the workers do not start")?;
@@ -75,9 +75,8 @@ async fn supervise(options: Options, workers: usize, shared: Arc<Shared>, server
     let admin = admin::serve(Arc::clone(&shared), options.admin).await;
     let admin = admin.with_context(|| format!("--admin {}: does not open", options.admin))?;
     tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, "started");
-    tokio::spawn(crate::telemetry::report(Arc::clone(&shared)));
-    let identity =
-        Identity { name: options.name, fleet: options.fleet, admin, workers: u32::try_from(workers).unwrap_or(1) };
+    tokio::spawn(telemetry::report(Arc::clone(&shared), u32::try_from(workers).unwrap_or(u32::MAX)));
+    let identity = Identity { name: options.name, fleet: options.fleet, admin };
     tokio::spawn({
         let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
         async move {

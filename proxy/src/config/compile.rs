@@ -75,11 +75,11 @@ impl Compiler {
         }
     }
 
-    /// Compiles a snapshot whose resources were all prepared. `pushed` is the snapshot's name.
+    /// Compiles a snapshot whose resources were all prepared.
     pub(crate) fn build(&mut self, snapshot: &Snapshot, policies: &Policies, epoch: u64) -> Built {
         let mut listeners: BTreeMap<u16, Vec<Listener<'_>>> = BTreeMap::new();
         let mut settings = Settings::default();
-        let mut attached: HashMap<String, Vec<(&Key, Hash, Arc<CompiledRoute>)>> = HashMap::new();
+        let mut attached = Attached::new();
         let mut routes = BTreeSet::new();
         for (key, entry) in snapshot.iter() {
             match &entry.resource().kind {
@@ -116,7 +116,7 @@ impl Compiler {
     pub fn swap(&self, built: Built) {
         // Clusters first, so that no request meets a new rule before its backends.
         built.updates.into_iter().for_each(Update::swap);
-        self.shared.telemetry.configure(&built.config.settings, built.config.revision);
+        self.shared.telemetry.configure(&built.config.settings);
         self.shared.config.store(Arc::new(built.config));
         self.shared.telemetry.retain_routes(&built.routes);
         self.shared.limiters.forget_unused();
@@ -151,7 +151,7 @@ impl Compiler {
         &mut self,
         port: u16,
         listeners: &[Listener<'_>],
-        attached: &HashMap<String, Vec<(&Key, Hash, Arc<CompiledRoute>)>>,
+        attached: &Attached<'_>,
         snapshot: &Snapshot,
     ) -> Arc<Port> {
         let routes = |l: &Listener<'_>| attached.get(&l.listener.name).map_or(&[][..], Vec::as_slice);
@@ -216,6 +216,9 @@ impl Compiler {
         }
     }
 }
+
+/// Routes by the name of the listener they are attached to, each with the hash of what it was compiled from.
+type Attached<'a> = HashMap<String, Vec<(&'a Key, Hash, Arc<CompiledRoute>)>>;
 
 /// A listener of a port.
 struct Listener<'a> {

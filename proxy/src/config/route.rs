@@ -139,8 +139,11 @@ fn headers(matches: &[proto::ValueMatch]) -> Result<Vec<(HeaderName, Value)>, Un
     Ok(compiled)
 }
 
-fn query(matches: &[proto::ValueMatch]) -> Result<Vec<(Box<[u8]>, Value)>, Unfit> {
-    let mut compiled: Vec<(Box<[u8]>, Value)> = vec![];
+/// Query parameters by name.
+type Parameters = Vec<(Box<[u8]>, Value)>;
+
+fn query(matches: &[proto::ValueMatch]) -> Result<Parameters, Unfit> {
+    let mut compiled = Parameters::new();
     for (i, m) in matches.iter().enumerate() {
         if compiled.iter().all(|(n, _)| **n != *m.name.as_bytes()) {
             compiled.push((m.name.as_bytes().into(), value(&format!("queryParams[{i}].value"), m)?));

@@ -24,8 +24,6 @@ pub struct Identity {
     pub fleet: String,
     /// Where the admin port listens.
     pub admin: SocketAddr,
-    /// Worker threads.
-    pub workers: u32,
 }
 
 /// Holds a stream to the operator for as long as the process lives.

@@ -9,10 +9,7 @@ mod headers;
 mod normalise;
 mod record;
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
@@ -29,12 +26,10 @@ use crate::{
     filter::{Answer, Ctx, Flow},
     router::Query,
     server::{Conn, Worker},
+    shared::clock_us,
     telemetry::Blame,
     websocket,
 };
-
-/// Zero of the limits' clock.
-static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Serves one request. Every failure is a response; the response's body closes the exchange.
 pub async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, mut request: Request<Incoming>) -> Response<ResponseBody> {
@@ -62,7 +57,7 @@ pub async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, mut request: Request<In
         port: conn.port,
         prefix,
         started: exchange.started,
-        now_us: u64::try_from(exchange.started.saturating_duration_since(*EPOCH).as_micros()).unwrap_or(u64::MAX),
+        now_us: clock_us(exchange.started),
         identity: None,
         response_headers: HeaderMap::new(),
         rule,

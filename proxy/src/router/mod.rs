@@ -20,7 +20,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 pub(crate) use host::HostMap;
-pub(crate) use matching::{Candidate, Path, Value};
+pub(crate) use matching::{Candidate, Path, Value, decoded};
 use path::PathTable;
 
 use crate::config::Rule;

@@ -1,24 +1,50 @@
 //! What is known of requests once they are over: metrics, access log, load windows.
+//!
+//! The request path counts in places of its own thread (`sharded.rs`) that its rule already holds: no lock, no look-up,
+//! no allocation but for lines of the access log.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod access_log;
+mod exposition;
+mod histogram;
+mod load;
+mod process;
+mod routes;
+mod sharded;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, Version};
+use snapshot::proto::LoadWindow;
+use tokio::sync::broadcast;
 
-use crate::config::Rule;
+pub use load::report;
+pub use routes::RouteMetrics;
+pub(crate) use sharded::{Sharded, count};
 
-/// Counters of one rule, their label sets resolved when the rule was compiled.
-#[derive(Default)]
-pub struct RouteMetrics {}
+use crate::{
+    Shared,
+    config::{Rule, Settings},
+};
+
+/// The reason of a request that a policy rejected.
+pub const RATE_LIMITED: &str = "rate_limited";
+/// The reason of a request that was rejected for want of capacity.
+pub const SHED: &str = "shed";
 
 /// Everything that counts and logs.
 pub struct Telemetry {
-    windows: tokio::sync::broadcast::Sender<Arc<snapshot::proto::LoadWindow>>,
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { windows: tokio::sync::broadcast::Sender::new(16) }
-    }
+    routes: routes::Routes,
+    load: load::Load,
+    windows: load::Windows,
+    log: access_log::AccessLog,
+    /// Failed requests by reason and blame.
+    failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    started: SystemTime,
 }
 
 /// Who is to blame for a failed request.
@@ -68,55 +94,93 @@ pub struct RequestRecord<'a> {
     pub blame: Option<Blame>,
 }
 
-/// Closes a load window each second.
-pub async fn report(_shared: Arc<crate::Shared>) {
-    std::future::pending().await
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            routes: Default::default(),
+            load: Default::default(),
+            windows: Default::default(),
+            log: Default::default(),
+            failed: Mutex::default(),
+            started: SystemTime::now(),
+        }
+    }
 }
 
 impl Telemetry {
-    /// For so many worker threads.
-    pub fn new(_workers: usize) -> Self {
-        Self::default()
+    /// A request's head arrived. Paired with exactly one [`Telemetry::closed`].
+    pub fn opened(&self) {
+        count(&self.load.counters.own().opened);
     }
 
-    /// Load windows as they are closed.
-    pub fn windows(&self) -> tokio::sync::broadcast::Receiver<Arc<snapshot::proto::LoadWindow>> {
-        self.windows.subscribe()
+    /// A request is over: metrics, load window, access log (through a bounded queue that drops and counts).
+    pub fn closed(&self, record: &RequestRecord<'_>) {
+        record.rule.map_or(&self.routes.unmatched, |rule| &rule.metrics).closed(record);
+        self.load.counters.own().closed(record);
+        if let (Some(reason), Some(blame)) = (record.reason, record.blame) {
+            // The lock is only for what fails.
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            *failed.entry((reason, blame.as_str())).or_default() += 1;
+        }
+        self.log.closed(record);
     }
 
-    /// Those of the last five minutes.
-    pub fn last_windows(&self) -> Vec<snapshot::proto::LoadWindow> {
-        vec![]
+    /// A client connection was accepted.
+    pub fn connected(&self) {
+        count(&self.load.counters.own().connected);
     }
 
-    /// All metrics in Prometheus' text format.
-    pub fn metrics(&self) -> String {
-        String::new()
+    /// A client connection ended.
+    pub fn disconnected(&self) {
+        count(&self.load.counters.own().disconnected);
     }
 
-    /// Waits until the access log is written.
-    pub async fn flush(&self) {}
-
-    /// The counters of a route, the same across pushes.
-    pub fn route(&self, _name: &Arc<str>) -> Arc<RouteMetrics> {
-        Arc::default()
+    /// The counters of a route (`namespace/name`), the same across pushes.
+    pub fn route(&self, name: &Arc<str>) -> Arc<RouteMetrics> {
+        self.routes.route(name)
     }
 
     /// Drops the series of all routes but these.
-    pub fn retain_routes(&self, _names: &std::collections::BTreeSet<String>) {}
+    pub fn retain_routes(&self, names: &BTreeSet<String>) {
+        self.routes.retain(names);
+    }
 
     /// Takes over the settings of a new configuration.
-    pub fn configure(&self, _settings: &crate::config::Settings, _revision: snapshot::Hash) {}
+    pub fn configure(&self, settings: &Settings) {
+        self.log.configure(settings.access_log_level, settings.access_log_sampling);
+    }
 
-    /// A request's head arrived. Paired with exactly one [`Telemetry::closed`].
-    pub fn opened(&self) {}
+    /// Load windows, as they are closed by [`report`].
+    pub fn windows(&self) -> broadcast::Receiver<Arc<LoadWindow>> {
+        self.windows.subscribe()
+    }
 
-    /// A request is over: metrics, load window, access log (through a bounded queue that drops and counts).
-    pub fn closed(&self, _record: &RequestRecord<'_>) {}
+    /// The load windows of the last five minutes.
+    pub fn last_windows(&self) -> Vec<LoadWindow> {
+        self.windows.kept()
+    }
 
-    /// A client connection was accepted.
-    pub fn connected(&self) {}
-
-    /// A client connection ended.
-    pub fn disconnected(&self) {}
+    /// Waits until the access log is written.
+    pub async fn flush(&self) {
+        self.log.flush().await;
+    }
 }
+
+impl Blame {
+    /// The word for metrics and log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Blame::Downstream => "downstream",
+            Blame::Upstream => "upstream",
+            Blame::Internal => "internal",
+        }
+    }
+}
+
+/// All metrics in Prometheus' text format.
+pub fn metrics(shared: &Shared) -> String {
+    exposition::metrics(shared)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Rate limits: every limit that applies to a rule is checked, the strictest wins.
+//!
+//! A request that one limit rejects takes nothing from the others: first each limit is asked, then each is taken from. When
+//! another request took the last token in between, what was taken is given back (see `limits/README.md`). A limit in
+//! mode Audit counts what it would reject, and rejects nothing.
+//!
+//! `RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers; the policy lists every limit of the
+//! rule, the other names the one with the least left.
+
+mod fields;
+mod key;
+mod registry;
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER, request};
+use limits::{Decision, Key, Limiter, Receipt, Table};
+
+pub use self::registry::Limiters;
+use self::{key::KeyPart, registry::Counters};
+use super::{Answer, Ctx, Filter, Flow, Stage, answer};
+use crate::telemetry::{RATE_LIMITED, count};
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Limits that are worked on without allocating.
+const INLINE: usize = 8;
+
+/// All limits of one rule.
+pub(super) struct Limits {
+    table: Arc<Table>,
+    limits: Vec<Limit>,
+    /// Limits of one policy stand together; each policy's range of `limits`.
+    policies: Vec<(std::ops::Range<usize>, Arc<registry::PolicyCounters>)>,
+    /// `RateLimit-Policy`; `None`: all are in mode Audit.
+    policy: Option<HeaderValue>,
+}
+
+/// One of them.
+pub(super) struct Limit {
+    limiter: Arc<Limiter>,
+    key: Vec<KeyPart>,
+    audit: bool,
+    /// Its name in the fields, quoted.
+    name: String,
+    counters: Arc<Counters>,
+    /// The body when it rejects.
+    problem: Bytes,
+}
+
+/// One limit's state of a request.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    key: Option<Key>,
+    decision: Option<Decision>,
+    receipt: Option<Receipt>,
+}
+
+impl Filter for Limits {
+    fn stage(&self) -> Stage {
+        Stage::Limits
+    }
+
+    fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+        let (mut inline, mut more) = ([Step::default(); INLINE], vec![]);
+        let steps = match inline.get_mut(..self.limits.len()) {
+            Some(steps) => steps,
+            None => {
+                more.resize(self.limits.len(), Step::default());
+                &mut more[..]
+            }
+        };
+        for (step, limit) in steps.iter_mut().zip(&self.limits) {
+            step.key = key::key(&self.table, limit.limiter.namespace(), &limit.key, head, ctx);
+        }
+        let passed = (self.limits.len() == 1 || self.ask(steps, ctx.now_us)) && self.take(steps, ctx.now_us);
+        self.count(steps, passed);
+        self.answer(steps, passed, ctx)
+    }
+}
+
+impl Limits {
+    /// Asks each limit; nothing is taken.
+    fn ask(&self, steps: &mut [Step], now_us: u64) -> bool {
+        let mut passed = true;
+        for (step, limit) in steps.iter_mut().zip(&self.limits) {
+            let decision = limit.limiter.peek(&self.table, step.key, now_us);
+            step.decision = Some(decision);
+            passed &= decision.allowed || limit.audit;
+        }
+        passed
+    }
+
+    /// Takes from each limit. When one that was asked before has nothing left, all is given back.
+    fn take(&self, steps: &mut [Step], now_us: u64) -> bool {
+        for i in 0..steps.len() {
+            let limit = &self.limits[i];
+            let (decision, receipt) = limit.limiter.take(&self.table, steps[i].key, now_us);
+            (steps[i].decision, steps[i].receipt) = (Some(decision), receipt);
+            if !decision.allowed && !limit.audit {
+                for (step, limit) in steps[..i].iter_mut().zip(&self.limits) {
+                    if let Some(receipt) = step.receipt.take() {
+                        limit.limiter.give_back(&self.table, receipt, now_us);
+                    }
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn count(&self, steps: &[Step], passed: bool) {
+        let allowed = |step: &Step| step.decision.is_none_or(|d| d.allowed);
+        for (step, limit) in steps.iter().zip(&self.limits) {
+            let counts = limit.counters.own();
+            match (allowed(step), limit.audit) {
+                // What another limit rejected was not allowed by this one either.
+                (true, _) if !passed => {}
+                (true, _) => count(&counts.allowed),
+                (false, true) => count(&counts.audited),
+                (false, false) => count(&counts.limited),
+            }
+        }
+        for (range, counters) in &self.policies {
+            let counts = counters.own();
+            count(&counts.checked);
+            if !steps[range.clone()].iter().all(allowed) {
+                count(&counts.limited);
+            }
+        }
+    }
+
+    fn answer(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
+        let enforced = steps.iter().zip(&self.limits).filter(|(_, limit)| !limit.audit);
+        let enforced = enforced.filter_map(|(step, limit)| Some((step.decision?, limit)));
+        // Of those that reject, the one that does so the longest; else the one with the least left.
+        let strictest = enforced.max_by_key(|(d, _)| (d.retry_after_us, u64::MAX - d.remaining, d.reset_us));
+        let Some((decision, limit)) = strictest else { return Flow::Continue };
+        if let Some(policy) = &self.policy {
+            ctx.response_headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        }
+        if let Some(value) = fields::rate_limit(&limit.name, &decision) {
+            ctx.response_headers.insert(RATE_LIMIT, value);
+        }
+        if passed {
+            return Flow::Continue;
+        }
+        let mut head = answer::head(StatusCode::TOO_MANY_REQUESTS);
+        head.headers.insert(RETRY_AFTER, fields::retry_after(&decision).into());
+        Flow::Answer(Answer { head, body: limit.problem.clone(), reason: RATE_LIMITED })
+    }
+}
+
+impl Limits {
+    /// `limits` by policy; `None` when there is none.
+    pub(super) fn new(table: Arc<Table>, by_policy: Vec<(Arc<registry::PolicyCounters>, Vec<Limit>)>) -> Option<Self> {
+        let (mut limits, mut policies) = (vec![], vec![]);
+        for (counters, mut of_policy) in by_policy {
+            let start = limits.len();
+            limits.append(&mut of_policy);
+            policies.push((start..limits.len(), counters));
+        }
+        policies.retain(|(range, _)| !range.is_empty());
+        let enforced = limits.iter().filter(|l: &&Limit| !l.audit);
+        let policy = fields::policy(enforced.map(|l| (l.name.as_str(), l.limiter.bucket())));
+        (!limits.is_empty()).then_some(Self { table, limits, policies, policy })
+    }
+}
+
+// Eight of them are on the stack for each request.
+const _: () = assert!(mem::size_of::<Step>() <= 144);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The limits that live, across pushes: a push never resets a counter, and a changed rate applies to the live state.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Instant,
+};
+
+use limits::{Limiter, Table, TokenBucket};
+use snapshot::{
+    Key,
+    check::Unfit,
+    proto::{self, LimitScope, PolicyTarget, RatePolicy},
+};
+
+use super::{Limit, Limits, fields, key::KeyPart};
+use crate::{filter::Filter, shared::clock_us, telemetry::Sharded};
+
+/// Most keys whose state is held at a time.
+const KEYS: usize = 1 << 20;
+
+/// State of the limits, across pushes.
+pub struct Limiters {
+    table: Arc<Table>,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    limiters: HashMap<Id, (Arc<Limiter>, Vec<KeyPart>)>,
+    limits: BTreeMap<(Key, String), Arc<Counters>>,
+    policies: BTreeMap<Key, Arc<PolicyCounters>>,
+}
+
+/// What one set of buckets spans.
+#[derive(PartialEq, Eq, Hash)]
+struct Id {
+    policy: Key,
+    limit: String,
+    scope: Scope,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Scope {
+    Policy,
+    /// Route and rule as the policy names them.
+    Target(String, String),
+    /// Route and rule of the request.
+    Rule(Key, String),
+}
+
+/// Decisions of one limit.
+pub(super) type Counters = Sharded<DecisionCounters>;
+/// Decisions of one policy.
+pub(super) type PolicyCounters = Sharded<PolicyCounter>;
+
+#[derive(Default)]
+pub(crate) struct DecisionCounters {
+    pub(super) allowed: AtomicU64,
+    pub(super) limited: AtomicU64,
+    pub(super) audited: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct PolicyCounter {
+    pub(super) checked: AtomicU64,
+    pub(super) limited: AtomicU64,
+}
+
+/// Decisions of one limit at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decisions {
+    pub(crate) allowed: u64,
+    pub(crate) limited: u64,
+    pub(crate) audited: u64,
+}
+
+impl Default for Limiters {
+    fn default() -> Self {
+        Self { table: Arc::new(Table::new(KEYS)), live: Mutex::default() }
+    }
+}
+
+impl Limiters {
+    /// The limits that policies set for a rule; `None`: there are none.
+    pub(crate) fn compile<'a>(
+        &self,
+        policies: impl Iterator<Item = (&'a Key, &'a RatePolicy, &'a PolicyTarget)>,
+        route: &Key,
+        rule: &str,
+    ) -> Result<Option<Box<dyn Filter>>, Unfit> {
+        let policies: Vec<_> = policies.collect();
+        let limits = || policies.iter().flat_map(|(_, policy, _)| &policy.limits);
+        let mut live = self.live();
+        let mut by_policy = vec![];
+        for (policy_key, policy, target) in &policies {
+            let mut compiled = vec![];
+            for limit in &policy.limits {
+                let scope = match limit.scope() {
+                    LimitScope::Policy => Scope::Policy,
+                    LimitScope::PerTarget => Scope::Target(target.route.clone(), target.rule.clone()),
+                    LimitScope::PerRule => Scope::Rule(route.clone(), rule.to_owned()),
+                };
+                // Clients are told a limit's name, with its policy's where another limit of the rule has the same.
+                let unique = limits().filter(|other| other.name == limit.name).count() == 1;
+                let name = if unique { limit.name.clone() } else { format!("{}/{}", policy_key.name(), limit.name) };
+                let id = Id { policy: Key::clone(policy_key), limit: limit.name.clone(), scope };
+                compiled.push(live.limit(id, &name, limit)?);
+            }
+            let counters = live.policies.entry(Key::clone(policy_key)).or_default();
+            by_policy.push((Arc::clone(counters), compiled));
+        }
+        let filter = Limits::new(Arc::clone(&self.table), by_policy);
+        Ok(filter.map(|filter| Box::new(filter) as Box<dyn Filter>))
+    }
+
+    /// Forgets limits and policies that no rule has any more.
+    pub(crate) fn forget_unused(&self) {
+        let mut live = self.live();
+        live.limiters.retain(|_, (limiter, _)| Arc::strong_count(limiter) > 1);
+        live.limits.retain(|_, counters| Arc::strong_count(counters) > 1);
+        live.policies.retain(|_, counters| Arc::strong_count(counters) > 1);
+    }
+
+    /// The states of all keys.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Decisions since the process began, by policy and limit.
+    pub(crate) fn decisions(&self) -> Vec<(String, String, Decisions)> {
+        let live = self.live();
+        let limits = live.limits.iter().map(|((policy, limit), counters)| {
+            let decisions = Decisions {
+                allowed: counters.sum(|c| &c.allowed),
+                limited: counters.sum(|c| &c.limited),
+                audited: counters.sum(|c| &c.audited),
+            };
+            (format!("{}/{}", policy.namespace(), policy.name()), limit.clone(), decisions)
+        });
+        limits.collect()
+    }
+
+    /// Requests that each policy checked, and how many were over a limit of it.
+    pub(crate) fn policy_counts(&self) -> BTreeMap<Key, (u64, u64)> {
+        let live = self.live();
+        let counts =
+            |(key, c): (&Key, &Arc<PolicyCounters>)| (key.clone(), (c.sum(|c| &c.checked), c.sum(|c| &c.limited)));
+        live.policies.iter().map(counts).collect()
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn limit(&mut self, id: Id, name: &str, limit: &proto::Limit) -> Result<Limit, Unfit> {
+        let parts = limit.key.iter().map(KeyPart::compile).collect::<Result<Vec<_>, _>>()?;
+        let bucket = limit.token_bucket.unwrap_or_default();
+        let bucket = TokenBucket::new(bucket.rate, bucket.per_ms, bucket.burst);
+        let counters = self.limits.entry((id.policy.clone(), id.limit.clone())).or_default();
+        let counters = Arc::clone(counters);
+        let now_us = clock_us(Instant::now());
+        let limiter = match self.limiters.get(&id) {
+            Some((limiter, counted_by)) if *counted_by == parts => match *limiter.bucket() == bucket {
+                true => Arc::clone(limiter),
+                false => Arc::new(limiter.with_rate(bucket, now_us)),
+            },
+            // Counted by something else: these are other buckets.
+            _ => Arc::new(Limiter::new(bucket, now_us)),
+        };
+        self.limiters.insert(id, (Arc::clone(&limiter), parts.clone()));
+        Ok(Limit {
+            limiter,
+            key: parts,
+            audit: limit.audit,
+            name: fields::quoted(name),
+            counters,
+            problem: fields::problem(name),
+        })
+    }
+}

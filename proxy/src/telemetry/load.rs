@@ -1,0 +1,203 @@
+//! What the scaler needs to know, counted by all workers and closed into a window each second.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use snapshot::{
+    latency,
+    proto::{LatencyCount, LoadWindow, PolicyCount},
+};
+use tokio::{
+    sync::broadcast,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    RequestRecord, process,
+    sharded::{Sharded, count},
+};
+use crate::Shared;
+
+/// Length of a window.
+const WINDOW: Duration = Duration::from_secs(1);
+/// How many windows `Hello` brings: five minutes.
+const KEPT: usize = 300;
+/// Windows that a stream may be behind before it misses some.
+const BEHIND: usize = 64;
+
+/// Counters since the process began.
+#[derive(Default)]
+pub(super) struct Load {
+    pub(super) counters: Sharded<Counters>,
+}
+
+/// What one thread counts.
+pub(super) struct Counters {
+    admitted: AtomicU64,
+    limited: AtomicU64,
+    shed: AtomicU64,
+    errors: AtomicU64,
+    pub(super) opened: AtomicU64,
+    pub(super) closed: AtomicU64,
+    pub(super) connected: AtomicU64,
+    pub(super) disconnected: AtomicU64,
+    added: [AtomicU64; latency::BUCKETS],
+    pub(super) added_sum_us: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            admitted: AtomicU64::default(),
+            limited: AtomicU64::default(),
+            shed: AtomicU64::default(),
+            errors: AtomicU64::default(),
+            opened: AtomicU64::default(),
+            closed: AtomicU64::default(),
+            connected: AtomicU64::default(),
+            disconnected: AtomicU64::default(),
+            added: std::array::from_fn(|_| AtomicU64::default()),
+            added_sum_us: AtomicU64::default(),
+        }
+    }
+}
+
+impl Counters {
+    pub(super) fn closed(&self, record: &RequestRecord<'_>) {
+        count(&self.closed);
+        match record.reason {
+            Some(super::RATE_LIMITED) => return count(&self.limited),
+            Some(super::SHED) => return count(&self.shed),
+            Some(_) if record.status >= 500 => count(&self.errors),
+            _ => {}
+        }
+        count(&self.admitted);
+        let added_us = u64::try_from(record.added.as_micros()).unwrap_or(u64::MAX);
+        count(&self.added[latency::bucket(added_us)]);
+        self.added_sum_us.fetch_add(added_us, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    /// Requests and connections that are open.
+    pub(super) fn open(&self) -> (u64, u64) {
+        // What is closed is read first, so that nothing seems closed before it was opened.
+        let (closed, disconnected) = (self.counters.sum(|c| &c.closed), self.counters.sum(|c| &c.disconnected));
+        let (opened, connected) = (self.counters.sum(|c| &c.opened), self.counters.sum(|c| &c.connected));
+        (opened.saturating_sub(closed), connected.saturating_sub(disconnected))
+    }
+
+    /// Times that the proxy added, by bucket of [`latency`].
+    pub(super) fn added(&self) -> Vec<u64> {
+        (0..latency::BUCKETS).map(|bucket| self.counters.sum(|c| &c.added[bucket])).collect()
+    }
+
+    fn totals(&self, cpu_us: u64) -> Totals {
+        Totals {
+            admitted: self.counters.sum(|c| &c.admitted),
+            limited: self.counters.sum(|c| &c.limited),
+            shed: self.counters.sum(|c| &c.shed),
+            errors: self.counters.sum(|c| &c.errors),
+            added: self.added(),
+            cpu_us,
+        }
+    }
+}
+
+/// Counters at a moment.
+#[derive(Default)]
+struct Totals {
+    admitted: u64,
+    limited: u64,
+    shed: u64,
+    errors: u64,
+    added: Vec<u64>,
+    cpu_us: u64,
+}
+
+/// Closed windows: for the stream that is open, and for the next `Hello`.
+pub(super) struct Windows {
+    sender: broadcast::Sender<Arc<LoadWindow>>,
+    kept: Mutex<VecDeque<Arc<LoadWindow>>>,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(BEHIND), kept: Mutex::default() }
+    }
+}
+
+impl Windows {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<LoadWindow>> {
+        self.sender.subscribe()
+    }
+
+    pub(super) fn kept(&self) -> Vec<LoadWindow> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().map(|window| LoadWindow::clone(window)).collect()
+    }
+
+    fn close(&self, window: LoadWindow) {
+        let window = Arc::new(window);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(Arc::clone(&window));
+        drop(kept);
+        // Nobody listens while the operator is away.
+        let _ = self.sender.send(window);
+    }
+}
+
+/// Closes a load window each second, for as long as the process lives.
+pub async fn report(shared: Arc<Shared>, workers: u32) {
+    let mut ticks = interval(WINDOW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut last = shared.telemetry.load.totals(process::cpu_us());
+    let mut policies = shared.limiters.policy_counts();
+    let mut since = Instant::now();
+    loop {
+        ticks.tick().await;
+        let (now, totals) = (Instant::now(), shared.telemetry.load.totals(process::cpu_us()));
+        let counts = shared.limiters.policy_counts();
+        let mut window = window(&last, &totals, now - since);
+        let changed = counts.iter().filter_map(|(policy, (checked, limited))| {
+            let (checked_before, limited_before) = policies.get(policy).copied().unwrap_or_default();
+            // A policy that came back counts from 0 again.
+            let (checked, limited) = (checked.saturating_sub(checked_before), limited.saturating_sub(limited_before));
+            (checked > 0).then(|| PolicyCount { policy: policy.to_string(), checked, limited })
+        });
+        window.policies = changed.collect();
+        let (in_flight, connections) = shared.telemetry.load.open();
+        window.in_flight = u32::try_from(in_flight).unwrap_or(u32::MAX);
+        window.connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        window.workers = workers;
+        window.memory_bytes = process::memory_bytes();
+        window.draining = shared.is_draining();
+        shared.telemetry.windows.close(window);
+        (last, policies, since) = (totals, counts, now);
+    }
+}
+
+fn window(before: &Totals, after: &Totals, duration: Duration) -> LoadWindow {
+    let start = SystemTime::now().checked_sub(duration).and_then(|start| start.duration_since(UNIX_EPOCH).ok());
+    let added = after.added.iter().zip(&before.added).enumerate().filter(|(_, (after, before))| after > before);
+    LoadWindow {
+        start_unix_ms: start.map_or(0, |start| start.as_millis() as u64),
+        duration_ms: u32::try_from(duration.as_millis()).unwrap_or(u32::MAX),
+        admitted: after.admitted - before.admitted,
+        limited: after.limited - before.limited,
+        shed: after.shed - before.shed,
+        errors: after.errors - before.errors,
+        cpu_us: after.cpu_us.saturating_sub(before.cpu_us),
+        added_latency: added
+            .map(|(bucket, (after, before))| LatencyCount { bucket: bucket as u32, count: after - before })
+            .collect(),
+        ..LoadWindow::default()
+    }
+}
