@@ -49,7 +49,7 @@ pub struct GatewayFleetSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("self.all(a, self.exists_one(b, a.port == b.port))")
+        validation = Rule::new("[self.map(l, l.port)].all(ports, ports.all(a, ports.exists_one(b, a == b)))")
             .message("two listeners have the same port: give each its own")
             .reason(Reason::FieldValueDuplicate)
     )]

@@ -70,7 +70,7 @@ pub struct ApiRouteSpec {
     /// The most specific match wins, in Gateway API's precedence.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new(
-        "self.all(a, !has(a.name) || self.exists_one(b, has(b.name) && a.name == b.name))",
+        "[self.map(r, has(r.name) ? r.name : '')].all(names, names.all(a, a == '' || names.exists_one(b, a == b)))",
     )
     .message("two rules have the same name: policies refer to a rule by its name")
     .reason(Reason::FieldValueDuplicate))]
@@ -123,7 +123,7 @@ pub struct Rule {
     /// Applied in the order that the proxy fixes.
     #[serde(default)]
     #[schemars(length(max = 8))]
-    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a.type == b.type))")
+    #[x_kube(validation = Rule::new("[self.map(f, f.type)].all(types, types.all(a, types.exists_one(b, a == b)))")
         .message("at most one filter of each type: put all changes into one")
         .reason(Reason::FieldValueDuplicate))]
     pub filters: Vec<RouteFilter>,

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  kind known? ─► unknown fields, nulls, defaults ─► metadata ─► schema ─► lists ─► CEL ─► decoded
-//!  kind.rs        prepare.rs                         metadata.rs structural.rs lists.rs  rules.rs  object.rs
+//!  kind.rs        prepare.rs                         metadata.rs structural.rs lists.rs  cel.rs  object.rs
 //! ```
 //!
 //! The custom resources are held to the very schemas of [`crate::definitions`]; Service, EndpointSlice and Secret to the
 //! schemas of their types and the checks of core.rs. Unlike the API server, which stops at the first stage that
 //! finds something, this goes on as far as the finds of later stages mean something.
 
+mod cel;
 mod core;
 mod kind;
 mod lists;
@@ -48,7 +49,7 @@ pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
     metadata::check(&value, &mut found);
     structural::check(rules, &value, &mut found);
     lists::check(&rules.schema, &value, &mut found);
-    rules.check_cel(&value, &mut found);
+    cel::check(&rules.cel, &value, &mut found);
     core::check(kind, &value, &mut found);
 
     found.into_result()?;

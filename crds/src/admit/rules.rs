@@ -8,17 +8,16 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube_cel::{CompiledSchema, ErrorKind, compile_schema, validate_compiled};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{core, kind::Kind, violations::Violations};
+use super::{cel::Tree, core, kind::Kind};
 use crate::{definitions, definitions::json as to_json, schema::text};
 
 pub(super) struct Rules {
     pub(super) schema: Value,
     pub(super) validator: Validator,
-    cel: CompiledSchema,
+    pub(super) cel: Tree,
 }
 
 impl Rules {
@@ -37,26 +36,8 @@ impl Rules {
             .should_validate_formats(true)
             .build(&schema)
             .expect("the schema compiles");
-        let cel = compile_schema(&schema);
+        let cel = Tree::of(&schema);
         Self { schema, validator, cel }
-    }
-
-    /// Asks the CEL rules, unless an earlier find makes them pointless.
-    pub(super) fn check_cel(&self, value: &Value, found: &mut Violations) {
-        if found.blocking || !found.misspelt.is_empty() {
-            return;
-        }
-        let refused = found.paths();
-        for error in validate_compiled(&self.cel, value, None).err().into_iter().flatten() {
-            match error.kind {
-                // What the schema already said of the same value needs no second word.
-                ErrorKind::ValidationFailure if refused.contains(&error.field_path) => {}
-                ErrorKind::ValidationFailure => found.push(error.field_path, error.message),
-                // A rule may stumble over what the schema already refused. Alone, it must not let the object pass.
-                _ if !refused.is_empty() => {}
-                _ => found.push(error.field_path, format!("cannot be checked: {}", error.message)),
-            }
-        }
     }
 }
 

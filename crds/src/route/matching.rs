@@ -36,9 +36,10 @@ pub struct RouteMatch {
         .message("a path begins with '/'")
         .field_path(".value"),
     validation = Rule::new(
-        r#"self.type == 'RegularExpression' || self.value.matches(r"^([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$")"#,
+        "self.type == 'RegularExpression' || !(self.value.contains('?') || self.value.contains('#') || \
+         self.value.contains('{'))",
     )
-    .message("a path has no '?', '#' or spaces, and other characters percent-encoded; queryParams match the query")
+    .message("a path has no '?', '#' or '{': queryParams match the query, type RegularExpression a variable part")
     .field_path(".value"),
     validation = Rule::new(
         "self.type == 'RegularExpression' || !(self.value.contains('//') || self.value.contains('/./') || \

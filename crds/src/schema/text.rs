@@ -60,10 +60,10 @@ const PARAMETER_NAME: Text = Text {
 };
 /// Path rules that depend on the type of a match are CEL.
 const PATH: Text = Text {
-    pattern: r"^[^\x00-\x20]+$",
+    pattern: "^[!-~]+$",
     min_length: 1,
     max_length: 1024,
-    words: "a path without spaces, such as /orders",
+    words: "a path such as /orders: no spaces, and other characters than ASCII percent-encoded",
 };
 const NEW_PATH: Text = Text {
     pattern: r"^/([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$",
@@ -222,7 +222,7 @@ mod tests {
         check(&HEADER_VALUE, &["x", "a b\tc", "\"q\""], &["", " a", "a ", "a\r\nb: c", "a\0", "é"]);
         check(&MATCH_VALUE, &["é", " "], &["", "a\nb", "\0"]);
         check(&PARAMETER_NAME, &["q", "a[0]", "é"], &["", "a b", "a&b", "a=b"]);
-        check(&PATH, &["/", "/a.*"], &["", "/a b", "/\n"]);
+        check(&PATH, &["/", "/a.*"], &["", "/a b", "/\n", "/é"]);
         check(&NEW_PATH, &["/", "/a%20b/c"], &["", "a", "/a?b", "/a#b", "/%2", "/a b"]);
         check(&NEW_PREFIX, &["", "/", "/v2"], &["v2", "/a?b"]);
         check(
