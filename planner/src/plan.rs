@@ -8,7 +8,7 @@ use snapshot::{Key, Snapshot};
 use crate::{
     compile::{self, Compiled},
     fleet::FleetSettings,
-    model,
+    model::{self, Memo},
     problem::{Problem, Problems},
     world::{FleetRef, ObjectRef, World},
 };
@@ -51,10 +51,23 @@ pub struct PlannedFleet {
     pub sources: BTreeMap<Key, ObjectRef>,
 }
 
-/// Validates and compiles a world.
+/// Plans world after world: what did not change since the last is not validated again.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    memo: Memo,
+}
+
+impl Planner {
+    /// Validates and compiles a world.
+    pub fn plan(&mut self, world: &World) -> Plan {
+        let mut problems = Problems::new(world);
+        let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
+        let Compiled { fleets, parents, targets } = compile::compile(&model, &mut problems);
+        Plan { fleets, problems: problems.into_sorted(), accepted, parents, targets }
+    }
+}
+
+/// Validates and compiles one world.
 pub fn plan(world: &World) -> Plan {
-    let mut problems = Problems::new(world);
-    let (model, accepted) = model::validate(world, &mut problems);
-    let Compiled { fleets, parents, targets } = compile::compile(&model, &mut problems);
-    Plan { fleets, problems: problems.into_sorted(), accepted, parents, targets }
+    Planner::default().plan(world)
 }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use crds::Violation;
-use planner::{FleetView, ProxyView, Severity, World, plan, statuses};
+use planner::{FleetView, Planner, ProxyView, Severity, World, plan, statuses};
 use proptest::{prelude::*, sample::select, strategy::ValueTree};
 use serde_json::{Value, json};
 use snapshot::check;
@@ -235,6 +235,22 @@ proptest! {
         entry.accepted = entry.current.clone().ok();
         entry.current = Err(vec![Violation { path: "spec".into(), message: "is broken".into() }]);
         prop_assert_eq!(revisions(&world), revisions(&broken));
+    }
+
+    #[test]
+    fn what_was_planned_before_makes_no_difference(worlds in proptest::collection::vec(world(), 1..4)) {
+        let (mut planner, mut world) = (Planner::default(), World::default());
+        for changes in worlds {
+            // Some objects are new, some changed, the others stay.
+            world.objects.extend(changes.objects);
+            let (anew, after) = (plan(&world), planner.plan(&world));
+            prop_assert_eq!(anew.problems, after.problems);
+            prop_assert_eq!(anew.accepted, after.accepted);
+            let content = |plan: &BTreeMap<_, planner::plan::PlannedFleet>| -> Vec<_> {
+                plan.values().map(|fleet| (fleet.settings.clone(), fleet.snapshot.clone(), fleet.sources.clone())).collect()
+            };
+            prop_assert_eq!(content(&anew.fleets), content(&after.fleets));
+        }
     }
 
     #[test]

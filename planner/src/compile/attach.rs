@@ -104,7 +104,8 @@ fn named_fleet<'m>(
         namespace: parent.namespace.clone().unwrap_or_else(|| route.namespace.clone()),
         name: parent.name.clone(),
     };
-    model.fleets.get_key_value(&fleet).ok_or_else(|| match model.invalid.contains(&fleet) {
+    let found = model.fleets.get_key_value(&fleet).map(|(name, fleet)| (name, fleet.as_ref()));
+    found.ok_or_else(|| match model.invalid.contains(&fleet) {
         true => Detached::InvalidFleet(fleet.path()),
         false => Detached::NoFleet(fleet.path()),
     })
@@ -112,7 +113,8 @@ fn named_fleet<'m>(
 
 /// The fleet named `default`: that of the route's namespace, else the only one.
 fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
-    let mut found: Vec<_> = model.fleets.iter().filter(|(fleet, _)| fleet.name == DEFAULT_FLEET).collect();
+    let named = model.fleets.iter().filter(|(name, _)| name.name == DEFAULT_FLEET);
+    let mut found: Vec<(_, &Fleet)> = named.map(|(name, fleet)| (name, fleet.as_ref())).collect();
     if let Some(own) = found.iter().find(|(fleet, _)| fleet.namespace == route.namespace) {
         return Ok(*own);
     }

@@ -138,7 +138,7 @@ fn build(model: &Model, object: &ObjectRef, number: u16) -> Result<Entry, Unreso
     };
     let protocol = port.protocol.clone().map_err(|word| Unresolved::Protocol { service: path, port: number, word })?;
     let slices = model.slices.get(&(object.namespace.clone(), object.name.clone()));
-    Ok(entry(protocol, endpoints(port, slices.into_iter().flatten())))
+    Ok(entry(protocol, endpoints(port, slices.into_iter().flatten().map(AsRef::as_ref))))
 }
 
 fn ports(service: &Service) -> String {

@@ -140,10 +140,47 @@ fn certificate<'m>(
     if secret.namespace != fleet.namespace {
         return Err(Unusable::NotPermitted(path));
     }
-    match model.secrets.get(&secret) {
+    match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
         Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
         None if model.invalid.contains(&secret) => Err(Unusable::Invalid(path)),
         None => Err(Unusable::Missing(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::fleet::FromNamespaces;
+
+    use super::*;
+    use crate::model::Hostname;
+
+    fn listener((name, port, tls, hostname): (&str, u16, bool, &str)) -> Listener {
+        Listener {
+            name: name.into(),
+            port,
+            tls,
+            hostname: (!hostname.is_empty()).then(|| Hostname::new(hostname)),
+            certificates: vec![],
+            from: FromNamespaces::All,
+        }
+    }
+
+    #[track_caller]
+    fn check(before: (&str, u16, bool, &str), listener_: (&str, u16, bool, &str), expect: Option<(&str, &str)>) {
+        let got = conflict(&listener(listener_), &[listener(("other", 1, true, "")), listener(before)]);
+        assert_eq!(got.as_ref().map(|(member, message)| (*member, message.as_str())), expect);
+    }
+
+    #[test]
+    fn conflicts() {
+        check(("a", 80, false, ""), ("b", 81, false, ""), None);
+        check(("a", 80, false, "x.test"), ("b", 80, false, "y.test"), None);
+        check(("a", 80, false, ""), ("b", 80, false, "y.test"), None);
+        let same = Some(("hostname", "listener \"a\" has the same port and hostname"));
+        check(("a", 80, false, ""), ("b", 80, false, ""), same);
+        check(("a", 80, true, "x.test"), ("b", 80, true, "X.test"), same);
+        let both = Some(("port", "port 80 can't speak both HTTP and HTTPS: listener \"a\" has it"));
+        check(("a", 80, false, "x.test"), ("b", 80, true, "y.test"), both);
     }
 }

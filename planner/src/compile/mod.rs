@@ -74,7 +74,7 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
 fn by_age(model: &Model) -> Vec<(&ObjectRef, &Route)> {
-    let mut routes: Vec<_> = model.routes.iter().collect();
+    let mut routes: Vec<_> = model.routes.iter().map(|(object, route)| (object, route.as_ref())).collect();
     routes.sort_by_key(|(object, route)| (route.created_ms, *object));
     routes
 }

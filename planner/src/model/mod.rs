@@ -36,13 +36,13 @@ use crate::{
 /// Every object that may take part, validated.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
-    pub(crate) fleets: BTreeMap<ObjectRef, Fleet>,
-    pub(crate) routes: BTreeMap<ObjectRef, Route>,
-    pub(crate) policies: BTreeMap<ObjectRef, Policy>,
-    pub(crate) services: BTreeMap<ObjectRef, Service>,
+    pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
+    pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
+    pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
     /// By namespace and name of the Service.
-    pub(crate) slices: BTreeMap<(String, String), Vec<Slice>>,
-    pub(crate) secrets: BTreeMap<ObjectRef, TlsSecret>,
+    pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
+    pub(crate) secrets: BTreeMap<ObjectRef, Arc<TlsSecret>>,
     /// Objects that exist but were never valid: a reference to one says so.
     pub(crate) invalid: BTreeSet<ObjectRef>,
 }
@@ -51,21 +51,52 @@ pub(crate) struct Model {
 type Findings = Vec<Unfit>;
 
 /// One validated object.
+#[derive(Clone, Debug)]
 enum Valid {
-    Fleet(Box<Fleet>),
-    Route(Route),
-    Policy(Policy),
-    Service(Service),
-    Slice(Option<Slice>),
-    Secret(TlsSecret),
+    Fleet(Arc<Fleet>),
+    Route(Arc<Route>),
+    Policy(Arc<Policy>),
+    Service(Arc<Service>),
+    Slice(Option<Arc<Slice>>),
+    Secret(Arc<TlsSecret>),
+}
+
+/// Contents of objects, and what validating them gave: worlds differ in a few objects only, and expressions are costly.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memo {
+    known: BTreeMap<ObjectRef, Vec<Known>>,
+}
+
+type Known = (Arc<Object>, Result<Valid, Findings>);
+
+impl Memo {
+    /// Validates a content, unless it is known; what is asked for goes on into `next`.
+    fn valid(
+        &self,
+        next: &mut Memo,
+        object: &ObjectRef,
+        content: &Arc<Object>,
+        generation: i64,
+    ) -> Result<Valid, Findings> {
+        if object.kind == Kind::GatewayFleet {
+            // Its generation is a part of it, and there are few.
+            return valid(object, content, generation);
+        }
+        let known = self.known.get(object).into_iter().flatten();
+        let found = known.clone().find(|(known, _)| Arc::ptr_eq(known, content));
+        let found = found.or_else(|| known.clone().find(|(known, _)| known == content));
+        let result = found.map_or_else(|| valid(object, content, generation), |(_, result)| result.clone());
+        next.known.entry(object.clone()).or_default().push((content.clone(), result.clone()));
+        result
+    }
 }
 
 /// Validates a world; the set names the objects whose current content is accepted.
-pub(crate) fn validate(world: &World, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
-    let (mut model, mut accepted) = (Model::default(), BTreeSet::new());
+pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
+    let (mut model, mut accepted, mut next) = (Model::default(), BTreeSet::new(), Memo::default());
     for (object, entry) in &world.objects {
         let current = match &entry.current {
-            Ok(current) => valid(object, current, entry.generation),
+            Ok(current) => memo.valid(&mut next, object, current, entry.generation),
             Err(violations) => {
                 Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason::INVALID, v.message.clone())).collect())
             }
@@ -76,7 +107,9 @@ pub(crate) fn validate(world: &World, problems: &mut Problems<'_>) -> (Model, BT
                 Some(valid)
             }
             Err(findings) => {
-                let fallback = last_accepted(object, entry, &findings);
+                let fallback = last_accepted(object, entry, &findings, |content| {
+                    memo.valid(&mut next, object, content, entry.generation).ok()
+                });
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
                 }
@@ -91,12 +124,18 @@ pub(crate) fn validate(world: &World, problems: &mut Problems<'_>) -> (Model, BT
             None => drop(model.invalid.insert(object.clone())),
         }
     }
+    *memo = next;
     (model, accepted)
 }
 
 /// What stays in force of an object whose current content is rejected.
-fn last_accepted(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
-    let accepted = entry.accepted.as_ref().and_then(|accepted| valid(object, accepted, entry.generation).ok());
+fn last_accepted(
+    object: &ObjectRef,
+    entry: &WorldObject,
+    findings: &Findings,
+    valid: impl FnOnce(&Arc<Object>) -> Option<Valid>,
+) -> Option<Valid> {
+    let accepted = entry.accepted.as_ref().and_then(valid);
     if accepted.is_some() || object.kind != Kind::RatePolicy {
         return accepted;
     }
@@ -110,22 +149,24 @@ fn last_accepted(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -
         (Err(_), Some(raw)) => policy::raw_targets(raw),
         (Err(_), None) => vec![],
     };
-    Some(Valid::Policy(Policy {
+    Some(Valid::Policy(Arc::new(Policy {
         targets,
         content: Err(format!("RatePolicy {}/{}: {why}", object.namespace, object.name)),
-    }))
+    })))
 }
 
 fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64) -> Result<Valid, Findings> {
     match (object.kind, content.as_ref()) {
         (Kind::GatewayFleet, Object::GatewayFleet(o)) => {
-            fleet::validate(o, generation).map(|fleet| Valid::Fleet(Box::new(fleet)))
+            fleet::validate(o, generation).map(|o| Valid::Fleet(Arc::new(o)))
         }
-        (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(Valid::Route),
-        (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(Valid::Policy),
-        (Kind::Service, Object::Service(o)) => service::validate(o).map(Valid::Service),
-        (Kind::EndpointSlice, Object::EndpointSlice(o)) => endpoints::validate(o).map(Valid::Slice),
-        (Kind::Secret, Object::Secret(o)) => secret::validate(o).map(Valid::Secret),
+        (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(|o| Valid::Route(Arc::new(o))),
+        (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(|o| Valid::Policy(Arc::new(o))),
+        (Kind::Service, Object::Service(o)) => service::validate(o).map(|o| Valid::Service(Arc::new(o))),
+        (Kind::EndpointSlice, Object::EndpointSlice(o)) => {
+            endpoints::validate(o).map(|o| Valid::Slice(o.map(Arc::new)))
+        }
+        (Kind::Secret, Object::Secret(o)) => secret::validate(o).map(|o| Valid::Secret(Arc::new(o))),
         (kind, other) => {
             let message = format!("a {} stored as {kind:?}: the source mixed up two objects", other.kind());
             Err(vec![Unfit::new("kind", reason::INVALID, message)])
@@ -137,7 +178,7 @@ impl Model {
     fn insert(&mut self, object: &ObjectRef, valid: Valid) {
         let key = object.clone();
         match valid {
-            Valid::Fleet(fleet) => drop(self.fleets.insert(key, *fleet)),
+            Valid::Fleet(fleet) => drop(self.fleets.insert(key, fleet)),
             Valid::Route(route) => drop(self.routes.insert(key, route)),
             Valid::Policy(policy) => drop(self.policies.insert(key, policy)),
             Valid::Service(service) => drop(self.services.insert(key, service)),
