@@ -43,7 +43,8 @@ pub struct FleetView {
     pub proxies: Vec<ProxyView>,
     /// What the scaler last decided.
     pub decision: Option<Decision>,
-    /// Revision of what is published (after roll-backs); `None` until the first.
+    /// Revision of what is published, made of the plan that the status is derived from (after roll-backs); `None` until
+    /// the first.
     pub published: Option<Hash>,
     /// Resources rolled back because a proxy refused them.
     pub rolled_back: BTreeMap<Key, Nack>,

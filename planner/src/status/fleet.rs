@@ -20,9 +20,9 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
         _ => &[],
     };
     let fleet = FleetRef::from(subject.object);
-    let (planned, view) = (context.plan.fleets.get(&fleet), context.views.get(&fleet));
+    let (planned, view) = (context.plan.fleets.get(&fleet), context.fleets.get(&fleet));
     let nothing = FleetView::default();
-    let counted = view.map_or(&nothing, |view| view.fleet);
+    let counted = view.unwrap_or(&nothing);
     let (running, ready) = view.map_or((0, 0), progress::count);
     let replicas = counted.proxies.iter().filter(|proxy| !proxy.draining).count();
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -50,27 +50,8 @@ impl Status {
 /// What every status is derived from.
 struct Context<'a> {
     plan: &'a Plan,
-    views: BTreeMap<&'a FleetRef, View<'a>>,
+    fleets: &'a BTreeMap<FleetRef, FleetView>,
     now: Millis,
-}
-
-/// One fleet as observed.
-struct View<'a> {
-    fleet: &'a FleetView,
-    /// What is published is what this plan wants. While a newer plan is still to be published, nothing runs it.
-    current: bool,
-}
-
-impl<'a> Context<'a> {
-    fn new(plan: &'a Plan, fleets: &'a BTreeMap<FleetRef, FleetView>, now: Millis) -> Self {
-        let view = |(name, fleet): (&'a FleetRef, &'a FleetView)| {
-            // With a resource rolled back, what is published differs from the plan, as it should.
-            let wanted = || plan.fleets.get(name).map(|planned| planned.snapshot.revision());
-            let current = !fleet.rolled_back.is_empty() || (fleet.published.is_some() && fleet.published == wanted());
-            (name, View { fleet, current })
-        };
-        Self { plan, views: fleets.iter().map(view).collect(), now }
-    }
 }
 
 /// One object, and what is wrong with it.
@@ -81,7 +62,7 @@ struct Subject<'a> {
     previous: Option<&'a Status>,
 }
 
-/// The status of every custom resource. `previous` keeps the times of conditions that did not change.
+/// The status of every custom resource. What the views say is `published` was made of this very plan. `previous` keeps the times of conditions that did not change.
 pub fn statuses(
     world: &World,
     plan: &Plan,
@@ -89,7 +70,7 @@ pub fn statuses(
     previous: &BTreeMap<ObjectRef, Status>,
     now: Millis,
 ) -> BTreeMap<ObjectRef, Status> {
-    let context = Context::new(plan, fleets, now);
+    let context = Context { plan, fleets, now };
     let mut findings = conditions::by_object(plan);
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();

@@ -30,7 +30,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
     let programmed = findings
         .rejection_programmed()
         .or_else(|| {
-            let refused = |fleet: &&FleetRef| progress::refusal(subject.object, context.views.get(*fleet), [&key]);
+            let refused = |fleet: &&FleetRef| progress::refusal(subject.object, context.fleets.get(*fleet), [&key]);
             fleets.iter().find_map(refused)
         })
         .or_else(|| findings.degradation())
@@ -41,7 +41,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         .unwrap_or_else(|| {
             let verdicts = fleets
                 .iter()
-                .map(|fleet| progress::of_generation(context.views.get(*fleet), subject.generation, previous));
+                .map(|fleet| progress::of_generation(context.fleets.get(*fleet), subject.generation, previous));
             verdicts
                 .reduce(|a, b| if a.is_good() { b } else { a })
                 .unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
@@ -57,7 +57,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
 
 /// Share of the requests of the last minute that were over a limit; `None` without any request.
 fn limited(context: &Context<'_>, key: &Key) -> Option<String> {
-    let counts = context.views.values().filter_map(|view| view.fleet.policies.get(key));
+    let counts = context.fleets.values().filter_map(|view| view.policies.get(key));
     let (checked, limited) = counts.fold((0u64, 0u64), |(a, b), (c, d)| (a.saturating_add(*c), b.saturating_add(*d)));
     if checked == 0 {
         return None;

@@ -3,23 +3,20 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use snapshot::{Key, proto::Nack};
 
-use super::{
-    View,
-    conditions::{Verdict, find},
-};
-use crate::world::ObjectRef;
+use super::conditions::{Verdict, find};
+use crate::{fleet::FleetView, world::ObjectRef};
 
 pub(super) const PROGRAMMED: &str = "Programmed";
 
 /// Ready proxies that don't leave: how many run what is published, of how many.
-pub(super) fn count(view: &View<'_>) -> (usize, usize) {
-    let ready = || view.fleet.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);
-    let running = ready().filter(|proxy| view.current && proxy.revision == view.fleet.published);
+pub(super) fn count(view: &FleetView) -> (usize, usize) {
+    let ready = || view.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);
+    let running = ready().filter(|proxy| view.published.is_some() && proxy.revision == view.published);
     (running.count(), ready().count())
 }
 
 /// Whether every Ready proxy runs what is published.
-pub(super) fn everywhere(view: Option<&View<'_>>) -> Verdict {
+pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
     match view.map(count) {
         None | Some((_, 0)) => Verdict::bad("Pending", "no proxy is Ready yet"),
         Some((running, ready)) if running == ready => Verdict::good(PROGRAMMED, "runs on every Ready proxy"),
@@ -28,7 +25,7 @@ pub(super) fn everywhere(view: Option<&View<'_>>) -> Verdict {
 }
 
 /// The same for a route or policy: what a generation once was it stays, while proxies come and go.
-pub(super) fn of_generation(view: Option<&View<'_>>, generation: i64, previous: &[Condition]) -> Verdict {
+pub(super) fn of_generation(view: Option<&FleetView>, generation: i64, previous: &[Condition]) -> Verdict {
     let verdict = everywhere(view);
     let was =
         find(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
@@ -39,10 +36,10 @@ pub(super) fn of_generation(view: Option<&View<'_>>, generation: i64, previous: 
 /// Why a resource of an object does not run, when proxies refuse one of `keys`.
 pub(super) fn refusal<'k>(
     object: &ObjectRef,
-    view: Option<&View<'_>>,
+    view: Option<&FleetView>,
     keys: impl IntoIterator<Item = &'k Key>,
 ) -> Option<Verdict> {
-    let view = view.map(|view| view.fleet).filter(|view| !view.rolled_back.is_empty())?;
+    let view = view.filter(|view| !view.rolled_back.is_empty())?;
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
     let own = match key.kind() {

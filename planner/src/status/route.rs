@@ -70,7 +70,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
     let accepted = findings.rejection().or_else(|| detached.clone());
     let programmed = findings.rejection_programmed().or(detached).or_else(|| {
         let fleet = parent.fleet.as_ref()?;
-        let view = context.views.get(fleet);
+        let view = context.fleets.get(fleet);
         let keys = context.plan.fleets.get(fleet).map(|planned| keys(planned, subject)).unwrap_or_default();
         let refused = progress::refusal(subject.object, view, &keys);
         Some(

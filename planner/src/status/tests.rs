@@ -129,9 +129,9 @@ fn accepted(kind: Kind) -> String {
 }
 
 #[test]
-fn a_new_generation_is_not_programmed_before_it_is_published_and_run() {
+fn a_new_generation_is_not_programmed_before_it_runs() {
     let mut scene = Scene::new();
-    scene.publish(2).derive().edit().derive();
+    scene.publish(2).derive().edit().publish(0).derive();
     scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "0 of 2 proxies", 2));
     scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
     scene.check(Kind::GatewayFleet, "Programmed", ("False", "Pending", "0 of 2 proxies", 2));
