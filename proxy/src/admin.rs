@@ -97,3 +97,52 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> R
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{
+        shared::{Drain, Status},
+        telemetry::Telemetry,
+    };
+
+    async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn probes_and_reports() {
+        let shared = Shared::new(Telemetry::default());
+        let address = serve(Arc::clone(&shared), ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let check = async |path: &str, status: u16, part: &str| {
+            let (got, body) = get(address, path).await;
+            assert!(got == status && body.contains(part), "{path}: {got} {body}");
+        };
+        check("/healthz", 200, "ok").await;
+        check("/readyz", 503, "no configuration").await;
+        check("/connections", 404, "").await;
+        check("/x", 404, "/metrics").await;
+        check("/metrics", 200, "sluice_ready 0").await;
+        let nack = snapshot::proto::Nack { key: "Route/a/b".into(), field: "f".into(), ..Default::default() };
+        let pushed = snapshot::Hash::of(b"x");
+        shared.status.send_replace(Status { ready: true, epoch: 3, pushed, nacks: vec![nack], ..Status::default() });
+        shared.connections_report.set(Box::new(|| json!({"open": 7}))).ok().unwrap();
+        check("/readyz", 200, "ready").await;
+        check("/connections", 200, "{\"open\":7}").await;
+        let (_, config) = get(address, "/config").await;
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        assert_eq!((&config["revision"], &config["epoch"]), (&json!(pushed.to_string()), &json!(3)));
+        assert_eq!(config["nacks"][0]["key"], "Route/a/b");
+        shared.drain.send_replace(Drain::Draining);
+        check("/readyz", 503, "draining").await;
+        check("/config", 200, "\"ready\":false").await;
+    }
+}

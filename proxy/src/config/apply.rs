@@ -58,10 +58,14 @@ impl<P: Ports> Applier<P> {
     /// Applies a push; afterwards everything of it runs, but for what the status lists as nacked.
     pub async fn apply(&self, push: Push) -> Result<Status, ApplyError> {
         let staged = self.with_store(move |store| store.stage(push)).await??;
-        let failed = self.ports.open(&staged.ports).await;
+        // Who leaves closes its ports in its own order.
+        let leaves = self.shared.is_draining();
+        let failed = if leaves { BTreeMap::new() } else { self.ports.open(&staged.ports).await };
         let finish = move |store: &mut Store| (store.finish(staged, &failed), store.ports());
         let (status, ports) = self.with_store(finish).await?;
-        self.ports.close_others(&ports);
+        if !leaves {
+            self.ports.close_others(&ports);
+        }
         self.shared.status.send_replace(status.clone());
         if let Some(last_good) = &self.last_good {
             last_good.send_replace(self.held());

@@ -44,3 +44,6 @@ pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: I
         tokio::time::sleep(backoff.next()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
