@@ -55,7 +55,7 @@ impl Child {
     /// survives the operator. Its output goes to a file.
     pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         if fs::metadata(log).is_ok_and(|meta| meta.len() > MAX_LOG) {
-            fs::rename(log, log.with_extension("old"))?;
+            fs::rename(log, log.with_extension("log.old"))?;
         }
         let log = fs::OpenOptions::new().append(true).create(true).open(log)?;
         let own = command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;

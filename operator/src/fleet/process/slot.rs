@@ -117,7 +117,7 @@ impl Slot {
             command.args(["--name", &self.name, "--fleet", &self.fleet.to_string()]);
             command.args(["--workers", &workers.to_string(), "--admin", "127.0.0.1:0"]);
             command.arg("--state").arg(&folder);
-            Child::start(&mut command, &folder.join("log"))
+            Child::start(&mut command, &log(settings, &self.name))
         });
         match start {
             Ok(child) => {
@@ -168,7 +168,7 @@ impl Slot {
 
     pub(super) fn problem(&self, settings: &Settings) -> Option<Problem> {
         let failure = self.failure.as_ref().filter(|_| self.backoff.crashes >= CRASH_LOOP && self.pid().is_none())?;
-        let log = settings.folder.join(&self.name).join("log");
+        let log = log(settings, &self.name);
         let message =
             format!("proxy {} {failure} ({} times in a row; see {})", self.name, self.backoff.crashes, log.display());
         Some(Problem { port: None, reason: "ProxyCrashes", message })
@@ -194,6 +194,11 @@ impl Slot {
 /// Where a proxy hands its sockets to a new operator.
 pub(super) fn handover_socket(settings: &Settings, name: &str) -> PathBuf {
     settings.folder.join(name).join("handover.sock")
+}
+
+/// Where a proxy's output goes.
+fn log(settings: &Settings, name: &str) -> PathBuf {
+    settings.folder.join(format!("{name}.log"))
 }
 
 fn unix(path: &std::path::Path) -> std::ffi::OsString {
