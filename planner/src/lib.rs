@@ -1,12 +1,12 @@
 //! The pure core of Sluice: what the operator decides, without I/O, clock, async or logging. `now` is an argument.
 //!
 //! ```text
-//!  World ──validate──► Model ──compile──► Plan { snapshots,         world.rs, model/, compile/, plan.rs
-//!                                                problems, accepted }
-//!  desired Snapshot + Ledger ──publish──► Snapshot to push          publish.rs   (nacked resources rolled back)
-//!  LoadWindows ──► Signals ──decide(now)──► Decision               scale/
-//!  LoadWindows ──► excess share of each proxy                      rebalance.rs
-//!  World + Plan + FleetViews ──► statuses                          status/
+//!  World ──validate──► Model ──compile──► Plan                 world.rs, model/, compile/, plan.rs
+//!    (each object alone)    (references)   { snapshots, problems, accepted }
+//!  desired Snapshot + Ledger ──publish──► Snapshot to push     publish.rs (refused resources rolled back)
+//!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
+//!  LoadWindows ──► excess share of each proxy                  rebalance.rs
+//!  World + Plan + FleetViews ──► statuses                      status/
 //! ```
 
 mod compile;

@@ -87,8 +87,8 @@ impl Ledger {
     /// What runs in place of a refused resource, if anything.
     fn instead(&self, key: &Key, desired: &Entry) -> Option<Entry> {
         let usable = |entry: &Entry| !self.nacked.contains_key(&(key.clone(), entry.hash()));
-        let acked = [self.acked.get(key), self.previous.get(key)].into_iter().flatten();
-        let acked = acked.filter(|entry| usable(entry)).next().cloned();
+        let mut acked = [self.acked.get(key), self.previous.get(key)].into_iter().flatten();
+        let acked = acked.find(|entry| usable(entry)).cloned();
         acked.or_else(|| stand_in(desired).filter(usable))
     }
 }
