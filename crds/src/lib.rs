@@ -1,4 +1,4 @@
-//! The custom resource types of Sluice (group `sluice.dev`, version `v1alpha1`), their schemas, and [`admit`]: the API
+//! The custom resource types of Sluice (group `sluice.dev`, version `v1alpha1`), their schemas, and [`admit()`]: the API
 //! server's verdict on a document, computed locally.
 //!
 //! ```text

@@ -5,7 +5,7 @@
 //!  kind.rs        prepare.rs                         metadata.rs structural.rs lists.rs  cel.rs  object.rs
 //! ```
 //!
-//! The custom resources are held to the very schemas of [`crate::definitions`]; Service, EndpointSlice and Secret to the
+//! The custom resources are held to the very schemas of [`crate::definitions()`]; Service, EndpointSlice and Secret to the
 //! schemas of their types and the checks of core.rs. Unlike the API server, which stops at the first stage that
 //! finds something, this goes on as far as the finds of later stages mean something.
 
