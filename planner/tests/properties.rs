@@ -197,7 +197,7 @@ fn revisions(world: &World) -> Vec<snapshot::Hash> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn everything_that_is_planned_can_be_executed(world in world()) {
