@@ -49,9 +49,17 @@ pub struct GatewayFleetSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = Rule::new("[self.map(l, l.port)].all(ports, ports.all(a, ports.exists_one(b, a == b)))")
-            .message("two listeners have the same port: give each its own")
-            .reason(Reason::FieldValueDuplicate)
+        validation = Rule::new(
+            "[self.map(l, string(l.port) + ' ' + (has(l.hostname) ? l.hostname : ''))]\
+             .all(keys, keys.all(a, keys.exists_one(b, a == b)))",
+        )
+            .message("two listeners have the same port and hostname: change one of the two")
+            .reason(Reason::FieldValueDuplicate),
+        validation = Rule::new(
+            "[self.map(l, string(l.port) + ' ' + l.protocol)]\
+             .all(keys, self.all(l, !((string(l.port) + (l.protocol == 'HTTP' ? ' HTTPS' : ' HTTP')) in keys)))",
+        )
+            .message("listeners that share a port must have the same protocol")
     )]
     pub listeners: Vec<Listener>,
     /// How many replicas, and why.

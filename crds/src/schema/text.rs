@@ -79,7 +79,7 @@ const NEW_PREFIX: Text = Text {
 };
 const ADDRESS: Text = Text {
     pattern: r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}$",
-    min_length: 9,
+    min_length: 6,
     max_length: 53,
     words: "an IP address and a port, such as 127.0.0.1:9000 or [::1]:9000 (a host name needs a Service)",
 };
