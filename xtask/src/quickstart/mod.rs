@@ -23,7 +23,7 @@ use self::{
     children::{Child, Gateway},
     demo::Verdict,
     manifests::Ports,
-    view::View,
+    view::{Look, View},
 };
 use crate::shell;
 
@@ -89,7 +89,7 @@ fn serve(
 ) -> anyhow::Result<Option<Verdict>> {
     let started = Instant::now();
     let target = local(ports.gateway);
-    while !serves(target) {
+    while !(serves(target) && settled(&View::new().look(gateway))) {
         gateway.check()?;
         anyhow::ensure!(
             started.elapsed() < READY_WITHIN,
@@ -124,6 +124,11 @@ fn explain(port: u16, manifests: &Path) {
     println!("  for i in 1 2 3 4 5 6 7; do {curl}/limited -so /dev/null -w '%{{http_code}} '; done   # 429 after five");
     println!("  edit {}/*.yaml and ask again: changes are live at once", manifests.display());
     println!("Ctrl-C stops everything.\n");
+}
+
+/// The operator has seen every proxy that it wants become ready.
+fn settled(look: &Look) -> bool {
+    look.ready.is_some_and(|ready| ready > 0) && look.ready == look.desired
 }
 
 /// A request that a route answers has been through the whole gateway.

@@ -89,7 +89,7 @@ impl fmt::Display for Look {
             self.driven_by.as_deref().unwrap_or("-"),
             self.config.as_deref().unwrap_or("-"),
             number(self.rps, 0),
-            number(self.p99_ms, 1),
+            number(self.p99_ms, 2),
             number(self.cpu_percent, 0),
             number(self.limited, 0),
         )
@@ -110,7 +110,7 @@ mod tests {
             "totals": {"rps": 786.4, "p99Ms": 1.26, "cpuPercent": 12.0, "limitedPerSecond": 0.0},
         }]});
         let look = Look { seconds: 3.0, processes: 2, config: Some("3f9c2e1".to_owned()), ..Look::of(&decision) };
-        let line = "    3s            1/2          2  RequestRate=131%     3f9c2e1     786      1.3      12          0";
+        let line = "    3s            1/2          2  RequestRate=131%     3f9c2e1     786     1.26      12          0";
         assert_eq!(look.to_string(), line);
         assert_eq!(HEAD.len(), line.len());
         let nothing = Look::of(&Value::Null).to_string();
