@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let checked = ["--all-targets", "--all-features", "--locked", "--", "--deny", "warnings"];
     let stages: Vec<(&str, Stage)> = vec![
-        ("fmt", tool(|| cargo(&["fmt", "--all", "--", "--check"]))),
+        ("fmt", tool(|| cargo(&["fmt", "--all", "--", "--check", "--files-with-diff"]))),
         ("tidy", Box::new(|| tidy::check().map(|notes| Outcome::Done(notes.join("\n"))))),
         ("clippy", tool(move || cargo(&["clippy", "--workspace"]).args(checked))),
         ("test", tool(|| cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--locked"]))),
@@ -112,8 +112,8 @@ fn report(name: &str, stage: &dyn Fn() -> anyhow::Result<Outcome>) -> anyhow::Re
             Ok(())
         }
         Err(error) => {
-            println!("FAILED {time}");
-            Err(error.context(format!("stage `{name}` failed")))
+            println!("FAILED {time}\n\n{error:#}\n");
+            Err(anyhow::anyhow!("stage `{name}` failed"))
         }
     }
 }
