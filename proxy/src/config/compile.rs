@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ptr,
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{ServerConfig, crypto::aws_lc_rs, server::ProducesTickets};
 use snapshot::{
-    Entry, Hash, Key, Snapshot,
+    Entry, Hash, Key, Kind, Snapshot,
     check::{self, Unfit},
     proto::{self, resource},
     set::revision,
@@ -27,26 +28,29 @@ use crate::{Shared, router::Router};
 pub struct Compiler {
     shared: Arc<Shared>,
     clusters: Clusters,
-    routes: HashMap<Key, Cached<Arc<CompiledRoute>>>,
-    certificates: HashMap<Key, Cached<Arc<Certificate>>>,
-    ports: HashMap<u16, Cached<Arc<Port>>>,
-    tls: HashMap<u16, Cached<Arc<ServerConfig>>>,
+    /// From the route's content, and the policies that can apply to it.
+    routes: HashMap<Key, Cached<(Hash, Hash), Arc<CompiledRoute>>>,
+    certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
+    /// From the port's listeners with their certificates, and the routes of each.
+    ports: HashMap<u16, Cached<(Hash, Vec<Routes>), Arc<Port>>>,
+    tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
     /// One key for all ports and all pushes, so that clients resume their sessions.
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
-/// Something compiled, and the hash of all that it was compiled from.
-struct Cached<T> {
-    from: Hash,
+/// Something compiled, and what it was compiled from.
+struct Cached<F, T> {
+    from: F,
     value: T,
 }
+
+/// The routes of one listener. The same compiled routes are the same allocations.
+type Routes = Vec<Arc<CompiledRoute>>;
 
 /// Everything compiled, ready to be swapped in.
 pub struct Built {
     config: Config,
     updates: Vec<Update>,
-    /// Names of the routes that are left.
-    routes: BTreeSet<String>,
 }
 
 impl Compiler {
@@ -75,31 +79,34 @@ impl Compiler {
         }
     }
 
-    /// Compiles a snapshot whose resources were all prepared.
-    pub(crate) fn build(&mut self, snapshot: &Snapshot, policies: &Policies, epoch: u64) -> Built {
+    /// Compiles a snapshot whose resources were all prepared, and whose name is `revision`.
+    pub(crate) fn build(&mut self, snapshot: &Snapshot, revision: Hash, policies: &Policies, epoch: u64) -> Built {
         let mut listeners: BTreeMap<u16, Vec<Listener<'_>>> = BTreeMap::new();
         let mut settings = Settings::default();
-        let mut attached = Attached::new();
-        let mut routes = BTreeSet::new();
+        let mut attached: HashMap<String, Routes> = HashMap::new();
         for (key, entry) in snapshot.iter() {
             match &entry.resource().kind {
                 Some(resource::Kind::Fleet(fleet)) => settings = self::settings(fleet),
                 Some(resource::Kind::Listener(listener)) => {
                     let port = u16::try_from(listener.port).unwrap_or_default();
                     listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
+                    attached.insert(listener.name.clone(), vec![]);
                 }
-                Some(resource::Kind::Route(_)) => match self.route(key, entry, policies) {
-                    Ok((from, route)) => {
-                        routes.insert(format!("{}/{}", key.namespace(), key.name()));
-                        let names: BTreeSet<&str> = route.attachments.iter().map(|a| a.listener.as_str()).collect();
-                        for name in names {
-                            attached.entry(name.to_owned()).or_default().push((key, from, Arc::clone(&route)));
+                _ => {}
+            }
+        }
+        for (key, entry) in snapshot.iter().filter(|(key, _)| key.kind() == Kind::Route) {
+            match self.route(key, entry, policies) {
+                Ok(route) => {
+                    let names: BTreeSet<&str> = route.attachments.iter().map(|a| a.listener.as_str()).collect();
+                    for name in names {
+                        if let Some(routes) = attached.get_mut(name) {
+                            routes.push(Arc::clone(&route));
                         }
                     }
-                    // It was prepared with these very policies.
-                    Err(e) => tracing::error!("{key} does not compile any more: {e}"),
-                },
-                _ => {}
+                }
+                // It was prepared with these very policies.
+                Err(e) => tracing::error!("{key} does not compile any more: {e}"),
             }
         }
         let ports = listeners.iter().map(|(port, listeners)| (*port, self.port(*port, listeners, &attached, snapshot)));
@@ -109,7 +116,7 @@ impl Compiler {
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
         self.tls.retain(|port, _| ports.contains_key(port));
-        Built { config: Config { revision: snapshot.revision(), epoch, settings, ports }, updates, routes }
+        Built { config: Config { revision, epoch, settings, ports }, updates }
     }
 
     /// Puts what was compiled in place: requests see it from now on.
@@ -118,21 +125,20 @@ impl Compiler {
         built.updates.into_iter().for_each(Update::swap);
         self.shared.telemetry.configure(&built.config.settings);
         self.shared.config.store(Arc::new(built.config));
-        self.shared.telemetry.retain_routes(&built.routes);
         self.shared.limiters.forget_unused();
     }
 
-    fn route(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<(Hash, Arc<CompiledRoute>), Unfit> {
-        let from = revision([(key, entry.hash()), (key, policies.fingerprint(key))]);
+    fn route(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<Arc<CompiledRoute>, Unfit> {
+        let from = (entry.hash(), policies.fingerprint(key));
         if let Some(cached) = self.routes.get(key).filter(|c| c.from == from) {
-            return Ok((from, Arc::clone(&cached.value)));
+            return Ok(Arc::clone(&cached.value));
         }
         let Some(resource::Kind::Route(route)) = &entry.resource().kind else {
             return Err(Unfit::new("", "WrongKind", "is no route"));
         };
         let value = Arc::new(route::compile(&self.shared, &mut self.clusters, policies, key, route)?);
         self.routes.insert(key.clone(), Cached { from, value: Arc::clone(&value) });
-        Ok((from, value))
+        Ok(value)
     }
 
     fn certificate(&mut self, key: &Key, entry: &Entry) -> Result<Arc<Certificate>, Unfit> {
@@ -151,25 +157,25 @@ impl Compiler {
         &mut self,
         port: u16,
         listeners: &[Listener<'_>],
-        attached: &Attached<'_>,
+        attached: &HashMap<String, Routes>,
         snapshot: &Snapshot,
     ) -> Arc<Port> {
-        let routes = |l: &Listener<'_>| attached.get(&l.listener.name).map_or(&[][..], Vec::as_slice);
+        let routes: Vec<&[_]> =
+            listeners.iter().map(|l| attached.get(&l.listener.name).map_or(&[][..], Vec::as_slice)).collect();
         let certificates =
             listeners.iter().flat_map(|l| &l.listener.certificates).filter_map(|k| k.parse::<Key>().ok());
         let certificates: Vec<(Key, Hash)> =
             certificates.filter_map(|key| snapshot.entry(&key).map(Entry::hash).map(|hash| (key, hash))).collect();
         let certificates = certificates.iter().map(|(key, hash)| (key, *hash));
-        let from_tls = revision(listeners.iter().map(|l| (l.key, l.hash)).chain(certificates));
-        let from_routes = listeners.iter().flat_map(routes).map(|(key, from, _)| (*key, *from));
-        let from = revision(listeners.iter().take(1).map(|l| (l.key, from_tls)).chain(from_routes));
-        if let Some(cached) = self.ports.get(&port).filter(|c| c.from == from) {
+        let from = revision(listeners.iter().map(|l| (l.key, l.hash)).chain(certificates));
+        let cached = self.ports.get(&port).filter(|c| c.from.0 == from && same(&c.from.1, &routes));
+        if let Some(cached) = cached {
             return Arc::clone(&cached.value);
         }
         let mut router = Router::default();
-        for l in listeners {
+        for (l, routes) in listeners.iter().zip(&routes) {
             let hosts = router.listener(l.listener.tls, &l.listener.hostname);
-            for (_, _, route) in routes(l) {
+            for route in *routes {
                 for attachment in route.attachments.iter().filter(|a| a.listener == l.listener.name) {
                     let any = [String::new()];
                     let hostnames = if attachment.hostnames.is_empty() { &any[..] } else { &attachment.hostnames };
@@ -180,8 +186,9 @@ impl Compiler {
             }
         }
         router.sort();
-        let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from_tls, listeners, snapshot));
+        let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from, listeners, snapshot));
         let value = Arc::new(Port { port, tls: tls.flatten(), router });
+        let from = (from, routes.into_iter().map(<[_]>::to_vec).collect());
         self.ports.insert(port, Cached { from, value: Arc::clone(&value) });
         value
     }
@@ -217,14 +224,19 @@ impl Compiler {
     }
 }
 
-/// Routes by the name of the listener they are attached to, each with the hash of what it was compiled from.
-type Attached<'a> = HashMap<String, Vec<(&'a Key, Hash, Arc<CompiledRoute>)>>;
-
 /// A listener of a port.
 struct Listener<'a> {
     key: &'a Key,
     hash: Hash,
     listener: &'a proto::Listener,
+}
+
+/// Whether these are the same compiled routes, listener by listener.
+fn same(before: &[Routes], now: &[&[Arc<CompiledRoute>]]) -> bool {
+    let routes = |(before, now): (&Routes, &&[Arc<CompiledRoute>])| {
+        before.len() == now.len() && before.iter().zip(*now).all(|(a, b)| ptr::eq(Arc::as_ptr(a), Arc::as_ptr(b)))
+    };
+    before.len() == now.len() && before.iter().zip(now).all(routes)
 }
 
 fn settings(fleet: &proto::Fleet) -> Settings {

@@ -16,6 +16,8 @@ pub(crate) struct Policies {
     by_route: HashMap<String, Vec<Key>>,
     /// Policies that target every route.
     fleet: Vec<Key>,
+    /// Of routes that no policy names.
+    fleet_fingerprint: Hash,
 }
 
 impl Policies {
@@ -35,6 +37,8 @@ impl Policies {
                 policies.all.insert(key.clone(), (entry.hash(), policy.clone()));
             }
         }
+        let fleet = policies.fleet.iter().filter_map(|key| policies.all.get(key).map(|(hash, _)| (key, *hash)));
+        policies.fleet_fingerprint = snapshot::set::revision(fleet);
         policies
     }
 
@@ -54,6 +58,9 @@ impl Policies {
 
     /// Changes when a policy that can apply to the route does.
     pub(crate) fn fingerprint(&self, route: &Key) -> Hash {
+        if !self.by_route.contains_key(route.as_str()) {
+            return self.fleet_fingerprint;
+        }
         snapshot::set::revision(self.of_route(route).map(|(key, hash, _)| (key, hash)))
     }
 

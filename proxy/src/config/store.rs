@@ -26,6 +26,10 @@ type Nacks = BTreeMap<Key, (Hash, Unfit)>;
 pub struct Store {
     compiler: Compiler,
     held: Snapshot,
+    /// The name of `held`.
+    running: Hash,
+    /// The revision as the operator knows it: with the refused contents in place of those that run.
+    pushed: Hash,
     /// What runs instead, if anything, is in `held`.
     nacks: Nacks,
     /// The highest seen.
@@ -81,7 +85,9 @@ impl Store {
     pub fn new(shared: Arc<Shared>) -> Self {
         let fault = Fault::from_environment();
         let compiler = Compiler::new(shared);
-        Self { compiler, held: Snapshot::default(), nacks: BTreeMap::new(), epoch: 0, fault }
+        let held = Snapshot::default();
+        let nothing = held.revision();
+        Self { compiler, held, running: nothing, pushed: nothing, nacks: BTreeMap::new(), epoch: 0, fault }
     }
 
     /// Checks a push and compiles what changed. Nothing of it runs yet.
@@ -130,11 +136,12 @@ impl Store {
             restore(&mut held, &key, former);
             nacks.insert(key, (hash, unfit));
         }
-        let built = self.compiler.build(&held, &policies, epoch);
+        let running = if nacks.is_empty() { pushed } else { held.revision() };
+        let built = self.compiler.build(&held, running, &policies, epoch);
         self.compiler.swap(built);
-        (self.held, self.nacks, self.epoch) = (held, nacks, epoch);
+        (self.held, self.running, self.pushed, self.nacks, self.epoch) = (held, running, pushed, nacks, epoch);
         let nacks = self.nacks.iter().map(|(key, (hash, unfit))| nack(key, hash, unfit));
-        Status { ready: true, epoch, pushed, running: self.held.revision(), nacks: nacks.collect() }
+        Status { ready: true, epoch, pushed, running, nacks: nacks.collect() }
     }
 
     /// What is held, for `Hello` and for the last-good file.
@@ -155,12 +162,11 @@ impl Store {
     /// The nacks that stand before a push's delta: none when it starts from what runs, for then it says what becomes of
     /// every refused resource.
     fn standing_nacks(&self, base: Option<Hash>) -> Result<Nacks, Refused> {
-        let held = self.held.revision();
         match base {
             None => Ok(BTreeMap::new()),
-            Some(base) if base == held => Ok(BTreeMap::new()),
-            Some(base) if base == pushed(&self.held, &self.nacks) => Ok(self.nacks.clone()),
-            Some(base) => Err(Refused::WrongBase { base, held }),
+            Some(base) if base == self.running => Ok(BTreeMap::new()),
+            Some(base) if base == self.pushed => Ok(self.nacks.clone()),
+            Some(base) => Err(Refused::WrongBase { base, held: self.running }),
         }
     }
 
@@ -245,8 +251,11 @@ fn listener(entry: &Entry) -> Option<&proto::Listener> {
     }
 }
 
-/// The revision as the operator knows it: with the refused contents in place of those that run.
+/// The revision as the operator knows it.
 fn pushed(held: &Snapshot, nacks: &Nacks) -> Hash {
+    if nacks.is_empty() {
+        return held.revision();
+    }
     let mut content = held.held();
     content.extend(nacks.iter().map(|(key, (hash, _))| (key.clone(), *hash)));
     revision(content.iter().map(|(key, hash)| (key, *hash)))

@@ -10,7 +10,7 @@ use std::{
 };
 
 use snapshot::{
-    Entry, Key, Kind, Snapshot,
+    Entry, Key, Snapshot,
     proto::{
         self, Ack, Hello, OperatorMessage, ProxyMessage, Resource, control_server, operator_message, proxy_message,
         resource,

@@ -1,4 +1,4 @@
-//! Candidates by path: exact paths in a map, prefixes in a tree of path elements, expressions in a list.
+//! Candidates by path: exact paths and prefixes in maps, expressions in a list.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,19 +13,16 @@ use super::{
 #[derive(Default)]
 pub(crate) struct PathTable {
     exact: HashMap<Box<str>, Candidates, RandomState>,
-    prefix: Node,
-    regex: Vec<Arc<Candidate>>,
+    prefix: HashMap<Box<str>, Candidates, RandomState>,
+    /// Bit n: some prefix has n path elements; the last bit: that many or more. Only such prefixes are looked up.
+    depths: u64,
+    /// Most elements of a prefix.
+    deepest: usize,
+    regex: Candidates,
 }
 
 /// Candidates of one path, the one to try first in front.
 type Candidates = Vec<Arc<Candidate>>;
-
-/// The prefixes that begin with the elements on the way to here.
-#[derive(Default)]
-struct Node {
-    candidates: Candidates,
-    children: HashMap<Box<str>, Node, RandomState>,
-}
 
 impl PathTable {
     pub(crate) fn insert(&mut self, candidate: &Arc<Candidate>) {
@@ -33,11 +30,10 @@ impl PathTable {
             Path::Exact(path) => self.exact.entry(path.clone()).or_default(),
             Path::Regex(_) => &mut self.regex,
             Path::Prefix(prefix) => {
-                let mut node = &mut self.prefix;
-                for element in prefix.split('/').skip(1) {
-                    node = node.children.entry(element.into()).or_default();
-                }
-                &mut node.candidates
+                let depth = slashes(prefix);
+                self.depths |= bit(depth);
+                self.deepest = self.deepest.max(depth);
+                self.prefix.entry(prefix.clone()).or_default()
             }
         };
         list.push(Arc::clone(candidate));
@@ -45,10 +41,10 @@ impl PathTable {
 
     /// To be called once after the last insertion.
     pub(crate) fn sort(&mut self) {
-        self.exact.values_mut().for_each(|list| list.sort_by(|a, b| a.rank().cmp(&b.rank())));
+        let lists = self.exact.values_mut().chain(self.prefix.values_mut());
+        lists.for_each(|list| list.sort_by(|a, b| a.rank().cmp(&b.rank())));
         // The longer expression is the more specific, as far as that can be told.
         self.regex.sort_by(|a, b| (b.path.len().cmp(&a.path.len())).then_with(|| a.rank().cmp(&b.rank())));
-        self.prefix.sort();
     }
 
     /// Exact paths, then the longest prefix, then expressions.
@@ -56,35 +52,31 @@ impl PathTable {
         if let Some(candidate) = self.exact.get(q.path).and_then(|list| first(list, q)) {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
-        if let Some((candidate, prefix)) = self.prefix.find(q, 0) {
+        if let Some((candidate, prefix)) = self.longest_prefix(q) {
             return Some(Matched { rule: &candidate.rule, prefix });
         }
         let matches = |c: &&Arc<Candidate>| matches!(&c.path, Path::Regex(r) if r.is_match(q.path)) && c.fits(q);
         let candidate = self.regex.iter().find(matches)?;
         Some(Matched { rule: &candidate.rule, prefix: q.path.len() })
     }
-}
 
-impl Node {
-    /// The candidate of the longest prefix, and that prefix's length. `at` is where the elements so far end: a slash
-    /// or the path's end.
-    fn find<'a>(&'a self, q: &Query<'_>, at: usize) -> Option<(&'a Candidate, usize)> {
-        if !self.children.is_empty()
-            && let Some(rest) = q.path.get(at + 1..)
-        {
-            let element = memchr::memchr(b'/', rest.as_bytes()).map_or(rest, |end| &rest[..end]);
-            // As deep as the configured prefixes, whatever the request's path.
-            let child = self.children.get(element);
-            if let Some(found) = child.and_then(|child| child.find(q, at + 1 + element.len())) {
-                return Some(found);
+    /// The candidate of the longest prefix that has one, and that prefix's length.
+    fn longest_prefix<'a>(&'a self, q: &Query<'_>) -> Option<(&'a Candidate, usize)> {
+        let mut prefix = q.path;
+        for depth in (0..=slashes(q.path)).rev() {
+            if depth == 0 {
+                prefix = "";
             }
+            if depth <= self.deepest
+                && self.depths & bit(depth) != 0
+                && let Some(candidate) = self.prefix.get(prefix).and_then(|list| first(list, q))
+            {
+                return Some((candidate, prefix.len()));
+            }
+            let slash = memchr::memrchr(b'/', prefix.as_bytes()).unwrap_or(0);
+            prefix = &prefix[..slash];
         }
-        first(&self.candidates, q).map(|candidate| (candidate, at))
-    }
-
-    fn sort(&mut self) {
-        self.candidates.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        self.children.values_mut().for_each(Node::sort);
+        None
     }
 }
 
@@ -105,4 +97,13 @@ impl Path {
 
 fn first<'a>(list: &'a [Arc<Candidate>], q: &Query<'_>) -> Option<&'a Candidate> {
     list.iter().find(|c| c.fits(q)).map(Arc::as_ref)
+}
+
+/// How many elements a path has: each begins with a slash.
+fn slashes(path: &str) -> usize {
+    memchr::memchr_iter(b'/', path.as_bytes()).count()
+}
+
+fn bit(depth: usize) -> u64 {
+    1 << depth.min(63)
 }

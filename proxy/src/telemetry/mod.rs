@@ -12,7 +12,7 @@ mod routes;
 mod sharded;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -135,19 +135,15 @@ impl Telemetry {
         count(&self.load.counters.own().disconnected);
     }
 
-    /// The counters of a route (`namespace/name`), the same across pushes.
+    /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are held.
     pub fn route(&self, name: &Arc<str>) -> Arc<RouteMetrics> {
         self.routes.route(name)
-    }
-
-    /// Drops the series of all routes but these.
-    pub fn retain_routes(&self, names: &BTreeSet<String>) {
-        self.routes.retain(names);
     }
 
     /// Takes over the settings of a new configuration.
     pub fn configure(&self, settings: &Settings) {
         self.log.configure(settings.access_log_level, settings.access_log_sampling);
+        self.routes.forget_unused();
     }
 
     /// Load windows, as they are closed by [`report`].

@@ -1,8 +1,8 @@
 //! Counters of routes. A rule holds its route's from the time it is compiled, so a request looks nothing up.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use super::{
@@ -26,10 +26,10 @@ struct Shard {
     upstream: OnceLock<Box<Histogram>>,
 }
 
-/// All routes that have rules.
+/// All routes that have rules. With the last rule of a route, its series go.
 #[derive(Default)]
 pub(crate) struct Routes {
-    by_name: Mutex<HashMap<Arc<str>, Arc<RouteMetrics>>>,
+    by_name: Mutex<HashMap<Arc<str>, Weak<RouteMetrics>>>,
     /// Requests that no rule matched.
     pub(crate) unmatched: RouteMetrics,
 }
@@ -64,20 +64,31 @@ impl RouteMetrics {
 impl Routes {
     pub(super) fn route(&self, name: &Arc<str>) -> Arc<RouteMetrics> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(by_name.entry(Arc::clone(name)).or_default())
-    }
-
-    pub(super) fn retain(&self, names: &BTreeSet<String>) {
-        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        by_name.retain(|name, _| names.contains(name.as_ref()));
+        if let Some(metrics) = by_name.get(name).and_then(Weak::upgrade) {
+            return metrics;
+        }
+        let metrics = Arc::<RouteMetrics>::default();
+        by_name.insert(Arc::clone(name), Arc::downgrade(&metrics));
+        metrics
     }
 
     /// By name.
     pub(super) fn list(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
-        let by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut list: Vec<_> = by_name.iter().map(|(name, metrics)| (Arc::clone(name), Arc::clone(metrics))).collect();
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = vec![];
+        by_name.retain(|name, metrics| {
+            let metrics = metrics.upgrade();
+            list.extend(metrics.iter().map(|metrics| (Arc::clone(name), Arc::clone(metrics))));
+            metrics.is_some()
+        });
         list.sort_by(|a, b| a.0.cmp(&b.0));
         list
+    }
+
+    /// Forgets the names of routes that are gone.
+    pub(super) fn forget_unused(&self) {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|_, metrics| metrics.strong_count() > 0);
     }
 }
 

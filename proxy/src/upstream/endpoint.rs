@@ -45,7 +45,10 @@ impl Endpoints {
         if let Some(endpoint) = by_address.get(&(address, protocol)).and_then(Weak::upgrade) {
             return endpoint;
         }
-        by_address.retain(|_, endpoint| endpoint.strong_count() > 0);
+        // Only when it would grow: 100,000 new endpoints are not 100,000 passes over all.
+        if by_address.len() == by_address.capacity() {
+            by_address.retain(|_, endpoint| endpoint.strong_count() > 0);
+        }
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let endpoint = Arc::new(Endpoint { id, address, protocol, in_flight: AtomicUsize::new(0) });
         by_address.insert((address, protocol), Arc::downgrade(&endpoint));

@@ -1,0 +1,206 @@
+//! What a request and a push cost in the parts that know nothing of sockets: `cargo bench -p proxy --profile e2e`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use std::{collections::BTreeMap, fmt::Write, hint::black_box, sync::Arc, time::Instant};
+
+use http::{HeaderMap, Method, Request};
+use limits::{Limiter, Table, TokenBucket};
+use proxy::{
+    Shared,
+    config::Store,
+    filter::{Ctx, Flow},
+    router::Query,
+    shared::clock_us,
+    telemetry::{self, RequestRecord, Telemetry},
+};
+use snapshot::{
+    Entry, Key, Kind, Snapshot,
+    proto::{
+        Attachment, ClientIp, Cluster, Endpoint, KeyPart, Limit, Listener, Match, PathMatch, PolicyTarget, RatePolicy,
+        Resource, Route, Rule, WeightedCluster, key_part, resource,
+    },
+    wire::Push,
+};
+
+fn main() {
+    // `cargo test --benches` runs this too; there it only has to compile.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    limits();
+    for routes in [1, 100, 10_000] {
+        requests(routes);
+    }
+    pushes(10_000);
+}
+
+fn measure(what: &str, mut work: impl FnMut(u64)) {
+    const ROUNDS: u64 = 300_000;
+    (0..ROUNDS / 10).for_each(&mut work);
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        (0..ROUNDS).for_each(&mut work);
+        best = best.min(start.elapsed().as_nanos() as f64 / ROUNDS as f64);
+    }
+    println!("{what:<60} {best:>9.0} ns");
+}
+
+fn limits() {
+    let table = Table::new(1 << 20);
+    let limiter = Limiter::new(TokenBucket::new(1_000_000, 1000, 1_000_000), 0);
+    measure("limit: one bucket", |i| {
+        black_box(limiter.take(&table, None, 1_000_000 + i));
+    });
+    for keys in [100, 100_000, 900_000] {
+        measure(&format!("limit: one of {keys} keys, hashed"), |i| {
+            let mut key = table.key(limiter.namespace());
+            key.part(&(i.wrapping_mul(0x9e37_79b9) % keys).to_le_bytes());
+            black_box(limiter.take(&table, Some(key.finish()), 1_000_000 + i));
+        });
+    }
+}
+
+fn entry(kind: resource::Kind) -> Entry {
+    Entry::new(Resource { requires: vec![], kind: Some(kind) })
+}
+
+fn route(number: usize, path: &str) -> (Key, Entry) {
+    let rule = |name: &str, path: String| Rule {
+        name: name.into(),
+        matches: vec![Match { path: Some(PathMatch { kind: 0, value: path }), ..Match::default() }],
+        backends: vec![WeightedCluster { cluster: format!("Cluster/ns/c{}/80", number % 1000), weight: 1 }],
+        ..Rule::default()
+    };
+    let hostnames = vec![format!("h{}.example", number % 1000)];
+    let attachments = vec![Attachment { listener: "http".into(), hostnames }];
+    let rules = vec![rule("a", format!("{path}/{number}")), rule("b", format!("{path}/{number}/deep/path"))];
+    let name = format!("r{number}");
+    (Key::new(Kind::Route, "ns", &name), entry(resource::Kind::Route(Route { created_ms: 0, attachments, rules })))
+}
+
+fn content(routes: usize) -> Snapshot {
+    let listener = Listener { name: "http".into(), port: 80, ..Listener::default() };
+    let ip = key_part::Part::ClientIp(ClientIp { ipv4_prefix: 32, ipv6_prefix: 64 });
+    let token_bucket = Some(snapshot::proto::TokenBucket { rate: 1 << 30, per_ms: 1000, burst: 1 << 30 });
+    let key = vec![KeyPart { part: Some(ip) }];
+    let limit = Limit { name: "l".into(), key, token_bucket, ..Limit::default() };
+    let policy = RatePolicy { targets: vec![PolicyTarget::default()], limits: vec![limit], unavailable: String::new() };
+    let mut snapshot: Snapshot = (0..routes).map(|n| route(n, "/api/v1")).collect();
+    snapshot.insert(Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener)));
+    snapshot.insert(Key::new(Kind::RatePolicy, "ns", "p"), entry(resource::Kind::RatePolicy(policy)));
+    for n in 0..1000 {
+        snapshot.insert(Key::cluster("ns", &format!("c{n}"), "80"), entry(resource::Kind::Cluster(cluster(n))));
+    }
+    snapshot
+}
+
+fn cluster(n: usize) -> Cluster {
+    let endpoint = |i| Endpoint { address: format!("10.{}.{}.{i}:80", n / 250, n % 250), ..Endpoint::default() };
+    Cluster { protocol: 0, endpoints: (0..10).map(endpoint).collect() }
+}
+
+fn push(store: &mut Store, target: &Snapshot) -> f64 {
+    let delta = target.diff(&store.held().held());
+    let base = (!store.held().is_empty()).then(|| store.held().revision());
+    let push = Push { epoch: 1, base, revision: target.revision(), delta, undecodable: vec![] };
+    let start = Instant::now();
+    let staged = store.stage(push).unwrap();
+    let status = store.finish(staged, &BTreeMap::new());
+    assert!(status.nacks.is_empty(), "{:?}", status.nacks);
+    start.elapsed().as_secs_f64() * 1000.0
+}
+
+fn requests(routes: usize) {
+    let shared = Shared::new(Telemetry::default());
+    push(&mut Store::new(Arc::clone(&shared)), &content(routes));
+    let config = shared.config.load_full();
+    let headers = HeaderMap::new();
+    // A request's host and path are in the cache, as if they had just been read.
+    let (mut host, mut path) = (String::new(), String::new());
+    let mut ask = |i: u64, find: &dyn Fn(&str, &str)| {
+        let number = i.wrapping_mul(0x9e37_79b9) as usize % routes;
+        host.clear();
+        path.clear();
+        write!(host, "h{}.example", number % 1000).unwrap();
+        write!(path, "/api/v1/{number}/deep/x").unwrap();
+        find(&host, &path);
+    };
+    measure("(making a host and a path up)", |i| {
+        ask(i, &|host, path| {
+            black_box((host, path));
+        });
+    });
+    measure(&format!("route: one of {routes} routes, made up"), |i| {
+        ask(i, &|host, path| {
+            let q = Query { tls: false, host, path, query: None, method: &Method::GET, headers: &headers };
+            assert!(black_box(config.ports[&80].router.find(&q)).is_some());
+        });
+    });
+    let q = Query {
+        tls: false,
+        host: "h0.example",
+        path: "/api/v1/0",
+        query: None,
+        method: &Method::GET,
+        headers: &headers,
+    };
+    let rule = Arc::clone(config.ports[&80].router.find(&q).unwrap().rule);
+    if routes > 1 {
+        return;
+    }
+    let (mut head, ()) = Request::new(()).into_parts();
+    measure("chain with one limit by client address, fields included", |i| {
+        let mut ctx = Ctx {
+            rule: Arc::clone(&rule),
+            client: (i as u32 % 10_000).to_be_bytes().into(),
+            tls: false,
+            port: 80,
+            prefix: 0,
+            started: Instant::now(),
+            now_us: clock_us(Instant::now()),
+            identity: None,
+            response_headers: HeaderMap::new(),
+        };
+        assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Flow::Continue));
+        black_box(ctx);
+    });
+    let record = RequestRecord {
+        rule: Some(&rule),
+        client: ([192, 0, 2, 1], 7).into(),
+        method: &Method::GET,
+        target: "/",
+        host: "h",
+        version: http::Version::HTTP_11,
+        status: 200,
+        request_id: "id",
+        duration: std::time::Duration::from_micros(1_300),
+        upstream: Some(std::time::Duration::from_micros(1_000)),
+        added: std::time::Duration::from_micros(300),
+        upstream_address: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        reason: None,
+        blame: None,
+    };
+    measure("telemetry of one request, not logged", |_| {
+        shared.telemetry.opened();
+        shared.telemetry.closed(black_box(&record));
+    });
+}
+
+fn pushes(routes: usize) {
+    let shared = Shared::new(Telemetry::default());
+    let mut store = Store::new(Arc::clone(&shared));
+    let mut target = content(routes);
+    println!("push: {routes} routes, 10,000 endpoints, from nothing {:>20.1} ms", push(&mut store, &target));
+    let (key, changed) = route(7, "/other");
+    target.insert(key, changed);
+    println!("push: one route of {routes} changed {:>31.1} ms", push(&mut store, &target));
+    target.insert(Key::cluster("ns", "c7", "80"), entry(resource::Kind::Cluster(cluster(9))));
+    println!("push: one cluster of 1000 changed {:>31.1} ms", push(&mut store, &target));
+    let start = Instant::now();
+    let text = telemetry::metrics(&shared);
+    println!("metrics: {} bytes in {:.1} ms", text.len(), start.elapsed().as_secs_f64() * 1000.0);
+}
