@@ -31,8 +31,7 @@ pub struct Compiler {
     /// From the route's content, and the policies that can apply to it.
     routes: HashMap<Key, Cached<(Hash, Hash), Arc<CompiledRoute>>>,
     certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
-    /// From the port's listeners with their certificates, and the routes of each.
-    ports: HashMap<u16, Cached<(Hash, Vec<Routes>), Arc<Port>>>,
+    ports: HashMap<u16, Cached<PortContent, Arc<Port>>>,
     tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
     /// One key for all ports and all pushes, so that clients resume their sessions.
     tickets: Option<Arc<dyn ProducesTickets>>,
@@ -43,6 +42,9 @@ struct Cached<F, T> {
     from: F,
     value: T,
 }
+
+/// Hash of a port's listeners with their certificates, and the routes of each.
+type PortContent = (Hash, Vec<Routes>);
 
 /// The routes of one listener. The same compiled routes are the same allocations.
 type Routes = Vec<Arc<CompiledRoute>>;

@@ -272,5 +272,4 @@ fn nack(key: &Key, hash: &Hash, unfit: &Unfit) -> Nack {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;
