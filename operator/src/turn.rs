@@ -159,9 +159,13 @@ impl<F: Fleet> Operator<F> {
         let Some(observed) = self.news.take() else { return };
         let remembered = Arc::clone(&self.parts.remembered);
         let derive = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
             let world = world::world(&observed, &remembered);
+            let joined = start.elapsed();
             let plan = planner::plan(&world);
+            let planned = start.elapsed() - joined;
             let remembered = world::remember(&observed, &plan, &remembered, jiff::Timestamp::now());
+            tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
             (world, plan, remembered)
         });
         let Ok((world, plan, remembered)) = derive.await else {

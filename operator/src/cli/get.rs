@@ -17,7 +17,7 @@ use super::{
     Failure,
     columns::{cell, evaluate, table},
 };
-use crate::state::default_dir;
+use crate::state::{self, default_dir};
 
 /// Shows what came of objects, in the columns of `kubectl get`
 #[derive(Debug, clap::Args)]
@@ -56,6 +56,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if !folder.join("status").is_dir() {
         let hint = "is `sluice-operator standalone` running, with the same --manifests or --state-dir?";
         return Err(format!("no status in {}: {hint}", folder.display()).into());
+    }
+    if !state::is_held(&folder) {
+        eprintln!("no operator runs on {}: this is how things stood when the last one ended", folder.display());
     }
     let (mut objects, mut tables) = (vec![], vec![]);
     for crd in kinds(&args.kind)? {

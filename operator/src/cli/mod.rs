@@ -44,6 +44,11 @@ pub fn run() -> ExitCode {
         Command::Crds(args) => crds::run(&args),
     };
     done.unwrap_or_else(|error| {
+        // Whoever reads our output has seen enough.
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("sluice-operator: {error}");
         ExitCode::FAILURE
     })

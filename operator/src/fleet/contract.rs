@@ -96,6 +96,7 @@ fn changes_template_one_by_one<F: Fleet>(bench: &mut Bench<F>) {
         bench.step();
     }
     assert_eq!(bench.staying().len(), 3, "nobody leaves before the new one is Ready");
+    assert_eq!(bench.observe().replicas, 2, "it takes the place of another");
     bench.not_ready.clear();
     bench.until("all of the new template", |b| {
         // A name may come again, with another process.

@@ -37,7 +37,8 @@ pub struct Sign {
 /// What there is of a fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
-    /// Replicas that are not leaving: also those that are to be restarted in a moment.
+    /// Replicas that are not leaving: also those that are to be restarted in a moment, but not the one more that there
+    /// is while the template changes.
     pub replicas: u32,
     /// Living proxies by name, leaving ones included.
     pub proxies: BTreeMap<String, Proxy>,

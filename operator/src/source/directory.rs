@@ -54,11 +54,14 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
         }
         let busy = hints.busy();
         let scan = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
             let scanned = scanner.scan(&busy, SystemTime::now());
+            let read = start.elapsed();
             // What is missing is taken for deleted, so the first report waits until all is there that is being written.
             let whole = scanned.readable && (scanned.again_in.is_none() || started.elapsed() > FIRST_WITHIN);
             let news = if first { whole } else { scanned.changed };
             let observed = news.then(|| scanner.observed());
+            tracing::debug!(?read, total = ?start.elapsed(), ?scanned, "scanned");
             (scanner, scanned, observed)
         });
         let Ok((back, scanned, observed)) = scan.await else {

@@ -152,6 +152,11 @@ fn lock(path: &Path) -> Result<File, StateError> {
     Ok(lock)
 }
 
+/// Whether an operator runs on the folder.
+pub fn is_held(path: &Path) -> bool {
+    File::open(path.join("lock")).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The folder when `--state-dir` is not given: one for each manifest directory.
 pub fn default_dir(manifests: &Path) -> Result<PathBuf, StateError> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -201,7 +206,9 @@ mod tests {
         assert_eq!(first.epoch, 1);
         let error = StateDir::open(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(is_held(&path));
         drop(first);
+        assert!(!is_held(&path));
         assert_eq!(StateDir::open(&path).unwrap().epoch, 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }

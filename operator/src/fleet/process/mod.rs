@@ -12,7 +12,7 @@ mod sockets;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,8 +45,8 @@ pub struct ProcessFleet {
     slots: BTreeMap<String, Slot>,
     sockets: Sockets,
     problems: BTreeMap<FleetRef, Vec<Problem>>,
-    /// Fleets that `ensure` was called for, or that have something left.
-    fleets: BTreeSet<FleetRef>,
+    /// Fleets that `ensure` was called for, or that have something left; and how many replicas were last planned.
+    fleets: BTreeMap<FleetRef, Option<u32>>,
     ends: Ends,
     server: tokio::task::JoinHandle<()>,
 }
@@ -59,7 +59,7 @@ impl ProcessFleet {
         let settings = Arc::new(settings);
         let mut slots = BTreeMap::new();
         let mut sockets = Sockets::default();
-        let mut fleets = BTreeSet::new();
+        let mut fleets = BTreeMap::new();
         for record in Record::load_all(&settings.folder) {
             let Some(slot) = Slot::adopt(&settings, &record, &ends) else {
                 Record::remove(&settings.folder, &record.name);
@@ -71,7 +71,7 @@ impl ProcessFleet {
                 // Another one of the fleet has them too; if not, its ports are busy until it ends.
                 Err(error) => tracing::warn!(proxy = record.name, %error, "a proxy did not hand its sockets over"),
             }
-            fleets.insert(record.fleet);
+            fleets.insert(record.fleet, None);
             slots.insert(record.name, slot);
         }
         let server = sockets.serve(&settings.sockets_socket)?;
@@ -108,7 +108,7 @@ impl Fleet for ProcessFleet {
             slot.start_if_due(&self.settings, plan, workers, &self.ends, now);
             problems.extend(slot.problem(&self.settings));
         }
-        self.fleets.insert(plan.fleet.clone());
+        self.fleets.insert(plan.fleet.clone(), Some(plan.replicas));
         if plan.replicas == 0 && !self.slots.values().any(|slot| slot.fleet == plan.fleet) {
             self.fleets.remove(&plan.fleet);
         }
@@ -117,7 +117,7 @@ impl Fleet for ProcessFleet {
 
     fn observe(&self) -> BTreeMap<FleetRef, Observation> {
         let mut all: BTreeMap<FleetRef, Observation> = BTreeMap::new();
-        for fleet in &self.fleets {
+        for fleet in self.fleets.keys() {
             let addresses = self.sockets.of(fleet).iter().map(|port| format!("127.0.0.1:{port}")).collect();
             let problems = self.problems.get(fleet).cloned().unwrap_or_default();
             all.insert(fleet.clone(), Observation { addresses, problems, ..Observation::default() });
@@ -127,6 +127,12 @@ impl Fleet for ProcessFleet {
             observation.replicas += u32::from(!slot.is_draining());
             if let Some(pid) = slot.pid() {
                 observation.proxies.insert(slot.name.clone(), Proxy { pid: Some(pid), draining: slot.is_draining() });
+            }
+        }
+        // The one more that there is while the template changes takes the place of another: it is no growth.
+        for (fleet, observation) in &mut all {
+            if let Some(planned) = self.fleets.get(fleet).copied().flatten() {
+                observation.replicas = observation.replicas.min(planned);
             }
         }
         all
