@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, Method};
+use proptest::prelude::*;
 use snapshot::{
     proto::{Attachment, Cluster, Endpoint, Fleet, Listener, Match, PathMatch, Resource, Route, Rule, WeightedCluster},
     wire,
@@ -201,6 +202,34 @@ fn a_broken_resource_keeps_its_former_version_alone() {
     proxy.push_against(Some(&base), 1, &rolled_back.into_iter().collect()).unwrap();
     assert_eq!(proxy.nacks(), []);
     assert_eq!(proxy.status.running, proxy.status.pushed);
+}
+
+proptest! {
+    /// Whatever is pushed, against whatever base: what is good runs, and what is broken keeps what it had.
+    #[test]
+    fn any_pushes_lead_where_they_say(
+        pushes in proptest::collection::vec((proptest::collection::btree_map(0..5u8, 0..4u8, 0..5), 0..3usize), 1..10)
+    ) {
+        let mut proxy = Proxy::new();
+        let (mut pushed, mut runs) = (Snapshot::default(), BTreeMap::<u8, u8>::new());
+        for (content, base) in pushes {
+            // Version 0 is broken.
+            let path = |version: u8| if version == 0 { "broken".to_owned() } else { format!("/v{version}") };
+            let routes = content.iter().map(|(n, version)| route(&format!("r{n}"), &path(*version), ""));
+            let target: Snapshot = routes.collect();
+            let bases = [None, Some(proxy.store.held().held()), Some(pushed.held())];
+            proxy.push_against(bases[base].as_ref(), 1, &target).unwrap();
+            runs.retain(|n, _| content.contains_key(n));
+            runs.extend(content.iter().filter(|(_, version)| **version > 0));
+            let expect: Snapshot =
+                runs.iter().map(|(n, version)| route(&format!("r{n}"), &path(*version), "")).collect();
+            prop_assert_eq!(proxy.store.held(), &expect);
+            let broken = content.iter().filter(|(_, version)| **version == 0).map(|(n, _)| format!("Route/ns/r{n}"));
+            prop_assert_eq!(proxy.nacks().into_iter().map(|n| n.0).collect::<Vec<_>>(), broken.collect::<Vec<_>>());
+            prop_assert_eq!(proxy.status.pushed, target.revision());
+            pushed = target;
+        }
+    }
 }
 
 #[test]
