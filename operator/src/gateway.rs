@@ -127,6 +127,16 @@ impl Gateway {
     }
 
     fn attach(&mut self, session: u64, name: &str, hello: &Hello, outbox: Outbox, now: Millis) -> bool {
+        match self.observation.proxies.get(name).map(|proxy| proxy.pid) {
+            Some(Some(pid)) if pid != hello.pid => {
+                // An earlier operator was killed at the very moment it started this one. Without its outbox, its stream
+                // ends.
+                tracing::error!(name, pid = hello.pid, other = pid, "two proxies have one name: end the first by hand");
+                return false;
+            }
+            Some(_) => {}
+            None => tracing::warn!(name, pid = hello.pid, "a proxy attached that this operator did not start"),
+        }
         // Another process under the same name: the load of the former says nothing of this one.
         if self.attached.get(name).is_some_and(|former| former.pid != hello.pid) {
             self.forget(name);
@@ -292,3 +302,6 @@ fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
         snapshot.remove(&key);
     }
 }
+
+#[cfg(test)]
+mod tests;

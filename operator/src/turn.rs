@@ -293,3 +293,6 @@ fn note_problems(before: Option<&Plan>, after: &Plan) {
         tracing::info!("no problems any more");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,8 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
     tokio::spawn(directory::run(manifests, generations, sender.clone()));
     let operator = Operator::new(parts);
     tokio::select! {
-        _ = tokio::spawn(operator.run()) => {
+        done = tokio::spawn(operator.run()) => {
+            done.map_err(|error| format!("the loop failed, proxies go on without an operator: {error}"))?;
             tracing::info!("every proxy has left");
             Ok(())
         }

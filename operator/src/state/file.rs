@@ -10,12 +10,24 @@ use std::{
 
 /// Replaces a file's content in one step; readable by the owner only, since some hold certificates.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, false)
+}
+
+/// The same for what can't be derived anew: it is there even if the machine loses power a moment later.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, true)
+}
+
+fn replace(path: &Path, bytes: &[u8], durably: bool) -> io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let Some(folder) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let temporary = folder.join(format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let write = || {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
+        if durably {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     };
     let done = match write() {

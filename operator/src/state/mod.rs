@@ -90,7 +90,7 @@ impl StateDir {
             Err(error) => return Err(StateError::Io(file, error)),
         };
         let epoch = former + 1;
-        file::write(&file, format!("{epoch}\n").as_bytes()).map_err(at(&file))?;
+        file::write_durably(&file, format!("{epoch}\n").as_bytes()).map_err(at(&file))?;
         Ok(Self { path: path.clone(), epoch, _lock: lock })
     }
 

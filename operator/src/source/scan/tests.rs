@@ -216,3 +216,26 @@ fn one_change_among_thousands_is_quick() {
     // Ten times what it takes without optimisation; admitting 2000 objects again would take seconds.
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_files_never_panic(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+        cut in 0..200usize,
+        flip in 0..200usize,
+        byte in proptest::prelude::any::<u8>(),
+    ) {
+        let mut dir = Dir::new();
+        let mut text = format!("{}---\n{}", route("a"), route("b")).into_bytes();
+        let at = flip % text.len();
+        text[at] = byte;
+        text.truncate(text.len() - cut.min(text.len()));
+        dir.write("a.yaml", &bytes);
+        dir.write("b.yaml", &text);
+        dir.observed();
+        dir.write("b.yaml", [text, bytes].concat());
+        dir.observed();
+    }
+}

@@ -1,0 +1,123 @@
+use bytes::Bytes;
+use snapshot::proto::LoadWindow;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::fleet::Proxy;
+
+/// A fleet at a time that is told, with what its proxies were sent.
+struct Bench {
+    gateway: Gateway,
+    start: Instant,
+    mail: BTreeMap<String, mpsc::Receiver<OperatorMessage>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { gateway: Gateway::default(), start: Instant::now(), mail: BTreeMap::new() }
+    }
+
+    /// Another process begins under this name, and attaches.
+    fn attach(&mut self, name: &str, session: u64, pid: u32, ready: bool) {
+        let mut observation = self.gateway.observation.clone();
+        observation.proxies.insert(name.into(), Proxy { pid: Some(pid), draining: false });
+        observation.replicas = observation.proxies.len() as u32;
+        self.gateway.observed(observation);
+        self.hello(name, session, pid, ready);
+    }
+
+    fn hello(&mut self, name: &str, session: u64, pid: u32, ready: bool) {
+        let (outbox, mail) = mpsc::channel(10);
+        let hello = Hello { pid, ready, ..Hello::default() };
+        self.gateway.take(session, name, ProxyWhat::Attached { hello: Box::new(hello), outbox }, Millis(0));
+        self.mail.insert(name.into(), mail);
+    }
+
+    fn load(&mut self, name: &str, session: u64, second: u64, rate: u64) {
+        let window =
+            LoadWindow { start_unix_ms: second * 1000, duration_ms: 1000, admitted: rate, ..LoadWindow::default() };
+        self.gateway.take(session, name, ProxyWhat::Load(window), Millis(second * 1000 + 1000));
+    }
+
+    /// What a proxy is told to retire at this second: share and time.
+    fn rebalance(&mut self, name: &str, second: u64) -> Option<(f64, u32)> {
+        self.gateway.rebalance(self.start + Duration::from_secs(second), Millis(second * 1000));
+        let message = self.mail.get_mut(name)?.try_recv().ok()?;
+        let Some(Message::Rebalance(Rebalance { excess, over_ms })) = message.message else { panic!("{message:?}") };
+        Some((excess, over_ms))
+    }
+}
+
+#[test]
+fn connections_move_after_growth_and_only_then() {
+    let mut bench = Bench::new();
+    bench.attach("a", 1, 1, true);
+    bench.load("a", 1, 9, 1000);
+    assert_eq!(bench.rebalance("a", 10), None, "one proxy carries all there is");
+    bench.attach("b", 2, 2, true);
+    assert_eq!(bench.rebalance("a", 10), None, "the load of the new one is not known yet");
+    bench.load("b", 2, 10, 0);
+    assert_eq!(bench.rebalance("a", 11), None, "not compared again within 2 s");
+    assert_eq!(bench.rebalance("a", 12), Some((0.5, 8000)));
+    bench.load("a", 1, 17, 800);
+    bench.load("b", 2, 17, 200);
+    assert_eq!(bench.rebalance("a", 18), Some((1.0 - 500.0 / 800.0, 3000)));
+    bench.load("a", 1, 99, 1000);
+    bench.load("b", 2, 99, 0);
+    assert_eq!(bench.rebalance("a", 100), None, "long after the growth");
+    assert_eq!(bench.rebalance("b", 100), None);
+}
+
+#[test]
+fn another_process_of_the_same_name_begins_anew() {
+    let mut bench = Bench::new();
+    bench.attach("a", 1, 1, true);
+    bench.load("a", 1, 9, 1000);
+    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 1000.0);
+    bench.attach("a", 2, 7, false);
+    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 0.0);
+    // The end of the former's stream, and a window that was on its way, are no news.
+    bench.load("a", 1, 10, 1000);
+    bench.gateway.take(1, "a", ProxyWhat::Detached, Millis(0));
+    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 0.0);
+    assert!(bench.gateway.proxies()[0].admin.is_some());
+}
+
+#[test]
+fn a_stranger_under_the_same_name_takes_no_place() {
+    let mut bench = Bench::new();
+    bench.attach("a", 1, 1, true);
+    bench.hello("a", 2, 99, true);
+    assert_eq!(bench.gateway.ready(), 1);
+    assert!(bench.mail["a"].is_closed(), "its stream ends");
+    bench.load("a", 1, 9, 1000);
+    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 1000.0);
+}
+
+#[test]
+fn a_proxy_that_is_gone_is_forgotten() {
+    let mut bench = Bench::new();
+    bench.attach("a", 1, 1, true);
+    bench.load("a", 1, 9, 1000);
+    assert_eq!((bench.gateway.ready(), bench.gateway.replicas().current), (1, 1));
+    // A stream that breaks says nothing of the process: what it did still counts.
+    bench.gateway.take(1, "a", ProxyWhat::Detached, Millis(0));
+    assert_eq!((bench.gateway.ready(), bench.gateway.totals(Millis(10_000)).rps), (0, 1000.0));
+    bench.gateway.observed(Observation::default());
+    assert!(bench.gateway.is_empty() && bench.gateway.loads.is_empty());
+}
+
+#[test]
+fn standing_refusals_are_taken_up() {
+    let mut bench = Bench::new();
+    let hash = Hash::of(b"x");
+    let nack = Nack { key: "Route/a/b".into(), hash: Bytes::copy_from_slice(hash.as_bytes()), ..Nack::default() };
+    let hello = Hello { nacks: vec![nack], ..Hello::default() };
+    let attach = |bench: &mut Bench, session| {
+        let what = ProxyWhat::Attached { hello: Box::new(hello.clone()), outbox: mpsc::channel(1).0 };
+        bench.gateway.take(session, "a", what, Millis(0))
+    };
+    assert!(attach(&mut bench, 1));
+    assert!(!attach(&mut bench, 2), "no news");
+    assert!(bench.gateway.ledger.nacked.contains_key(&("Route/a/b".parse().unwrap(), hash)));
+}

@@ -1,0 +1,209 @@
+use std::sync::Mutex;
+
+use planner::{FleetPlan, Kind};
+use serde_json::{Value, json};
+use snapshot::Hash;
+
+use super::*;
+use crate::{
+    event::ProxyWhat,
+    fleet::{Observation, Problem, Proxy, Sign},
+    source::SourceObject,
+};
+
+/// Has what it is told to have, and notes what it was asked for.
+#[derive(Clone, Default)]
+struct FakeFleet(Arc<Mutex<Fake>>);
+
+#[derive(Default)]
+struct Fake {
+    observed: BTreeMap<FleetRef, Observation>,
+    asked: Vec<(FleetRef, u32, Vec<u16>)>,
+}
+
+impl Fleet for FakeFleet {
+    fn ensure(&mut self, plan: &FleetPlan, _signs: &BTreeMap<String, Sign>) {
+        self.0.lock().unwrap().asked.push((plan.fleet.clone(), plan.replicas, plan.ports.clone()));
+    }
+
+    fn observe(&self) -> BTreeMap<FleetRef, Observation> {
+        self.0.lock().unwrap().observed.clone()
+    }
+}
+
+struct Bench {
+    operator: Operator<FakeFleet>,
+    fleet: FakeFleet,
+    _dir: tempfile::TempDir,
+}
+
+fn fleet_ref() -> FleetRef {
+    FleetRef { namespace: "sys".into(), name: "default".into() }
+}
+
+fn fleet_manifest() -> Value {
+    json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet",
+        "metadata": {"name": "default", "namespace": "sys"},
+        "spec": {
+            "listeners": [
+                {"name": "http", "protocol": "HTTP", "port": 8080, "allowedRoutes": {"namespaces": {"from": "All"}}},
+                {"name": "more", "protocol": "HTTP", "port": 8081},
+            ],
+            "scaling": {"minReplicas": 1, "maxReplicas": 4},
+        },
+    })
+}
+
+fn route_manifest(path: &str) -> Value {
+    json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": {"name": "r", "namespace": "shop"},
+        "spec": {"rules": [{"matches": [{"path": {"value": path}}], "backendRefs": [{"address": "127.0.0.1:9000"}]}]},
+    })
+}
+
+/// What a source says of these manifests.
+fn observed(manifests: &[Value]) -> Event {
+    let object = |value: &Value| {
+        let text = |key: &str| value["metadata"][key].as_str().unwrap().to_owned();
+        let kind: Kind = serde_json::from_value(value["kind"].clone()).unwrap();
+        let id = ObjectRef { kind, namespace: text("namespace"), name: text("name") };
+        let current = crds::admit(value.clone()).map(Arc::new);
+        let raw = current.is_err().then(|| Arc::new(value.clone()));
+        let content = Hash::of(value.to_string().as_bytes());
+        (id, SourceObject { current, raw, generation: 1, content, origin: None })
+    };
+    let objects = manifests.iter().map(object).collect();
+    Event::WorldChanged(Arc::new(Observed { objects, strays: vec![] }))
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fleet = FakeFleet::default();
+        let remembered: Arc<BTreeMap<ObjectRef, Remembered>> = Arc::default();
+        let parts = Parts {
+            events: mpsc::channel(1).1,
+            fleet: fleet.clone(),
+            registry: Arc::default(),
+            remembered: Arc::clone(&remembered),
+            objects: Mirror::start(dir.path().join("objects"), remembered, Duration::ZERO),
+            rollbacks: dir.path().join("rollbacks.json"),
+            statuses: status::Writer::start(dir.path().join("status")),
+            view: view::Shared::default(),
+        };
+        Self { operator: Operator::new(parts), fleet, _dir: dir }
+    }
+
+    fn observe(&self, replicas: u32, problems: Vec<Problem>) {
+        let proxies = (0..replicas).map(|i| (format!("default-{i}"), Proxy::default())).collect();
+        let observation = Observation { replicas, proxies, addresses: vec![], problems };
+        self.fleet.0.lock().unwrap().observed.insert(fleet_ref(), observation);
+    }
+
+    /// One turn after this event; what the fleet was asked for in it.
+    async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
+        self.operator.take(event);
+        self.operator.turn().await;
+        let asked = std::mem::take(&mut self.fleet.0.lock().unwrap().asked);
+        asked.into_iter().map(|(_, replicas, ports)| (replicas, ports)).collect()
+    }
+
+    /// Keys that are published.
+    fn published(&self) -> Vec<String> {
+        let published = &self.operator.gateways[&fleet_ref()].published;
+        published.iter().flat_map(|p| p.snapshot.iter().map(|(key, _)| key.to_string())).collect()
+    }
+}
+
+const ALL: [&str; 5] = [
+    "Fleet/sys/default",
+    "Listener/sys/default/http",
+    "Listener/sys/default/more",
+    "Route/shop/r",
+    "Cluster/shop/127.0.0.1:9000/HTTP1",
+];
+
+#[track_caller]
+fn same(got: &[String], expect: &[&str]) {
+    let lower = |key: &str| key.to_lowercase();
+    let got: std::collections::BTreeSet<_> = got.iter().map(|key| lower(key)).collect();
+    assert_eq!(got, expect.iter().map(|key| lower(key)).collect());
+}
+
+#[tokio::test]
+async fn nothing_is_done_before_the_source_was_read() {
+    let mut bench = Bench::new();
+    bench.observe(3, vec![]);
+    assert_eq!(bench.turn(Event::Tick).await, []);
+}
+
+#[tokio::test]
+async fn an_adopted_fleet_keeps_its_size() {
+    let mut bench = Bench::new();
+    bench.observe(3, vec![]);
+    let asked = bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    assert_eq!(asked, [(3, vec![8080, 8081])]);
+    same(&bench.published(), &ALL);
+    // A fleet that is deleted leaves.
+    assert_eq!(bench.turn(observed(&[])).await, [(0, vec![])]);
+    // With its last proxy gone, it is forgotten.
+    bench.fleet.0.lock().unwrap().observed.clear();
+    bench.turn(Event::Tick).await;
+    assert!(bench.operator.gateways.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_accepted_stays_while_it_is_broken() {
+    let mut bench = Bench::new();
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    let revision = |bench: &Bench| bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap().revision;
+    let before = revision(&bench);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("no path")])).await;
+    assert_eq!(revision(&bench), before);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/b")])).await;
+    assert_ne!(revision(&bench), before);
+}
+
+#[tokio::test]
+async fn a_listener_is_published_once_its_port_is_open() {
+    let mut bench = Bench::new();
+    let problem = Problem { port: Some(8081), reason: "PortInUse", message: "port 8081 is used".into() };
+    bench.observe(1, vec![problem]);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    same(&bench.published(), &[ALL[0], ALL[1], ALL[3], ALL[4]]);
+    let view = bench.operator.parts.view.view().unwrap().world();
+    assert_eq!(view["problems"][0]["field"], "spec.listeners[1].port");
+    bench.observe(1, vec![]);
+    bench.turn(Event::Tick).await;
+    same(&bench.published(), &ALL);
+    assert_eq!(bench.operator.parts.view.view().unwrap().world()["problems"], json!([]));
+}
+
+#[tokio::test]
+async fn at_the_end_everything_leaves() {
+    let mut bench = Bench::new();
+    bench.observe(2, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    assert_eq!(bench.turn(Event::Shutdown).await, [(0, vec![8080, 8081])]);
+    assert!(bench.operator.leaving);
+}
+
+#[tokio::test]
+async fn readiness_is_that_of_the_least_number_on_what_is_published() {
+    let mut bench = Bench::new();
+    bench.observe(1, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    let lacks = bench.operator.parts.view.view().unwrap().not_ready();
+    assert_eq!(lacks, ["fleet sys/default: 0 of 1 proxies are Ready on what is published"]);
+    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let (outbox, _mail) = mpsc::channel(1);
+    let event =
+        |what| Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: "default-0".into(), what });
+    bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
+    let ack = ProxyWhat::Ack { published, nacks: vec![], ready: true, sent: Instant::now() };
+    bench.turn(event(ack)).await;
+    assert!(bench.operator.parts.view.view().unwrap().not_ready().is_empty());
+    bench.turn(event(ProxyWhat::Detached)).await;
+    assert_eq!(bench.operator.parts.view.view().unwrap().not_ready().len(), 1);
+}
