@@ -18,7 +18,7 @@ use crate::{exchange::Exchange, upstream::Lease};
 
 /// What ends a body before its time.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The other side broke off.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
@@ -29,7 +29,7 @@ pub enum BodyError {
 
 /// A client's body on its way upstream.
 #[derive(Debug)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// None.
     Empty,
     /// Streamed, its bytes counted.
@@ -38,7 +38,7 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// Takes over a client's body; the counter is there when there is anything to count.
-    pub fn new(incoming: Incoming) -> (Self, Option<Arc<AtomicU64>>) {
+    pub(crate) fn new(incoming: Incoming) -> (Self, Option<Arc<AtomicU64>>) {
         if incoming.is_end_stream() {
             return (RequestBody::Empty, None);
         }
@@ -76,7 +76,7 @@ impl Body for RequestBody {
 }
 
 /// A response's body on its way to the client. Its end closes the exchange and gives the upstream connection back.
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     source: Source,
     exchange: Box<Exchange>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -89,13 +89,13 @@ enum Source {
 
 impl ResponseBody {
     /// A body of the proxy's own.
-    pub fn own(body: Bytes, exchange: Box<Exchange>) -> Self {
+    pub(crate) fn own(body: Bytes, exchange: Box<Exchange>) -> Self {
         let body = (!body.is_empty()).then_some(body);
         Self { source: Source::Own(body), exchange, deadline: None }
     }
 
     /// A body from upstream, cut off at `deadline`.
-    pub fn upstream(
+    pub(crate) fn upstream(
         incoming: Incoming,
         lease: Lease,
         exchange: Box<Exchange>,

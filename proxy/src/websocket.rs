@@ -32,7 +32,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const BUFFER: usize = 16 << 10;
 
 /// Whether a request asks for a WebSocket over HTTP/1.1.
-pub fn wanted<B>(request: &Request<B>) -> bool {
+pub(crate) fn wanted<B>(request: &Request<B>) -> bool {
     let holds = |name, word: &str| {
         let values = request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok());
         values.flat_map(|v| v.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
@@ -44,7 +44,7 @@ pub fn wanted<B>(request: &Request<B>) -> bool {
 }
 
 /// Relays between client and upstream until one of them ends, or the proxy leaves.
-pub fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>, lease: Lease) {
+pub(crate) fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>, lease: Lease) {
     let live = worker.live();
     let phase = worker.phase.subscribe();
     tokio::spawn(async move {
@@ -118,7 +118,7 @@ where
             write.shutdown().await?;
             return Ok(End::Closed);
         }
-        let end = if leaving { frames.to_boundary(&buffer[..read]) } else { frames.follow(&buffer[..read]) };
+        let end = if leaving { frames.up_to_boundary(&buffer[..read]) } else { frames.follow(&buffer[..read]) };
         write.write_all(&buffer[..end]).await?;
     }
 }
@@ -149,7 +149,7 @@ impl Frames {
     }
 
     /// Follows bytes up to the end of the frame that is under way, and answers where that is.
-    fn to_boundary(&mut self, bytes: &[u8]) -> usize {
+    fn up_to_boundary(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() && !(at > 0 && self.at_boundary()) {
             at += self.step(&bytes[at..]);
@@ -240,7 +240,7 @@ mod tests {
             let mut follower = Frames::default();
             follower.follow(&bytes[..cut]);
             if !follower.at_boundary() {
-                let end = cut + follower.to_boundary(&bytes[cut..]);
+                let end = cut + follower.up_to_boundary(&bytes[cut..]);
                 prop_assert_eq!(Some(&end), ends.iter().find(|e| **e > cut));
             }
         }

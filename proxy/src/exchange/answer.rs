@@ -7,13 +7,13 @@ use crate::filter::Answer;
 
 /// Why the proxy itself answers: status, a fixed word for metrics and log, and a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// A fixed word.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// What the client is told.
-    pub detail: &'static str,
+    pub(crate) detail: &'static str,
 }
 
 const fn cause(status: StatusCode, reason: &'static str, detail: &'static str) -> Cause {
@@ -21,35 +21,37 @@ const fn cause(status: StatusCode, reason: &'static str, detail: &'static str) -
 }
 
 /// No usable Host.
-pub const BAD_HOST: Cause = cause(StatusCode::BAD_REQUEST, "bad_host", "The request needs exactly one valid Host.");
+pub(crate) const BAD_HOST: Cause =
+    cause(StatusCode::BAD_REQUEST, "bad_host", "The request needs exactly one valid Host.");
 /// A path that could mean another one upstream.
-pub const BAD_PATH: Cause =
+pub(crate) const BAD_PATH: Cause =
     cause(StatusCode::BAD_REQUEST, "bad_path", "The path holds dot segments, a backslash or an encoded NUL.");
 /// CONNECT, or a target that is no path.
-pub const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
+pub(crate) const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
 /// No route matches.
-pub const NO_ROUTE: Cause = cause(StatusCode::NOT_FOUND, "no_route", "No route matches this request.");
+pub(crate) const NO_ROUTE: Cause = cause(StatusCode::NOT_FOUND, "no_route", "No route matches this request.");
 /// The rule can't work as configured.
-pub const UNAVAILABLE: Cause =
+pub(crate) const UNAVAILABLE: Cause =
     cause(StatusCode::INTERNAL_SERVER_ERROR, "rule_unavailable", "This route's configuration is not valid.");
 /// The rule's backend does not exist.
-pub const NO_BACKEND: Cause =
+pub(crate) const NO_BACKEND: Cause =
     cause(StatusCode::INTERNAL_SERVER_ERROR, "no_backend", "This route's backend does not exist.");
 /// The backend has no endpoints.
-pub const NO_ENDPOINT: Cause =
+pub(crate) const NO_ENDPOINT: Cause =
     cause(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", "This route's backend has no endpoints.");
 /// No connection to the backend.
-pub const CONNECT_FAILED: Cause = cause(StatusCode::BAD_GATEWAY, "connect_failed", "The backend could not be reached.");
+pub(crate) const CONNECT_FAILED: Cause =
+    cause(StatusCode::BAD_GATEWAY, "connect_failed", "The backend could not be reached.");
 /// The backend broke off before a response.
-pub const UPSTREAM_BROKE: Cause =
+pub(crate) const UPSTREAM_BROKE: Cause =
     cause(StatusCode::BAD_GATEWAY, "upstream_broke", "The backend closed the connection before a response.");
 /// The backend's response was not in time.
-pub const UPSTREAM_TIMEOUT: Cause =
+pub(crate) const UPSTREAM_TIMEOUT: Cause =
     cause(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The backend did not answer in time.");
 
 impl Cause {
     /// The response, with the request id for whoever asks why.
-    pub fn answer(self, request_id: &str) -> Answer {
+    pub(crate) fn answer(self, request_id: &str) -> Answer {
         let title = self.status.canonical_reason().unwrap_or("Error");
         // Nothing here needs escaping: titles and details are fixed, a request id is alphanumeric.
         let body = format!(

@@ -19,7 +19,7 @@ use http::{
 };
 use hyper::body::Incoming;
 
-pub use self::record::Exchange;
+pub(crate) use self::record::Exchange;
 use crate::{
     body::{RequestBody, ResponseBody},
     config::{Action, Rule},
@@ -32,7 +32,11 @@ use crate::{
 };
 
 /// Serves one request. Every failure is a response; the response's body closes the exchange.
-pub async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+pub(crate) async fn serve(
+    worker: Arc<Worker>,
+    conn: Arc<Conn>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
     conn.note_request(request.version());
     let upgrade = websocket::wanted(&request).then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();

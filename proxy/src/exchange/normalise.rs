@@ -11,16 +11,16 @@ use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 
 /// The host a request is for.
 #[derive(Debug, PartialEq)]
-pub struct Host {
+pub(crate) struct Host {
     /// As it came, with its port: for the upstream's Host field.
-    pub value: HeaderValue,
+    pub(crate) value: HeaderValue,
     /// Where the port begins.
     end: usize,
 }
 
 impl Host {
     /// Without port, in lower case.
-    pub fn name(&self) -> Cow<'_, str> {
+    pub(crate) fn name(&self) -> Cow<'_, str> {
         let name = self.value.to_str().map_or("", |text| &text[..self.end]);
         match name.bytes().any(|b| b.is_ascii_uppercase()) {
             true => name.to_ascii_lowercase().into(),
@@ -30,7 +30,7 @@ impl Host {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
+pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -66,7 +66,7 @@ fn name_end(host: &str) -> Option<usize> {
 }
 
 /// Checks the target: a path, and one that means the same to everybody.
-pub fn path(uri: &Uri) -> Result<(), Cause> {
+pub(crate) fn path(uri: &Uri) -> Result<(), Cause> {
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(BAD_TARGET);

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A request under way. Dropping it closes it.
-pub struct Exchange {
+pub(crate) struct Exchange {
     worker: Arc<Worker>,
     pub(crate) conn: Arc<Conn>,
     pub(super) rule: Option<Arc<Rule>>,

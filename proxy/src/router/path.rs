@@ -47,17 +47,17 @@ impl PathTable {
         self.regex.sort_by(|a, b| (b.path.len().cmp(&a.path.len())).then_with(|| a.rank().cmp(&b.rank())));
     }
 
-    /// Exact paths, then the longest prefix, then expressions.
+    /// Exact paths, then expressions, then the longest prefix.
     pub(crate) fn find<'a>(&'a self, q: &Query<'_>) -> Option<Matched<'a>> {
         if let Some(candidate) = self.exact.get(q.path).and_then(|list| first(list, q)) {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
-        if let Some((candidate, prefix)) = self.longest_prefix(q) {
-            return Some(Matched { rule: &candidate.rule, prefix });
-        }
         let matches = |c: &&Arc<Candidate>| matches!(&c.path, Path::Regex(r) if r.is_match(q.path)) && c.fits(q);
-        let candidate = self.regex.iter().find(matches)?;
-        Some(Matched { rule: &candidate.rule, prefix: q.path.len() })
+        if let Some(candidate) = self.regex.iter().find(matches) {
+            return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
+        }
+        let (candidate, prefix) = self.longest_prefix(q)?;
+        Some(Matched { rule: &candidate.rule, prefix })
     }
 
     /// The candidate of the longest prefix that has one, and that prefix's length.

@@ -90,11 +90,11 @@ fn path_rank(spec: &Spec, path: &str) -> Option<((u8, usize), usize)> {
         ('p', value) => {
             let value = value.strip_suffix('/').unwrap_or(value);
             let rest = path.strip_prefix(value)?;
-            (rest.is_empty() || rest.starts_with('/') || value.is_empty()).then_some(((2, value.len()), value.len()))
+            (rest.is_empty() || rest.starts_with('/') || value.is_empty()).then_some(((1, value.len()), value.len()))
         }
         (_, pattern) => {
             let regex = regex::Regex::new(&format!("^({pattern})$")).unwrap();
-            regex.is_match(path).then_some(((1, pattern.len()), path.len()))
+            regex.is_match(path).then_some(((2, pattern.len()), path.len()))
         }
     }
 }

@@ -97,6 +97,11 @@ impl Conn {
         self.retiring.load(Ordering::Relaxed)
     }
 
+    /// Whether it is known to speak HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
+    }
+
     /// Requests within the last second.
     pub(super) fn recent(&self) -> u32 {
         self.recent.load(Ordering::Relaxed)
@@ -160,7 +165,7 @@ where
             }
             () = conn.wake.notified() => {
                 // HTTP/1.1 is told by its next response.
-                if conn.http2.load(Ordering::Relaxed) {
+                if conn.is_http2() {
                     connection.as_mut().graceful_shutdown();
                 }
             }

@@ -74,7 +74,13 @@ impl Server {
         let phase = watch::Sender::new(Phase::Serving);
         let live = Arc::new(AtomicUsize::new(0));
         let start = |index| worker::start(index, shared.clone(), live.clone(), phase.clone());
-        let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<_>>()?;
+        let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
+        let (reported, open): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), live.clone());
+        // Set by the first server of a process; there is one.
+        let _ = shared.connections_report.set(Box::new(move || {
+            let workers: Vec<_> = reported.iter().map(|w| w.report()).collect();
+            serde_json::json!({"open": open.load(Ordering::Relaxed), "workers": workers})
+        }));
         let ports = Arc::new(Mutex::new(BTreeMap::new()));
         if let Some(path) = &options.handover {
             socket::serve_handover(path, ports.clone())?;

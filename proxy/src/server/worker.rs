@@ -39,6 +39,19 @@ impl Worker {
         Live(self.live.clone())
     }
 
+    /// Its open connections, in numbers.
+    pub(super) fn report(&self) -> serde_json::Value {
+        let conns = self.conns();
+        let http2 = conns.values().filter(|c| c.is_http2()).count();
+        let requests: u64 = conns.values().map(|c| u64::from(c.recent())).sum();
+        serde_json::json!({
+            "clients": conns.len(),
+            "http2": http2,
+            "requestsLastSecond": requests,
+            "upstreamsKept": self.pool.len(),
+        })
+    }
+
     /// Client connections of this worker, WebSockets not among them.
     pub(super) fn conns(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,6 +69,7 @@ impl Drop for Live {
 
 /// The way to a worker's thread.
 pub(super) struct Handle {
+    pub(super) worker: Arc<Worker>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -88,10 +102,11 @@ pub(super) fn start(
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Arc::new(Worker { shared, pool: Arc::default(), phase, live, conns: Mutex::default() });
+    let running = worker.clone();
     std::thread::Builder::new()
         .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(run(worker, receiver)))?;
-    Ok(Handle { commands })
+        .spawn(move || runtime.block_on(run(running, receiver)))?;
+    Ok(Handle { worker, commands })
 }
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {

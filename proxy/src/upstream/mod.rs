@@ -6,4 +6,5 @@ mod pool;
 
 pub use balance::pick;
 pub use endpoint::{Endpoint, Endpoints, Protocol};
-pub use pool::{ConnectError, Connecting, Lease, Pool, SendError};
+pub(crate) use pool::SendError;
+pub use pool::{ConnectError, Connecting, Lease, Pool};

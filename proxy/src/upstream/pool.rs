@@ -71,7 +71,7 @@ enum Connection {
 
 /// Why a request got no response.
 #[derive(Debug)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// Nothing was sent: here is the request again.
     Unsent(Box<Request<RequestBody>>),
     /// It broke off when the request may have arrived.
@@ -185,7 +185,7 @@ impl Pool {
 
 impl Lease {
     /// Sends a request and waits for the response's head.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.connection {
             Connection::Http1(sender) => sender.try_send_request(request).await,
             Connection::Http2(sender) => {
