@@ -20,9 +20,9 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  sluice-operator plan --manifests examples/quickstart         check manifests, see what proxies would run
-  sluice-operator standalone --manifests examples/quickstart   run a gateway on this machine
-  sluice-operator get apiroutes --manifests examples/quickstart    what came of each route";
+  sluice-operator plan --manifests DIR           are the manifests right, and what would run?
+  sluice-operator standalone --manifests DIR     run a gateway on this machine
+  sluice-operator get apiroutes --manifests DIR  what came of each route?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
