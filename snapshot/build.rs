@@ -6,7 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = tonic_prost_build::configure()
         .bytes(".")
         // Private keys stay out of logs, /debug and `plan`: Debug is written by hand, Serialize redacts.
-        .skip_debug(["sluice.v1.Certificate"])
+        .skip_debug(["sluice.v1.Certificate", "sluice.v1.PutEntry"])
         .type_attribute(".sluice.v1", "#[derive(serde::Serialize)]");
     for (field, with) in [
         ("Certificate.private_key_pem", "redact"),

@@ -32,11 +32,13 @@ pub fn quantile_us(counts: &[u64], q: f64) -> Option<u64> {
     // At least the first request, at most the last: q = 0.99 of 10 requests is the 10th.
     let rank = ((total as f64 * q).ceil() as u64).clamp(1, total);
     let mut seen = 0;
-    counts.iter().position(|n| {
-        seen += n;
-        seen >= rank
-    })
-    .map(upper_us)
+    counts
+        .iter()
+        .position(|n| {
+            seen += n;
+            seen >= rank
+        })
+        .map(upper_us)
 }
 
 #[cfg(test)]

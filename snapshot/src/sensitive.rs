@@ -36,11 +36,61 @@ words! {
     limit_scope: proto::LimitScope, "LIMIT_SCOPE_";
 }
 
+/// The encoding of a certificate holds its key.
+impl fmt::Debug for proto::PutEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutEntry")
+            .field("key", &self.key)
+            .field("resource", &format_args!("<{} bytes>", self.resource.len()))
+            .finish()
+    }
+}
+
 impl fmt::Debug for proto::Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
             .field("chain_pem", &format_args!("<{} bytes>", self.chain_pem.len()))
             .field("private_key_pem", &format_args!("<{} bytes>", self.private_key_pem.len()))
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{Entry, Key, Kind, Snapshot, wire};
+
+    /// As text, and as the numbers that bytes print as.
+    #[track_caller]
+    fn hidden(value: &dyn fmt::Debug) {
+        for text in [format!("{value:?}"), format!("{value:#?}")] {
+            assert!(!text.contains("k3y") && !text.contains("107, 51, 121"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_prints_shows_a_key() {
+        let certificate = proto::Certificate { chain_pem: "chain".into(), private_key_pem: "k3y".into() };
+        assert_eq!(serde_json::to_value(&certificate).unwrap()["private_key_pem"], "<3 bytes>");
+        hidden(&certificate);
+        let resource =
+            proto::Resource { requires: vec![], kind: Some(proto::resource::Kind::Certificate(certificate)) };
+        hidden(&resource);
+        let entry = Entry::new(resource);
+        assert!(entry.bytes().windows(3).any(|bytes| bytes == b"k3y"));
+        hidden(&entry);
+        let snapshot: Snapshot = [(Key::new(Kind::Certificate, "ns", "c"), entry)].into_iter().collect();
+        hidden(&snapshot);
+        let delta = snapshot.diff(&BTreeMap::new());
+        hidden(&delta);
+        let messages = wire::push(1, None, snapshot.revision(), &delta);
+        hidden(&messages);
+        let mut assembly = wire::Assembly::default();
+        let accept = |message: proto::OperatorMessage| assembly.accept(message.message.unwrap()).unwrap();
+        let push: Vec<_> = messages.into_iter().filter_map(accept).collect();
+        assert_eq!(push.len(), 1);
+        hidden(&push);
     }
 }

@@ -1,6 +1,6 @@
 //! Snapshots: resources by key, what differs between two, and the hash that names one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// One resource: its encoding, the hash of that, and the decoded form.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Entry {
     hash: Hash,
     bytes: Bytes,
@@ -49,6 +49,13 @@ impl Entry {
     /// The resource.
     pub fn resource(&self) -> &Arc<Resource> {
         &self.resource
+    }
+}
+
+/// Hash and size: the encoding of a certificate holds its key.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({}, {} bytes)", self.hash, self.bytes.len())
     }
 }
 

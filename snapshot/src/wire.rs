@@ -106,8 +106,12 @@ impl Assembly {
             Message::Begin(begin) => self.begin(&begin)?,
             Message::Put(put) => self.put(put)?,
             Message::Delete(delete) => {
-                let (push, _) = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Delete"))?;
+                let (push, size) = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Delete"))?;
                 for key in delete.keys {
+                    *size += key.len();
+                    if *size > MAX_SNAPSHOT {
+                        return Err(ProtocolError::TooLarge);
+                    }
                     push.delta.deletes.push(key.parse()?);
                 }
             }
@@ -190,8 +194,7 @@ mod tests {
             assert!(prost::Message::encoded_len(&message) <= MAX_MESSAGE);
             pushes.extend(assembly.accept(message.message.unwrap()).unwrap());
         }
-        let expect =
-            Push { epoch: 7, base: Some(a.revision()), revision: b.revision(), delta, undecodable: vec![] };
+        let expect = Push { epoch: 7, base: Some(a.revision()), revision: b.revision(), delta, undecodable: vec![] };
         assert_eq!(pushes, [expect]);
     }
 
@@ -208,5 +211,21 @@ mod tests {
         assert_eq!(accept(&[1]), Err(ProtocolError::OutOfOrder("Put")));
         assert_eq!(accept(&[2]), Err(ProtocolError::OutOfOrder("Commit")));
         assert_eq!(accept(&[0, 0]), Err(ProtocolError::Nested));
+    }
+
+    #[test]
+    fn a_push_is_bounded_whatever_it_is_made_of() {
+        let begin = push(1, None, snapshot(1, 1).revision(), &Delta::default()).swap_remove(0).message.unwrap();
+        let refused = |message: Message, fit: usize| {
+            let mut assembly = Assembly::default();
+            assert_eq!(assembly.accept(begin.clone()), Ok(None));
+            let accepted = (0..=fit).position(|_| assembly.accept(message.clone()) == Err(ProtocolError::TooLarge));
+            assert_eq!(accepted, Some(fit));
+        };
+        let key = Key::new(Kind::Route, "ns", &"r".repeat(200)).to_string();
+        let (size, of_key) = (MAX_SNAPSHOT / 8, MAX_SNAPSHOT / 8 / key.len() + 1);
+        refused(Message::Delete(Delete { keys: vec![key.clone(); of_key] }), 7);
+        let resource = Bytes::from(vec![0xff; size]);
+        refused(Message::Put(Put { entries: vec![PutEntry { key, resource }] }), 7);
     }
 }
