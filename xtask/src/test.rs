@@ -204,7 +204,8 @@ fn system_tests(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
     let mut tool = cargo(&["test", "--quiet", "--workspace", "--profile", PROFILE, "--features", "e2e/system"]);
     tool = tool.args(["--test", "system", "--"]).args(filter).args(["--test-threads=1", "--format=pretty"]);
     if long {
-        tool = tool.env("SLUICE_LONG", "1");
+        // The figures that were measured are worth reading.
+        tool = tool.args(["--show-output"]).env("SLUICE_LONG", "1");
     }
     tool.run()
 }

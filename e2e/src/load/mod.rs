@@ -59,7 +59,7 @@ pub struct Plan {
     pub h2: usize,
     /// Concurrent streams on each HTTP/2 connection.
     pub h2_streams: usize,
-    /// WebSockets that echo a message each 100 ms.
+    /// WebSockets that echo a message each 100 ms; opened one after the other, 50 ms apart.
     pub ws: usize,
     /// Path of the WebSockets.
     pub ws_path: String,
@@ -246,8 +246,8 @@ async fn drive(context: Context) {
     for _ in 0..context.plan.h2 {
         h2::kept(&context, &mut clients);
     }
-    for _ in 0..context.plan.ws {
-        clients.spawn(ws::kept(context.clone(), end));
+    for number in 0..context.plan.ws {
+        clients.spawn(ws::kept(context.clone(), number, end));
     }
     if context.plan.new_per_second > 0.0 {
         clients.spawn(h1::newcomers(context.clone(), end));

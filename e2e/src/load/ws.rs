@@ -19,11 +19,15 @@ use super::{
 };
 
 const MESSAGE_EVERY: Duration = Duration::from_millis(100);
+const OPEN_EVERY: Duration = Duration::from_millis(50);
 /// Between a failure and the next try, so that a gateway that is down is not flooded.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// A client that holds one WebSocket, and opens another when the server closes it.
-pub(super) async fn kept(mut context: Context, end: Instant) {
+pub(super) async fn kept(mut context: Context, number: usize, end: Instant) {
+    // Clients do not come all at once.
+    let start = Instant::now() + OPEN_EVERY.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
+    context.sleep_until(start.min(end)).await;
     while Instant::now() < end && !*context.stopped.borrow() {
         let opened = tokio::time::timeout(context.plan.timeout, open(&context)).await;
         let broken = match opened.unwrap_or_else(|_| Err("handshake timeout".to_owned())) {
