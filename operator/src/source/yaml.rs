@@ -117,6 +117,8 @@ fn without_position(message: &str) -> String {
     let message = message.lines().next().unwrap_or_default();
     let at = message.find(" at line ").or_else(|| message.find(", line "));
     let message = at.map_or(message, |at| &message[..at]);
+    // What it advises is for whoever calls the parser.
+    let message = message.split_once(", set DuplicateKeyPolicy").map_or(message, |(said, _)| said);
     message.trim_start_matches("error: ").chars().take(500).collect()
 }
 
@@ -286,6 +288,7 @@ mod tests {
     fn errors_have_lines() {
         check_error("a: 1\nb: [1, 2\nc: 3\n", 3, "");
         check_error("a: 1\nb: 2\na: 3\n", 3, "duplicate");
+        assert_eq!(parse("a: 1\na: 2\n").unwrap_err().message, "duplicate mapping key: a");
         check_error("a: 1\n  b: 2\n", 2, "");
         check_error("a: *nowhere\n", 1, "");
         check_error("a: .inf\n", 1, "");
