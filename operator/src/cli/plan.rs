@@ -35,7 +35,10 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let plan = of(&args.manifests)?;
+    let (plan, objects) = of(&args.manifests)?;
+    if objects == 0 {
+        let _ = writeln!(std::io::stderr(), "no object found in {}", args.manifests.display());
+    }
     let text = match args.output {
         Output::Text => plan.fleets.iter().map(|(fleet, planned)| describe(fleet, planned)).collect(),
         Output::Json => format!("{:#}\n", to_json(&plan)),
@@ -48,10 +51,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(if plan.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn of(manifests: &Path) -> Result<Plan, Failure> {
+/// The plan, and of how many objects.
+fn of(manifests: &Path) -> Result<(Plan, usize), Failure> {
     readable(manifests)?;
     let observed = directory::read_once(manifests);
-    Ok(planner::plan(&world::world(&observed, &Default::default())))
+    Ok((planner::plan(&world::world(&observed, &Default::default(), None)), observed.objects.len()))
 }
 
 /// An error unless this is a folder that can be listed.
