@@ -1,6 +1,6 @@
 //! Everything that can happen to the operator, as one type.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use planner::FleetRef;
 use snapshot::proto::{Hello, LoadWindow, Nack};
@@ -48,7 +48,7 @@ pub enum ProxyWhat {
         /// Takes messages to it.
         outbox: Outbox,
     },
-    /// A push was acknowledged.
+    /// A push was acknowledged, or once more with fewer refusals.
     Ack {
         /// What was pushed.
         published: Arc<Published>,
@@ -56,8 +56,6 @@ pub enum ProxyWhat {
         nacks: Vec<Nack>,
         /// Whether it is Ready.
         ready: bool,
-        /// When the push began.
-        sent: Instant,
     },
     /// Load of a window of time.
     Load(LoadWindow),

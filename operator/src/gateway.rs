@@ -21,7 +21,6 @@ use crate::{
     event::ProxyWhat,
     fleet::{Observation, Sign},
     load::{self, Load},
-    metrics,
     push::{Outbox, Published},
 };
 
@@ -63,6 +62,7 @@ struct Attached {
     admin: String,
     ready: bool,
     draining: bool,
+    /// What it acknowledged last; `None`: nothing, or not as a whole.
     revision: Option<Hash>,
     outbox: Outbox,
 }
@@ -104,12 +104,16 @@ impl Gateway {
             ProxyWhat::Attached { hello, outbox } => return self.attach(session, name, &hello, outbox, now),
             // The end of a stream that another has replaced is no news.
             _ if self.attached.get(name).is_none_or(|a| a.session != session) => return false,
-            ProxyWhat::Ack { published, nacks, ready, sent } => {
-                metrics::get().push_seconds.observe(sent.elapsed().as_secs_f64());
+            ProxyWhat::Ack { published, nacks, ready } => {
+                let (own, refused): (Vec<_>, Vec<_>) = nacks.into_iter().partition(is_own_trouble);
                 if let Some(attached) = self.attached.get_mut(name) {
-                    (attached.ready, attached.revision) = (ready, Some(published.revision));
+                    for Nack { key, message, .. } in &own {
+                        tracing::warn!(proxy = name, key, message, "a proxy can't serve this yet");
+                    }
+                    attached.ready = ready;
+                    attached.revision = own.is_empty().then_some(published.revision);
                 }
-                return self.ledger.acknowledge(&published.snapshot, &nacks);
+                return self.ledger.acknowledge(&published.snapshot, &refused);
             }
             ProxyWhat::Load(window) => {
                 if let Some(attached) = self.attached.get_mut(name) {
@@ -153,7 +157,7 @@ impl Gateway {
         };
         self.attached.insert(name.to_owned(), attached);
         let mut news = false;
-        for nack in &hello.nacks {
+        for nack in hello.nacks.iter().filter(|nack| !is_own_trouble(nack)) {
             if let (Ok(key), Some(hash)) = (nack.key.parse(), Hash::from_slice(&nack.hash)) {
                 news |= self.ledger.nacked.insert((key, hash), nack.clone()).is_none();
             }
@@ -288,6 +292,12 @@ impl Gateway {
             }
         }
     }
+}
+
+/// A refusal that says something of one proxy, not of the content: the others serve it, so it stays published, and that
+/// proxy tries again by itself.
+pub(crate) fn is_own_trouble(nack: &Nack) -> bool {
+    nack.reason == "PortUnavailable"
 }
 
 /// Takes out the listeners whose port could not be opened: proxies would refuse them, and a refusal stands.

@@ -121,3 +121,38 @@ fn standing_refusals_are_taken_up() {
     assert!(!attach(&mut bench, 2), "no news");
     assert!(bench.gateway.ledger.nacked.contains_key(&("Route/a/b".parse().unwrap(), hash)));
 }
+
+#[test]
+fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
+    let mut bench = Bench::new();
+    bench.attach("a", 1, 1, true);
+    bench.attach("b", 2, 2, true);
+    let listener = snapshot::proto::Listener { port: 8080, ..Default::default() };
+    let resource = snapshot::proto::Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) };
+    let (key, entry): (Key, _) = ("Listener/ns/f/http".parse().unwrap(), Entry::new(resource));
+    let desired: Snapshot = [(key.clone(), entry.clone())].into_iter().collect();
+    let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
+    let nack = Nack {
+        key: key.to_string(),
+        hash: Bytes::copy_from_slice(entry.hash().as_bytes()),
+        field: "port".into(),
+        reason: "PortUnavailable".into(),
+        message: "port 8080 does not open".into(),
+    };
+    let published = Arc::new(Published::from(desired.clone()));
+    let mut ack = |name: &str, session, nacks: &[Nack]| {
+        let (published, nacks) = (Arc::clone(&published), nacks.to_vec());
+        let ack = ProxyWhat::Ack { published, nacks, ready: true };
+        let news = bench.gateway.take(session, name, ack, Millis(0));
+        let revisions = bench.gateway.proxies().into_iter().map(|p| p.revision.is_some()).collect::<Vec<_>>();
+        assert_eq!(bench.gateway.publishable(&fleet, &desired), desired, "every other proxy goes on serving it");
+        (news, revisions)
+    };
+    assert_eq!(ack("b", 2, &[]), (false, vec![false, true]));
+    assert_eq!(ack("a", 1, std::slice::from_ref(&nack)), (false, vec![false, true]), "a has not what is published");
+    assert_eq!(ack("a", 1, &[]), (false, vec![true, true]), "it tried again by itself");
+    let hello = Hello { pid: 1, nacks: vec![nack], ..Hello::default() };
+    let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
+    assert!(!bench.gateway.take(3, "a", what, Millis(0)));
+    assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
+}

@@ -52,8 +52,17 @@ pub(super) async fn run(
     let (outbox, mail) = mpsc::channel(OUTBOX);
     let report = Report { shared, session, fleet, proxy };
     report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
-    let stream =
-        Stream { epoch: shared.epoch, report, held, published, last: None, in_flight: None, queue: VecDeque::new() };
+    let stream = Stream {
+        epoch: shared.epoch,
+        report,
+        former: BTreeMap::new(),
+        held,
+        published,
+        last: None,
+        before: None,
+        in_flight: None,
+        queue: VecDeque::new(),
+    };
     let (report, result) = stream.follow(inbound, mail, out).await;
     report.send(ProxyWhat::Detached).await?;
     result
@@ -113,9 +122,13 @@ struct Stream<'a> {
     report: Report<'a>,
     /// What the proxy has.
     held: BTreeMap<Key, Hash>,
+    /// What it had before the last push, which stays of each resource that it refuses.
+    former: BTreeMap<Key, Hash>,
     published: watch::Receiver<Option<Arc<Published>>>,
     /// What was pushed last.
     last: Option<(Arc<Published>, Instant)>,
+    /// Revision of the push before.
+    before: Option<Hash>,
     /// Its acknowledgement is awaited, until then.
     in_flight: Option<Instant>,
     /// Messages of the push that are still to be sent.
@@ -177,6 +190,8 @@ impl<'a> Stream<'a> {
         metrics::get().pushes.inc();
         self.queue.extend(wire::push(self.epoch, base, published.revision, &delta));
         let now = Instant::now();
+        self.former.clone_from(&self.held);
+        self.before = self.last.as_ref().map(|(last, _)| last.revision);
         (self.last, self.in_flight) = (Some((published, now)), Some(now + ACK_WITHIN));
     }
 
@@ -192,25 +207,31 @@ impl<'a> Stream<'a> {
         let Some((published, sent)) = self.last.clone() else {
             return Err(Status::invalid_argument("Ack before any push"));
         };
-        if ack.revision != published.revision.as_bytes()[..] || ack.epoch != self.epoch || !self.queue_is_sent() {
+        // A proxy acknowledges again once it can serve what it could not: that may cross the next push.
+        let is_of = |revision: Hash| ack.revision == revision.as_bytes()[..];
+        if self.in_flight.is_some() && self.before.is_some_and(is_of) && ack.epoch == self.epoch {
+            return Ok(());
+        }
+        if !is_of(published.revision) || ack.epoch != self.epoch || !self.queue_is_sent() {
             return Err(Status::invalid_argument("Ack of what was not pushed last"));
         }
         if self.in_flight.take().is_some() {
+            metrics::get().push_seconds.observe(sent.elapsed().as_secs_f64());
             metrics::get().acks.inc();
             metrics::get().nacks.inc_by(ack.nacks.len() as u64);
-            let former = std::mem::replace(&mut self.held, published.snapshot.held());
-            // The proxy keeps what it had of a resource that it refuses.
-            for nack in &ack.nacks {
-                let Ok(key) = nack.key.parse::<Key>() else { continue };
-                if self.held.get(&key).is_some_and(|hash| hash.as_bytes()[..] == nack.hash[..]) {
-                    match former.get(&key) {
-                        Some(hash) => self.held.insert(key, *hash),
-                        None => self.held.remove(&key),
-                    };
-                }
+        }
+        self.held = published.snapshot.held();
+        // The proxy keeps what it had of a resource that it refuses.
+        for nack in &ack.nacks {
+            let Ok(key) = nack.key.parse::<Key>() else { continue };
+            if self.held.get(&key).is_some_and(|hash| hash.as_bytes()[..] == nack.hash[..]) {
+                match self.former.get(&key) {
+                    Some(hash) => self.held.insert(key, *hash),
+                    None => self.held.remove(&key),
+                };
             }
         }
-        self.report.send(ProxyWhat::Ack { published, nacks: ack.nacks, ready: ack.ready, sent }).await
+        self.report.send(ProxyWhat::Ack { published, nacks: ack.nacks, ready: ack.ready }).await
     }
 
     /// Whether the push is out as a whole: `Commit` is its last message.

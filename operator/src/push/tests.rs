@@ -200,6 +200,32 @@ async fn a_refused_resource_is_not_taken_for_held() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_served_at_first_is_acknowledged_later() {
+    let mut server = Server::start().await;
+    let (first, second) = (snapshot(&[("a", "1.1.1.1:1")]), snapshot(&[("a", "1.1.1.1:1"), ("b", "2.2.2.2:2")]));
+    server.publish(&first);
+    let mut proxy = server.attach(hello(&Snapshot::default())).await;
+    let _attached = server.event().await;
+    proxy.push().await;
+    let hash = first.entry(&key("a")).unwrap().hash();
+    let nack = Nack { key: key("a").to_string(), hash: Bytes::copy_from_slice(hash.as_bytes()), ..Nack::default() };
+    proxy.ack(first.revision(), vec![nack.clone()]).await;
+    server.event().await;
+    proxy.ack(first.revision(), vec![]).await;
+    let ProxyWhat::Ack { nacks, .. } = server.event().await else { panic!() };
+    assert_eq!(nacks, []);
+    // So it holds all of it.
+    server.publish(&second);
+    let push = proxy.push().await;
+    assert_eq!((push.base, push.delta), (Some(first.revision()), second.diff(&first.held())));
+    // Another word on the first that crosses the second is no news, and no reason to end the stream.
+    proxy.ack(first.revision(), vec![]).await;
+    proxy.ack(second.revision(), vec![]).await;
+    let ProxyWhat::Ack { published, .. } = server.event().await else { panic!() };
+    assert_eq!(published.revision, second.revision());
+}
+
+#[tokio::test]
 async fn strangers_are_refused() {
     let server = Server::start().await;
     let other = Hello { format_version: FORMAT_VERSION + 1, ..hello(&Snapshot::default()) };

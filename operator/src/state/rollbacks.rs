@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::{file, objects::parse_hash};
+use crate::gateway::is_own_trouble;
 
 /// Of one fleet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,7 +57,9 @@ impl Rollback {
                 reason: refused.reason.clone(),
                 message: refused.message.clone(),
             };
-            ledger.nacked.insert((key, hash), nack);
+            if !is_own_trouble(&nack) {
+                ledger.nacked.insert((key, hash), nack);
+            }
         }
         for (key, hex) in &self.instead {
             let entry = from_hex(hex).and_then(|bytes| Entry::decode(bytes.into()).ok());
@@ -137,8 +140,13 @@ mod tests {
         let (mut rollbacks, none) = Rollbacks::load(&path);
         assert!(none.is_empty());
         rollbacks.save(&path, &[Rollback::new(&fleet, &ledger, &desired, &published).unwrap()]);
-        let (mut rollbacks, ledgers) = Rollbacks::load(&path);
+        let ledgers = Rollbacks::load(&path).1;
         assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (published, rolled_back));
+        // What is one proxy's own trouble does not stand against the content, whoever wrote it.
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"Y\"", "\"PortUnavailable\"");
+        std::fs::write(&path, text).unwrap();
+        let (mut rollbacks, ledgers) = Rollbacks::load(&path);
+        assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (desired, BTreeMap::new()));
         rollbacks.save(&path, &[]);
         assert!(Rollbacks::load(&path).1.is_empty());
     }

@@ -201,7 +201,7 @@ async fn readiness_is_that_of_the_least_number_on_what_is_published() {
     let event =
         |what| Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: "default-0".into(), what });
     bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
-    let ack = ProxyWhat::Ack { published, nacks: vec![], ready: true, sent: Instant::now() };
+    let ack = ProxyWhat::Ack { published, nacks: vec![], ready: true };
     bench.turn(event(ack)).await;
     assert!(bench.operator.parts.view.view().unwrap().not_ready().is_empty());
     bench.turn(event(ProxyWhat::Detached)).await;
