@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use planner::{Origin, Problem, Severity};
+use planner::{ObjectRef, Origin, Problem, Severity};
 use snapshot::Hash;
 use walkdir::WalkDir;
 
@@ -38,6 +38,15 @@ pub struct Scanner {
     /// Problems of reading itself, as of the last scan.
     unreadable: Vec<Problem>,
     generations: Generations,
+    /// Which document each object was taken from last.
+    used: BTreeMap<ObjectRef, Place>,
+}
+
+/// Where a document stands: its file, and the how manieth of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    file: Arc<str>,
+    number: usize,
 }
 
 /// What a scan found.
@@ -168,48 +177,83 @@ impl Scanner {
     /// Everything there is, each object once.
     pub fn observed(&mut self) -> Observed {
         let mut observed = Observed { strays: self.unreadable.clone(), ..Observed::default() };
-        let mut count = 0;
-        for document in self.files.values().flat_map(|f| &f.documents) {
-            count += 1;
-            match &document.content {
-                _ if count > MAX_DOCUMENTS => {}
-                Content::Stray(problems) => observed.strays.extend_from_slice(problems),
-                Content::Object { id, current, raw, hash, origin } => {
-                    if let Some(first) = observed.objects.get(id) {
-                        let at = first.origin.as_ref().map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
-                        // Not a problem of the object: the one that is used is none the worse.
-                        observed.strays.push(Problem {
-                            object: None,
-                            origin: Some(origin.clone()),
-                            field: "metadata.name".into(),
-                            reason: reason::DUPLICATE,
-                            message: format!("{id} is also at {at}, which is the one used: remove one, or rename it"),
-                            severity: Severity::Rejected,
-                        });
-                        continue;
-                    }
-                    let generation = match self.generations.get(id) {
-                        Some((generation, content)) if content == hash => *generation,
-                        Some((generation, _)) => generation + 1,
-                        None => 1,
-                    };
-                    let object = SourceObject {
-                        current: current.clone(),
-                        raw: raw.clone(),
-                        generation,
-                        content: *hash,
-                        origin: Some(origin.clone()),
-                    };
-                    observed.objects.insert(id.clone(), object);
+        let count = self.files.values().map(|f| f.documents.len()).sum::<usize>();
+        let chosen = self.choose();
+        let mut used = BTreeMap::new();
+        for (number, document) in self.documents_in_force() {
+            let (id, current, raw, hash, origin) = match &document.content {
+                Content::Stray(problems) => {
+                    observed.strays.extend_from_slice(problems);
+                    continue;
                 }
+                Content::Object { id, current, raw, hash, origin } => (id, current, raw, hash, origin),
+            };
+            let place = Place { file: Arc::clone(&origin.file), number };
+            if let Some((first, at)) = chosen.get(id).filter(|(first, _)| *first != place) {
+                // Not a problem of the object: the one that is used is none the worse.
+                observed.strays.push(Problem {
+                    object: None,
+                    origin: Some(origin.clone()),
+                    field: "metadata.name".into(),
+                    reason: reason::DUPLICATE,
+                    message: format!(
+                        "{id} is also at {}:{at}, which is the one used: remove one, or rename it",
+                        first.file
+                    ),
+                    severity: Severity::Rejected,
+                });
+                continue;
             }
+            let generation = match self.generations.get(id) {
+                Some((generation, content)) if content == hash => *generation,
+                Some((generation, _)) => generation + 1,
+                None => 1,
+            };
+            let object = SourceObject {
+                current: current.clone(),
+                raw: raw.clone(),
+                generation,
+                content: *hash,
+                origin: Some(origin.clone()),
+            };
+            observed.objects.insert(id.clone(), object);
+            used.insert(id.clone(), place);
         }
         if count > MAX_DOCUMENTS {
             let message = format!("{count} documents, and only the first {MAX_DOCUMENTS} are used");
             observed.strays.push(self.file_problem(&self.root, message));
         }
         self.generations = observed.objects.iter().map(|(id, o)| (id.clone(), (o.generation, o.content))).collect();
+        self.used = used;
         observed
+    }
+
+    /// The documents that count, each with its number within its file.
+    fn documents_in_force(&self) -> impl Iterator<Item = (usize, &Document)> {
+        self.files.values().flat_map(|f| f.documents.iter().enumerate()).take(MAX_DOCUMENTS)
+    }
+
+    /// For each object that stands in several places, the one that is used, and its line: the one that was used before,
+    /// so that a copy that is added changes nothing; else the first.
+    fn choose(&self) -> BTreeMap<ObjectRef, (Place, u32)> {
+        let mut chosen: BTreeMap<ObjectRef, (u32, (Place, u32))> = BTreeMap::new();
+        for (number, document) in self.documents_in_force() {
+            let Content::Object { id, hash, origin, .. } = &document.content else { continue };
+            let unchanged = self.generations.get(id).is_some_and(|(_, content)| content == hash);
+            let rank = match self.used.get(id) {
+                Some(before) if before.file == origin.file && unchanged => 4,
+                Some(before) if before.file == origin.file && before.number == number => 3,
+                Some(before) if before.file == origin.file => 2,
+                // Its file was renamed, or the operator started anew.
+                _ if unchanged => 1,
+                _ => 0,
+            };
+            if chosen.get(id).is_none_or(|(best, _)| rank > *best) {
+                let place = Place { file: Arc::clone(&origin.file), number };
+                chosen.insert(id.clone(), (rank, (place, origin.line)));
+            }
+        }
+        chosen.into_iter().map(|(id, (_, place))| (id, place)).collect()
     }
 
     /// Reads a file's documents, taking over those whose text was there before.
