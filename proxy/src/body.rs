@@ -80,6 +80,8 @@ pub(crate) struct ResponseBody {
     source: Source,
     exchange: Box<Exchange>,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Trailers went out: nothing can follow, and hyper does not ask again.
+    ended: bool,
 }
 
 enum Source {
@@ -91,7 +93,7 @@ impl ResponseBody {
     /// A body of the proxy's own.
     pub(crate) fn own(body: Bytes, exchange: Box<Exchange>) -> Self {
         let body = (!body.is_empty()).then_some(body);
-        Self { source: Source::Own(body), exchange, deadline: None }
+        Self { source: Source::Own(body), exchange, deadline: None, ended: false }
     }
 
     /// A body from upstream, cut off at `deadline`.
@@ -101,7 +103,7 @@ impl ResponseBody {
         exchange: Box<Exchange>,
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
-        Self { source: Source::Upstream(incoming, Some(lease)), exchange, deadline }
+        Self { source: Source::Upstream(incoming, Some(lease)), exchange, deadline, ended: false }
     }
 }
 
@@ -122,6 +124,10 @@ impl Body for ResponseBody {
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.exchange.bytes_out += frame.data_ref().map_or(0, |d| d.len() as u64);
+                if frame.is_trailers() {
+                    this.ended = true;
+                    lease.take().into_iter().for_each(Lease::give_back);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(e))) => {
@@ -146,10 +152,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(body) => body.is_none(),
-            Source::Upstream(incoming, _) => incoming.is_end_stream(),
-        }
+        self.ended
+            || match &self.source {
+                Source::Own(body) => body.is_none(),
+                Source::Upstream(incoming, _) => incoming.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -80,7 +80,7 @@ async fn supervise(options: Options, workers: usize, shared: Arc<Shared>, server
     tokio::spawn({
         let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
         async move {
-            let applier = Applier::start(Arc::clone(&shared), server, options.state).await;
+            let applier = Applier::start(Arc::clone(&shared), server, options.state);
             control::run(shared, applier, identity, options.control).await;
         }
     });
@@ -107,8 +107,8 @@ impl Ports for Server {
         Server::open(self, ports)
     }
 
-    fn close_others(&self, ports: &std::collections::BTreeSet<u16>) {
-        Server::close_others(self, ports);
+    fn serve(&self, ports: &std::collections::BTreeSet<u16>) {
+        Server::serve(self, ports);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A WebSocket holds its rule, not the whole configuration: pushes never cut it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use http::{
     Request,
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
+    time::timeout,
 };
 
 use crate::{
@@ -28,6 +29,8 @@ const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 /// How long a peer may take to answer a Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one direction may go on after the other has ended.
+const LINGER: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
 const BUFFER: usize = 16 << 10;
 
@@ -69,22 +72,30 @@ where
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
     let mut leaving = phase.clone();
-    let down = pump(&mut upstream_read, &mut client_write, &mut phase);
-    let up = pump(&mut client_read, &mut upstream_write, &mut leaving);
-    // Both end at a frame boundary once the proxy leaves; either may end before because its peer does.
-    match tokio::try_join!(down, up)? {
-        (End::Leaving, End::Leaving) => {}
-        _ => return Ok(()),
+    // Both end at a frame boundary once the proxy leaves; either may end before because its peer does. The other then
+    // gets some time to follow.
+    let (down, up) = {
+        let mut down = pin!(pump(&mut upstream_read, &mut client_write, &mut phase));
+        let mut up = pin!(pump(&mut client_read, &mut upstream_write, &mut leaving));
+        tokio::select! {
+            end = down.as_mut() => (Some(end?), timeout(LINGER, up).await.ok().transpose()?),
+            end = up.as_mut() => (timeout(LINGER, down).await.ok().transpose()?, Some(end?)),
+        }
+    };
+    if up == Some(End::Leaving) {
+        upstream_write.write_all(&GOING_AWAY_MASKED).await?;
+    }
+    if down != Some(End::Leaving) {
+        return Ok(());
     }
     client_write.write_all(&GOING_AWAY).await?;
-    upstream_write.write_all(&GOING_AWAY_MASKED).await?;
     // The client answers with a Close of its own and hangs up; what it still sends goes nowhere.
     let mut rest = [0; 1024];
     let closed = async {
         while client_read.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
+    let _ = timeout(CLOSE_TIMEOUT, closed).await;
     client_write.shutdown().await?;
     upstream_write.shutdown().await
 }

@@ -1,4 +1,4 @@
-//! Applies pushes: check and compile off the request path, open ports, swap, close ports, keep the last-good file.
+//! Applies pushes: check and compile off the request path, open ports, swap, serve them, keep the last-good file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +16,11 @@ use crate::{Shared, shared::Status};
 
 /// Opens and closes the ports that a configuration serves.
 pub trait Ports: Send + Sync + 'static {
-    /// Opens what is missing; what is open stays untouched. Says which ports did not open, and why.
+    /// Opens what is missing, without accepting yet; what is open stays untouched. Says which ports did not open, and why.
     fn open(&self, ports: &BTreeSet<u16>) -> impl Future<Output = BTreeMap<u16, io::Error>> + Send;
 
-    /// Closes every port but these.
-    fn close_others(&self, ports: &BTreeSet<u16>);
+    /// Accepts from these ports, whose configuration is in place, and closes every other.
+    fn serve(&self, ports: &BTreeSet<u16>);
 }
 
 /// Applies one push after the other.
@@ -28,6 +28,8 @@ pub struct Applier<P> {
     shared: Arc<Shared>,
     ports: Arc<P>,
     store: Arc<Mutex<Store>>,
+    /// Folder of the last-good file.
+    state: Option<PathBuf>,
     /// What the last-good file should hold; its writer follows.
     last_good: Option<watch::Sender<(u64, Snapshot)>>,
 }
@@ -44,15 +46,11 @@ pub enum ApplyError {
 }
 
 impl<P: Ports> Applier<P> {
-    /// Takes over what the last-good file in `state` holds, if it is there. To be called within a runtime.
-    pub async fn start(shared: Arc<Shared>, ports: Arc<P>, state: Option<PathBuf>) -> Self {
+    /// Keeps the last-good file in `state`. To be called within a runtime.
+    pub fn start(shared: Arc<Shared>, ports: Arc<P>, state: Option<PathBuf>) -> Self {
         let store = Arc::new(Mutex::new(Store::new(Arc::clone(&shared))));
-        let mut applier = Self { shared, ports, store, last_good: None };
-        if let Some(folder) = state {
-            applier.restore(folder.clone()).await;
-            applier.last_good = Some(keep_last_good(folder));
-        }
-        applier
+        let last_good = state.clone().map(keep_last_good);
+        Self { shared, ports, store, state, last_good }
     }
 
     /// Applies a push; afterwards everything of it runs, but for what the status lists as nacked.
@@ -64,7 +62,7 @@ impl<P: Ports> Applier<P> {
         let finish = move |store: &mut Store| (store.finish(staged, &failed), store.ports());
         let (status, ports) = self.with_store(finish).await?;
         if !leaves {
-            self.ports.close_others(&ports);
+            self.ports.serve(&ports);
         }
         self.shared.status.send_replace(status.clone());
         if let Some(last_good) = &self.last_good {
@@ -79,7 +77,10 @@ impl<P: Ports> Applier<P> {
         (store.epoch(), store.held().clone())
     }
 
-    async fn restore(&self, folder: PathBuf) {
+    /// Serves what the last-good file holds, if nothing is held yet: for a proxy that restarts while the operator is
+    /// away. One that finds its operator takes what is current from it instead.
+    pub async fn restore(&self) {
+        let Some(folder) = self.state.clone().filter(|_| self.held().1.is_empty()) else { return };
         let loaded = task::spawn_blocking(move || last_good::load(&folder)).await;
         match loaded {
             Ok(Ok(None)) => {}

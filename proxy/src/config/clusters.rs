@@ -1,6 +1,9 @@
 //! Slots of clusters: a push that changes endpoints changes a slot's content, and no rule that names it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwapOption;
 use snapshot::{
@@ -44,10 +47,20 @@ impl Clusters {
                 }
             }
         }
-        for (key, (slot, hash)) in &mut self.slots {
-            if hash.is_some() && snapshot.entry(key).is_none() {
+        let gone = |(key, (_, hash)): (&Key, &(_, Option<Hash>))| hash.is_some() && snapshot.entry(key).is_none();
+        let gone: Vec<Key> = self.slots.iter().filter(|slot| gone(*slot)).map(|(key, _)| key.clone()).collect();
+        if gone.is_empty() {
+            return updates;
+        }
+        let named = named(snapshot);
+        for key in gone {
+            let Some((slot, hash)) = self.slots.get_mut(&key) else { continue };
+            if named.contains(key.as_str()) {
                 *hash = None;
                 updates.push(Update { slot: Arc::clone(slot), cluster: None });
+            } else {
+                // Only rules that are on their way out hold it: their last requests still find their backend.
+                self.slots.remove(&key);
             }
         }
         updates
@@ -59,6 +72,15 @@ impl Update {
     pub(crate) fn swap(self) {
         self.slot.cluster.store(self.cluster);
     }
+}
+
+/// Clusters that some rule names.
+fn named(snapshot: &Snapshot) -> HashSet<&str> {
+    let routes = snapshot.iter().filter_map(|(_, entry)| match &entry.resource().kind {
+        Some(resource::Kind::Route(route)) => Some(route),
+        _ => None,
+    });
+    routes.flat_map(|r| &r.rules).flat_map(|r| &r.backends).map(|b| b.cluster.as_str()).collect()
 }
 
 fn compile(cluster: &proto::Cluster, endpoints: &Endpoints) -> Cluster {

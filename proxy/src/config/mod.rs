@@ -23,7 +23,7 @@ use snapshot::{Hash, proto::AccessLogLevel};
 
 pub use apply::{Applier, ApplyError, Ports};
 pub use compile::{Built, Compiler};
-pub use store::{Refused, Staged, Store};
+pub use store::{PORT_UNAVAILABLE, Refused, Staged, Store};
 
 use clusters::Clusters;
 use policies::Policies;

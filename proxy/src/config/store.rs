@@ -22,6 +22,9 @@ use crate::{Shared, shared::Status};
 /// Refused resources by key: the hash of the refused content, and why.
 type Nacks = BTreeMap<Key, (Hash, Unfit)>;
 
+/// Reason of the nack of a listener whose port does not open. It says something of this proxy, nothing of the listener.
+pub const PORT_UNAVAILABLE: &str = "PortUnavailable";
+
 /// What is held, and what of the last push was refused.
 pub struct Store {
     compiler: Compiler,
@@ -34,6 +37,8 @@ pub struct Store {
     nacks: Nacks,
     /// The highest seen.
     epoch: u64,
+    /// Everything that was held had its ports open, at least once.
+    ready: bool,
     fault: Fault,
 }
 
@@ -87,7 +92,16 @@ impl Store {
         let compiler = Compiler::new(shared);
         let held = Snapshot::default();
         let nothing = held.revision();
-        Self { compiler, held, running: nothing, pushed: nothing, nacks: BTreeMap::new(), epoch: 0, fault }
+        Self {
+            compiler,
+            held,
+            running: nothing,
+            pushed: nothing,
+            nacks: BTreeMap::new(),
+            epoch: 0,
+            ready: false,
+            fault,
+        }
     }
 
     /// Checks a push and compiles what changed. Nothing of it runs yet.
@@ -128,7 +142,7 @@ impl Store {
         let unopened: Vec<_> = listeners(&held)
             .filter_map(|(key, port, hash)| {
                 let message = format!("port {port} does not open: {}", failed.get(&port)?);
-                Some((key.clone(), hash, Unfit::new("port", "PortUnavailable", message)))
+                Some((key.clone(), hash, Unfit::new("port", PORT_UNAVAILABLE, message)))
             })
             .collect();
         for (key, hash, unfit) in unopened {
@@ -141,7 +155,9 @@ impl Store {
         self.compiler.swap(built);
         (self.held, self.running, self.pushed, self.nacks, self.epoch) = (held, running, pushed, nacks, epoch);
         let nacks = self.nacks.iter().map(|(key, (hash, unfit))| nack(key, hash, unfit));
-        Status { ready: true, epoch, pushed, running, nacks: nacks.collect() }
+        // A new proxy that can't open a port would turn clients away; one that serves goes on with what it has.
+        self.ready |= failed.is_empty();
+        Status { ready: self.ready, epoch, pushed, running, nacks: nacks.collect() }
     }
 
     /// What is held, for `Hello` and for the last-good file.

@@ -5,7 +5,11 @@
 mod backoff;
 mod session;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tonic::transport::Endpoint;
 
@@ -14,6 +18,9 @@ use crate::{
     Shared,
     config::{Applier, Ports},
 };
+
+/// A proxy that starts and does not reach its operator for this long serves the last-good file.
+const ALONE: Duration = Duration::from_secs(2);
 
 /// Who this proxy is, and where its operator listens.
 #[derive(Clone, Debug)]
@@ -29,6 +36,7 @@ pub struct Identity {
 /// Holds a stream to the operator for as long as the process lives.
 pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: Identity, operator: Endpoint) {
     let mut backoff = Backoff::default();
+    let mut alone = Some(Instant::now());
     loop {
         let session = Session { shared: &shared, applier: &applier, identity: &identity };
         let mut welcomed = false;
@@ -40,6 +48,11 @@ pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: I
         }
         if welcomed {
             backoff.reset();
+            alone = None;
+        }
+        if alone.is_some_and(|since| since.elapsed() >= ALONE) {
+            applier.restore().await;
+            alone = None;
         }
         tokio::time::sleep(backoff.next()).await;
     }

@@ -11,14 +11,17 @@ use snapshot::{
     },
     wire::{Assembly, MAX_MESSAGE, ProtocolError},
 };
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 
 use super::Identity;
 use crate::{
     Shared,
-    config::{Applier, ApplyError, Ports},
+    config::{Applier, ApplyError, PORT_UNAVAILABLE, Ports},
     shared::{Rebalance, Status},
 };
 
@@ -26,6 +29,9 @@ use crate::{
 const WAITING: usize = 64;
 /// Longest wait for the operator to answer `Hello` with response headers.
 const ATTACH: Duration = Duration::from_secs(5);
+
+/// How long after a port did not open the push is asked for again, by a new `Hello` that lacks its listener.
+const RETRY_PORTS: Duration = Duration::from_secs(1);
 
 /// What one stream works with.
 pub(super) struct Session<'a, P> {
@@ -49,12 +55,14 @@ pub(super) enum SessionError {
     Apply(#[from] ApplyError),
     #[error("this operator does not lead; {0:?} does")]
     NotLeader(String),
+    #[error("a port did not open; asking for the push again")]
+    PortsClosed,
     #[error("the operator does not read")]
     Stuck,
 }
 
 impl<P: Ports> Session<'_, P> {
-    /// Holds one stream. `welcomed` is set once the operator has answered.
+    /// Holds one stream. `welcomed` is set once a push was applied.
     pub(super) async fn run(&self, operator: &Endpoint, welcomed: &mut bool) -> Result<(), SessionError> {
         let channel = operator.connect().await?;
         let mut client =
@@ -66,8 +74,10 @@ impl<P: Ports> Session<'_, P> {
         let attached = tokio::time::timeout(ATTACH, attach).await.map_err(|_| SessionError::NoAnswer)?;
         let mut inbound = attached.map_err(Box::new)?.into_inner();
         let mut assembly = Assembly::default();
+        let mut retry = None;
         loop {
             let message = tokio::select! {
+                () = at(retry) => return Err(SessionError::PortsClosed),
                 message = next(&mut inbound) => message?,
                 window = windows.recv() => {
                     match window {
@@ -80,14 +90,16 @@ impl<P: Ports> Session<'_, P> {
                 }
             };
             let Some(message) = message else { return Ok(()) };
-            *welcomed = true;
             match message {
                 operator_message::Message::NotLeader(m) => return Err(SessionError::NotLeader(m.holder)),
                 operator_message::Message::Rebalance(m) => self.rebalance(m.excess, m.over_ms),
                 message => {
                     if let Some(push) = assembly.accept(message)? {
                         let status = self.applier.apply(push).await?;
+                        *welcomed = true;
                         log(&status);
+                        let closed = status.nacks.iter().any(|nack| nack.reason == PORT_UNAVAILABLE);
+                        retry = closed.then(|| Instant::now() + RETRY_PORTS);
                         send(&sender, proxy_message::Message::Ack(ack(status)))?;
                     }
                 }
@@ -124,6 +136,13 @@ impl<P: Ports> Session<'_, P> {
         let over = Duration::from_millis(over_ms.into());
         tracing::info!(excess, ?over, "moving connections to others");
         self.shared.rebalance.send_replace(Some(Rebalance { excess, over, since: std::time::Instant::now() }));
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -106,7 +106,7 @@ impl Ports for FakePorts {
         failed.map(|port| (*port, io::Error::from(io::ErrorKind::AddrInUse))).collect()
     }
 
-    fn close_others(&self, ports: &BTreeSet<u16>) {
+    fn serve(&self, ports: &BTreeSet<u16>) {
         self.open.lock().unwrap().retain(|port| ports.contains(port));
     }
 }
@@ -125,7 +125,7 @@ async fn start(socket: &Path, state: &Path, taken: &[u16]) -> (Arc<Shared>, Arc<
     let shared = Shared::new(Telemetry::default());
     let ports = Arc::new(FakePorts { taken: taken.iter().copied().collect(), ..FakePorts::default() });
     let identity = Identity { name: "p".into(), fleet: "ns/f".into(), admin: ([127, 0, 0, 1], 9).into() };
-    let applier = Applier::start(Arc::clone(&shared), Arc::clone(&ports), Some(state.to_owned())).await;
+    let applier = Applier::start(Arc::clone(&shared), Arc::clone(&ports), Some(state.to_owned()));
     let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
     tokio::spawn(run(Arc::clone(&shared), applier, identity, endpoint));
     (shared, ports)
@@ -173,7 +173,7 @@ async fn pushes_are_applied_acknowledged_and_survive_restarts() {
     assert_eq!(stream.hello().await.epoch, 7);
     assert_eq!(*ports.open.lock().unwrap(), BTreeSet::from([81]));
 
-    // Another process of the same slot serves at once, without operator.
+    // Another process of the same slot serves without operator, once it has looked for one.
     let path = folder.path().join(crate::config::last_good::FILE);
     let mut tries = 0;
     while !path.exists() {
@@ -182,7 +182,8 @@ async fn pushes_are_applied_acknowledged_and_survive_restarts() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let (shared, ports) = start(&folder.path().join("nobody.sock"), state, &[]).await;
-    assert!(shared.status.borrow().ready);
+    let mut status = shared.status.subscribe();
+    tokio::time::timeout(Duration::from_secs(30), status.wait_for(|s| s.ready)).await.unwrap().unwrap();
     assert_eq!(shared.status.borrow().running, listeners(&[81]).revision());
     assert_eq!(*ports.open.lock().unwrap(), BTreeSet::from([81]));
 }

@@ -24,8 +24,11 @@ const fn cause(status: StatusCode, reason: &'static str, detail: &'static str) -
 pub(crate) const BAD_HOST: Cause =
     cause(StatusCode::BAD_REQUEST, "bad_host", "The request needs exactly one valid Host.");
 /// A path that could mean another one upstream.
-pub(crate) const BAD_PATH: Cause =
-    cause(StatusCode::BAD_REQUEST, "bad_path", "The path holds dot segments, a backslash or an encoded NUL.");
+pub(crate) const BAD_PATH: Cause = cause(
+    StatusCode::BAD_REQUEST,
+    "bad_path",
+    "The path holds dot segments, backslashes, or percent-encodings that servers read differently.",
+);
 /// CONNECT, or a target that is no path.
 pub(crate) const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
 /// No route matches.

@@ -4,10 +4,13 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri, Version,
-    header::{CONNECTION, EXPECT, HOST, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE},
     request, response, uri,
 };
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade::OnUpgrade,
+};
 use tokio::time::Sleep;
 
 use super::{
@@ -55,7 +58,6 @@ pub(super) async fn forward(
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
     let Outbound { mut head, body, upgrade } = outbound;
-    headers::strip_hop_by_hop(&mut head.headers);
     // hyper answers 100 (Continue) itself once the body is asked for.
     head.headers.remove(EXPECT);
     headers::add_forwarded(&mut head.headers, exchange.conn.peer.ip(), exchange.conn.tls, &exchange.host);
@@ -90,6 +92,10 @@ pub(super) async fn forward(
 /// A response, less what concerned the upstream's connection.
 fn returning(response: http::Response<Incoming>) -> (response::Parts, Incoming) {
     let (mut head, body) = response.into_parts();
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        // The body was read as chunked; a length beside it is wrong (RFC 9112 section 6.3).
+        head.headers.remove(CONTENT_LENGTH);
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     (head, body)
@@ -115,8 +121,10 @@ async fn send(
         let endpoint = endpoint.ok_or((answer::NO_ENDPOINT, Blame::Upstream))?;
         exchange.upstream.address = Some(endpoint.address);
         exchange.upstream.sent.get_or_insert_with(Instant::now);
-        let leased = if fresh { worker.pool.fresh(&endpoint).await } else { worker.pool.lease(&endpoint).await };
-        let mut lease = match leased {
+        let limit = rule.backend_timeout.map(|limit| tokio::time::Instant::now() + limit);
+        let leasing =
+            async { if fresh { worker.pool.fresh(&endpoint).await } else { worker.pool.lease(&endpoint).await } };
+        let mut lease = match within(limit, leasing).await? {
             Ok(lease) => lease,
             Err(e) => {
                 tracing::debug!(endpoint = %endpoint.address, error = %e, attempt, "no connection to upstream");
@@ -126,13 +134,7 @@ async fn send(
         };
         address(&mut request, &endpoint);
         let spare = (replayable && lease.connecting == Connecting::Reused).then(|| copy(&request));
-        let sending = lease.send(request);
-        let sent = match rule.backend_timeout {
-            Some(limit) => {
-                tokio::time::timeout(limit, sending).await.map_err(|_| (answer::UPSTREAM_TIMEOUT, Blame::Upstream))?
-            }
-            None => sending.await,
-        };
+        let sent = within(limit, lease.send(request)).await?;
         request = match (sent, spare) {
             (Ok(response), _) => {
                 exchange.upstream.head = Some(Instant::now());
@@ -150,6 +152,16 @@ async fn send(
         fresh = true;
     }
     Err((answer::CONNECT_FAILED, Blame::Upstream))
+}
+
+/// Bounds one try.
+async fn within<T>(limit: Option<tokio::time::Instant>, work: impl Future<Output = T>) -> Result<T, Failure> {
+    match limit {
+        Some(limit) => {
+            tokio::time::timeout_at(limit, work).await.map_err(|_| (answer::UPSTREAM_TIMEOUT, Blame::Upstream))
+        }
+        None => Ok(work.await),
+    }
 }
 
 fn is_replayable(request: &Request<RequestBody>) -> bool {
@@ -170,9 +182,16 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
 /// Brings the target into the form that the endpoint's protocol wants; a second try may go to another protocol.
 fn address(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     match endpoint.protocol {
-        Protocol::Http1 => *request.version_mut() = Version::HTTP_11,
+        Protocol::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            if matches!(request.body(), RequestBody::Streaming(body, _) if body.size_hint().exact().is_none()) {
+                // hyper would take a GET of unknown length for one without a body.
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+        }
         Protocol::H2c => {
             *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().remove(TRANSFER_ENCODING);
             let Some(host) = request.headers_mut().remove(HOST) else { return };
             let mut parts = uri::Parts::default();
             parts.scheme = Some(uri::Scheme::HTTP);

@@ -42,10 +42,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
 pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, host: &HeaderValue) {
     let address = client.to_canonical().to_string();
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) => HeaderValue::try_from(format!("{before}, {address}")),
-        None => HeaderValue::try_from(address),
-    };
+    let mut hops: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    hops.push(&address);
+    let value = HeaderValue::try_from(hops.join(", "));
     if let Ok(value) = value {
         headers.insert(X_FORWARDED_FOR, value);
     }

@@ -9,14 +9,18 @@ mod headers;
 mod normalise;
 mod record;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{CONNECTION, HOST},
+    HeaderMap, HeaderValue, Method, Request, Response, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST},
     request, response,
 };
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 pub(crate) use self::record::Exchange;
@@ -40,6 +44,8 @@ pub(crate) async fn serve(
     conn.note_request(request.version());
     let upgrade = websocket::wanted(&request).then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
+    // Before anything is added: a client must not name our own fields in `Connection`.
+    headers::strip_hop_by_hop(&mut head.headers);
     let request_id = headers::request_id(&head.headers, || fastrand::u128(..));
     let mut exchange = Box::new(Exchange::open(worker.clone(), conn.clone(), &head, request_id));
     let (body, count) = RequestBody::new(body);
@@ -49,6 +55,7 @@ pub(crate) async fn serve(
         Ok(matched) => matched,
         Err(cause) => {
             exchange.fail(cause.reason, Blame::Downstream);
+            discard(body, exchange.version);
             let answer = cause.answer(exchange.id());
             return own(answer, exchange, HeaderMap::new());
         }
@@ -69,6 +76,7 @@ pub(crate) async fn serve(
     let rule = ctx.rule.clone();
     if let Flow::Answer(mut answer) = rule.chain.on_request(&mut head, &mut ctx) {
         exchange.reason = Some(answer.reason);
+        discard(body, exchange.version);
         rule.chain.on_response(&mut answer.head, &mut ctx);
         return own(answer, exchange, ctx.response_headers);
     }
@@ -77,7 +85,10 @@ pub(crate) async fn serve(
             let request = forward::Outbound { head, body, upgrade };
             forward::forward(&worker, backends, request, &mut exchange, &rule).await
         }
-        Action::Unavailable(_) => Err((answer::UNAVAILABLE, Blame::Internal)),
+        Action::Unavailable(_) => {
+            discard(body, exchange.version);
+            Err((answer::UNAVAILABLE, Blame::Internal))
+        }
     };
     match outcome {
         Ok(forward::Inbound { mut head, body, deadline }) => {
@@ -107,12 +118,15 @@ fn route(
     if head.method == Method::CONNECT {
         return Err(answer::BAD_TARGET);
     }
-    let host = normalise::host(&head.uri, &head.headers)?;
+    let host = normalise::host(&head.uri, &head.headers, head.version)?;
     exchange.host = host.value.clone();
-    normalise::path(&head.uri)?;
-    if head.uri.authority().is_some() {
-        let target = head.uri.path_and_query().cloned().ok_or(answer::BAD_TARGET)?;
-        head.uri = Uri::from(target);
+    match normalise::path(&head.uri)? {
+        None if head.uri.authority().is_none() => {}
+        None => head.uri = head.uri.path_and_query().cloned().ok_or(answer::BAD_TARGET)?.into(),
+        Some(path) => {
+            let target = head.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+            head.uri = target.parse().map_err(|_| answer::BAD_PATH)?;
+        }
     }
     head.headers.insert(HOST, host.value.clone());
 
@@ -133,9 +147,33 @@ fn route(
 
 /// A response of the proxy's own.
 fn own(answer: Answer, mut exchange: Box<Exchange>, fields: HeaderMap) -> Response<ResponseBody> {
-    let Answer { mut head, body, .. } = answer;
+    let Answer { mut head, mut body, .. } = answer;
     finish(&mut head, &mut exchange, fields);
+    if exchange.method == Method::HEAD {
+        head.headers.insert(CONTENT_LENGTH, body.len().into());
+        body = Bytes::new();
+    }
     Response::from_parts(head, ResponseBody::own(body, exchange))
+}
+
+/// Reads what a client still sends while it gets the proxy's own answer, within bounds: a connection closed with unread
+/// bytes is reset, and the answer lost with it. HTTP/2 resets the stream instead, behind the answer.
+fn discard(body: RequestBody, version: Version) {
+    const MOST: u64 = 1 << 20;
+    const LONGEST: Duration = Duration::from_secs(2);
+    let RequestBody::Streaming(mut body, _) = body else { return };
+    if version >= Version::HTTP_2 {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(LONGEST, async move {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if read > MOST {
+                return;
+            }
+        }
+    }));
 }
 
 /// The last touch on a response's head, whatever answers.

@@ -1,11 +1,13 @@
 //! Host and path, checked once before routing, limits and forwarding: the upstream gets the path that was checked.
 //!
-//! One rule for paths: what another server could read as a different path is refused, nothing is rewritten. Refused are
-//! dot segments (raw or percent-encoded), backslashes, and NUL (`%00`).
+//! One rule for paths. Two spellings that every server reads as the same path become one: percent-encoded unreserved
+//! characters are decoded (RFC 3986 section 6.2.2.2), and empty segments are left out (`//` becomes `/`). What servers read
+//! differently is refused: dot segments, backslashes, encoded slashes and backslashes (`%2f`, `%5c`), NUL, overlong UTF-8,
+//! and percent signs that encode nothing.
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Uri, header::HOST};
+use http::{HeaderMap, HeaderValue, Uri, Version, header::HOST};
 
 use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 
@@ -30,7 +32,7 @@ impl Host {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
+pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Host, Cause> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -38,7 +40,9 @@ pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
     }
     let value = match (uri.authority(), field) {
         (Some(authority), field) => {
-            if authority.as_str().contains('@') || field.is_some_and(|f| !same_host(f, authority.as_str())) {
+            // HTTP/1.1: the field is ignored (RFC 9112 section 3.2.2). HTTP/2: both must agree (RFC 9113 section 8.3.1).
+            let differs = version >= Version::HTTP_2 && field.is_some_and(|f| !same_host(f, authority.as_str()));
+            if authority.as_str().contains('@') || differs {
                 return Err(BAD_HOST);
             }
             HeaderValue::from_str(authority.as_str()).map_err(|_| BAD_HOST)?
@@ -65,40 +69,65 @@ fn name_end(host: &str) -> Option<usize> {
     (!name.is_empty() && name.len() <= 255 && name.bytes().all(name_ok) && port_ok).then_some(name.len())
 }
 
-/// Checks the target: a path, and one that means the same to everybody.
-pub(crate) fn path(uri: &Uri) -> Result<(), Cause> {
+/// Checks the target, and brings its path into the one form; `None`: it is in that form.
+pub(crate) fn path(uri: &Uri) -> Result<Option<String>, Cause> {
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(BAD_TARGET);
     }
     let bytes = path.as_bytes();
-    // Most paths hold none of these bytes, and are done here.
-    if !bytes.iter().any(|b| matches!(b, b'.' | b'%' | b'\\')) {
-        return Ok(());
+    // Most paths hold none of these bytes, and no empty segment, and are done here.
+    let suspect = |w: &[u8]| matches!(w[0], b'%' | b'\\') || w[0] == b'/' && matches!(w[1], b'/' | b'.');
+    if !bytes.windows(2).any(suspect) && !matches!(bytes.last(), Some(b'%' | b'\\')) {
+        return Ok(None);
     }
-    if bytes.contains(&b'\\') || path.split('/').any(is_dot_segment) || holds_encoded(bytes) {
+    let normal = decode(bytes).ok_or(BAD_PATH)?;
+    let mut normal = String::from_utf8(normal).map_err(|_| BAD_PATH)?;
+    while let Some(at) = normal.find("//") {
+        normal.remove(at);
+    }
+    if normal.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(BAD_PATH);
     }
-    Ok(())
+    Ok((normal != path).then_some(normal))
 }
 
-/// `.` or `..`, any of their dots percent-encoded.
-fn is_dot_segment(segment: &str) -> bool {
-    let mut rest = segment.as_bytes();
-    let mut dots = 0;
+/// Decodes what is unreserved, keeps other encodings, and refuses what could be misread.
+fn decode(path: &[u8]) -> Option<Vec<u8>> {
+    let mut normal = Vec::with_capacity(path.len());
+    let mut rest = path;
+    // The last decoded byte, while encodings follow one another: overlong UTF-8 shows in the second byte.
+    let mut before = None;
     loop {
         rest = match rest {
-            [] => return (1..=2).contains(&dots),
-            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
-            _ => return false,
+            [] => return Some(normal),
+            [b'\\', ..] => return None,
+            [b'%', high, low, after @ ..] => {
+                let byte = hex(*high)? << 4 | hex(*low)?;
+                let overlong = matches!((before, byte), (Some(0xe0), 0x80..0xa0) | (Some(0xf0), 0x80..0x90));
+                if overlong || matches!(byte, 0 | b'/' | b'\\' | 0xc0 | 0xc1) {
+                    return None;
+                }
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    normal.push(byte);
+                } else {
+                    normal.extend([b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
+                }
+                before = Some(byte);
+                after
+            }
+            [b'%', ..] => return None,
+            [byte, after @ ..] => {
+                normal.push(*byte);
+                before = None;
+                after
+            }
         };
-        dots += 1;
     }
 }
 
-/// `%00` or `%5c`.
-fn holds_encoded(path: &[u8]) -> bool {
-    path.windows(3).any(|w| matches!(w, b"%00" | b"%5c" | b"%5C"))
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 #[cfg(test)]
@@ -106,16 +135,26 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_path(target: &str, expect: Result<(), Cause>) {
-        assert_eq!(path(&target.parse().unwrap()), expect, "{target}");
+    fn check_path(target: &str, expect: Result<Option<&str>, Cause>) {
+        let got = path(&target.parse().unwrap());
+        assert_eq!(got.as_ref().map(Option::as_deref).map_err(|e| *e), expect, "{target}");
     }
 
     #[test]
     fn paths() {
-        for good in ["/", "/a", "/a.b/..c/.d/...", "/a%20b", "/a?x=/../", "/%2e%2e%2e", "//a"] {
-            check_path(good, Ok(()));
+        for good in ["/", "/a", "/a.b/..c/.d/...", "/a%20b", "/a?x=/../%zz//", "/%C3%A9", "/%E2%82%AC", "/%FF"] {
+            check_path(good, Ok(None));
         }
-        for bad in ["/..", "/a/../b", "/a/./b", "/%2e%2E/a", "/.%2e/a", "/a%00", "/a%5c..%5cb", "/a/.."] {
+        check_path("/%61dmin", Ok(Some("/admin")));
+        check_path("//admin", Ok(Some("/admin")));
+        check_path("/a///b//", Ok(Some("/a/b/")));
+        check_path("/%7euser/%2e%2E%2e/%c3%a9", Ok(Some("/~user/.../%C3%A9")));
+        for bad in ["/..", "/a/../b", "/a/./b", "/%2e%2E/a", "/.%2e/a", "/a/..", "/a//..//b"] {
+            check_path(bad, Err(BAD_PATH));
+        }
+        for bad in
+            ["/a%00", "/a%5c..%5cb", "/a%2fb", "/a%2Fb", "/%c0%af", "/%e0%80%af", "/%f0%80%80%af", "/%", "/%4", "/%zz"]
+        {
             check_path(bad, Err(BAD_PATH));
         }
         check_path("*", Err(BAD_TARGET));
@@ -125,7 +164,7 @@ mod tests {
     fn check_host(uri: &str, fields: &[&str], expect: Option<&str>) {
         let headers: HeaderMap =
             fields.iter().map(|field| (HOST, HeaderValue::from_bytes(field.as_bytes()).unwrap())).collect();
-        let got = host(&uri.parse().unwrap(), &headers);
+        let got = host(&uri.parse().unwrap(), &headers, Version::HTTP_2);
         assert_eq!(got.as_ref().map(|h| h.name()).ok().as_deref(), expect, "{uri} {fields:?}");
     }
 

@@ -114,7 +114,7 @@ impl Drop for Exchange {
         let before_body = self.answered.unwrap_or(now).duration_since(self.started);
         self.worker.shared.telemetry.closed(&RequestRecord {
             rule: self.rule.as_ref(),
-            client: self.conn.peer,
+            client: SocketAddr::new(self.conn.peer.ip().to_canonical(), self.conn.peer.port()),
             method: &self.method,
             target: self.target.path_and_query().map_or("", |t| t.as_str()),
             host: self.host.to_str().unwrap_or_default(),

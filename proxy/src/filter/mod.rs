@@ -33,12 +33,12 @@ pub enum Stage {
     Authz,
     /// Rate limits.
     Limits,
+    /// Content coding of the response: works on its way back, behind the cache.
+    Compress,
     /// Answers from memory.
     Cache,
     /// Header and URL changes, redirects.
     Rewrite,
-    /// Content coding of the response.
-    Compress,
 }
 
 /// What is known of a request on its way; closes into one [`crate::telemetry::RequestRecord`].
@@ -74,7 +74,7 @@ pub struct Consumer {
 pub enum Flow {
     /// Goes on.
     Continue,
-    /// Is answered here. Response filters before this one still run.
+    /// Is answered here. Filters of the response still run: an answer of the proxy's own is dressed like any other.
     Answer(Answer),
 }
 

@@ -1,9 +1,9 @@
 //! Accepting connections.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Worker, connection};
 
@@ -16,31 +16,36 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Accepts from one listener until aborted.
 pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16) {
     loop {
-        let accepted = if yields(&worker) {
+        if yields(&worker) {
             tokio::time::sleep(YIELD).await;
-            match listener.accept().now_or_never() {
-                Some(accepted) => accepted,
-                None => continue,
+            // What the others left is taken at once, all of it.
+            while let Some(accepted) = listener.accept().now_or_never() {
+                take(&worker, accepted, port).await;
             }
         } else {
-            listener.accept().await
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                tokio::spawn(connection::run(worker.clone(), stream, peer, port));
-            }
-            Err(e) if is_of_one_connection(&e) => {}
-            Err(e) => {
-                tracing::warn!(port, error = %e, "accepting paused");
-                tokio::time::sleep(PAUSE).await;
-            }
+            take(&worker, listener.accept().await, port).await;
         }
     }
 }
 
-/// While an order to shift load stands.
+async fn take(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>, port: u16) {
+    match accepted {
+        Ok((stream, peer)) => {
+            // Counted before its task runs, so that a proxy which leaves waits for it.
+            let live = worker.live();
+            tokio::spawn(connection::run(worker.clone(), live, stream, peer, port));
+        }
+        Err(e) if is_of_one_connection(&e) => {}
+        Err(e) => {
+            tracing::warn!(port, error = %e, "accepting paused");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// While an order to shift load stands, and there are others to take what comes.
 fn yields(worker: &Worker) -> bool {
-    worker.shared.rebalance.borrow().is_some_and(|r| r.since.elapsed() < r.over)
+    worker.shares_sockets && worker.shared.rebalance.borrow().is_some_and(|r| r.since.elapsed() < r.over)
 }
 
 /// The client left before it was accepted (accept(2)).

@@ -66,8 +66,13 @@ fn schedule(worker: &Worker, order: Rebalance) -> Vec<(Instant, Weak<Conn>)> {
 
 /// Connections, by index, that together carry about `excess` of the rates' sum. Each brings the sum nearer to it: one that
 /// carries far more than what is still wanted stays, since moving it would only move the imbalance.
+/// Without any requests each connection counts the same.
 fn choose(rates: &[u32], excess: f64) -> Vec<usize> {
     let total: f64 = rates.iter().copied().map(f64::from).sum();
+    if total == 0.0 {
+        let wanted = (rates.len() as f64 * excess).round();
+        return (0..rates.len()).take(wanted as usize).collect();
+    }
     let mut wanted = total * excess;
     let mut chosen = vec![];
     for (i, rate) in rates.iter().copied().map(f64::from).enumerate() {
@@ -88,7 +93,7 @@ mod tests {
         assert_eq!(choose(&[10; 8], 0.75), [0, 1, 2, 3, 4, 5]);
         assert_eq!(choose(&[100, 10, 10, 10], 0.2), [1, 2, 3]);
         assert_eq!(choose(&[100], 0.5), [] as [usize; 0]);
-        assert_eq!(choose(&[0, 0], 0.5), [] as [usize; 0]);
+        assert_eq!(choose(&[0, 0], 0.5), [0]);
         assert_eq!(choose(&[], 0.5), [] as [usize; 0]);
     }
 }

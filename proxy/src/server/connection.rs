@@ -28,7 +28,7 @@ use hyper_util::{
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Phase, Worker};
+use super::{Live, Phase, Worker};
 use crate::exchange;
 
 /// Longest TLS handshake.
@@ -97,6 +97,11 @@ impl Conn {
         self.retiring.load(Ordering::Relaxed)
     }
 
+    /// Whether a request came.
+    fn is_used(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether it is known to speak HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.http2.load(Ordering::Relaxed)
@@ -116,14 +121,13 @@ impl Conn {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn run(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, port: u16) {
+pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
+    let _live = live;
     let tls = match worker.shared.config.load().ports.get(&port) {
         Some(port) => port.tls.clone(),
         // The port was removed while the connection waited.
         None => return,
     };
-    // Fails only when the connection is gone already, which reading will tell.
-    let _ = stream.set_nodelay(true);
     let conn = Arc::new(Conn::new(peer, port, tls.is_some()));
     let _registered = Registered::new(&worker, &conn);
     match tls {
@@ -152,11 +156,20 @@ where
     let mut phase = worker.phase.subscribe();
     let mut age = pin!(tokio::time::sleep(max_age(worker)));
     let mut aged = false;
+    let mut closing = false;
+    let mut silent = pin!(tokio::time::sleep(IDLE_TIMEOUT));
     loop {
-        if *phase.borrow_and_update() > Phase::Serving {
+        let now = *phase.borrow_and_update();
+        if now > Phase::Serving {
             conn.retire();
         }
+        if now == Phase::Closing && !closing {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+        }
         tokio::select! {
+            // First what the client sent: an idle connection is closed only when there is nothing to read.
+            biased;
             result = connection.as_mut() => {
                 if let Err(e) = result {
                     tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
@@ -173,11 +186,12 @@ where
                 aged = true;
                 conn.retire();
             }
-            _ = phase.changed() => {
-                if *phase.borrow() == Phase::Closing {
-                    connection.as_mut().graceful_shutdown();
-                }
+            // Before its first request a connection belongs to no protocol, whose timer could end it.
+            () = silent.as_mut(), if !conn.is_used() && !closing => {
+                closing = true;
+                connection.as_mut().graceful_shutdown();
             }
+            _ = phase.changed() => {}
         }
     }
 }
@@ -208,18 +222,17 @@ fn max_age(worker: &Worker) -> Duration {
     worker.shared.config.load().settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
-/// Counts and lists a connection for as long as it lives.
+/// Lists a connection for as long as it lives.
 struct Registered {
     worker: Arc<Worker>,
     id: u64,
-    _live: super::Live,
 }
 
 impl Registered {
     fn new(worker: &Arc<Worker>, conn: &Arc<Conn>) -> Self {
         worker.shared.telemetry.connected();
         worker.conns().insert(conn.id, conn.clone());
-        Self { worker: worker.clone(), id: conn.id, _live: worker.live() }
+        Self { worker: worker.clone(), id: conn.id }
     }
 }
 

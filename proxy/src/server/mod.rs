@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,12 +28,16 @@ use std::{
 use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::socket::keepalive;
 pub use self::{
     connection::Conn,
     socket::SocketSource,
     worker::{Live, Worker},
 };
 use crate::shared::{Drain, Shared};
+
+/// How long a connection that was accepted just before the ports closed may take to send its request.
+const LAST_ACCEPTED: Duration = Duration::from_millis(500);
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -58,11 +62,20 @@ pub enum Phase {
     Closing,
 }
 
+/// A port that is open.
+struct Open {
+    sockets: Arc<Vec<Socket>>,
+    /// For each worker, by index, what it will accept from once there is a configuration for the port.
+    waiting: Vec<(usize, Socket)>,
+}
+
 /// The sockets and the threads that serve them.
 pub struct Server {
     shared: Arc<Shared>,
     options: ServerOptions,
-    ports: Arc<Mutex<BTreeMap<u16, Vec<Socket>>>>,
+    ports: Arc<Mutex<BTreeMap<u16, Open>>>,
+    /// No port is served any more.
+    closed: AtomicBool,
     workers: Vec<worker::Handle>,
     live: Arc<AtomicUsize>,
     phase: watch::Sender<Phase>,
@@ -73,7 +86,8 @@ impl Server {
     pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
         let phase = watch::Sender::new(Phase::Serving);
         let live = Arc::new(AtomicUsize::new(0));
-        let start = |index| worker::start(index, shared.clone(), live.clone(), phase.clone());
+        let start =
+            |index| worker::start(index, shared.clone(), live.clone(), phase.clone(), options.sockets.is_shared());
         let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
         let (reported, open): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), live.clone());
         // Set by the first server of a process; there is one.
@@ -85,10 +99,11 @@ impl Server {
         if let Some(path) = &options.handover {
             socket::serve_handover(path, ports.clone())?;
         }
-        Ok(Arc::new(Self { shared, options, ports, workers, live, phase }))
+        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, live, phase }))
     }
 
-    /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched.
+    /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched. Nothing is
+    /// accepted before [`Server::serve`]: a connection has to find the configuration of its port.
     pub async fn open(&self, ports: &BTreeSet<u16>) -> BTreeMap<u16, io::Error> {
         let mut failed = BTreeMap::new();
         for port in ports {
@@ -97,21 +112,24 @@ impl Server {
             }
             let (source, workers, number) = (self.options.sockets.clone(), self.workers.len(), *port);
             let opened = tokio::task::spawn_blocking(move || source.open(number, workers)).await;
-            let listened = opened.map_err(io::Error::other).flatten().and_then(|sockets| {
-                self.distribute(number, &sockets)?;
-                self.lock().insert(number, sockets);
-                Ok(())
-            });
-            if let Err(e) = listened {
-                failed.insert(number, e);
+            let opened = opened.map_err(io::Error::other).flatten().and_then(|sockets| self.distribute(sockets));
+            match opened {
+                Ok(open) => drop(self.lock().insert(number, open)),
+                Err(e) => drop(failed.insert(number, e)),
             }
         }
         failed
     }
 
-    /// Closes every other port. Connections that were accepted live on.
-    pub fn close_others(&self, ports: &BTreeSet<u16>) {
+    /// Accepts from these ports, and closes every other. Connections that were accepted live on.
+    pub fn serve(&self, ports: &BTreeSet<u16>) {
         let mut open = self.lock();
+        // Under the lock, so that a port opened while the proxy leaves is closed again.
+        let none = BTreeSet::new();
+        let ports = if self.closed.load(Ordering::Relaxed) { &none } else { ports };
+        for (port, open) in open.iter_mut().filter(|(port, _)| ports.contains(port)) {
+            open.waiting.drain(..).for_each(|(worker, socket)| self.workers[worker].listen(*port, socket));
+        }
         let closed: Vec<u16> = open.keys().filter(|port| !ports.contains(port)).copied().collect();
         for port in closed {
             open.remove(&port);
@@ -135,14 +153,27 @@ impl Server {
         let start = Instant::now();
         let deadline = start + settings.drain_timeout.max(settings.min_drain);
         self.phase.send_replace(Phase::Retiring);
-        if self.options.sockets.is_shared() {
+        let shared = self.options.sockets.is_shared();
+        if shared {
             // Other processes accept from the same sockets: what waits there is theirs now.
-            self.close_others(&BTreeSet::new());
+            self.stop_accepting().await;
         }
-        self.empty(start + settings.min_drain, self.options.sockets.is_shared()).await;
-        self.close_others(&BTreeSet::new());
+        self.empty(start + settings.min_drain, shared).await;
+        if !shared {
+            self.stop_accepting().await;
+            // What was accepted last gets the time to send its request.
+            self.empty(Instant::now() + LAST_ACCEPTED, true).await;
+        }
         self.phase.send_replace(Phase::Closing);
         self.empty(deadline, true).await;
+    }
+
+    async fn stop_accepting(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.serve(&BTreeSet::new());
+        for worker in &self.workers {
+            worker.settled().await;
+        }
     }
 
     /// Waits until `deadline`; with `early`, only as long as there are connections.
@@ -153,15 +184,13 @@ impl Server {
     }
 
     /// Worker i accepts from socket i: with fewer workers from several, with more several from one.
-    fn distribute(&self, port: u16, sockets: &[Socket]) -> io::Result<()> {
+    fn distribute(&self, sockets: Vec<Socket>) -> io::Result<Open> {
         let (n, workers) = (sockets.len(), self.workers.len());
-        for i in 0..n.max(workers) {
-            self.workers[i % workers].listen(port, sockets[i % n].try_clone()?)?;
-        }
-        Ok(())
+        let waiting = (0..n.max(workers)).map(|i| Ok((i % workers, sockets[i % n].try_clone()?)));
+        Ok(Open { waiting: waiting.collect::<io::Result<_>>()?, sockets: Arc::new(sockets) })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Vec<Socket>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Open>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

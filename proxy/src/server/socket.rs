@@ -7,10 +7,13 @@ use std::{
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use snapshot::handover;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+
+use super::Open;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -27,6 +30,12 @@ pub enum SocketSource {
 impl SocketSource {
     /// The sockets of a port.
     pub(super) fn open(&self, port: u16, workers: usize) -> io::Result<Vec<Socket>> {
+        let sockets = self.take(port, workers)?;
+        sockets.iter().try_for_each(prepare)?;
+        Ok(sockets)
+    }
+
+    fn take(&self, port: u16, workers: usize) -> io::Result<Vec<Socket>> {
         match self {
             SocketSource::Bind => (0..workers).map(|_| bind(port)).collect(),
             SocketSource::Handover(path) => {
@@ -44,6 +53,19 @@ impl SocketSource {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self, SocketSource::Handover(_))
     }
+}
+
+/// Sets what accepted connections inherit from their listener (tcp(7)).
+fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    // A client that reads nothing for this long, with bytes waiting, is given up.
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
+}
+
+/// A peer that is gone without a FIN is noticed within two minutes.
+pub(crate) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
 /// Dual-stack where the machine has IPv6.
@@ -67,17 +89,21 @@ fn bind(port: u16) -> io::Result<Socket> {
 }
 
 /// Hands our sockets to whoever asks at `path`, which lies in a folder of this user alone.
-pub(super) fn serve_handover(path: &Path, ports: Arc<Mutex<BTreeMap<u16, Vec<Socket>>>>) -> io::Result<()> {
+pub(super) fn serve_handover(path: &Path, ports: Arc<Mutex<BTreeMap<u16, Open>>>) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
     std::thread::Builder::new().name("handover".into()).spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for stream in listener.incoming() {
+            // The lock is not held while a peer takes its time.
             let held = ports.lock().unwrap_or_else(PoisonError::into_inner);
-            let answered = handover::answer(stream, held.iter().map(|(port, sockets)| (*port, sockets.as_slice())));
-            if let Err(e) = answered {
+            let held: Vec<_> = held.iter().map(|(port, open)| (*port, Arc::clone(&open.sockets))).collect();
+            let sockets = held.iter().map(|(port, sockets)| (*port, sockets.as_slice()));
+            if let Err(e) = stream.and_then(|stream| handover::answer(stream, sockets)) {
+                // Also when descriptors run out: the next try has to wait for some to close.
+                std::thread::park_timeout(Duration::from_millis(50));
                 tracing::warn!(error = %e, "handing over sockets failed");
             }
         }

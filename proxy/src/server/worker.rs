@@ -13,7 +13,7 @@ use std::{
 use socket2::Socket;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
 };
 
@@ -28,6 +28,8 @@ pub struct Worker {
     pub pool: Arc<Pool>,
     /// How far the proxy has left.
     pub phase: watch::Sender<Phase>,
+    /// Whether other processes accept from the same sockets.
+    pub(super) shares_sockets: bool,
     live: Arc<AtomicUsize>,
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
 }
@@ -76,13 +78,15 @@ pub(super) struct Handle {
 enum Command {
     Listen(u16, Socket),
     Close(u16),
+    /// Answers once the commands before it are carried out.
+    Barrier(oneshot::Sender<()>),
 }
 
 impl Handle {
     /// Accepts from a socket.
-    pub(super) fn listen(&self, port: u16, socket: Socket) -> io::Result<()> {
-        let gone = |_| io::Error::other("a worker thread has ended");
-        self.commands.send(Command::Listen(port, socket)).map_err(gone)
+    pub(super) fn listen(&self, port: u16, socket: Socket) {
+        // A worker's thread ends with the process only.
+        let _ = self.commands.send(Command::Listen(port, socket));
     }
 
     /// Accepts from a port's sockets no more.
@@ -92,16 +96,29 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Waits until all that was asked of the worker is done.
+    pub(super) async fn settled(&self) {
+        let (sender, receiver) = oneshot::channel();
+        // A worker that has ended has nothing left to do.
+        if self.commands.send(Command::Barrier(sender)).is_ok() {
+            let _ = receiver.await;
+        }
+    }
+}
+
 /// Starts a worker's thread.
 pub(super) fn start(
     index: usize,
     shared: Arc<Shared>,
     live: Arc<AtomicUsize>,
     phase: watch::Sender<Phase>,
+    shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Arc::new(Worker { shared, pool: Arc::default(), phase, live, conns: Mutex::default() });
+    let worker =
+        Arc::new(Worker { shared, pool: Arc::default(), phase, shares_sockets, live, conns: Mutex::default() });
     let running = worker.clone();
     std::thread::Builder::new()
         .name(format!("worker-{index}"))
@@ -122,6 +139,7 @@ async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>
                 Err(e) => tracing::error!(port, error = %e, "can't accept from the socket"),
             },
             // Aborting drops the listener; accept loops hold nothing between two turns that could be lost.
+            Command::Barrier(sender) => drop(sender.send(())),
             Command::Close(port) => loops.remove(&port).unwrap_or_default().iter().for_each(AbortHandle::abort),
         }
     }

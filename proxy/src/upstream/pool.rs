@@ -1,11 +1,14 @@
 //! Connections to upstreams: a pool for each worker, so that none is shared between threads.
 //!
 //! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. HTTP/2: one connection
-//! for each endpoint and worker, its streams multiplexed.
+//! for each endpoint and worker, its streams multiplexed, and further ones when its streams are used up.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,16 +18,20 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{Endpoint, Protocol};
-use crate::body::RequestBody;
+use crate::{body::RequestBody, server::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// An idle connection is closed at this age: shorter than the idle timeout of common servers (nginx: 75 s), so that the
 /// proxy closes first.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+/// Most streams of one HTTP/2 connection; beyond, another one is made. RFC 9113 section 6.5.2 asks servers to allow as
+/// many; at one that allows fewer, the rest waits.
+const MAX_STREAMS: usize = 100;
 /// Most idle connections for each endpoint and worker.
 const MAX_IDLE: usize = 512;
 
@@ -37,12 +44,14 @@ pub struct Pool {
 struct Connections {
     endpoint: Weak<Endpoint>,
     idle: Vec<(http1::SendRequest<RequestBody>, Instant)>,
-    shared: Option<http2::SendRequest<RequestBody>>,
+    shared: Vec<(http2::SendRequest<RequestBody>, Streams)>,
+    /// One HTTP/2 connection is made at a time: those who wait share it.
+    connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Connections {
     fn to(endpoint: &Arc<Endpoint>) -> Self {
-        Self { endpoint: Arc::downgrade(endpoint), idle: vec![], shared: None }
+        Self { endpoint: Arc::downgrade(endpoint), idle: vec![], shared: vec![], connecting: Arc::default() }
     }
 }
 
@@ -66,7 +75,8 @@ pub struct Lease {
 
 enum Connection {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    /// The stream counts against its connection's limit.
+    Http2(http2::SendRequest<RequestBody>, #[expect(dead_code, reason = "held for its end")] Stream),
 }
 
 /// Why a request got no response.
@@ -97,9 +107,17 @@ impl Pool {
     pub async fn lease(self: &Arc<Self>, endpoint: &Arc<Endpoint>) -> Result<Lease, ConnectError> {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
-        let (connection, connecting) = match self.kept(endpoint) {
-            Some(kept) => (kept, Connecting::Reused),
-            None => (self.connect(endpoint).await?, Connecting::New),
+        let (connection, connecting) = match (self.kept(endpoint), endpoint.protocol) {
+            (Some(kept), _) => (kept, Connecting::Reused),
+            (None, Protocol::Http1) => (self.connect(endpoint).await?, Connecting::New),
+            (None, Protocol::H2c) => {
+                let connecting = self.with(endpoint, |connections| connections.connecting.clone());
+                let _one = connecting.lock().await;
+                match self.kept(endpoint) {
+                    Some(kept) => (kept, Connecting::Reused),
+                    None => (self.connect(endpoint).await?, Connecting::New),
+                }
+            }
         };
         Ok(Lease { pool: self.clone(), under_way, connection, connecting })
     }
@@ -116,15 +134,20 @@ impl Pool {
         let now = Instant::now();
         self.lock().retain(|_, connections| {
             connections.idle.retain(|(sender, since)| !sender.is_closed() && now - *since < IDLE_TIMEOUT);
-            let shared = connections.shared.as_ref().is_some_and(|s| !s.is_closed());
+            // Those beyond the first go once their streams have ended.
+            let mut first = true;
+            connections.shared.retain(|(sender, streams)| {
+                let kept = std::mem::take(&mut first) || streams.count() > 0;
+                kept && !sender.is_closed()
+            });
             let named = connections.endpoint.strong_count() > 0;
-            named && (shared || !connections.idle.is_empty())
+            named && !(connections.shared.is_empty() && connections.idle.is_empty())
         });
     }
 
     /// Idle HTTP/1.1 and open HTTP/2 connections.
     pub fn len(&self) -> usize {
-        self.lock().values().map(|c| c.idle.len() + usize::from(c.shared.is_some())).sum()
+        self.lock().values().map(|c| c.idle.len() + c.shared.len()).sum()
     }
 
     /// Whether nothing is kept.
@@ -136,7 +159,12 @@ impl Pool {
         let mut by_endpoint = self.lock();
         let connections = by_endpoint.get_mut(&endpoint.id)?;
         match endpoint.protocol {
-            Protocol::H2c => connections.shared.clone().filter(|s| !s.is_closed()).map(Connection::Http2),
+            Protocol::H2c => {
+                connections.shared.retain(|(sender, _)| !sender.is_closed());
+                let room = |(_, streams): &&(_, Streams)| streams.count() < MAX_STREAMS;
+                let (sender, streams) = connections.shared.iter().find(room)?;
+                Some(Connection::Http2(sender.clone(), streams.one()))
+            }
             Protocol::Http1 => {
                 // One just given back may not be ready yet (its task has to run once); the one below it is.
                 let ready = connections.idle.iter().rposition(|(sender, _)| sender.is_ready())?;
@@ -151,6 +179,7 @@ impl Pool {
         let connect = TcpStream::connect(endpoint.address);
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| ConnectError::Timeout)??;
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
         let io = TokioIo::new(stream);
         match endpoint.protocol {
             Protocol::Http1 => {
@@ -171,11 +200,16 @@ impl Pool {
                 tokio::spawn(async move {
                     let _ = connection.await;
                 });
-                self.lock().entry(endpoint.id).or_insert_with(|| Connections::to(endpoint)).shared =
-                    Some(sender.clone());
-                Ok(Connection::Http2(sender))
+                let streams = Streams::default();
+                let one = streams.one();
+                self.with(endpoint, |connections| connections.shared.push((sender.clone(), streams)));
+                Ok(Connection::Http2(sender, one))
             }
         }
+    }
+
+    fn with<T>(&self, endpoint: &Arc<Endpoint>, f: impl FnOnce(&mut Connections) -> T) -> T {
+        f(self.lock().entry(endpoint.id).or_insert_with(|| Connections::to(endpoint)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Connections>> {
@@ -188,8 +222,7 @@ impl Lease {
     pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.connection {
             Connection::Http1(sender) => sender.try_send_request(request).await,
-            Connection::Http2(sender) => {
-                // Waits for a free stream.
+            Connection::Http2(sender, _) => {
                 if let Err(e) = sender.ready().await {
                     tracing::debug!(error = %e, "upstream connection closed");
                     return Err(SendError::Unsent(Box::new(request)));
@@ -215,12 +248,35 @@ impl Lease {
         if sender.is_closed() {
             return;
         }
-        let endpoint = &self.under_way.0;
-        let mut by_endpoint = self.pool.lock();
-        let idle = &mut by_endpoint.entry(endpoint.id).or_insert_with(|| Connections::to(endpoint)).idle;
-        if idle.len() < MAX_IDLE {
-            idle.push((sender, Instant::now()));
-        }
+        self.pool.with(&self.under_way.0, |connections| {
+            if connections.idle.len() < MAX_IDLE {
+                connections.idle.push((sender, Instant::now()));
+            }
+        });
+    }
+}
+
+/// Streams of one HTTP/2 connection.
+#[derive(Default)]
+struct Streams(Arc<AtomicUsize>);
+
+/// One of them.
+struct Stream(Arc<AtomicUsize>);
+
+impl Streams {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one(&self) -> Stream {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Stream(self.0.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
