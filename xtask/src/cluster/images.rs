@@ -25,7 +25,7 @@ pub(super) const HELLO: &str = "hello";
 /// Builds the image of one static program, unless it was built from this very program.
 pub(super) fn build(folders: &Folders, program: &str) -> anyhow::Result<PathBuf> {
     let recipe = folders::sources().join("Dockerfile");
-    let inputs = format!("{}{}", read(&recipe)?, read(&folders.build().join(format!("{program}.inputs")))?);
+    let inputs = format!("{}{}", read(&recipe)?, read(&stamp(&folders.program(program)))?);
     let archive = folders.archive(program);
     unless_built(&archive, &inputs, || {
         println!("building the image of {program}");
