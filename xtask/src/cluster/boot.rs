@@ -44,7 +44,8 @@ pub(super) fn boot(folders: &Folders) -> anyhow::Result<()> {
         let text = read(&folders::sources().join(from))?
             .replace("NODE_ADDRESS", NODE_ADDRESS)
             .replace("DNS_ADDRESS", DNS_ADDRESS)
-            .replace("POD_RANGE", PODS);
+            .replace("POD_RANGE", PODS)
+            .replace("SNAPSHOTTER", own::snapshotter(folders)?);
         write(&state.join(to), &text)?;
     }
     let names = ["127.0.0.1", KUBERNETES_ADDRESS, "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
@@ -98,6 +99,7 @@ pub(super) fn wait_until_ready(folders: &Folders) -> anyhow::Result<()> {
 /// Runs kubectl and gives what it wrote.
 pub(super) fn kubectl(folders: &Folders, args: &[&str]) -> anyhow::Result<String> {
     let mut command = own::kubectl(folders);
+    own::directly(&mut command);
     let output = command.args(args).env("KUBECONFIG", folders.kubeconfig()).stdin(Stdio::null()).output();
     let output = output.context("cannot run kubectl")?;
     let wrong = String::from_utf8_lossy(&output.stderr);
@@ -141,6 +143,10 @@ fn lay_wire(running: &Running) -> anyhow::Result<()> {
         ip(format!("route add {range} via {NODE_ADDRESS} dev {WIRE}"))?;
     }
     Ok(())
+}
+
+pub(super) fn wire_there() -> bool {
+    Tool::new("ip").args(["link", "show", WIRE]).capture().is_ok_and(|(there, _)| there)
 }
 
 fn addresses_free() -> anyhow::Result<()> {

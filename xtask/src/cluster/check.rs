@@ -7,12 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 use super::{
     boot::kubectl,
     cleanup::Kept,
-    components::DNS_ADDRESS,
+    components::{DNS_ADDRESS, ZONE},
     folders::{self, Folders},
-    images, own, read, wait_for,
+    images, own,
+    own::Running,
+    read, wait_for,
 };
 use crate::shell::Tool;
 
@@ -33,6 +37,9 @@ pub(super) fn run(folders: &Folders) -> anyhow::Result<()> {
             return Err(error.context("the cluster has been left as it is: see `cargo xtask cluster kubectl`"));
         }
         println!("tried in {:.1} s", took.as_secs_f64());
+        if turn == "second" {
+            recover(folders)?;
+        }
         own::down(folders)?;
         own::down(folders)?;
         before.expect_same()?;
@@ -103,6 +110,11 @@ fn exercise(folders: &Folders) -> anyhow::Result<()> {
     anyhow::ensure!(outside.is_err(), "{DNS_ADDRESS} resolved a name outside of the cluster");
     println!("names: the Service's address; none outside");
 
+    let slices = ["get", "endpointslices", "--selector=kubernetes.io/service-name=hello", SPACE];
+    let zone = kubectl(folders, &[&slices[..], &["--output=jsonpath={.items[0].endpoints[0].zone}"]].concat())?;
+    anyhow::ensure!(zone == ZONE, "the endpoints' zone is {zone:?}, not {ZONE}");
+    println!("EndpointSlices: endpoints have a zone");
+
     let logs = kubectl(folders, &["logs", &pods[0], SPACE])?;
     anyhow::ensure!(logs.contains("serves on :8080"), "logs: {logs:?}");
     println!("logs and exec: as expected");
@@ -110,6 +122,32 @@ fn exercise(folders: &Folders) -> anyhow::Result<()> {
     kubectl(folders, &["delete", "pod", &pods[0], SPACE, "--wait=true", "--timeout=60s"])?;
     kubectl(folders, &["rollout", "status", "deployment/hello", SPACE, "--timeout=60s"])?;
     println!("a deleted pod is replaced");
+    Ok(())
+}
+
+/// A component that dies is started again; a node that dies is replaced by the next `up`.
+fn recover(folders: &Folders) -> anyhow::Result<()> {
+    let node = || Running::find(folders).context("the node ended");
+    let api_server = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).nth(1) == Some(b"kube-apiserver")
+    };
+    let api_server = || anyhow::Ok(node()?.processes().into_iter().find(api_server));
+    let first = api_server()?.context("no API server runs")?;
+    own::kill(first);
+    wait_for("another API server", Duration::from_secs(30), || {
+        api_server().is_ok_and(|now| now.is_some_and(|now| now != first))
+    })?;
+    own::up(folders)?;
+    kubectl(folders, &["get", "deployment/hello", SPACE])?;
+    println!("API server killed: started again, nothing forgotten");
+
+    own::kill(node()?.pid);
+    wait_for("end of the node", Duration::from_secs(30), || Running::find(folders).is_none())?;
+    own::up(folders)?;
+    let forgotten = kubectl(folders, &["get", "deployment/hello", SPACE]).is_err();
+    anyhow::ensure!(forgotten, "a new node was expected, the old one's objects are there");
+    println!("node killed: replaced by the next up");
     Ok(())
 }
 

@@ -8,9 +8,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::{boot::WIRE, create, folders::Folders, own::Running, read, wait_for, write};
+use super::{
+    boot::{WIRE, wire_there},
+    create,
+    folders::Folders,
+    own,
+    own::Running,
+    read, wait_for, write,
+};
 use crate::shell::Tool;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -23,7 +29,7 @@ pub(super) fn run(folders: &Folders) -> anyhow::Result<()> {
         end(&running)?;
     }
     // It would go with the node's network, a little later.
-    if Tool::new("ip").args(["link", "show", WIRE]).capture().is_ok_and(|(there, _)| there) {
+    if wire_there() {
         Tool::new("ip").args(["link", "delete", WIRE]).run()?;
     }
     remove_cgroups()?;
@@ -34,9 +40,7 @@ pub(super) fn run(folders: &Folders) -> anyhow::Result<()> {
 /// The kernel ends every process of a node whose first process ends. Others may have entered its namespaces since.
 fn end(running: &Running) -> anyhow::Result<()> {
     for pid in running.processes() {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        own::kill(pid);
     }
     wait_for("end of the node's processes", Duration::from_secs(30), || running.processes().is_empty())
 }

@@ -11,6 +11,7 @@ pub(super) const SERVICES: &str = "10.213.64.0/20";
 pub(super) const KUBERNETES_ADDRESS: &str = "10.213.64.1";
 pub(super) const DNS_ADDRESS: &str = "10.213.64.10";
 pub(super) const NODE_NAME: &str = "sluice";
+pub(super) const ZONE: &str = "zone-a";
 
 /// A program that is started again when it ends.
 pub(super) struct Component {
@@ -93,7 +94,9 @@ fn kubelet() -> Vec<String> {
     let fixed = words(
         "--kubeconfig=/run/sluice/state/pki/node.kubeconfig --config=/run/sluice/state/kubelet.yaml --root-dir=/var/lib/kubelet",
     );
-    with(fixed, [("--hostname-override", NODE_NAME), ("--node-ip", NODE_ADDRESS)])
+    // EndpointSlices name the zone of the node that a pod is on.
+    let label = format!("topology.kubernetes.io/zone={ZONE}");
+    with(fixed, [("--hostname-override", NODE_NAME), ("--node-ip", NODE_ADDRESS), ("--node-labels", &label)])
 }
 
 fn proxy() -> Vec<String> {

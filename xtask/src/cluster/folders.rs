@@ -1,7 +1,17 @@
 //! Where things are: what was built outlives the cluster, the cluster's state does not.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context as _;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use super::create;
 use crate::shell;
 
 /// The folders, all below one that is neither in the checkout nor of the system.
@@ -24,6 +34,21 @@ impl Folders {
 
     pub(super) fn at(cache: &Path) -> Folders {
         Folders { cache: cache.to_owned() }
+    }
+
+    /// Waits until no other command changes the cluster; others wait until the file is closed.
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
+        create(&self.cache)?;
+        let path = self.cache.join("cluster.lock");
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                println!("waiting for another `cargo xtask cluster`");
+                flock(&file, FlockOperation::LockExclusive)?;
+            }
+            other => other?,
+        }
+        Ok(file)
     }
 
     pub(super) fn cache(&self) -> &Path {

@@ -80,6 +80,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return node::run(&Folders::at(cache)).map(|()| ExitCode::SUCCESS);
     }
     let folders = Folders::of_user()?;
+    let _alone = match &args.action {
+        Action::Up | Action::Down | Action::Check => Some(folders.lock()?),
+        _ => None,
+    };
     if matches!(args.action, Action::Check) {
         check::run(&folders)?;
         return Ok(ExitCode::SUCCESS);
@@ -167,12 +171,18 @@ fn kubectl(cluster: &Cluster, folders: &Folders) -> anyhow::Result<Command> {
         }
     };
     command.env("KUBECONFIG", path);
+    if matches!(cluster, Cluster::Own) {
+        own::directly(&mut command);
+    }
     Ok(command)
 }
 
 fn helm(cluster: &Cluster, folders: &Folders) -> anyhow::Result<Command> {
     let mut command = Command::new(build::helm(folders)?);
     command.env("KUBECONFIG", kubeconfig(cluster, folders)?);
+    if matches!(cluster, Cluster::Own) {
+        own::directly(&mut command);
+    }
     Ok(command)
 }
 

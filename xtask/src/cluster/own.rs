@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{boot, build, cleanup, folders::Folders, images, packages, read, write};
+use super::{boot, build, cleanup, components::ALL, folders::Folders, images, packages, read, write};
 
 pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -25,7 +26,8 @@ pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
     for image in [images::PAUSE, images::COREDNS, images::HELLO] {
         images::build(folders, image)?;
     }
-    if Running::find(folders).is_none() {
+    // Without its wire it is one whose start was interrupted.
+    if Running::find(folders).is_none() || !boot::wire_there() {
         if folders.state().exists() {
             println!("what an earlier cluster left is cleared away");
         }
@@ -60,7 +62,7 @@ pub(super) fn load_image(folders: &Folders, archive: &Path) -> anyhow::Result<()
 pub(super) fn import(folders: &Folders, archive: &Path) -> anyhow::Result<String> {
     let running = Running::find(folders).context("there is no cluster: run `cargo xtask cluster up`")?;
     let file = File::open(archive).with_context(|| archive.display().to_string())?;
-    let import = ["ctr", "--namespace", "k8s.io", "images", "import", "-"];
+    let import = ["ctr", "--namespace", "k8s.io", "images", "import", "--snapshotter", snapshotter(folders)?, "-"];
     let output = running
         .inside(&["--mount"])
         .args(import)
@@ -73,11 +75,27 @@ pub(super) fn import(folders: &Folders, archive: &Path) -> anyhow::Result<String
     Ok(told.into_owned())
 }
 
+/// How containers share the files of their images. A machine that is a container itself often has an overlay under the state
+/// folder, and the kernel puts none on top of another.
+pub(super) fn snapshotter(folders: &Folders) -> anyhow::Result<&'static str> {
+    const OVERLAY: i64 = 0x794c_7630;
+    let kind = rustix::fs::statfs(folders.state())?.f_type;
+    Ok(if kind == OVERLAY { "native" } else { "overlayfs" })
+}
+
 /// Our kubectl, with nothing said about the cluster yet.
 pub(super) fn kubectl(folders: &Folders) -> Command {
     let mut command = Command::new(folders.program(build::KUBERNETES.name));
     command.arg("kubectl");
     command
+}
+
+/// Tells a client of our cluster that the way there is never through a proxy.
+pub(super) fn directly(command: &mut Command) {
+    for name in ["NO_PROXY", "no_proxy"] {
+        let others = std::env::var(name).unwrap_or_default();
+        command.env(name, format!("{ALL},{others}"));
+    }
 }
 
 /// The node's first process.
@@ -137,6 +155,13 @@ impl Running {
             own.any(|(name, kind)| namespace(*pid, kind).is_some_and(|other| other == *name))
         };
         processes().filter(belongs).collect()
+    }
+}
+
+/// Ends a process of the node at once; one that has just ended is no error.
+pub(super) fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
