@@ -28,10 +28,11 @@ pub(super) fn run(folders: &Folders) -> anyhow::Result<()> {
     if let Some(running) = Running::recorded(folders) {
         end(&running)?;
     }
-    // It would go with the node's network, a little later.
-    if wire_there() {
-        Tool::new("ip").args(["link", "delete", WIRE]).run()?;
-    }
+    // The kernel takes it away with the node's network, a little later: whoever comes first.
+    wait_for("end of the wire", Duration::from_secs(20), || {
+        let _ = Tool::new("ip").args(["link", "delete", WIRE]).capture();
+        !wire_there()
+    })?;
     remove_cgroups()?;
     Kept::restore(folders)?;
     remove(&folders.state())
