@@ -79,13 +79,14 @@ fn apiserver() -> Vec<String> {
 }
 
 fn controller_manager() -> Vec<String> {
+    // Its controllers are set up one by one, each with a few requests: at its own pace of 20 a second that takes 5 s.
     let fixed = words(
         "--kubeconfig=/run/sluice/state/pki/controller-manager.kubeconfig --leader-elect=false
          --use-service-account-credentials=true --root-ca-file=/run/sluice/state/pki/ca.crt
          --service-account-private-key-file=/run/sluice/state/pki/sa.key
          --cluster-signing-cert-file=/run/sluice/state/pki/ca.crt
          --cluster-signing-key-file=/run/sluice/state/pki/ca.key
-         --allocate-node-cidrs=true",
+         --allocate-node-cidrs=true --kube-api-qps=200 --kube-api-burst=400",
     );
     with(fixed, [("--cluster-cidr", PODS), ("--service-cluster-ip-range", SERVICES)])
 }

@@ -1,6 +1,9 @@
 //! A cluster that is there already, and kind's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use super::folders::Folders;
 use crate::shell::Tool;
@@ -21,8 +24,8 @@ pub(super) fn check(kubeconfig: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(on_path("kubectl"), "install kubectl to use the cluster that KUBECONFIG names");
     let ready = ["get", "--raw", "/readyz", "--request-timeout=20s"];
     let (ready, output) = Tool::new("kubectl").args(["--kubeconfig"]).args([kubeconfig]).args(ready).capture()?;
-    anyhow::ensure!(ready, "{output}\nthe cluster of {} (KUBECONFIG) does not answer", kubeconfig.display());
-    println!("the cluster of {} (KUBECONFIG) is ready", kubeconfig.display());
+    anyhow::ensure!(ready, "{output}\nthe cluster of {} does not answer", kubeconfig.display());
+    println!("the cluster of {} is ready", kubeconfig.display());
     Ok(())
 }
 
@@ -84,7 +87,12 @@ impl Kind {
     }
 
     pub(super) fn down(&self) -> anyhow::Result<()> {
-        Tool::new("kind").args(["delete", "cluster", "--name", NAME, "--kubeconfig"]).args([&self.kubeconfig]).run()
+        Tool::new("kind").args(["delete", "cluster", "--name", NAME, "--kubeconfig"]).args([&self.kubeconfig]).run()?;
+        // kind takes its own entries out of the file, and leaves the file.
+        match std::fs::remove_file(&self.kubeconfig) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(super) fn load_image(&self, archive: &Path) -> anyhow::Result<()> {
