@@ -105,7 +105,7 @@ fn start(component: &Component) -> anyhow::Result<Pid> {
         .current_dir("/")
         // Not the caller's: a proxy that it names would get what the components say to each other.
         .env_clear()
-        .envs([("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")])
+        .envs([("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/")])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
