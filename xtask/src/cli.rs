@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{crds, quickstart, test, tidy};
+use crate::{cluster, crds, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +28,8 @@ enum Command {
     Test(test::Args),
     /// Build what the end-to-end tests need and run them, or those whose name contains FILTER.
     E2e(test::E2eArgs),
+    /// A Kubernetes to run things on: yours, kind's, or a node built from source on this machine.
+    Cluster(cluster::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
     /// Write crds/yaml/*.yaml anew from the types in crds/src.
@@ -37,6 +39,7 @@ enum Command {
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Quickstart(args) => return quickstart::run(&args),
+        Command::Cluster(args) => return cluster::run(&args),
         Command::Test(args) => test::run(&args),
         Command::E2e(args) => test::e2e(&args),
         Command::Tidy => tidy::run(),

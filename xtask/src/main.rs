@@ -1,6 +1,7 @@
 //! The project's own automation: `cargo xtask COMMAND`. One module for each command.
 
 mod cli;
+mod cluster;
 mod crds;
 mod quickstart;
 mod shell;

@@ -1,0 +1,225 @@
+//! `cargo xtask cluster`: a Kubernetes to run things on. The one that `$KUBECONFIG` names; else one by kind; else a node of
+//! our own, built from source and Debian packages, for machines that reach no image registry.
+//!
+//! ```text
+//! mod        the commands, and which cluster they mean
+//! given      somebody else's cluster, and kind's
+//! own        our node, from outside: up, down, images, programs
+//!   packages   what Debian provides          build    what is compiled from Go modules
+//!   images     the images of the node itself boot     from an empty state folder to a Ready node
+//!   cleanup    down, and what it must leave  node     the first process inside, with its components
+//! check      `up; down; up`, with pods, Services, names, logs and exec
+//! ```
+
+mod boot;
+mod build;
+mod check;
+mod cleanup;
+mod components;
+mod folders;
+mod given;
+mod images;
+mod node;
+mod own;
+mod packages;
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use folders::Folders;
+use given::Kind;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Have a cluster that is ready: $KUBECONFIG's, kind's, or a node of our own (the first time this takes minutes).
+    Up,
+    /// Give the cluster images from docker archives (`buildah push IMAGE docker-archive:FILE`).
+    LoadImage {
+        /// The archives.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Print the path of the cluster's kubeconfig, as the last line.
+    Kubeconfig,
+    /// Run kubectl on the cluster.
+    Kubectl(Rest),
+    /// Run helm on the cluster; helm is built if it is not there.
+    Helm(Rest),
+    /// Take down what `up` made, so that nothing of it is left but what it built.
+    Down,
+    /// Show that it works: up, down, up, down, with pods, Services, names, logs and exec; nothing may be left.
+    Check,
+    /// The first process of our own node.
+    #[command(hide = true)]
+    Node {
+        #[arg(long)]
+        cache: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Rest {
+    /// Its arguments, after `--`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Action::Node { cache } = &args.action {
+        return node::run(&Folders::at(cache)).map(|()| ExitCode::SUCCESS);
+    }
+    let folders = Folders::of_user()?;
+    let _alone = match &args.action {
+        Action::Up | Action::Down | Action::Check => Some(folders.lock()?),
+        _ => None,
+    };
+    if matches!(args.action, Action::Check) {
+        check::run(&folders)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cluster = choose(&folders)?;
+    match &args.action {
+        Action::Up => up(&cluster, &folders)?,
+        Action::LoadImage { archives } => load_images(&cluster, &folders, archives)?,
+        Action::Kubeconfig => println!("{}", kubeconfig(&cluster, &folders)?.display()),
+        Action::Kubectl(rest) => return Err(exec(kubectl(&cluster, &folders)?, &rest.args)),
+        Action::Helm(rest) => return Err(exec(helm(&cluster, &folders)?, &rest.args)),
+        Action::Down => down(&cluster, &folders)?,
+        Action::Check | Action::Node { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Which cluster the commands mean.
+enum Cluster {
+    Given(PathBuf),
+    Kind(Kind),
+    Own,
+}
+
+fn choose(folders: &Folders) -> anyhow::Result<Cluster> {
+    if let Some(path) = given::kubeconfig(folders)? {
+        return Ok(Cluster::Given(path));
+    }
+    // What runs stays the one that is meant, also when a container engine has been started since.
+    if folders.state().exists() {
+        return Ok(Cluster::Own);
+    }
+    Ok(Kind::find(folders).map_or(Cluster::Own, Cluster::Kind))
+}
+
+fn up(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
+    match cluster {
+        Cluster::Given(path) => given::check(path),
+        Cluster::Kind(kind) => kind.up(),
+        Cluster::Own => own::up(folders),
+    }
+}
+
+fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
+    match cluster {
+        Cluster::Given(path) => {
+            println!("{} is not ours ($KUBECONFIG): left as it is", path.display());
+            Ok(())
+        }
+        Cluster::Kind(kind) => kind.down(),
+        Cluster::Own => own::down(folders),
+    }
+}
+
+fn load_images(cluster: &Cluster, folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
+    for archive in archives {
+        anyhow::ensure!(archive.is_file(), "{}: no such file; give a docker archive", archive.display());
+        match cluster {
+            Cluster::Given(path) => given::load_image(path, archive)?,
+            Cluster::Kind(kind) => kind.load_image(archive)?,
+            Cluster::Own => own::load_image(folders, archive)?,
+        }
+    }
+    Ok(())
+}
+
+fn kubeconfig(cluster: &Cluster, folders: &Folders) -> anyhow::Result<PathBuf> {
+    let path = match cluster {
+        Cluster::Given(path) => return Ok(path.clone()),
+        Cluster::Kind(kind) => kind.kubeconfig(),
+        Cluster::Own => folders.kubeconfig(),
+    };
+    anyhow::ensure!(path.exists(), "there is no cluster: run `cargo xtask cluster up`");
+    Ok(path)
+}
+
+fn kubectl(cluster: &Cluster, folders: &Folders) -> anyhow::Result<Command> {
+    let path = kubeconfig(cluster, folders)?;
+    let mut command = match cluster {
+        Cluster::Own => own::kubectl(folders),
+        Cluster::Given(_) | Cluster::Kind(_) if given::on_path("kubectl") => Command::new("kubectl"),
+        Cluster::Given(_) | Cluster::Kind(_) => {
+            build::build(folders, &build::KUBERNETES)?;
+            own::kubectl(folders)
+        }
+    };
+    command.env("KUBECONFIG", path);
+    if matches!(cluster, Cluster::Own) {
+        own::directly(&mut command);
+    }
+    Ok(command)
+}
+
+fn helm(cluster: &Cluster, folders: &Folders) -> anyhow::Result<Command> {
+    let mut command = Command::new(build::helm(folders)?);
+    command.env("KUBECONFIG", kubeconfig(cluster, folders)?);
+    if matches!(cluster, Cluster::Own) {
+        own::directly(&mut command);
+    }
+    Ok(command)
+}
+
+/// Becomes the program: its signals, its terminal and its exit code are the caller's. Returns only when that fails.
+fn exec(mut command: Command, args: &[OsString]) -> anyhow::Error {
+    let error = command.args(args).exec();
+    anyhow::anyhow!("cannot run {}: {error}", command.get_program().display())
+}
+
+#[allow(clippy::disallowed_methods)] // one thread, no async runtime
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Asks `ready` again and again, until it says yes or `patience` is over; in between it says what is waited for.
+fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut told = started;
+    while !ready() {
+        anyhow::ensure!(started.elapsed() < patience, "no {what} within {} s", patience.as_secs());
+        if told.elapsed() > Duration::from_secs(5) {
+            told = Instant::now();
+            println!("  {what}: waited {} s", started.elapsed().as_secs());
+        }
+        pause(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+fn create(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
+}
