@@ -255,7 +255,7 @@ pub enum AccessLogLevel {
 pub struct Template {
     /// Worker threads of each proxy; default: one per core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 128))] // as many sockets of a port as one process hands to another
     pub workers: Option<u32>,
     /// Memory of each proxy as a quantity (`256Mi`), the base of the `Memory` target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
