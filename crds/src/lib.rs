@@ -26,7 +26,7 @@ pub mod policy;
 pub mod route;
 mod schema;
 
-pub use admit::{Object, Violation, admit};
+pub use admit::{Kind, Object, Violation, admit};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};

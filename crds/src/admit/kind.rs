@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -10,8 +11,9 @@ use super::{
 };
 
 /// A kind that [`super::admit`] knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)] // each is the kind of that name
+pub enum Kind {
     GatewayFleet,
     ApiRoute,
     RatePolicy,
@@ -21,10 +23,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
+    /// Every kind.
+    pub const ALL: [Self; 6] =
         [Self::GatewayFleet, Self::ApiRoute, Self::RatePolicy, Self::Service, Self::EndpointSlice, Self::Secret];
 
-    pub(super) fn name(self) -> &'static str {
+    /// The word that stands in a manifest.
+    pub fn name(self) -> &'static str {
         match self {
             Self::GatewayFleet => "GatewayFleet",
             Self::ApiRoute => "ApiRoute",
@@ -35,7 +39,8 @@ impl Kind {
         }
     }
 
-    fn api_version(self) -> &'static str {
+    /// The group and version that stand in a manifest.
+    pub fn api_version(self) -> &'static str {
         match self {
             Self::GatewayFleet | Self::ApiRoute | Self::RatePolicy => crate::API_VERSION,
             Self::Service | Self::Secret => "v1",

@@ -22,6 +22,7 @@ mod violations;
 
 use serde_json::{Value, json};
 
+pub use kind::Kind;
 pub use object::Object;
 pub use violations::Violation;
 

@@ -1,5 +1,7 @@
 //! What [`admit`](super::admit) answers: the decoded object, or the violations.
 
+use std::fmt;
+
 use k8s_openapi::{
     ByteString,
     api::{
@@ -16,7 +18,7 @@ use super::{kind::Kind, violations::Violation};
 use crate::{ApiRoute, GatewayFleet, RatePolicy};
 
 /// An admitted object. Its `metadata.name` and `metadata.namespace` are set, its defaults applied, its status dropped.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // built once for each change of a manifest, then matched on: a Box would only be in the way
 pub enum Object {
     /// A fleet of proxies.
@@ -34,15 +36,15 @@ pub enum Object {
 }
 
 impl Object {
-    /// The kind, as it stands in the manifest.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::GatewayFleet(_) => "GatewayFleet",
-            Self::ApiRoute(_) => "ApiRoute",
-            Self::RatePolicy(_) => "RatePolicy",
-            Self::Service(_) => "Service",
-            Self::EndpointSlice(_) => "EndpointSlice",
-            Self::Secret(_) => "Secret",
+            Self::GatewayFleet(_) => Kind::GatewayFleet,
+            Self::ApiRoute(_) => Kind::ApiRoute,
+            Self::RatePolicy(_) => Kind::RatePolicy,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -55,6 +57,29 @@ impl Object {
             Self::Service(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
             Self::Secret(o) => &o.metadata,
+        }
+    }
+}
+
+/// Of a Secret only what is none: not even its metadata, whose annotations may hold what was applied.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GatewayFleet(o) => o.fmt(f),
+            Self::ApiRoute(o) => o.fmt(f),
+            Self::RatePolicy(o) => o.fmt(f),
+            Self::Service(o) => o.fmt(f),
+            Self::EndpointSlice(o) => o.fmt(f),
+            Self::Secret(Secret { metadata, type_, data, string_data, .. }) => {
+                let keys = data.iter().flat_map(|data| data.keys());
+                let keys = keys.chain(string_data.iter().flat_map(|data| data.keys()));
+                f.debug_struct("Secret")
+                    .field("namespace", &metadata.namespace)
+                    .field("name", &metadata.name)
+                    .field("type", type_)
+                    .field("keys", &keys.collect::<Vec<_>>())
+                    .finish_non_exhaustive()
+            }
         }
     }
 }
@@ -85,4 +110,29 @@ fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Vec<Violati
         let reason = if kind == Kind::Secret { "a field has the wrong type".into() } else { error.to_string() };
         vec![Violation { path: String::new(), message: format!("cannot be read as {}: {reason}", kind.name()) }]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_prints_without_its_content() {
+        let metadata = json!({"name": "n", "namespace": "ns", "annotations": {"applied": "k3y"}});
+        let value =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"tls.key": "k3y"}});
+        let object = crate::admit(value).unwrap();
+        let text = format!("{object:?}");
+        assert_eq!(
+            text,
+            "Secret { namespace: Some(\"ns\"), name: Some(\"n\"), type: Some(\"Opaque\"), keys: [\"tls.key\"], .. }"
+        );
+        // As it decodes in a cluster, where nothing is admitted here.
+        let Object::Secret(mut secret) = object else { panic!() };
+        secret.string_data = Some([("plain".to_owned(), "k3y".to_owned())].into());
+        let text = format!("{:?}", Object::Secret(secret));
+        assert!(text.contains("plain") && !text.contains("k3y") && !text.contains("107, 51, 121"), "{text}");
+    }
 }
