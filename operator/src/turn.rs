@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Millis, ObjectRef, Plan, World, scale::Decision};
+use planner::{FleetRef, Millis, ObjectRef, Plan, Planner, World, scale::Decision};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -35,8 +35,6 @@ const TURN: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the scaler decides when nothing else happens.
 const DECIDE: Duration = Duration::from_millis(500);
-/// Numbers that drift (requests, percentages) are written to status this often.
-const DRIFT: Duration = Duration::from_secs(2);
 
 /// The parts that the loop works with.
 #[derive(Debug)]
@@ -66,6 +64,8 @@ pub struct Operator<F> {
     /// News of the source, until a turn takes them up.
     news: Option<Arc<Observed>>,
     world: Arc<World>,
+    /// Knows the objects that it has validated before.
+    planner: Planner,
     /// `None` until the source said what there is: until then nothing is changed.
     plan: Option<Arc<Plan>>,
     gateways: BTreeMap<FleetRef, Gateway>,
@@ -89,6 +89,7 @@ impl<F: Fleet> Operator<F> {
             rollbacks,
             news: None,
             world: Arc::default(),
+            planner: Planner::default(),
             plan: None,
             gateways,
             publish_due: false,
@@ -158,17 +159,20 @@ impl<F: Fleet> Operator<F> {
     async fn plan(&mut self) {
         let Some(observed) = self.news.take() else { return };
         let remembered = Arc::clone(&self.parts.remembered);
+        let mut planner = std::mem::take(&mut self.planner);
         let derive = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
-            let world = world::world(&observed, &remembered);
+            // The same in both, so that the age of what is new does not change with the next turn.
+            let now = jiff::Timestamp::now();
+            let world = world::world(&observed, &remembered, Some(now));
             let joined = start.elapsed();
-            let plan = planner::plan(&world);
+            let plan = planner.plan(&world);
             let planned = start.elapsed() - joined;
-            let remembered = world::remember(&observed, &plan, &remembered, jiff::Timestamp::now());
+            let remembered = world::remember(&observed, &plan, &remembered, now);
             tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
-            (world, plan, remembered)
+            (planner, world, plan, remembered)
         });
-        let Ok((world, plan, remembered)) = derive.await else {
+        let Ok((planner, world, plan, remembered)) = derive.await else {
             // A bug of ours that this very content brings out: what ran goes on running.
             tracing::error!("planning failed; what was planned before stays in force");
             return;
@@ -179,6 +183,7 @@ impl<F: Fleet> Operator<F> {
         for fleet in plan.fleets.keys() {
             self.gateways.entry(fleet.clone()).or_default();
         }
+        self.planner = planner;
         (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
         self.publish_due = true;
         self.decided = None;
@@ -212,8 +217,11 @@ impl<F: Fleet> Operator<F> {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
             gateway.drain = planned.settings.spec.drain;
             let replicas = gateway.decision.as_ref().map_or(0, |decision| decision.desired);
-            let replicas = if self.leaving { 0 } else { replicas };
-            let wanted = fleet::plan(fleet, &planned.settings.spec, replicas);
+            // Leaving, it takes no new connection: clients are refused at once, instead of waiting for nobody.
+            let wanted = match self.leaving {
+                true => fleet::nothing(fleet, gateway.drain),
+                false => fleet::plan(fleet, &planned.settings.spec, replicas),
+            };
             self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
         }
         self.observe(plan);
@@ -233,7 +241,8 @@ impl<F: Fleet> Operator<F> {
 
     /// Publishes what should run, less what proxies refused.
     fn publish(&mut self, plan: &Plan) {
-        if !std::mem::take(&mut self.publish_due) {
+        // Proxies that leave end with what they have.
+        if self.leaving || !std::mem::take(&mut self.publish_due) {
             return;
         }
         let mut rollbacks = vec![];
@@ -265,7 +274,8 @@ impl<F: Fleet> Operator<F> {
         let view = View::new(&self.world, &plan, &self.gateways, millis);
         view.count();
         let shown = view.transitions();
-        let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= DRIFT);
+        let drift = self.parts.statuses.pace.drift;
+        let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= drift);
         if due {
             self.parts.statuses.set(status::Input {
                 world: Arc::clone(&self.world),

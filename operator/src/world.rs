@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::Object;
-use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, Severity, World, WorldObject};
+use planner::{FleetRef, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
 
 use crate::{
     gateway::Gateway,
@@ -11,12 +11,14 @@ use crate::{
     state::objects::Remembered,
 };
 
-/// Joins what the source has with what was accepted before.
-pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>) -> World {
+/// Joins what the source has with what was accepted before. `now` is the age of what is not remembered; `None`: unknown.
+pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<jiff::Timestamp>) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
         let accepted = remembered.get(id).and_then(|r| r.accepted.clone());
+        let created = remembered.get(id).map(|r| r.created).or(now);
+        let created = created.map(|at| Millis(u64::try_from(at.as_millisecond()).unwrap_or_default()));
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
-        (id.clone(), WorldObject { current, raw, accepted, generation, origin })
+        (id.clone(), WorldObject { current, raw, accepted, generation, created, origin })
     };
     World { objects: observed.objects.iter().map(object).collect(), strays: observed.strays.clone() }
 }

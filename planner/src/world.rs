@@ -2,22 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+pub use crds::Kind;
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
 
-use crate::Problem;
-
-/// The kinds of objects the planner reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)] // each is the kind of that name
-pub enum Kind {
-    GatewayFleet,
-    ApiRoute,
-    RatePolicy,
-    Service,
-    EndpointSlice,
-    Secret,
-}
+use crate::{Millis, Problem};
 
 /// An object's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,13 +85,17 @@ impl Origin {
 pub struct WorldObject {
     /// What the source has now: admitted (`crds::admit`), or why not.
     pub current: Result<Arc<Object>, Vec<Violation>>,
-    /// The document as it was written, kept only while `current` is an error: the targets of a policy that was never
-    /// valid are read from it, so that they answer 500 instead of standing open.
+    /// A RatePolicy's document as it was written, kept only while `current` is an error: the targets of a policy that
+    /// was never valid are read from it, so that they answer 500 instead of standing open. Of a Secret it is not kept:
+    /// what prints a world would show it.
     pub raw: Option<Arc<serde_json::Value>>,
     /// The content that [`crate::Plan::accepted`] last named; in force while `current` can't be used.
     pub accepted: Option<Arc<Object>>,
     /// `metadata.generation`; standalone: counted by the source, one more for each change of content.
     pub generation: i64,
+    /// When the source first had it: its age, where `metadata.creationTimestamp` does not say. The same in every world;
+    /// `None` counts as the oldest.
+    pub created: Option<Millis>,
     /// Where it stands.
     pub origin: Option<Origin>,
 }

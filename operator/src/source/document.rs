@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{Object, Violation};
-use planner::{ObjectRef, Origin, Problem, Severity};
+use planner::{Kind, ObjectRef, Origin, Problem, Severity};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -28,7 +28,7 @@ pub(crate) enum Content {
     Object {
         id: ObjectRef,
         current: Result<Arc<Object>, Vec<Violation>>,
-        /// As written, while `current` is an error.
+        /// A RatePolicy as written, while `current` is an error.
         raw: Option<Arc<Value>>,
         /// Hash of the value; of the text where that has none.
         hash: Hash,
@@ -66,7 +66,8 @@ fn admit(value: Value, origin: Origin) -> Content {
     let result = crds::admit(value.clone());
     match (id, result) {
         (Some(id), result) => {
-            let raw = result.is_err().then(|| Arc::new(value));
+            // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
+            let raw = (result.is_err() && id.kind == Kind::RatePolicy).then(|| Arc::new(value));
             Content::Object { id, current: result.map(Arc::new), raw, hash, origin }
         }
         (None, Err(violations)) => Content::Stray(strays(&origin, reason::NOT_AN_OBJECT, violations)),

@@ -58,7 +58,7 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {
-                draft.add(object, route, listeners, &resolved);
+                draft.add(object, route, created_ms(model, object), listeners, &resolved);
                 if !listeners.keys().any(|name| draft.listeners.contains(name)) {
                     let names: Vec<&str> = listeners.keys().map(String::as_str).collect();
                     let message = format!("{fleet} does not serve listener {}: see its conditions", names.join(", "));
@@ -75,13 +75,24 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
 fn by_age(model: &Model) -> Vec<(&ObjectRef, &Route)> {
     let mut routes: Vec<_> = model.routes.iter().map(|(object, route)| (object, route.as_ref())).collect();
-    routes.sort_by_key(|(object, route)| (route.created_ms, *object));
+    routes.sort_by_key(|(object, _)| (created_ms(model, object), *object));
     routes
+}
+
+fn created_ms(model: &Model, object: &ObjectRef) -> i64 {
+    model.created_ms.get(object).copied().unwrap_or_default()
 }
 
 impl Draft<'_> {
     /// Adds a route and what it sends requests to.
-    fn add(&mut self, object: &ObjectRef, route: &Route, listeners: &Attached, resolved: &backends::Resolved) {
+    fn add(
+        &mut self,
+        object: &ObjectRef,
+        route: &Route,
+        created_ms: i64,
+        listeners: &Attached,
+        resolved: &backends::Resolved,
+    ) {
         // A listener that is not programmed serves nothing; the route waits for it with what else it has.
         let attachments = listeners.iter().filter(|(name, _)| self.listeners.contains(name));
         let attachments = attachments.map(|(listener, hosts)| proto::Attachment {
@@ -90,8 +101,7 @@ impl Draft<'_> {
         });
         let rules = route.rules.iter().zip(&resolved.backends);
         let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
-        let resource =
-            proto::Route { created_ms: route.created_ms, attachments: attachments.collect(), rules: rules.collect() };
+        let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
         let key = route_key(object);
         self.served.insert(key.clone());
         self.routes.push(sourced(key, resource::Kind::Route(resource), object));

@@ -29,6 +29,7 @@ pub(crate) use secret::TlsSecret;
 pub(crate) use service::{Service, ServicePort};
 
 use crate::{
+    Millis,
     problem::{Problems, Severity, reason},
     world::{Kind, ObjectRef, World, WorldObject},
 };
@@ -38,6 +39,8 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
     pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
+    /// When each route was created, in milliseconds since 1970: its content alone does not say in standalone.
+    pub(crate) created_ms: BTreeMap<ObjectRef, i64>,
     pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
     /// By namespace and name of the Service.
@@ -120,7 +123,12 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             }
         };
         match used {
-            Some(valid) => model.insert(object, valid),
+            Some(valid) => {
+                if object.kind == Kind::ApiRoute {
+                    model.created_ms.insert(object.clone(), created_ms(entry));
+                }
+                model.insert(object, valid);
+            }
             None => drop(model.invalid.insert(object.clone())),
         }
     }
@@ -168,7 +176,7 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64) -> Result<V
         }
         (Kind::Secret, Object::Secret(o)) => secret::validate(o).map(|o| Valid::Secret(Arc::new(o))),
         (kind, other) => {
-            let message = format!("a {} stored as {kind:?}: the source mixed up two objects", other.kind());
+            let message = format!("a {:?} stored as {kind:?}: the source mixed up two objects", other.kind());
             Err(vec![Unfit::new("kind", reason::INVALID, message)])
         }
     }
@@ -192,9 +200,12 @@ impl Model {
     }
 }
 
-/// `metadata.creationTimestamp` in milliseconds since 1970; 0 when unknown.
-fn created_ms(content: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> i64 {
-    content.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond().max(0))
+/// `metadata.creationTimestamp`, or since when the source has it, in milliseconds since 1970; 0 when unknown.
+fn created_ms(entry: &WorldObject) -> i64 {
+    let content = entry.current.as_ref().ok().or(entry.accepted.as_ref());
+    let written = content.and_then(|content| content.metadata().creation_timestamp.as_ref());
+    let seen = || entry.created.map_or(0, |Millis(millis)| i64::try_from(millis).unwrap_or(i64::MAX));
+    written.map_or_else(seen, |time| time.0.as_millisecond().max(0))
 }
 
 /// The findings, or the value when there are none.

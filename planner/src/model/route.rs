@@ -9,13 +9,12 @@ use snapshot::{
     proto::{self, ClusterProtocol, Resource, resource},
 };
 
-use super::{Findings, Hostname, created_ms, unless};
+use super::{Findings, Hostname, unless};
 use crate::{problem::reason, world::ObjectRef};
 
 /// A valid ApiRoute.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    pub(crate) created_ms: i64,
     /// As written; empty: the fleet named `default`.
     pub(crate) parents: Vec<ParentRef>,
     pub(crate) hostnames: Vec<Hostname>,
@@ -60,7 +59,6 @@ pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Rou
     }
     findings.extend(same_names(&rules));
     let route = Route {
-        created_ms: created_ms(&route.metadata),
         parents: spec.parent_refs.clone(),
         hostnames,
         rules,

@@ -33,7 +33,8 @@ pub fn add(world: &mut World, document: Value, admit: bool) {
     let before = world.objects.remove(&object).and_then(|entry| entry.current.ok());
     let generation = if before.is_some() { 2 } else { 1 };
     let raw = current.is_err().then(|| Arc::new(document));
-    world.objects.insert(object, WorldObject { current, raw, accepted: before, generation, origin: None });
+    let entry = WorldObject { current, raw, accepted: before, generation, created: None, origin: None };
+    world.objects.insert(object, entry);
 }
 
 fn decode(object: &ObjectRef, document: Value) -> Option<Object> {
