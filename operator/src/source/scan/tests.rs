@@ -118,7 +118,7 @@ fn the_first_of_two_is_used() {
     let mut dir = Dir::new();
     dir.write("b.yaml", route("a").replace("9000", "9001"));
     dir.write("a.yaml", format!("\n{}", route("a")));
-    dir.check(&["a 1 good 2"], &[]);
+    dir.check(&["a 1 good 2"], &["b.yaml:3: metadata.name: ApiRoute shop/a is also at a.yaml:2"]);
     fs::remove_file(dir.temp.path().join("a.yaml")).unwrap();
     dir.check(&["a 2 good 1"], &[]);
 }
