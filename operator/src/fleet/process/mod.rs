@@ -62,7 +62,7 @@ impl ProcessFleet {
         let mut fleets = BTreeMap::new();
         for record in Record::load_all(&settings.folder) {
             let Some(slot) = Slot::adopt(&settings, &record, &ends) else {
-                Record::remove(&settings.folder, &record.name);
+                slot::clear(&settings, &record.name);
                 continue;
             };
             tracing::info!(proxy = record.name, pid = record.pid, "proxy adopted");

@@ -77,10 +77,11 @@ impl Slot {
         if let Some(end) = child.ended() {
             let (pid, ran) = (child.pid, now.duration_since(child.since));
             self.child = None;
-            Record::remove(&settings.folder, &self.name);
             if self.draining.is_some() {
                 tracing::info!(proxy = self.name, pid, "proxy left");
+                clear(settings, &self.name);
             } else {
+                Record::remove(&settings.folder, &self.name);
                 tracing::warn!(proxy = self.name, pid, ran_ms = ran.as_millis() as u64, "proxy {end}");
                 self.backoff.crashed(ran, now);
                 self.failure = Some(end.to_string());
@@ -149,6 +150,8 @@ impl Slot {
                 tracing::info!(proxy = self.name, pid = child.pid, "proxy drains");
                 child.signal(Signal::TERM);
                 self.save(settings);
+            } else {
+                clear(settings, &self.name);
             }
         }
     }
@@ -188,6 +191,19 @@ impl Slot {
             };
             record.save(&settings.folder);
         }
+    }
+}
+
+/// Removes what a slot kept for its next process: a later slot of this name would begin with that old configuration. The
+/// log stays, for people.
+pub(super) fn clear(settings: &Settings, name: &str) {
+    Record::remove(&settings.folder, name);
+    let folder = settings.folder.join(name);
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(path = %folder.display(), %error, "can't remove the folder of a proxy that left");
+        }
+        _ => {}
     }
 }
 

@@ -147,3 +147,32 @@ async fn a_new_operator_adopts_processes_and_sockets() {
     assert_eq!(pid(&bench, "f-1"), pids[1]);
     assert!(test_kill_process(Pid::from_raw(pids[1] as i32).unwrap()).is_ok());
 }
+
+#[tokio::test]
+async fn what_a_proxy_kept_stays_for_a_restart_and_goes_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let _guard = Guard(dir.path());
+    let mut bench = Bench::new(fleet(dir.path(), POLITE));
+    bench.plan.replicas = 1;
+    bench.until("a proxy", |b| b.staying().len() == 1);
+    let kept = dir.path().join("proxies/f-0/last-good.bin");
+    fs::write(&kept, "old").unwrap();
+    let first = pid(&bench, "f-0");
+    kill(first);
+    bench.until("another process", |b| b.staying().len() == 1 && pid(b, "f-0") != first);
+    assert!(kept.exists(), "a crash");
+    bench.plan.replicas = 0;
+    bench.until("it left", |b| b.observe().proxies.is_empty());
+    assert!(!dir.path().join("proxies/f-0").exists());
+    assert!(dir.path().join("proxies/f-0.log").exists());
+    // One that ended while no operator was there leaves nothing to the next of its name either.
+    bench.plan.replicas = 1;
+    bench.until("a proxy", |b| b.staying().len() == 1);
+    fs::write(&kept, "old").unwrap();
+    let last = pid(&bench, "f-0");
+    drop(bench);
+    kill(last);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let _bench = Bench::new(fleet(dir.path(), POLITE));
+    assert!(!kept.exists());
+}
