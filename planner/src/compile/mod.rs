@@ -5,6 +5,7 @@ mod attach;
 mod backends;
 mod bounds;
 mod conflicts;
+mod hosts;
 mod listeners;
 mod policies;
 
@@ -15,7 +16,7 @@ use snapshot::{
     proto::{self, Resource, resource},
 };
 
-use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Conflicts};
+use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Conflicts, hosts::Hosts};
 use crate::{
     model::{Fleet, Model, Route},
     plan::{Parent, PlannedFleet},
@@ -49,17 +50,20 @@ pub(crate) struct Compiled {
 pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
-    let (mut clusters, mut conflicts) = (Clusters::new(model), Conflicts::default());
+    let (mut clusters, mut hosts, mut conflicts) = (Clusters::new(model), Hosts::default(), Conflicts::default());
     let mut parents = BTreeMap::new();
     for (object, route) in by_age(model) {
-        let (attached, became) = attach::attach(model, object, route, problems);
+        let (mut attached, became) = attach::attach(model, object, route, problems);
+        hosts.claim(object, route, &mut attached, problems);
         parents.insert(object.clone(), became);
         conflicts.claim(object, route, &attached, problems);
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {
                 draft.add(object, route, created_ms(model, object), listeners, &resolved);
-                if !listeners.keys().any(|name| draft.listeners.contains(name)) {
+                let served = listeners.keys().any(|name| draft.listeners.contains(name));
+                // Without any it has lost its hostnames, and says so.
+                if !served && !listeners.is_empty() {
                     let names: Vec<&str> = listeners.keys().map(String::as_str).collect();
                     let message = format!("{fleet} does not serve listener {}: see its conditions", names.join(", "));
                     problems.degraded(object, "spec.parentRefs", reason::LISTENER_NOT_PROGRAMMED, message);
