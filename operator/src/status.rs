@@ -1,4 +1,4 @@
-//! Writes the status of every custom resource, in the background: whatever changed, at most ten times a second.
+//! Writes the status of every custom resource, in the background: whatever changed, at the pace that its place bears.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,8 +16,17 @@ use crate::{
     world::in_force,
 };
 
-/// Transitions are written this soon; those that follow within it are written together.
-const COALESCE: Duration = Duration::from_millis(100);
+/// How often statuses are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Transitions are written at once; those that follow within this time are written together.
+    pub coalesce: Duration,
+    /// Numbers that drift (requests, percentages) are written this often, if they changed.
+    pub drift: Duration,
+}
+
+/// For files of this machine, which cost nothing next to writes to an API server (there 1 s and 30 s are the rule).
+pub const FILES: Pace = Pace { coalesce: Duration::from_millis(100), drift: Duration::from_secs(2) };
 
 /// What statuses are made of.
 #[derive(Clone, Debug, Default)]
@@ -35,16 +44,18 @@ pub struct Input {
 /// Takes what statuses are made of; the newest wins.
 #[derive(Debug)]
 pub struct Writer {
+    /// How often it writes.
+    pub pace: Pace,
     input: watch::Sender<Input>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
     /// Starts on the folder that `sluice-operator get` reads.
-    pub fn start(folder: PathBuf) -> Self {
+    pub fn start(folder: PathBuf, pace: Pace) -> Self {
         let (input, receiver) = watch::channel(Input::default());
-        let task = tokio::spawn(follow(folder, receiver));
-        Self { input, task }
+        let task = tokio::spawn(follow(folder, pace, receiver));
+        Self { pace, input, task }
     }
 
     /// Has statuses written that are made of this.
@@ -59,7 +70,7 @@ impl Writer {
     }
 }
 
-async fn follow(folder: PathBuf, mut receiver: watch::Receiver<Input>) {
+async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Receiver<Input>) {
     let folder_of_task = folder.clone();
     let stored = tokio::task::spawn_blocking(move || load(&folder_of_task)).await.unwrap_or_default();
     let mut previous: BTreeMap<ObjectRef, Status> =
@@ -77,7 +88,7 @@ async fn follow(folder: PathBuf, mut receiver: watch::Receiver<Input>) {
         };
         mirror.set(Arc::new(files));
         previous = statuses;
-        tokio::time::sleep(COALESCE).await;
+        tokio::time::sleep(pace.coalesce).await;
     }
     mirror.finish().await;
 }

@@ -93,7 +93,7 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         objects: Mirror::start(folder.join("objects"), Arc::clone(&remembered), STATE_PAUSE),
         remembered,
         rollbacks: folder.join("rollbacks.json"),
-        statuses: status::Writer::start(folder.join("status")),
+        statuses: status::Writer::start(folder.join("status"), status::FILES),
         view: view.clone(),
     };
     let socket = state.control_socket();

@@ -89,7 +89,7 @@ impl Bench {
             remembered: Arc::clone(&remembered),
             objects: Mirror::start(dir.path().join("objects"), remembered, Duration::ZERO),
             rollbacks: dir.path().join("rollbacks.json"),
-            statuses: status::Writer::start(dir.path().join("status")),
+            statuses: status::Writer::start(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
         };
         Self { operator: Operator::new(parts), fleet, _dir: dir }
@@ -185,7 +185,7 @@ async fn at_the_end_everything_leaves() {
     let mut bench = Bench::new();
     bench.observe(2, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
-    assert_eq!(bench.turn(Event::Shutdown).await, [(0, vec![8080, 8081])]);
+    assert_eq!(bench.turn(Event::Shutdown).await, [(0, vec![])], "no port either");
     assert!(bench.operator.leaving);
 }
 
@@ -206,4 +206,19 @@ async fn readiness_is_that_of_the_least_number_on_what_is_published() {
     assert!(bench.operator.parts.view.view().unwrap().not_ready().is_empty());
     bench.turn(event(ProxyWhat::Detached)).await;
     assert_eq!(bench.operator.parts.view.view().unwrap().not_ready().len(), 1);
+}
+
+#[tokio::test]
+async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
+    let mut bench = Bench::new();
+    bench.operator.parts.statuses.pace.drift = Duration::from_secs(1);
+    bench.observe(1, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    let at = |bench: &Bench| bench.operator.shown.as_ref().unwrap().1;
+    let first = at(&bench);
+    bench.turn(Event::Tick).await;
+    assert_eq!(at(&bench), first);
+    bench.operator.parts.statuses.pace.drift = Duration::ZERO;
+    bench.turn(Event::Tick).await;
+    assert_ne!(at(&bench), first);
 }
