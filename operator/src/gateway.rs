@@ -44,6 +44,8 @@ pub struct Gateway {
     pub published: Option<Arc<Published>>,
     /// Resources that are published in an older form, and why.
     pub rolled_back: BTreeMap<Key, Nack>,
+    /// Listeners that are not served, and why.
+    pub withheld: BTreeMap<Key, String>,
     /// How its proxies leave, as last planned: a fleet that is deleted leaves by it.
     pub drain: Drain,
     /// The last decision.
@@ -204,7 +206,28 @@ impl Gateway {
         }
         self.rolled_back = rolled_back;
         withhold(&mut snapshot, &self.observation.closed_ports());
+        self.withheld = self.withheld(desired, &snapshot);
         snapshot
+    }
+
+    /// Why desired listeners are not served: left out of the snapshot, or without any certificate in it.
+    fn withheld(&self, desired: &Snapshot, snapshot: &Snapshot) -> BTreeMap<Key, String> {
+        let refusal = |key: &Key| self.rolled_back.get(key).map(|nack| format!("{}: {}", nack.field, nack.message));
+        let closed = |port: u32| self.observation.problems.iter().find(|p| p.port.map(u32::from) == Some(port));
+        let why = |(key, entry): (&Key, &Entry)| {
+            let Some(resource::Kind::Listener(listener)) = &entry.resource().kind else { return None };
+            let why = if snapshot.entry(key).is_none() {
+                closed(listener.port).map(|problem| problem.message.clone()).or_else(|| refusal(key))
+            } else if listener.tls {
+                let keys: Vec<Key> = listener.certificates.iter().filter_map(|key| key.parse().ok()).collect();
+                let none = keys.iter().all(|key| snapshot.entry(key).is_none());
+                none.then(|| keys.iter().find_map(|key| Some(format!("{key}: {}", refusal(key)?))))?
+            } else {
+                return None;
+            };
+            Some((key.clone(), why.unwrap_or_else(|| "it is not published".to_owned())))
+        };
+        desired.iter().filter_map(why).collect()
     }
 
     /// Every living proxy.
@@ -250,6 +273,7 @@ impl Gateway {
             decision: self.decision.clone(),
             published: self.published.as_ref().map(|p| p.revision),
             rolled_back: self.rolled_back.clone(),
+            withheld: self.withheld.clone(),
             addresses: self.observation.addresses.clone(),
             policies: load::policies(self.loads.values()),
         }

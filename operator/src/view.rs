@@ -35,6 +35,7 @@ struct FleetShown {
     least: Option<u32>,
     published: Option<Arc<Published>>,
     rolled_back: Vec<Nack>,
+    withheld: BTreeMap<Key, String>,
     proxies: Vec<ProxyInfo>,
     totals: Totals,
 }
@@ -88,6 +89,7 @@ impl View {
                 least: scaling.map(|scaling| scaling.min_replicas),
                 published: gateway.published.clone(),
                 rolled_back: gateway.rolled_back.values().cloned().collect(),
+                withheld: gateway.withheld.clone(),
                 proxies: gateway.proxies(),
                 totals: gateway.totals(now),
             };
@@ -133,15 +135,14 @@ impl View {
     }
 
     /// Why the operator is not ready; empty when it is: each fleet has its least number of proxies Ready on what is
-    /// published.
+    /// published, and every listener is served.
     pub fn not_ready(&self) -> Vec<String> {
         let lack = |(fleet, shown): (&FleetRef, &FleetShown)| {
-            let revision = shown.published.as_ref().map(|published| published.revision);
-            let good = shown.proxies.iter().filter(|p| p.ready && p.revision == revision).count();
-            let least = shown.least? as usize;
-            (good < least).then(|| format!("fleet {fleet}: {good} of {least} proxies are Ready on what is published"))
+            let closed = shown.withheld.iter().map(|(key, why)| format!("{key} is not served: {why}"));
+            let closed: Vec<String> = shown.least.map(|_| closed.collect()).unwrap_or_default();
+            too_few(fleet, shown).into_iter().chain(closed)
         };
-        self.fleets.iter().filter_map(lack).collect()
+        self.fleets.iter().flat_map(lack).collect()
     }
 
     /// Objects, problems, proxies.
@@ -225,4 +226,12 @@ pub fn resources(snapshot: &Snapshot) -> Value {
 
 fn nack(nack: &Nack) -> Value {
     json!({"key": nack.key, "field": nack.field, "reason": nack.reason, "message": nack.message})
+}
+
+/// Says so when fewer proxies than must be are Ready on what is published.
+fn too_few(fleet: &FleetRef, shown: &FleetShown) -> Option<String> {
+    let revision = shown.published.as_ref().map(|published| published.revision);
+    let good = shown.proxies.iter().filter(|p| p.ready && p.revision == revision).count();
+    let least = shown.least? as usize;
+    (good < least).then(|| format!("fleet {fleet}: {good} of {least} proxies are Ready on what is published"))
 }

@@ -48,6 +48,9 @@ pub struct FleetView {
     pub published: Option<Hash>,
     /// Resources rolled back because a proxy refused them.
     pub rolled_back: BTreeMap<Key, Nack>,
+    /// Planned listeners that are not in what is published, by key, and why: the port is in use, the certificate is
+    /// refused. A route with no other listener runs nowhere.
+    pub withheld: BTreeMap<Key, String>,
     /// Where clients reach the fleet, `IP:port`.
     pub addresses: Vec<String>,
     /// Requests checked against and found over each policy's limits, in the last minute.

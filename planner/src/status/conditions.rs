@@ -72,7 +72,7 @@ impl Verdict {
         Self { good: Some(false), reason, message: message.into() }
     }
 
-    fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
         Self { good: None, reason, message: message.into() }
     }
 

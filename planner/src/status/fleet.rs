@@ -1,6 +1,6 @@
 //! GatewayFleet: its replicas, what drives them, which configuration they run.
 
-use crds::fleet::GatewayFleetStatus;
+use crds::fleet::{GatewayFleetStatus, ScalingMode};
 use snapshot::{Key, Kind};
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     fleet::FleetView,
     plan::PlannedFleet,
+    scale::Decision,
     world::{self, FleetRef},
 };
 
@@ -33,12 +34,14 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
         .rejection_programmed()
         .or_else(|| progress::refusal(subject.object, view, &own_keys(planned, subject)))
         .or_else(|| findings.degradation())
+        .or_else(|| counted.withheld.keys().find_map(|key| progress::closed(view, [key])))
         .unwrap_or_else(|| progress::everywhere(view));
     let all = [
         ("Accepted", findings.rejection().unwrap_or_else(|| Verdict::good("Accepted", "the settings are valid"))),
         ("ResolvedRefs", findings.resolved_refs()),
         (PROGRAMMED, programmed),
         ("Ready", self::ready(planned, ready)),
+        ("ScalingActive", scaling(planned, counted.decision.as_ref())),
     ];
     let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
     GatewayFleetStatus {
@@ -61,6 +64,20 @@ fn own_keys(planned: Option<&PlannedFleet>, subject: &Subject<'_>) -> Vec<Key> {
     let own = |(key, source): &(&Key, &world::ObjectRef)| *source == subject.object || key.kind() == Kind::Certificate;
     let sources = planned.into_iter().flat_map(|planned| &planned.sources);
     sources.filter(own).map(|(key, _)| key.clone()).collect()
+}
+
+/// Whether load moves the number of replicas, and why it is what it is.
+fn scaling(planned: Option<&PlannedFleet>, decision: Option<&Decision>) -> Verdict {
+    let (Some(planned), Some(decision)) = (planned, decision) else {
+        return Verdict::unknown("Pending", "nothing is decided yet");
+    };
+    let message = decision.reason.clone();
+    match planned.settings.spec.scaling.mode {
+        ScalingMode::Managed => Verdict::good("Managed", message),
+        ScalingMode::External => Verdict::bad("External", message),
+        ScalingMode::DryRun => Verdict::bad("DryRun", message),
+        ScalingMode::Paused => Verdict::bad("Paused", message),
+    }
 }
 
 /// Serves as many as it must: the number itself drifts and stands in the columns.

@@ -10,6 +10,11 @@ use super::{
 };
 use crate::{problem::reason, world::FleetRef};
 
+/// What `consistency: Replica` comes to, which a limit of 1000/s does not tell. The number itself stands on the fleet:
+/// scaling writes no policy's status.
+const ACCEPTED: &str =
+    "every limit is valid; each replica counts for itself, so N replicas admit up to N times the rate";
+
 pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicyStatus {
     let previous = match subject.previous {
         Some(Status::Policy(status)) => status.conditions.as_slice(),
@@ -47,7 +52,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
                 .unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
         });
     let all = [
-        ("Accepted", accepted.unwrap_or_else(|| Verdict::good("Accepted", "every limit is valid"))),
+        ("Accepted", accepted.unwrap_or_else(|| Verdict::good("Accepted", ACCEPTED))),
         ("ResolvedRefs", findings.resolved_refs()),
         (PROGRAMMED, programmed),
     ];

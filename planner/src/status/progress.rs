@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use snapshot::{Key, proto::Nack};
 
 use super::conditions::{Verdict, find};
-use crate::{fleet::FleetView, world::ObjectRef};
+use crate::{fleet::FleetView, problem::reason, world::ObjectRef};
 
 pub(super) const PROGRAMMED: &str = "Programmed";
 
@@ -31,6 +31,14 @@ pub(super) fn of_generation(view: Option<&FleetView>, generation: i64, previous:
         find(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
     let some_ready = view.is_some_and(|view| count(view).1 > 0);
     if was && some_ready { Verdict::good(PROGRAMMED, "runs on every Ready proxy") } else { verdict }
+}
+
+/// That none of these listeners is open, and why the first is not.
+pub(super) fn closed<'k>(view: Option<&FleetView>, listeners: impl IntoIterator<Item = &'k Key>) -> Option<Verdict> {
+    let view = view.filter(|view| !view.withheld.is_empty())?;
+    let why: Option<Vec<_>> = listeners.into_iter().map(|key| view.withheld.get_key_value(key)).collect();
+    let (key, why) = why?.into_iter().next()?;
+    Some(Verdict::bad(reason::LISTENER_NOT_PROGRAMMED, format!("{key} is not served: {why}")))
 }
 
 /// Why a resource of an object does not run, when proxies refuse one of `keys`.

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use crds::route::{ApiRouteStatus, RouteParentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use snapshot::{Key, Kind, proto::resource};
+use snapshot::{
+    Key, Kind,
+    proto::{self, resource},
+};
 
 use super::{
     Context, Status, Subject,
@@ -71,11 +74,17 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
     let programmed = findings.rejection_programmed().or(detached).or_else(|| {
         let fleet = parent.fleet.as_ref()?;
         let view = context.fleets.get(fleet);
-        let keys = context.plan.fleets.get(fleet).map(|planned| keys(planned, subject)).unwrap_or_default();
+        let planned = context.plan.fleets.get(fleet);
+        let keys = planned.map(|planned| keys(planned, subject)).unwrap_or_default();
         let refused = progress::refusal(subject.object, view, &keys);
+        let closed = || {
+            let listeners = planned.map(|planned| listeners(fleet, planned, subject)).unwrap_or_default();
+            progress::closed(view, &listeners)
+        };
         Some(
             refused
                 .or_else(|| findings.degradation())
+                .or_else(closed)
                 .unwrap_or_else(|| progress::of_generation(view, subject.generation, previous)),
         )
     });
@@ -88,14 +97,29 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
 
 /// The route's own key, and those of the clusters it sends requests to.
 fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
-    let key = Key::new(Kind::Route, &subject.object.namespace, &subject.object.name);
-    let mut keys = vec![];
-    if let Some(resource::Kind::Route(route)) = planned.snapshot.entry(&key).and_then(|e| e.resource().kind.as_ref()) {
+    let mut keys = vec![key(subject)];
+    if let Some(route) = resource(planned, subject) {
         let clusters = route.rules.iter().flat_map(|rule| &rule.backends);
         keys.extend(clusters.filter_map(|backend| backend.cluster.parse().ok()));
     }
-    keys.insert(0, key);
     keys
+}
+
+/// Keys of the listeners that it is attached to.
+fn listeners(fleet: &FleetRef, planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
+    let attachments = resource(planned, subject).into_iter().flat_map(|route| &route.attachments);
+    attachments.map(|attachment| Key::listener(&fleet.namespace, &fleet.name, &attachment.listener)).collect()
+}
+
+fn resource<'p>(planned: &'p PlannedFleet, subject: &Subject<'_>) -> Option<&'p proto::Route> {
+    match planned.snapshot.entry(&key(subject))?.resource().kind.as_ref()? {
+        resource::Kind::Route(route) => Some(route),
+        _ => None,
+    }
+}
+
+fn key(subject: &Subject<'_>) -> Key {
+    Key::new(Kind::Route, &subject.object.namespace, &subject.object.name)
 }
 
 /// Over all fleets: accepted where it is on one, programmed when it is on every one that accepts it.

@@ -123,7 +123,7 @@ fn accepted(kind: Kind) -> String {
     match kind {
         Kind::GatewayFleet => "the settings are valid",
         Kind::ApiRoute => "attached",
-        _ => "every limit is valid",
+        _ => "every limit is valid; each replica counts for itself, so N replicas admit up to N times the rate",
     }
     .into()
 }
@@ -250,6 +250,62 @@ fn columns_of_the_fleet() {
     assert_eq!((status.ready.as_deref(), status.desired_replicas, &status.config), (Some("2/2"), 8, &config));
     assert_eq!(status.driven_by.as_deref(), Some("RequestRate=131%"));
     assert_eq!((status.programmed_replicas, status.addresses.as_slice()), (1, &["127.0.0.1:80".to_owned()][..]));
+}
+
+#[test]
+fn what_moves_the_number_of_replicas() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    scene.check(Kind::GatewayFleet, "ScalingActive", ("Unknown", "Pending", "nothing is decided yet", 1));
+    for (mode, status) in [("Managed", "True"), ("External", "False"), ("DryRun", "False"), ("Paused", "False")] {
+        let entry = scene.world.objects.get_mut(&object(Kind::GatewayFleet)).unwrap();
+        let crds::Object::GatewayFleet(mut fleet) = entry.current.clone().unwrap().as_ref().clone() else { panic!() };
+        fleet.spec.scaling.mode = serde_json::from_value(mode.into()).unwrap();
+        let spec = fleet.spec.clone();
+        entry.current = Ok(Arc::new(crds::Object::GatewayFleet(fleet)));
+        let settings = crate::fleet::FleetSettings { spec, memory_bytes: None, rates: BTreeMap::new(), generation: 1 };
+        let observed = crate::scale::Observed { current: 2, ready: 2 };
+        let decision = crate::scale::Scaler::default().decide(&settings, observed, Millis(0));
+        scene.view.decision = Some(decision.clone());
+        scene.derive();
+        let found = conditions::find(scene.fleet().conditions.as_slice(), "ScalingActive").unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str(), &found.message), (status, mode, &decision.reason));
+        assert!(mode != "DryRun" || found.message.starts_with("dry run: stays at 2; Managed would be 2"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_route_whose_every_listener_is_closed_is_not_programmed() {
+    let mut scene = Scene::new();
+    let entry = scene.world.objects.get_mut(&object(Kind::GatewayFleet)).unwrap();
+    let crds::Object::GatewayFleet(mut fleet) = entry.current.clone().unwrap().as_ref().clone() else { panic!() };
+    let mut second = fleet.spec.listeners[0].clone();
+    (second.name, second.port) = ("more".into(), 81);
+    fleet.spec.listeners.push(second);
+    entry.current = Ok(Arc::new(crds::Object::GatewayFleet(fleet)));
+    scene.publish(2).derive();
+    let all = [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy];
+    for kind in all {
+        scene.check(kind, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    }
+
+    let close = |scene: &mut Scene, listener: &str| {
+        scene.view.withheld.insert(Key::listener("ns", "default", listener), "port 80 is in use".into());
+    };
+    close(&mut scene, "http");
+    scene.derive();
+    let message = "Listener/ns/default/http is not served: port 80 is in use";
+    scene.check(Kind::GatewayFleet, "Programmed", ("False", "ListenerNotProgrammed", message, 2));
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    close(&mut scene, "more");
+    scene.derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "ListenerNotProgrammed", message, 3));
+    scene.check(Kind::ApiRoute, "Accepted", ("True", "Accepted", "attached", 1));
+    scene.view.withheld.clear();
+    scene.derive();
+    for (kind, since) in all.into_iter().zip([4, 4, 1]) {
+        scene.check(kind, "Programmed", ("True", "Programmed", EVERYWHERE, since));
+    }
 }
 
 #[test]
