@@ -16,9 +16,6 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-/// A log larger than this is put aside when the next process starts.
-const MAX_LOG: u64 = 16 << 20;
-
 /// A process.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -54,9 +51,7 @@ impl Child {
     /// Starts a program in a process group of its own: Ctrl-C at the terminal must reach the operator alone, and it
     /// survives the operator. Its output goes to a file.
     pub(super) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
-        if fs::metadata(log).is_ok_and(|meta| meta.len() > MAX_LOG) {
-            fs::rename(log, log.with_extension("log.old"))?;
-        }
+        // Appending, it stays right where the file is cut while the process writes.
         let log = fs::OpenOptions::new().append(true).create(true).open(log)?;
         let own = command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let pid = own.id();
@@ -70,6 +65,21 @@ impl Child {
         let (pidfd, found) = identify(pid).ok()?;
         let child = Self { pid, start_time, since: Instant::now(), pidfd, own: None };
         (found == start_time && !child.is_over()).then_some(child)
+    }
+
+    /// Takes over the process whose command line has this argument, whoever started it; `None`: there is none.
+    pub(super) fn find(argument: &[u8]) -> Option<Self> {
+        let has = |pid: u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == argument)
+        };
+        let names = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.file_name());
+        let mut pids = names.filter_map(|name| name.to_str()?.parse().ok());
+        pids.find_map(|pid| {
+            let (_, start_time) = has(pid).then(|| identify(pid).ok()).flatten()?;
+            // The pid is now tied to this process: was it the one that was looked at?
+            Self::adopt(pid, start_time).filter(|_| has(pid))
+        })
     }
 
     /// How it ended, if it has.

@@ -4,6 +4,7 @@
 mod backoff;
 mod child;
 mod ends;
+mod log;
 mod record;
 mod roll;
 mod slot;
@@ -23,7 +24,7 @@ use planner::{FleetPlan, FleetRef};
 use snapshot::handover;
 
 pub use self::ends::Wake;
-use self::{child::Child, ends::Ends, record::Record, slot::Slot, sockets::Sockets};
+use self::{ends::Ends, record::Record, slot::Slot, sockets::Sockets};
 use super::{Fleet, Observation, Problem, Proxy, Sign};
 
 /// What is needed to start proxies.
@@ -65,8 +66,8 @@ impl ProcessFleet {
                 slot::clear(&settings, &record.name);
                 continue;
             };
-            tracing::info!(proxy = record.name, pid = record.pid, "proxy adopted");
-            match handover::request(&slot::handover_socket(&settings, &record.name), None) {
+            tracing::info!(proxy = record.name, pid = slot.pid(), "proxy adopted");
+            match handover::request(&slot::handover_socket(&settings.folder, &record.name), None) {
                 Ok(ports) => sockets.adopt(&record.fleet, ports),
                 // Another one of the fleet has them too; if not, its ports are busy until it ends.
                 Err(error) => tracing::warn!(proxy = record.name, %error, "a proxy did not hand its sockets over"),
@@ -82,7 +83,7 @@ impl ProcessFleet {
 /// Kills every recorded process at once.
 pub fn kill_recorded(folder: &Path) {
     for record in Record::load_all(folder) {
-        if let Some(child) = Child::adopt(record.pid, record.start_time) {
+        if let Some(child) = record.child(folder) {
             child.signal(rustix::process::Signal::KILL);
         }
     }

@@ -1,7 +1,7 @@
 //! A slot: one place for a proxy process in a fleet, from its first start until the process that drains has ended.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -9,7 +9,14 @@ use std::{
 use planner::{FleetPlan, FleetRef};
 use rustix::process::Signal;
 
-use super::{Settings, backoff::Backoff, child::Child, ends::Ends, record::Record};
+use super::{
+    Settings,
+    backoff::Backoff,
+    child::Child,
+    ends::Ends,
+    log::Rotation,
+    record::{Process, Record},
+};
 use crate::{
     fleet::{Problem, Sign},
     state::file,
@@ -35,6 +42,7 @@ pub(super) struct Slot {
     failure: Option<String>,
     /// Told to leave; killed at this time.
     draining: Option<Instant>,
+    rotation: Rotation,
 }
 
 impl Slot {
@@ -49,12 +57,13 @@ impl Slot {
             backoff: Backoff::default(),
             failure: None,
             draining: None,
+            rotation: Rotation::default(),
         }
     }
 
     /// Takes over a living process; `None` when it is gone.
     pub(super) fn adopt(settings: &Settings, record: &Record, ends: &Ends) -> Option<Self> {
-        let child = Child::adopt(record.pid, record.start_time)?;
+        let child = record.child(&settings.folder)?;
         ends.watch(&child.pidfd);
         let slot = Self {
             name: record.name.clone(),
@@ -66,6 +75,7 @@ impl Slot {
             backoff: Backoff::default(),
             failure: None,
             draining: record.draining.then(|| Instant::now() + ADOPTED_DRAIN + KILL_AFTER),
+            rotation: Rotation::default(),
         };
         slot.save(settings);
         Some(slot)
@@ -74,6 +84,7 @@ impl Slot {
     /// Takes notice of an end, of a deadline that passed, and of what the proxy says of itself.
     pub(super) fn look(&mut self, settings: &Settings, sign: Option<&Sign>, now: Instant) {
         let Some(child) = &mut self.child else { return };
+        self.rotation.look(&log(settings, &self.name), now);
         if let Some(end) = child.ended() {
             let (pid, ran) = (child.pid, now.duration_since(child.since));
             self.child = None;
@@ -110,11 +121,13 @@ impl Slot {
             return;
         }
         let folder = settings.folder.join(&self.name);
+        let template = std::mem::replace(&mut self.template_hash, plan.template_hash);
         let start = file::create_folder(&folder).and_then(|()| {
+            self.record().save(&settings.folder)?;
             let mut command = Command::new(&settings.program);
             command.arg("--control").arg(unix(&settings.control_socket));
             command.arg("--sockets").arg(&settings.sockets_socket);
-            command.arg("--handover").arg(handover_socket(settings, &self.name));
+            command.arg("--handover").arg(handover_socket(&settings.folder, &self.name));
             command.args(["--name", &self.name, "--fleet", &self.fleet.to_string()]);
             command.args(["--workers", &workers.to_string(), "--admin", "127.0.0.1:0"]);
             command.arg("--state").arg(&folder);
@@ -125,11 +138,12 @@ impl Slot {
                 tracing::info!(proxy = self.name, pid = child.pid, "proxy started");
                 ends.watch(&child.pidfd);
                 self.child = Some(child);
-                self.template_hash = plan.template_hash;
                 self.admin.clear();
                 self.save(settings);
             }
             Err(error) => {
+                self.template_hash = template;
+                Record::remove(&settings.folder, &self.name);
                 let failure = format!("can't be started: {}: {error}", settings.program.display());
                 if self.failure.as_ref() != Some(&failure) {
                     tracing::error!(proxy = self.name, failure);
@@ -178,18 +192,23 @@ impl Slot {
     }
 
     fn save(&self, settings: &Settings) {
-        if let Some(child) = &self.child {
-            let record = Record {
-                name: self.name.clone(),
-                fleet: self.fleet.clone(),
-                slot: self.number,
-                pid: child.pid,
-                start_time: child.start_time,
-                admin: self.admin.clone(),
-                template_hash: self.template_hash,
-                draining: self.draining.is_some(),
-            };
-            record.save(&settings.folder);
+        if self.child.is_some()
+            && let Err(error) = self.record().save(&settings.folder)
+        {
+            // What it was before is enough to find it by.
+            tracing::error!(proxy = self.name, %error, "can't record a proxy");
+        }
+    }
+
+    fn record(&self) -> Record {
+        Record {
+            name: self.name.clone(),
+            fleet: self.fleet.clone(),
+            slot: self.number,
+            process: self.child.as_ref().map(|child| Process { pid: child.pid, start_time: child.start_time }),
+            admin: self.admin.clone(),
+            template_hash: self.template_hash,
+            draining: self.draining.is_some(),
         }
     }
 }
@@ -208,8 +227,8 @@ pub(super) fn clear(settings: &Settings, name: &str) {
 }
 
 /// Where a proxy hands its sockets to a new operator.
-pub(super) fn handover_socket(settings: &Settings, name: &str) -> PathBuf {
-    settings.folder.join(name).join("handover.sock")
+pub(super) fn handover_socket(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name).join("handover.sock")
 }
 
 /// Where a proxy's output goes.
@@ -217,7 +236,7 @@ fn log(settings: &Settings, name: &str) -> PathBuf {
     settings.folder.join(format!("{name}.log"))
 }
 
-fn unix(path: &std::path::Path) -> std::ffi::OsString {
+fn unix(path: &Path) -> std::ffi::OsString {
     let mut address = std::ffi::OsString::from("unix:");
     address.push(path);
     address

@@ -133,8 +133,8 @@ async fn a_new_operator_adopts_processes_and_sockets() {
     kill(pids[0]);
     let mut record = Record::load_all(&dir.path().join("proxies")).remove(0);
     record.name = "f-7".into();
-    record.pid = std::process::id();
-    record.save(&dir.path().join("proxies"));
+    record.process.as_mut().unwrap().pid = std::process::id();
+    record.save(&dir.path().join("proxies")).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
 
     let mut bench = Bench::new(fleet(dir.path(), POLITE));
@@ -175,4 +175,42 @@ async fn what_a_proxy_kept_stays_for_a_restart_and_goes_with_its_place() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let _bench = Bench::new(fleet(dir.path(), POLITE));
     assert!(!kept.exists());
+}
+
+#[tokio::test]
+async fn a_process_that_was_being_started_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let _guard = Guard(dir.path());
+    let mut bench = Bench::new(fleet(dir.path(), POLITE));
+    bench.plan.replicas = 2;
+    bench.until("two proxies", |b| b.staying().len() == 2);
+    let (first, second) = (pid(&bench, "f-0"), pid(&bench, "f-1"));
+    // As if the operator had been killed in the midst of both starts, and one of the two did not come to run.
+    drop(bench);
+    let folder = dir.path().join("proxies");
+    for mut record in Record::load_all(&folder) {
+        record.process = None;
+        record.save(&folder).unwrap();
+    }
+    kill(second);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let bench = Bench::new(fleet(dir.path(), POLITE));
+    assert_eq!((bench.staying(), pid(&bench, "f-0")), (vec!["f-0".to_owned()], first));
+    let records = Record::load_all(&folder);
+    assert!(records.len() == 1 && records[0].process.is_some_and(|p| p.pid == first), "{records:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_started_that_can_not_be_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let _guard = Guard(dir.path());
+    let started = dir.path().join("started");
+    let mut bench = Bench::new(fleet(dir.path(), &format!("#!/bin/sh\n: > {}\n", started.display())));
+    fs::create_dir_all(dir.path().join("proxies/f-0.json/x")).unwrap();
+    bench.plan.replicas = 1;
+    bench.step();
+    let problems = bench.observe().problems;
+    assert!(problems[0].message.contains("its record"), "{problems:?}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!started.exists());
 }
