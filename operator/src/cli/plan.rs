@@ -16,6 +16,9 @@ use crate::{source::directory, view, world};
 /// Checks manifests and prints what proxies would run, and every problem
 ///
 /// Exit code 1 when there is a problem. Private keys are not shown.
+///
+/// Not checked is what only a proxy can tell: whether a private key fits its certificate, whether that is in date, and
+/// whether ports are free.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Folder of manifests (.yaml, .yml, .json), read with its subfolders.

@@ -156,3 +156,45 @@ fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
     assert!(!bench.gateway.take(3, "a", what, Millis(0)));
     assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
 }
+
+#[test]
+fn a_listener_that_is_not_served_says_why() {
+    let mut bench = Bench::new();
+    let listener = |port, certificate: &str| {
+        let certificates: Vec<String> = (!certificate.is_empty()).then(|| certificate.to_owned()).into_iter().collect();
+        let listener =
+            snapshot::proto::Listener { port, tls: !certificates.is_empty(), certificates, ..Default::default() };
+        Entry::new(snapshot::proto::Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) })
+    };
+    let key = |text: &str| text.parse::<Key>().unwrap();
+    let certificate = resource::Kind::Certificate(snapshot::proto::Certificate::default());
+    let certificate = Entry::new(snapshot::proto::Resource { requires: vec![], kind: Some(certificate) });
+    let refused = (key("Certificate/ns/bad"), certificate.hash());
+    let desired: Snapshot = [
+        (key("Listener/ns/f/open"), listener(80, "")),
+        (key("Listener/ns/f/taken"), listener(81, "")),
+        (key("Listener/ns/f/good"), listener(443, "Certificate/ns/good")),
+        (key("Listener/ns/f/bad"), listener(444, "Certificate/ns/bad")),
+        (key("Certificate/ns/good"), certificate.clone()),
+        (key("Certificate/ns/bad"), certificate),
+    ]
+    .into_iter()
+    .collect();
+    let nack = Nack { field: "tls.key".into(), message: "does not fit".into(), ..Nack::default() };
+    bench.gateway.ledger.nacked.insert(refused, nack);
+    let problem =
+        crate::fleet::Problem { port: Some(81), reason: "PortUnavailable", message: "port 81 is in use".into() };
+    bench.gateway.observed(Observation { problems: vec![problem], ..Observation::default() });
+    let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
+    let published = bench.gateway.publishable(&fleet, &desired);
+    assert_eq!(published.len(), 4);
+    let expect = [
+        (key("Listener/ns/f/bad"), "Certificate/ns/bad: tls.key: does not fit".to_owned()),
+        (key("Listener/ns/f/taken"), "port 81 is in use".to_owned()),
+    ];
+    assert_eq!(bench.gateway.view().withheld, expect.into_iter().collect());
+    bench.gateway.ledger.nacked.clear();
+    bench.gateway.observed(Observation::default());
+    assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
+    assert!(bench.gateway.view().withheld.is_empty());
+}
