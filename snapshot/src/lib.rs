@@ -7,7 +7,7 @@
 //!     └──────────────── Ack { revision, nacks: [key, hash, field] } ◄──check─────┘
 //! ```
 //!
-//! - [`Snapshot`]: resources by [`Key`], each with its content [`Hash`]; the revision is the hash of it all.
+//! - [`Snapshot`]: resources by [`Key`], each with its content [`struct@Hash`]; the revision is the hash of it all.
 //! - [`proto`]: the messages, compiled from `proto/*.proto`.
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
