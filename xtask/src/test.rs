@@ -44,7 +44,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ("doc test", tool(|| cargo(&["test", "--workspace", "--doc", "--locked"]))),
         (
             "docs",
-            tool(|| cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "--deny warnings")),
+            tool(|| {
+                cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
+                    .env("RUSTDOCFLAGS", "--deny warnings")
+            }),
         ),
         (
             "deny",
