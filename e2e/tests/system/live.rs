@@ -20,9 +20,11 @@ use crate::{assert_clean, assert_heavy, at, bound, long};
 const RATE: f64 = 2200.0;
 const MEDIAN: Duration = Duration::from_millis(200);
 const WORST: Duration = Duration::from_secs(1);
-/// What a process may differ by between two moments of the same load: pools and allocator slack.
+/// What a process may differ by between two moments of the same load: allocator slack, and upstream connections that are
+/// kept for as many requests as ever were under way at once. A leak of one for each change would be more than that: there
+/// are 80 changes between the two moments, 400 with `--long`.
 const SLACK_BYTES: u64 = 16 << 20;
-const SLACK_FDS: usize = 16;
+const SLACK_FDS: usize = 64;
 
 #[test]
 fn a_hundred_changes_under_load() {
