@@ -6,7 +6,7 @@ use e2e::{
     echo::Echo,
     harness::{
         Gateway, Proxy, admin_get, eventually, free_port,
-        manifests::{Fleet, HOST, route},
+        manifests::{Fleet, HOST, route, route_with},
         metric, pause,
     },
     load::{Load, Plan},
@@ -52,7 +52,17 @@ fn one_to_four_and_back_without_a_failure() {
     plan.ws = 24;
     let sockets = Load::start(plan).unwrap();
 
-    pause(REBALANCED_AFTER);
+    // Meanwhile the route that carries the load changes each second.
+    let rebalanced = Instant::now() + REBALANCED_AFTER;
+    let before = gateway.revision(&gateway.proxies()[0]).unwrap();
+    let mut version = 0;
+    while Instant::now() < rebalanced {
+        version += 1;
+        let rule = format!("timeouts: {{request: {}s}}", 10 + version);
+        gateway.write("all.yaml", &route_with("all", &rule, echo.addr)).unwrap();
+        pause(Duration::from_secs(1));
+    }
+    assert_ne!(gateway.revision(&gateway.proxies()[0]).unwrap(), before, "the changes went live");
     let shares = shares(&gateway.proxies(), Duration::from_secs(5));
     let (mean, most) = (shares.iter().sum::<f64>() / 4.0, shares.iter().copied().fold(0.0, f64::max));
     assert!(most <= 1.5 * mean, "the busiest of {shares:?} carries {:.2} times the mean", most / mean);
