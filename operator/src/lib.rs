@@ -20,6 +20,7 @@ pub mod cli;
 pub mod event;
 pub mod fleet;
 pub mod gateway;
+pub mod lead;
 pub mod load;
 mod log;
 pub mod metrics;

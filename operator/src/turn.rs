@@ -16,6 +16,7 @@ use crate::{
     event::{Event, ProxyEvent},
     fleet::{self, Fleet},
     gateway::Gateway,
+    lead::{Lead, Leading},
     metrics,
     push::{Published, Registry},
     source::Observed,
@@ -51,6 +52,8 @@ pub struct Parts<F> {
     pub objects: Mirror<Remembered>,
     /// Where refused resources are kept.
     pub rollbacks: PathBuf,
+    /// Whether this operator leads: if not, it only plans.
+    pub lead: Leading,
     /// Writes statuses.
     pub statuses: status::Writer,
     /// What the admin port shows.
@@ -147,6 +150,9 @@ impl<F: Fleet> Operator<F> {
         let (now, millis) = (Instant::now(), status::now());
         self.plan().await;
         let Some(plan) = self.plan.clone() else { return };
+        if matches!(*self.parts.lead.borrow(), Lead::Standby { .. }) {
+            return;
+        }
         self.observe(&plan);
         self.decide(&plan, now, millis);
         self.ensure(&plan, millis);

@@ -1,6 +1,6 @@
 //! A fleet as the planner sees it: what it should be, and what was observed of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use snapshot::{Hash, Key, proto::Nack};
 
@@ -34,6 +34,12 @@ pub struct FleetPlan {
     pub drain: crds::fleet::Drain,
     /// Hash of what a proxy can only take up by a restart (workers, memory).
     pub template_hash: u64,
+    /// The whole spec: what pods and their Service are made of. `None`: the fleet is to be no more.
+    pub spec: Option<Arc<crds::GatewayFleetSpec>>,
+    /// `metadata.uid` of the GatewayFleet: the owner of what is made for it in a cluster. Empty: there is none.
+    pub uid: String,
+    /// The port that a proxy opens, by the listener's; only those that differ.
+    pub container_ports: BTreeMap<u16, u16>,
 }
 
 /// What was observed of a fleet.

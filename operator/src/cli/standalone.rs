@@ -12,7 +12,7 @@ use crate::{
     admin,
     event::Event,
     fleet::process::{self, ProcessFleet, Settings},
-    log,
+    lead, log,
     push::{self, Registry},
     source::{Generations, directory},
     state::{StateDir, default_dir, mirror::Mirror, objects},
@@ -95,9 +95,10 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         rollbacks: folder.join("rollbacks.json"),
         statuses: status::Writer::start(folder.join("status"), status::FILES),
         view: view.clone(),
+        lead: lead::alone(state.epoch),
     };
     let socket = state.control_socket();
-    let serving = push::serve(&socket, state.epoch, registry, sender.clone());
+    let serving = push::serve(&socket, lead::alone(state.epoch), registry, sender.clone());
     state.announce(&admin)?;
     tracing::info!(epoch = state.epoch, state = %folder.display(), admin, manifests = %manifests.display(), "operator started");
     tokio::spawn(admin::serve(listener, view));

@@ -5,7 +5,10 @@
 mod contract;
 pub mod process;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::{
     GatewayFleetSpec,
@@ -87,6 +90,9 @@ pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPl
         workers: spec.template.workers,
         drain: spec.drain,
         template_hash: template_hash(&spec.template),
+        spec: Some(Arc::new(spec.clone())),
+        uid: String::new(),
+        container_ports: BTreeMap::new(),
     }
 }
 
@@ -100,5 +106,15 @@ fn template_hash(template: &Template) -> u64 {
 
 /// The plan of a fleet that is to be no more.
 pub fn nothing(fleet: &FleetRef, drain: Drain) -> FleetPlan {
-    FleetPlan { fleet: fleet.clone(), replicas: 0, ports: vec![], workers: None, drain, template_hash: 0 }
+    FleetPlan {
+        fleet: fleet.clone(),
+        replicas: 0,
+        ports: vec![],
+        workers: None,
+        drain,
+        template_hash: 0,
+        spec: None,
+        uid: String::new(),
+        container_ports: BTreeMap::new(),
+    }
 }

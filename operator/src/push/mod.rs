@@ -25,7 +25,7 @@ use std::{
 use planner::FleetRef;
 use snapshot::{
     Hash, Snapshot,
-    proto::{OperatorMessage, ProxyMessage, control_server},
+    proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{
@@ -34,7 +34,7 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::event::Event;
+use crate::{event::Event, lead::Leading};
 
 /// What the proxies of a fleet are to run.
 #[derive(Debug, Default)]
@@ -89,14 +89,14 @@ impl Registry {
 /// Serves the protocol on a Unix socket. Who may connect is for the folder's mode to say.
 pub async fn serve(
     socket: &Path,
-    epoch: u64,
+    lead: Leading,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
     let failed = |error| ServeError::Socket(socket.display().to_string(), error);
     remove_stale(socket).map_err(failed)?;
     let listener = tokio::net::UnixListener::bind(socket).map_err(failed)?;
-    let service = Control { shared: Arc::new(Shared { epoch, registry, events, sessions: AtomicU64::new(0) }) };
+    let service = Control { shared: Arc::new(Shared { lead, registry, events, sessions: AtomicU64::new(0) }) };
     let service = control_server::ControlServer::new(service)
         .max_decoding_message_size(MAX_HELLO)
         .max_encoding_message_size(snapshot::wire::MAX_MESSAGE);
@@ -131,7 +131,7 @@ pub enum ServeError {
 /// What all streams share.
 #[derive(Debug)]
 struct Shared {
-    epoch: u64,
+    lead: Leading,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
     sessions: AtomicU64,
@@ -144,6 +144,10 @@ struct Control {
 #[tonic::async_trait]
 impl control_server::Control for Control {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<OperatorMessage, Status>> + Send>>;
+
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Err(Status::unimplemented("on one machine the folder of this socket says who may connect"))
+    }
 
     async fn attach(&self, request: Request<Streaming<ProxyMessage>>) -> Result<Response<Self::AttachStream>, Status> {
         let (out, messages) = mpsc::channel(IN_FLIGHT);

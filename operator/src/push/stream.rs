@@ -11,7 +11,7 @@ use planner::FleetRef;
 use snapshot::{
     FORMAT_VERSION, Hash, Key,
     proto::{
-        Ack, Hello, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
+        Ack, Hello, NotLeader, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
         proxy_message::Message as FromProxy,
     },
     set, wire,
@@ -22,6 +22,7 @@ use tonic::{Status, Streaming};
 use super::{IN_FLIGHT, OUTBOX, Published, Shared};
 use crate::{
     event::{Event, ProxyEvent, ProxyWhat},
+    lead::Lead,
     metrics,
 };
 
@@ -44,7 +45,17 @@ pub(super) async fn run(
     let Some(ProxyMessage { message: Some(FromProxy::Hello(mut hello)) }) = first else {
         return Err(Status::invalid_argument("the first message is not Hello"));
     };
-    let fleet = Arc::new(check(&hello, shared.epoch)?);
+    let lead = shared.lead.borrow().clone();
+    let epoch = match lead {
+        Lead::Leader { epoch } => epoch,
+        Lead::Standby { holder } => {
+            let message = ToProxy::NotLeader(NotLeader { holder: holder.unwrap_or_default() });
+            // When the proxy is gone, there is no one to tell.
+            let _ = out.send(Ok(OperatorMessage { message: Some(message) })).await;
+            return Ok(());
+        }
+    };
+    let fleet = Arc::new(check(&hello, epoch)?);
     let held = held(&mut hello)?;
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
@@ -53,7 +64,7 @@ pub(super) async fn run(
     let report = Report { shared, session, fleet, proxy };
     report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
     let stream = Stream {
-        epoch: shared.epoch,
+        epoch,
         report,
         former: BTreeMap::new(),
         held,

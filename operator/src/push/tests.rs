@@ -65,7 +65,7 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let (sender, events) = mpsc::channel(100);
         let serving = (socket.clone(), Arc::clone(&registry));
-        tokio::spawn(async move { serve(&serving.0, 7, serving.1, sender).await });
+        tokio::spawn(async move { serve(&serving.0, crate::lead::alone(7), serving.1, sender).await });
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -83,6 +83,7 @@ impl Bench {
         let fleet = FakeFleet::default();
         let remembered: Arc<BTreeMap<ObjectRef, Remembered>> = Arc::default();
         let parts = Parts {
+            lead: crate::lead::alone(1),
             events: mpsc::channel(1).1,
             fleet: fleet.clone(),
             registry: Arc::default(),

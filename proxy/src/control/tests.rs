@@ -12,8 +12,8 @@ use std::{
 use snapshot::{
     Entry, Key, Snapshot,
     proto::{
-        self, Ack, Hello, OperatorMessage, ProxyMessage, Resource, control_server, operator_message, proxy_message,
-        resource,
+        self, Ack, EnrollRequest, EnrollResponse, Hello, OperatorMessage, ProxyMessage, Resource, control_server,
+        operator_message, proxy_message, resource,
     },
     wire,
 };
@@ -76,6 +76,10 @@ struct Operator(mpsc::Sender<Attached>);
 #[tonic::async_trait]
 impl control_server::Control for Operator {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<OperatorMessage, Status>> + Send>>;
+
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        Err(Status::unimplemented("not over a Unix socket"))
+    }
 
     async fn attach(&self, request: Request<Streaming<ProxyMessage>>) -> Result<Response<Self::AttachStream>, Status> {
         let (out, messages) = mpsc::channel(16);
