@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cluster, crds, quickstart, test, tidy};
+use crate::{cluster, crds, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -30,6 +30,8 @@ enum Command {
     E2e(test::E2eArgs),
     /// A Kubernetes to run things on: yours, kind's, or a node built from source on this machine.
     Cluster(cluster::Args),
+    /// Build the images of the operator, the proxy and the tests' tools, for a cluster on this machine.
+    Images(images::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
     /// Write crds/yaml/*.yaml anew from the types in crds/src.
@@ -42,6 +44,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => return cluster::run(&args),
         Command::Test(args) => test::run(&args),
         Command::E2e(args) => test::e2e(&args),
+        Command::Images(args) => images::run(&args),
         Command::Tidy => tidy::run(),
         Command::Crds => crds::run(),
     }?;

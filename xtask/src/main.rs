@@ -3,6 +3,8 @@
 mod cli;
 mod cluster;
 mod crds;
+mod files;
+mod images;
 mod quickstart;
 mod shell;
 mod test;

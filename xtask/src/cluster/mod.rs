@@ -26,13 +26,15 @@ mod packages;
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
-use folders::Folders;
+pub(crate) use folders::Folders;
 use given::Kind;
+
+use crate::files::{create, read, write};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let folders = Folders::of_user()?;
     let _alone = match &args.action {
-        Action::Up | Action::Down | Action::Check => Some(folders.lock()?),
+        Action::Up | Action::Down | Action::Check => Some(folders.lock("cluster")?),
         _ => None,
     };
     if matches!(args.action, Action::Check) {
@@ -136,6 +138,11 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
         Cluster::Kind(kind) => kind.down(),
         Cluster::Own => own::down(folders),
     }
+}
+
+/// Gives the images of docker archives to the cluster that is up.
+pub(crate) fn load(folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
+    load_images(&choose(folders)?, folders, archives)
 }
 
 fn load_images(cluster: &Cluster, folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
@@ -210,16 +217,4 @@ fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> 
         pause(Duration::from_millis(100));
     }
     Ok(())
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn create(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
 }
