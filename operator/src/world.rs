@@ -14,8 +14,9 @@ use crate::{
 /// Joins what the source has with what was accepted before. `now` is the age of what is not remembered; `None`: unknown.
 pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<jiff::Timestamp>) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
-        let accepted = remembered.get(id).and_then(|r| r.accepted.clone());
-        let created = remembered.get(id).map(|r| r.created).or(now);
+        let accepted = remembered.get(id).and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object));
+        let birth = object.birth.as_ref().map(|birth| birth.created);
+        let created = birth.or_else(|| remembered.get(id).map(|r| r.created)).or(now);
         let created = created.map(|at| Millis(u64::try_from(at.as_millisecond()).unwrap_or_default()));
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
         (id.clone(), WorldObject { current, raw, accepted, generation, created, origin })
@@ -34,13 +35,22 @@ pub fn remember(
         let former = before.get(id);
         let accepted = match &object.current {
             Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
-            _ => former.and_then(|r| r.accepted.clone()),
+            _ => former.and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object)),
         };
-        let created = former.map_or(now, |r| r.created);
+        let birth = object.birth.as_ref().map(|birth| birth.created);
+        let created = birth.or_else(|| former.map(|r| r.created)).unwrap_or(now);
         let remembered = Remembered { generation: object.generation, content: object.content, created, accepted };
         (id.clone(), remembered)
     };
     observed.objects.iter().map(remember).collect()
+}
+
+/// Whether a content is that of this very object, and not of one of the same name that was deleted.
+fn same(content: &Object, object: &SourceObject) -> bool {
+    match (&content.metadata().uid, &object.birth) {
+        (Some(uid), Some(birth)) => **uid == *birth.uid,
+        _ => true,
+    }
 }
 
 /// A plan with what keeps fleets from being as planned, for status and for people. Made anew only when either changed.

@@ -71,7 +71,7 @@ fn observed(manifests: &[Value]) -> Event {
         let current = crds::admit(value.clone()).map(Arc::new);
         let raw = current.is_err().then(|| Arc::new(value.clone()));
         let content = Hash::of(value.to_string().as_bytes());
-        (id, SourceObject { current, raw, generation: 1, content, origin: None })
+        (id, SourceObject { current, raw, generation: 1, content, origin: None, birth: None })
     };
     let objects = manifests.iter().map(object).collect();
     Event::WorldChanged(Arc::new(Observed { objects, strays: vec![] }))
