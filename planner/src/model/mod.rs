@@ -7,7 +7,7 @@ mod endpoints;
 mod fleet;
 pub(crate) mod hostname;
 mod policy;
-pub(crate) mod quantity;
+pub mod quantity;
 mod route;
 mod secret;
 mod service;
