@@ -171,6 +171,6 @@ fn status(kind: Kind, value: Value) -> Option<Status> {
         Kind::GatewayFleet => parse(value).map(Status::Fleet),
         Kind::ApiRoute => parse(value).map(Status::Route),
         Kind::RatePolicy => parse(value).map(Status::Policy),
-        Kind::Service | Kind::EndpointSlice | Kind::Secret => None,
+        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::ReferenceGrant => None,
     }
 }

@@ -190,7 +190,9 @@ impl<F: Fleet> Operator<F> {
             self.gateways.entry(fleet.clone()).or_default();
         }
         self.planner = planner;
-        (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
+        let plan = Arc::new(plan);
+        self.parts.registry.planned(Arc::clone(&plan));
+        (self.world, self.plan) = (Arc::new(world), Some(plan));
         self.publish_due = true;
         self.decided = None;
     }
@@ -226,7 +228,7 @@ impl<F: Fleet> Operator<F> {
             // Leaving, it takes no new connection: clients are refused at once, instead of waiting for nobody.
             let wanted = match self.leaving {
                 true => fleet::nothing(fleet, gateway.drain),
-                false => fleet::plan(fleet, &planned.settings.spec, replicas),
+                false => fleet::plan(fleet, &planned.settings, replicas),
             };
             self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
         }

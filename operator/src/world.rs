@@ -21,7 +21,7 @@ pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, 
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
         (id.clone(), WorldObject { current, raw, accepted, generation, created, origin })
     };
-    World { objects: observed.objects.iter().map(object).collect(), strays: observed.strays.clone() }
+    World { objects: observed.objects.iter().map(object).collect(), strays: observed.strays.clone(), cluster: observed.cluster }
 }
 
 /// What is remembered from now on: nothing of objects that are gone, and of the others the content that the plan accepted.

@@ -11,12 +11,19 @@ use crate::{scale::Decision, world::FleetRef};
 pub struct FleetSettings {
     /// The spec.
     pub spec: crds::GatewayFleetSpec,
-    /// `template.memory` in bytes.
+    /// What `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, in bytes.
     pub memory_bytes: Option<u64>,
+    /// What `CPU` targets are a share of: `template.resources.requests.cpu`, else `limits.cpu` (as Kubernetes reads it),
+    /// in cores. `None`: of the worker threads; standalone always.
+    pub cpu_cores: Option<f64>,
     /// `RequestRate.averageValue` in requests per second, by index in `spec.scaling.targets`.
     pub rates: BTreeMap<usize, f64>,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.uid`; empty: there is none.
+    pub uid: String,
+    /// In a cluster: the port that a proxy opens, by the listener's; only those that differ.
+    pub container_ports: BTreeMap<u16, u16>,
 }
 
 /// What a `Fleet` implementation is asked to ensure.

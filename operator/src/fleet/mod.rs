@@ -10,11 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use crds::{
-    GatewayFleetSpec,
-    fleet::{Drain, Template},
-};
-use planner::{FleetPlan, FleetRef};
+use crds::fleet::{Drain, Template};
+use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
 use snapshot::Hash;
 
 /// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
@@ -79,7 +76,8 @@ pub struct Problem {
 }
 
 /// The plan of a fleet.
-pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPlan {
+pub fn plan(fleet: &FleetRef, settings: &FleetSettings, replicas: u32) -> FleetPlan {
+    let spec = &settings.spec;
     let mut ports: Vec<u16> = spec.listeners.iter().map(|listener| listener.port).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -91,8 +89,8 @@ pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPl
         drain: spec.drain,
         template_hash: template_hash(&spec.template),
         spec: Some(Arc::new(spec.clone())),
-        uid: String::new(),
-        container_ports: BTreeMap::new(),
+        uid: settings.uid.clone(),
+        container_ports: settings.container_ports.clone(),
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectRef, SourceObject>,
     /// Problems of what is no object.
     pub strays: Vec<Problem>,
+    /// The objects are a cluster's.
+    pub cluster: bool,
 }
 
 /// One object as a source has it.

@@ -176,6 +176,8 @@ pub fn plural(kind: planner::Kind) -> &'static str {
         planner::Kind::Service => "services",
         planner::Kind::EndpointSlice => "endpointslices",
         planner::Kind::Secret => "secrets",
+        planner::Kind::Namespace => "namespaces",
+        planner::Kind::ReferenceGrant => "referencegrants",
     }
 }
 

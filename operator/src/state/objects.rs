@@ -66,6 +66,8 @@ pub fn to_value(object: &Object) -> Value {
         Object::Service(o) => serde_json::to_value(o),
         Object::EndpointSlice(o) => serde_json::to_value(o),
         Object::Secret(o) => serde_json::to_value(o),
+        Object::Namespace(o) => serde_json::to_value(o),
+        Object::ReferenceGrant(o) => serde_json::to_value(o),
     };
     // Types with string keys only: this can't fail.
     value.unwrap_or_default()

@@ -108,7 +108,7 @@ pub(super) fn draft<'m>(
 fn unmeasurable(object: &ObjectRef, fleet: &Fleet, problems: &mut Problems<'_>) {
     for (i, target) in fleet.settings.spec.scaling.targets.iter().enumerate() {
         if matches!(target, Target::Memory { .. }) && fleet.settings.memory_bytes.is_none() {
-            let message = "a Memory target needs spec.template.memory, the whole that it is a share of; until then it \
+            let message = "a Memory target needs spec.template.resources.limits.memory (or requests.memory), the whole that it is a share of; until then it \
                            has no data, and the fleet does not shrink";
             problems.degraded(object, format!("spec.scaling.targets[{i}]"), reason::INVALID, message);
         }
@@ -150,10 +150,8 @@ fn certificate<'m>(
 
 #[cfg(test)]
 mod tests {
-    use crds::fleet::FromNamespaces;
-
     use super::*;
-    use crate::model::Hostname;
+    use crate::model::{Hostname, RoutesFrom};
 
     fn listener((name, port, tls, hostname): (&str, u16, bool, &str)) -> Listener {
         Listener {
@@ -162,7 +160,7 @@ mod tests {
             tls,
             hostname: (!hostname.is_empty()).then(|| Hostname::new(hostname)),
             certificates: vec![],
-            from: FromNamespaces::All,
+            from: RoutesFrom::All,
         }
     }
 
