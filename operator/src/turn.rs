@@ -190,9 +190,7 @@ impl<F: Fleet> Operator<F> {
             self.gateways.entry(fleet.clone()).or_default();
         }
         self.planner = planner;
-        let plan = Arc::new(plan);
-        self.parts.registry.planned(Arc::clone(&plan));
-        (self.world, self.plan) = (Arc::new(world), Some(plan));
+        (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
         self.publish_due = true;
         self.decided = None;
     }

@@ -74,7 +74,7 @@ fn observed(manifests: &[Value]) -> Event {
         (id, SourceObject { current, raw, generation: 1, content, origin: None, birth: None })
     };
     let objects = manifests.iter().map(object).collect();
-    Event::WorldChanged(Arc::new(Observed { objects, strays: vec![] }))
+    Event::WorldChanged(Arc::new(Observed { objects, ..Observed::default() }))
 }
 
 impl Bench {
