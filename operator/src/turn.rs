@@ -190,7 +190,9 @@ impl<F: Fleet> Operator<F> {
             self.gateways.entry(fleet.clone()).or_default();
         }
         self.planner = planner;
-        (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
+        let plan = Arc::new(plan);
+        self.parts.registry.planned(Arc::clone(&plan));
+        (self.world, self.plan) = (Arc::new(world), Some(plan));
         self.publish_due = true;
         self.decided = None;
     }
