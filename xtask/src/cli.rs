@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cluster, crds, images, quickstart, test, tidy};
+use crate::{bench, cluster, crds, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -32,6 +32,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Build the images of the operator, the proxy and the tests' tools, for a cluster on this machine.
     Images(images::Args),
+    /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
+    Bench(bench::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
     /// Write crds/yaml/*.yaml anew from the types in crds/src.
@@ -45,6 +47,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Test(args) => test::run(&args),
         Command::E2e(args) => test::e2e(&args),
         Command::Images(args) => images::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
         Command::Crds => crds::run(),
     }?;

@@ -1,5 +1,7 @@
 //! The project's own automation: `cargo xtask COMMAND`. One module for each command.
 
+mod bench;
+mod chart;
 mod cli;
 mod cluster;
 mod crds;

@@ -181,6 +181,8 @@ impl Connection {
         let mut done = None;
         loop {
             let n = match self.read(buffer) {
+                // The answer is complete: the server may close.
+                Ok(0) if done.is_some() => return Ok(done),
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
