@@ -6,6 +6,7 @@
 //!   tests/*.rs ── harness::Gateway ── spawns ──┘  (the built sluice-operator and sluice-proxy binaries)
 //! ```
 //!
+//! - [`agent`]: runs loads and single requests for others, where it is: in a pod. Also `sluice-load agent`.
 //! - [`echo`]: the upstream. Also the program `sluice-echo`.
 //! - [`load`]: a load generator that tells every outcome apart. Also the program `sluice-load`.
 //! - `cluster` (feature `cluster`): the same on a Kubernetes.
@@ -14,6 +15,7 @@
 //!
 //! Nothing here links against the gateway's own crates: the tests see what a user of the binaries sees.
 
+pub mod agent;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod drive;
