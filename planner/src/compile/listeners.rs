@@ -84,6 +84,7 @@ pub(super) fn draft<'m>(
             tls: listener.tls,
             hostname: listener.hostname.as_ref().map(|h| h.as_str().to_owned()).unwrap_or_default(),
             certificates: keys,
+            bind_port: fleet.settings.container_ports.get(&listener.port).copied().map_or(0, u32::from),
         };
         listeners.push(sourced(key, resource::Kind::Listener(resource), object));
     }

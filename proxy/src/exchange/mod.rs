@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     let mut ctx = Ctx {
         client: conn.peer.ip(),
         tls: conn.tls,
-        port: conn.port,
+        port: conn.public_port,
         prefix,
         started: exchange.started,
         now_us: clock_us(exchange.started),

@@ -46,8 +46,10 @@ pub struct Conn {
     pub id: u64,
     /// The client.
     pub peer: SocketAddr,
-    /// The port it came to.
+    /// The port it came to, as it was opened.
     pub port: u16,
+    /// The same as clients know it.
+    pub public_port: u16,
     /// Whether it is encrypted.
     pub tls: bool,
     http2: AtomicBool,
@@ -60,12 +62,13 @@ pub struct Conn {
 }
 
 impl Conn {
-    fn new(peer: SocketAddr, port: u16, tls: bool) -> Self {
+    fn new(peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             peer,
             port,
+            public_port,
             tls,
             http2: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -123,12 +126,12 @@ impl Conn {
 /// Serves one accepted connection to its end.
 pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
     let _live = live;
-    let tls = match worker.shared.config.load().ports.get(&port) {
-        Some(port) => port.tls.clone(),
+    let (public, tls) = match worker.shared.config.load().ports.get(&port) {
+        Some(config) => (config.port, config.tls.clone()),
         // The port was removed while the connection waited.
         None => return,
     };
-    let conn = Arc::new(Conn::new(peer, port, tls.is_some()));
+    let conn = Arc::new(Conn::new(peer, (port, public), tls.is_some()));
     let _registered = Registered::new(&worker, &conn);
     match tls {
         None => serve(&worker, &conn, TokioIo::new(stream)).await,
