@@ -4,6 +4,7 @@ mod columns;
 mod crds;
 mod get;
 mod plan;
+mod run;
 mod standalone;
 
 use std::process::ExitCode;
@@ -22,10 +23,12 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   sluice-operator plan --manifests DIR           are the manifests right, and what would run?
   sluice-operator standalone --manifests DIR     run a gateway on this machine
+  sluice-operator run --help                     run in a cluster, as the chart does
   sluice-operator get apiroutes --manifests DIR  what came of each route?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<run::Args>),
     Standalone(standalone::Args),
     Plan(plan::Args),
     Get(get::Args),
@@ -38,6 +41,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command line.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(*args),
         Command::Standalone(args) => standalone::run(args),
         Command::Plan(args) => plan::run(&args),
         Command::Get(args) => get::run(&args),

@@ -11,7 +11,9 @@
 //!  proxies/        record, log and last-good snapshot of each proxy process
 //! ```
 
+pub mod configmap;
 pub mod file;
+pub mod memory;
 pub mod mirror;
 pub mod objects;
 pub mod rollbacks;

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use planner::{FleetPlan, Kind};
+use planner::{FleetPlan, Kind, ObjectRef};
 use serde_json::{Value, json};
 use snapshot::Hash;
 
@@ -9,6 +9,7 @@ use crate::{
     event::ProxyWhat,
     fleet::{Observation, Problem, Proxy, Sign},
     source::SourceObject,
+    state::memory::Folder,
 };
 
 /// Has what it is told to have, and notes what it was asked for.
@@ -81,16 +82,16 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fleet = FakeFleet::default();
-        let remembered: Arc<BTreeMap<ObjectRef, Remembered>> = Arc::default();
+        let (memory, recalled) = Folder::open(dir.path());
         let parts = Parts {
             lead: crate::lead::alone(1),
             events: mpsc::channel(1).1,
             fleet: fleet.clone(),
             registry: Arc::default(),
-            remembered: Arc::clone(&remembered),
-            objects: Mirror::start(dir.path().join("objects"), remembered, Duration::ZERO),
-            rollbacks: dir.path().join("rollbacks.json"),
-            statuses: status::Writer::start(dir.path().join("status"), status::FILES),
+            recalled,
+            memory: Memory::Folder(memory),
+            happenings: Events::nowhere(),
+            statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
         };
         Self { operator: Operator::new(parts), fleet, _dir: dir }
