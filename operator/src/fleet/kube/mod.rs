@@ -44,6 +44,8 @@ mod part;
 mod pods;
 mod render;
 mod state;
+#[cfg(test)]
+mod testing;
 mod trouble;
 mod watch;
 
