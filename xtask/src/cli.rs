@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, cluster, crds, images, quickstart, test, tidy};
+use crate::{bench, chart, cluster, crds, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -36,7 +36,9 @@ enum Command {
     Bench(bench::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
-    /// Write crds/yaml/*.yaml anew from the types in crds/src.
+    /// Write what of charts/sluice is generated anew: definitions, schema, README, and what it gives in its testdata.
+    Chart,
+    /// Write crds/yaml/*.yaml anew from the types in crds/src, and the chart's copies of them.
     Crds,
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Images(args) => images::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Chart => chart::run(),
         Command::Crds => crds::run(),
     }?;
     Ok(ExitCode::SUCCESS)

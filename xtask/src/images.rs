@@ -11,7 +11,7 @@ pub(crate) mod buildah;
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    time::{Instant, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -55,15 +55,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_build {
         shell::build_binaries().run()?;
     }
-    let archives = build(&folders)?;
+    let built = build(&folders)?;
+    built.iter().for_each(|image| println!("{image}"));
     if args.load {
-        cluster::load(&folders, &archives)?;
+        cluster::load(&folders, &built.into_iter().map(|image| image.archive).collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-/// Builds the images whose programs, libraries or Dockerfiles have changed, and gives the archives of all.
-pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<PathBuf>> {
+/// An image that is there now.
+pub(crate) struct Built {
+    name: &'static str,
+    pub(crate) archive: PathBuf,
+    mib: f64,
+    /// None: it was there before.
+    took: Option<Duration>,
+}
+
+impl std::fmt::Display for Built {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "localhost/{}:dev {:>5.1} MiB, ", self.name, self.mib)?;
+        match self.took {
+            Some(took) => write!(f, "built in {:.1} s", took.as_secs_f64()),
+            None => f.write_str("as it was"),
+        }
+    }
+}
+
+/// Builds the images whose programs, libraries or Dockerfiles have changed, and gives all.
+pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<Built>> {
     let _alone = folders.lock("images")?;
     let programs: Vec<PathBuf> =
         IMAGES.iter().flat_map(|image| image.programs).map(|name| shell::bin_dir().join(name)).collect();
@@ -72,20 +92,17 @@ pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<PathBuf>> {
     }
     let libraries = base::libraries(&programs)?;
     let scratch = Scratch { folder: folders.cache().join("images"), store: std::cell::OnceCell::new(), libraries };
-    let mut archives = Vec::new();
+    let mut all = Vec::new();
     for image in &IMAGES {
         let started = Instant::now();
         let archive = folders.archive(image.name);
         let made = unless_built(&archive, &inputs(image, &scratch.libraries)?, || scratch.make(image, &archive))?;
         let mib = mebibytes(&archive)?;
-        let how =
-            if made { format!("built in {:.1} s", started.elapsed().as_secs_f64()) } else { "as it was".to_owned() };
-        println!("localhost/{}:dev {mib:>5.1} MiB, {how}", image.name);
         anyhow::ensure!(mib <= MAX_MIB, "{}: an image may have {MAX_MIB} MiB, it has {mib:.1}", image.name);
-        archives.push(archive);
+        all.push(Built { name: image.name, archive, mib, took: made.then(|| started.elapsed()) });
     }
     scratch.remove()?;
-    Ok(archives)
+    Ok(all)
 }
 
 /// What one run of builds needs, made when the first image needs it.

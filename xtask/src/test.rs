@@ -1,5 +1,7 @@
 //! `cargo xtask test`: the stages that must pass before a change is shared, one line each.
 
+mod cluster;
+
 use std::{
     io::Write as _,
     path::PathBuf,
@@ -16,7 +18,11 @@ pub(crate) struct Args {
     /// Also the full matrices and the goals themselves instead of ten times the goals; installs cargo-deny if missing.
     #[arg(long)]
     long: bool,
-    /// Only the stages whose name contains this.
+    /// Also on a Kubernetes: the chart, the operator with an API server, the whole system. Brings one up if none is, which needs
+    /// Linux, root and Go (or kind, or $KUBECONFIG).
+    #[arg(long)]
+    cluster: bool,
+    /// Only the stages whose name contains this; `cluster` means all that need one.
     #[arg(long)]
     only: Option<String>,
 }
@@ -25,6 +31,9 @@ pub(crate) struct Args {
 pub(crate) struct E2eArgs {
     /// Part of the names of the tests to run, such as `cycle` or `limit::`.
     filter: Option<String>,
+    /// Those on a Kubernetes instead of those on this machine alone.
+    #[arg(long)]
+    cluster: bool,
     /// Also the full matrices and the goals themselves.
     #[arg(long)]
     long: bool,
@@ -69,11 +78,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         system_tests(None, args.long)?;
         println!("{:<9} ok {:>7}", "e2e", seconds(at.elapsed()));
     }
+    if args.cluster && wanted("cluster") {
+        cluster::run(args.long)?;
+    }
     println!("passed in {}", seconds(started.elapsed()));
     Ok(())
 }
 
 pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
+    if args.cluster {
+        return cluster::e2e(args.filter.as_deref(), args.long);
+    }
     build()?;
     system_tests(args.filter.as_deref(), args.long)
 }

@@ -8,6 +8,7 @@
 //!   packages   what Debian provides          build    what is compiled from Go modules
 //!   images     the images of the node itself boot     from an empty state folder to a Ready node
 //!   cleanup    down, and what it must leave  node     the first process inside, with its components
+//! session    the cluster for as long as tests need it
 //! check      `up; down; up`, with pods, Services, names, logs and exec
 //! ```
 
@@ -22,6 +23,7 @@ mod images;
 mod node;
 mod own;
 mod packages;
+mod session;
 
 use std::{
     ffi::OsString,
@@ -33,6 +35,7 @@ use std::{
 
 pub(crate) use folders::Folders;
 use given::Kind;
+pub(crate) use session::Session;
 
 use crate::files::{create, read, write};
 
@@ -138,6 +141,11 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
         Cluster::Kind(kind) => kind.down(),
         Cluster::Own => own::down(folders),
     }
+}
+
+/// The helm that tests use, built if it is not there. It needs no cluster to render a chart.
+pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
+    build::helm(folders)
 }
 
 /// Gives the images of docker archives to the cluster that is up.
