@@ -104,9 +104,38 @@ impl Api {
     }
 
     /// Text, such as a pod's log or what a pod answers through the API server.
-    pub fn text(&self, path: &str) -> anyhow::Result<String> {
-        let request = Request::get(path).body(Vec::new())?;
+    pub fn text(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default())?;
         self.runtime.block_on(self.client.request_text(request)).with_context(|| path.to_owned())
+    }
+
+    /// The log of a pod's only container, or of the one before it.
+    pub fn log(&self, namespace: &str, pod: &str, previous: bool) -> anyhow::Result<String> {
+        let path = format!("{}/log?previous={previous}&tailLines=400", Resource::PODS.named(namespace, pod));
+        self.text(Method::GET, &path, None)
+    }
+
+    /// Evicts a pod, as draining a node does; false when its disruption budget forbids it now.
+    pub fn evict(&self, namespace: &str, pod: &str) -> anyhow::Result<bool> {
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
+        });
+        match self.send(Method::POST, &format!("{}/eviction", Resource::PODS.named(namespace, pod)), Some(&eviction))? {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.code == 429 => Ok(false),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Server-side apply of every document of a manifest.
+    pub fn apply_all(&self, manifest: &str, manager: &str) -> anyhow::Result<()> {
+        for document in serde_yaml::from_multiple::<Value>(manifest)? {
+            let kind = document["kind"].as_str().unwrap_or_default();
+            let resource = Resource::of(kind).with_context(|| format!("kind {kind:?} is not known here"))?;
+            self.apply(resource, &document, manager)?;
+        }
+        Ok(())
     }
 
     /// What happens to the objects of a namespace from now on: `ADDED`, `MODIFIED` or `DELETED`, and the object. Ends when

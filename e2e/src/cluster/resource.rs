@@ -60,6 +60,23 @@ impl Resource {
         format!("{}/{name}", self.all(namespace))
     }
 
+    /// The resource of a kind that tests write.
+    pub fn of(kind: &str) -> Option<Resource> {
+        Some(match kind {
+            "ApiRoute" => Resource::API_ROUTES,
+            "ConfigMap" => Resource::CONFIG_MAPS,
+            "Deployment" => Resource::DEPLOYMENTS,
+            "GatewayFleet" => Resource::GATEWAY_FLEETS,
+            "Namespace" => Resource::NAMESPACES,
+            "Pod" => Resource::PODS,
+            "RatePolicy" => Resource::RATE_POLICIES,
+            "ReferenceGrant" => Resource::REFERENCE_GRANTS,
+            "Secret" => Resource::SECRETS,
+            "Service" => Resource::SERVICES,
+            _ => return None,
+        })
+    }
+
     /// The plural, as kubectl takes it.
     pub fn plural(self) -> &'static str {
         self.plural
