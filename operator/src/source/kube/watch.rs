@@ -2,7 +2,7 @@
 
 use kube::{Client, runtime::watcher::Event};
 use planner::{Kind, ObjectRef};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{
@@ -58,13 +58,37 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
 
 fn set(kind: Kind, api_version: &str, raw: Raw) -> Option<Change> {
     let id = keep::identity(kind, &raw.value)?;
-    let mut value = raw.value;
-    // What the API server lists does not say what it is.
-    let document = value.as_object_mut()?;
-    document.insert("apiVersion".into(), json!(api_version));
-    document.insert("kind".into(), json!(kind.name()));
-    Some(match keep::keep(kind, value) {
+    Some(match keep::keep(kind, typed(kind, api_version, raw.value)) {
         Some(value) => Change::Set(id, value),
         None => Change::Gone(id),
     })
+}
+
+/// The object with what it is, which the API server says of what it watches, but not of what it lists. Always at the same
+/// place: the order of fields is a part of what is compared.
+fn typed(kind: Kind, api_version: &str, value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let mut document = Map::from_iter([("apiVersion".into(), json!(api_version)), ("kind".into(), json!(kind.name()))]);
+    for (key, value) in fields {
+        document.entry(key).or_insert(value);
+    }
+    Value::Object(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_and_watched_are_the_same() {
+        let metadata = json!({"name": "a", "namespace": "b"});
+        let listed = json!({"metadata": metadata, "spec": {"ports": []}});
+        let watched =
+            json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"ports": []}, "status": {}});
+        let set = |value| match set(Kind::Service, "v1", serde_json::from_value(value).unwrap()) {
+            Some(Change::Set(_, value)) => value.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(set(listed), set(watched));
+    }
 }
