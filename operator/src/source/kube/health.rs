@@ -41,11 +41,10 @@ impl Health {
     /// What the operator can do without is waited for no longer.
     pub(super) fn without_optional(&self) {
         self.progress.send_if_modified(|progress| {
-            let waiting = progress.watches.values_mut().filter(|state| state.optional && !state.listed);
-            waiting.fold(false, |_, state| {
-                state.listed = true;
-                true
-            })
+            let mut waiting: Vec<_> =
+                progress.watches.values_mut().filter(|state| state.optional && !state.listed).collect();
+            waiting.iter_mut().for_each(|state| state.listed = true);
+            !waiting.is_empty()
         });
     }
 

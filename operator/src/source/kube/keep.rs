@@ -44,11 +44,15 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             top(document, &["spec"]);
             let spec = document.get_mut("spec");
             let spec = pick(spec, &["type", "clusterIP", "ports"]);
-            each(spec, "ports", |port| drop(pick(port, &["name", "port", "protocol", "targetPort", "appProtocol"])));
+            each(spec, "ports", |port| {
+                pick(port, &["name", "port", "protocol", "targetPort", "appProtocol"]);
+            });
         }
         Kind::EndpointSlice => {
             top(document, &["addressType", "endpoints", "ports"]);
-            each(Some(document), "ports", |port| drop(pick(port, &["name", "port", "protocol"])));
+            each(Some(document), "ports", |port| {
+                pick(port, &["name", "port", "protocol"]);
+            });
             each(Some(document), "endpoints", |endpoint| {
                 if let Some(endpoint) = pick(endpoint, &["addresses", "conditions", "zone"]) {
                     pick(endpoint.get_mut("conditions"), &["ready", "serving", "terminating"]);

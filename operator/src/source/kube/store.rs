@@ -87,7 +87,10 @@ impl Store {
         let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
         let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
         let gone: Vec<ObjectRef> = of_kind.filter(|id| !stays(id)).cloned().collect();
-        gone.iter().fold(false, |changed, id| self.remove(id) || changed)
+        for id in &gone {
+            self.remove(id);
+        }
+        !gone.is_empty()
     }
 }
 
