@@ -25,10 +25,12 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
         if (is_ours || kind == Kind::ReferenceGrant) && metadata.contains_key("deletionTimestamp") {
             return None;
         }
-        // Its generation goes with what is said of it in its status.
-        let generation = is_ours.then_some("generation");
-        let known = ["name", "namespace", "uid", "creationTimestamp", "labels"];
-        metadata.retain(|key, _| known.contains(&key.as_str()) || Some(key.as_str()) == generation);
+        metadata.retain(|key, _| match key.as_str() {
+            "name" | "namespace" | "uid" | "creationTimestamp" => true,
+            "generation" => is_ours, // goes with what is said of it in its status
+            "labels" => matches!(kind, Kind::Namespace | Kind::EndpointSlice),
+            _ => false,
+        });
         if kind == Kind::EndpointSlice {
             pick(metadata.get_mut("labels"), &[SERVICE_NAME]);
             metadata.get("labels")?.get(SERVICE_NAME)?; // of no Service: nobody's backend
@@ -110,7 +112,7 @@ mod tests {
         });
         let expect = json!({
             "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "a", "namespace": "b", "uid": "u", "labels": {"x": "y"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [
                 {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"}, "odd",
             ]},

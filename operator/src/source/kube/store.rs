@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use crds::Violation;
 use planner::{Kind, ObjectRef};
 use serde_json::Value;
 use snapshot::Hash;
@@ -13,6 +14,10 @@ use super::{
     super::{Birth, Observed, SourceObject},
     watch::Change,
 };
+
+/// Largest certificate with its key, as base64. Whoever may create a Secret anywhere has the operator keep it, so what is
+/// kept of each is far below the megabyte that a Secret may have.
+const MAX_CERTIFICATE: usize = 256 << 10;
 
 /// What the watches told.
 #[derive(Debug)]
@@ -62,7 +67,8 @@ impl Store {
 
     fn set(&mut self, id: ObjectRef, value: Value) -> bool {
         // What is kept of an object is its content: a status, or an annotation, is no news.
-        let content = Hash::of(value.to_string().as_bytes());
+        let text = value.to_string();
+        let content = Hash::of(text.as_bytes());
         let known = self.observed.objects.get(&id);
         if known.is_some_and(|known| known.content == content) {
             return false;
@@ -71,7 +77,10 @@ impl Store {
         let birth = birth(&value);
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
         let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
-        let current = crds::admit(value).map(Arc::new);
+        let current = match id.kind {
+            Kind::Secret if text.len() > MAX_CERTIFICATE => Err(vec![too_large(text.len())]),
+            _ => crds::admit(value).map(Arc::new),
+        };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
         let object = SourceObject { current, raw, generation, content, origin: None, birth };
         Arc::make_mut(&mut self.observed).objects.insert(id, object);
@@ -92,6 +101,15 @@ impl Store {
         }
         !gone.is_empty()
     }
+}
+
+fn too_large(size: usize) -> Violation {
+    let message = format!(
+        "tls.crt and tls.key have {} KiB, at most {} are read: leave out certificates that the chain does not need",
+        size >> 10,
+        MAX_CERTIFICATE >> 10
+    );
+    Violation { path: "data".into(), message }
 }
 
 /// `metadata.generation` where it counts changes of the spec; else counted here.

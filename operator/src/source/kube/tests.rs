@@ -101,6 +101,22 @@ fn what_is_not_admitted_is_there_as_broken() {
 }
 
 #[test]
+fn a_large_certificate_is_not_kept() {
+    let secret = |size: usize| {
+        let data = json!({"tls.crt": "YWFh".repeat(size / 4), "tls.key": "YQ=="});
+        let metadata = json!({"name": "s", "namespace": "shop"});
+        let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
+        set(Kind::Secret, value)
+    };
+    let mut store = Store::new();
+    take(&mut store, [(secret(200 << 10), true)]);
+    assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
+    take(&mut store, [(secret(300 << 10), true), (secret(300 << 10), false)]);
+    let violation = store.observed().objects[&id(Kind::Secret, "s")].current.as_ref().unwrap_err()[0].to_string();
+    assert!(violation.starts_with("data: tls.crt and tls.key have 300 KiB, at most 256 are read"), "{violation}");
+}
+
+#[test]
 fn listing_anew_drops_nothing_before_its_end() {
     let mut store = Store::new();
     let spec = || json!({"ports": [{"port": 80}]});
