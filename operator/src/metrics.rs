@@ -29,6 +29,8 @@ pub struct Metrics {
     pub desired: IntGaugeVec,
     /// Problems by reason.
     pub problems: IntGaugeVec,
+    /// 1 while the watch of a resource does not work.
+    pub watch_failing: IntGaugeVec,
     /// 1 while this operator leads.
     pub leader: IntGauge,
     /// The epoch that this operator leads with, or last led with.
@@ -88,6 +90,11 @@ impl Metrics {
             nacks: counter("sluice_operator_nacks_total", "Resources that a proxy refused, counted in each push."),
             proxies: gauges("sluice_operator_proxies", "Proxies by fleet and state.", &["fleet", "state"]),
             desired: gauges("sluice_operator_desired_replicas", "Replicas wanted.", &["fleet"]),
+            watch_failing: gauges(
+                "sluice_operator_watch_failing",
+                "1 while the watch of a resource of the API server does not work.",
+                &["resource"],
+            ),
             problems: gauges("sluice_operator_problems", "Problems in objects, by reason.", &["reason"]),
             leader: gauge("sluice_operator_leader", "1 while this operator leads."),
             epoch: gauge("sluice_operator_epoch", "The epoch that this operator leads with, or last led with."),

@@ -3,6 +3,7 @@
 //! `cargo test -p operator --features cluster --test cluster_source`. The tests make namespaces of their own; one of them
 //! installs and removes the definition of ReferenceGrant.
 #![cfg(feature = "cluster")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
 
 mod support;
 

@@ -8,6 +8,7 @@ use super::{
     resource::{GRANTS, GRANTS_DEFINITION, REQUIRED},
     watch::Change,
 };
+use crate::metrics;
 
 /// How the watches do.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ impl Health {
         // Lists nothing that a world has.
         let health = Self { progress, outages: Outages::default() };
         health.update(GRANTS_DEFINITION.name, |state| state.listed = true);
+        for watched in REQUIRED.iter().chain([&GRANTS]) {
+            health.update(watched.name, |_| {}); // so that its metric is there
+        }
         health
     }
 
@@ -95,6 +99,7 @@ impl Health {
             let state = progress.watches.entry(watch).or_default();
             let before = state.clone();
             change(state);
+            metrics::get().watch_failing.with_label_values(&[watch]).set(i64::from(state.failing.is_some()));
             *state != before
         });
     }
