@@ -1,6 +1,9 @@
 //! The loop: takes up events, and in each turn derives everything anew from state.
 //!
-//! plan → fleet → publish → status. Ports open before what needs them is published.
+//! plan → fleet → publish → status. Ports open before what needs them is published. [`reign`]: whether this operator may
+//! do more than plan.
+
+mod reign;
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +12,15 @@ use std::{
 };
 
 use planner::{FleetRef, Millis, Plan, Planner, World, scale::Decision};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 
+use self::reign::Reign;
 use crate::{
     event::{Event, ProxyEvent},
     events::Events,
     fleet::{self, Fleet},
     gateway::Gateway,
-    lead::{Lead, Leading},
+    lead::Leading,
     metrics, news,
     push::{Published, Registry},
     source::Observed,
@@ -35,9 +39,6 @@ const TURN: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the scaler decides when nothing else happens.
 const DECIDE: Duration = Duration::from_millis(500);
-/// Proxies that ran before this operator led dial it within this time; what they say is waited for before anything is
-/// concluded from their silence.
-const SETTLES: Duration = Duration::from_secs(10);
 
 /// The parts that the loop works with.
 #[derive(Debug)]
@@ -88,17 +89,6 @@ pub struct Operator<F> {
     /// The plan as it is shown.
     complete: Complete,
     leaving: bool,
-}
-
-/// How far this operator is with leading.
-#[derive(Debug)]
-enum Reign {
-    /// It plans, and touches nothing.
-    No,
-    /// It reads what the leader before left.
-    Begins(JoinHandle<Recalled>),
-    /// It leads; `Some`: since then, and others led before.
-    Yes(Option<Instant>),
 }
 
 impl<F: Fleet> Operator<F> {
@@ -193,54 +183,6 @@ impl<F: Fleet> Operator<F> {
         self.publish(&plan);
         self.rebalance(now, millis);
         self.show(&plan, now, millis);
-    }
-
-    /// Whether this operator leads, and knows what the one before knew.
-    async fn leads(&mut self, now: Instant) -> bool {
-        if matches!(*self.parts.lead.borrow(), Lead::Standby { .. }) {
-            return false;
-        }
-        if matches!(self.reign, Reign::No) {
-            self.reign = match self.parts.memory.recall() {
-                Some(recall) => Reign::Begins(tokio::spawn(recall)),
-                None => Reign::Yes(None),
-            };
-        }
-        if let Reign::Begins(recall) = &mut self.reign
-            && recall.is_finished()
-        {
-            // It can't panic; and what it knows is a help, not a need.
-            let recalled = recall.await.unwrap_or_default();
-            self.reign = Reign::Yes(Some(now));
-            self.take_over(recalled).await;
-        }
-        matches!(self.reign, Reign::Yes(_))
-    }
-
-    /// Joins what the leader before left with what this one saw itself.
-    async fn take_over(&mut self, mut recalled: Recalled) {
-        let (objects, refused) = (recalled.objects.len(), recalled.ledgers.len());
-        tracing::info!(objects, refused, "leads now, with what the leader before left");
-        for (fleet, ledger) in std::mem::take(&mut recalled.ledgers) {
-            let gateway = self.gateways.entry(fleet).or_default();
-            // Proxies may have dialled already.
-            let said = std::mem::replace(&mut gateway.ledger, ledger);
-            gateway.ledger.nacked.extend(said.nacked);
-        }
-        if recalled.merge_into(Arc::make_mut(&mut self.remembered)) {
-            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
-            self.plan().await;
-        }
-        (self.publish_due, self.memory_due) = (true, true);
-    }
-
-    /// Whether silence of this fleet's proxies says something: they have all said what they run, or had the time to.
-    fn settled(&self, gateway: &Gateway, now: Instant) -> bool {
-        match self.reign {
-            Reign::Yes(Some(since)) => now.duration_since(since) >= SETTLES || gateway.all_attached(),
-            Reign::Yes(None) => true,
-            Reign::No | Reign::Begins(_) => false,
-        }
     }
 
     /// Derives what should be from what the source has, and remembers what was accepted.
@@ -370,7 +312,9 @@ impl<F: Fleet> Operator<F> {
     }
 
     fn rebalance(&mut self, now: Instant, millis: Millis) {
-        for gateway in self.gateways.values_mut() {
+        // Proxies that dial after a takeover are no growth.
+        let settled: Vec<FleetRef> = self.settled_fleets(now).cloned().collect();
+        for (_, gateway) in self.gateways.iter_mut().filter(|(fleet, _)| settled.contains(fleet)) {
             gateway.rebalance(now, millis);
         }
     }
@@ -384,7 +328,9 @@ impl<F: Fleet> Operator<F> {
         let drift = self.parts.statuses.pace.drift;
         let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= drift);
         // Until then, what the leader before wrote is nearer to the truth than what is known here.
-        if due && self.gateways.values().all(|gateway| self.settled(gateway, now)) {
+        let decided = |fleet| self.gateways.get(fleet).is_some_and(|gateway| gateway.decision.is_some());
+        let settled = self.settled_fleets(now).count() == self.gateways.len() && plan.fleets.keys().all(decided);
+        if due && settled {
             self.parts.statuses.set(status::Input {
                 world: Arc::clone(&self.world),
                 observed: Arc::clone(&self.observed),

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod check;
 mod columns;
 mod crds;
 mod get;
@@ -33,6 +34,7 @@ enum Command {
     Plan(plan::Args),
     Get(get::Args),
     Crds(crds::Args),
+    Check(check::Args),
 }
 
 /// Why a command failed, for the one who typed it.
@@ -46,6 +48,7 @@ pub fn run() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Crds(args) => crds::run(&args),
+        Command::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {
         // Whoever reads our output has seen enough.

@@ -170,7 +170,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         fleet,
         registry: Arc::clone(&registry),
         recalled,
-        memory: Memory::Cluster(memory),
+        memory: Memory::Cluster(Box::new(memory)),
         lead: lead.clone(),
         happenings: happenings.clone(),
         statuses: status::Writer::to_api(fenced.clone(), status::API),
@@ -188,9 +188,9 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let done: Result<(), Failure> = tokio::select! {
         done = &mut operator => done.map(drop).map_err(|error| format!("the loop failed: {error}").into()),
         lost = &mut leading => return Err(why(lost)),
-        error = serving => Err(error.err().map_or_else(|| "the push server ended".into(), Failure::from)),
-        error = source => Err(format!("the watches ended: {error:?}").into()),
-        () = tell(stop, sender) => Err("the loop does not end".into()),
+        error = unless(&stop, serving) => Err(error.err().map_or_else(|| "the push server ended".into(), Failure::from)),
+        error = unless(&stop, source) => Err(format!("the watches ended: {error:?}").into()),
+        () = tell(stop.clone(), sender) => Err("the loop does not end".into()),
     };
     // Whatever the reason: another may lead at once.
     ends.send_replace(true);
@@ -240,6 +240,15 @@ fn why(ended: Result<Result<(), LeadError>, tokio::task::JoinError>) -> Failure 
         Ok(Ok(())) => "the election ended".into(),
         Ok(Err(lost)) => lost.into(),
         Err(error) => format!("the election failed: {error}").into(),
+    }
+}
+
+/// How a part ended by itself. Once the operator was told to end, parts do: that is no news.
+async fn unless<T>(stop: &watch::Receiver<Stop>, part: impl Future<Output = T>) -> T {
+    let ended = part.await;
+    match *stop.borrow() {
+        Stop::No => ended,
+        Stop::Told | Stop::AtOnce => std::future::pending().await,
     }
 }
 

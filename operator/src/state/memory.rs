@@ -58,7 +58,7 @@ pub enum Memory {
     /// In files.
     Folder(Folder),
     /// In a ConfigMap, which other operators read when they take over.
-    Cluster(configmap::Memory),
+    Cluster(Box<configmap::Memory>),
 }
 
 /// Files of the state folder.
