@@ -281,6 +281,7 @@ impl Gateway {
             |p: ProxyInfo| ProxyView { name: p.name, ready: p.ready, draining: p.draining, revision: p.revision };
         FleetView {
             proxies: self.proxies().into_iter().map(proxy).collect(),
+            replicas: Some(self.observation.replicas),
             decision: self.decision.clone(),
             published: self.published.as_ref().map(|p| p.revision),
             rolled_back: self.rolled_back.clone(),

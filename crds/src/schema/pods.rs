@@ -107,7 +107,7 @@ pub(crate) fn affinity(generator: &mut SchemaGenerator) -> Schema {
                             },
                         },
                     },
-                    "preferredDuringSchedulingIgnoredDuringExecution": weighted("preference", node_term(generator)),
+                    "preferredDuringSchedulingIgnoredDuringExecution": weighted("preference", &node_term(generator)),
                 },
             },
             "podAffinity": pod_affinity(generator, "Beside which pods."),
@@ -141,7 +141,7 @@ fn pod_affinity(generator: &mut SchemaGenerator, description: &str) -> Schema {
                 "x-kubernetes-list-type": "atomic",
                 "items": pod_term(generator),
             },
-            "preferredDuringSchedulingIgnoredDuringExecution": weighted("podAffinityTerm", pod_term(generator)),
+            "preferredDuringSchedulingIgnoredDuringExecution": weighted("podAffinityTerm", &pod_term(generator)),
         },
     })
 }
@@ -168,7 +168,7 @@ fn pod_term(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// Terms with weights: the more of them fit, the better.
-fn weighted(name: &str, term: Schema) -> Schema {
+fn weighted(name: &str, term: &Schema) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": 16,

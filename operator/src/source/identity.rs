@@ -118,6 +118,13 @@ mod tests {
             Some("Secret default/a"),
         );
         check("kind: Secret\nmetadata:\n  name: a\n", None); // apiVersion could be anything
+        check("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\nspec: [", Some("Namespace a"));
+        for version in ["v1", "v1beta1"] {
+            let text = format!(
+                "apiVersion: gateway.networking.k8s.io/{version}\nkind: ReferenceGrant\nmetadata: {{name: a, namespace: b}}\nspec: ["
+            );
+            check(&text, Some("ReferenceGrant b/a"));
+        }
         check("kind: ApiRoute\nmetadata:\nspec:\n  name: a\n", None);
         check("kind: ApiRoute\nspec:\n  metadata:\n    name: a\n", None);
         check("kind: Pod\nmetadata:\n  name: a\n", None);

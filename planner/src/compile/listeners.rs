@@ -10,7 +10,7 @@ use snapshot::{
 
 use super::{Draft, sourced};
 use crate::{
-    model::{Fleet, Listener, Model, TlsSecret},
+    model::{Fleet, Listener, Model, TlsSecret, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -18,9 +18,7 @@ use crate::{
 /// Why a certificateRef serves nothing.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error(
-        "Secret {0} is in another namespace, and nothing grants the reference: use a Secret of the fleet's namespace"
-    )]
+    #[error("{0}")]
     NotPermitted(String),
     #[error("no Secret {0} exists: create it, or correct the name")]
     Missing(String),
@@ -138,8 +136,8 @@ fn certificate<'m>(
     let namespace = namespace.unwrap_or(&fleet.namespace);
     let secret = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: name.to_owned() };
     let path = secret.path();
-    if secret.namespace != fleet.namespace {
-        return Err(Unusable::NotPermitted(path));
+    if !model.permits(fleet, &secret) {
+        return Err(Unusable::NotPermitted(grant::missing(fleet, &secret)));
     }
     match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(TlsSecret::Certificate(content)) => Ok((secret, content)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::fleet::{FromNamespaces, Protocol, RouteNamespaces, Target};
+use ipnet::IpNet;
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
@@ -22,6 +23,8 @@ pub(crate) struct Fleet {
     pub(crate) listeners: Vec<Listener>,
     /// The settings that proxies read.
     pub(crate) resource: proto::Fleet,
+    /// Where a backend's address may be, in a cluster.
+    pub(crate) allowed_addresses: Vec<IpNet>,
 }
 
 /// One port of a fleet.
@@ -88,6 +91,16 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
             Target::Cpu { .. } | Target::Memory { .. } | Target::ProxyLatency { .. } => {}
         }
     }
+    let mut allowed_addresses = vec![];
+    for (i, text) in spec.backends.allowed_addresses.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => allowed_addresses.push(network),
+            Err(_) => {
+                let message = format!("{text:?} is no network such as 10.0.0.0/8 or fd00::/8");
+                found(format!("spec.backends.allowedAddresses[{i}]"), reason::INVALID_ADDRESS, message);
+            }
+        }
+    }
     let resources = &spec.template.resources;
     let mut amount = |list: &BTreeMap<String, String>, which: &str, name: &str, least: f64, such_as: &str| {
         let text = list.get(name)?;
@@ -113,7 +126,7 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
         uid: fleet.metadata.uid.clone().unwrap_or_default(),
         container_ports: if cluster { container_ports(&spec.listeners) } else { BTreeMap::new() },
     };
-    unless(findings, Fleet { settings, listeners, resource: resource(spec) })
+    unless(findings, Fleet { settings, listeners, resource: resource(spec), allowed_addresses })
 }
 
 /// The ports that pods open instead of the listeners' own: one below 1024 is not for a process without privileges.

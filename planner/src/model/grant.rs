@@ -2,6 +2,8 @@
 
 use crds::grant::{GrantFrom, GrantTo};
 
+use crate::world::ObjectRef;
+
 /// A grant, for references into its own namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
@@ -10,16 +12,27 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// Whether it permits objects of a kind of ours in a namespace to refer to a Service or Secret.
-    pub(crate) fn permits(&self, from: (&str, &str), to: (&str, &str)) -> bool {
-        let ((from_kind, namespace), (to_kind, name)) = (from, to);
-        let may = |from: &GrantFrom| from.group == crds::GROUP && from.kind == from_kind && from.namespace == namespace;
-        let what = |to: &GrantTo| {
-            // Some write the group that has no name as `core`; Gateway API knows only the empty one.
-            to.group.is_empty() && to.kind == to_kind && to.name.as_deref().is_none_or(|only| only == name)
+    /// Whether it permits an object of a kind of ours to refer to a Service or Secret of the grant's namespace.
+    pub(crate) fn permits(&self, from: &ObjectRef, to: &ObjectRef) -> bool {
+        let who = |f: &GrantFrom| f.group == crds::GROUP && f.kind == from.kind.name() && f.namespace == from.namespace;
+        let what = |t: &GrantTo| {
+            // Services and Secrets are of the group that has no name; `core` is none.
+            t.group.is_empty() && t.kind == to.kind.name() && t.name.as_deref().is_none_or(|only| only == to.name)
         };
-        self.from.iter().any(may) && self.to.iter().any(what)
+        self.from.iter().any(who) && self.to.iter().any(what)
     }
+}
+
+/// That a reference is not permitted, and the grant that would permit it.
+pub(crate) fn missing(from: &ObjectRef, to: &ObjectRef) -> String {
+    let (group, kind, namespace) = (crds::GROUP, from.kind.name(), &from.namespace);
+    format!(
+        "{to} is in another namespace, and no ReferenceGrant there permits it: create one in namespace {} with from \
+         {{group: {group}, kind: {kind}, namespace: {namespace}}} and to {{group: \"\", kind: {}, name: {}}}",
+        to.namespace,
+        to.kind.name(),
+        to.name,
+    )
 }
 
 /// The schema says all there is to check.
@@ -32,28 +45,31 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::Kind;
 
     #[track_caller]
-    fn check(from: Value, to: Value, expect: bool) {
-        let grant = Grant { from: serde_json::from_value(from).unwrap(), to: serde_json::from_value(to).unwrap() };
-        assert_eq!(grant.permits(("ApiRoute", "shop"), ("Service", "db")), expect, "{grant:?}");
+    fn check(from: &Value, to: Value, expect: bool) {
+        let (from, to) = (serde_json::from_value(from.clone()).unwrap(), serde_json::from_value(to).unwrap());
+        let grant = Grant { from, to };
+        let object =
+            |kind, namespace: &str, name: &str| ObjectRef { kind, namespace: namespace.into(), name: name.into() };
+        let (route, service) = (object(Kind::ApiRoute, "shop", "r"), object(Kind::Service, "data", "db"));
+        assert_eq!(grant.permits(&route, &service), expect, "{grant:?}");
     }
 
     #[test]
     fn grants() {
-        let shop = json!([{"group": "sluice.dev", "kind": "ApiRoute", "namespace": "shop"}]);
-        let any = json!([{"group": "", "kind": "Service"}]);
-        check(shop.clone(), any.clone(), true);
-        check(
-            shop.clone(),
-            json!([{"group": "", "kind": "Secret"}, {"group": "", "kind": "Service", "name": "db"}]),
-            true,
-        );
-        check(shop.clone(), json!([{"group": "", "kind": "Service", "name": "other"}]), false);
-        check(shop.clone(), json!([{"group": "", "kind": "Secret"}]), false);
-        check(shop, json!([{"group": "core", "kind": "Service"}]), false);
-        check(json!([{"group": "sluice.dev", "kind": "ApiRoute", "namespace": "other"}]), any.clone(), false);
-        check(json!([{"group": "sluice.dev", "kind": "GatewayFleet", "namespace": "shop"}]), any.clone(), false);
-        check(json!([{"group": "gateway.networking.k8s.io", "kind": "ApiRoute", "namespace": "shop"}]), any, false);
+        let from =
+            |group: &str, kind: &str, namespace: &str| json!([{"group": group, "kind": kind, "namespace": namespace}]);
+        let any = || json!([{"group": "", "kind": "Service"}]);
+        let shop = from("sluice.dev", "ApiRoute", "shop");
+        check(&shop, any(), true);
+        check(&shop, json!([{"group": "", "kind": "Secret"}, {"group": "", "kind": "Service", "name": "db"}]), true);
+        check(&shop, json!([{"group": "", "kind": "Service", "name": "other"}]), false);
+        check(&shop, json!([{"group": "", "kind": "Secret"}]), false);
+        check(&shop, json!([{"group": "core", "kind": "Service"}]), false);
+        check(&from("sluice.dev", "ApiRoute", "other"), any(), false);
+        check(&from("sluice.dev", "GatewayFleet", "shop"), any(), false);
+        check(&from("gateway.networking.k8s.io", "ApiRoute", "shop"), any(), false);
     }
 }

@@ -5,7 +5,7 @@
 
 mod endpoints;
 mod fleet;
-mod grant;
+pub(crate) mod grant;
 pub(crate) mod hostname;
 mod policy;
 pub mod quantity;
@@ -199,6 +199,12 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bo
 }
 
 impl Model {
+    /// Whether an object of one namespace may refer to an object of another.
+    pub(crate) fn permits(&self, from: &ObjectRef, to: &ObjectRef) -> bool {
+        let mut grants = self.grants.get(&to.namespace).into_iter().flatten();
+        from.namespace == to.namespace || grants.any(|grant| grant.permits(from, to))
+    }
+
     fn insert(&mut self, object: &ObjectRef, valid: Valid) {
         let key = object.clone();
         match valid {

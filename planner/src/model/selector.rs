@@ -94,6 +94,7 @@ pub(super) fn labels(namespace: &core::Namespace) -> Labels {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // `json!({..})` reads best as an argument
 mod tests {
     use serde_json::{Value, json};
 

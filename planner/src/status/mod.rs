@@ -51,6 +51,8 @@ impl Status {
 struct Context<'a> {
     plan: &'a Plan,
     fleets: &'a BTreeMap<FleetRef, FleetView>,
+    /// Proxies are pods, which have labels.
+    cluster: bool,
     now: Millis,
 }
 
@@ -70,7 +72,7 @@ pub fn statuses(
     previous: &BTreeMap<ObjectRef, Status>,
     now: Millis,
 ) -> BTreeMap<ObjectRef, Status> {
-    let context = Context { plan, fleets, now };
+    let context = Context { plan, fleets, cluster: world.cluster, now };
     let mut findings = conditions::by_object(plan);
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();
