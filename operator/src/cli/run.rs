@@ -131,7 +131,7 @@ enum Stop {
 }
 
 async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Receiver<Stop>) -> Result<(), Failure> {
-    let config = kube::Config::infer().await.map_err(|error| {
+    let config = kube::Config::infer().await.map(source::kube::patient).map_err(|error| {
         format!("no cluster: this is no pod with a service account, and $KUBECONFIG does not help: {error}")
     })?;
     let (server, term) = (config.cluster_url.to_string(), Term::default());
