@@ -3,8 +3,10 @@
 //! - the custom resource definitions, as they stand in crds/yaml
 //! - [`schema`]: values.schema.json, with the schema of a GatewayFleet's spec in it
 //! - [`readme`]: README.md, with a table of the values
+//! - [`health`]: the health script for Argo CD; nothing of it is generated
 //! - [`rendered`]: testdata, what the chart gives for some sets of values
 
+pub(crate) mod health;
 mod readme;
 pub(crate) mod rendered;
 mod schema;

@@ -25,6 +25,9 @@ pub(super) struct Program {
 
 pub(super) const KUBERNETES: Program = Program { name: "kubernetes", module: "kubernetes", package: "." };
 
+/// Argo CD's way with health scripts; no cluster needs it.
+pub(super) const HEALTH: Program = Program { name: "health", module: "health", package: "." };
+
 /// Every program that the cluster needs, the quick ones first.
 pub(super) const PROGRAMS: [Program; 6] = [
     Program { name: "pki", module: "tools", package: "./pki" },

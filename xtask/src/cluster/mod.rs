@@ -148,6 +148,11 @@ pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::helm(folders)
 }
 
+/// What runs health scripts as Argo CD does, built if it is not there.
+pub(crate) fn health_program(folders: &Folders) -> anyhow::Result<PathBuf> {
+    build::build(folders, &build::HEALTH)
+}
+
 /// Gives the images of docker archives to the cluster that is up.
 pub(crate) fn load(folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
     load_images(&choose(folders)?, folders, archives)

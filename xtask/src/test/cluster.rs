@@ -18,24 +18,27 @@ use crate::{
     shell::{self, PROFILE, Tool, cargo},
 };
 
-/// Every stage.
-pub(super) fn run(long: bool) -> anyhow::Result<()> {
-    report("chart", &|| {
-        chart::rendered::check(&cluster::helm_program(&Folders::of_user()?)?)?;
-        Ok(Outcome::Done(String::new()))
-    })?;
+/// The stages that are wanted.
+pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    if wanted("chart") {
+        report("chart", &chart)?;
+    }
+    if !wanted("operator") && !wanted("cluster") {
+        return Ok(());
+    }
     with_cluster(|session| {
         let env = session.env()?;
-        let operator = {
+        if wanted("operator") {
             let env = env.clone();
             let args = ["test", "--package", "operator", "--features", "cluster", "--lib", "--tests", "--locked"];
-            tool(move || with(cargo(&args), &env))
-        };
-        report("operator", &*operator)?;
-        println!("{:<9} the whole system on Kubernetes, one test after the other", "cluster");
-        let at = Instant::now();
-        system_tests(&env, None, long)?;
-        println!("{:<9} ok {:>7}", "cluster", seconds(at.elapsed()));
+            report("operator", &*tool(move || with(cargo(&args), &env)))?;
+        }
+        if wanted("cluster") {
+            println!("{:<9} the whole system on Kubernetes, one test after the other", "cluster");
+            let at = Instant::now();
+            system_tests(&env, None, long)?;
+            println!("{:<9} ok {:>7}", "cluster", seconds(at.elapsed()));
+        }
         Ok(())
     })
 }
@@ -79,6 +82,14 @@ fn with_cluster(work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Re
         Ok(Outcome::Done(notes.to_owned()))
     });
     done.and(ended)
+}
+
+/// What needs helm and Go, and no cluster.
+fn chart() -> anyhow::Result<Outcome> {
+    let folders = Folders::of_user()?;
+    chart::rendered::check(&cluster::helm_program(&folders)?)?;
+    chart::health::check(&cluster::health_program(&folders)?)?;
+    Ok(Outcome::Done(String::new()))
 }
 
 fn system_tests(env: &[(&'static str, String)], filter: Option<&str>, long: bool) -> anyhow::Result<()> {
