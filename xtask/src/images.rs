@@ -47,8 +47,8 @@ const IMAGES: [Image; 3] = [
 ];
 
 const BASE: &str = "localhost/sluice-base:dev";
-/// No image may be larger, its base included.
-const MAX_MIB: f64 = 40.0;
+/// No image may have more megabytes, its base included.
+const MAX_MB: f64 = 40.0;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let folders = Folders::of_user()?;
@@ -67,14 +67,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) struct Built {
     name: &'static str,
     pub(crate) archive: PathBuf,
-    mib: f64,
+    mb: f64,
     /// None: it was there before.
     took: Option<Duration>,
 }
 
 impl std::fmt::Display for Built {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "localhost/{}:dev {:>5.1} MiB, ", self.name, self.mib)?;
+        write!(f, "localhost/{}:dev {:>5.1} MB, ", self.name, self.mb)?;
         match self.took {
             Some(took) => write!(f, "built in {:.1} s", took.as_secs_f64()),
             None => f.write_str("as it was"),
@@ -97,9 +97,9 @@ pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<Built>> {
         let started = Instant::now();
         let archive = folders.archive(image.name);
         let made = unless_built(&archive, &inputs(image, &scratch.libraries)?, || scratch.make(image, &archive))?;
-        let mib = mebibytes(&archive)?;
-        anyhow::ensure!(mib <= MAX_MIB, "{}: an image may have {MAX_MIB} MiB, it has {mib:.1}", image.name);
-        all.push(Built { name: image.name, archive, mib, took: made.then(|| started.elapsed()) });
+        let mb = megabytes(&archive)?;
+        anyhow::ensure!(mb <= MAX_MB, "{}: an image may have {MAX_MB} MB, it has {mb:.1}", image.name);
+        all.push(Built { name: image.name, archive, mb, took: made.then(|| started.elapsed()) });
     }
     scratch.remove()?;
     Ok(all)
@@ -161,6 +161,6 @@ fn inputs(image: &Image, libraries: &std::collections::BTreeSet<PathBuf>) -> any
 }
 
 #[allow(clippy::cast_precision_loss)] // shown with one decimal
-fn mebibytes(file: &Path) -> anyhow::Result<f64> {
-    Ok(std::fs::metadata(file)?.len() as f64 / f64::from(1 << 20))
+fn megabytes(file: &Path) -> anyhow::Result<f64> {
+    Ok(std::fs::metadata(file)?.len() as f64 / 1e6)
 }
