@@ -117,9 +117,10 @@ fn innermost(error: &kube::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    match error.source() {
-        Some(_) => innermost.to_string(),
-        None => chain(error),
+    match (error.source(), innermost.to_string().as_str()) {
+        (None, _) => chain(error),
+        (_, "deadline has elapsed") => "no answer in time".into(), // tokio's words
+        (_, text) => text.to_owned(),
     }
 }
 

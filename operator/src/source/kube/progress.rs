@@ -37,6 +37,7 @@ impl fmt::Display for Progress {
         let mut notes: Vec<String> = vec![];
         for (resource, state) in self.watches.iter().filter(|(_, state)| self.synced || !state.listed) {
             match failing(state) {
+                Some(why) if notes.contains(&why) => {} // nobody answers: the same for each
                 Some(why) => notes.push(why),
                 None if !state.listed => notes.push(format!("{resource}: being listed")),
                 None => {}
@@ -80,6 +81,8 @@ mod tests {
             "not synced: apiroutes.sluice.dev: not installed; secrets: being listed",
         );
         check(false, &[("services", state(false, true, None))], "not synced: the first world is being put together");
+        let gone = || state(false, false, Some("nobody answers"));
+        check(false, &[("secrets", gone()), ("services", gone())], "not synced: nobody answers");
         check(true, &[("services", state(false, true, None))], "synced");
         check(true, &[("x", state(true, true, Some("x: forbidden")))], "synced");
         check(true, &[("x", state(false, true, Some("x: forbidden")))], "synced, but now failing: x: forbidden");
