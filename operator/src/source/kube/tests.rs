@@ -19,7 +19,7 @@ fn route(name: &str, uid: &str, generation: i64, path: &str) -> Change {
     set(Kind::ApiRoute, value)
 }
 
-fn service(name: &str, spec: Value) -> Change {
+fn service(name: &str, spec: &Value) -> Change {
     let metadata = json!({"name": name, "namespace": "shop", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z"});
     set(Kind::Service, json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}))
 }
@@ -54,13 +54,13 @@ fn only_a_change_of_content_is_news() {
     assert_eq!(object.birth.as_ref().unwrap().created.to_string(), "2026-01-02T03:04:05Z");
     assert_eq!(object.current.as_ref().unwrap().metadata().uid.as_deref(), Some("u1"));
 
-    take(&mut store, [(route("a", "u1", 2, "/b"), true), (service("s", json!({"ports": [{"port": 80}]})), true)]);
+    take(&mut store, [(route("a", "u1", 2, "/b"), true), (service("s", &json!({"ports": [{"port": 80}]})), true)]);
     let second = store.observed();
     assert_eq!(second.objects[&id(Kind::ApiRoute, "a")].generation, 2);
     assert_eq!(second.objects[&id(Kind::Service, "s")].generation, 1);
     // What was given away before stays as it was; what did not change is shared.
     assert_eq!(first.objects.len(), 1);
-    take(&mut store, [(service("s", json!({"ports": [{"port": 81}]})), true)]);
+    take(&mut store, [(service("s", &json!({"ports": [{"port": 81}]})), true)]);
     let third = store.observed();
     assert_eq!(third.objects[&id(Kind::Service, "s")].generation, 2);
     let content =
@@ -84,8 +84,8 @@ fn what_is_not_admitted_is_there_as_broken() {
         &mut store,
         [
             (set(Kind::RatePolicy, broken.clone()), true),
-            (service("odd", json!({"ports": [{"port": 0}]})), true),
-            (service("odder", json!("what")), true),
+            (service("odd", &json!({"ports": [{"port": 0}]})), true),
+            (service("odder", &json!("what")), true),
             (route("a", "u", 1, "/a"), true),
         ],
     );
@@ -120,24 +120,24 @@ fn a_large_certificate_is_not_kept() {
 fn listing_anew_drops_nothing_before_its_end() {
     let mut store = Store::new();
     let spec = || json!({"ports": [{"port": 80}]});
-    let told = [service("a", spec()), service("b", spec()), service("c", spec()), route("r", "u", 1, "/r")];
+    let told = [service("a", &spec()), service("b", &spec()), service("c", &spec()), route("r", "u", 1, "/r")];
     take(&mut store, told.map(|change| (change, true)));
     take(&mut store, [(Change::Listed(Kind::ApiRoute, ""), true)]); // told without a beginning: r was not in it
     assert_eq!(names(&store.observed()), ["Service shop/a", "Service shop/b", "Service shop/c"]);
     take(&mut store, [(route("r", "u", 1, "/r"), true)]);
 
-    take(&mut store, [(Change::Began(Kind::Service), false), (service("b", spec()), false)]);
+    take(&mut store, [(Change::Began(Kind::Service), false), (service("b", &spec()), false)]);
     // It is broken off, and begins again.
     take(
         &mut store,
-        [(Change::Began(Kind::Service), false), (service("c", spec()), false), (service("d", spec()), true)],
+        [(Change::Began(Kind::Service), false), (service("c", &spec()), false), (service("d", &spec()), true)],
     );
     assert_eq!(store.observed().objects.len(), 5);
     take(&mut store, [(Change::Listed(Kind::Service, ""), true)]);
     assert_eq!(names(&store.observed()), ["ApiRoute shop/r", "Service shop/c", "Service shop/d"]);
     take(
         &mut store,
-        [(Change::Began(Kind::Service), false), (service("c", spec()), false), (service("d", spec()), false)],
+        [(Change::Began(Kind::Service), false), (service("c", &spec()), false), (service("d", &spec()), false)],
     );
     take(&mut store, [(Change::Listed(Kind::Service, ""), false), (Change::Absent(Kind::Service, ""), true)]);
     assert_eq!(names(&store.observed()), ["ApiRoute shop/r"]);
