@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    cluster::Folders,
     shell::{self, PROFILE, Tool, cargo},
     tidy,
 };
@@ -162,18 +163,15 @@ fn components() -> anyhow::Result<()> {
 
 /// cargo-deny is a program of its own that takes minutes to build: installed only with `--long`.
 fn deny(install: bool) -> anyhow::Result<Outcome> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("sluice");
+    let folders = Folders::of_user()?;
+    let cache = folders.cache();
     let own = cache.join("bin").join("cargo-deny");
     let works = |program: &PathBuf| Tool::new(program).args(["--version"]).capture().is_ok_and(|(works, _)| works);
     let program = match [PathBuf::from("cargo-deny"), own.clone()].into_iter().find(works) {
         Some(program) => program,
         None if install => {
             let (installed, output) =
-                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([&cache]).capture()?;
+                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([cache]).capture()?;
             anyhow::ensure!(installed, "{output}");
             own
         }

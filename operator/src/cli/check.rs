@@ -98,13 +98,10 @@ async fn ask(host: &str, path: &str) -> Result<StatusCode, String> {
     let stream = connect(host).await?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new());
-        let answer = async { sender.send_request(request?).await.map_err(Failure::from) };
-        // The connection is driven as long as the answer takes, and not further.
-        tokio::select! {
-            answer = answer => answer.map(|answer| answer.status()),
-            ended = connection => Err(ended.err().map_or_else(|| "the connection ended".into(), Failure::from)),
-        }
+        // It ends with the sender; what goes wrong the answer tells.
+        tokio::spawn(connection);
+        let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+        Ok::<_, Failure>(sender.send_request(request).await?.status())
     };
     match timeout(PATIENCE, exchange).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
