@@ -313,6 +313,34 @@ fn a_new_scaler_takes_over_what_it_finds() {
     assert_eq!(decide(100, 6), 6, "no data holds");
 }
 
+/// The second at which a fleet of 4 shrinks whose load went down at second 60; after 40 more another scaler takes over.
+fn shrinks_at(takes_over: bool, recalls: bool) -> u64 {
+    let mut fleet = Fleet::new(rate(down_after(100)), 4);
+    fleet.run(60, 1900);
+    fleet.run(40, 100);
+    if takes_over {
+        let (before, now) = (std::mem::take(&mut fleet.scaler), Millis(T0 + fleet.second * 1000));
+        for (_, proxy, load) in before.windows.told() {
+            fleet.scaler.observe(proxy, load, now);
+        }
+        if recalls {
+            fleet.scaler.recall(&fleet.settings, Observed { current: 4, ready: 4 }, now);
+        }
+    }
+    while fleet.second(100).desired == 4 {
+        assert!(fleet.second < 1_000);
+    }
+    fleet.second
+}
+
+#[test]
+fn a_scaler_that_takes_over_shrinks_when_the_one_before_would_have() {
+    let alone = shrinks_at(false, false);
+    assert!((160..=165).contains(&alone), "{alone}");
+    assert!(shrinks_at(true, true).abs_diff(alone) <= 1, "{}", shrinks_at(true, true));
+    assert!(shrinks_at(true, false) >= 200, "else the window begins anew");
+}
+
 #[test]
 fn bounds() {
     check(rate(json!({"minReplicas": 3, "maxReplicas": 5})), 1, &[(1, 0, 3), (60, 9000, 5), (400, 0, 3)]);
