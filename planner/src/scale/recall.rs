@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Millis, fleet::FleetSettings};
 
+/// No further back, whatever proxies say: windows are kept for 300 s, of proxies that were silent for no longer than that.
+const FURTHEST_MS: u64 = 600_000;
+
 impl Scaler {
     /// To be called once what proxies tell again is known, before the first decision.
     pub fn recall(&mut self, settings: &FleetSettings, observed: Observed, now: Millis) {
@@ -15,6 +18,10 @@ impl Scaler {
         let Some((first, ..)) = told.first() else { return };
         // Who was to report has reported: nothing is to be waited for, and no recommendation to be made up meanwhile.
         self.began = Some(Millis(0));
+        // Windows tell no more than 300 s. What came before is known by what it led to: the present number was recommended
+        // when they begin, at the latest. Were it not for this, a window of 600 s would end 300 s too early.
+        let first = Millis(first.0.max(now.0.saturating_sub(FURTHEST_MS)));
+        self.history.recommend(decide::clamp(observed.current, settings), first);
         let mut past = Windows::default();
         let mut told = told.iter().peekable();
         for second in first.0 / 1000..now.0 / 1000 {
