@@ -173,7 +173,7 @@ async fn an_empty_secret_is_filled_and_a_broken_one_left_alone() {
     let data = json!({"ca.crt": "eA==", "ca.key": "eA=="});
     api.0.lock().unwrap().secret = Some((json!({"metadata": metadata, "data": data}), 6));
     let error = store(&api).keep(now()).await.unwrap_err().to_string();
-    assert!(error.starts_with("Secret sys/ca: ca.crt: ") && error.contains("empty the Secret"), "{error}");
+    assert!(error.starts_with("Secret sys/ca: ca.crt: ") && error.contains("`data` to null"), "{error}");
     assert_eq!(api.0.lock().unwrap().writes, 1);
 }
 
