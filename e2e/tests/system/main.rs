@@ -7,6 +7,7 @@
 
 mod crash;
 mod cycle;
+mod h2spec;
 mod limit;
 mod live;
 mod nack;
