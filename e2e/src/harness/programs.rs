@@ -32,7 +32,8 @@ pub fn go_program(module: &str, package: &str) -> anyhow::Result<PathBuf> {
     built.set_file_name(module);
     let mut go = std::process::Command::new("go");
     go.args(["build", "-o"]).arg(&built).arg(package).current_dir(&folder).env("CGO_ENABLED", "0");
-    let output = go.output().map_err(|error| anyhow::anyhow!("{module} is built with Go 1.26 or newer: go: {error}"))?;
+    let output =
+        go.output().map_err(|error| anyhow::anyhow!("{module} is built with Go 1.26 or newer: go: {error}"))?;
     anyhow::ensure!(output.status.success(), "{package}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(built)
 }

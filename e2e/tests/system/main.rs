@@ -7,6 +7,7 @@
 
 mod crash;
 mod cycle;
+mod flood;
 mod h2spec;
 mod limit;
 mod live;
