@@ -28,6 +28,7 @@ use std::{
 use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::connection::Waiting;
 pub(crate) use self::socket::keepalive;
 pub use self::{
     connection::Conn,
