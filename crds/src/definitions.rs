@@ -6,20 +6,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    ApiRoute, GatewayFleet, RatePolicy,
+    ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant,
     schema::structural::{tidy, without_defaults},
 };
 
 /// The definitions of all kinds. Take them from here: what `crd()` of a type gives is not tidied.
 pub fn definitions() -> [CustomResourceDefinition; 3] {
-    [GatewayFleet::crd(), ApiRoute::crd(), RatePolicy::crd()].map(|mut crd| {
-        for version in &mut crd.spec.versions {
-            if let Some(schema) = version.schema.as_mut().and_then(|v| v.open_api_v3_schema.as_mut()) {
-                finish(schema);
-            }
-        }
-        crd
-    })
+    [GatewayFleet::crd(), ApiRoute::crd(), RatePolicy::crd()].map(finished)
+}
+
+/// What is read of Gateway API, whose own definition is installed by others.
+pub(crate) fn reference_grant() -> CustomResourceDefinition {
+    finished(ReferenceGrant::crd())
 }
 
 /// File name and content of each definition, as they stand in `crds/yaml`.
@@ -41,6 +39,15 @@ pub(crate) fn json(value: &impl Serialize) -> Value {
     let mut value = serde_json::to_value(value).expect("a schema has string keys only");
     whole(&mut value);
     value
+}
+
+fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|v| v.open_api_v3_schema.as_mut()) {
+            finish(schema);
+        }
+    }
+    crd
 }
 
 fn finish(schema: &mut JSONSchemaProps) {

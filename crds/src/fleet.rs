@@ -5,14 +5,17 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Duration,
-    schema::{k8s, text},
-};
+use crate::{Duration, schema::k8s};
 
+mod listener;
 mod scaling;
+mod service;
+mod template;
 
+pub use listener::{AllowedRoutes, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef};
 pub use scaling::{Scaling, ScalingMode, Target};
+pub use service::{Backends, Service, ServiceType, TrafficPolicy};
+pub use template::{Resources, Template};
 
 /// A fleet of proxies that serves a set of listeners and scales with load.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -50,15 +53,12 @@ pub struct GatewayFleetSpec {
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = Rule::new(
-            "[self.map(l, string(l.port) + ' ' + (has(l.hostname) ? l.hostname : ''))]\
-             .all(keys, keys.all(a, keys.exists_one(b, a == b)))",
+            "self.all(a, self.exists_one(b, a.port == b.port && \
+             (has(a.hostname) ? has(b.hostname) && a.hostname == b.hostname : !has(b.hostname))))",
         )
             .message("two listeners have the same port and hostname: change one of the two")
             .reason(Reason::FieldValueDuplicate),
-        validation = Rule::new(
-            "[self.map(l, string(l.port) + ' ' + l.protocol)]\
-             .all(keys, self.all(l, !((string(l.port) + (l.protocol == 'HTTP' ? ' HTTPS' : ' HTTP')) in keys)))",
-        )
+        validation = Rule::new("self.all(a, self.all(b, a.port != b.port || a.protocol == b.protocol))")
             .message("listeners that share a port must have the same protocol")
     )]
     pub listeners: Vec<Listener>,
@@ -89,104 +89,15 @@ pub struct GatewayFleetSpec {
     /// Which requests are logged.
     #[serde(default)]
     pub access_log: AccessLog,
+    /// The Service in front of the proxies, in a cluster.
+    #[serde(default)]
+    pub service: Service,
+    /// What routes may reach besides Services.
+    #[serde(default)]
+    pub backends: Backends,
     /// Bounded overlay on the proxies themselves.
     #[serde(default)]
     pub template: Template,
-}
-
-/// One port of the fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("self.protocol != 'HTTPS' || has(self.tls)")
-        .message("protocol HTTPS needs tls.certificateRefs; without certificate use protocol HTTP")
-        .field_path(".tls")
-        .reason(Reason::FieldValueRequired),
-    validation = Rule::new("self.protocol != 'HTTP' || !has(self.tls)")
-        .message("protocol HTTP serves no certificates: leave tls out, or use protocol HTTPS")
-        .field_path(".tls")
-        .reason(Reason::FieldValueForbidden)
-)]
-pub struct Listener {
-    /// Unique within the fleet; routes refer to it by `sectionName`.
-    #[schemars(schema_with = "text::subdomain")]
-    pub name: String,
-    /// HTTP, or HTTPS with the certificates of `tls`.
-    pub protocol: Protocol,
-    /// The Service's port; standalone: the port opened on this machine.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    /// Only requests for this host (`*.` wildcard allowed); default: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::hostname")]
-    pub hostname: Option<String>,
-    /// Certificates, for HTTPS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
-    /// Which routes may attach.
-    #[serde(default)]
-    pub allowed_routes: AllowedRoutes,
-}
-
-/// A listener's protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Protocol {
-    /// HTTP/1.1 and HTTP/2 with prior knowledge, in clear text.
-    #[serde(rename = "HTTP")]
-    Http,
-    /// HTTP/1.1 and HTTP/2 by ALPN, over TLS.
-    #[serde(rename = "HTTPS")]
-    Https,
-}
-
-/// A listener's certificates; the one whose names fit the SNI serves, else the first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ListenerTls {
-    /// `kubernetes.io/tls` Secrets.
-    #[schemars(length(min = 1, max = 16))]
-    pub certificate_refs: Vec<SecretRef>,
-}
-
-/// Refers to a Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretRef {
-    /// The Secret's name.
-    #[schemars(schema_with = "text::subdomain")]
-    pub name: String,
-    /// Its namespace; default: the fleet's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::label")]
-    pub namespace: Option<String>,
-}
-
-/// Which routes may attach to a listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AllowedRoutes {
-    /// From which namespaces.
-    #[serde(default)]
-    pub namespaces: RouteNamespaces,
-}
-
-/// The namespaces routes may come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RouteNamespaces {
-    /// `Same` as the fleet's, or `All`.
-    #[serde(default)]
-    pub from: FromNamespaces,
-}
-
-/// Where routes may come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum FromNamespaces {
-    /// Every namespace.
-    All,
-    /// The fleet's own namespace.
-    #[default]
-    Same,
 }
 
 /// How a proxy leaves the fleet.
@@ -247,20 +158,6 @@ pub enum AccessLogLevel {
     Errors,
     /// Every answer, sampled.
     All,
-}
-
-/// Overlay on the proxies; a change restarts them one by one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Template {
-    /// Worker threads of each proxy; default: one per core.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 128))] // as many sockets of a port as one process hands to another
-    pub workers: Option<u32>,
-    /// Memory of each proxy as a quantity (`256Mi`), the base of the `Memory` target.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::quantity")]
-    pub memory: Option<String>,
 }
 
 /// What the operator says of the fleet.

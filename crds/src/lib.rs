@@ -5,6 +5,7 @@
 //!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  ReferenceGrant  Gateway API's, read where it is there         grant.rs
 //!  definitions() ─ their CustomResourceDefinitions                definitions.rs, schema/
 //!  shared shapes: references, durations, status conditions       common.rs, duration.rs
 //!  admit(Value) ── unknown fields, defaults, schema, CEL         admit/
@@ -22,6 +23,7 @@ pub mod common;
 mod definitions;
 pub mod duration;
 pub mod fleet;
+pub mod grant;
 pub mod policy;
 pub mod route;
 mod schema;
@@ -30,6 +32,7 @@ pub use admit::{Kind, Object, Violation, admit};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
+pub use grant::{ReferenceGrant, ReferenceGrantSpec};
 pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};
 pub use route::{ApiRoute, ApiRouteSpec, ApiRouteStatus};
 

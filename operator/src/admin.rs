@@ -1,20 +1,73 @@
-//! The admin port, on loopback: `/metrics`, `/healthz`, `/readyz`, `/debug/{world,snapshot,decision}`.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, and for clients on this machine `/debug/{world,snapshot,decision}`.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     metrics,
+    source::kube::Progress,
     view::{self, View},
 };
 
 /// A client that sends no request for this long is let go.
 const IDLE: Duration = Duration::from_secs(30);
+/// Clients at a time; more wait.
+const CLIENTS: usize = 64;
+/// A loop that began no turn for this long is stuck. Ten thousand routes take a few seconds.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// What the last turn came to.
+    pub view: view::Shared,
+    /// What readiness means.
+    pub readiness: Readiness,
+}
+
+/// When the operator is ready.
+#[derive(Clone, Debug)]
+pub enum Readiness {
+    /// Its fleets are: on one machine they are its own.
+    Fleets,
+    /// It knows everything and can serve proxies, leading or not: fleets have a readiness of their own.
+    Cluster {
+        /// How far the watches are.
+        progress: watch::Receiver<Progress>,
+        /// What proxies trust it by; empty: it can't serve them yet.
+        authorities: watch::Receiver<Arc<str>>,
+    },
+}
+
+impl Readiness {
+    /// What is lacking.
+    fn lacks(&self, view: &view::Shared) -> Vec<String> {
+        match (self, view.view()) {
+            (Self::Fleets, Some(view)) => view.not_ready(),
+            (Self::Fleets, None) => vec!["the manifests were not read yet".into()],
+            (Self::Cluster { progress, .. }, _) if !progress.borrow().synced => vec![progress.borrow().to_string()],
+            (Self::Cluster { .. }, None) => vec!["the first plan is being made".into()],
+            (Self::Cluster { authorities, .. }, _) if authorities.borrow().is_empty() => {
+                vec!["there is no certificate authority yet: the leader makes one".into()]
+            }
+            (Self::Cluster { .. }, Some(_)) => vec![],
+        }
+    }
+}
 
 /// Why there is no admin port.
 #[derive(Debug, thiserror::Error)]
@@ -27,19 +80,40 @@ pub enum AdminError {
     Bind(SocketAddr, io::Error),
 }
 
-/// Opens the port.
+/// Opens the port on loopback.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
     if !address.ip().is_loopback() {
         return Err(AdminError::NotLoopback(address));
     }
-    TcpListener::bind(address).await.map_err(|error| AdminError::Bind(address, error))
+    bind_anywhere(address).await
+}
+
+/// Opens the port where others reach it too: what `/debug` shows stays for clients on loopback, as `kubectl port-forward`
+/// is one.
+pub async fn bind_anywhere(address: SocketAddr) -> Result<TcpListener, AdminError> {
+    match TcpListener::bind(address).await {
+        // A machine without IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            TcpListener::bind(address).await.map_err(|error| AdminError::Bind(address, error))
+        }
+        done => done.map_err(|error| AdminError::Bind(address, error)),
+    }
 }
 
 /// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, view: view::Shared) {
+pub async fn serve(listener: TcpListener, admin: Admin) {
+    let clients = Arc::new(Semaphore::new(CLIENTS));
     loop {
+        let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, view.clone()))),
+            Ok((stream, peer)) => {
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    connection(stream, peer, admin).await;
+                    drop(permit);
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "admin port");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -48,10 +122,11 @@ pub async fn serve(listener: TcpListener, view: view::Shared) {
     }
 }
 
-async fn connection(stream: TcpStream, view: view::Shared) {
+async fn connection(stream: TcpStream, peer: SocketAddr, admin: Admin) {
+    let near = peer.ip().to_canonical().is_loopback();
     let service = service_fn(|request| {
-        let view = view.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &view).await) }
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &admin, near).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
@@ -59,14 +134,31 @@ async fn connection(stream: TcpStream, view: view::Shared) {
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: &Request<Incoming>, view: &view::Shared) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, admin: &Admin, near: bool) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
+    let view = &admin.view;
     match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" => ready(view),
+        "/healthz" => match view.since_turn().filter(|since| *since > STUCK) {
+            None => text(StatusCode::OK, "ok\n".into()),
+            Some(since) => {
+                let message = format!("the loop is stuck: its last turn began {} s ago\n", since.as_secs());
+                text(StatusCode::SERVICE_UNAVAILABLE, message.into())
+            }
+        },
+        "/readyz" => {
+            let lacks = admin.readiness.lacks(view);
+            match lacks.is_empty() {
+                true => text(StatusCode::OK, "ready\n".into()),
+                false => text(StatusCode::SERVICE_UNAVAILABLE, (lacks.join("\n") + "\n").into()),
+            }
+        }
         "/metrics" => text(StatusCode::OK, metrics::get().text().into()),
+        path if path.starts_with("/debug/") && !near => {
+            let message = "shows the whole configuration, so only to clients on loopback: use kubectl port-forward\n";
+            text(StatusCode::FORBIDDEN, message.into())
+        }
         "/debug/world" => debug(view, View::world).await,
         "/debug/snapshot" => debug(view, View::snapshot).await,
         "/debug/decision" => debug(view, View::decision).await,
@@ -74,20 +166,9 @@ async fn answer(request: &Request<Incoming>, view: &view::Shared) -> Response<Fu
     }
 }
 
-fn ready(view: &view::Shared) -> Response<Full<Bytes>> {
-    let lacks = match view.view() {
-        Some(view) => view.not_ready(),
-        None => vec!["the manifests were not read yet".into()],
-    };
-    match lacks.is_empty() {
-        true => text(StatusCode::OK, "ready\n".into()),
-        false => text(StatusCode::SERVICE_UNAVAILABLE, (lacks.join("\n") + "\n").into()),
-    }
-}
-
 async fn debug(view: &view::Shared, render: fn(&View) -> serde_json::Value) -> Response<Full<Bytes>> {
     let Some(view) = view.view() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "the manifests were not read yet\n".into());
+        return text(StatusCode::SERVICE_UNAVAILABLE, "nothing was planned yet\n".into());
     };
     // Thousands of routes take a while.
     let rendered = tokio::task::spawn_blocking(move || format!("{:#}\n", render(&view))).await;

@@ -190,7 +190,9 @@ impl Gateway {
     pub fn signs(&self, now: Millis) -> BTreeMap<String, Sign> {
         let rate = |name: &String| self.loads.get(name).and_then(|load| load.rate(now)).unwrap_or_default();
         let sign = |(name, a): (&String, &Attached)| {
-            (name.clone(), Sign { ready: a.ready && !a.draining, rate: rate(name), admin: a.admin.clone() })
+            let connections = self.loads.get(name).map_or(0, Load::connections);
+            let ready = a.ready && !a.draining;
+            (name.clone(), Sign { ready, rate: rate(name), connections, admin: a.admin.clone() })
         };
         self.attached.iter().map(sign).collect()
     }
@@ -248,6 +250,15 @@ impl Gateway {
         self.observation.proxies.iter().map(info).collect()
     }
 
+    /// Every proxy that stays has attached, and acknowledged what is published.
+    pub fn all_attached(&self) -> bool {
+        let published = self.published.as_ref().map(|published| published.revision);
+        let mut staying = self.observation.proxies.iter().filter(|(_, proxy)| !proxy.draining);
+        staying.all(|(name, _)| {
+            self.attached.get(name).is_some_and(|a| a.draining || (a.revision.is_some() && a.revision == published))
+        })
+    }
+
     /// Nothing is left of it.
     pub fn is_empty(&self) -> bool {
         self.observation == Observation::default() && self.attached.is_empty()
@@ -270,6 +281,7 @@ impl Gateway {
             |p: ProxyInfo| ProxyView { name: p.name, ready: p.ready, draining: p.draining, revision: p.revision };
         FleetView {
             proxies: self.proxies().into_iter().map(proxy).collect(),
+            replicas: Some(self.observation.replicas),
             decision: self.decision.clone(),
             published: self.published.as_ref().map(|p| p.revision),
             rolled_back: self.rolled_back.clone(),

@@ -1,7 +1,29 @@
 //! Whether this operator leads. One of several does: it moves fleets, publishes, writes statuses. The others watch and
 //! plan, so that whichever takes over knows everything.
+//!
+//! The Lease is in [`crate::lease`], as a state machine; here it is read and written. Nothing is written after the lease
+//! ran out: [`crate::fence`] asks [`Term`] before each write.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
 use tokio::sync::watch;
+
+use crate::{
+    lease::{Election, Step},
+    metrics,
+};
+
+/// The field manager of what the operator writes.
+pub const MANAGER: &str = "sluice-operator";
 
 /// Whether this operator leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,4 +46,205 @@ pub type Leading = watch::Receiver<Lead>;
 /// An operator without others.
 pub fn alone(epoch: u64) -> Leading {
     watch::channel(Lead::Leader { epoch }).1
+}
+
+/// Until when this operator leads, by its own clock.
+#[derive(Clone, Debug, Default)]
+pub struct Term(Arc<Mutex<Option<Instant>>>);
+
+impl Term {
+    /// Whether it leads at this very moment.
+    pub fn holds(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(crate) fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
+
+/// Which Lease, and who asks for it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The Lease's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// This process: the pod's name, and something that no other process of that pod has.
+    pub identity: String,
+    /// Where it takes proxies while it leads, `IP:port`.
+    pub address: Option<String>,
+}
+
+/// Why an operator must end.
+#[derive(Debug, thiserror::Error)]
+pub enum LeadError {
+    /// Another may lead by now.
+    #[error("the lease {namespace}/{name} is lost: {why}; this operator ends, and begins again as a standby")]
+    Lost {
+        /// Namespace of the Lease.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// What happened.
+        why: &'static str,
+    },
+}
+
+/// A request that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs for the lease, and holds it, until `ends` says true: then it is given up, and another takes it at once.
+///
+/// Comes back with an error when the lease was held and is lost.
+pub async fn run(
+    client: Client,
+    candidate: Candidate,
+    lead: watch::Sender<Lead>,
+    term: Term,
+    mut ends: watch::Receiver<bool>,
+) -> Result<(), LeadError> {
+    let leases = Leases { api: Api::namespaced(client, &candidate.namespace), candidate };
+    let Candidate { identity, address, .. } = leases.candidate.clone();
+    let mut election = Election::new(identity, address, Instant::now());
+    let mut trouble = Trouble::default();
+    loop {
+        let done = async { ends.wait_for(|ends| *ends).await.is_ok() };
+        tokio::select! {
+            step = leases.step(&mut election, &mut trouble) => step?,
+            _ = done => break,
+        }
+        term.set(election.term().map(|(_, until)| until));
+        tell(&lead, &election);
+    }
+    // Nothing more is written from here on, so that the next one may begin.
+    term.set(None);
+    if let Some(lease) = election.released() {
+        leases.release(&lease).await;
+    }
+    Ok(())
+}
+
+/// Passes on what changed.
+fn tell(lead: &watch::Sender<Lead>, election: &Election) {
+    let now = match election.term() {
+        Some((epoch, _)) => Lead::Leader { epoch },
+        None => Lead::Standby { holder: election.holder_address().map(str::to_owned) },
+    };
+    lead.send_if_modified(|before| {
+        let changed = *before != now;
+        if changed {
+            let metrics = metrics::get();
+            match &now {
+                Lead::Leader { epoch } => {
+                    tracing::info!(epoch, "this operator leads");
+                    metrics.leader.set(1);
+                    metrics.epoch.set(i64::try_from(*epoch).unwrap_or(i64::MAX));
+                }
+                Lead::Standby { holder: address } => {
+                    let holder = election.holder();
+                    tracing::info!(holder, address, "another operator leads, or none yet");
+                    metrics.leader.set(0);
+                }
+            }
+            *before = now;
+        }
+        changed
+    });
+}
+
+/// Says an error once, however often it comes.
+#[derive(Debug, Default)]
+struct Trouble(Option<String>);
+
+impl Trouble {
+    fn is(&mut self, what: &str, error: &str) {
+        if self.0.as_deref() != Some(error) {
+            tracing::warn!(error, "{what}");
+            self.0 = Some(error.to_owned());
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+struct Leases {
+    api: Api<Lease>,
+    candidate: Candidate,
+}
+
+impl Leases {
+    /// Does the next thing.
+    async fn step(&self, election: &mut Election, trouble: &mut Trouble) -> Result<(), LeadError> {
+        let sent = Instant::now();
+        match election.next(sent, Timestamp::now()) {
+            Step::Wait(until) => tokio::time::sleep_until(until.into()).await,
+            Step::Read => match within(self.api.get_opt(&self.candidate.name)).await {
+                Ok(lease) => {
+                    election.read(lease, Instant::now());
+                    trouble.is_over();
+                }
+                Err(failure) => {
+                    trouble.is("the lease can't be read; is `get` on leases allowed?", &failure.to_string());
+                    election.failed(Instant::now());
+                }
+            },
+            Step::Write(lease) => match within(self.write(*lease)).await {
+                Ok(lease) => {
+                    election.wrote(lease, sent, Instant::now());
+                    trouble.is_over();
+                }
+                // Changed, created or deleted by somebody else meanwhile.
+                Err(Failure::Api(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+                    election.conflicted(Instant::now());
+                }
+                Err(failure) => {
+                    let what = "the lease can't be written; are `create` and `update` on leases allowed?";
+                    trouble.is(what, &failure.to_string());
+                    election.failed(Instant::now());
+                }
+            },
+            Step::Lost(why) => {
+                let Candidate { namespace, name, .. } = self.candidate.clone();
+                return Err(LeadError::Lost { namespace, name, why });
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, mut lease: Lease) -> Result<Lease, kube::Error> {
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        if lease.metadata.resource_version.is_some() {
+            return self.api.replace(&self.candidate.name, &params, &lease).await;
+        }
+        let Candidate { namespace, name, .. } = self.candidate.clone();
+        lease.metadata = ObjectMeta { name: Some(name), namespace: Some(namespace), ..lease.metadata };
+        self.api.create(&params, &lease).await
+    }
+
+    async fn release(&self, lease: &Lease) {
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        match within(self.api.replace(&self.candidate.name, &params, lease)).await {
+            Ok(_) => tracing::info!("the lease is given up"),
+            // Then it runs out by itself.
+            Err(error) => tracing::warn!(%error, "the lease can't be given up"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Slow,
+    #[error("{0}")]
+    Api(kube::Error),
+}
+
+async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(done) => done.map_err(Failure::Api),
+        Err(_) => Err(Failure::Slow),
+    }
 }

@@ -17,13 +17,20 @@
 
 pub mod admin;
 pub mod cli;
+pub mod default_fleet;
 pub mod event;
+pub mod events;
+pub mod fence;
 pub mod fleet;
 pub mod gateway;
+pub mod identity;
 pub mod lead;
+pub mod lease;
 pub mod load;
 mod log;
 pub mod metrics;
+pub mod names;
+pub mod news;
 pub mod push;
 pub mod source;
 pub mod state;

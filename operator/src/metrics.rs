@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{Encoder as _, Histogram, HistogramOpts, IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 /// All of them.
 #[derive(Debug)]
@@ -26,6 +29,18 @@ pub struct Metrics {
     pub desired: IntGaugeVec,
     /// Problems by reason.
     pub problems: IntGaugeVec,
+    /// 1 while the watch of a resource does not work.
+    pub watch_failing: IntGaugeVec,
+    /// 1 while this operator leads.
+    pub leader: IntGauge,
+    /// The epoch that this operator leads with, or last led with.
+    pub epoch: IntGauge,
+    /// Writes to the API server that failed, by HTTP status.
+    pub api_write_errors: IntCounterVec,
+    /// 1 while the default fleet is not as its ConfigMap says.
+    pub default_fleet_problem: IntGauge,
+    /// Events that were not written: there were too many.
+    pub events_dropped: IntCounter,
 }
 
 /// The metrics of this process.
@@ -56,6 +71,16 @@ impl Metrics {
             registry.register(Box::new(gauges.clone())).expect("a distinct name");
             gauges
         };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("fixed options");
+            registry.register(Box::new(gauge.clone())).expect("a distinct name");
+            gauge
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("fixed options");
+            registry.register(Box::new(counters.clone())).expect("a distinct name");
+            counters
+        };
         Self {
             turns: seconds("sluice_operator_turn_seconds", "Time of one turn: plan, publish, fleet, status."),
             push_seconds: seconds("sluice_operator_push_seconds", "Time from a push to its acknowledgement."),
@@ -65,7 +90,27 @@ impl Metrics {
             nacks: counter("sluice_operator_nacks_total", "Resources that a proxy refused, counted in each push."),
             proxies: gauges("sluice_operator_proxies", "Proxies by fleet and state.", &["fleet", "state"]),
             desired: gauges("sluice_operator_desired_replicas", "Replicas wanted.", &["fleet"]),
+            watch_failing: gauges(
+                "sluice_operator_watch_failing",
+                "1 while the watch of a resource of the API server does not work.",
+                &["resource"],
+            ),
             problems: gauges("sluice_operator_problems", "Problems in objects, by reason.", &["reason"]),
+            leader: gauge("sluice_operator_leader", "1 while this operator leads."),
+            epoch: gauge("sluice_operator_epoch", "The epoch that this operator leads with, or last led with."),
+            api_write_errors: counters(
+                "sluice_operator_api_write_errors_total",
+                "Writes to the API server that failed, by HTTP status (none: no answer).",
+                &["code"],
+            ),
+            default_fleet_problem: gauge(
+                "sluice_operator_default_fleet_problem",
+                "1 while the default fleet is not as its ConfigMap says.",
+            ),
+            events_dropped: counter(
+                "sluice_operator_events_dropped_total",
+                "Kubernetes Events that were not written because there were too many.",
+            ),
             registry,
         }
     }

@@ -1,29 +1,32 @@
 //! The loop: takes up events, and in each turn derives everything anew from state.
 //!
-//! plan → fleet → publish → status. Ports open before what needs them is published.
+//! plan → fleet → publish → status. Ports open before what needs them is published. [`reign`]: whether this operator may
+//! do more than plan.
+
+mod reign;
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    path::PathBuf,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Millis, ObjectRef, Plan, Planner, World, scale::Decision};
+use planner::{FleetRef, Millis, Plan, Planner, World, scale::Decision};
 use tokio::sync::mpsc;
 
+use self::reign::Reign;
 use crate::{
     event::{Event, ProxyEvent},
+    events::Events,
     fleet::{self, Fleet},
     gateway::Gateway,
-    lead::{Lead, Leading},
-    metrics,
+    lead::Leading,
+    metrics, news,
     push::{Published, Registry},
     source::Observed,
     state::{
-        mirror::Mirror,
-        objects::Remembered,
-        rollbacks::{Rollback, Rollbacks},
+        memory::{Memory, Objects, Recalled},
+        rollbacks::Rollback,
     },
     status,
     view::{self, Transitions, View},
@@ -46,14 +49,14 @@ pub struct Parts<F> {
     pub fleet: F,
     /// Takes what they are to run.
     pub registry: Arc<Registry>,
-    /// What is remembered of objects, and where it is kept.
-    pub remembered: Arc<BTreeMap<ObjectRef, Remembered>>,
-    /// Keeps it.
-    pub objects: Mirror<Remembered>,
-    /// Where refused resources are kept.
-    pub rollbacks: PathBuf,
+    /// What earlier operators left.
+    pub recalled: Recalled,
+    /// Keeps what later ones are to know.
+    pub memory: Memory,
     /// Whether this operator leads: if not, it only plans.
     pub lead: Leading,
+    /// Told what happens to objects.
+    pub happenings: Events,
     /// Writes statuses.
     pub statuses: status::Writer,
     /// What the admin port shows.
@@ -63,9 +66,15 @@ pub struct Parts<F> {
 /// The operator's state.
 pub struct Operator<F> {
     parts: Parts<F>,
-    rollbacks: Rollbacks,
+    reign: Reign,
     /// News of the source, until a turn takes them up.
     news: Option<Arc<Observed>>,
+    /// What the source has, as planned.
+    observed: Arc<Observed>,
+    /// What is known of objects beyond that.
+    remembered: Objects,
+    /// It may differ from what is kept.
+    memory_due: bool,
     world: Arc<World>,
     /// Knows the objects that it has validated before.
     planner: Planner,
@@ -84,13 +93,16 @@ pub struct Operator<F> {
 
 impl<F: Fleet> Operator<F> {
     /// Ready to run.
-    pub fn new(parts: Parts<F>) -> Self {
-        let (rollbacks, ledgers) = Rollbacks::load(&parts.rollbacks);
+    pub fn new(mut parts: Parts<F>) -> Self {
+        let Recalled { objects, ledgers } = std::mem::take(&mut parts.recalled);
         let gateways = ledgers.into_iter().map(|(fleet, ledger)| (fleet, Gateway::with_ledger(ledger))).collect();
         Self {
             parts,
-            rollbacks,
+            reign: Reign::No,
             news: None,
+            observed: Arc::default(),
+            remembered: Arc::new(objects),
+            memory_due: false,
             world: Arc::default(),
             planner: Planner::default(),
             plan: None,
@@ -122,12 +134,12 @@ impl<F: Fleet> Operator<F> {
             let timer = metrics::get().turns.start_timer();
             self.turn().await;
             timer.observe_duration();
-            if self.leaving && self.parts.fleet.observe().values().all(|o| o.proxies.is_empty()) {
+            let outlived = self.parts.fleet.outlives_operator();
+            if self.leaving && (outlived || self.parts.fleet.observe().values().all(|o| o.proxies.is_empty())) {
                 break;
             }
         }
-        self.parts.statuses.finish().await;
-        self.parts.objects.finish().await;
+        tokio::join!(self.parts.statuses.finish(), self.parts.memory.finish());
         self.parts.fleet
     }
 
@@ -148,12 +160,24 @@ impl<F: Fleet> Operator<F> {
 
     async fn turn(&mut self) {
         let (now, millis) = (Instant::now(), status::now());
+        self.parts.view.turned();
         self.plan().await;
-        let Some(plan) = self.plan.clone() else { return };
-        if matches!(*self.parts.lead.borrow(), Lead::Standby { .. }) {
+        if self.plan.is_none() {
             return;
         }
+        let leads = self.leads(now).await;
+        let Some(plan) = self.plan.clone() else { return };
         self.observe(&plan);
+        if !leads {
+            self.parts.view.set(View::new(&self.world, &plan, &self.gateways, millis));
+            return;
+        }
+        if std::mem::take(&mut self.memory_due) {
+            self.parts.memory.keep_objects(&self.remembered, &plan.accepted);
+        }
+        if self.leaving && self.parts.fleet.outlives_operator() {
+            return;
+        }
         self.decide(&plan, now, millis);
         self.ensure(&plan, millis);
         self.publish(&plan);
@@ -164,7 +188,7 @@ impl<F: Fleet> Operator<F> {
     /// Derives what should be from what the source has, and remembers what was accepted.
     async fn plan(&mut self) {
         let Some(observed) = self.news.take() else { return };
-        let remembered = Arc::clone(&self.parts.remembered);
+        let remembered = Arc::clone(&self.remembered);
         let mut planner = std::mem::take(&mut self.planner);
         let derive = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
@@ -176,21 +200,27 @@ impl<F: Fleet> Operator<F> {
             let planned = start.elapsed() - joined;
             let remembered = world::remember(&observed, &plan, &remembered, now);
             tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
-            (planner, world, plan, remembered)
+            (planner, observed, world, plan, remembered)
         });
-        let Ok((planner, world, plan, remembered)) = derive.await else {
+        let Ok((planner, observed, world, plan, remembered)) = derive.await else {
             // A bug of ours that this very content brings out: what ran goes on running.
             tracing::error!("planning failed; what was planned before stays in force");
             return;
         };
-        note_problems(self.plan.as_deref(), &plan);
-        self.parts.remembered = Arc::new(remembered);
-        self.parts.objects.set(Arc::clone(&self.parts.remembered));
+        self.observed = observed;
+        let leads = matches!(self.reign, Reign::Yes(_));
+        let problems = news::problems(self.plan.as_deref(), &plan);
+        for news in problems.into_iter().filter(|_| leads).filter_map(|p| news::of_problem(&self.observed, p)) {
+            self.parts.happenings.say(news);
+        }
+        (self.remembered, self.memory_due) = (Arc::new(remembered), true);
         for fleet in plan.fleets.keys() {
             self.gateways.entry(fleet.clone()).or_default();
         }
         self.planner = planner;
-        (self.world, self.plan) = (Arc::new(world), Some(Arc::new(plan)));
+        let plan = Arc::new(plan);
+        self.parts.registry.planned(Arc::clone(&plan));
+        (self.world, self.plan) = (Arc::new(world), Some(plan));
         self.publish_due = true;
         self.decided = None;
     }
@@ -202,11 +232,19 @@ impl<F: Fleet> Operator<F> {
         }
         self.decided = Some(now);
         for (fleet, planned) in &plan.fleets {
+            // Nothing is concluded from the silence of proxies that had no time to dial.
+            if !self.gateways.get(fleet).is_some_and(|gateway| self.settled(gateway, now)) {
+                continue;
+            }
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
             let decision = gateway.scaler.decide(&planned.settings, gateway.replicas(), millis);
-            if gateway.decision.as_ref().is_none_or(|former| former.desired != decision.desired) {
+            let former = gateway.decision.as_ref();
+            if former.is_none_or(|former| former.desired != decision.desired) {
                 let Decision { desired, current, reason, .. } = &decision;
                 tracing::info!(%fleet, desired, current, reason, "scaling");
+            }
+            if let Some(news) = news::of_decision(&self.observed, fleet, former, &decision) {
+                self.parts.happenings.say(news);
             }
             gateway.decision = Some(decision);
         }
@@ -222,11 +260,12 @@ impl<F: Fleet> Operator<F> {
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
             gateway.drain = planned.settings.spec.drain;
-            let replicas = gateway.decision.as_ref().map_or(0, |decision| decision.desired);
+            // Undecided, it stays as it is.
+            let replicas = gateway.decision.as_ref().map_or(gateway.observation.replicas, |decision| decision.desired);
             // Leaving, it takes no new connection: clients are refused at once, instead of waiting for nobody.
             let wanted = match self.leaving {
                 true => fleet::nothing(fleet, gateway.drain),
-                false => fleet::plan(fleet, &planned.settings.spec, replicas),
+                false => fleet::plan(fleet, &planned.settings, replicas),
             };
             self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
         }
@@ -254,7 +293,11 @@ impl<F: Fleet> Operator<F> {
         let mut rollbacks = vec![];
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
+            let before = gateway.rolled_back.clone();
             let snapshot = gateway.publishable(fleet, &planned.snapshot);
+            for news in news::of_refusals(&self.observed, fleet, &planned.sources, &before, &gateway.rolled_back) {
+                self.parts.happenings.say(news);
+            }
             rollbacks.extend(Rollback::new(fleet, &gateway.ledger, &planned.snapshot, &snapshot));
             let published = Published::from(snapshot);
             if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
@@ -265,11 +308,13 @@ impl<F: Fleet> Operator<F> {
                 gateway.published = Some(published);
             }
         }
-        self.rollbacks.save(&self.parts.rollbacks, &rollbacks);
+        self.parts.memory.keep_rollbacks(&rollbacks);
     }
 
     fn rebalance(&mut self, now: Instant, millis: Millis) {
-        for gateway in self.gateways.values_mut() {
+        // Proxies that dial after a takeover are no growth.
+        let settled: Vec<FleetRef> = self.settled_fleets(now).cloned().collect();
+        for (_, gateway) in self.gateways.iter_mut().filter(|(fleet, _)| settled.contains(fleet)) {
             gateway.rebalance(now, millis);
         }
     }
@@ -282,31 +327,20 @@ impl<F: Fleet> Operator<F> {
         let shown = view.transitions();
         let drift = self.parts.statuses.pace.drift;
         let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= drift);
-        if due {
+        // Until then, what the leader before wrote is nearer to the truth than what is known here.
+        let decided = |fleet| self.gateways.get(fleet).is_some_and(|gateway| gateway.decision.is_some());
+        let settled = self.settled_fleets(now).count() == self.gateways.len() && plan.fleets.keys().all(decided);
+        if due && settled {
             self.parts.statuses.set(status::Input {
                 world: Arc::clone(&self.world),
+                observed: Arc::clone(&self.observed),
                 plan,
                 fleets: self.gateways.iter().map(|(fleet, gateway)| (fleet.clone(), gateway.view())).collect(),
-                remembered: Arc::clone(&self.parts.remembered),
+                remembered: Arc::clone(&self.remembered),
             });
             self.shown = Some((shown, now));
         }
         self.parts.view.set(view);
-    }
-}
-
-/// Says what became wrong and what is right again.
-fn note_problems(before: Option<&Plan>, after: &Plan) {
-    let before = before.map(|plan| plan.problems.as_slice()).unwrap_or_default();
-    let known: HashSet<String> = before.iter().map(ToString::to_string).collect();
-    for problem in &after.problems {
-        let problem = problem.to_string();
-        if !known.contains(&problem) {
-            tracing::warn!("{problem}");
-        }
-    }
-    if !before.is_empty() && after.problems.is_empty() {
-        tracing::info!("no problems any more");
     }
 }
 

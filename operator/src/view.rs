@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use planner::{
@@ -64,17 +65,37 @@ impl PartialEq for Transitions {
 
 /// Hands views from the loop to the admin port.
 #[derive(Clone, Debug, Default)]
-pub struct Shared(Arc<Mutex<Option<Arc<View>>>>);
+pub struct Shared(Arc<Mutex<Latest>>);
+
+#[derive(Debug, Default)]
+struct Latest {
+    view: Option<Arc<View>>,
+    turned: Option<Instant>,
+}
 
 impl Shared {
     /// Shows this from now on.
     pub fn set(&self, view: View) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(view));
+        self.latest().view = Some(Arc::new(view));
     }
 
     /// What is shown; `None` until the source was read.
     pub fn view(&self) -> Option<Arc<View>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latest().view.clone()
+    }
+
+    /// The loop begins a turn.
+    pub fn turned(&self) {
+        self.latest().turned = Some(Instant::now());
+    }
+
+    /// How long ago it began one; `None`: never yet.
+    pub fn since_turn(&self) -> Option<Duration> {
+        self.latest().turned.map(|at| at.elapsed())
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

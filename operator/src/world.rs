@@ -14,13 +14,18 @@ use crate::{
 /// Joins what the source has with what was accepted before. `now` is the age of what is not remembered; `None`: unknown.
 pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<jiff::Timestamp>) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
-        let accepted = remembered.get(id).and_then(|r| r.accepted.clone());
-        let created = remembered.get(id).map(|r| r.created).or(now);
+        let accepted = remembered.get(id).and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object));
+        let birth = object.birth.as_ref().map(|birth| birth.created);
+        let created = birth.or_else(|| remembered.get(id).map(|r| r.created)).or(now);
         let created = created.map(|at| Millis(u64::try_from(at.as_millisecond()).unwrap_or_default()));
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
         (id.clone(), WorldObject { current, raw, accepted, generation, created, origin })
     };
-    World { objects: observed.objects.iter().map(object).collect(), strays: observed.strays.clone() }
+    World {
+        objects: observed.objects.iter().map(object).collect(),
+        strays: observed.strays.clone(),
+        cluster: observed.cluster,
+    }
 }
 
 /// What is remembered from now on: nothing of objects that are gone, and of the others the content that the plan accepted.
@@ -34,13 +39,22 @@ pub fn remember(
         let former = before.get(id);
         let accepted = match &object.current {
             Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
-            _ => former.and_then(|r| r.accepted.clone()),
+            _ => former.and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object)),
         };
-        let created = former.map_or(now, |r| r.created);
+        let birth = object.birth.as_ref().map(|birth| birth.created);
+        let created = birth.or_else(|| former.map(|r| r.created)).unwrap_or(now);
         let remembered = Remembered { generation: object.generation, content: object.content, created, accepted };
         (id.clone(), remembered)
     };
     observed.objects.iter().map(remember).collect()
+}
+
+/// Whether a content is that of this very object, and not of one of the same name that was deleted.
+fn same(content: &Object, object: &SourceObject) -> bool {
+    match (&content.metadata().uid, &object.birth) {
+        (Some(uid), Some(birth)) => **uid == *birth.uid,
+        _ => true,
+    }
 }
 
 /// A plan with what keeps fleets from being as planned, for status and for people. Made anew only when either changed.
@@ -89,4 +103,65 @@ fn fleet_problem(plan: &Plan, world: &World, fleet: &FleetRef, problem: &crate::
 /// The content that counts: as it is now, or as last accepted.
 pub fn in_force(object: &WorldObject) -> Option<&Arc<Object>> {
     object.current.as_ref().ok().or(object.accepted.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::Birth;
+
+    const BORN: &str = "2026-01-02T03:04:05Z";
+
+    fn now() -> jiff::Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn id() -> ObjectRef {
+        ObjectRef { kind: Kind::ApiRoute, namespace: "shop".into(), name: "r".into() }
+    }
+
+    fn observed(uid: Option<&str>, broken: bool) -> Observed {
+        let metadata = json!({"name": "r", "namespace": "shop", "uid": uid});
+        let spec = json!({"rules": [{"backendRefs": [{"name": "a", "port": 80}]}]});
+        let value =
+            json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": metadata, "spec": spec});
+        let current = if broken { Err(vec![]) } else { crds::admit(value).map(Arc::new) };
+        let birth = uid.map(|uid| Birth { uid: uid.into(), created: BORN.parse().unwrap() });
+        let content = snapshot::Hash::of(b"x");
+        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, birth };
+        Observed { objects: BTreeMap::from([(id(), object)]), ..Observed::default() }
+    }
+
+    /// What stays in force of an object that is broken now, and was accepted before.
+    fn fallback(before: Option<&str>, after: Option<&str>) -> bool {
+        let plan = Plan { accepted: [id()].into(), ..Plan::default() };
+        let known = remember(&observed(before, false), &plan, &BTreeMap::new(), now());
+        let broken = observed(after, true);
+        let kept = remember(&broken, &Plan::default(), &known, now())[&id()].accepted.is_some();
+        assert_eq!(world(&broken, &known, None).objects[&id()].accepted.is_some(), kept);
+        kept
+    }
+
+    #[test]
+    fn what_was_accepted_stays_for_the_same_object_only() {
+        assert!(fallback(None, None));
+        assert!(fallback(Some("u1"), Some("u1")));
+        assert!(!fallback(Some("u1"), Some("u2")));
+        assert!(fallback(None, Some("u2")), "remembered without its uid");
+    }
+
+    #[test]
+    fn an_api_server_says_how_old_an_object_is() {
+        let created = |observed: &Observed, known: &BTreeMap<_, _>| {
+            world(observed, known, Some(now())).objects[&id()].created.map(|Millis(at)| at)
+        };
+        let millis = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond().try_into().ok();
+        assert_eq!(created(&observed(Some("u"), false), &BTreeMap::new()), millis(BORN));
+        assert_eq!(created(&observed(None, false), &BTreeMap::new()), millis("2026-06-01T00:00:00Z"));
+        let known = remember(&observed(Some("u"), false), &Plan::default(), &BTreeMap::new(), now());
+        assert_eq!(known[&id()].created.to_string(), BORN);
+        assert_eq!(created(&observed(None, false), &known), millis(BORN));
+    }
 }

@@ -6,17 +6,28 @@ use snapshot::{Hash, Key, proto::Nack};
 
 use crate::{scale::Decision, world::FleetRef};
 
+/// Longest value of a label, and the hexadecimal digits that tell shortened ones apart.
+const LONGEST_LABEL: usize = 63;
+const LABEL_DIGITS: usize = 10;
+
 /// The settings of a GatewayFleet, validated, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetSettings {
     /// The spec.
     pub spec: crds::GatewayFleetSpec,
-    /// `template.memory` in bytes.
+    /// What `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, in bytes.
     pub memory_bytes: Option<u64>,
+    /// What `CPU` targets are a share of: `template.resources.requests.cpu`, else `limits.cpu` (as Kubernetes reads it),
+    /// in cores. `None`: of the worker threads; standalone always.
+    pub cpu_cores: Option<f64>,
     /// `RequestRate.averageValue` in requests per second, by index in `spec.scaling.targets`.
     pub rates: BTreeMap<usize, f64>,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.uid`; empty: there is none.
+    pub uid: String,
+    /// In a cluster: the port that a proxy opens, by the listener's; only those that differ.
+    pub container_ports: BTreeMap<u16, u16>,
 }
 
 /// What a `Fleet` implementation is asked to ensure.
@@ -42,11 +53,28 @@ pub struct FleetPlan {
     pub container_ports: BTreeMap<u16, u16>,
 }
 
+/// A fleet's name as a label's value, which has at most 63 characters: longer ones are cut, and end in a hash.
+pub fn label_value(fleet: &str) -> String {
+    if fleet.len() <= LONGEST_LABEL {
+        return fleet.to_owned();
+    }
+    let hash = Hash::of(fleet.as_bytes()).to_string();
+    let cut: String = fleet.chars().take(LONGEST_LABEL - LABEL_DIGITS - 1).collect();
+    format!("{}-{}", cut.trim_end_matches(['-', '.']), hash.chars().take(LABEL_DIGITS).collect::<String>())
+}
+
+/// What finds a fleet's pods, as `/scale` has it for other scalers.
+pub fn selector(fleet: &str) -> String {
+    format!("app.kubernetes.io/name=sluice-proxy,sluice.dev/fleet={}", label_value(fleet))
+}
+
 /// What was observed of a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetView {
     /// Its proxies.
     pub proxies: Vec<ProxyView>,
+    /// Proxies that exist and do not leave, as observed, also those that say nothing yet; `None`: those of `proxies`.
+    pub replicas: Option<u32>,
     /// What the scaler last decided.
     pub decision: Option<Decision>,
     /// Revision of what is published, made of the plan that the status is derived from (after roll-backs); `None` until
@@ -74,4 +102,19 @@ pub struct ProxyView {
     pub draining: bool,
     /// Revision of what it acknowledged last.
     pub revision: Option<Hash>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_of_labels_that_the_api_server_takes() {
+        assert_eq!(selector("default"), "app.kubernetes.io/name=sluice-proxy,sluice.dev/fleet=default");
+        assert_eq!(label_value(&"a".repeat(63)), "a".repeat(63));
+        let (one, other) = (label_value(&format!("{}b", "a".repeat(70))), label_value(&format!("{}c", "a".repeat(70))));
+        assert!(one.len() == 63 && other.len() == 63 && one != other, "{one} {other}");
+        // A cut at a dot would leave `.-`.
+        assert!(!label_value(&format!("{}.{}", "a".repeat(51), "b".repeat(30))).contains(".-"));
+    }
 }

@@ -21,6 +21,7 @@ pub mod status;
 pub mod world;
 
 pub use fleet::{FleetPlan, FleetView, ProxyView};
+pub use model::quantity;
 pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};
 pub use publish::{Ledger, publish};

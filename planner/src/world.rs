@@ -13,22 +13,25 @@ use crate::{Millis, Problem};
 pub struct ObjectRef {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace.
+    /// Its namespace; empty for a Namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
 }
 
 impl ObjectRef {
-    /// `namespace/name`.
+    /// `namespace/name`; of a Namespace its name.
     pub(crate) fn path(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
+        match self.kind.is_namespaced() {
+            true => format!("{}/{}", self.namespace, self.name),
+            false => self.name.clone(),
+        }
     }
 }
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}/{}", self.kind, self.namespace, self.name)
+        write!(f, "{:?} {}", self.kind, self.path())
     }
 }
 
@@ -107,4 +110,6 @@ pub struct World {
     pub objects: BTreeMap<ObjectRef, WorldObject>,
     /// Documents that name no object, duplicates, unreadable files.
     pub strays: Vec<Problem>,
+    /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission.
+    pub cluster: bool,
 }

@@ -22,6 +22,9 @@ use support::NOW;
 #[derive(Serialize)]
 struct Answer {
     problems: Vec<String>,
+    /// Ports that pods open in place of the listeners' own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    container_ports: BTreeMap<String, BTreeMap<u16, u16>>,
     fleets: BTreeMap<String, BTreeMap<Key, serde_json::Value>>,
     statuses: BTreeMap<String, serde_json::Value>,
 }
@@ -33,7 +36,7 @@ fn answers() {
     assert!(inputs.len() >= 8, "the manifests are gone");
     for input in &inputs {
         let output = input.with_extension("").with_extension("out.yaml");
-        let answer = answer(&fs::read_to_string(input).unwrap());
+        let answer = answer(&fs::read_to_string(input).unwrap(), in_cluster(input));
         if env::var_os("UPDATE").is_some() {
             fs::write(&output, answer).unwrap();
         } else if fs::read_to_string(&output).ok().as_deref() != Some(&answer) {
@@ -61,9 +64,15 @@ fn inputs(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What stands in the folder `cluster` is a cluster's; the rest are folders of manifests.
+fn in_cluster(input: &Path) -> bool {
+    input.components().any(|part| part.as_os_str() == "cluster")
+}
+
 /// Two Ready proxies run what was planned.
-fn answer(manifests: &str) -> String {
-    let world = support::world(manifests);
+fn answer(manifests: &str, cluster: bool) -> String {
+    let mut world = support::world(manifests);
+    world.cluster = cluster;
     let plan = plan(&world);
     let views = plan.fleets.iter().map(|(fleet, planned)| {
         let revision = Some(planned.snapshot.revision());
@@ -74,6 +83,12 @@ fn answer(manifests: &str) -> String {
     let statuses = statuses(&world, &plan, &views.collect(), &BTreeMap::new(), NOW);
     let answer = Answer {
         problems: plan.problems.iter().map(ToString::to_string).collect(),
+        container_ports: plan
+            .fleets
+            .iter()
+            .map(|(fleet, planned)| (fleet.to_string(), planned.settings.container_ports.clone()))
+            .filter(|(_, ports)| !ports.is_empty())
+            .collect(),
         fleets: plan
             .fleets
             .iter()

@@ -70,7 +70,7 @@ fn fleet() -> impl Strategy<Value = Value> {
         mostly(&["4k", "1.5"], &["0", "x"]).prop_map(|value| json!({"type": "RequestRate", "averageValue": value})),
     ];
     (some(listener, 3), some(target, 1), maybe(mostly(&["256Mi"], &["0", "é"]))).prop_map(|(listeners, targets, memory)| {
-        json!({"listeners": listeners, "scaling": {"targets": targets}, "template": {"memory": memory}})
+        json!({"listeners": listeners, "scaling": {"targets": targets}, "template": {"resources": {"limits": {"memory": memory}}}})
     })
 }
 

@@ -5,12 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::transport::Endpoint;
 
 use crate::{
     Shared, admin,
     config::{Applier, Ports},
-    control::{self, Identity},
+    control::{self, Address, Identity, Operator},
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
     telemetry::{self, Telemetry},
@@ -20,9 +19,15 @@ use crate::{
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sluice-proxy", version)]
 pub struct Options {
-    /// Where the operator listens: `unix:PATH`
-    #[arg(long, value_parser = operator)]
-    pub control: Endpoint,
+    /// Where the operator listens: `unix:PATH`, or `https://HOST:PORT` in a cluster
+    #[arg(long)]
+    pub control: Address,
+    /// In a cluster: the service account token, of audience `sluice`, by which this proxy enrols
+    #[arg(long)]
+    pub token_file: Option<PathBuf>,
+    /// In a cluster: the certificate authorities that operators are trusted by, in PEM
+    #[arg(long)]
+    pub ca_file: Option<PathBuf>,
     /// Unix socket where listening sockets are taken over; without it, ports are opened by the proxy itself
     #[arg(long)]
     pub sockets: Option<PathBuf>,
@@ -54,6 +59,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         .from_env_lossy();
     // stdout is the access log's.
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let Options { control, token_file, ca_file, .. } = options.clone();
+    let operator = Operator::new(control, token_file, ca_file).map_err(anyhow::Error::msg)?;
     let workers =
         options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
     let shared = Shared::new(Telemetry::default());
@@ -62,14 +69,20 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let server = Server::start(Arc::clone(&shared), server_options).context("the workers do not start")?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().thread_name("control").build().context("the control runtime does not start")?;
-    let done = runtime.block_on(supervise(options, workers, shared, server));
+    let done = runtime.block_on(supervise(options, operator, workers, shared, server));
     // Compiling may be under way; it is of no use any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
 
 /// Everything but requests: control stream, admin port, signals.
-async fn supervise(options: Options, workers: usize, shared: Arc<Shared>, server: Arc<Server>) -> anyhow::Result<()> {
+async fn supervise(
+    options: Options,
+    operator: Operator,
+    workers: usize,
+    shared: Arc<Shared>,
+    server: Arc<Server>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let admin = admin::serve(Arc::clone(&shared), options.admin).await;
@@ -81,7 +94,7 @@ async fn supervise(options: Options, workers: usize, shared: Arc<Shared>, server
         let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
         async move {
             let applier = Applier::start(Arc::clone(&shared), server, options.state);
-            control::run(shared, applier, identity, options.control).await;
+            Box::pin(control::run(shared, applier, identity, operator)).await;
         }
     });
     tokio::select! {
@@ -112,13 +125,6 @@ impl Ports for Server {
     }
 }
 
-fn operator(text: &str) -> Result<Endpoint, String> {
-    let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
-    path.ok_or("is not unix:PATH")?;
-    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|e| e.to_string())?;
-    Ok(endpoint.connect_timeout(Duration::from_secs(2)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,7 +144,9 @@ mod tests {
         check(&["--control", "unix:/run/c.sock"], Ok(()));
         check(&["--control", "unix:/run/c.sock", "--workers", "2", "--admin", "[::1]:0", "--state", "s"], Ok(()));
         check(&[], Err("--control"));
-        check(&["--control", "http://x"], Err("is not unix:PATH"));
+        check(&["--control", "https://sluice-operator.sluice-system.svc:9443"], Ok(()));
+        check(&["--control", "http://x:1"], Err("never plaintext"));
+        check(&["--control", "x"], Err("is neither unix:PATH nor https://HOST:PORT"));
         check(&["--control", "unix:/c", "--workers", "0"], Err("--workers"));
     }
 }

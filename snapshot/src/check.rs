@@ -73,6 +73,9 @@ fn listener(l: &Listener) -> Fit {
     if !(1..=65535).contains(&l.port) {
         return Err(Unfit::new("port", "InvalidPort", format!("{} is not a port (1 to 65535)", l.port)));
     }
+    if l.bind_port > 65535 {
+        return Err(Unfit::new("port", "InvalidPort", format!("{} is not a port that can be opened", l.bind_port)));
+    }
     hostname("hostname", &l.hostname, true)?;
     if l.tls && l.certificates.is_empty() {
         return Err(Unfit::new("tls.certificateRefs", "NoCertificate", "a TLS listener needs a certificate"));

@@ -29,6 +29,13 @@ pub mod proto {
     tonic::include_proto!("sluice.v1");
 }
 
+impl proto::Listener {
+    /// The port that a proxy opens; `port` is the one that clients know.
+    pub fn opened_port(&self) -> u32 {
+        if self.bind_port == 0 { self.port } else { self.bind_port }
+    }
+}
+
 pub use key::{Hash, Key, Kind};
 pub use set::{Delta, Entry, Snapshot};
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cluster, crds, quickstart, test, tidy};
+use crate::{bench, chart, cluster, crds, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -30,9 +30,15 @@ enum Command {
     E2e(test::E2eArgs),
     /// A Kubernetes to run things on: yours, kind's, or a node built from source on this machine.
     Cluster(cluster::Args),
+    /// Build the images of the operator, the proxy and the tests' tools, for a cluster on this machine.
+    Images(images::Args),
+    /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
+    Bench(bench::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
-    /// Write crds/yaml/*.yaml anew from the types in crds/src.
+    /// Write what of charts/sluice is generated anew: definitions, schema, README, and what it gives in its testdata.
+    Chart,
+    /// Write crds/yaml/*.yaml anew from the types in crds/src, and the chart's copies of them.
     Crds,
 }
 
@@ -42,7 +48,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => return cluster::run(&args),
         Command::Test(args) => test::run(&args),
         Command::E2e(args) => test::e2e(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Chart => chart::run(),
         Command::Crds => crds::run(),
     }?;
     Ok(ExitCode::SUCCESS)

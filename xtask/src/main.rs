@@ -1,8 +1,12 @@
 //! The project's own automation: `cargo xtask COMMAND`. One module for each command.
 
+mod bench;
+mod chart;
 mod cli;
 mod cluster;
 mod crds;
+mod files;
+mod images;
 mod quickstart;
 mod shell;
 mod test;

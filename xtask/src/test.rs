@@ -1,5 +1,7 @@
 //! `cargo xtask test`: the stages that must pass before a change is shared, one line each.
 
+mod cluster;
+
 use std::{
     io::Write as _,
     path::PathBuf,
@@ -7,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    cluster::Folders,
     shell::{self, PROFILE, Tool, cargo},
     tidy,
 };
@@ -16,6 +19,10 @@ pub(crate) struct Args {
     /// Also the full matrices and the goals themselves instead of ten times the goals; installs cargo-deny if missing.
     #[arg(long)]
     long: bool,
+    /// Also on a Kubernetes: the chart, the operator with an API server, the whole system. Brings one up if none is, which needs
+    /// Linux, root and Go (or kind, or $KUBECONFIG).
+    #[arg(long)]
+    cluster: bool,
     /// Only the stages whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -25,6 +32,9 @@ pub(crate) struct Args {
 pub(crate) struct E2eArgs {
     /// Part of the names of the tests to run, such as `cycle` or `limit::`.
     filter: Option<String>,
+    /// Those on a Kubernetes instead of those on this machine alone.
+    #[arg(long)]
+    cluster: bool,
     /// Also the full matrices and the goals themselves.
     #[arg(long)]
     long: bool,
@@ -69,11 +79,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         system_tests(None, args.long)?;
         println!("{:<9} ok {:>7}", "e2e", seconds(at.elapsed()));
     }
+    if args.cluster {
+        cluster::run(args.long, wanted)?;
+    }
     println!("passed in {}", seconds(started.elapsed()));
     Ok(())
 }
 
 pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
+    if args.cluster {
+        return cluster::e2e(args.filter.as_deref(), args.long);
+    }
     build()?;
     system_tests(args.filter.as_deref(), args.long)
 }
@@ -147,18 +163,15 @@ fn components() -> anyhow::Result<()> {
 
 /// cargo-deny is a program of its own that takes minutes to build: installed only with `--long`.
 fn deny(install: bool) -> anyhow::Result<Outcome> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("sluice");
+    let folders = Folders::of_user()?;
+    let cache = folders.cache();
     let own = cache.join("bin").join("cargo-deny");
     let works = |program: &PathBuf| Tool::new(program).args(["--version"]).capture().is_ok_and(|(works, _)| works);
     let program = match [PathBuf::from("cargo-deny"), own.clone()].into_iter().find(works) {
         Some(program) => program,
         None if install => {
             let (installed, output) =
-                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([&cache]).capture()?;
+                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([cache]).capture()?;
             anyhow::ensure!(installed, "{output}");
             own
         }

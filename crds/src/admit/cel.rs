@@ -18,9 +18,11 @@ impl Tree {
     pub(super) fn of(schema: &Value) -> Self {
         let properties = schema.get("properties").and_then(Value::as_object);
         Self {
-            rules: schema
-                .get("x-kubernetes-validations")
-                .map(|rules| compile_schema(&json!({"x-kubernetes-validations": rules}))),
+            rules: schema.get("x-kubernetes-validations").map(|rules| {
+                let mut node = shape(schema);
+                node["x-kubernetes-validations"] = rules.clone();
+                compile_schema(&node)
+            }),
             properties: properties
                 .into_iter()
                 .flatten()
@@ -31,9 +33,24 @@ impl Tree {
         }
     }
 
+    /// Whether there is no rule here or below.
     fn is_empty(&self) -> bool {
         self.rules.is_none() && self.properties.is_empty() && self.items.is_none()
     }
+}
+
+/// A schema without its rules: which of its members are fields and which the keys of a map, whose names differ in CEL.
+fn shape(schema: &Value) -> Value {
+    let mut node = json!({});
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        node["properties"] = properties.iter().map(|(key, schema)| (key.clone(), shape(schema))).collect();
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(schema) = schema.get(key) {
+            node[key] = shape(schema);
+        }
+    }
+    node
 }
 
 /// Asks the rules, unless an earlier find makes them pointless.

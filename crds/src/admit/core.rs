@@ -1,4 +1,4 @@
-//! Service, EndpointSlice and Secret: Kubernetes checks these in code, so their schemas say little. Added here is what
+//! Service, EndpointSlice, Secret and Namespace: Kubernetes checks these in code, so their schemas say little. Added here is what
 //! Sluice relies on.
 
 use std::{
@@ -56,13 +56,24 @@ pub(super) fn secret(mut schema: Value) -> Value {
     schema
 }
 
+pub(super) fn namespace(mut schema: Value) -> Value {
+    add(&mut schema, "", json!({"required": ["metadata"]}));
+    add(&mut schema, "/properties/metadata", json!({"required": ["name"]}));
+    let name = text::label(&mut SchemaSettings::openapi3().into_generator()).to_value();
+    add(&mut schema, "/properties/metadata/properties/name", name);
+    schema
+}
+
 /// The checks that no schema can say.
 pub(super) fn check(kind: Kind, value: &Value, found: &mut Violations) {
     match kind {
         Kind::Service => check_service(value, found),
         Kind::EndpointSlice => check_endpoint_slice(value, found),
         Kind::Secret => check_secret(value, found),
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => {}
+        Kind::Namespace if value.pointer("/metadata/namespace").is_some() => {
+            found.push("metadata.namespace", "a Namespace is in none: leave it out");
+        }
+        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy | Kind::Namespace | Kind::ReferenceGrant => {}
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     rules::Rules,
     violations::{Violation, nearest, show},
 };
+use crate::grant;
 
 /// A kind that [`super::admit`] knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,12 +21,22 @@ pub enum Kind {
     Service,
     EndpointSlice,
     Secret,
+    Namespace,
+    ReferenceGrant,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::GatewayFleet, Self::ApiRoute, Self::RatePolicy, Self::Service, Self::EndpointSlice, Self::Secret];
+    pub const ALL: [Self; 8] = [
+        Self::GatewayFleet,
+        Self::ApiRoute,
+        Self::RatePolicy,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Secret,
+        Self::Namespace,
+        Self::ReferenceGrant,
+    ];
 
     /// The word that stands in a manifest.
     pub fn name(self) -> &'static str {
@@ -36,16 +47,24 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
+            Self::Namespace => "Namespace",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
-    /// The group and version that stand in a manifest.
-    pub fn api_version(self) -> &'static str {
+    /// Each `apiVersion` that is read, the preferred one first.
+    pub fn api_versions(self) -> &'static [&'static str] {
         match self {
-            Self::GatewayFleet | Self::ApiRoute | Self::RatePolicy => crate::API_VERSION,
-            Self::Service | Self::Secret => "v1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::GatewayFleet | Self::ApiRoute | Self::RatePolicy => &[crate::API_VERSION],
+            Self::Service | Self::Secret | Self::Namespace => &["v1"],
+            Self::EndpointSlice => &["discovery.k8s.io/v1"],
+            Self::ReferenceGrant => grant::API_VERSIONS,
         }
+    }
+
+    /// Whether its objects are in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        self != Self::Namespace
     }
 
     /// The kind's rules, compiled when they are first needed.
@@ -56,6 +75,8 @@ impl Kind {
         static SERVICE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Service));
         static SLICE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::EndpointSlice));
         static SECRET: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Secret));
+        static NAMESPACE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Namespace));
+        static GRANT: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::ReferenceGrant));
         match self {
             Self::GatewayFleet => &FLEET,
             Self::ApiRoute => &ROUTE,
@@ -63,6 +84,8 @@ impl Kind {
             Self::Service => &SERVICE,
             Self::EndpointSlice => &SLICE,
             Self::Secret => &SECRET,
+            Self::Namespace => &NAMESPACE,
+            Self::ReferenceGrant => &GRANT,
         }
     }
 }
@@ -94,11 +117,11 @@ pub(super) fn of(value: &Value) -> Result<Kind, Vec<Violation>> {
 
 fn known(api_version: &str, kind: &str) -> Result<Kind, Violation> {
     if let Some(found) = Kind::ALL.into_iter().find(|known| known.name() == kind) {
-        if found.api_version() == api_version {
+        if found.api_versions().contains(&api_version) {
             return Ok(found);
         }
         let given = show(&Value::from(api_version));
-        let message = format!("{kind} is read as {}, not as {given}", found.api_version());
+        let message = format!("{kind} is read as {}, not as {given}", found.api_versions().join(" and "));
         return Err(Violation { path: "apiVersion".into(), message });
     }
     let hint = match nearest(kind, Kind::ALL.iter().map(|known| known.name())) {
@@ -106,8 +129,8 @@ fn known(api_version: &str, kind: &str) -> Result<Kind, Violation> {
         None => String::new(),
     };
     let message = format!(
-        "unknown kind {} of {}; known are GatewayFleet, ApiRoute and RatePolicy ({}), Service and Secret (v1) and \
-         EndpointSlice (discovery.k8s.io/v1){hint}",
+        "unknown kind {} of {}; known are GatewayFleet, ApiRoute and RatePolicy ({}), Service, Secret and \
+         Namespace (v1), EndpointSlice (discovery.k8s.io/v1) and ReferenceGrant (gateway.networking.k8s.io/v1){hint}",
         show(&Value::from(kind)),
         show(&Value::from(api_version)),
         crate::API_VERSION,

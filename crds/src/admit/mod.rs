@@ -5,8 +5,8 @@
 //!  kind.rs        prepare.rs                         metadata.rs structural.rs lists.rs  cel.rs  object.rs
 //! ```
 //!
-//! The custom resources are held to the very schemas of [`crate::definitions()`]; Service, EndpointSlice and Secret to the
-//! schemas of their types and the checks of core.rs. Unlike the API server, which stops at the first stage that
+//! The custom resources are held to the very schemas of [`crate::definitions()`]; Service, EndpointSlice, Secret and
+//! Namespace to the schemas of their types and the checks of core.rs. Unlike the API server, which stops at the first stage that
 //! finds something, this goes on as far as the finds of later stages mean something.
 
 mod cel;
@@ -40,9 +40,11 @@ pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
         document.remove("status");
         if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
             metadata.remove("managedFields"); // the API server's own books
-            let namespace = metadata.entry("namespace").or_insert(Value::Null);
-            if namespace.is_null() || namespace == "" {
-                *namespace = json!("default");
+            if metadata.get("namespace").is_none_or(|namespace| namespace.is_null() || namespace == "") {
+                match kind.is_namespaced() {
+                    true => metadata.insert("namespace".into(), json!("default")),
+                    false => metadata.remove("namespace"),
+                };
             }
         }
     }

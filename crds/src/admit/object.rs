@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::{
     ByteString,
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{Namespace, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{kind::Kind, violations::Violation};
-use crate::{ApiRoute, GatewayFleet, RatePolicy};
+use crate::{ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant};
 
-/// An admitted object. Its `metadata.name` and `metadata.namespace` are set, its defaults applied, its status dropped.
+/// An admitted object. Its `metadata.name` and (but for a Namespace) `metadata.namespace` are set, its defaults applied, its status dropped.
 #[derive(Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // built once for each change of a manifest, then matched on: a Box would only be in the way
 pub enum Object {
@@ -33,6 +33,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A certificate of a listener.
     Secret(Secret),
+    /// A namespace, for its labels.
+    Namespace(Namespace),
+    /// Permits references from other namespaces.
+    ReferenceGrant(ReferenceGrant),
 }
 
 impl Object {
@@ -45,6 +49,8 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
+            Self::Namespace(_) => Kind::Namespace,
+            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
 
@@ -57,6 +63,8 @@ impl Object {
             Self::Service(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
             Self::Secret(o) => &o.metadata,
+            Self::Namespace(o) => &o.metadata,
+            Self::ReferenceGrant(o) => &o.metadata,
         }
     }
 }
@@ -70,6 +78,8 @@ impl fmt::Debug for Object {
             Self::RatePolicy(o) => o.fmt(f),
             Self::Service(o) => o.fmt(f),
             Self::EndpointSlice(o) => o.fmt(f),
+            Self::Namespace(o) => o.fmt(f),
+            Self::ReferenceGrant(o) => o.fmt(f),
             Self::Secret(Secret { metadata, type_, data, string_data, .. }) => {
                 let keys = data.iter().flat_map(|data| data.keys());
                 let keys = keys.chain(string_data.iter().flat_map(|data| data.keys()));
@@ -93,6 +103,8 @@ pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, Vec<Violation>>
         Kind::RatePolicy => typed(kind, value).map(Object::RatePolicy),
         Kind::Service => typed(kind, value).map(Object::Service),
         Kind::EndpointSlice => typed(kind, value).map(Object::EndpointSlice),
+        Kind::Namespace => typed(kind, value).map(Object::Namespace),
+        Kind::ReferenceGrant => typed(kind, value).map(Object::ReferenceGrant),
         Kind::Secret => typed(kind, value).map(|mut secret: Secret| {
             let plain = secret.string_data.take().unwrap_or_default();
             if !plain.is_empty() {

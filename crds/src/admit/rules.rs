@@ -3,16 +3,21 @@
 use jsonschema::{PatternOptions, Validator};
 use k8s_openapi::{
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{Namespace, Secret, Service},
         discovery::v1::EndpointSlice,
     },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use super::{cel::Tree, core, kind::Kind};
-use crate::{definitions, definitions::json as to_json, schema::text};
+use crate::{
+    definitions,
+    definitions::{json as to_json, reference_grant},
+    schema::text,
+};
 
 pub(super) struct Rules {
     pub(super) schema: Value,
@@ -24,10 +29,14 @@ impl Rules {
     #[allow(clippy::expect_used)] // the schemas are fixed when this is compiled, and each is used by a test
     pub(super) fn of(kind: Kind) -> Self {
         let mut schema = match kind {
-            Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => defined(kind),
+            Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => {
+                defined(definitions().into_iter().find(|crd| crd.spec.names.kind == kind.name()))
+            }
             Kind::Service => core::service(schema_of::<Service>()),
             Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
             Kind::Secret => core::secret(schema_of::<Secret>()),
+            Kind::Namespace => core::namespace(schema_of::<Namespace>()),
+            Kind::ReferenceGrant => defined(Some(reference_grant())),
         };
         bound_integers(&mut schema);
         // `regex` matches in linear time, whatever the text.
@@ -42,10 +51,8 @@ impl Rules {
 }
 
 /// The schema from the definition, with the metadata of every object and without the status.
-fn defined(kind: Kind) -> Value {
-    let schema = definitions()
-        .into_iter()
-        .find(|crd| crd.spec.names.kind == kind.name())
+fn defined(definition: Option<CustomResourceDefinition>) -> Value {
+    let schema = definition
         .and_then(|crd| crd.spec.versions.into_iter().next())
         .and_then(|version| version.schema?.open_api_v3_schema);
     let mut schema = to_json(&schema);

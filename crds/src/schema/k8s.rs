@@ -1,6 +1,7 @@
 //! Bounded schemas for the types that come from Kubernetes itself, whose own schemas bound nothing.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
 use super::text;
 
@@ -80,6 +81,141 @@ pub(crate) fn scaling_behavior(generator: &mut SchemaGenerator) -> Schema {
         "properties": {
             "scaleUp": direction("How fast the fleet grows."),
             "scaleDown": direction("How fast the fleet shrinks."),
+        },
+    })
+}
+
+/// Labels of anything: what a node must have.
+pub(crate) fn labels(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = label_map(generator);
+    schema.insert("x-kubernetes-validations".into(), json!([qualified_keys()]));
+    schema
+}
+
+/// Labels that are added to an object of the operator's, whose own are not to be had.
+pub(crate) fn own_labels(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = label_map(generator);
+    schema.insert(
+        "x-kubernetes-validations".into(),
+        json!([
+            qualified_keys(),
+            {
+                "rule": "self.all(key, !key.startsWith('sluice.dev/') && !(key in ['app.kubernetes.io/name', \
+                    'app.kubernetes.io/instance', 'app.kubernetes.io/managed-by']))",
+                "message": "the operator itself sets app.kubernetes.io/name, app.kubernetes.io/instance, \
+                    app.kubernetes.io/managed-by and what begins with sluice.dev/",
+                "reason": "FieldValueForbidden",
+            },
+        ]),
+    );
+    schema
+}
+
+/// Annotations that are added to an object of the operator's.
+pub(crate) fn own_annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations": [
+            qualified_keys(),
+            {
+                "rule": "self.all(key, !key.startsWith('sluice.dev/'))",
+                "message": "the operator itself sets what begins with sluice.dev/",
+                "reason": "FieldValueForbidden",
+            },
+        ],
+    })
+}
+
+fn label_map(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": text::label_value(generator),
+    })
+}
+
+/// Keys can't have a pattern in a structural schema; as CEL a length bounds the cost of the expression.
+fn qualified_keys() -> Value {
+    json!({
+        "rule": "self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+        "message": "a key is a name of at most 63 letters, digits, '-', '_' and '.', with a DNS name and '/' in front if you like, such as example.com/team",
+    })
+}
+
+/// `cpu` and `memory`, by the names Kubernetes has for them.
+pub(crate) fn resources(generator: &mut SchemaGenerator) -> Schema {
+    let mut quantity = |description: &str| {
+        let mut schema = text::quantity(generator);
+        schema.insert("description".into(), description.into());
+        schema.insert(
+            "x-kubernetes-validations".into(),
+            json!([{"rule": "quantity(self).isGreaterThan(quantity('0'))", "message": "must be above 0"}]),
+        );
+        schema
+    };
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "cpu": quantity("Cores, such as \"2\" or \"500m\"."),
+            "memory": quantity("Bytes, such as \"256Mi\"."),
+        },
+    })
+}
+
+/// Networks, such as 10.0.0.0/8.
+pub(crate) fn cidrs(generator: &mut SchemaGenerator) -> Schema {
+    let mut cidr = text::cidr(generator);
+    cidr.insert(
+        "x-kubernetes-validations".into(),
+        json!([{"rule": "isCIDR(self)", "message": "must be a network such as 10.0.0.0/8 or fd00::/8"}]),
+    );
+    json_schema!({"type": "array", "maxItems": 64, "x-kubernetes-list-type": "set", "items": cidr})
+}
+
+/// `metav1.LabelSelector`.
+pub(crate) fn label_selector(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object",
+                "description": "Labels that must be there with this value.",
+                "maxProperties": 16,
+                "additionalProperties": text::label_value(generator),
+            },
+            "matchExpressions": expressions(generator, &["In", "NotIn", "Exists", "DoesNotExist"]),
+        },
+    })
+}
+
+/// Conditions on labels or fields, all of which must hold.
+pub(crate) fn expressions(generator: &mut SchemaGenerator, operators: &[&str]) -> Schema {
+    json_schema!({
+        "type": "array",
+        "description": "Conditions, all of which must hold.",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "object",
+            "required": ["key", "operator"],
+            "properties": {
+                "key": text::qualified_name(generator),
+                "operator": {"type": "string", "enum": operators},
+                "values": {
+                    "type": "array",
+                    "maxItems": 32,
+                    "x-kubernetes-list-type": "atomic",
+                    "items": {"type": "string", "maxLength": 253},
+                },
+            },
+            "x-kubernetes-validations": [{
+                "rule": "(has(self.values) && self.values.size() > 0) == !(self.operator in ['Exists', 'DoesNotExist'])",
+                "messageExpression": "has(self.values) && self.values.size() > 0 ? 'the operators Exists and DoesNotExist take no values' : \
+                    'the operator ' + self.operator + ' needs values'",
+                "fieldPath": ".values",
+            }],
         },
     })
 }

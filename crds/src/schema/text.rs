@@ -102,7 +102,42 @@ const TOLERANCE: Text = Text {
     words: r#"a fraction of at most 1 in quotes, such as "0.1" or "100m""#,
 };
 
-const ALL: [&Text; 14] = [
+/// A label's key: `example.com/team`.
+const QUALIFIED_NAME: Text = Text {
+    pattern: r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    min_length: 1,
+    max_length: 317,
+    words: "a name of at most 63 letters, digits, '-', '_' and '.', with a DNS name and '/' in front if you like, such as \
+            example.com/team",
+};
+const LABEL_VALUE: Text = Text {
+    pattern: "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+    min_length: 0,
+    max_length: 63,
+    words: "a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last",
+};
+/// Which text is one is for CEL's `isCIDR` to say.
+const CIDR: Text = Text {
+    pattern: "^[0-9a-f:.]{2,45}/[0-9]{1,3}$",
+    min_length: 4,
+    max_length: 49,
+    words: "a network such as 10.0.0.0/8 or fd00::/8",
+};
+/// A group of API versions; empty: the one that Service and Secret are of.
+const GROUP: Text = Text {
+    pattern: r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$",
+    min_length: 0,
+    max_length: 253,
+    words: "an API group such as sluice.dev, or empty for that of Service and Secret",
+};
+const KIND: Text = Text {
+    pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
+    min_length: 1,
+    max_length: 63,
+    words: "a kind, such as Service",
+};
+
+const ALL: [&Text; 19] = [
     &HOSTNAME,
     &LABEL,
     &SUBDOMAIN,
@@ -117,6 +152,11 @@ const ALL: [&Text; 14] = [
     &QUANTITY,
     &DURATION,
     &TOLERANCE,
+    &QUALIFIED_NAME,
+    &LABEL_VALUE,
+    &CIDR,
+    &GROUP,
+    &KIND,
 ];
 
 /// What a pattern asks for, as the end of "must be ...".
@@ -194,6 +234,26 @@ pub(crate) fn tolerance(_: &mut SchemaGenerator) -> Schema {
     TOLERANCE.schema()
 }
 
+pub(crate) fn qualified_name(_: &mut SchemaGenerator) -> Schema {
+    QUALIFIED_NAME.schema()
+}
+
+pub(crate) fn label_value(_: &mut SchemaGenerator) -> Schema {
+    LABEL_VALUE.schema()
+}
+
+pub(crate) fn cidr(_: &mut SchemaGenerator) -> Schema {
+    CIDR.schema()
+}
+
+pub(crate) fn group(_: &mut SchemaGenerator) -> Schema {
+    GROUP.schema()
+}
+
+pub(crate) fn kind(_: &mut SchemaGenerator) -> Schema {
+    KIND.schema()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,6 +292,15 @@ mod tests {
         );
         check(&QUANTITY, &["4000", "4k", "256Mi", "1.5", "100m"], &["", "-1", "4 k", "1e3", "4K"]);
         check(&TOLERANCE, &["0", "0.1", "100m", "1"], &["", "1.5", "10%"]);
+        check(
+            &QUALIFIED_NAME,
+            &["a", "A_b.c", "example.com/team", "a/B"],
+            &["", "/a", "a/", "A/b", "a/b/c", "-a", "a b", &"a".repeat(64)],
+        );
+        check(&LABEL_VALUE, &["", "a", "A_b.c"], &["-a", "a b", "a/b", "."]);
+        check(&CIDR, &["10.0.0.0/8", "fd00::/8", "::/0"], &["", "10.0.0.0", "10.0.0.0/", "FD00::/8", "a b/8"]);
+        check(&GROUP, &["", "sluice.dev"], &["a..b", "A", "-"]);
+        check(&KIND, &["Service"], &["", "9a", "a b"]);
         check(&DURATION, &["5s", "1h30m"], &["5", "1.5s", "5 s"]);
     }
 

@@ -30,6 +30,8 @@ pub(crate) fn json(object: &Object) -> Value {
         Object::Service(o) => serde_json::to_value(o),
         Object::EndpointSlice(o) => serde_json::to_value(o),
         Object::Secret(o) => serde_json::to_value(o),
+        Object::Namespace(o) => serde_json::to_value(o),
+        Object::ReferenceGrant(o) => serde_json::to_value(o),
     }
     .unwrap()
 }

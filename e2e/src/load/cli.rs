@@ -1,7 +1,7 @@
 //! The command line of `sluice-load`.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -22,13 +22,14 @@ use super::{Load, Plan, Step};
     about = "A load generator that tells every outcome apart",
     after_help = "EXAMPLES\n  \
         sluice-load --target 127.0.0.1:8080 --host shop.example --h1 64 --rate 2000 --duration 10s\n  \
+        sluice-load agent --listen 0.0.0.0:9099    (runs loads for others: see e2e::agent)\n  \
         sluice-load --target 127.0.0.1:8080 --h1 64 --h2 8 --h2-streams 4 --ws 10 --steps 200:5s,3000:15s,200:10s --live\n\n\
         Exits with 1 when any request failed: no complete answer, or a 5xx that the upstream did not send."
 )]
 pub struct Args {
-    /// Address to connect to.
+    /// Address or name to connect to, with the port. A name is looked up once.
     #[arg(long)]
-    target: SocketAddr,
+    target: String,
     /// The Host header; the target's address by default.
     #[arg(long)]
     host: Option<String>,
@@ -92,7 +93,7 @@ pub fn main(args: Args) -> anyhow::Result<bool> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let load = Load::start(args.plan())?;
+    let load = Load::start(args.plan()?)?;
     let mut next = Instant::now() + Duration::from_secs(1);
     while !load.is_finished() && !stop.load(Ordering::Relaxed) {
         pause(Duration::from_millis(20));
@@ -119,8 +120,9 @@ pub fn main(args: Args) -> anyhow::Result<bool> {
 }
 
 impl Args {
-    fn plan(self) -> Plan {
-        let mut plan = Plan::new(self.target, &self.host.unwrap_or_else(|| self.target.to_string()));
+    /// The plan that they say.
+    pub fn plan(self) -> anyhow::Result<Plan> {
+        let mut plan = Plan::new(resolve(&self.target)?, &self.host.unwrap_or(self.target));
         plan.paths = self.path;
         plan.headers = self.header;
         plan.body = self.body;
@@ -133,8 +135,14 @@ impl Args {
         (plan.ws, plan.ws_path) = (self.ws, self.ws_path);
         plan.tls = self.ca.filter(|_| self.tls);
         plan.timeout = self.timeout;
-        plan
+        Ok(plan)
     }
+}
+
+/// The first address of a name or address with port.
+pub fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
+    let found = target.to_socket_addrs().map_err(|error| anyhow::anyhow!("{target}: {error}; write NAME:PORT"))?;
+    found.into_iter().next().ok_or_else(|| anyhow::anyhow!("{target}: the name has no address"))
 }
 
 #[allow(clippy::disallowed_methods)] // a thread of its own that has nothing else to do

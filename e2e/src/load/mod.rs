@@ -30,7 +30,7 @@ use std::{
 use tokio::sync::watch;
 
 pub use self::{
-    cli::{Args, main},
+    cli::{Args, main, resolve},
     pacer::Step,
     report::{Latency, Live, Report, WebSockets},
 };

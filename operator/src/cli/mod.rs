@@ -1,9 +1,11 @@
 //! The commands.
 
+mod check;
 mod columns;
 mod crds;
 mod get;
 mod plan;
+mod run;
 mod standalone;
 
 use std::process::ExitCode;
@@ -22,14 +24,17 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   sluice-operator plan --manifests DIR           are the manifests right, and what would run?
   sluice-operator standalone --manifests DIR     run a gateway on this machine
+  sluice-operator run --help                     run in a cluster, as the chart does
   sluice-operator get apiroutes --manifests DIR  what came of each route?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<run::Args>),
     Standalone(standalone::Args),
     Plan(plan::Args),
     Get(get::Args),
     Crds(crds::Args),
+    Check(check::Args),
 }
 
 /// Why a command failed, for the one who typed it.
@@ -38,10 +43,12 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command line.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(*args),
         Command::Standalone(args) => standalone::run(args),
         Command::Plan(args) => plan::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Crds(args) => crds::run(&args),
+        Command::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {
         // Whoever reads our output has seen enough.

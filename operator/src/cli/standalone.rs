@@ -1,6 +1,6 @@
 //! `standalone`: the whole system on one machine.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -9,13 +9,17 @@ use tokio::{
 
 use super::{Failure, plan::readable};
 use crate::{
-    admin,
+    admin::{self, Admin, Readiness},
     event::Event,
+    events::Events,
     fleet::process::{self, ProcessFleet, Settings},
     lead, log,
     push::{self, Registry},
     source::{Generations, directory},
-    state::{StateDir, default_dir, mirror::Mirror, objects},
+    state::{
+        StateDir, default_dir,
+        memory::{Folder, Memory},
+    },
     status,
     turn::{Operator, Parts},
     view,
@@ -45,8 +49,6 @@ pub(super) struct Args {
 
 /// Events that wait for the loop. When it is full, whoever has more waits.
 const EVENTS: usize = 1024;
-/// State files are written at most this often.
-const STATE_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     log::init();
@@ -81,8 +83,9 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
     let admin = listener.local_addr()?.to_string();
     let (sender, events) = mpsc::channel(EVENTS);
     let folder = state.path().to_owned();
-    let remembered = Arc::new(objects::load(&folder.join("objects")));
-    let generations: Generations = remembered.iter().map(|(id, r)| (id.clone(), (r.generation, r.content))).collect();
+    let (memory, recalled) = Folder::open(&folder);
+    let generations: Generations =
+        recalled.objects.iter().map(|(id, r)| (id.clone(), (r.generation, r.content))).collect();
     let registry = Arc::new(Registry::default());
     let fleet = adopt(program, state, sender.clone()).await?;
     let view = view::Shared::default();
@@ -90,10 +93,10 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         events,
         fleet,
         registry: Arc::clone(&registry),
-        objects: Mirror::start(folder.join("objects"), Arc::clone(&remembered), STATE_PAUSE),
-        remembered,
-        rollbacks: folder.join("rollbacks.json"),
-        statuses: status::Writer::start(folder.join("status"), status::FILES),
+        recalled,
+        memory: Memory::Folder(memory),
+        happenings: Events::nowhere(),
+        statuses: status::Writer::to_files(folder.join("status"), status::FILES),
         view: view.clone(),
         lead: lead::alone(state.epoch),
     };
@@ -101,7 +104,7 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
     let serving = push::serve(&socket, lead::alone(state.epoch), registry, sender.clone());
     state.announce(&admin)?;
     tracing::info!(epoch = state.epoch, state = %folder.display(), admin, manifests = %manifests.display(), "operator started");
-    tokio::spawn(admin::serve(listener, view));
+    tokio::spawn(admin::serve(listener, Admin { view, readiness: Readiness::Fleets }));
     tokio::spawn(directory::run(manifests, generations, sender.clone()));
     let operator = Operator::new(parts);
     tokio::select! {

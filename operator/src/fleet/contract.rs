@@ -28,7 +28,7 @@ impl<F: Fleet> Bench<F> {
     fn signs(&self) -> BTreeMap<String, Sign> {
         let sign = |name: &String| {
             let rate = self.rates.get(name).copied().unwrap_or_default();
-            Sign { ready: !self.not_ready.contains(name), rate, admin: "127.0.0.1:1".into() }
+            Sign { ready: !self.not_ready.contains(name), rate, connections: 0, admin: "127.0.0.1:1".into() }
         };
         self.observe().proxies.keys().map(|name| (name.clone(), sign(name))).collect()
     }

@@ -1,8 +1,9 @@
-//! Fleets of proxies: what should run, made to run. [`process`] runs them as processes of this machine; pods of a cluster
-//! are another implementation of [`Fleet`], held to the same contract test.
+//! Fleets of proxies: what should run, made to run. [`process`] runs them as processes of this machine, [`kube`] as pods
+//! of a cluster; both are held to one contract test.
 
 #[cfg(test)]
 mod contract;
+pub mod kube;
 pub mod process;
 
 use std::{
@@ -10,11 +11,8 @@ use std::{
     sync::Arc,
 };
 
-use crds::{
-    GatewayFleetSpec,
-    fleet::{Drain, Template},
-};
-use planner::{FleetPlan, FleetRef};
+use crds::fleet::{Drain, Template};
+use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
 use snapshot::Hash;
 
 /// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
@@ -24,6 +22,10 @@ pub trait Fleet {
     fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>);
     /// What there is now. A fleet is in it as long as anything of it is left.
     fn observe(&self) -> BTreeMap<FleetRef, Observation>;
+    /// Proxies go on running when the operator ends: what runs them then is not the operator.
+    fn outlives_operator(&self) -> bool {
+        false
+    }
 }
 
 /// What a proxy says of itself, as far as it matters to its fleet.
@@ -33,6 +35,8 @@ pub struct Sign {
     pub ready: bool,
     /// Requests per second: the least loaded leaves first.
     pub rate: f64,
+    /// Client connections: each is a client that has to connect anew when it leaves.
+    pub connections: u32,
     /// Where its admin port listens.
     pub admin: String,
 }
@@ -79,7 +83,8 @@ pub struct Problem {
 }
 
 /// The plan of a fleet.
-pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPlan {
+pub fn plan(fleet: &FleetRef, settings: &FleetSettings, replicas: u32) -> FleetPlan {
+    let spec = &settings.spec;
     let mut ports: Vec<u16> = spec.listeners.iter().map(|listener| listener.port).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -91,8 +96,8 @@ pub fn plan(fleet: &FleetRef, spec: &GatewayFleetSpec, replicas: u32) -> FleetPl
         drain: spec.drain,
         template_hash: template_hash(&spec.template),
         spec: Some(Arc::new(spec.clone())),
-        uid: String::new(),
-        container_ports: BTreeMap::new(),
+        uid: settings.uid.clone(),
+        container_ports: settings.container_ports.clone(),
     }
 }
 

@@ -5,36 +5,44 @@
 //!    ▲                                        │
 //!    └───────── Event::Proxy ◄── Hello, Ack, LoadWindow
 //! ```
+//!
+//! On one machine over a Unix socket, whose folder says who may connect. In a cluster over TLS ([`tls`]): a proxy
+//! enrols first ([`enroll`]), and attaches with its certificate. A standby sends proxies to the leader; while there is
+//! none, it gives one that has nothing what it would publish itself.
 
+mod enroll;
+mod registry;
+mod standby;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
-    collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::Path,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use planner::FleetRef;
 use snapshot::{
     Hash, Snapshot,
     proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::{
     Stream,
     wrappers::{ReceiverStream, UnixListenerStream},
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{event::Event, lead::Leading};
+pub use self::registry::Registry;
+use crate::{event::Event, identity::Identity, lead::Leading};
 
 /// What the proxies of a fleet are to run.
 #[derive(Debug, Default)]
@@ -63,29 +71,6 @@ const MAX_HELLO: usize = 64 << 20;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What each fleet publishes, for streams to follow.
-#[derive(Debug, Default)]
-pub struct Registry {
-    fleets: Mutex<BTreeMap<FleetRef, watch::Sender<Option<Arc<Published>>>>>,
-}
-
-impl Registry {
-    /// Makes this what the fleet's proxies are to run.
-    pub fn publish(&self, fleet: &FleetRef, published: Arc<Published>) {
-        self.with(fleet, |sender| sender.send_replace(Some(published)));
-    }
-
-    /// Follows what a fleet publishes; nothing until the first time.
-    fn subscribe(&self, fleet: &FleetRef) -> watch::Receiver<Option<Arc<Published>>> {
-        self.with(fleet, watch::Sender::subscribe)
-    }
-
-    fn with<T>(&self, fleet: &FleetRef, f: impl FnOnce(&watch::Sender<Option<Arc<Published>>>) -> T) -> T {
-        let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
-        f(fleets.entry(fleet.clone()).or_insert_with(|| watch::Sender::new(None)))
-    }
-}
-
 /// Serves the protocol on a Unix socket. Who may connect is for the folder's mode to say.
 pub async fn serve(
     socket: &Path,
@@ -93,20 +78,57 @@ pub async fn serve(
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
-    let failed = |error| ServeError::Socket(socket.display().to_string(), error);
+    let failed = |error| ServeError::Listen(socket.display().to_string(), error);
     remove_stale(socket).map_err(failed)?;
     let listener = tokio::net::UnixListener::bind(socket).map_err(failed)?;
-    let service = Control { shared: Arc::new(Shared { lead, registry, events, sessions: AtomicU64::new(0) }) };
-    let service = control_server::ControlServer::new(service)
-        .max_decoding_message_size(MAX_HELLO)
-        .max_encoding_message_size(snapshot::wire::MAX_MESSAGE);
+    let control = Control { access: Access::Anyone, shared: Arc::new(Shared::new(lead, registry, events)) };
+    builder()
+        .serve_with_incoming(service(control, MAX_HELLO), UnixListenerStream::new(listener))
+        .await
+        .map_err(ServeError::Serve)
+}
+
+/// Serves the protocol in a cluster: over TLS, to proxies that prove themselves.
+pub async fn serve_tls(
+    listen: SocketAddr,
+    identity: Identity,
+    lead: Leading,
+    registry: Arc<Registry>,
+    events: mpsc::Sender<Event>,
+) -> Result<(), ServeError> {
+    let listener = tls::listen(listen).map_err(|error| ServeError::Listen(listen.to_string(), error))?;
+    serve_tls_on(listener, identity, lead, registry, events).await
+}
+
+/// Serves the protocol in a cluster, from a socket that listens.
+pub async fn serve_tls_on(
+    listener: TcpListener,
+    identity: Identity,
+    lead: Leading,
+    registry: Arc<Registry>,
+    events: mpsc::Sender<Event>,
+) -> Result<(), ServeError> {
+    let incoming = tls::incoming(listener, identity.clone());
+    let shared = Arc::new(Shared::new(lead, registry, events));
+    let control = Control { access: Access::Certificates(Arc::new(enroll::Office::new(identity))), shared };
+    builder()
+        // One stream is open for long, and another takes over from it.
+        .max_concurrent_streams(4)
+        .serve_with_incoming(tls::Gate::new(control), incoming)
+        .await
+        .map_err(ServeError::Serve)
+}
+
+fn builder() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_TIMEOUT))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_service(service)
-        .serve_with_incoming(UnixListenerStream::new(listener))
-        .await
-        .map_err(ServeError::Serve)
+}
+
+fn service(control: Control, largest: usize) -> control_server::ControlServer<Control> {
+    control_server::ControlServer::new(control)
+        .max_decoding_message_size(largest)
+        .max_encoding_message_size(snapshot::wire::MAX_MESSAGE)
 }
 
 /// Removes the socket that a former operator left; the lock on the state folder says that it is gone.
@@ -121,8 +143,8 @@ pub(crate) fn remove_stale(socket: &Path) -> io::Result<()> {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket can't be opened.
-    #[error("can't listen on {0}: {1}")]
-    Socket(String, io::Error),
+    #[error("can't listen for proxies on {0}: {1}")]
+    Listen(String, io::Error),
     /// Serving ended.
     #[error("the push server ended: {0}")]
     Serve(tonic::transport::Error),
@@ -137,7 +159,24 @@ struct Shared {
     sessions: AtomicU64,
 }
 
+impl Shared {
+    fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>) -> Self {
+        Self { lead, registry, events, sessions: AtomicU64::new(0) }
+    }
+}
+
+/// Who may attach.
+#[derive(Clone)]
+enum Access {
+    /// Whoever can connect.
+    Anyone,
+    /// Who has a certificate, which is to be had here too.
+    Certificates(Arc<enroll::Office>),
+}
+
+#[derive(Clone)]
 struct Control {
+    access: Access,
     shared: Arc<Shared>,
 }
 
@@ -145,16 +184,25 @@ struct Control {
 impl control_server::Control for Control {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<OperatorMessage, Status>> + Send>>;
 
-    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
-        Err(Status::unimplemented("on one machine the folder of this socket says who may connect"))
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        match &self.access {
+            Access::Certificates(office) => office.enroll(request, &self.shared.registry).await,
+            Access::Anyone => {
+                Err(Status::unimplemented("on one machine the folder of this socket says who may connect"))
+            }
+        }
     }
 
     async fn attach(&self, request: Request<Streaming<ProxyMessage>>) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = match self.access {
+            Access::Anyone => None,
+            Access::Certificates(_) => Some(tls::peer(&request)?),
+        };
         let (out, messages) = mpsc::channel(IN_FLIGHT);
         let session = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            if let Err(status) = stream::run(&shared, session, request.into_inner(), &out).await {
+            if let Err(status) = stream::run(&shared, session, caller.as_deref(), request.into_inner(), &out).await {
                 tracing::info!(session, reason = status.message(), "proxy stream ended");
                 // When the proxy is gone, there is no one to tell.
                 let _ = out.send(Err(status)).await;

@@ -11,7 +11,7 @@ use planner::FleetRef;
 use snapshot::{
     FORMAT_VERSION, Hash, Key,
     proto::{
-        Ack, Hello, NotLeader, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
+        Ack, Hello, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
         proxy_message::Message as FromProxy,
     },
     set, wire,
@@ -19,10 +19,13 @@ use snapshot::{
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
-use super::{IN_FLIGHT, OUTBOX, Published, Shared};
+use super::{
+    IN_FLIGHT, OUTBOX, Published, Registry, Shared,
+    standby::{self, Answer},
+};
 use crate::{
     event::{Event, ProxyEvent, ProxyWhat},
-    lead::Lead,
+    identity::certificate::Peer,
     metrics,
 };
 
@@ -33,10 +36,11 @@ const ACK_WITHIN: Duration = Duration::from_secs(30);
 
 type Out = mpsc::Sender<Result<OperatorMessage, Status>>;
 
-/// Runs one stream until it ends.
+/// Runs one stream until it ends. `peer` is who the proxy is, where that is known.
 pub(super) async fn run(
     shared: &Shared,
     session: u64,
+    peer: Option<&Peer>,
     mut inbound: Streaming<ProxyMessage>,
     out: &Out,
 ) -> Result<(), Status> {
@@ -45,23 +49,36 @@ pub(super) async fn run(
     let Some(ProxyMessage { message: Some(FromProxy::Hello(mut hello)) }) = first else {
         return Err(Status::invalid_argument("the first message is not Hello"));
     };
+    let fleet = Arc::new(check(&hello)?);
+    if let Some(peer) = peer {
+        check_peer(&hello, &fleet, peer, &shared.registry)?;
+    }
     let lead = shared.lead.borrow().clone();
-    let epoch = match lead {
-        Lead::Leader { epoch } => epoch,
-        Lead::Standby { holder } => {
-            let message = ToProxy::NotLeader(NotLeader { holder: holder.unwrap_or_default() });
+    let (epoch, published, once) = match standby::answer(&lead, &hello, &fleet, &shared.registry)? {
+        Answer::Serve { epoch } => (epoch, shared.registry.subscribe(&fleet), None),
+        Answer::Tide(published) => {
+            let (sender, published) = watch::channel(Some(published));
+            (standby::EPOCH, published, Some(sender))
+        }
+        Answer::NotLeader(message) => {
             // When the proxy is gone, there is no one to tell.
-            let _ = out.send(Ok(OperatorMessage { message: Some(message) })).await;
+            let _ = out.send(Ok(message)).await;
             return Ok(());
         }
     };
-    let fleet = Arc::new(check(&hello, epoch)?);
+    if hello.epoch > epoch {
+        return Err(Status::failed_precondition(format!(
+            "proxy {:?} follows a later operator (epoch {}, this one has {epoch})",
+            hello.proxy, hello.epoch
+        )));
+    }
     let held = held(&mut hello)?;
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
-    let published = shared.registry.subscribe(&fleet);
     let (outbox, mail) = mpsc::channel(OUTBOX);
-    let report = Report { shared, session, fleet, proxy };
+    // A standby's loop hears nothing of it, for the next Hello tells the leader everything. So nobody else keeps these.
+    let keep = once.map(|sender| (sender, outbox.clone()));
+    let report = Report { shared, session, fleet, proxy, silent: keep.is_some() };
     report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
     let stream = Stream {
         epoch,
@@ -74,22 +91,26 @@ pub(super) async fn run(
         in_flight: None,
         queue: VecDeque::new(),
     };
-    let (report, result) = stream.follow(inbound, mail, out).await;
+    let follow = stream.follow(inbound, mail, out);
+    let (report, result) = match keep {
+        None => follow.await,
+        Some(_keep) => tokio::select! {
+            ended = follow => ended,
+            message = standby::leader(shared.lead.clone()) => {
+                let _ = out.send(Ok(message)).await;
+                return Ok(());
+            }
+        },
+    };
     report.send(ProxyWhat::Detached).await?;
     result
 }
 
-fn check(hello: &Hello, epoch: u64) -> Result<FleetRef, Status> {
+fn check(hello: &Hello) -> Result<FleetRef, Status> {
     if hello.format_version != FORMAT_VERSION {
         return Err(Status::failed_precondition(format!(
             "proxy {:?} speaks format {}, this operator {FORMAT_VERSION}: run both from one release",
             hello.proxy, hello.format_version
-        )));
-    }
-    if hello.epoch > epoch {
-        return Err(Status::failed_precondition(format!(
-            "proxy {:?} follows a later operator (epoch {}, this one has {epoch})",
-            hello.proxy, hello.epoch
         )));
     }
     if hello.proxy.is_empty() || hello.proxy.len() > 253 {
@@ -99,6 +120,21 @@ fn check(hello: &Hello, epoch: u64) -> Result<FleetRef, Status> {
     let (namespace, name) =
         fleet.ok_or_else(|| Status::invalid_argument(format!("Hello.fleet {:?} is no namespace/name", hello.fleet)))?;
     Ok(FleetRef { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// A proxy is who its certificate says, and its fleet exists.
+fn check_peer(hello: &Hello, fleet: &FleetRef, peer: &Peer, registry: &Registry) -> Result<(), Status> {
+    if hello.proxy != peer.pod || *fleet != peer.fleet {
+        return Err(Status::permission_denied(format!(
+            "Hello is of proxy {:?} of {fleet}, but its certificate of pod {:?} of {}: set --name and --fleet to these",
+            hello.proxy, peer.pod, peer.fleet
+        )));
+    }
+    match registry.plan() {
+        None => Err(Status::unavailable("this operator does not know yet what fleets there are")),
+        Some(plan) if !plan.fleets.contains_key(fleet) => Err(standby::unknown(fleet)),
+        Some(_) => Ok(()),
+    }
 }
 
 fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
@@ -118,10 +154,14 @@ struct Report<'a> {
     session: u64,
     fleet: Arc<FleetRef>,
     proxy: Arc<str>,
+    silent: bool,
 }
 
 impl Report<'_> {
     async fn send(&self, what: ProxyWhat) -> Result<(), Status> {
+        if self.silent {
+            return Ok(());
+        }
         let (fleet, proxy) = (Arc::clone(&self.fleet), Arc::clone(&self.proxy));
         let event = Event::Proxy(ProxyEvent { session: self.session, fleet, proxy, what });
         self.shared.events.send(event).await.map_err(|_| Status::unavailable("the operator ends"))

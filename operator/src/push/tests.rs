@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use planner::FleetRef;
 use snapshot::{
     Delta, Entry, FORMAT_VERSION, Key,
     proto::{

@@ -13,17 +13,10 @@ pub(crate) fn kind_of(word: &str) -> Option<Kind> {
         "Service" => Kind::Service,
         "EndpointSlice" => Kind::EndpointSlice,
         "Secret" => Kind::Secret,
+        "Namespace" => Kind::Namespace,
+        "ReferenceGrant" => Kind::ReferenceGrant,
         _ => return None,
     })
-}
-
-/// The group and version that objects of a kind have.
-fn api_version(kind: Kind) -> &'static str {
-    match kind {
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => crds::API_VERSION,
-        Kind::Service | Kind::Secret => "v1",
-        Kind::EndpointSlice => "discovery.k8s.io/v1",
-    }
 }
 
 /// The identity within a parsed document. A kind of ours counts whatever its `apiVersion` says, since that may be what
@@ -41,13 +34,17 @@ pub(crate) fn of_value(value: &Value) -> Option<ObjectRef> {
 
 fn identity(api: Option<&str>, kind: &str, namespace: Option<String>, name: String) -> Option<ObjectRef> {
     let kind = kind_of(kind)?;
-    let ours = api_version(kind) == crds::API_VERSION;
-    if !ours && api != Some(api_version(kind)) {
+    let versions = kind.api_versions();
+    let ours = versions == [crds::API_VERSION];
+    if !ours && !api.is_some_and(|api| versions.contains(&api)) {
         return None;
     }
-    let namespace = namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
+    let namespace = match kind.is_namespaced() {
+        true => namespace.filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into()),
+        false => String::new(),
+    };
     let fits = |name: &str| !name.is_empty() && name.len() <= 253;
-    (fits(&name) && fits(&namespace)).then_some(ObjectRef { kind, namespace, name })
+    (fits(&name) && (fits(&namespace) || !kind.is_namespaced())).then_some(ObjectRef { kind, namespace, name })
 }
 
 /// The identity in text that does not parse: read off the lines `apiVersion:`, `kind:` and those within `metadata:`.
@@ -121,6 +118,13 @@ mod tests {
             Some("Secret default/a"),
         );
         check("kind: Secret\nmetadata:\n  name: a\n", None); // apiVersion could be anything
+        check("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\nspec: [", Some("Namespace a"));
+        for version in ["v1", "v1beta1"] {
+            let text = format!(
+                "apiVersion: gateway.networking.k8s.io/{version}\nkind: ReferenceGrant\nmetadata: {{name: a, namespace: b}}\nspec: ["
+            );
+            check(&text, Some("ReferenceGrant b/a"));
+        }
         check("kind: ApiRoute\nmetadata:\nspec:\n  name: a\n", None);
         check("kind: ApiRoute\nspec:\n  metadata:\n    name: a\n", None);
         check("kind: Pod\nmetadata:\n  name: a\n", None);

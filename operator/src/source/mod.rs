@@ -1,9 +1,10 @@
 //! Where objects come from. A source watches, admits each object by itself, and says what there is as a whole; it never
-//! says what changed. The manifest directory is one; an API server's watch is another that fits here.
+//! says what changed. The manifest directory is one, an API server's watches are the other.
 
 pub mod directory;
 mod document;
 mod identity;
+pub mod kube;
 pub mod scan;
 mod yaml;
 
@@ -21,6 +22,8 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectRef, SourceObject>,
     /// Problems of what is no object.
     pub strays: Vec<Problem>,
+    /// The objects are a cluster's.
+    pub cluster: bool,
 }
 
 /// One object as a source has it.
@@ -36,6 +39,17 @@ pub struct SourceObject {
     pub content: Hash,
     /// Where it stands; `None`: in an API server.
     pub origin: Option<Origin>,
+    /// When it was created, and which of those of its name it is: what only an API server knows.
+    pub birth: Option<Birth>,
+}
+
+/// What an API server says of an object's creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// `metadata.creationTimestamp`.
+    pub created: jiff::Timestamp,
 }
 
 /// Generation and content of each object as last seen, so that counting goes on after a restart.

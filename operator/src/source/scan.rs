@@ -215,6 +215,7 @@ impl Scanner {
                 generation,
                 content: *hash,
                 origin: Some(origin.clone()),
+                birth: None,
             };
             observed.objects.insert(id.clone(), object);
             used.insert(id.clone(), place);

@@ -11,7 +11,9 @@
 //!  proxies/        record, log and last-good snapshot of each proxy process
 //! ```
 
+pub mod configmap;
 pub mod file;
+pub mod memory;
 pub mod mirror;
 pub mod objects;
 pub mod rollbacks;
@@ -176,6 +178,8 @@ pub fn plural(kind: planner::Kind) -> &'static str {
         planner::Kind::Service => "services",
         planner::Kind::EndpointSlice => "endpointslices",
         planner::Kind::Secret => "secrets",
+        planner::Kind::Namespace => "namespaces",
+        planner::Kind::ReferenceGrant => "referencegrants",
     }
 }
 

@@ -24,6 +24,13 @@ pub struct Remembered {
     pub accepted: Option<Arc<Object>>,
 }
 
+impl Remembered {
+    /// `metadata.generation` of the accepted content; an API server counts it.
+    pub fn accepted_generation(&self) -> Option<i64> {
+        self.accepted.as_ref().map(|object| object.metadata().generation.unwrap_or_default())
+    }
+}
+
 /// As it stands in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,31 +73,35 @@ pub fn to_value(object: &Object) -> Value {
         Object::Service(o) => serde_json::to_value(o),
         Object::EndpointSlice(o) => serde_json::to_value(o),
         Object::Secret(o) => serde_json::to_value(o),
+        Object::Namespace(o) => serde_json::to_value(o),
+        Object::ReferenceGrant(o) => serde_json::to_value(o),
     };
     // Types with string keys only: this can't fail.
     value.unwrap_or_default()
 }
 
-/// Reads the folder. An object that this version would not admit any more is dropped, and said so.
+/// Reads the folder.
 pub fn load(folder: &Path) -> BTreeMap<ObjectRef, Remembered> {
-    let remembered = |value: Value| {
-        let record: Record = serde_json::from_value(value)
-            .map_err(|error| tracing::warn!(%error, "a state file of an object is not understood"))
-            .ok()?;
-        let admit = |value| match crds::admit(value) {
-            Ok(object) => Some(Arc::new(object)),
-            Err(violations) => {
-                let why = violations.first().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(object = %record.object, why, "its last accepted content is not valid any more");
-                None
-            }
-        };
-        let content = parse_hash(&record.content)?;
-        let accepted = record.accepted.and_then(admit);
-        let (generation, created) = (record.generation, record.created);
-        Some((record.object, Remembered { generation, content, created, accepted }))
+    mirror::read(folder).into_iter().filter_map(from_record).collect()
+}
+
+/// Reads what [`Stored::json`] wrote. An object that this version would not admit any more is dropped, and said so.
+pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
+    let record: Record = serde_json::from_value(value)
+        .map_err(|error| tracing::warn!(%error, "what was remembered of an object is not understood"))
+        .ok()?;
+    let admit = |value| match crds::admit(value) {
+        Ok(object) => Some(Arc::new(object)),
+        Err(violations) => {
+            let why = violations.first().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(object = %record.object, why, "its last accepted content is not valid any more");
+            None
+        }
     };
-    mirror::read(folder).into_iter().filter_map(remembered).collect()
+    let content = parse_hash(&record.content)?;
+    let accepted = record.accepted.and_then(admit);
+    let (generation, created) = (record.generation, record.created);
+    Some((record.object, Remembered { generation, content, created, accepted }))
 }
 
 /// Reads the 64 hex digits that a hash prints as.

@@ -46,6 +46,13 @@ impl Rollback {
         (!refused.is_empty()).then(|| Self { fleet: fleet.clone(), refused, instead })
     }
 
+    /// The same without what runs in place of refused certificates, which holds private keys.
+    pub fn without_certificates(&self) -> Self {
+        let is_certificate = |key: &str| key.parse::<Key>().is_ok_and(|key| key.kind() == snapshot::Kind::Certificate);
+        let instead = self.instead.iter().filter(|(key, _)| !is_certificate(key));
+        Self { instead: instead.map(|(key, hex)| (key.clone(), hex.clone())).collect(), ..self.clone() }
+    }
+
     fn ledger(&self) -> Ledger {
         let mut ledger = Ledger::default();
         for refused in &self.refused {
@@ -81,10 +88,15 @@ impl Rollbacks {
     /// Reads the file into one ledger for each fleet.
     pub fn load(path: &Path) -> (Self, BTreeMap<FleetRef, Ledger>) {
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        // An unreadable file costs one more round of nacks.
-        let rollbacks: Vec<Rollback> = serde_json::from_str(&written).unwrap_or_default();
-        let ledgers = rollbacks.iter().map(|rollback| (rollback.fleet.clone(), rollback.ledger())).collect();
+        let ledgers = Self::parse(&written);
         (Self { written }, ledgers)
+    }
+
+    /// Reads one ledger for each fleet out of what was written.
+    pub(crate) fn parse(text: &str) -> BTreeMap<FleetRef, Ledger> {
+        // What can't be read costs one more round of nacks.
+        let rollbacks: Vec<Rollback> = serde_json::from_str(text).unwrap_or_default();
+        rollbacks.iter().map(|rollback| (rollback.fleet.clone(), rollback.ledger())).collect()
     }
 
     /// Writes the file when it would differ.

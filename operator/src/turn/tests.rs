@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use planner::{FleetPlan, Kind};
+use planner::{FleetPlan, Kind, ObjectRef};
 use serde_json::{Value, json};
 use snapshot::Hash;
 
@@ -9,16 +9,18 @@ use crate::{
     event::ProxyWhat,
     fleet::{Observation, Problem, Proxy, Sign},
     source::SourceObject,
+    state::memory::Folder,
 };
 
 /// Has what it is told to have, and notes what it was asked for.
 #[derive(Clone, Default)]
-struct FakeFleet(Arc<Mutex<Fake>>);
+pub(super) struct FakeFleet(pub(super) Arc<Mutex<Fake>>);
 
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     observed: BTreeMap<FleetRef, Observation>,
     asked: Vec<(FleetRef, u32, Vec<u16>)>,
+    pub(super) outlives: bool,
 }
 
 impl Fleet for FakeFleet {
@@ -29,19 +31,23 @@ impl Fleet for FakeFleet {
     fn observe(&self) -> BTreeMap<FleetRef, Observation> {
         self.0.lock().unwrap().observed.clone()
     }
+
+    fn outlives_operator(&self) -> bool {
+        self.0.lock().unwrap().outlives
+    }
 }
 
-struct Bench {
-    operator: Operator<FakeFleet>,
-    fleet: FakeFleet,
+pub(super) struct Bench {
+    pub(super) operator: Operator<FakeFleet>,
+    pub(super) fleet: FakeFleet,
     _dir: tempfile::TempDir,
 }
 
-fn fleet_ref() -> FleetRef {
+pub(super) fn fleet_ref() -> FleetRef {
     FleetRef { namespace: "sys".into(), name: "default".into() }
 }
 
-fn fleet_manifest() -> Value {
+pub(super) fn fleet_manifest() -> Value {
     json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet",
         "metadata": {"name": "default", "namespace": "sys"},
@@ -55,7 +61,7 @@ fn fleet_manifest() -> Value {
     })
 }
 
-fn route_manifest(path: &str) -> Value {
+pub(super) fn route_manifest(path: &str) -> Value {
     json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": {"name": "r", "namespace": "shop"},
         "spec": {"rules": [{"matches": [{"path": {"value": path}}], "backendRefs": [{"address": "127.0.0.1:9000"}]}]},
@@ -63,7 +69,7 @@ fn route_manifest(path: &str) -> Value {
 }
 
 /// What a source says of these manifests.
-fn observed(manifests: &[Value]) -> Event {
+pub(super) fn observed(manifests: &[Value]) -> Event {
     let object = |value: &Value| {
         let text = |key: &str| value["metadata"][key].as_str().unwrap().to_owned();
         let kind: Kind = serde_json::from_value(value["kind"].clone()).unwrap();
@@ -71,39 +77,43 @@ fn observed(manifests: &[Value]) -> Event {
         let current = crds::admit(value.clone()).map(Arc::new);
         let raw = current.is_err().then(|| Arc::new(value.clone()));
         let content = Hash::of(value.to_string().as_bytes());
-        (id, SourceObject { current, raw, generation: 1, content, origin: None })
+        (id, SourceObject { current, raw, generation: 1, content, origin: None, birth: None })
     };
     let objects = manifests.iter().map(object).collect();
-    Event::WorldChanged(Arc::new(Observed { objects, strays: vec![] }))
+    Event::WorldChanged(Arc::new(Observed { objects, ..Observed::default() }))
 }
 
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let (memory, recalled) = Folder::open(dir.path());
+        Self::with(dir, Memory::Folder(memory), recalled, crate::lead::alone(1))
+    }
+
+    pub(super) fn with(dir: tempfile::TempDir, memory: Memory, recalled: Recalled, lead: Leading) -> Self {
         let fleet = FakeFleet::default();
-        let remembered: Arc<BTreeMap<ObjectRef, Remembered>> = Arc::default();
         let parts = Parts {
-            lead: crate::lead::alone(1),
+            lead,
             events: mpsc::channel(1).1,
             fleet: fleet.clone(),
             registry: Arc::default(),
-            remembered: Arc::clone(&remembered),
-            objects: Mirror::start(dir.path().join("objects"), remembered, Duration::ZERO),
-            rollbacks: dir.path().join("rollbacks.json"),
-            statuses: status::Writer::start(dir.path().join("status"), status::FILES),
+            recalled,
+            memory,
+            happenings: Events::nowhere(),
+            statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
         };
         Self { operator: Operator::new(parts), fleet, _dir: dir }
     }
 
-    fn observe(&self, replicas: u32, problems: Vec<Problem>) {
+    pub(super) fn observe(&self, replicas: u32, problems: Vec<Problem>) {
         let proxies = (0..replicas).map(|i| (format!("default-{i}"), Proxy::default())).collect();
         let observation = Observation { replicas, proxies, addresses: vec![], problems };
         self.fleet.0.lock().unwrap().observed.insert(fleet_ref(), observation);
     }
 
     /// One turn after this event; what the fleet was asked for in it.
-    async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
+    pub(super) async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
         self.operator.take(event);
         self.operator.turn().await;
         let asked = std::mem::take(&mut self.fleet.0.lock().unwrap().asked);
@@ -111,10 +121,19 @@ impl Bench {
     }
 
     /// Keys that are published.
-    fn published(&self) -> Vec<String> {
+    pub(super) fn published(&self) -> Vec<String> {
         let published = &self.operator.gateways[&fleet_ref()].published;
         published.iter().flat_map(|p| p.snapshot.iter().map(|(key, _)| key.to_string())).collect()
     }
+}
+
+/// A proxy dials, and acknowledges what is published.
+pub(super) async fn attached(bench: &mut Bench, name: &str) {
+    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let event = |what| Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: name.into(), what });
+    let (outbox, _mail) = mpsc::channel(1);
+    bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
+    bench.turn(event(ProxyWhat::Ack { published, nacks: vec![], ready: true })).await;
 }
 
 const ALL: [&str; 5] = [

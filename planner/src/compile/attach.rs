@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crds::{common::ParentRef, fleet::FromNamespaces};
+use crds::common::ParentRef;
 
 use crate::{
-    model::{Fleet, Hostname, Listener, Model, Route, hostname},
+    model::{Fleet, Hostname, Listener, Model, Route, RoutesFrom, hostname},
     plan::Parent,
     problem::{Problems, reason},
     world::{FleetRef, Kind, ObjectRef},
@@ -34,6 +34,10 @@ enum Detached {
         "the listeners of GatewayFleet {fleet} allow routes of its own namespace only, and this one is in {namespace:?}: set allowedRoutes.namespaces.from: All there"
     )]
     NotAllowed { fleet: String, namespace: String },
+    #[error(
+        "the labels of namespace {namespace:?} fit no selector in allowedRoutes.namespaces of the listeners of GatewayFleet {fleet}: label the namespace, or change the selector there"
+    )]
+    NotSelected { fleet: String, namespace: String },
     #[error("no hostname of this route is one that a listener of GatewayFleet {fleet} serves ({has})")]
     NoHostname { fleet: String, has: String },
 }
@@ -46,7 +50,7 @@ impl Detached {
             | Self::NoDefault
             | Self::ManyDefaults(_)
             | Self::NoListener { .. } => reason::NO_MATCHING_PARENT,
-            Self::NotAllowed { .. } => reason::NOT_ALLOWED_BY_LISTENERS,
+            Self::NotAllowed { .. } | Self::NotSelected { .. } => reason::NOT_ALLOWED_BY_LISTENERS,
             Self::NoHostname { .. } => reason::NO_MATCHING_LISTENER_HOSTNAME,
         }
     }
@@ -70,7 +74,7 @@ pub(super) fn attach<'m>(
         let mut parent = Parent { parent_ref: parent_ref.clone(), fleet: None, detached: None };
         let listeners = fleet.and_then(|(name, fleet)| {
             parent.parent_ref.namespace = Some(name.namespace.clone());
-            let listeners = listeners(object, route, name, fleet, parent_ref.section_name.as_deref())?;
+            let listeners = listeners(model, object, route, name, fleet, parent_ref.section_name.as_deref())?;
             Ok((name, listeners))
         });
         match listeners {
@@ -133,6 +137,7 @@ fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectR
 
 /// The listeners of one fleet that serve a route. In Gateway API's order: named, then allowed, then of a common hostname.
 fn listeners(
+    model: &Model,
     object: &ObjectRef,
     route: &Route,
     name: &ObjectRef,
@@ -147,9 +152,19 @@ fn listeners(
             return Err(Detached::NoListener { fleet: name.path(), listener: wanted.to_owned(), has });
         }
     }
-    listeners.retain(|listener| listener.from == FromNamespaces::All || object.namespace == name.namespace);
+    let selects = listeners.iter().any(|listener| matches!(listener.from, RoutesFrom::Selector(_)));
+    let labels = model.namespaces.get(&object.namespace).map(AsRef::as_ref);
+    listeners.retain(|listener| match &listener.from {
+        RoutesFrom::All => true,
+        RoutesFrom::Same => object.namespace == name.namespace,
+        RoutesFrom::Selector(selector) => selector.fits_namespace(&object.namespace, labels),
+    });
     if listeners.is_empty() {
-        return Err(Detached::NotAllowed { fleet: name.path(), namespace: object.namespace.clone() });
+        let (fleet, namespace) = (name.path(), object.namespace.clone());
+        return Err(match selects {
+            true => Detached::NotSelected { fleet, namespace },
+            false => Detached::NotAllowed { fleet, namespace },
+        });
     }
     let meets = |l: &&Listener| Some((l.name.clone(), hostname::intersection(l.hostname.as_ref(), &route.hostnames)?));
     let attached: Attached = listeners.iter().filter_map(meets).collect();

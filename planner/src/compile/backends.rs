@@ -1,14 +1,15 @@
 //! backendRefs → clusters: an address, or a Service with the endpoints of its slices.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use snapshot::{
     Entry, Key,
     proto::{self, ClusterProtocol, Resource, resource},
 };
 
+use super::addresses::{self, NotAllowed};
 use crate::{
-    model::{Backend, Model, Route, Service, ServicePort, Slice, SlicePort},
+    model::{Backend, Model, Route, Service, ServicePort, Slice, SlicePort, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -19,15 +20,17 @@ pub(super) struct Resolved {
     pub(super) backends: Vec<Vec<proto::WeightedCluster>>,
     /// What they name, and the object it comes from.
     pub(super) clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+    /// In a cluster: the addresses among them, which each fleet must allow, and where they stand.
+    pub(super) addresses: Vec<(Key, IpAddr, String)>,
 }
 
 /// Why a backendRef leads nowhere: its share of the requests answers 500.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Unresolved {
-    #[error(
-        "Service {0} is in another namespace, and nothing grants the reference: use a Service of the route's namespace"
-    )]
+    #[error("{0}")]
     NotPermitted(String),
+    #[error(transparent)]
+    NotAllowed(NotAllowed),
     #[error("no Service {0} exists: create it, or correct the name")]
     NoService(String),
     #[error("Service {0} is not valid, and never was")]
@@ -45,7 +48,7 @@ enum Unresolved {
 impl Unresolved {
     fn reason(&self) -> &'static str {
         match self {
-            Self::NotPermitted(_) => reason::REF_NOT_PERMITTED,
+            Self::NotPermitted(_) | Self::NotAllowed(_) => reason::REF_NOT_PERMITTED,
             Self::NoService(_) | Self::InvalidService(_) | Self::NoPort { .. } => reason::BACKEND_NOT_FOUND,
             Self::External(_) => reason::UNSUPPORTED_VALUE,
             Self::Protocol { .. } => reason::UNSUPPORTED_PROTOCOL,
@@ -55,6 +58,7 @@ impl Unresolved {
     fn member(&self) -> &'static str {
         match self {
             Self::NotPermitted(_) => ".namespace",
+            Self::NotAllowed(_) => ".address",
             Self::NoPort { .. } | Self::Protocol { .. } => ".port",
             Self::NoService(_) | Self::InvalidService(_) | Self::External(_) => ".name",
         }
@@ -74,14 +78,20 @@ impl<'m> Clusters<'m> {
 
     /// Resolves every backend of a route.
     pub(super) fn resolve(&mut self, object: &ObjectRef, route: &Route, problems: &mut Problems<'_>) -> Resolved {
-        let mut clusters = BTreeMap::new();
+        let (mut clusters, mut addresses) = (BTreeMap::new(), vec![]);
         let mut backends = vec![];
         for (i, refs) in route.backends.iter().enumerate() {
             let mut weighted = vec![];
             for (j, backend) in refs.iter().enumerate() {
                 let (key, weight, found) = self.cluster(object, backend);
                 match found {
-                    Ok(cluster) => drop(clusters.insert(key.clone(), cluster)),
+                    Ok(cluster) => {
+                        if let (true, Backend::Address { address, .. }) = (self.model.cluster, backend) {
+                            let field = format!("spec.rules[{i}].backendRefs[{j}].address");
+                            addresses.push((key.clone(), address.ip(), field));
+                        }
+                        clusters.insert(key.clone(), cluster);
+                    }
                     Err(why) => {
                         let field = format!("spec.rules[{i}].backendRefs[{j}]{}", why.member());
                         problems.degraded(object, field, why.reason(), why.to_string());
@@ -91,7 +101,7 @@ impl<'m> Clusters<'m> {
             }
             backends.push(weighted);
         }
-        Resolved { backends, clusters }
+        Resolved { backends, clusters, addresses }
     }
 
     fn cluster(&mut self, route: &ObjectRef, backend: &Backend) -> (Key, u32, Result<(Entry, ObjectRef), Unresolved>) {
@@ -103,17 +113,20 @@ impl<'m> Clusters<'m> {
                 };
                 let endpoint = proto::Endpoint { address: address.to_string(), ..proto::Endpoint::default() };
                 let key = Key::cluster(&route.namespace, &address.to_string(), word);
-                (key, *weight, Ok((entry(*protocol, vec![endpoint]), route.clone())))
+                let allowed = if self.model.cluster { addresses::never(address.ip()) } else { Ok(()) };
+                let found = allowed.map(|()| (entry(*protocol, vec![endpoint]), route.clone()));
+                (key, *weight, found.map_err(Unresolved::NotAllowed))
             }
-            Backend::Service { namespace: Some(namespace), name, port, weight } if *namespace != route.namespace => {
-                // A key that no cluster ever has (no Service has a dot in its name, every address has a colon): were it
-                // the Service's own, a route of that namespace would bring the cluster and so open it to this one.
-                let key = Key::cluster(&route.namespace, &format!("{namespace}.{name}"), &port.to_string());
-                (key, *weight, Err(Unresolved::NotPermitted(format!("{namespace}/{name}"))))
-            }
-            Backend::Service { name, port, weight, .. } => {
-                let key = Key::cluster(&route.namespace, name, &port.to_string());
-                let service = ObjectRef { kind: Kind::Service, namespace: route.namespace.clone(), name: name.clone() };
+            Backend::Service { namespace, name, port, weight } => {
+                let namespace = namespace.as_ref().unwrap_or(&route.namespace);
+                let service = ObjectRef { kind: Kind::Service, namespace: namespace.clone(), name: name.clone() };
+                if !self.model.permits(route, &service) {
+                    // A key that no cluster ever has (no Service has a dot in its name, every address has a colon): were
+                    // it the Service's own, a route that may would bring the cluster and so open it to this one.
+                    let key = Key::cluster(&route.namespace, &format!("{namespace}.{name}"), &port.to_string());
+                    return (key, *weight, Err(Unresolved::NotPermitted(grant::missing(route, &service))));
+                }
+                let key = Key::cluster(namespace, name, &port.to_string());
                 let found = self.services.entry(key.clone()).or_insert_with(|| build(self.model, &service, *port));
                 let found = found.clone().map(|entry| (entry, service));
                 (key, *weight, found)
@@ -138,7 +151,7 @@ fn build(model: &Model, object: &ObjectRef, number: u16) -> Result<Entry, Unreso
     };
     let protocol = port.protocol.clone().map_err(|word| Unresolved::Protocol { service: path, port: number, word })?;
     let slices = model.slices.get(&(object.namespace.clone(), object.name.clone()));
-    Ok(entry(protocol, endpoints(port, slices.into_iter().flatten().map(AsRef::as_ref))))
+    Ok(entry(protocol, endpoints(service, port, slices.into_iter().flatten().map(AsRef::as_ref))))
 }
 
 fn ports(service: &Service) -> String {
@@ -147,8 +160,13 @@ fn ports(service: &Service) -> String {
 }
 
 /// Endpoints of all slices, in the order of their addresses. While slices are rewritten an address can stand in two: it
-/// is leaving only when both say so.
-fn endpoints<'s>(port: &ServicePort, slices: impl Iterator<Item = &'s Slice>) -> Vec<proto::Endpoint> {
+/// is leaving only when both say so. A pod of two families stands in slices of both, and is one backend: by its address
+/// of the Service's first family.
+fn endpoints<'s>(
+    service: &Service,
+    port: &ServicePort,
+    slices: impl Iterator<Item = &'s Slice>,
+) -> Vec<proto::Endpoint> {
     let mut found: BTreeMap<std::net::SocketAddr, proto::Endpoint> = BTreeMap::new();
     for slice in slices {
         let Some(number) = slice_port(port, &slice.ports) else { continue };
@@ -162,13 +180,18 @@ fn endpoints<'s>(port: &ServicePort, slices: impl Iterator<Item = &'s Slice>) ->
             entry.terminating &= endpoint.terminating;
         }
     }
+    let first = |address: &std::net::SocketAddr| service.ipv6_first.is_none_or(|ipv6| address.is_ipv6() == ipv6);
+    if found.keys().any(first) {
+        found.retain(|address, _| first(address));
+    }
     found.into_values().collect()
 }
 
 /// A slice's ports bear the names of the Service's. Slices written by hand sometimes don't: then the number decides.
 fn slice_port(port: &ServicePort, ports: &[SlicePort]) -> Option<u16> {
     let named = ports.iter().find(|p| p.name == port.name);
-    named.or_else(|| ports.iter().find(|p| Some(p.port) == port.target)).map(|p| p.port)
+    let found = named.or_else(|| ports.iter().find(|p| p.port.is_some() && p.port == port.target))?;
+    found.port.or(port.target)
 }
 
 fn entry(protocol: ClusterProtocol, endpoints: Vec<proto::Endpoint>) -> Entry {

@@ -10,7 +10,7 @@ use snapshot::{
 
 use super::{Draft, sourced};
 use crate::{
-    model::{Fleet, Listener, Model, TlsSecret},
+    model::{Fleet, Listener, Model, TlsSecret, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -18,9 +18,7 @@ use crate::{
 /// Why a certificateRef serves nothing.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error(
-        "Secret {0} is in another namespace, and nothing grants the reference: use a Secret of the fleet's namespace"
-    )]
+    #[error("{0}")]
     NotPermitted(String),
     #[error("no Secret {0} exists: create it, or correct the name")]
     Missing(String),
@@ -84,6 +82,7 @@ pub(super) fn draft<'m>(
             tls: listener.tls,
             hostname: listener.hostname.as_ref().map(|h| h.as_str().to_owned()).unwrap_or_default(),
             certificates: keys,
+            bind_port: fleet.settings.container_ports.get(&listener.port).copied().map_or(0, u32::from),
         };
         listeners.push(sourced(key, resource::Kind::Listener(resource), object));
     }
@@ -108,7 +107,7 @@ pub(super) fn draft<'m>(
 fn unmeasurable(object: &ObjectRef, fleet: &Fleet, problems: &mut Problems<'_>) {
     for (i, target) in fleet.settings.spec.scaling.targets.iter().enumerate() {
         if matches!(target, Target::Memory { .. }) && fleet.settings.memory_bytes.is_none() {
-            let message = "a Memory target needs spec.template.memory, the whole that it is a share of; until then it \
+            let message = "a Memory target needs spec.template.resources.limits.memory (or requests.memory), the whole that it is a share of; until then it \
                            has no data, and the fleet does not shrink";
             problems.degraded(object, format!("spec.scaling.targets[{i}]"), reason::INVALID, message);
         }
@@ -137,8 +136,8 @@ fn certificate<'m>(
     let namespace = namespace.unwrap_or(&fleet.namespace);
     let secret = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: name.to_owned() };
     let path = secret.path();
-    if secret.namespace != fleet.namespace {
-        return Err(Unusable::NotPermitted(path));
+    if !model.permits(fleet, &secret) {
+        return Err(Unusable::NotPermitted(grant::missing(fleet, &secret)));
     }
     match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
@@ -150,10 +149,8 @@ fn certificate<'m>(
 
 #[cfg(test)]
 mod tests {
-    use crds::fleet::FromNamespaces;
-
     use super::*;
-    use crate::model::Hostname;
+    use crate::model::{Hostname, RoutesFrom};
 
     fn listener((name, port, tls, hostname): (&str, u16, bool, &str)) -> Listener {
         Listener {
@@ -162,7 +159,7 @@ mod tests {
             tls,
             hostname: (!hostname.is_empty()).then(|| Hostname::new(hostname)),
             certificates: vec![],
-            from: FromNamespaces::All,
+            from: RoutesFrom::All,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Model → what the proxies of each fleet run: references resolved, one resource for each key, within the bounds of a
 //! snapshot.
 
+mod addresses;
 mod attach;
 mod backends;
 mod bounds;
@@ -60,7 +61,10 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {
-                draft.add(object, route, created_ms(model, object), listeners, &resolved);
+                let refused = draft.refused(fleet, &resolved, |field, why| {
+                    problems.degraded(object, field, reason::REF_NOT_PERMITTED, why);
+                });
+                draft.add(object, route, created_ms(model, object), listeners, &resolved, &refused);
                 let served = listeners.keys().any(|name| draft.listeners.contains(name));
                 // Without any it has lost its hostnames, and says so.
                 if !served && !listeners.is_empty() {
@@ -79,7 +83,8 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
 fn by_age(model: &Model) -> Vec<(&ObjectRef, &Route)> {
     let mut routes: Vec<_> = model.routes.iter().map(|(object, route)| (object, route.as_ref())).collect();
-    routes.sort_by_key(|(object, _)| (created_ms(model, object), *object));
+    // By `namespace/name` as text, as Gateway API has it and proxies do it: `a-b/x` is less than `a/x`.
+    routes.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
     routes
 }
 
@@ -88,6 +93,23 @@ fn created_ms(model: &Model, object: &ObjectRef) -> i64 {
 }
 
 impl Draft<'_> {
+    /// The addresses that this fleet does not allow: their share of the requests answers 500.
+    fn refused<'r>(
+        &self,
+        name: &ObjectRef,
+        resolved: &'r backends::Resolved,
+        mut say: impl FnMut(&'r str, String),
+    ) -> BTreeSet<&'r Key> {
+        let mut refused = BTreeSet::new();
+        for (key, address, field) in &resolved.addresses {
+            if let Err(why) = addresses::allowed(*address, &self.fleet.allowed_addresses, &name.to_string()) {
+                say(field, why.to_string());
+                refused.insert(key);
+            }
+        }
+        refused
+    }
+
     /// Adds a route and what it sends requests to.
     fn add(
         &mut self,
@@ -96,6 +118,7 @@ impl Draft<'_> {
         created_ms: i64,
         listeners: &Attached,
         resolved: &backends::Resolved,
+        refused: &BTreeSet<&Key>,
     ) {
         // A listener that is not programmed serves nothing; the route waits for it with what else it has.
         let attachments = listeners.iter().filter(|(name, _)| self.listeners.contains(name));
@@ -109,7 +132,7 @@ impl Draft<'_> {
         let key = route_key(object);
         self.served.insert(key.clone());
         self.routes.push(sourced(key, resource::Kind::Route(resource), object));
-        for (key, cluster) in &resolved.clusters {
+        for (key, cluster) in resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)) {
             // Of two routes that name one address, the older is its source.
             self.clusters.entry(key.clone()).or_insert_with(|| cluster.clone());
         }

@@ -24,7 +24,8 @@ pub(crate) struct Slice {
 #[derive(Clone, Debug)]
 pub(crate) struct SlicePort {
     pub(crate) name: String,
-    pub(crate) port: u16,
+    /// `None`: whatever the Service says.
+    pub(crate) port: Option<u16>,
 }
 
 /// One pod that may get requests.
@@ -56,7 +57,10 @@ pub(super) fn validate(slice: &discovery::EndpointSlice) -> Result<Option<Slice>
     }
     let ports = slice.ports.iter().flatten().filter(|p| matches!(p.protocol.as_deref(), None | Some("TCP")));
     let ports = ports.filter_map(|p| {
-        let port = p.port.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?;
+        let port = match p.port {
+            Some(number) => Some(u16::try_from(number).ok().filter(|n| *n > 0)?),
+            None => None,
+        };
         Some(SlicePort { name: p.name.clone().unwrap_or_default(), port })
     });
     unless(findings, Some(Slice { service: service.clone(), ports: ports.collect(), endpoints }))

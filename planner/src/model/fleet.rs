@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::fleet::{FromNamespaces, Protocol, Target};
+use crds::fleet::{FromNamespaces, Protocol, RouteNamespaces, Target};
+use ipnet::IpNet;
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
     proto::{self, Resource, resource},
 };
 
-use super::{Findings, Hostname, quantity, unless};
+use super::{Findings, Hostname, Selector, quantity, unless};
 use crate::{fleet::FleetSettings, problem::reason};
+
+/// The port of a proxy's own, which no listener can have within its pod.
+const ADMIN_PORT: u16 = 9091;
 
 /// A valid GatewayFleet.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Fleet {
     pub(crate) listeners: Vec<Listener>,
     /// The settings that proxies read.
     pub(crate) resource: proto::Fleet,
+    /// Where a backend's address may be, in a cluster.
+    pub(crate) allowed_addresses: Vec<IpNet>,
 }
 
 /// One port of a fleet.
@@ -30,14 +36,22 @@ pub(crate) struct Listener {
     pub(crate) hostname: Option<Hostname>,
     /// Namespace (`None`: the fleet's) and name of each Secret.
     pub(crate) certificates: Vec<(Option<String>, String)>,
-    pub(crate) from: FromNamespaces,
+    pub(crate) from: RoutesFrom,
 }
 
-pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64) -> Result<Fleet, Findings> {
+/// The namespaces that a listener takes routes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RoutesFrom {
+    All,
+    Same,
+    Selector(Selector),
+}
+
+pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: bool) -> Result<Fleet, Findings> {
     let (spec, mut findings) = (&fleet.spec, vec![]);
     let mut found = |field: String, reason, message: String| findings.push(Unfit::new(field, reason, message));
 
-    let mut names = BTreeSet::new();
+    let (mut names, mut listeners) = (BTreeSet::new(), vec![]);
     for (i, listener) in spec.listeners.iter().enumerate() {
         if !names.insert(&listener.name) {
             let message = format!("two listeners are named {:?}: give each its own name", listener.name);
@@ -45,6 +59,13 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64) -> Result<Fl
         }
         if let Err(unfit) = fit(listener) {
             found(format!("spec.listeners[{i}].{}", unfit.field), unfit.reason, unfit.message);
+        }
+        match routes_from(&listener.allowed_routes.namespaces) {
+            Ok(from) => listeners.push(self::listener(listener, from)),
+            Err((member, message)) => {
+                let field = format!("spec.listeners[{i}].allowedRoutes.namespaces.{member}");
+                found(field, reason::INVALID, message);
+            }
         }
     }
 
@@ -70,18 +91,54 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64) -> Result<Fl
             Target::Cpu { .. } | Target::Memory { .. } | Target::ProxyLatency { .. } => {}
         }
     }
-    let mut memory_bytes = None;
-    if let Some(memory) = &spec.template.memory {
-        match quantity::positive(memory) {
-            // A fraction of a byte is none: "500m" is 0 bytes, and no base for a share.
-            Some(bytes) if bytes >= 1.0 => memory_bytes = Some(bytes as u64),
-            _ => found("spec.template.memory".into(), reason::INVALID_QUANTITY, bad_quantity(memory, "256Mi")),
+    let mut allowed_addresses = vec![];
+    for (i, text) in spec.backends.allowed_addresses.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => allowed_addresses.push(network),
+            Err(_) => {
+                let message = format!("{text:?} is no network such as 10.0.0.0/8 or fd00::/8");
+                found(format!("spec.backends.allowedAddresses[{i}]"), reason::INVALID_ADDRESS, message);
+            }
         }
     }
+    let resources = &spec.template.resources;
+    let mut amount = |list: &BTreeMap<String, String>, which: &str, name: &str, least: f64, such_as: &str| {
+        let text = list.get(name)?;
+        let amount = quantity::positive(text).filter(|amount| *amount >= least);
+        if amount.is_none() {
+            let field = format!("spec.template.resources.{which}.{name}");
+            found(field, reason::INVALID_QUANTITY, bad_quantity(text, such_as));
+        }
+        amount
+    };
+    // A fraction of a byte is none: "500m" is 0 bytes, and no base for a share.
+    let [memory_limit, memory_request] = [(&resources.limits, "limits"), (&resources.requests, "requests")]
+        .map(|(list, which)| amount(list, which, "memory", 1.0, "256Mi"));
+    let [cpu_limit, cpu_request] = [(&resources.limits, "limits"), (&resources.requests, "requests")]
+        .map(|(list, which)| amount(list, which, "cpu", 0.001, "500m"));
 
-    let settings = FleetSettings { spec: spec.clone(), memory_bytes, rates, generation };
-    let listeners = spec.listeners.iter().map(listener).collect();
-    unless(findings, Fleet { settings, listeners, resource: resource(spec) })
+    let settings = FleetSettings {
+        spec: spec.clone(),
+        memory_bytes: memory_limit.or(memory_request).map(|bytes| bytes as u64),
+        cpu_cores: cpu_request.or(cpu_limit).filter(|_| cluster),
+        rates,
+        generation,
+        uid: fleet.metadata.uid.clone().unwrap_or_default(),
+        container_ports: if cluster { container_ports(&spec.listeners) } else { BTreeMap::new() },
+    };
+    unless(findings, Fleet { settings, listeners, resource: resource(spec), allowed_addresses })
+}
+
+/// The ports that pods open instead of the listeners' own: one below 1024 is not for a process without privileges.
+fn container_ports(listeners: &[crds::fleet::Listener]) -> BTreeMap<u16, u16> {
+    let own: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
+    let (mut taken, mut ports) = (own.clone(), BTreeMap::new());
+    for port in own.into_iter().filter(|port| *port < 1024 || *port == ADMIN_PORT) {
+        // 80 → 10080; 10081 when a listener has 10080 itself. At most 64 ports are taken, so that it ends far below 65536.
+        let free = (10_000 + port..).find(|free| taken.insert(*free));
+        ports.extend(free.map(|free| (port, free)));
+    }
+    ports
 }
 
 /// What the proxy would say of a listener, before its certificates are known.
@@ -92,7 +149,21 @@ fn fit(listener: &crds::fleet::Listener) -> Result<(), Unfit> {
     check::resource(&Key::new(Kind::Listener, "namespace", "name"), &resource)
 }
 
-fn listener(listener: &crds::fleet::Listener) -> Listener {
+fn routes_from(namespaces: &RouteNamespaces) -> Result<RoutesFrom, (String, String)> {
+    match (namespaces.from, &namespaces.selector) {
+        (FromNamespaces::All, _) => Ok(RoutesFrom::All),
+        (FromNamespaces::Same, _) => Ok(RoutesFrom::Same),
+        (FromNamespaces::Selector, Some(selector)) => match Selector::new(selector) {
+            Ok(selector) => Ok(RoutesFrom::Selector(selector)),
+            Err((member, message)) => Err((format!("selector.{member}"), message)),
+        },
+        (FromNamespaces::Selector, None) => {
+            Err(("selector".into(), "from: Selector needs a selector of namespaces".into()))
+        }
+    }
+}
+
+fn listener(listener: &crds::fleet::Listener, from: RoutesFrom) -> Listener {
     let refs = listener.tls.iter().flat_map(|tls| &tls.certificate_refs);
     Listener {
         name: listener.name.clone(),
@@ -100,7 +171,7 @@ fn listener(listener: &crds::fleet::Listener) -> Listener {
         tls: listener.protocol == Protocol::Https,
         hostname: listener.hostname.as_deref().map(Hostname::new),
         certificates: refs.map(|r| (r.namespace.clone(), r.name.clone())).collect(),
-        from: listener.allowed_routes.namespaces.from,
+        from,
     }
 }
 

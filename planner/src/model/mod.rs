@@ -5,11 +5,13 @@
 
 mod endpoints;
 mod fleet;
+pub(crate) mod grant;
 pub(crate) mod hostname;
 mod policy;
-pub(crate) mod quantity;
+pub mod quantity;
 mod route;
 mod secret;
+pub(crate) mod selector;
 mod service;
 
 use std::{
@@ -21,11 +23,13 @@ use crds::Object;
 use snapshot::check::Unfit;
 
 pub(crate) use endpoints::{Slice, SlicePort};
-pub(crate) use fleet::{Fleet, Listener};
+pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
+pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::{Policy, Target};
 pub(crate) use route::{Backend, Route};
 pub(crate) use secret::TlsSecret;
+pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
 
 use crate::{
@@ -46,6 +50,12 @@ pub(crate) struct Model {
     /// By namespace and name of the Service.
     pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
     pub(crate) secrets: BTreeMap<ObjectRef, Arc<TlsSecret>>,
+    /// Labels of namespaces, by name.
+    pub(crate) namespaces: BTreeMap<String, Arc<Labels>>,
+    /// By namespace.
+    pub(crate) grants: BTreeMap<String, Vec<Arc<Grant>>>,
+    /// The objects are a cluster's.
+    pub(crate) cluster: bool,
     /// Objects that exist but were never valid: a reference to one says so.
     pub(crate) invalid: BTreeSet<ObjectRef>,
 }
@@ -62,6 +72,8 @@ enum Valid {
     Service(Arc<Service>),
     Slice(Option<Arc<Slice>>),
     Secret(Arc<TlsSecret>),
+    Namespace(Arc<Labels>),
+    Grant(Arc<Grant>),
 }
 
 /// Contents of objects, and what validating them gave: worlds differ in a few objects only, and expressions are costly.
@@ -80,15 +92,16 @@ impl Memo {
         object: &ObjectRef,
         content: &Arc<Object>,
         generation: i64,
+        cluster: bool,
     ) -> Result<Valid, Findings> {
         if object.kind == Kind::GatewayFleet {
             // Its generation is a part of it, and there are few.
-            return valid(object, content, generation);
+            return valid(object, content, generation, cluster);
         }
         let known = self.known.get(object).into_iter().flatten();
         let found = known.clone().find(|(known, _)| Arc::ptr_eq(known, content));
         let found = found.or_else(|| known.clone().find(|(known, _)| known == content));
-        let result = found.map_or_else(|| valid(object, content, generation), |(_, result)| result.clone());
+        let result = found.map_or_else(|| valid(object, content, generation, cluster), |(_, result)| result.clone());
         next.known.entry(object.clone()).or_default().push((content.clone(), result.clone()));
         result
     }
@@ -96,10 +109,11 @@ impl Memo {
 
 /// Validates a world; the set names the objects whose current content is accepted.
 pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
-    let (mut model, mut accepted, mut next) = (Model::default(), BTreeSet::new(), Memo::default());
+    let (mut accepted, mut next) = (BTreeSet::new(), Memo::default());
+    let mut model = Model { cluster: world.cluster, ..Model::default() };
     for (object, entry) in &world.objects {
         let current = match &entry.current {
-            Ok(current) => memo.valid(&mut next, object, current, entry.generation),
+            Ok(current) => memo.valid(&mut next, object, current, entry.generation, world.cluster),
             Err(violations) => {
                 Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason::INVALID, v.message.clone())).collect())
             }
@@ -111,7 +125,7 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             }
             Err(findings) => {
                 let fallback = last_accepted(object, entry, &findings, |content| {
-                    memo.valid(&mut next, object, content, entry.generation).ok()
+                    memo.valid(&mut next, object, content, entry.generation, world.cluster).ok()
                 });
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
@@ -163,10 +177,10 @@ fn last_accepted(
     })))
 }
 
-fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64) -> Result<Valid, Findings> {
+fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bool) -> Result<Valid, Findings> {
     match (object.kind, content.as_ref()) {
         (Kind::GatewayFleet, Object::GatewayFleet(o)) => {
-            fleet::validate(o, generation).map(|o| Valid::Fleet(Arc::new(o)))
+            fleet::validate(o, generation, cluster).map(|o| Valid::Fleet(Arc::new(o)))
         }
         (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(|o| Valid::Route(Arc::new(o))),
         (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(|o| Valid::Policy(Arc::new(o))),
@@ -175,6 +189,8 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64) -> Result<V
             endpoints::validate(o).map(|o| Valid::Slice(o.map(Arc::new)))
         }
         (Kind::Secret, Object::Secret(o)) => secret::validate(o).map(|o| Valid::Secret(Arc::new(o))),
+        (Kind::Namespace, Object::Namespace(o)) => Ok(Valid::Namespace(Arc::new(selector::labels(o)))),
+        (Kind::ReferenceGrant, Object::ReferenceGrant(o)) => Ok(Valid::Grant(Arc::new(grant::validate(o)))),
         (kind, other) => {
             let message = format!("a {:?} stored as {kind:?}: the source mixed up two objects", other.kind());
             Err(vec![Unfit::new("kind", reason::INVALID, message)])
@@ -183,6 +199,12 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64) -> Result<V
 }
 
 impl Model {
+    /// Whether an object of one namespace may refer to an object of another.
+    pub(crate) fn permits(&self, from: &ObjectRef, to: &ObjectRef) -> bool {
+        let mut grants = self.grants.get(&to.namespace).into_iter().flatten();
+        from.namespace == to.namespace || grants.any(|grant| grant.permits(from, to))
+    }
+
     fn insert(&mut self, object: &ObjectRef, valid: Valid) {
         let key = object.clone();
         match valid {
@@ -196,6 +218,8 @@ impl Model {
             // A slice that belongs to no Service is nobody's backend.
             Valid::Slice(None) => {}
             Valid::Secret(secret) => drop(self.secrets.insert(key, secret)),
+            Valid::Namespace(labels) => drop(self.namespaces.insert(key.name, labels)),
+            Valid::Grant(grant) => self.grants.entry(key.namespace).or_default().push(grant),
         }
     }
 }

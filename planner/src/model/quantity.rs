@@ -1,12 +1,12 @@
 //! Kubernetes quantities, in the form that the schema allows: `4000`, `4k`, `1.5`, `256Mi`.
 
 /// The value of a quantity; `None` when it is none or not above 0.
-pub(crate) fn positive(text: &str) -> Option<f64> {
+pub fn positive(text: &str) -> Option<f64> {
     parse(text).filter(|value| *value > 0.0)
 }
 
 /// The value of a quantity; `None` when it is none.
-pub(crate) fn parse(text: &str) -> Option<f64> {
+pub fn parse(text: &str) -> Option<f64> {
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let scale = match unit {

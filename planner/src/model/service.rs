@@ -12,6 +12,8 @@ pub(crate) struct Service {
     pub(crate) ports: Vec<ServicePort>,
     /// Names another DNS name instead of endpoints.
     pub(crate) external: bool,
+    /// Whether its first family is IPv6; `None`: the cluster does not say, so every address counts.
+    pub(crate) ipv6_first: Option<bool>,
 }
 
 /// One port.
@@ -32,7 +34,9 @@ pub(super) fn validate(service: &core::Service) -> Result<Service, Findings> {
     let external = spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName");
     let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
     let ports = ports.filter(|p| matches!(p.protocol.as_deref(), None | Some("TCP")));
-    Ok(Service { ports: ports.filter_map(port).collect(), external })
+    let families = spec.and_then(|s| s.ip_families.as_ref());
+    let ipv6_first = families.and_then(|families| families.first()).map(|family| family == "IPv6");
+    Ok(Service { ports: ports.filter_map(port).collect(), external, ipv6_first })
 }
 
 fn port(port: &core::ServicePort) -> Option<ServicePort> {

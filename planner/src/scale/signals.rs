@@ -15,8 +15,9 @@ pub(super) struct Load {
     /// How many report and don't drain.
     pub(super) proxies: u32,
     requests_per_second: f64,
-    /// In whole proxies: 2.5 is the CPU of two and a half.
+    /// In whole proxies: 2.5 is every worker thread of two and a half.
     cpu: f64,
+    cores: f64,
     memory_bytes: f64,
     added_latency: Vec<u64>,
 }
@@ -51,13 +52,15 @@ pub(super) fn load(windows: &Windows, now: Millis) -> Load {
         proxies: 0,
         requests_per_second: 0.0,
         cpu: 0.0,
+        cores: 0.0,
         memory_bytes: 0.0,
         added_latency: vec![0; latency::BUCKETS],
     };
-    for Recent { seconds, requests, cpu, memory_bytes, added_latency } in windows.all_recent(now) {
+    for Recent { seconds, requests, cpu, cores, memory_bytes, added_latency } in windows.all_recent(now) {
         load.proxies += 1;
         load.requests_per_second += requests / seconds;
         load.cpu += cpu;
+        load.cores += cores;
         load.memory_bytes += memory_bytes as f64;
         for (sum, n) in load.added_latency.iter_mut().zip(added_latency) {
             *sum = sum.saturating_add(n);
@@ -76,7 +79,9 @@ fn reading(settings: &FleetSettings, load: &Load, carriers: f64, index: usize, t
     // Total in the target's unit, the target, and what turns them into the unit shown.
     let (name, measured) = match target {
         Target::Cpu { average_utilization } => {
-            ("CPU", Some((load.cpu, f64::from(*average_utilization) / 100.0, 100.0)))
+            // 3 cores are the CPU of one and a half proxies that ask for 2.
+            let whole = settings.cpu_cores.map_or(load.cpu, |cores| load.cores / cores);
+            ("CPU", Some((whole, f64::from(*average_utilization) / 100.0, 100.0)))
         }
         Target::Memory { average_utilization } => {
             let share = settings.memory_bytes.map(|bytes| load.memory_bytes / bytes as f64);

@@ -23,14 +23,14 @@ fn settings(scaling: Value) -> FleetSettings {
         "spec": {
             "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}],
             "scaling": scaling,
-            "template": {"memory": "100M"},
+            "template": {"resources": {"limits": {"memory": "100M"}}},
         },
     }))
     .unwrap();
     let object = ObjectRef { kind: Kind::GatewayFleet, namespace: "n".into(), name: "f".into() };
     let current = Ok(Arc::new(Object::GatewayFleet(fleet)));
     let entry = WorldObject { current, raw: None, accepted: None, generation: 1, created: None, origin: None };
-    let world = World { objects: [(object, entry)].into(), strays: vec![] };
+    let world = World { objects: [(object, entry)].into(), ..World::default() };
     let plan = plan(&world);
     assert_eq!(plan.problems, []);
     plan.fleets[&FleetRef { namespace: "n".into(), name: "f".into() }].settings.clone()

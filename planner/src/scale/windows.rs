@@ -49,6 +49,8 @@ pub(super) struct Recent {
     pub(super) requests: f64,
     /// CPU seconds over seconds of the worker threads, 0 to 1.
     pub(super) cpu: f64,
+    /// CPU seconds a second.
+    pub(super) cores: f64,
     /// Resident now.
     pub(super) memory_bytes: u64,
     /// Time added, by bucket.
@@ -139,6 +141,7 @@ impl Proxy {
                 }
             }
         }
+        recent.cores = recent.cpu / recent.seconds;
         recent.cpu /= worker_seconds;
         (recent.seconds > 0.0).then_some(recent)
     }

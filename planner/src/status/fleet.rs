@@ -9,7 +9,7 @@ use super::{
     progress::{self, PROGRAMMED},
 };
 use crate::{
-    fleet::FleetView,
+    fleet::{FleetView, selector},
     plan::PlannedFleet,
     scale::Decision,
     world::{self, FleetRef},
@@ -25,9 +25,10 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
     let nothing = FleetView::default();
     let counted = view.unwrap_or(&nothing);
     let (running, ready) = view.map_or((0, 0), progress::count);
-    let replicas = counted.proxies.iter().filter(|proxy| !proxy.draining).count();
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let desired = counted.decision.as_ref().map_or(number(replicas), |decision| decision.desired);
+    let known = || number(counted.proxies.iter().filter(|proxy| !proxy.draining).count());
+    let replicas = counted.replicas.unwrap_or_else(known);
+    let desired = counted.decision.as_ref().map_or(replicas, |decision| decision.desired);
 
     let findings = &subject.findings;
     let programmed = findings
@@ -46,7 +47,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
     let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
     GatewayFleetStatus {
         conditions: conditions.into(),
-        replicas: number(replicas),
+        replicas,
         ready_replicas: number(ready),
         desired_replicas: desired,
         ready: view.map(|_| format!("{ready}/{replicas}")),
@@ -55,7 +56,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
         programmed_replicas: number(running),
         // The schema takes 16.
         addresses: counted.addresses.iter().take(16).cloned().collect(),
-        selector: None,
+        selector: context.cluster.then(|| selector(&fleet.name)),
     }
 }
 

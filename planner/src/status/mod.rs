@@ -51,6 +51,8 @@ impl Status {
 struct Context<'a> {
     plan: &'a Plan,
     fleets: &'a BTreeMap<FleetRef, FleetView>,
+    /// Proxies are pods, which have labels.
+    cluster: bool,
     now: Millis,
 }
 
@@ -70,7 +72,7 @@ pub fn statuses(
     previous: &BTreeMap<ObjectRef, Status>,
     now: Millis,
 ) -> BTreeMap<ObjectRef, Status> {
-    let context = Context { plan, fleets, now };
+    let context = Context { plan, fleets, cluster: world.cluster, now };
     let mut findings = conditions::by_object(plan);
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();
@@ -80,7 +82,7 @@ pub fn statuses(
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
             Kind::ApiRoute => Status::Route(route::status(&context, &subject)),
             Kind::RatePolicy => Status::Policy(policy::status(&context, &subject)),
-            Kind::Service | Kind::EndpointSlice | Kind::Secret => return None,
+            Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::ReferenceGrant => return None,
         };
         Some((object.clone(), status))
     };

@@ -263,7 +263,15 @@ fn what_moves_the_number_of_replicas() {
         fleet.spec.scaling.mode = serde_json::from_value(mode.into()).unwrap();
         let spec = fleet.spec.clone();
         entry.current = Ok(Arc::new(crds::Object::GatewayFleet(fleet)));
-        let settings = crate::fleet::FleetSettings { spec, memory_bytes: None, rates: BTreeMap::new(), generation: 1 };
+        let settings = crate::fleet::FleetSettings {
+            spec,
+            memory_bytes: None,
+            cpu_cores: None,
+            rates: BTreeMap::new(),
+            generation: 1,
+            uid: String::new(),
+            container_ports: BTreeMap::new(),
+        };
         let observed = crate::scale::Observed { current: 2, ready: 2 };
         let decision = crate::scale::Scaler::default().decide(&settings, observed, Millis(0));
         scene.view.decision = Some(decision.clone());

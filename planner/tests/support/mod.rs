@@ -45,13 +45,15 @@ fn decode(object: &ObjectRef, document: Value) -> Option<Object> {
         Kind::Service => Object::Service(serde_json::from_value(document).ok()?),
         Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(document).ok()?),
         Kind::Secret => Object::Secret(serde_json::from_value(document).ok()?),
+        Kind::Namespace => Object::Namespace(serde_json::from_value(document).ok()?),
+        Kind::ReferenceGrant => Object::ReferenceGrant(serde_json::from_value(document).ok()?),
     })
 }
 
 fn identity(document: &Value) -> ObjectRef {
     let text = |path: &str| document.pointer(path).and_then(Value::as_str);
     let kind: Kind = serde_json::from_value(document["kind"].clone()).unwrap();
-    let namespace = text("/metadata/namespace").unwrap_or("default").to_owned();
+    let namespace = if kind.is_namespaced() { text("/metadata/namespace").unwrap_or("default") } else { "" }.to_owned();
     ObjectRef { kind, namespace, name: text("/metadata/name").unwrap_or_default().to_owned() }
 }
 

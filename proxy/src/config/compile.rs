@@ -90,7 +90,7 @@ impl Compiler {
             match &entry.resource().kind {
                 Some(resource::Kind::Fleet(fleet)) => settings = self::settings(fleet),
                 Some(resource::Kind::Listener(listener)) => {
-                    let port = u16::try_from(listener.port).unwrap_or_default();
+                    let port = u16::try_from(listener.opened_port()).unwrap_or_default();
                     listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
                     attached.insert(listener.name.clone(), vec![]);
                 }
@@ -189,7 +189,9 @@ impl Compiler {
         }
         router.sort();
         let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from, listeners, snapshot));
-        let value = Arc::new(Port { port, tls: tls.flatten(), router });
+        // Listeners of one opened port are of one public port: `store` refuses others.
+        let public = listeners.first().and_then(|l| u16::try_from(l.listener.port).ok()).unwrap_or(port);
+        let value = Arc::new(Port { port: public, tls: tls.flatten(), router });
         let from = (from, routes.into_iter().map(<[_]>::to_vec).collect());
         self.ports.insert(port, Cached { from, value: Arc::clone(&value) });
         value

@@ -39,7 +39,7 @@ pub struct Config {
     pub epoch: u64,
     /// Settings of the fleet.
     pub settings: Settings,
-    /// What is served on each port.
+    /// What is served on each port that is opened.
     pub ports: BTreeMap<u16, Arc<Port>>,
 }
 
@@ -72,7 +72,7 @@ impl Default for Settings {
 
 /// One port: its listeners' certificates and routes.
 pub struct Port {
-    /// Where it listens.
+    /// The port that clients know.
     pub port: u16,
     /// TLS with SNI and ALPN (h2, http/1.1), when any listener of the port is HTTPS.
     pub tls: Option<Arc<rustls::ServerConfig>>,

@@ -240,15 +240,17 @@ fn restore(held: &mut Snapshot, key: &Key, former: Option<&Entry>) {
     }
 }
 
-/// A port is served with TLS or without.
+/// A port that is opened is served with TLS or without, and is one port to clients.
 fn conflict(held: &Snapshot, key: &Key) -> Option<(Hash, Unfit)> {
     let entry = held.entry(key)?;
     let ours = listener(entry)?;
     let theirs = held.iter().find(|(other, entry)| {
-        *other != key && listener(entry).is_some_and(|l| l.port == ours.port && l.tls != ours.tls)
+        let differs = |l: &proto::Listener| (l.tls, l.port) != (ours.tls, ours.port);
+        *other != key && listener(entry).is_some_and(|l| l.opened_port() == ours.opened_port() && differs(l))
     });
     let (other, _) = theirs?;
-    let message = format!("port {} is served with and without TLS; {other} differs", ours.port);
+    let message =
+        format!("port {} is served with and without TLS, or as two ports; {other} differs", ours.opened_port());
     Some((entry.hash(), Unfit::new("protocol", "ProtocolConflict", message)))
 }
 
@@ -257,7 +259,7 @@ fn listeners(held: &Snapshot) -> impl Iterator<Item = (&Key, u16, Hash)> {
 }
 
 fn port(entry: &Entry) -> Option<u16> {
-    listener(entry).and_then(|l| u16::try_from(l.port).ok())
+    listener(entry).and_then(|l| u16::try_from(l.opened_port()).ok())
 }
 
 fn listener(entry: &Entry) -> Option<&proto::Listener> {

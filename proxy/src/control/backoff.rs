@@ -13,11 +13,6 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Whether nothing failed since the last reset.
-    pub(super) fn is_first(&self) -> bool {
-        self.failed == 0
-    }
-
     pub(super) fn reset(&mut self) {
         self.failed = 0;
     }

@@ -1,19 +1,29 @@
 //! The stream to the operator: `Hello`, pushes in, acknowledgements and load windows out.
 //!
-//! It is dialled anew whenever it ends; meanwhile everything that was applied goes on running.
+//! It is dialled anew whenever it ends; meanwhile everything that was applied goes on running. In a cluster a proxy
+//! enrols first ([`identity`]), and dials the leader where another operator says that it is.
 
 mod backoff;
+mod identity;
+mod operator;
 mod session;
+mod tls;
 
 use std::{
+    future::pending,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tonic::transport::Endpoint;
+use tonic::transport::Channel;
 
-use self::{backoff::Backoff, session::Session};
+pub use self::operator::{Address, Operator};
+use self::{
+    backoff::Backoff,
+    identity::DialError,
+    session::{End, Former, Session, SessionError},
+};
 use crate::{
     Shared,
     config::{Applier, Ports},
@@ -22,7 +32,7 @@ use crate::{
 /// A proxy that starts and does not reach its operator for this long serves the last-good file.
 const ALONE: Duration = Duration::from_secs(2);
 
-/// Who this proxy is, and where its operator listens.
+/// Who this proxy is.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Name, unique among the living.
@@ -34,27 +44,94 @@ pub struct Identity {
 }
 
 /// Holds a stream to the operator for as long as the process lives.
-pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: Identity, operator: Endpoint) {
-    let mut backoff = Backoff::default();
-    let mut alone = Some(Instant::now());
+pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: Identity, operator: Operator) {
+    let session = Session { shared: &shared, applier: &applier, identity: &identity };
+    let mut dialler = Dialler::new(operator);
     loop {
-        let session = Session { shared: &shared, applier: &applier, identity: &identity };
         let mut welcomed = false;
-        match session.run(&operator, &mut welcomed).await {
-            Ok(()) => tracing::info!("the operator ended the stream"),
-            // Dialling fails each time while the operator is away; the first time says enough.
-            Err(e) if welcomed || backoff.is_first() => tracing::warn!("no stream to the operator: {e}"),
-            Err(e) => tracing::debug!("no stream to the operator: {e}"),
-        }
+        let former = dialler.former.take();
+        let result = match dialler.dial(&applier).await {
+            Ok(channel) => session.run(channel, dialler.operator.renewed(dialler.at), former, &mut welcomed).await,
+            Err(error) => Err(error.into()),
+        };
         if welcomed {
-            backoff.reset();
-            alone = None;
+            dialler.backoff.reset();
+            dialler.complaint = None;
+            dialler.alone = None;
         }
-        if alone.is_some_and(|since| since.elapsed() >= ALONE) {
-            applier.restore().await;
-            alone = None;
+        if let Some(wait) = dialler.next(result) {
+            tokio::time::sleep(wait).await;
         }
-        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// Whom to dial next, and when.
+struct Dialler {
+    operator: Operator,
+    /// A certain operator, as another said or for a stream that is to be taken over from; else whichever answers.
+    at: Option<SocketAddr>,
+    former: Option<Box<Former>>,
+    backoff: Backoff,
+    /// What was last said about a failure: each is said once.
+    complaint: Option<String>,
+    /// Since when no operator was reached, until the last-good file was read.
+    alone: Option<Instant>,
+}
+
+impl Dialler {
+    fn new(operator: Operator) -> Self {
+        let backoff = Backoff::default();
+        Self { operator, at: None, former: None, backoff, complaint: None, alone: Some(Instant::now()) }
+    }
+
+    /// Dials; reads the last-good file when that takes long.
+    async fn dial<P: Ports>(&mut self, applier: &Applier<P>) -> Result<Channel, DialError> {
+        let mut dial = std::pin::pin!(self.operator.dial(self.at));
+        let alone = self.alone.map(|since| since + ALONE);
+        tokio::select! {
+            dialled = &mut dial => return dialled,
+            () = async { match alone { Some(at) => tokio::time::sleep_until(at.into()).await, None => pending().await } } => {}
+        }
+        self.alone = None;
+        applier.restore().await;
+        dial.await
+    }
+
+    /// Takes up how a stream ended; gives how long to wait before the next.
+    fn next(&mut self, result: Result<End, SessionError>) -> Option<Duration> {
+        let sent = self.at.take();
+        match result {
+            Ok(End::Renewed(former)) => {
+                (self.at, self.former) = (sent, Some(former));
+                return None;
+            }
+            Ok(End::Ended) => tracing::info!("the operator ended the stream"),
+            Err(SessionError::NotLeader(holder)) => {
+                self.at = holder.parse().ok();
+                tracing::debug!(holder, "this operator does not lead");
+                // Sent from one to the other and back, it waits: they will agree soon.
+                if self.at.is_some() && sent.is_none() {
+                    return None;
+                }
+            }
+            Err(error) => {
+                if error.is_of_certificate() {
+                    self.operator.refused();
+                }
+                self.complain(error.to_string());
+            }
+        }
+        Some(self.backoff.next())
+    }
+
+    /// Dialling fails each time while the operator is away; the first time says enough.
+    fn complain(&mut self, complaint: String) {
+        if self.complaint.as_ref() == Some(&complaint) {
+            tracing::debug!("no stream to the operator: {complaint}");
+        } else {
+            tracing::warn!("no stream to the operator: {complaint}");
+            self.complaint = Some(complaint);
+        }
     }
 }
 

@@ -16,9 +16,12 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Streaming, transport::Channel};
 
-use super::Identity;
+use super::{
+    Identity,
+    identity::{DialError, with_sources},
+};
 use crate::{
     Shared,
     config::{Applier, ApplyError, PORT_UNAVAILABLE, Ports},
@@ -40,12 +43,29 @@ pub(super) struct Session<'a, P> {
     pub(super) identity: &'a Identity,
 }
 
+/// A stream that another is about to take over from: until then it stays open, so that the operator never misses this
+/// proxy.
+pub(super) struct Former {
+    _sender: mpsc::Sender<ProxyMessage>,
+    _inbound: Streaming<snapshot::proto::OperatorMessage>,
+}
+
+/// How a stream ended, if not by an error.
+pub(super) enum End {
+    /// The operator ended it.
+    Ended,
+    /// There is a new certificate: the next stream is to take over.
+    Renewed(Box<Former>),
+}
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    #[error("{}", with_sources(.0))]
-    Connect(#[from] tonic::transport::Error),
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the operator does not take this proxy: {}", said(.0))]
+    Refused(Box<tonic::Status>),
+    #[error("{}", said(.0))]
     Status(#[from] Box<tonic::Status>),
     #[error("the operator did not take the stream within {} s", ATTACH.as_secs())]
     NoAnswer,
@@ -61,10 +81,25 @@ pub(super) enum SessionError {
     Stuck,
 }
 
+impl SessionError {
+    /// The operator may not take the certificate: it says so, or ends the connection before any answer. (A client
+    /// learns only after the handshake what the server thinks of its certificate.)
+    pub(super) fn is_of_certificate(&self) -> bool {
+        let Self::Refused(status) = self else { return false };
+        status.code() == tonic::Code::Unauthenticated || std::error::Error::source(&**status).is_some()
+    }
+}
+
 impl<P: Ports> Session<'_, P> {
-    /// Holds one stream. `welcomed` is set once a push was applied.
-    pub(super) async fn run(&self, operator: &Endpoint, welcomed: &mut bool) -> Result<(), SessionError> {
-        let channel = operator.connect().await?;
+    /// Holds one stream, until `renewed` comes back. `welcomed` is set once a push was applied.
+    pub(super) async fn run(
+        &self,
+        channel: Channel,
+        renewed: impl Future<Output = ()>,
+        mut former: Option<Box<Former>>,
+        welcomed: &mut bool,
+    ) -> Result<End, SessionError> {
+        let mut renewed = std::pin::pin!(renewed);
         let mut client =
             ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX);
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -72,24 +107,29 @@ impl<P: Ports> Session<'_, P> {
         send(&sender, proxy_message::Message::Hello(self.hello()))?;
         let attach = client.attach(ReceiverStream::new(receiver));
         let attached = tokio::time::timeout(ATTACH, attach).await.map_err(|_| SessionError::NoAnswer)?;
-        let mut inbound = attached.map_err(Box::new)?.into_inner();
+        let mut inbound = attached.map_err(|status| SessionError::Refused(Box::new(status)))?.into_inner();
         let mut assembly = Assembly::default();
         let mut retry = None;
         loop {
             let message = tokio::select! {
                 () = at(retry) => return Err(SessionError::PortsClosed),
+                () = &mut renewed => {
+                    return Ok(End::Renewed(Box::new(Former { _sender: sender, _inbound: inbound })));
+                }
                 message = next(&mut inbound) => message?,
                 window = windows.recv() => {
                     match window {
                         Ok(window) => send(&sender, proxy_message::Message::Load(LoadWindow::clone(&window)))?,
                         // The next Hello brings what was missed.
                         Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "load windows were not reported"),
-                        Err(RecvError::Closed) => return Ok(()),
+                        Err(RecvError::Closed) => return Ok(End::Ended),
                     }
                     continue;
                 }
             };
-            let Some(message) = message else { return Ok(()) };
+            let Some(message) = message else { return Ok(End::Ended) };
+            // The operator knows this stream now.
+            drop(former.take());
             match message {
                 operator_message::Message::NotLeader(m) => return Err(SessionError::NotLeader(m.holder)),
                 operator_message::Message::Rebalance(m) => self.rebalance(m.excess, m.over_ms),
@@ -178,14 +218,10 @@ fn log(status: &Status) {
     }
 }
 
-/// tonic says only "transport error"; the cause is behind it.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
+/// What an operator said, or what became of the connection to it.
+fn said(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        None => format!("{}: {}", status.code(), status.message()),
+        Some(source) => with_sources(source),
     }
-    text
 }

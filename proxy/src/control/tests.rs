@@ -27,6 +27,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 use crate::{shared::Drain, telemetry::Telemetry};
 
+mod cluster;
+
 type Out = mpsc::Sender<Result<OperatorMessage, Status>>;
 
 /// One stream as the operator has it.
@@ -71,10 +73,10 @@ impl Attached {
 }
 
 /// Hands every stream to the test.
-struct Operator(mpsc::Sender<Attached>);
+struct FakeOperator(mpsc::Sender<Attached>);
 
 #[tonic::async_trait]
-impl control_server::Control for Operator {
+impl control_server::Control for FakeOperator {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<OperatorMessage, Status>> + Send>>;
 
     async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
@@ -91,7 +93,7 @@ impl control_server::Control for Operator {
 fn operate(socket: &Path) -> mpsc::Receiver<Attached> {
     let (sender, attached) = mpsc::channel(16);
     let incoming = UnixListenerStream::new(tokio::net::UnixListener::bind(socket).unwrap());
-    let service = control_server::ControlServer::new(Operator(sender));
+    let service = control_server::ControlServer::new(FakeOperator(sender));
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
     attached
 }
@@ -126,12 +128,16 @@ fn listeners(ports: &[u32]) -> Snapshot {
 
 /// A proxy that dials `socket`.
 async fn start(socket: &Path, state: &Path, taken: &[u16]) -> (Arc<Shared>, Arc<FakePorts>) {
+    let address = format!("unix:{}", socket.display()).parse().unwrap();
+    start_with(Operator::new(address, None, None).unwrap(), state, taken).await
+}
+
+async fn start_with(operator: Operator, state: &Path, taken: &[u16]) -> (Arc<Shared>, Arc<FakePorts>) {
     let shared = Shared::new(Telemetry::default());
     let ports = Arc::new(FakePorts { taken: taken.iter().copied().collect(), ..FakePorts::default() });
     let identity = Identity { name: "p".into(), fleet: "ns/f".into(), admin: ([127, 0, 0, 1], 9).into() };
     let applier = Applier::start(Arc::clone(&shared), Arc::clone(&ports), Some(state.to_owned()));
-    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-    tokio::spawn(run(Arc::clone(&shared), applier, identity, endpoint));
+    tokio::spawn(run(Arc::clone(&shared), applier, identity, operator));
     (shared, ports)
 }
 

@@ -107,7 +107,7 @@ pub(crate) async fn serve<S: Source>(
     let mut ctx = Ctx {
         client: exchange.conn.peer.ip(),
         tls: exchange.conn.tls,
-        port: exchange.conn.port,
+        port: exchange.conn.public_port,
         prefix,
         started: exchange.started,
         now_us: clock_us(exchange.started),

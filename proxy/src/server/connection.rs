@@ -113,8 +113,10 @@ pub struct Conn {
     pub id: u64,
     /// The client.
     pub peer: SocketAddr,
-    /// The port it came to.
+    /// The port it came to, as it was opened.
     pub port: u16,
+    /// The same as clients know it.
+    pub public_port: u16,
     /// Whether it is encrypted.
     pub tls: bool,
     http2: AtomicBool,
@@ -134,7 +136,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    fn new(worker: &Worker, peer: SocketAddr, port: u16, tls: bool) -> Self {
+    fn new(worker: &Worker, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // ± 10 % so that connections made together do not end together.
         let age = worker.shared.config.load().settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -143,6 +145,7 @@ impl Conn {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             peer,
             port,
+            public_port,
             tls,
             http2: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -243,12 +246,12 @@ impl Conn {
 /// Serves one accepted connection to its end.
 pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
     let _live = live;
-    let tls = match worker.shared.config.load().ports.get(&port) {
-        Some(port) => port.tls.clone(),
+    let (public, tls) = match worker.shared.config.load().ports.get(&port) {
+        Some(config) => (config.port, config.tls.clone()),
         // The port was removed while the connection waited.
         None => return,
     };
-    let conn = Arc::new(Conn::new(&worker, peer, port, tls.is_some()));
+    let conn = Arc::new(Conn::new(&worker, peer, (port, public), tls.is_some()));
     let registered = Registered::new(&worker, &conn);
     poll_fn(|cx| Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))).await;
     match tls {

@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{create, folders, folders::Folders, given::on_path, read, write};
+use super::{folders, folders::Folders, given::on_path, read};
+use crate::files::unless_built;
 
 /// A Go program of e2e/cluster.
 pub(super) struct Program {
@@ -23,6 +24,9 @@ pub(super) struct Program {
 }
 
 pub(super) const KUBERNETES: Program = Program { name: "kubernetes", module: "kubernetes", package: "." };
+
+/// Argo CD's way with health scripts; no cluster needs it.
+pub(super) const HEALTH: Program = Program { name: "health", module: "health", package: "." };
 
 /// Every program that the cluster needs, the quick ones first.
 pub(super) const PROGRAMS: [Program; 6] = [
@@ -65,24 +69,6 @@ pub(super) fn helm(folders: &Folders) -> anyhow::Result<PathBuf> {
     let built = folders.program("helm");
     unless_built(&built, HELM, || run_go("helm", go))?;
     Ok(built)
-}
-
-/// Runs `make` unless the file is there and was made from the same inputs, which are kept beside it.
-pub(super) fn unless_built(file: &Path, inputs: &str, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let stamp = stamp(file);
-    if file.exists() && read(&stamp).is_ok_and(|text| text == inputs) {
-        return Ok(());
-    }
-    create(file.parent().unwrap_or(file))?;
-    make()?;
-    write(&stamp, inputs)
-}
-
-/// Where the inputs of a built file are kept.
-pub(super) fn stamp(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".inputs");
-    PathBuf::from(name)
 }
 
 fn link_flags(program: &Program, module: &Path) -> anyhow::Result<String> {

@@ -15,13 +15,13 @@ use super::create;
 use crate::shell;
 
 /// The folders, all below one that is neither in the checkout nor of the system.
-pub(super) struct Folders {
+pub(crate) struct Folders {
     cache: PathBuf,
 }
 
 impl Folders {
     /// `$XDG_CACHE_HOME/sluice`, or `~/.cache/sluice`.
-    pub(super) fn of_user() -> anyhow::Result<Folders> {
+    pub(crate) fn of_user() -> anyhow::Result<Folders> {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
@@ -36,14 +36,14 @@ impl Folders {
         Folders { cache: cache.to_owned() }
     }
 
-    /// Waits until no other command changes the cluster; others wait until the file is closed.
-    pub(super) fn lock(&self) -> anyhow::Result<File> {
+    /// Waits until no other command changes the cluster, or whatever `what` is; others wait until the file is closed.
+    pub(crate) fn lock(&self, what: &str) -> anyhow::Result<File> {
         create(&self.cache)?;
-        let path = self.cache.join("cluster.lock");
+        let path = self.cache.join(format!("{what}.lock"));
         let file = File::create(&path).with_context(|| path.display().to_string())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
-                println!("waiting for another `cargo xtask cluster`");
+                println!("waiting for another `cargo xtask {what}`");
                 flock(&file, FlockOperation::LockExclusive)?;
             }
             other => other?,
@@ -51,7 +51,7 @@ impl Folders {
         Ok(file)
     }
 
-    pub(super) fn cache(&self) -> &Path {
+    pub(crate) fn cache(&self) -> &Path {
         &self.cache
     }
 
@@ -66,7 +66,7 @@ impl Folders {
     }
 
     /// The archive of an image that was built.
-    pub(super) fn archive(&self, name: &str) -> PathBuf {
+    pub(crate) fn archive(&self, name: &str) -> PathBuf {
         self.build().join(format!("{name}.image.tar"))
     }
 

@@ -72,10 +72,14 @@ impl Kind {
         folders.cache().join("kind.kubeconfig")
     }
 
+    /// Whether our cluster is there.
+    pub(super) fn is_up() -> anyhow::Result<bool> {
+        Ok(Tool::new("kind").args(["get", "clusters"]).read()?.lines().any(|name| name == NAME))
+    }
+
     pub(super) fn up(&self) -> anyhow::Result<()> {
-        let there = Tool::new("kind").args(["get", "clusters"]).read()?.lines().any(|name| name == NAME);
         let kubeconfig = ["--name", NAME, "--kubeconfig"];
-        if there {
+        if Kind::is_up()? {
             Tool::new("kind").args(["export", "kubeconfig"]).args(kubeconfig).args([&self.kubeconfig]).run()?;
             return check(&self.kubeconfig);
         }

@@ -1,19 +1,12 @@
 //! The images that the cluster itself needs, from programs that were built here.
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-
-use super::{
-    build::{stamp, unless_built},
-    folders,
-    folders::Folders,
-    read,
+use super::{folders, folders::Folders, read};
+use crate::{
+    files::{stamp, unless_built},
+    images::buildah::{Recipe, Store},
 };
-use crate::shell::Tool;
 
 /// What holds a pod's namespaces: containerd.toml names it.
 pub(super) const PAUSE: &str = "pause";
@@ -24,50 +17,17 @@ pub(super) const HELLO: &str = "hello";
 
 /// Builds the image of one static program, unless it was built from this very program.
 pub(super) fn build(folders: &Folders, program: &str) -> anyhow::Result<PathBuf> {
-    let recipe = folders::sources().join("Dockerfile");
-    let inputs = format!("{}{}", read(&recipe)?, read(&stamp(&folders.program(program)))?);
+    let file = folders::sources().join("Dockerfile");
+    let inputs = format!("{}{}", read(&file)?, read(&stamp(&folders.program(program)))?);
     let archive = folders.archive(program);
     unless_built(&archive, &inputs, || {
         println!("building the image of {program}");
-        let store = folders.cache().join("images");
-        let made = bud(folders, &recipe, &store, program);
-        std::fs::remove_dir_all(&store).with_context(|| store.display().to_string())?;
-        made
+        let name = format!("localhost/sluice-{program}:test");
+        let store = Store::at(&folders.cache().join("node-images"))?;
+        let args = [("PROGRAM", program)];
+        store.build(&Recipe { file: &file, target: None, context: &folders.build(), args: &args, name: &name })?;
+        store.save(&name, &archive)?;
+        store.remove()
     })?;
     Ok(archive)
-}
-
-fn bud(folders: &Folders, recipe: &Path, store: &Path, program: &str) -> anyhow::Result<()> {
-    let name = format!("localhost/sluice-{program}:test");
-    let argument = format!("PROGRAM={program}");
-    let bud = buildah(store)
-        .args(["bud", "--quiet", "--isolation", "chroot", "--build-arg", &argument, "--tag", &name, "--file"])
-        .args([recipe, &folders.build()]);
-    quietly(bud)?;
-    let archive = folders.archive(program);
-    // buildah refuses to write over an archive.
-    match std::fs::remove_file(&archive) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| archive.display().to_string());
-        }
-        Ok(()) | Err(_) => {}
-    }
-    let target = format!("docker-archive:{}:{name}", archive.display());
-    quietly(buildah(store).args(["push", "--quiet", &name, &target]))
-}
-
-/// vfs needs nothing of the kernel; the store is a folder of ours, removed afterwards.
-fn buildah(store: &Path) -> Tool {
-    Tool::new("buildah")
-        .args(["--storage-driver", "vfs", "--root"])
-        .args([store.join("root")])
-        .args(["--runroot"])
-        .args([store.join("run")])
-}
-
-fn quietly(tool: Tool) -> anyhow::Result<()> {
-    let repeat = tool.to_string();
-    let (done, output) = tool.capture()?;
-    anyhow::ensure!(done, "{output}\n`{repeat}` failed");
-    Ok(())
 }

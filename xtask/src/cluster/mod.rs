@@ -8,6 +8,7 @@
 //!   packages   what Debian provides          build    what is compiled from Go modules
 //!   images     the images of the node itself boot     from an empty state folder to a Ready node
 //!   cleanup    down, and what it must leave  node     the first process inside, with its components
+//! session    the cluster for as long as tests need it
 //! check      `up; down; up`, with pods, Services, names, logs and exec
 //! ```
 
@@ -22,17 +23,21 @@ mod images;
 mod node;
 mod own;
 mod packages;
+mod session;
 
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
-use folders::Folders;
+pub(crate) use folders::Folders;
 use given::Kind;
+pub(crate) use session::Session;
+
+use crate::files::{create, read, write};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let folders = Folders::of_user()?;
     let _alone = match &args.action {
-        Action::Up | Action::Down | Action::Check => Some(folders.lock()?),
+        Action::Up | Action::Down | Action::Check => Some(folders.lock("cluster")?),
         _ => None,
     };
     if matches!(args.action, Action::Check) {
@@ -136,6 +141,21 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
         Cluster::Kind(kind) => kind.down(),
         Cluster::Own => own::down(folders),
     }
+}
+
+/// The helm that tests use, built if it is not there. It needs no cluster to render a chart.
+pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
+    build::helm(folders)
+}
+
+/// What runs health scripts as Argo CD does, built if it is not there.
+pub(crate) fn health_program(folders: &Folders) -> anyhow::Result<PathBuf> {
+    build::build(folders, &build::HEALTH)
+}
+
+/// Gives the images of docker archives to the cluster that is up.
+pub(crate) fn load(folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
+    load_images(&choose(folders)?, folders, archives)
 }
 
 fn load_images(cluster: &Cluster, folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
@@ -210,16 +230,4 @@ fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> 
         pause(Duration::from_millis(100));
     }
     Ok(())
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn create(folder: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
 }

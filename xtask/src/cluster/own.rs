@@ -92,10 +92,12 @@ pub(super) fn kubectl(folders: &Folders) -> Command {
 
 /// Tells a client of our cluster that the way there is never through a proxy.
 pub(super) fn directly(command: &mut Command) {
-    for name in ["NO_PROXY", "no_proxy"] {
-        let others = std::env::var(name).unwrap_or_default();
-        command.env(name, format!("{ALL},{others}"));
-    }
+    command.envs(direct());
+}
+
+/// What says so in an environment.
+pub(super) fn direct() -> [(&'static str, String); 2] {
+    ["NO_PROXY", "no_proxy"].map(|name| (name, format!("{ALL},{}", std::env::var(name).unwrap_or_default())))
 }
 
 /// The node's first process.

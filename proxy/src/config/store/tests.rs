@@ -26,7 +26,7 @@ fn fleet() -> (Key, Entry) {
 
 fn listener_of(name: &str, port: u32, tls: bool) -> (Key, Entry) {
     let certificates = if tls { vec!["Certificate/ns/c".to_owned()] } else { vec![] };
-    let listener = Listener { name: name.into(), port, tls, hostname: String::new(), certificates };
+    let listener = Listener { name: name.into(), port, tls, certificates, ..Listener::default() };
     (Key::listener("ns", "f", name), entry(resource::Kind::Listener(listener)))
 }
 
@@ -312,6 +312,24 @@ fn a_port_is_with_tls_or_without() {
     let nacks = proxy.push(&[listener_of("http", 80, false), listener_of("https", 80, true)]);
     assert_eq!(nacks, [nacked("Listener/ns/f/https", "protocol", "ProtocolConflict")]);
     assert!(proxy.config().ports[&80].tls.is_none());
+}
+
+#[test]
+fn a_port_can_be_opened_as_another() {
+    let bound = |name: &str, port: u32, bind_port: u32| {
+        let listener = Listener { name: name.into(), port, bind_port, ..Listener::default() };
+        (Key::listener("ns", "f", name), entry(resource::Kind::Listener(listener)))
+    };
+    let mut proxy = Proxy::new();
+    assert_eq!(proxy.push(&[bound("http", 80, 10_080), bound("same", 8080, 0)]), []);
+    assert_eq!(proxy.store.ports(), BTreeSet::from([8080, 10_080]));
+    let public: Vec<_> = proxy.config().ports.iter().map(|(opened, port)| (*opened, port.port)).collect();
+    assert_eq!(public, [(8080, 8080), (10_080, 80)]);
+    // One socket is one port to clients: else a redirect would not know where it leads.
+    let nacks = proxy.push(&[bound("http", 80, 10_080), bound("same", 8080, 0), bound("two", 81, 10_080)]);
+    assert_eq!(nacks, [nacked("Listener/ns/f/two", "protocol", "ProtocolConflict")]);
+    assert_eq!(proxy.push(&[bound("http", 80, 10_081), bound("same", 8080, 0)]), []);
+    assert_eq!(proxy.store.ports(), BTreeSet::from([8080, 10_081]));
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! What is rendered is what an API server takes, and does without helm too.
+
+use std::time::Instant;
+
+use e2e::cluster::{SYSTEM, cluster};
+
+#[test]
+fn helm_finds_no_fault() {
+    let cluster = cluster().unwrap();
+    let said = cluster.shell.run("helm lint --strict charts/sluice --values e2e/cluster/values.yaml").unwrap();
+    assert!(said.contains("0 chart(s) failed"), "{said}");
+}
+
+#[test]
+fn what_is_rendered_installs_without_helm() {
+    let cluster = cluster().unwrap();
+    let render = format!("helm template sluice charts/sluice --namespace {SYSTEM} --values e2e/cluster/values.yaml");
+    let started = Instant::now();
+    cluster.shell.run(&format!("kubectl create namespace {SYSTEM}")).unwrap();
+    let apply = "kubectl apply --dry-run=server --validate=strict --filename - 2>&1";
+    let said = cluster.shell.run(&format!("{render} | {apply}")).unwrap();
+    assert!(said.contains("(server dry run)") && !said.contains("Warning"), "{said}");
+
+    // Client-side apply keeps a copy of each object in an annotation: the definitions are small enough for that.
+    let installed = cluster.shell.run(&format!("{render} | kubectl apply --filename -"));
+    let programmed = installed.and_then(|_| cluster.fleet_is_programmed(SYSTEM, "default"));
+    let file = cluster.dump(SYSTEM);
+    let removed = cluster
+        .shell
+        .run(&format!("{render} --set crds.enabled=false | kubectl delete --ignore-not-found --filename -"));
+    programmed.unwrap_or_else(|error| panic!("{error:#}; what the cluster says is in {}", file.display()));
+    removed.unwrap();
+    cluster.gone(SYSTEM).unwrap();
+    println!("rendered, applied, programmed and removed in {:.1?}", started.elapsed());
+}

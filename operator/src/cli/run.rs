@@ -1,0 +1,294 @@
+//! `run`: the operator in a cluster.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::Failure;
+use crate::{
+    admin::{self, Admin, Readiness},
+    default_fleet,
+    event::Event,
+    events::{Events, Happening},
+    fence,
+    fleet::kube::{KubeFleet, Settings},
+    identity,
+    lead::{self, Candidate, Lead, LeadError, Leading, Term},
+    log,
+    push::{self, Registry},
+    source,
+    state::{configmap, memory::Memory},
+    status,
+    turn::{Operator, Parts},
+    view,
+};
+
+/// Runs the operator in a cluster: objects come from the API server, proxies are pods
+///
+/// It watches GatewayFleets, ApiRoutes and RatePolicies of all namespaces, runs a Deployment of proxies for each
+/// GatewayFleet, pushes configuration to them, sets how many there are, and writes what came of each object into its
+/// status. Of several operators one leads; the others watch, and take over within 15 s when it is gone, at once when it is
+/// ended by SIGTERM. Proxies serve on while there is none.
+///
+/// The cluster is the one it runs in, else the one that $KUBECONFIG names. Definitions and permissions come with the
+/// chart; /readyz on the admin port says what is missing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Namespace of this operator: its Lease, Secret and ConfigMap are here.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Name of this operator's pod, by which it runs for the lease and signs Events.
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pod_name: String,
+    /// This operator's address, to which others send proxies while it leads; without it, proxies find it by trying.
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    pod_ip: Option<IpAddr>,
+    /// Image of proxies.
+    #[arg(long, value_name = "IMAGE", env = "SLUICE_PROXY_IMAGE")]
+    proxy_image: String,
+    /// When nodes fetch that image.
+    #[arg(long, value_name = "POLICY", env = "SLUICE_PROXY_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"])]
+    proxy_image_pull_policy: String,
+    /// A Secret to fetch it with, in the namespace of each fleet; may be repeated.
+    #[arg(long, value_name = "NAME", env = "SLUICE_PROXY_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    proxy_image_pull_secret: Vec<String>,
+    /// Where proxies are taken, over TLS.
+    #[arg(long, value_name = "IP:PORT", env = "SLUICE_CONTROL_LISTEN", default_value = "[::]:9443")]
+    control_listen: SocketAddr,
+    /// The Service, in the operator's namespace, by whose port 9443 proxies reach it.
+    #[arg(long, value_name = "NAME", env = "SLUICE_CONTROL_SERVICE", default_value = "sluice-operator")]
+    control_service: String,
+    /// Where /metrics, /healthz and /readyz are served, and for clients on loopback /debug.
+    #[arg(long, value_name = "IP:PORT", env = "SLUICE_ADMIN", default_value = "[::]:9090")]
+    admin: SocketAddr,
+    /// The Lease that decides who leads.
+    #[arg(long, value_name = "NAME", env = "SLUICE_LEASE", default_value = "sluice-operator")]
+    lease: String,
+    /// The Secret with the authority that operators and proxies know each other by; the leader fills it.
+    #[arg(long, value_name = "NAME", env = "SLUICE_CA_SECRET", default_value = "sluice-control-ca")]
+    ca_secret: String,
+    /// The ConfigMap with what the next leader must know of objects that are broken now.
+    #[arg(long, value_name = "NAME", env = "SLUICE_MEMORY_CONFIGMAP", default_value = "sluice-memory")]
+    memory_configmap: String,
+    /// A ConfigMap whose key fleet.yaml holds a GatewayFleet, which the leader applies and the ConfigMap owns.
+    #[arg(long, value_name = "NAME", env = "SLUICE_DEFAULT_FLEET_CONFIGMAP")]
+    default_fleet_configmap: Option<String>,
+}
+
+const EXAMPLES: &str = "Example, against the cluster that $KUBECONFIG names:
+  sluice-operator run --namespace sluice-system --pod-name me --proxy-image registry.example/sluice-proxy:1.0";
+
+/// Events that wait for the loop. When it is full, whoever has more waits.
+const EVENTS: usize = 1024;
+/// Port of the Service by which proxies reach operators.
+const CONTROL_PORT: u16 = 9443;
+/// Giving up the lease takes a request or two.
+const LEAVES_WITHIN: Duration = Duration::from_secs(4);
+
+pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
+    log::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(operate(args));
+    // What still waits for an answer of the API server is waited for by nobody.
+    runtime.shutdown_background();
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs until told to end, or until it can't go on.
+async fn operate(args: Args) -> Result<(), Failure> {
+    // Open before anything else: who looks sees what is waited for.
+    let listener = admin::bind_anywhere(args.admin).await?;
+    let (told, stop) = watch::channel(Stop::No);
+    tokio::spawn(signals(told));
+    let mut killed = stop.clone();
+    tokio::select! {
+        done = lead_or_stand_by(args, listener, stop) => done,
+        _ = killed.wait_for(|stop| *stop == Stop::AtOnce) => Err("told twice to end".into()),
+    }
+}
+
+/// Whether the operator was told to end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stop {
+    No,
+    /// As it should.
+    Told,
+    /// Without further ado.
+    AtOnce,
+}
+
+async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Receiver<Stop>) -> Result<(), Failure> {
+    let config = kube::Config::infer().await.map(source::kube::patient).map_err(|error| {
+        format!("no cluster: this is no pod with a service account, and $KUBECONFIG does not help: {error}")
+    })?;
+    let (server, term) = (config.cluster_url.to_string(), Term::default());
+    // What only reads, or is guarded otherwise, may go on whoever leads; all else ends with the term.
+    let (client, fenced) = (Client::try_from(config.clone())?, fence::client(config, term.clone())?);
+    let (told, lead) = watch::channel(Lead::Standby { holder: None });
+    let identity =
+        identity::start(client.clone(), &args.namespace, &args.ca_secret, &args.control_service, lead.clone());
+    let (progress, synced) = source::kube::progress();
+    let view = view::Shared::default();
+    let readiness = Readiness::Cluster { progress: synced.clone(), authorities: identity.bundle.clone() };
+    tokio::spawn(admin::serve(admin, Admin { view: view.clone(), readiness }));
+    let Args { namespace, pod_name, .. } = &args;
+    tracing::info!(server, namespace, pod = pod_name, "operator started");
+
+    let (sender, events) = mpsc::channel(EVENTS);
+    let source = tokio::spawn(source::kube::run(client.clone(), sender.clone(), progress));
+    let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
+    let wake = sender.clone();
+    // A full queue is news enough: the loop looks at every fleet in each turn.
+    let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
+    let starting = async {
+        let settings = proxies(&args, identity.bundle.clone());
+        tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), memory.recall(), is_synced(synced))
+    };
+    // Whoever runs for the lease knows everything, so that it can act at once.
+    let (fleet, recalled, ()) = tokio::select! {
+        started = starting => started,
+        _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
+    };
+
+    let happenings = Events::start(fenced.clone(), pod_name);
+    let registry = Arc::new(Registry::default());
+    let parts = Parts {
+        events,
+        fleet,
+        registry: Arc::clone(&registry),
+        recalled,
+        memory: Memory::Cluster(Box::new(memory)),
+        lead: lead.clone(),
+        happenings: happenings.clone(),
+        statuses: status::Writer::to_api(fenced.clone(), status::API),
+        view,
+    };
+    let serving = push::serve_tls(args.control_listen, identity, lead.clone(), registry, sender.clone());
+    let mut operator = tokio::spawn(Operator::new(parts).run());
+    if let Some(name) = args.default_fleet_configmap.clone() {
+        tokio::spawn(default_fleet::follow(fenced, namespace.clone(), name, lead.clone(), happenings.clone()));
+    }
+    tokio::spawn(announce(lead, namespace.clone(), args.lease.clone(), pod_name.clone(), happenings));
+    let (ends, ended) = watch::channel(false);
+    let mut leading = tokio::spawn(lead::run(client, candidate(&args), told, term, ended));
+
+    let done: Result<(), Failure> = tokio::select! {
+        done = &mut operator => done.map(drop).map_err(|error| format!("the loop failed: {error}").into()),
+        lost = &mut leading => return Err(why(lost)),
+        error = unless(&stop, serving) => Err(error.err().map_or_else(|| "the push server ended".into(), Failure::from)),
+        error = unless(&stop, source) => Err(format!("the watches ended: {error:?}").into()),
+        () = tell(stop.clone(), sender) => Err("the loop does not end".into()),
+    };
+    // Whatever the reason: another may lead at once.
+    ends.send_replace(true);
+    let _ = tokio::time::timeout(LEAVES_WITHIN, leading).await;
+    done
+}
+
+/// What pods of proxies are made of.
+fn proxies(args: &Args, ca: watch::Receiver<Arc<str>>) -> Settings {
+    Settings {
+        image: args.proxy_image.clone(),
+        image_pull_policy: args.proxy_image_pull_policy.clone(),
+        image_pull_secrets: args.proxy_image_pull_secret.clone(),
+        control: format!("https://{}.{}.svc:{CONTROL_PORT}", args.control_service, args.namespace),
+        ca,
+    }
+}
+
+fn candidate(args: &Args) -> Candidate {
+    // A container that starts again in its pod is another contender.
+    let started = jiff::Timestamp::now().as_millisecond();
+    Candidate {
+        namespace: args.namespace.clone(),
+        name: args.lease.clone(),
+        identity: format!("{}_{started:x}", args.pod_name),
+        address: args.pod_ip.map(|ip| SocketAddr::new(ip, args.control_listen.port()).to_string()),
+    }
+}
+
+async fn is_synced(mut progress: watch::Receiver<source::kube::Progress>) {
+    let mut said = String::new();
+    while !progress.borrow_and_update().synced {
+        let now = progress.borrow().to_string();
+        if now != said {
+            tracing::info!("{now}");
+            said = now;
+        }
+        if progress.changed().await.is_err() {
+            // The watches ended, which ends the operator.
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn why(ended: Result<Result<(), LeadError>, tokio::task::JoinError>) -> Failure {
+    match ended {
+        Ok(Ok(())) => "the election ended".into(),
+        Ok(Err(lost)) => lost.into(),
+        Err(error) => format!("the election failed: {error}").into(),
+    }
+}
+
+/// How a part ended by itself. Once the operator was told to end, parts do: that is no news.
+async fn unless<T>(stop: &watch::Receiver<Stop>, part: impl Future<Output = T>) -> T {
+    let ended = part.await;
+    match *stop.borrow() {
+        Stop::No => ended,
+        Stop::Told | Stop::AtOnce => std::future::pending().await,
+    }
+}
+
+/// Says in an Event when this operator begins to lead.
+async fn announce(mut lead: Leading, namespace: String, lease: String, pod: String, happenings: Events) {
+    let began = lead.wait_for(|lead| matches!(lead, Lead::Leader { .. })).await;
+    let Ok(Lead::Leader { epoch }) = began.map(|lead| lead.clone()) else { return };
+    let regarding = ObjectReference {
+        api_version: Some("coordination.k8s.io/v1".into()),
+        kind: Some("Lease".into()),
+        namespace: Some(namespace),
+        name: Some(lease),
+        ..ObjectReference::default()
+    };
+    let note = format!("{pod} leads, with epoch {epoch}");
+    happenings.say(Happening { regarding, warning: false, reason: "BecameLeader", action: "Lead", note });
+}
+
+/// Passes the wish to end on to the loop, which then ends within seconds.
+async fn tell(mut stop: watch::Receiver<Stop>, events: mpsc::Sender<Event>) {
+    if stop.wait_for(|stop| *stop != Stop::No).await.is_err() {
+        return std::future::pending().await;
+    }
+    tracing::info!("ending: proxies go on, another operator takes over");
+    // The loop is gone only when the operator ends anyway.
+    let _ = events.send(Event::Shutdown).await;
+    tokio::time::sleep(2 * LEAVES_WITHIN).await;
+}
+
+async fn signals(told: watch::Sender<Stop>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be received: end this operator with kill -9");
+        return std::future::pending().await;
+    };
+    for next in [Stop::Told, Stop::AtOnce] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.send_replace(next);
+    }
+}

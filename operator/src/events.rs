@@ -1,0 +1,217 @@
+//! Kubernetes Events: what happened to an object, for `kubectl describe`. Bounded: the same is not said again for ten
+//! minutes, and when more happens at once than anyone reads, the rest is only counted. (kube's `Recorder` would count
+//! "from 3 to 5" as a repetition of "from 2 to 3".)
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event as Written},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::sync::mpsc;
+
+use crate::{fence, lead::MANAGER, metrics};
+
+/// Events that wait to be written.
+const WAITING: usize = 256;
+/// So many at once, and one more each second.
+const BURST: f64 = 50.0;
+const PER_SECOND: f64 = 1.0;
+/// The same is said again after this long.
+const SILENCE: Duration = Duration::from_secs(600);
+/// Most that is remembered of what was said.
+const REMEMBERED: usize = 4096;
+/// The API server takes 1024 bytes.
+const LONGEST_NOTE: usize = 1000;
+/// Longest name of an object, less what tells its Events apart.
+const LONGEST_NAME: usize = 253 - 17;
+/// A write that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happening {
+    /// To which object.
+    pub regarding: ObjectReference,
+    /// It needs someone's attention.
+    pub warning: bool,
+    /// A fixed CamelCase word.
+    pub reason: &'static str,
+    /// What the operator did, or tried, in CamelCase.
+    pub action: &'static str,
+    /// What happened, in a sentence.
+    pub note: String,
+}
+
+/// Takes what happened.
+#[derive(Clone, Debug, Default)]
+pub struct Events(Option<mpsc::Sender<Happening>>);
+
+impl Events {
+    /// Where there is nobody to tell: it stands in the log.
+    pub fn nowhere() -> Self {
+        Self(None)
+    }
+
+    /// Writes Events as this pod. To be called within a runtime.
+    pub fn start(client: Client, pod: &str) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(follow(client, pod.to_owned(), receiver));
+        Self(Some(sender))
+    }
+
+    /// Says that something happened.
+    pub fn say(&self, happening: Happening) {
+        if let Some(sender) = &self.0
+            && sender.try_send(happening).is_err()
+        {
+            metrics::get().events_dropped.inc();
+        }
+    }
+}
+
+async fn follow(client: Client, pod: String, mut receiver: mpsc::Receiver<Happening>) {
+    let mut bounds = Bounds::new(Instant::now());
+    while let Some(happening) = receiver.recv().await {
+        match bounds.admit(&happening, Instant::now()) {
+            Verdict::Said => {}
+            Verdict::TooMany => metrics::get().events_dropped.inc(),
+            Verdict::Write => write(&client, &pod, happening).await,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Write,
+    /// Not long ago.
+    Said,
+    TooMany,
+}
+
+/// What was said when, and how much more may be.
+struct Bounds {
+    said: BTreeMap<String, Instant>,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bounds {
+    fn new(now: Instant) -> Self {
+        Self { said: BTreeMap::new(), tokens: BURST, filled: now }
+    }
+
+    fn admit(&mut self, happening: &Happening, now: Instant) -> Verdict {
+        let Happening { regarding, reason, note, .. } = happening;
+        let ObjectReference { kind, namespace, name, uid, .. } = regarding;
+        let key = format!("{kind:?} {namespace:?} {name:?} {uid:?} {reason} {note}");
+        if self.said.get(&key).is_some_and(|at| now.duration_since(*at) < SILENCE) {
+            return Verdict::Said;
+        }
+        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * PER_SECOND).min(BURST);
+        self.filled = now;
+        if self.tokens < 1.0 {
+            return Verdict::TooMany;
+        }
+        self.tokens -= 1.0;
+        if self.said.len() >= REMEMBERED {
+            self.said.retain(|_, at| now.duration_since(*at) < SILENCE);
+        }
+        if self.said.len() < REMEMBERED {
+            self.said.insert(key, now);
+        }
+        Verdict::Write
+    }
+}
+
+async fn write(client: &Client, pod: &str, happening: Happening) {
+    let event = event(pod, happening, Timestamp::now());
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Written> = Api::namespaced(client.clone(), &namespace);
+    let params = PostParams::default();
+    match tokio::time::timeout(PATIENCE, api.create(&params, &event)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) if fence::is_not_leading(&error) => {}
+        // Nobody waits for it; what it says stands in the log and in statuses too.
+        Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "an Event can't be written"),
+        Err(_) => tracing::warn!(reason = event.reason, "the API server does not answer to an Event"),
+    }
+}
+
+fn event(pod: &str, happening: Happening, now: Timestamp) -> Written {
+    let Happening { regarding, warning, reason, action, mut note } = happening;
+    cut(&mut note, LONGEST_NOTE);
+    let mut name = regarding.name.clone().unwrap_or_default();
+    cut(&mut name, LONGEST_NAME);
+    Written {
+        metadata: ObjectMeta {
+            // Unique without asking: as others name theirs.
+            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+            namespace: Some(regarding.namespace.clone().unwrap_or_else(|| "default".into())),
+            ..ObjectMeta::default()
+        },
+        action: Some(action.to_owned()),
+        reason: Some(reason.to_owned()),
+        note: Some(note),
+        type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+        event_time: Some(MicroTime(now)),
+        regarding: Some(regarding),
+        reporting_controller: Some(format!("sluice.dev/{MANAGER}")),
+        reporting_instance: Some(pod.to_owned()),
+        ..Written::default()
+    }
+}
+
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn happening(name: &str, note: &str) -> Happening {
+        let regarding = ObjectReference {
+            kind: Some("ApiRoute".into()),
+            namespace: Some("shop".into()),
+            name: Some(name.into()),
+            ..ObjectReference::default()
+        };
+        Happening { regarding, warning: true, reason: "BackendNotFound", action: "Plan", note: note.into() }
+    }
+
+    #[test]
+    fn nothing_is_said_twice_and_nobody_is_flooded() {
+        let start = Instant::now();
+        let mut bounds = Bounds::new(start);
+        assert_eq!(bounds.admit(&happening("a", "x"), start), Verdict::Write);
+        assert_eq!(bounds.admit(&happening("a", "x"), start + SILENCE / 2), Verdict::Said);
+        assert_eq!(bounds.admit(&happening("a", "y"), start), Verdict::Write);
+        assert_eq!(bounds.admit(&happening("a", "x"), start + SILENCE), Verdict::Write);
+        let later = start + SILENCE;
+        let written = (0..10_000).filter(|i| bounds.admit(&happening(&i.to_string(), "x"), later) == Verdict::Write);
+        assert_eq!(written.count(), 49);
+        assert_eq!(bounds.admit(&happening("b", "x"), later), Verdict::TooMany);
+        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(1)), Verdict::Write);
+        for i in 0..10_000u32 {
+            bounds.admit(&happening(&i.to_string(), "z"), later + SILENCE * 2 + Duration::from_secs(i.into()));
+        }
+        assert!(bounds.said.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn as_the_api_server_takes_it() {
+        let written = event("pod-1", happening(&"n".repeat(253), &"é".repeat(2000)), Timestamp::now());
+        assert!(written.metadata.name.unwrap().len() <= 253);
+        assert!(written.note.unwrap().len() <= 1024);
+        assert_eq!(written.reporting_controller.as_deref(), Some("sluice.dev/sluice-operator"));
+    }
+}

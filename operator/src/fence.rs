@@ -1,0 +1,108 @@
+//! A client of the API server whose writes end with the lease: whoever holds it, nothing is written once another operator
+//! may lead. So no part that writes can forget to ask.
+
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use hyper::{Method, Request, Response};
+use kube::client::{Body, ClientBuilder};
+use tower::{BoxError, Layer, Service};
+
+use crate::{lead::Term, metrics};
+
+/// Not written: this operator does not lead.
+#[derive(Debug, thiserror::Error)]
+#[error("not written: this operator does not hold the lease")]
+pub struct NotLeading;
+
+/// A client that reads at any time and writes only during the term.
+pub fn client(config: kube::Config, term: Term) -> Result<kube::Client, kube::Error> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { term }).build())
+}
+
+/// Whether an error says that this operator does not lead.
+pub fn is_not_leading(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(error) if error.is::<NotLeading>())
+}
+
+#[derive(Clone, Debug)]
+struct Fence {
+    term: Term,
+}
+
+impl<S> Layer<S> for Fence {
+    type Service = Fenced<S>;
+
+    fn layer(&self, inner: S) -> Fenced<S> {
+        Fenced { inner, term: self.term.clone() }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Fenced<S> {
+    inner: S,
+    term: Term,
+}
+
+impl<S, B> Service<Request<Body>> for Fenced<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+    B: 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Box::pin(self.inner.call(request));
+        }
+        if !self.term.holds() {
+            return Box::pin(async { Err(NotLeading.into()) });
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let code = match &answer {
+                Ok(good) if good.status().is_success() => return answer,
+                Ok(answer) => answer.status().as_str().to_owned(),
+                Err(_) => "none".to_owned(),
+            };
+            metrics::get().api_write_errors.with_label_values(&[&code]).inc();
+            answer
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn writes_end_with_the_term() {
+        let term = Term::default();
+        let inner = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(())) });
+        let send = async |method: Method| {
+            let request = Request::builder().method(method).body(Body::empty()).unwrap();
+            Fence { term: term.clone() }.layer(inner).oneshot(request).await
+        };
+        assert!(send(Method::GET).await.is_ok());
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            term.set(None);
+            assert!(send(method.clone()).await.unwrap_err().is::<NotLeading>());
+            term.set(Some(Instant::now() + Duration::from_secs(60)));
+            assert!(send(method.clone()).await.is_ok());
+            term.set(Some(Instant::now()));
+            assert!(send(method).await.unwrap_err().is::<NotLeading>(), "an old term");
+        }
+    }
+}

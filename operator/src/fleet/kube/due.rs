@@ -1,0 +1,117 @@
+//! What is to be done now: pure, from what is wanted and what there is.
+
+use std::{sync::Arc, time::Instant};
+
+use planner::FleetRef;
+
+use super::{
+    cost::{self, Candidate, Change},
+    part::Part,
+    render::Desired,
+    state::{Applied, State, Wanted},
+};
+
+/// Things that are done one at a time, each at its own pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// Keep an object as it should be.
+    Object(Part),
+    /// Set the Deployment's replicas.
+    Replicas,
+    /// Delete everything.
+    Removal,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Job {
+    /// Apply an object that exists.
+    Apply { part: Part, desired: Arc<Desired> },
+    /// Make an object, unless another has its name; a Deployment with these replicas.
+    Create { part: Part, desired: Arc<Desired>, replicas: u32 },
+    /// Set the replicas of the Deployment that has the rest, after the pods that are to leave are marked.
+    Scale { replicas: u32, marks: Vec<Change> },
+    /// Delete these, by kind and uid.
+    Remove { objects: Vec<(Part, String)> },
+}
+
+/// What is due of one fleet.
+pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &State, now: Instant) -> Vec<(Task, Job)> {
+    let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.pace.over(now));
+    let mut jobs = vec![];
+    if wanted.plan.spec.is_none() {
+        let live = Part::ALL.into_iter().filter_map(|part| Some((part, state.live(part, fleet)?)));
+        let objects: Vec<_> = live.filter(|(_, l)| !l.leaving).map(|(part, live)| (part, live.uid.clone())).collect();
+        // What is being made would come after its deletion.
+        let is_idle = wanted.tasks.values().all(|progress| !progress.busy);
+        if !objects.is_empty() && is_idle && may_begin(&Task::Removal) {
+            jobs.push((Task::Removal, Job::Remove { objects }));
+        }
+        return jobs;
+    }
+    if wanted.tasks.get(&Task::Removal).is_some_and(|progress| progress.busy) {
+        return jobs;
+    }
+    for (part, desired) in &wanted.objects {
+        let task = Task::Object(*part);
+        if may_begin(&task)
+            && let Some(job) = object(fleet, *part, desired, wanted, state)
+        {
+            jobs.push((task, job));
+        }
+    }
+    if may_begin(&Task::Replicas)
+        && let Some(job) = replicas(fleet, wanted, state)
+    {
+        jobs.push((Task::Replicas, job));
+    }
+    jobs
+}
+
+fn object(fleet: &FleetRef, part: Part, desired: &Arc<Desired>, wanted: &Wanted, state: &State) -> Option<Job> {
+    let Some(live) = state.live(part, fleet) else {
+        // Pods that find no ServiceAccount are made late; those that find no ConfigMap start late.
+        let needs: &[Part] = if part == Part::Deployment { &[Part::ServiceAccount, Part::ConfigMap] } else { &[] };
+        let is_ready = needs.iter().all(|part| state.live(*part, fleet).is_some_and(|live| !live.leaving));
+        return is_ready.then(|| Job::Create { part, desired: Arc::clone(desired), replicas: wanted.plan.replicas });
+    };
+    // It is made again once it is gone.
+    if live.leaving {
+        return None;
+    }
+    let as_it_is = Applied { desired: desired.hash, fingerprint: live.fingerprint };
+    let applied = wanted.tasks.get(&Task::Object(part)).and_then(|progress| progress.applied);
+    (applied != Some(as_it_is)).then(|| Job::Apply { part, desired: Arc::clone(desired) })
+}
+
+fn replicas(fleet: &FleetRef, wanted: &Wanted, state: &State) -> Option<Job> {
+    let live = state.live(Part::Deployment, fleet).filter(|live| !live.leaving)?;
+    // Before the operator has applied the rest, the scaler has it all: what it no longer applies would be lost.
+    let scale = live.details.scale.filter(|scale| scale.is_applied)?;
+    let replicas = wanted.plan.replicas;
+    if scale.replicas == replicas && scale.is_scalers {
+        return None;
+    }
+    let leaving = scale.replicas.saturating_sub(replicas) as usize;
+    let marks = if leaving == 0 { vec![] } else { cost::changes(candidates(fleet, wanted, state), leaving) };
+    Some(Job::Scale { replicas, marks })
+}
+
+fn candidates<'a>(fleet: &'a FleetRef, wanted: &Wanted, state: &'a State) -> Vec<Candidate<'a>> {
+    let candidate = |(name, pod): (&'a str, &super::pods::Pod)| {
+        let sign = wanted.signs.get(name).cloned().unwrap_or_default();
+        Candidate {
+            name,
+            ready: pod.ready,
+            serves: sign.ready,
+            connections: sign.connections,
+            rate: sign.rate,
+            cost: pod.cost,
+        }
+    };
+    state.pods_of(fleet).filter(|(_, pod)| pod.living && !pod.leaving).map(candidate).collect()
+}
+
+#[cfg(test)]
+#[path = "due_tests.rs"]
+mod tests;

@@ -1,0 +1,147 @@
+//! What is due in each situation, as lines.
+
+use std::collections::BTreeMap;
+
+use planner::FleetPlan;
+
+use super::*;
+use crate::fleet::{
+    Sign,
+    kube::{
+        pods::Pod,
+        state::{Id, Wanted},
+        testing::{live, settings, settled, small, wanting},
+    },
+    nothing,
+};
+
+fn lines(state: &State, plan: &FleetPlan) -> Vec<String> {
+    let line = |(task, job): (Task, Job)| match job {
+        Job::Apply { part, .. } => format!("{task:?}: apply {part:?}"),
+        Job::Create { part, replicas, .. } if part == Part::Deployment => format!("create {part:?} with {replicas}"),
+        Job::Create { part, .. } => format!("create {part:?}"),
+        Job::Scale { replicas, marks } => format!("scale to {replicas} {marks:?}"),
+        Job::Remove { objects } => format!("remove {}", objects.len()),
+    };
+    due(&plan.fleet, &state.fleets[&plan.fleet], state, Instant::now()).into_iter().map(line).collect()
+}
+
+fn wanted<'a>(state: &'a mut State, plan: &FleetPlan) -> &'a mut Wanted {
+    state.fleets.get_mut(&plan.fleet).unwrap()
+}
+
+fn change<'a>(state: &'a mut State, plan: &FleetPlan, part: Part) -> &'a mut crate::fleet::kube::live::Live {
+    state.objects.get_mut(&Id::new(part, &plan.fleet)).unwrap()
+}
+
+#[test]
+fn a_new_fleet() {
+    let plan = small(3);
+    let mut state = wanting(&plan);
+    let first =
+        ["create ServiceAccount", "create ConfigMap", "create Service", "create Budget", "create NetworkPolicy"];
+    assert_eq!(lines(&state, &plan), first);
+    for part in [Part::ServiceAccount, Part::ConfigMap] {
+        state.objects.insert(Id::new(part, &plan.fleet), live(&plan.fleet, part));
+    }
+    assert!(lines(&state, &plan).contains(&"create Deployment with 3".to_owned()), "{:?}", lines(&state, &plan));
+    // Created by the scaler: until the operator has applied it, the scaler may not let go of the rest.
+    let mut made = live(&plan.fleet, Part::Deployment);
+    made.details.scale = Some(crate::fleet::kube::live::Scale { replicas: 3, is_applied: false, is_scalers: false });
+    state.objects.insert(Id::new(Part::Deployment, &plan.fleet), made);
+    let now = lines(&state, &plan);
+    assert!(now.contains(&"Object(Deployment): apply Deployment".to_owned()), "{now:?}");
+    assert!(!now.iter().any(|line| line.starts_with("scale")), "{now:?}");
+    change(&mut state, &plan, Part::Deployment).details.scale.as_mut().unwrap().is_applied = true;
+    assert!(lines(&state, &plan).contains(&"scale to 3 []".to_owned()), "{:?}", lines(&state, &plan));
+}
+
+#[test]
+fn nothing_when_all_is_well() {
+    let plan = small(2);
+    assert_eq!(lines(&settled(&plan), &plan), [""; 0]);
+}
+
+#[test]
+fn a_new_operator_applies_everything_once() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    wanted(&mut state, &plan).tasks.clear();
+    assert_eq!(lines(&state, &plan).len(), 6);
+    assert!(!lines(&state, &plan).iter().any(|line| line.contains("create") || line.contains("scale")));
+}
+
+#[test]
+fn what_others_change_is_restored() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    change(&mut state, &plan, Part::Service).fingerprint = snapshot::Hash::of(b"edited");
+    assert_eq!(lines(&state, &plan), ["Object(Service): apply Service"]);
+    change(&mut state, &plan, Part::Service).leaving = true;
+    assert_eq!(lines(&state, &plan), [""; 0], "someone's finalizer keeps it: made again once it is gone");
+    state.objects.remove(&Id::new(Part::Service, &plan.fleet));
+    assert_eq!(lines(&state, &plan), ["create Service"]);
+    // Under way, or failed a moment ago.
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = true;
+    assert_eq!(lines(&state, &plan), [""; 0]);
+    let progress = wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap();
+    progress.busy = false;
+    progress.pace.failed(Instant::now());
+    assert_eq!(lines(&state, &plan), [""; 0]);
+}
+
+#[test]
+fn replicas_are_the_scalers() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    let mut scale = |replicas, is_scalers| {
+        let scale = change(&mut state, &plan, Part::Deployment).details.scale.as_mut().unwrap();
+        (scale.replicas, scale.is_scalers) = (replicas, is_scalers);
+        lines(&state, &plan)
+    };
+    assert_eq!(scale(1, true), ["scale to 2 []"]);
+    assert_eq!(scale(2, false), ["scale to 2 []"], "what a hand set to the same number is taken back all the same");
+    // One too many, set by hand: it goes as any other.
+    assert_eq!(scale(3, true), [r#"scale to 2 [("p1", Some(-1))]"#]);
+}
+
+#[test]
+fn the_least_loaded_leaves() {
+    let plan = small(1);
+    let mut state = settled(&plan);
+    let sign = |connections| Sign { ready: true, connections, ..Sign::default() };
+    let signs = BTreeMap::from([("p1".to_owned(), sign(9)), ("p2".to_owned(), sign(1))]);
+    state.want(&plan, &signs, &settings());
+    assert_eq!(lines(&state, &plan), [r#"scale to 1 [("p2", Some(-1))]"#]);
+    // It leaves already, or has ended: the other one is all there is.
+    let leaves: fn(&mut Pod) = |pod| pod.leaving = true;
+    let ended: fn(&mut Pod) = |pod| pod.living = false;
+    for change in [leaves, ended] {
+        let mut state = settled(&plan);
+        state.want(&plan, &signs, &settings());
+        change(state.pods.get_mut(&("edge".into(), "p2".into())).unwrap());
+        assert_eq!(lines(&state, &plan), [r#"scale to 1 [("p1", Some(-1))]"#]);
+    }
+}
+
+#[test]
+fn the_end_of_a_fleet() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    let end = nothing(&plan.fleet, plan.drain);
+    // What is under way would come after its deletion.
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = true;
+    state.want(&end, &BTreeMap::new(), &settings());
+    assert_eq!(lines(&state, &end), [""; 0]);
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = false;
+    assert_eq!(lines(&state, &end), ["remove 6"]);
+    state.objects.values_mut().for_each(|live| live.leaving = true);
+    assert_eq!(lines(&state, &end), [""; 0]);
+    // Wanted again in the midst of it.
+    wanted(&mut state, &plan).tasks.entry(Task::Removal).or_default().busy = true;
+    state.objects.clear();
+    state.want(&plan, &BTreeMap::new(), &settings());
+    assert_eq!(lines(&state, &plan), [""; 0]);
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Removal).unwrap().busy = false;
+    assert_eq!(lines(&state, &plan).len(), 5);
+}

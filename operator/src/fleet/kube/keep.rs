@@ -1,0 +1,158 @@
+//! Does what is due, as it becomes due. Every call of the API server is a task of its own.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::FleetRef;
+use tokio::task::{Id as TaskId, JoinSet};
+
+use super::{
+    act,
+    due::{self, Job, Task},
+    live::Live,
+    state::{Applied, Id, Shared, State},
+    trouble::{self, Error},
+};
+
+/// Calls of the API server at once.
+const MOST: usize = 16;
+/// Looked at this often when nothing happens.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What a job came to.
+type Outcome = Result<Option<(Id, Live)>, Error>;
+
+/// Runs for ever.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut jobs: JoinSet<Outcome> = JoinSet::new();
+    let mut under_way: HashMap<TaskId, (FleetRef, Task, Job)> = HashMap::new();
+    let mut ca = shared.settings.ca.clone();
+    let mut ca_changes = true;
+    loop {
+        let next = begin(&shared, &mut jobs, &mut under_way);
+        tokio::select! {
+            () = shared.changed.notified() => {}
+            () = tokio::time::sleep_until(next.into()) => {}
+            Some(ended) = jobs.join_next_with_id() => {
+                let (id, outcome) = match ended {
+                    Ok((id, outcome)) => (id, Some(outcome)),
+                    // A bug of ours; the task is free to be tried again.
+                    Err(error) => (error.id(), None),
+                };
+                if let Some((fleet, task, job)) = under_way.remove(&id) {
+                    finish(&shared, &fleet, task, &job, outcome);
+                }
+            }
+            changed = ca.changed(), if ca_changes => match changed {
+                Ok(()) => shared.state().render_again(&shared.settings),
+                // Nobody can change them any more.
+                Err(_) => ca_changes = false,
+            },
+        }
+    }
+}
+
+/// Begins what is due, and says when to look again.
+fn begin(
+    shared: &Arc<Shared>,
+    jobs: &mut JoinSet<Outcome>,
+    under_way: &mut HashMap<TaskId, (FleetRef, Task, Job)>,
+) -> Instant {
+    let now = Instant::now();
+    let mut state = shared.state();
+    let all = |(fleet, wanted): (&FleetRef, &super::state::Wanted)| {
+        let due = due::due(fleet, wanted, &state, now);
+        due.into_iter().map(|(task, job)| (fleet.clone(), task, job)).collect::<Vec<_>>()
+    };
+    let due: Vec<(FleetRef, Task, Job)> = state.fleets.iter().flat_map(all).collect();
+    for (fleet, task, job) in due {
+        // What finds no room is begun when another ends.
+        if jobs.len() >= MOST {
+            break;
+        }
+        if let Some(wanted) = state.fleets.get_mut(&fleet) {
+            wanted.tasks.entry(task).or_default().busy = true;
+        }
+        tracing::debug!(%fleet, ?task, "begun");
+        let run = act::run(shared.client.clone(), fleet.clone(), job.clone());
+        under_way.insert(jobs.spawn(run).id(), (fleet, task, job));
+    }
+    let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
+    next.unwrap_or(now + IDLE).min(now + IDLE)
+}
+
+/// Takes up what came of it.
+fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Option<Outcome>) {
+    let now = Instant::now();
+    let mut state = shared.state();
+    let is_failure = !matches!(outcome, Some(Ok(_)));
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            tracing::error!(%fleet, ?task, "ended in the midst");
+            Ok(None)
+        }
+    };
+    let problem = outcome.as_ref().err().filter(|error| !is_passing(error)).map(|error| {
+        let problem = trouble::failed(fleet, &what(fleet, task), error);
+        tracing::warn!(%fleet, reason = problem.reason, "{}", problem.message);
+        problem
+    });
+    let live = outcome.ok().flatten();
+    note(&mut state, fleet, task, job, live.as_ref().map(|(_, live)| live), is_failure, now);
+    if let Some(progress) = state.fleets.get_mut(fleet).and_then(|wanted| wanted.tasks.get_mut(&task)) {
+        progress.problem = problem;
+    }
+    if let Some((id, live)) = live {
+        state.answered(id, live);
+    }
+    drop(state);
+    shared.news();
+}
+
+/// Notes what was applied, and how soon it may be again.
+fn note(
+    state: &mut State,
+    fleet: &FleetRef,
+    task: Task,
+    job: &Job,
+    live: Option<&Live>,
+    is_failure: bool,
+    now: Instant,
+) {
+    let Some(progress) = state.fleets.get_mut(fleet).and_then(|wanted| wanted.tasks.get_mut(&task)) else { return };
+    progress.busy = false;
+    if is_failure {
+        progress.pace.failed(now);
+        return;
+    }
+    let mut again = false;
+    if let (Job::Apply { desired, .. }, Some(live)) = (job, live) {
+        again = progress.applied.is_some_and(|applied| applied.desired == desired.hash);
+        progress.applied = Some(Applied { desired: desired.hash, fingerprint: live.fingerprint });
+    }
+    // The scaler's, too: to set what was set before is to restore it.
+    if let Job::Scale { replicas, .. } = job {
+        again = progress.scaled == Some(*replicas);
+        progress.scaled = Some(*replicas);
+    }
+    progress.pace.done(again, now);
+}
+
+/// The object was changed or deleted at the same moment: the next look tells.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Api(kube::Error::Api(status)) if status.code == 409)
+}
+
+fn what(fleet: &FleetRef, task: Task) -> String {
+    match task {
+        Task::Object(part) => format!("{} {}/{}", part.kind(), fleet.namespace, part.name(fleet)),
+        Task::Replicas => {
+            format!("spec.replicas of Deployment {}/{}", fleet.namespace, super::part::Part::Deployment.name(fleet))
+        }
+        Task::Removal => format!("the end of fleet {fleet}"),
+    }
+}

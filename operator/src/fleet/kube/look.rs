@@ -1,0 +1,72 @@
+//! What there is of each fleet, as the loop sees it: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use planner::FleetRef;
+
+use super::{
+    labels,
+    part::Part,
+    state::{State, Wanted},
+    trouble,
+};
+use crate::fleet::{Observation, Problem, Proxy};
+
+/// Every fleet that is wanted, or of which anything is left.
+pub(super) fn observe(state: &State) -> BTreeMap<FleetRef, Observation> {
+    let mut fleets: BTreeSet<&FleetRef> = state.fleets.keys().collect();
+    fleets
+        .extend(state.objects.iter().filter(|(id, live)| id.name == id.part.name(&live.fleet)).map(|(_, l)| &l.fleet));
+    let mut all: BTreeMap<FleetRef, Observation> =
+        fleets.iter().map(|fleet| ((*fleet).clone(), observation(state, fleet))).collect();
+    // Pods outlive the Deployment for as long as they drain, and only have a label.
+    let labels: BTreeSet<(&str, String)> =
+        fleets.iter().map(|fleet| (fleet.namespace.as_str(), labels::value(&fleet.name))).collect();
+    for ((namespace, _), pod) in &state.pods {
+        if !labels.contains(&(namespace.as_str(), pod.fleet.clone())) {
+            let fleet = FleetRef { namespace: namespace.clone(), name: pod.fleet.clone() };
+            all.entry(fleet.clone()).or_insert_with(|| observation(state, &fleet));
+        }
+    }
+    all
+}
+
+fn observation(state: &State, fleet: &FleetRef) -> Observation {
+    let wanted = state.fleets.get(fleet);
+    let is_wanted = wanted.is_some_and(|wanted| wanted.plan.spec.is_some());
+    let deployment = state.live(Part::Deployment, fleet);
+    let replicas = match deployment.filter(|live| !live.leaving) {
+        Some(live) => live.details.scale.map_or(0, |scale| scale.replicas),
+        // Deleted by hand it is made again as it was: it did not shrink to nothing.
+        None => wanted.filter(|_| is_wanted).map_or(0, |wanted| wanted.plan.replicas),
+    };
+    let proxy = |(name, pod): (&str, &super::pods::Pod)| {
+        pod.living.then(|| (name.to_owned(), Proxy { pid: None, draining: pod.leaving }))
+    };
+    let addresses = state.live(Part::Service, fleet).map(|live| live.details.addresses.clone()).unwrap_or_default();
+    let mut problems: Vec<Problem> = wanted.map(|wanted| tasks(fleet, wanted)).unwrap_or_default();
+    if is_wanted {
+        let trouble = deployment.and_then(|live| live.details.trouble.as_deref());
+        problems.extend(trouble.map(|said| trouble::no_pods(fleet, said)));
+        problems.extend(trouble::pods(fleet, state.pods_of(fleet)));
+    }
+    Observation { replicas, proxies: state.pods_of(fleet).filter_map(proxy).collect(), addresses, problems }
+}
+
+fn tasks(fleet: &FleetRef, wanted: &Wanted) -> Vec<Problem> {
+    let of_task = |(task, progress): (&super::due::Task, &super::state::Progress)| {
+        let contested = || match task {
+            _ if !progress.pace.is_contested() => None,
+            super::due::Task::Object(part) => Some(trouble::contested(fleet, *part)),
+            _ => Some(trouble::contested(fleet, Part::Deployment)),
+        };
+        progress.problem.clone().or_else(contested)
+    };
+    let mut problems: Vec<Problem> = wanted.tasks.iter().filter_map(of_task).collect();
+    problems.dedup();
+    problems
+}
+
+#[cfg(test)]
+#[path = "look_tests.rs"]
+mod tests;

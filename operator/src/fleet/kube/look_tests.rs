@@ -1,0 +1,78 @@
+//! What the loop sees in each situation.
+
+use super::*;
+use crate::fleet::{
+    kube::{
+        pods::Pod,
+        state::Id,
+        testing::{settings, settled, small, wanting},
+    },
+    nothing,
+};
+
+#[test]
+fn a_fleet_that_runs() {
+    let plan = small(3);
+    let mut state = settled(&plan);
+    state.objects.get_mut(&Id::new(Part::Service, &plan.fleet)).unwrap().details.addresses =
+        vec!["203.0.113.10".into()];
+    let leaving = Pod { fleet: "f".into(), living: true, leaving: true, ..Pod::default() };
+    state.pods.insert(("edge".into(), "p3".into()), leaving);
+    let ended = Pod { fleet: "f".into(), ..Pod::default() };
+    state.pods.insert(("edge".into(), "p4".into()), ended);
+    let all = observe(&state);
+    assert_eq!(all.len(), 1);
+    let proxy = |name: &str, draining| (name.to_owned(), Proxy { pid: None, draining });
+    let expect = Observation {
+        replicas: 2,
+        proxies: [proxy("p1", false), proxy("p2", false), proxy("p3", true)].into(),
+        addresses: vec!["203.0.113.10".into()],
+        problems: vec![],
+    };
+    assert_eq!(all[&plan.fleet], expect);
+}
+
+#[test]
+fn a_fleet_of_which_a_new_operator_knows_only_what_there_is() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    state.fleets.clear();
+    assert_eq!(observe(&state)[&plan.fleet].replicas, 2);
+    // All that is left are pods that drain.
+    state.objects.clear();
+    assert_eq!(observe(&state)[&plan.fleet].proxies.len(), 2);
+    state.pods.clear();
+    assert!(observe(&state).is_empty());
+}
+
+#[test]
+fn a_deployment_that_was_deleted_did_not_shrink() {
+    let plan = small(7);
+    let mut state = settled(&plan);
+    state.objects.remove(&Id::new(Part::Deployment, &plan.fleet));
+    assert_eq!(observe(&state)[&plan.fleet].replicas, 7);
+    state.want(&nothing(&plan.fleet, plan.drain), &BTreeMap::new(), &settings());
+    assert_eq!(observe(&state)[&plan.fleet].replicas, 0);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    state.objects.get_mut(&Id::new(Part::Deployment, &plan.fleet)).unwrap().details.trouble = Some("no".into());
+    let trouble = super::super::pods::Trouble { reason: "ProxyCrashes", said: "exited with code 1".into() };
+    state.pods.get_mut(&("edge".into(), "p1".into())).unwrap().trouble = Some(trouble);
+    let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
+    let failed = trouble::failed(&plan.fleet, "Service edge/sluice-f", &trouble::Error::Occupied);
+    wanted.tasks.get_mut(&super::super::due::Task::Object(Part::Service)).unwrap().problem = Some(failed);
+    let pace = &mut wanted.tasks.get_mut(&super::super::due::Task::Object(Part::Budget)).unwrap().pace;
+    for _ in 0..5 {
+        pace.done(true, std::time::Instant::now());
+    }
+    let reasons = |state: &State| {
+        let problems = observe(state).remove(&plan.fleet).unwrap().problems;
+        problems.into_iter().map(|p| p.reason).collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(&state), ["NameOccupied", "Contested", "PodsRefused", "ProxyCrashes"]);
+    assert!(reasons(&wanting(&plan)).is_empty());
+}

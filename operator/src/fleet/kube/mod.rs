@@ -1,0 +1,114 @@
+//! Proxies as pods of a Kubernetes cluster. For each GatewayFleet there are, in its namespace and under one name: a
+//! ServiceAccount, a ConfigMap with what proxies trust the operator by, a Deployment, a Service, a PodDisruptionBudget
+//! and a NetworkPolicy.
+//!
+//! ```text
+//!  ensure(plan, signs) ─► State.fleets ──┐            render/: plan → objects (pure)
+//!                                        ├─► due.rs: what is to be done now (pure) ─► keep.rs ─► act.rs ─► API server
+//!  API server ─► watch.rs ─► State.live ─┘                                                                    │
+//!                    ▲                └─► look.rs: Observation (pure) ─► observe()                            │
+//!                    └────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Objects are applied server-side by two field managers: [`MANAGER`] has everything but `spec.replicas` of the
+//! Deployment, which [`SCALER`] has alone. Every object is watched; one that is not as it was when it was last applied
+//! is applied again, so that edits of our fields are undone and what others added stays.
+//!
+//! A fleet that is to be no more loses its objects; but never as long as its GatewayFleet exists: then it is broken, and
+//! what runs goes on running.
+//!
+//! # What the operator must be allowed to do
+//!
+//! | group | resource | verbs |
+//! |---|---|---|
+//! | `apps` | `deployments` | get, list, watch, create, patch, delete |
+//! | (core) | `services`, `serviceaccounts`, `configmaps` | get, list, watch, create, patch, delete |
+//! | `policy` | `poddisruptionbudgets` | get, list, watch, create, patch, delete |
+//! | `networking.k8s.io` | `networkpolicies` | get, list, watch, create, patch, delete |
+//! | (core) | `pods` | list, watch, patch |
+//! | `sluice.dev` | `gatewayfleets` | get |
+//!
+//! In every namespace that has a GatewayFleet; watches are over all namespaces.
+
+mod act;
+#[cfg(all(test, feature = "cluster"))]
+mod cluster_tests;
+mod cost;
+mod due;
+mod keep;
+mod labels;
+mod live;
+mod look;
+mod pace;
+mod part;
+mod pods;
+mod render;
+mod state;
+#[cfg(test)]
+mod testing;
+mod trouble;
+mod watch;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use planner::{FleetPlan, FleetRef};
+
+use self::state::Shared;
+use super::{Fleet, Observation, Sign};
+
+/// Field manager of everything but `spec.replicas`.
+pub const MANAGER: &str = "sluice-operator";
+/// Field manager of `spec.replicas` of Deployments.
+pub const SCALER: &str = "sluice-scaler";
+
+/// Called when something of a fleet has changed; what, the next look at it tells.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What pods are made of, besides their fleet's spec.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The proxies' image.
+    pub image: String,
+    /// `Always`, `IfNotPresent` or `Never`.
+    pub image_pull_policy: String,
+    /// Secrets, in each fleet's namespace, to pull it with.
+    pub image_pull_secrets: Vec<String>,
+    /// Where proxies attach: `https://sluice-operator.NAMESPACE.svc:9443`.
+    pub control: String,
+    /// The certificates, as PEM, that proxies know the operator by. Empty: not known yet, and no proxy is started.
+    pub ca: tokio::sync::watch::Receiver<Arc<str>>,
+}
+
+/// The fleets of a cluster.
+pub struct KubeFleet {
+    shared: Arc<Shared>,
+    /// Ends with it.
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl KubeFleet {
+    /// Begins to watch, and returns once it knows what there is: before that, a fleet that runs would be taken for none.
+    pub async fn start(client: kube::Client, settings: Settings, wake: Wake) -> Self {
+        let shared = Arc::new(Shared::new(client, settings, wake));
+        let mut tasks = tokio::task::JoinSet::new();
+        watch::start(&shared, &mut tasks).await;
+        tasks.spawn(keep::keep(Arc::clone(&shared)));
+        Self { shared, _tasks: tasks }
+    }
+}
+
+impl Fleet for KubeFleet {
+    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>) {
+        if self.shared.state().want(plan, signs, &self.shared.settings) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    fn observe(&self) -> BTreeMap<FleetRef, Observation> {
+        look::observe(&self.shared.state())
+    }
+
+    fn outlives_operator(&self) -> bool {
+        true
+    }
+}

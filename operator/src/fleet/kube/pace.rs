@@ -1,0 +1,103 @@
+//! When something may be done to an object again: later and later while it fails, and while another undoes it.
+
+use std::time::{Duration, Instant};
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(60);
+/// Undone this soon, it is undone by a program.
+const SOON: Duration = Duration::from_secs(10);
+/// A program that undoes it once or twice may just be setting up.
+const BORNE: u32 = 3;
+
+/// Failures, and restorations in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pace {
+    failures: u32,
+    restored: u32,
+    last: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Pace {
+    /// It failed: 0.5 s, 1 s, 2 s … 60 s.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + pause(self.failures));
+    }
+
+    /// It was done; `again`: the very same as before, since something had undone it.
+    pub(super) fn done(&mut self, again: bool, now: Instant) {
+        self.failures = 0;
+        let soon = self.last.is_some_and(|last| now.duration_since(last) < SOON + pause(self.restored));
+        self.restored = if again && soon { self.restored.saturating_add(1) } else { 0 };
+        self.last = Some(now);
+        self.until = (self.restored > BORNE).then(|| now + pause(self.restored - BORNE));
+    }
+
+    /// Something undoes it time and again.
+    pub(super) fn is_contested(&self) -> bool {
+        self.restored > BORNE
+    }
+
+    /// Whether it may be done now.
+    pub(super) fn over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now >= until)
+    }
+
+    /// Not to be done before.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+fn pause(times: u32) -> Duration {
+    match times {
+        0 => Duration::ZERO,
+        n => FIRST.saturating_mul(2u32.saturating_pow(n.min(20) - 1)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures() {
+        let mut now = Instant::now();
+        let mut pace = Pace::default();
+        let mut pauses = vec![];
+        for _ in 0..10 {
+            pace.failed(now);
+            let until = pace.until().unwrap();
+            assert!(!pace.over(now) && pace.over(until));
+            pauses.push(until.duration_since(now).as_millis());
+            now = until;
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+        pace.done(false, now);
+        assert!(pace.over(now) && !pace.is_contested());
+    }
+
+    #[test]
+    fn restorations() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.done(false, start);
+        for _ in 0..BORNE {
+            pace.done(true, start);
+            assert!(pace.over(start) && !pace.is_contested(), "a few are borne");
+        }
+        pace.done(true, start);
+        assert!(pace.is_contested() && !pace.over(start) && pace.over(start + FIRST));
+        // As long as it goes on, it is seen as one fight, whatever the pauses.
+        let mut now = start;
+        for _ in 0..20 {
+            now = pace.until().unwrap() + Duration::from_secs(1);
+            pace.done(true, now);
+            assert!(pace.is_contested());
+        }
+        assert_eq!(pace.until(), Some(now + LONGEST));
+        pace.done(true, now + LONGEST + SOON);
+        assert!(!pace.is_contested(), "a while later");
+    }
+}

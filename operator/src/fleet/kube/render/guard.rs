@@ -1,0 +1,56 @@
+//! What guards a fleet's pods: how many may be evicted at once, and who may reach them.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::{
+    api::{
+        networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec},
+        policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use planner::FleetPlan;
+
+use super::{Part, metadata, pod::ADMIN_PORT, selector, service::container_port};
+
+/// Pods are evicted one by one. Said as what may be missing rather than what must be there: that a single replica must be
+/// there would keep its node from ever being drained.
+pub(super) fn budget(plan: &FleetPlan) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: metadata(plan, Part::Budget),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(selector(plan)),
+            // One that does not serve is no loss, and would hold up its node for as long as it is broken.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// Lets in what a proxy serves, and nothing else, also where a namespace lets in nothing: the listeners' ports from
+/// anywhere, since a gateway is for anyone; the admin port from anywhere, since probes come from nodes and metrics are
+/// asked for from namespaces that are not known here. (It changes nothing and shows no secrets.) Where proxies may go is
+/// not limited: they go to pods of every namespace, to the operator, and to the name server.
+pub(super) fn network_policy(plan: &FleetPlan) -> NetworkPolicy {
+    let port = |number: i32| NetworkPolicyPort {
+        port: Some(IntOrString::Int(number)),
+        protocol: Some("TCP".into()),
+        end_port: None,
+    };
+    let mut numbers: BTreeSet<i32> = plan.ports.iter().map(|p| i32::from(container_port(plan, *p))).collect();
+    numbers.insert(ADMIN_PORT);
+    NetworkPolicy {
+        metadata: metadata(plan, Part::NetworkPolicy),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(plan)),
+            policy_types: Some(vec!["Ingress".into()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                ports: Some(numbers.into_iter().map(port).collect()),
+                from: None,
+            }]),
+            egress: None,
+        }),
+    }
+}

@@ -1,0 +1,240 @@
+//! What is wanted and what there is, as one value: everything is decided from it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use planner::{FleetPlan, FleetRef};
+use snapshot::Hash;
+use tokio::sync::Notify;
+
+use super::{
+    Settings, Wake,
+    due::Task,
+    labels,
+    live::Live,
+    pace::Pace,
+    part::Part,
+    pods::Pod,
+    render::{self, Desired},
+};
+use crate::fleet::{Problem, Sign};
+
+/// What the parts of the fleet share.
+pub(super) struct Shared {
+    pub(super) client: kube::Client,
+    pub(super) settings: Settings,
+    pub(super) wake: Wake,
+    /// Something may be due.
+    pub(super) changed: Notify,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(super) fn new(client: kube::Client, settings: Settings, wake: Wake) -> Self {
+        Self { client, settings, wake, changed: Notify::new(), state: Mutex::default() }
+    }
+
+    /// For a moment: never across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed, for the keeper and for the loop.
+    pub(super) fn news(&self) {
+        self.changed.notify_one();
+        (self.wake)();
+    }
+}
+
+/// What is wanted, and what there is.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) fleets: BTreeMap<FleetRef, Wanted>,
+    pub(super) objects: BTreeMap<Id, Live>,
+    /// By namespace and name.
+    pub(super) pods: BTreeMap<(String, String), Pod>,
+    /// The newest version that the watch of each kind has brought.
+    seen: BTreeMap<Part, u64>,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id {
+    pub(super) part: Part,
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl Id {
+    pub(super) fn new(part: Part, fleet: &FleetRef) -> Self {
+        Self { part, namespace: fleet.namespace.clone(), name: part.name(fleet) }
+    }
+}
+
+/// One fleet as it should be, and how far that has come.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) plan: FleetPlan,
+    pub(super) signs: BTreeMap<String, Sign>,
+    /// Empty: it is to be no more.
+    pub(super) objects: BTreeMap<Part, Arc<Desired>>,
+    pub(super) tasks: BTreeMap<Task, Progress>,
+}
+
+/// How far one task has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Under way.
+    pub(super) busy: bool,
+    pub(super) applied: Option<Applied>,
+    /// The replicas that were last set.
+    pub(super) scaled: Option<u32>,
+    pub(super) pace: Pace,
+    /// Why it failed.
+    pub(super) problem: Option<Problem>,
+}
+
+/// What was last applied, and what the object was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Applied {
+    pub(super) desired: Hash,
+    pub(super) fingerprint: Hash,
+}
+
+impl State {
+    /// Takes up a plan. True when something may be due by it.
+    pub(super) fn want(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>, settings: &Settings) -> bool {
+        if plan.spec.is_none() && !self.has_anything_of(&plan.fleet) {
+            self.fleets.remove(&plan.fleet);
+            return false;
+        }
+        let former = self.fleets.get_mut(&plan.fleet);
+        if let Some(wanted) = former {
+            wanted.signs.clone_from(signs);
+            if wanted.plan == *plan {
+                return false;
+            }
+            let only_replicas = FleetPlan { replicas: wanted.plan.replicas, ..plan.clone() } == wanted.plan;
+            wanted.plan = plan.clone();
+            if !only_replicas {
+                wanted.render(settings);
+            }
+            return true;
+        }
+        let mut wanted =
+            Wanted { plan: plan.clone(), signs: signs.clone(), objects: BTreeMap::new(), tasks: BTreeMap::new() };
+        wanted.render(settings);
+        self.fleets.insert(plan.fleet.clone(), wanted);
+        true
+    }
+
+    /// The certificates changed.
+    pub(super) fn render_again(&mut self, settings: &Settings) {
+        self.fleets.values_mut().for_each(|wanted| wanted.render(settings));
+    }
+
+    /// The live object, if any.
+    pub(super) fn live(&self, part: Part, fleet: &FleetRef) -> Option<&Live> {
+        self.objects.get(&Id::new(part, fleet))
+    }
+
+    /// The fleet's pods, by name.
+    pub(super) fn pods_of<'a>(&'a self, fleet: &'a FleetRef) -> impl Iterator<Item = (&'a str, &'a Pod)> {
+        let label = labels::value(&fleet.name);
+        let of_namespace = self.pods.range((fleet.namespace.clone(), String::new())..);
+        let of_namespace = of_namespace.take_while(|((namespace, _), _)| *namespace == fleet.namespace);
+        of_namespace.filter(move |(_, pod)| pod.fleet == label).map(|((_, name), pod)| (name.as_str(), pod))
+    }
+
+    fn has_anything_of(&self, fleet: &FleetRef) -> bool {
+        Part::ALL.into_iter().any(|part| self.live(part, fleet).is_some()) || self.pods_of(fleet).next().is_some()
+    }
+
+    /// The watch lists every object of a kind anew. True when that is news.
+    pub(super) fn listed(&mut self, part: Part, objects: Vec<(Id, Live)>) -> bool {
+        let newest = objects.iter().map(|(_, live)| live.version).max().unwrap_or_default();
+        self.saw(part, newest);
+        let objects: BTreeMap<Id, Live> = objects.into_iter().collect();
+        let known = self.objects.iter().filter(|(id, _)| id.part == part);
+        if known.eq(objects.iter()) {
+            return false;
+        }
+        self.objects.retain(|id, _| id.part != part);
+        self.objects.extend(objects);
+        true
+    }
+
+    /// The watch shows an object. True when that is news.
+    pub(super) fn appeared(&mut self, id: Id, live: Live) -> bool {
+        self.saw(id.part, live.version);
+        // What an answer brought may be newer.
+        if self.objects.get(&id).is_some_and(|known| known.uid == live.uid && known.version >= live.version) {
+            return false;
+        }
+        self.objects.insert(id, live);
+        true
+    }
+
+    /// The watch shows that an object is gone. True when that is news.
+    pub(super) fn vanished(&mut self, id: &Id, last: &Live) -> bool {
+        self.saw(id.part, last.version);
+        let is_it = self.objects.get(id).is_some_and(|known| known.uid == last.uid);
+        is_it && self.objects.remove(id).is_some()
+    }
+
+    /// An answer of the API server brought an object. The watch may have shown it already, and its end after that.
+    pub(super) fn answered(&mut self, id: Id, live: Live) {
+        if self.seen.get(&id.part).is_none_or(|seen| live.version > *seen) {
+            self.objects.insert(id, live);
+        }
+    }
+
+    fn saw(&mut self, part: Part, version: u64) {
+        let seen = self.seen.entry(part).or_default();
+        *seen = version.max(*seen);
+    }
+}
+
+impl Wanted {
+    fn render(&mut self, settings: &Settings) {
+        let ca = Arc::clone(&settings.ca.borrow());
+        let mut rendered = render::render(&self.plan, settings, &ca);
+        if rendered.is_empty() != self.objects.is_empty() {
+            // It ends, or begins again: what went wrong with the other is of no interest.
+            self.tasks.retain(|_, progress| progress.busy);
+        }
+        for part in Part::ALL {
+            let (former, new) = (self.objects.get(&part), rendered.remove(&part));
+            match new {
+                Some(new) if former.is_some_and(|former| former.hash == new.hash) => {}
+                Some(new) => {
+                    self.objects.insert(part, Arc::new(new));
+                    // It may succeed now.
+                    if let Some(progress) = self.tasks.get_mut(&Task::Object(part)) {
+                        progress.pace = Pace::default();
+                    }
+                }
+                None => {
+                    self.objects.remove(&part);
+                }
+            }
+        }
+    }
+
+    /// When the next of its tasks may be tried again.
+    pub(super) fn next_try(&self, now: Instant) -> Option<Instant> {
+        self.tasks
+            .values()
+            .filter(|progress| !progress.busy)
+            .filter_map(|p| p.pace.until())
+            .filter(|at| *at > now)
+            .min()
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! What keeps a fleet from being as planned, in words: what is wrong, with which object, and the fix.
+
+use planner::FleetRef;
+
+use super::{
+    part::Part,
+    pods::{Pod, Trouble},
+};
+use crate::fleet::Problem;
+
+pub(super) const UNSCHEDULABLE: &str = "Unschedulable";
+pub(super) const IMAGE_PULL: &str = "ImagePullFailed";
+pub(super) const NOT_STARTED: &str = "ProxyNotStarted";
+pub(super) const CRASHES: &str = "ProxyCrashes";
+
+/// Why something could not be done to an object.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API server refused it, or was not reached.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// An object of that name is not the fleet's.
+    #[error("it exists and is not of this fleet")]
+    Occupied,
+    /// The fleet is not planned any more, but its GatewayFleet exists.
+    #[error("its GatewayFleet exists")]
+    StillThere,
+}
+
+/// A failure, for people.
+pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
+    let namespace = &fleet.namespace;
+    let (reason, message) = match error {
+        Error::Occupied => {
+            let fix = "delete or rename it, or rename the fleet";
+            ("NameOccupied", format!("{what} exists and is not of this fleet: {fix}"))
+        }
+        Error::StillThere => {
+            let message = "the GatewayFleet exists but can't be used, so its proxies go on running as they are: \
+                           correct it, or delete it to end them";
+            ("NotRemoved", message.to_owned())
+        }
+        Error::Api(kube::Error::Api(status)) => {
+            let said = &status.message;
+            let (reason, fix) = match (status.code, status.reason.as_str()) {
+                (403, _) if said.contains("exceeded quota") => {
+                    ("QuotaExceeded", format!("raise the quota of namespace {namespace}"))
+                }
+                (403, _) if said.contains("being terminated") => {
+                    ("NamespaceTerminating", "nothing: the fleet goes with its namespace".to_owned())
+                }
+                (401 | 403, _) => {
+                    let fix = "give the operator's ServiceAccount the rights of the chart's ClusterRole, or ask whoever \
+                               runs the admission policy that is named";
+                    ("Forbidden", fix.to_owned())
+                }
+                (422 | 400, _) if said.contains("immutable") || said.contains("may not change once set") => {
+                    ("Immutable", format!("undo the change, or delete the {what}: it is made again as it should be"))
+                }
+                (422 | 400, _) => ("Refused", "correct the field of the GatewayFleet that it comes from".to_owned()),
+                (404, _) => ("NotFound", format!("see that namespace {namespace} exists")),
+                _ => ("ApiServerFails", "nothing, if it passes: it is tried again".to_owned()),
+            };
+            (reason, format!("{what} can't be applied: {said}; to fix it: {fix}"))
+        }
+        Error::Api(error) => (
+            "ApiServerFails",
+            format!("{what} can't be applied: {error}; it is tried again, see that the API server runs"),
+        ),
+    };
+    Problem { port: None, reason, message }
+}
+
+/// Something undoes what is applied, time and again.
+pub(super) fn contested(fleet: &FleetRef, part: Part) -> Problem {
+    let (kind, name, namespace) = (part.kind(), part.name(fleet), &fleet.namespace);
+    let message = format!(
+        "something changes {kind} {namespace}/{name} time and again: find its field manager by `kubectl get {kind} \
+         {name} --namespace {namespace} --show-managed-fields --output yaml`, and stop it",
+    );
+    Problem { port: None, reason: "Contested", message }
+}
+
+/// A Deployment that can't make pods.
+pub(super) fn no_pods(fleet: &FleetRef, said: &str) -> Problem {
+    let what = format!("Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet));
+    let fix = if said.contains("exceeded quota") {
+        format!("raise the quota of namespace {}, or lower spec.template.resources", fleet.namespace)
+    } else {
+        format!("change what refuses its pods (`kubectl describe replicasets --namespace {}`)", fleet.namespace)
+    };
+    Problem { port: None, reason: "PodsRefused", message: format!("{what} can't make pods: {said}; to fix it: {fix}") }
+}
+
+/// One problem for each reason that pods don't run, however many they are.
+pub(super) fn pods<'a>(fleet: &FleetRef, pods: impl Iterator<Item = (&'a str, &'a Pod)>) -> Vec<Problem> {
+    let mut by_reason: std::collections::BTreeMap<&str, Vec<(&str, &Trouble)>> = Default::default();
+    for (name, pod) in pods.filter(|(_, pod)| pod.living && !pod.leaving) {
+        if let Some(trouble) = &pod.trouble {
+            by_reason.entry(trouble.reason).or_default().push((name, trouble));
+        }
+    }
+    let problem = |(_, troubled): (&str, Vec<(&str, &Trouble)>)| {
+        let (name, trouble) = *troubled.first()?;
+        let namespace = &fleet.namespace;
+        let others = match troubled.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let fix = match trouble.reason {
+            UNSCHEDULABLE => {
+                "add nodes, lower spec.template.resources.requests or spec.scaling.maxReplicas, or change what \
+                 spec.template says of nodes"
+                    .to_owned()
+            }
+            IMAGE_PULL => format!(
+                "see that the operator's --proxy-image exists, that nodes reach its registry, and that its pull secret \
+                 is in namespace {namespace} (`kubectl describe pod {name} --namespace {namespace}` says more)"
+            ),
+            NOT_STARTED => format!("`kubectl describe pod {name} --namespace {namespace}` says more"),
+            _ => format!("`kubectl logs {name} --namespace {namespace} --previous` says more"),
+        };
+        let does = match trouble.reason {
+            UNSCHEDULABLE => "can't be scheduled",
+            IMAGE_PULL => "can't pull its image",
+            NOT_STARTED => "can't be started",
+            _ => "crashes",
+        };
+        let message = format!("pod {namespace}/{name}{others} {does}: {}; to fix it: {fix}", trouble.said);
+        Some(Problem { port: None, reason: trouble.reason, message })
+    };
+    by_reason.into_iter().filter_map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn fleet() -> FleetRef {
+        FleetRef { namespace: "ns".into(), name: "f".into() }
+    }
+
+    #[track_caller]
+    fn check(code: u16, said: &str, reason: &str, fix: &str) {
+        let status = Status { code, message: said.into(), ..Status::success() };
+        let problem = failed(&fleet(), "Service ns/sluice-f", &Error::Api(kube::Error::Api(status.boxed())));
+        assert_eq!(problem.reason, reason);
+        let m = &problem.message;
+        assert!(m.contains("Service ns/sluice-f") && m.contains(said) && m.contains(fix), "{m}");
+    }
+
+    #[test]
+    fn refusals() {
+        check(403, "services \"x\" is forbidden: User cannot patch", "Forbidden", "ClusterRole");
+        check(403, "exceeded quota: q", "QuotaExceeded", "raise the quota of namespace ns");
+        check(422, "spec.loadBalancerClass: may not change once set", "Immutable", "delete the Service ns/sluice-f");
+        check(422, "spec.ports[0]: Invalid value", "Refused", "GatewayFleet");
+        check(404, "namespaces \"ns\" not found", "NotFound", "namespace ns exists");
+        check(503, "etcd is away", "ApiServerFails", "tried again");
+    }
+
+    #[test]
+    fn pods_are_summed_up() {
+        let troubled =
+            |reason| Pod { living: true, trouble: Some(Trouble { reason, said: "why".into() }), ..Pod::default() };
+        let (a, b, c) = (troubled(UNSCHEDULABLE), troubled(UNSCHEDULABLE), troubled(CRASHES));
+        let gone = Pod { leaving: true, ..troubled(IMAGE_PULL) };
+        let problems = pods(&fleet(), [("a", &a), ("b", &b), ("c", &c), ("d", &gone)].into_iter());
+        let reasons: Vec<_> = problems.iter().map(|p| p.reason).collect();
+        assert_eq!(reasons, [CRASHES, UNSCHEDULABLE]);
+        assert!(problems[1].message.starts_with("pod ns/a and 1 more can't be scheduled: why; "), "{problems:?}");
+        assert!(problems[0].message.contains("kubectl logs c --namespace ns --previous"), "{problems:?}");
+    }
+}

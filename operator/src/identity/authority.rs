@@ -1,0 +1,211 @@
+//! The certificate authorities of the control channel: one, or two while they change. What may happen when is decided
+//! by pure functions over their lives, with `now` as an argument:
+//!
+//! ```text
+//!  day 0        60           61                 62+1h       90
+//!  A signs ─────┼────────────┤ A is trusted ────┤ dropped   (would end)
+//!               B is trusted ┤ B signs ─────────┼─────────► ...
+//! ```
+//!
+//! Proxies learn B within minutes (their ConfigMap) or 40 minutes (their next enrolment), and B signs after a day. What
+//! A signed ends within a day of that, and then A is dropped.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::certificate;
+
+/// How long an authority lives.
+pub const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// At this age the next is made.
+const RENEWED_AT: SignedDuration = SignedDuration::from_hours(60 * 24);
+/// How long all have to learn a new one before it signs.
+const LEARN: SignedDuration = SignedDuration::from_hours(24);
+/// Longest life of what an authority signs.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+/// Clocks differ by less than this, and replicas see a change within this.
+const SLACK: SignedDuration = SignedDuration::from_hours(1);
+/// More than two are never made; a few more are read.
+const MOST: usize = 8;
+
+/// When an authority was made, and when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// When it was made.
+    pub from: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+impl Life {
+    fn lives(&self, now: Timestamp) -> bool {
+        now < self.until
+    }
+
+    fn is_learned(&self, now: Timestamp) -> bool {
+        now >= self.from + LEARN
+    }
+}
+
+/// Which of them signs: the newest that all have learned; if there is none, the oldest.
+pub fn signer(lives: &[Life], now: Timestamp) -> Option<usize> {
+    let living = || lives.iter().enumerate().filter(|(_, life)| life.lives(now));
+    let learned = living().filter(|(_, life)| life.is_learned(now)).max_by_key(|(_, life)| life.from);
+    learned.or_else(|| living().min_by_key(|(_, life)| life.from)).map(|(at, _)| at)
+}
+
+/// What is to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// These are of no use any more.
+    pub drop: Vec<usize>,
+    /// One is to be made.
+    pub add: bool,
+}
+
+/// What is to change about them.
+pub fn change(lives: &[Life], now: Timestamp) -> Change {
+    let replaced = |life: &Life| {
+        // A later one signs since so long that whatever this one signed has ended.
+        let later = |other: &&Life| other.from > life.from && other.lives(now);
+        lives.iter().filter(later).any(|other| now >= other.from + LEARN + LONGEST + SLACK)
+    };
+    let useless = |life: &Life| !life.lives(now) || replaced(life);
+    let drop = lives.iter().enumerate().filter(|(_, life)| useless(life)).map(|(at, _)| at).collect();
+    let add = !lives.iter().any(|life| life.lives(now) && now < life.from + RENEWED_AT);
+    Change { drop, add }
+}
+
+/// One authority with its key.
+pub struct Authority {
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+    /// When it was made, and ends.
+    pub life: Life,
+    pub(super) key: KeyPair,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new(now: Timestamp) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, format!("sluice control channel, {}", now.strftime("%F")));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let life = Life { from: certificate::whole_second(now), until: certificate::whole_second(now + LIFE) };
+        certificate::set_validity(&mut params, life.from, life.until);
+        params.serial_number = Some(certificate::serial()?);
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok(Self { certificate, life, key })
+    }
+
+    fn read(certificate: CertificateDer<'static>, key: &PrivateKeyDer<'_>) -> Result<Self, &'static str> {
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| "ca.crt: not a certificate")?;
+        if !parsed.is_ca() {
+            return Err("ca.crt: not a certificate authority");
+        }
+        let time = |second: i64| Timestamp::from_second(second).map_err(|_| "ca.crt: a date out of range");
+        let validity = parsed.validity();
+        let life = Life {
+            from: time(validity.not_before.timestamp())? + certificate::BACKDATED,
+            until: time(validity.not_after.timestamp())?,
+        };
+        let public = parsed.public_key().subject_public_key.data.to_vec();
+        // Both would be taken: rcgen makes P-256 keys only here.
+        let key = KeyPair::from_der_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)
+            .map_err(|_| "ca.key: not a P-256 private key")?;
+        if key.public_key_raw() != public {
+            return Err("ca.key: not the key of the certificate at the same place in ca.crt");
+        }
+        Ok(Self { certificate, life, key })
+    }
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+/// The authorities, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Authorities(Vec<Arc<Authority>>);
+
+impl Authorities {
+    /// From the two fields of the Secret: certificates, and their keys in the same order. Errors begin with the field.
+    pub fn parse(certificates: &[u8], keys: &[u8]) -> Result<Self, &'static str> {
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificates)
+            .collect::<Result<_, _>>()
+            .map_err(|_| "ca.crt: not certificates in PEM")?;
+        let keys: Vec<PrivateKeyDer<'static>> = PrivateKeyDer::pem_slice_iter(keys)
+            .collect::<Result<_, _>>()
+            .map_err(|_| "ca.key: not private keys in PEM")?;
+        if certificates.len() != keys.len() {
+            return Err("ca.key: not as many keys as ca.crt has certificates");
+        }
+        if certificates.is_empty() || certificates.len() > MOST {
+            return Err("ca.crt: no certificate, or too many");
+        }
+        let read = certificates.into_iter().zip(&keys).map(|(c, key)| Authority::read(c, key).map(Arc::new));
+        let mut all: Vec<_> = read.collect::<Result<_, _>>()?;
+        all.sort_by_key(|authority| authority.life.from);
+        Ok(Self(all))
+    }
+
+    /// What they are to become, if anything is to change.
+    pub fn changed(&self, now: Timestamp) -> Result<Option<Self>, rcgen::Error> {
+        let Change { drop, add } = change(&self.lives(), now);
+        if drop.is_empty() && !add {
+            return Ok(None);
+        }
+        let mut all: Vec<_> =
+            self.0.iter().enumerate().filter(|(at, _)| !drop.contains(at)).map(|(_, a)| Arc::clone(a)).collect();
+        if add {
+            all.push(Arc::new(Authority::new(now)?));
+        }
+        Ok(Some(Self(all)))
+    }
+
+    /// The one that signs now.
+    pub fn signer(&self, now: Timestamp) -> Option<&Arc<Authority>> {
+        self.0.get(signer(&self.lives(), now)?)
+    }
+
+    /// All of them.
+    pub fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.0.iter().map(|authority| &authority.certificate)
+    }
+
+    /// What others trust, in PEM.
+    pub fn bundle(&self) -> String {
+        self.certificates().map(|c| certificate::pem("CERTIFICATE", c)).collect()
+    }
+
+    /// Their keys in PEM, in the order of the bundle.
+    pub fn keys(&self) -> String {
+        self.0.iter().map(|authority| authority.key.serialize_pem()).collect()
+    }
+
+    /// When each was made, and ends.
+    pub fn lives(&self) -> Vec<Life> {
+        self.0.iter().map(|authority| authority.life).collect()
+    }
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificates().eq(other.certificates())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! The Lease that decides who leads, as a state machine: what to do next, given what the Lease said and when. `now` is an
+//! argument; [`crate::lead`] does what it says.
+//!
+//! No clock of another machine is trusted. A holder counts as dead when its Lease did not change for [`DURATION`] by the
+//! clock of the one who looks. A leader gives up [`DEADLINE`] after it *began* its last successful renewal, by its own
+//! clock: 3 s before anyone else may take over, time for what is on its way to the API server.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+
+/// A Lease that did not change for this long is nobody's.
+pub const DURATION: Duration = Duration::from_secs(10);
+/// A leader whose last renewal is this old leads no more.
+pub const DEADLINE: Duration = Duration::from_secs(7);
+/// How often a leader renews.
+pub const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often others look. A Lease that was given up is taken within this time.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After an error, the next attempt.
+const RETRY: Duration = Duration::from_millis(500);
+/// What a Lease says of its own duration counts up to here, or a typing error would leave nobody leading.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Where the holder takes proxies, `IP:port`.
+pub const ADDRESS: &str = "sluice.dev/address";
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Read the Lease; then [`Election::read`].
+    Read,
+    /// Write this, replacing exactly the version that was read; then [`Election::wrote`] or [`Election::failed`].
+    Write(Box<Lease>),
+    /// Nothing until then.
+    Wait(Instant),
+    /// It led, and must end at once.
+    Lost(&'static str),
+}
+
+/// One contender.
+#[derive(Debug)]
+pub struct Election {
+    /// Unique among all processes that ever were: a process that starts again is another contender.
+    identity: String,
+    address: Option<String>,
+    role: Role,
+    /// The Lease as last read or written; `None`: there is none, or nothing is known.
+    lease: Option<Lease>,
+    /// Since when it says what it says, by our clock.
+    unchanged_since: Instant,
+    /// The Lease was read since the last write that failed.
+    known: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Role {
+    Standby {
+        look: Instant,
+    },
+    Leader {
+        epoch: u64,
+        /// When the last successful renewal began.
+        renewed: Instant,
+        next: Instant,
+    },
+    Lost(&'static str),
+}
+
+impl Election {
+    /// A contender that knows nothing yet.
+    pub fn new(identity: String, address: Option<String>, now: Instant) -> Self {
+        Self { identity, address, role: Role::Standby { look: now }, lease: None, unchanged_since: now, known: false }
+    }
+
+    /// The epoch and when it ends unless it is renewed, while this one leads.
+    pub fn term(&self) -> Option<(u64, Instant)> {
+        match self.role {
+            Role::Leader { epoch, renewed, .. } => Some((epoch, renewed + DEADLINE)),
+            Role::Standby { .. } | Role::Lost(_) => None,
+        }
+    }
+
+    /// Where the holder takes proxies, when another leads.
+    pub fn holder_address(&self) -> Option<&str> {
+        let lease = self.lease.as_ref().filter(|lease| holder(lease).is_some())?;
+        lease.metadata.annotations.as_ref()?.get(ADDRESS).map(String::as_str)
+    }
+
+    /// The holder's name, if there is one.
+    pub fn holder(&self) -> Option<&str> {
+        self.lease.as_ref().and_then(holder)
+    }
+
+    /// What to do at this moment. `wall` is only written down, for people.
+    pub fn next(&mut self, now: Instant, wall: Timestamp) -> Step {
+        if let Role::Leader { renewed, .. } = self.role
+            && now >= renewed + DEADLINE
+        {
+            self.role = Role::Lost("the lease could not be renewed in time");
+        }
+        match self.role {
+            Role::Lost(why) => Step::Lost(why),
+            Role::Leader { next, .. } if now < next => Step::Wait(next),
+            Role::Leader { .. } if self.known => self.write(wall),
+            Role::Leader { .. } => Step::Read,
+            Role::Standby { look } if now < look => Step::Wait(look),
+            Role::Standby { .. } if !self.known => Step::Read,
+            Role::Standby { .. } if self.is_free(now) => self.write(wall),
+            Role::Standby { .. } => {
+                // Looks when it may have become free, and until then as often as ever.
+                let free = self.unchanged_since + self.duration();
+                let look = free.min(now + LOOK_EVERY);
+                self.role = Role::Standby { look };
+                self.known = false;
+                Step::Wait(look)
+            }
+        }
+    }
+
+    /// The Lease was read: `None`: there is none.
+    pub fn read(&mut self, lease: Option<Lease>, now: Instant) {
+        let same = match (&self.lease, &lease) {
+            (Some(a), Some(b)) => says_the_same(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.unchanged_since = now;
+        }
+        self.known = true;
+        if let Role::Leader { .. } = self.role
+            && lease.as_ref().is_some_and(|lease| holder(lease) != Some(&self.identity))
+        {
+            self.role = Role::Lost("another took the lease");
+        }
+        self.lease = lease;
+    }
+
+    /// A write that began at `sent` succeeded.
+    pub fn wrote(&mut self, lease: Lease, sent: Instant, now: Instant) {
+        let epoch = epoch(&lease);
+        self.lease = Some(lease);
+        self.unchanged_since = now;
+        self.role = Role::Leader { epoch, renewed: sent, next: sent + RENEW_EVERY };
+    }
+
+    /// Reading or writing failed. Whether a write arrived all the same is for the next reading to say.
+    pub fn failed(&mut self, now: Instant) {
+        self.known = false;
+        match &mut self.role {
+            Role::Standby { look } => *look = now + RETRY,
+            Role::Leader { next, .. } => *next = now + RETRY,
+            Role::Lost(_) => {}
+        }
+    }
+
+    /// Another was faster: what the Lease says now is to be read at once.
+    pub fn conflicted(&mut self, now: Instant) {
+        self.failed(now);
+        match &mut self.role {
+            Role::Standby { look } => *look = now,
+            Role::Leader { next, .. } => *next = now,
+            Role::Lost(_) => {}
+        }
+    }
+
+    /// The Lease as it is given up; `None`: this one does not lead.
+    pub fn released(&self) -> Option<Lease> {
+        let Role::Leader { .. } = self.role else { return None };
+        let mut lease = self.lease.clone()?;
+        if let Some(annotations) = &mut lease.metadata.annotations {
+            annotations.remove(ADDRESS);
+        }
+        lease.spec.get_or_insert_default().holder_identity = Some(String::new());
+        Some(lease)
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        let Some(lease) = &self.lease else { return true };
+        match holder(lease) {
+            None => true,
+            // Ours: a write arrived of which we heard nothing.
+            Some(holder) if holder == self.identity => true,
+            Some(_) => now >= self.unchanged_since + self.duration(),
+        }
+    }
+
+    /// How long the Lease must not have changed. Its own word counts when it is longer than ours.
+    fn duration(&self) -> Duration {
+        let spec = self.lease.as_ref().and_then(|lease| lease.spec.as_ref());
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).clamp(DURATION, LONGEST)
+    }
+
+    /// The Lease as it is to be written: taken, or renewed.
+    fn write(&self, wall: Timestamp) -> Step {
+        let mut lease = self.lease.clone().unwrap_or_else(|| Lease { metadata: ObjectMeta::default(), spec: None });
+        let ours = holder(&lease) == Some(&self.identity);
+        let held = matches!(self.role, Role::Leader { .. });
+        let transitions = match self.role {
+            // Also when somebody deleted it meanwhile: it comes back as it was.
+            Role::Leader { epoch, .. } => i32::try_from(epoch.saturating_sub(1)).unwrap_or(i32::MAX),
+            _ if ours => transitions(&lease),
+            _ => following(transitions(&lease), wall),
+        };
+        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+        if !(held || ours) || spec.acquire_time.is_none() {
+            spec.acquire_time = Some(MicroTime(wall));
+        }
+        spec.holder_identity = Some(self.identity.clone());
+        spec.lease_duration_seconds = Some(DURATION.as_secs() as i32);
+        spec.lease_transitions = Some(transitions);
+        spec.renew_time = Some(MicroTime(wall));
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        match &self.address {
+            Some(address) => drop(annotations.insert(ADDRESS.to_owned(), address.clone())),
+            None => drop(annotations.remove(ADDRESS)),
+        }
+        Step::Write(Box::new(lease))
+    }
+}
+
+/// The epoch of the one who holds this Lease: never 0.
+fn epoch(lease: &Lease) -> u64 {
+    u64::try_from(transitions(lease)).unwrap_or_default() + 1
+}
+
+fn transitions(lease: &Lease) -> i32 {
+    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default()
+}
+
+/// The count of a new holder. A Lease that was deleted would begin at 0 again, and proxies never follow an epoch below
+/// the one they know: so counting begins with the seconds since 2024, of which there is one at most for each holder.
+fn following(transitions: i32, wall: Timestamp) -> i32 {
+    const Y2024: i64 = 1_704_067_200;
+    match transitions {
+        ..=0 => i32::try_from(wall.as_second() - Y2024).unwrap_or_default().max(1),
+        counted => counted.saturating_add(1),
+    }
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (!holder.is_empty()).then_some(holder)
+}
+
+/// Whether nobody took or renewed it in between; labels and annotations of others do not count.
+fn says_the_same(a: &Lease, b: &Lease) -> bool {
+    let (Some(a), Some(b)) = (&a.spec, &b.spec) else { return a.spec.is_none() && b.spec.is_none() };
+    a.holder_identity == b.holder_identity
+        && a.lease_transitions == b.lease_transitions
+        && a.acquire_time == b.acquire_time
+        && a.renew_time == b.renew_time
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// An API server with one Lease, and contenders whose clocks are all wrong in their own way.
+struct Bench {
+    start: Instant,
+    lease: Option<Lease>,
+    version: u64,
+    contenders: BTreeMap<&'static str, Contender>,
+}
+
+struct Contender {
+    election: Election,
+    /// Does nothing before: stopped, or cut off.
+    asleep_until: Duration,
+    /// Seconds that its wall clock is off.
+    off: i64,
+    log: Vec<(u64, Option<u64>)>,
+}
+
+const STEP: Duration = Duration::from_millis(100);
+
+impl Bench {
+    fn new(names: &[&'static str]) -> Self {
+        let start = Instant::now();
+        let contender = |(i, name): (usize, &&'static str)| {
+            let election = Election::new((*name).to_owned(), Some(format!("{name}:9443")), start);
+            let off = [0, -3600, 7200][i % 3];
+            (*name, Contender { election, asleep_until: Duration::ZERO, off, log: vec![] })
+        };
+        let contenders = names.iter().enumerate().map(contender).collect();
+        Self { start, lease: None, version: 0, contenders }
+    }
+
+    /// Runs to a moment; at most one leads at any.
+    #[track_caller]
+    fn run(&mut self, from_ms: u64, to_ms: u64) {
+        let mut at = Duration::from_millis(from_ms);
+        while at < Duration::from_millis(to_ms) {
+            let names: Vec<_> = self.contenders.keys().copied().collect();
+            for name in names {
+                self.act(name, at);
+            }
+            let now = self.start + at;
+            let leading = self.contenders.values().filter(|c| c.election.term().is_some_and(|(_, until)| now < until));
+            assert!(leading.count() <= 1, "two lead after {at:?}");
+            at += STEP;
+        }
+    }
+
+    fn act(&mut self, name: &'static str, at: Duration) {
+        let now = self.start + at;
+        let contender = self.contenders.get_mut(name).unwrap();
+        if at < contender.asleep_until {
+            return;
+        }
+        let wall = Timestamp::from_second(1_800_000_000 + at.as_secs() as i64 + contender.off).unwrap();
+        for _ in 0..4 {
+            match contender.election.next(now, wall) {
+                Step::Read => contender.election.read(self.lease.clone(), now),
+                Step::Write(lease) => {
+                    if lease.metadata.resource_version
+                        == self.lease.as_ref().and_then(|l| l.metadata.resource_version.clone())
+                    {
+                        self.version += 1;
+                        let mut lease = *lease;
+                        lease.metadata.resource_version = Some(self.version.to_string());
+                        self.lease = Some(lease.clone());
+                        contender.election.wrote(lease, now, now);
+                    } else {
+                        contender.election.conflicted(now);
+                    }
+                }
+                Step::Wait(_) | Step::Lost(_) => break,
+            }
+        }
+        let term = contender.election.term().map(|(epoch, _)| epoch);
+        if contender.log.last().map(|(_, epoch)| *epoch) != Some(term) {
+            contender.log.push((at.as_millis() as u64, term));
+        }
+    }
+
+    fn sleeps(&mut self, name: &str, until_ms: u64) {
+        self.contenders.get_mut(name).unwrap().asleep_until = Duration::from_millis(until_ms);
+    }
+
+    fn epoch(&self, name: &str) -> Option<u64> {
+        self.contenders[name].election.term().map(|(epoch, _)| epoch)
+    }
+
+    fn is_lost(&mut self, name: &str, at_ms: u64) -> bool {
+        let now = self.start + Duration::from_millis(at_ms);
+        matches!(self.contenders.get_mut(name).unwrap().election.next(now, Timestamp::UNIX_EPOCH), Step::Lost(_))
+    }
+
+    /// When a contender began to lead after some moment.
+    #[track_caller]
+    fn led_from(&self, name: &str, after_ms: u64) -> u64 {
+        let log = &self.contenders[name].log;
+        log.iter().find(|(at, epoch)| *at >= after_ms && epoch.is_some()).unwrap_or_else(|| panic!("{log:?}")).0
+    }
+}
+
+#[test]
+fn one_leads_and_goes_on() {
+    let mut bench = Bench::new(&["a", "b", "c"]);
+    bench.run(0, 60_000);
+    let first = bench.epoch("a").unwrap();
+    assert!(first > 90_000_000, "counting begins with the time: {first}");
+    assert_eq!((bench.epoch("b"), bench.epoch("c")), (None, None));
+    assert_eq!(bench.contenders["b"].election.holder_address(), Some("a:9443"));
+    assert_eq!(bench.contenders["a"].log.len(), 1, "without a break");
+}
+
+#[test]
+fn a_dead_leader_is_replaced_once_its_lease_is_old() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.run(0, 20_900);
+    let epoch = bench.epoch("a").unwrap();
+    bench.sleeps("a", u64::MAX / 2);
+    bench.run(20_900, 40_000);
+    let took = bench.led_from("b", 20_900) - 20_900;
+    assert!((8_000..=11_200).contains(&took), "{took} ms");
+    assert_eq!(bench.epoch("b"), Some(epoch + 1));
+}
+
+#[test]
+fn a_leader_that_slept_has_lost() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.run(0, 20_000);
+    bench.sleeps("a", 60_000);
+    bench.run(20_000, 60_000);
+    assert!(bench.is_lost("a", 60_000));
+    bench.run(60_000, 70_000);
+    assert!(bench.epoch("b").is_some());
+}
+
+#[test]
+fn a_lease_that_is_given_up_is_taken_at_once() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.run(0, 20_300);
+    let released = bench.contenders["a"].election.released().unwrap();
+    assert_eq!(bench.contenders["b"].election.released(), None);
+    bench.version += 1;
+    bench.lease = Some(released);
+    bench.lease.as_mut().unwrap().metadata.resource_version = Some(bench.version.to_string());
+    bench.contenders.remove("a");
+    bench.run(20_300, 30_000);
+    assert!(bench.led_from("b", 20_300) - 20_300 <= 1_100);
+    assert_eq!(bench.contenders["b"].election.holder_address(), Some("b:9443"));
+}
+
+#[test]
+fn a_lease_that_is_deleted_comes_back_with_the_same_epoch() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.run(0, 20_000);
+    let epoch = bench.epoch("a");
+    // Between two renewals; whoever is first to see it takes it.
+    bench.lease = None;
+    bench.run(20_000, 40_000);
+    let (a, b) = (bench.epoch("a"), bench.epoch("b"));
+    assert!(a == epoch || b > epoch, "{a:?} {b:?} {epoch:?}");
+}
+
+#[test]
+fn what_others_write_on_it_does_not_keep_it_alive() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.run(0, 20_000);
+    bench.sleeps("a", u64::MAX / 2);
+    for second in 20..40 {
+        bench.version += 1;
+        let metadata = &mut bench.lease.as_mut().unwrap().metadata;
+        metadata.resource_version = Some(bench.version.to_string());
+        metadata.labels.get_or_insert_default().insert("x".into(), second.to_string());
+        bench.run(second * 1000, second * 1000 + 1000);
+    }
+    assert!(bench.led_from("b", 20_000) <= 32_000);
+}
+
+#[test]
+fn the_lease_of_somebody_else_is_respected_up_to_a_bound() {
+    let mut bench = Bench::new(&["a"]);
+    let spec = LeaseSpec {
+        holder_identity: Some("stranger".into()),
+        lease_duration_seconds: Some(i32::MAX),
+        lease_transitions: Some(7),
+        ..LeaseSpec::default()
+    };
+    bench.lease = Some(Lease { metadata: ObjectMeta::default(), spec: Some(spec) });
+    bench.run(0, 59_000);
+    assert_eq!(bench.epoch("a"), None);
+    bench.run(59_000, 62_000);
+    assert_eq!(bench.epoch("a"), Some(9), "one more than the last holder's 8");
+}
+
+#[test]
+fn a_write_of_which_nothing_was_heard_is_not_lost() {
+    let start = Instant::now();
+    let mut election = Election::new("a".into(), None, start);
+    assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Read);
+    election.read(None, start);
+    let Step::Write(lease) = election.next(start, Timestamp::UNIX_EPOCH) else { panic!() };
+    election.failed(start);
+    assert_eq!(election.term(), None);
+    let later = start + RETRY;
+    assert_eq!(election.next(later, Timestamp::UNIX_EPOCH), Step::Read);
+    election.read(Some(*lease.clone()), later);
+    let Step::Write(again) = election.next(later, Timestamp::UNIX_EPOCH) else { panic!() };
+    assert_eq!(again.spec.unwrap().lease_transitions, lease.spec.unwrap().lease_transitions, "the same term");
+}
+
+proptest! {
+    /// Whoever is stopped or cut off, and whenever: never two at once, and one when all are well.
+    #[test]
+    fn never_two(sleeps in proptest::collection::vec((0..3usize, 0..100u64, 1..40u64), 0..12)) {
+        let names = ["a", "b", "c"];
+        let mut bench = Bench::new(&names);
+        let mut sleeps: Vec<_> = sleeps;
+        sleeps.sort_by_key(|(_, from, _)| *from);
+        let mut at = 0;
+        for (who, from, long) in sleeps {
+            bench.run(at, from * 1000);
+            at = from * 1000;
+            bench.sleeps(names[who], (from + long) * 1000);
+        }
+        bench.run(at, 150_000);
+        // A contender that lost ends; here it stays ended, so somebody leads unless all ended.
+        let lost = names.iter().filter(|name| bench.is_lost(name, 150_000)).count();
+        prop_assert!(lost == names.len() || names.iter().any(|name| bench.epoch(name).is_some()));
+    }
+}

@@ -1,0 +1,53 @@
+//! What each fleet publishes, for streams to follow; and what is planned, which says what fleets there are.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use planner::{FleetRef, Plan};
+use tokio::sync::watch;
+
+use super::Published;
+
+type Sender = watch::Sender<Option<Arc<Published>>>;
+
+/// What each fleet publishes.
+#[derive(Debug)]
+pub struct Registry {
+    fleets: Mutex<BTreeMap<FleetRef, Sender>>,
+    plan: watch::Sender<Option<Arc<Plan>>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { fleets: Mutex::default(), plan: watch::Sender::new(None) }
+    }
+}
+
+impl Registry {
+    /// Makes this what the fleet's proxies are to run.
+    pub fn publish(&self, fleet: &FleetRef, published: Arc<Published>) {
+        self.with(fleet, |sender| sender.send_replace(Some(published)));
+    }
+
+    /// This is what should be now: of a leader and of a standby, in whose name nothing is published.
+    pub fn planned(&self, plan: Arc<Plan>) {
+        self.plan.send_replace(Some(plan));
+    }
+
+    /// What should be; nothing until the operator knows all that there is.
+    pub(super) fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.borrow().clone()
+    }
+
+    /// Follows what a fleet publishes; nothing until the first time.
+    pub(super) fn subscribe(&self, fleet: &FleetRef) -> watch::Receiver<Option<Arc<Published>>> {
+        self.with(fleet, watch::Sender::subscribe)
+    }
+
+    fn with<T>(&self, fleet: &FleetRef, f: impl FnOnce(&Sender) -> T) -> T {
+        let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
+        f(fleets.entry(fleet.clone()).or_insert_with(|| watch::Sender::new(None)))
+    }
+}

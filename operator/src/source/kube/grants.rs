@@ -1,0 +1,121 @@
+//! ReferenceGrants belong to Gateway API, which need not be installed: they are read while their definition is there, in
+//! the best version that it serves.
+
+use std::{future::Future, pin::Pin};
+
+use kube::{Client, runtime::watcher::Event};
+use planner::Kind;
+use serde_json::Value;
+
+use super::{
+    resource::{GRANTS, GRANTS_DEFINITION},
+    steps::{Step, Steps},
+    watch::{Change, Changes, watch},
+};
+
+/// Tells what there is of ReferenceGrants until nobody listens.
+pub(super) async fn follow(client: Client, changes: Changes) {
+    let [version] = GRANTS_DEFINITION.versions else { return };
+    let mut definition = Steps::new(client.clone(), &GRANTS_DEFINITION, version);
+    let mut watching = nothing();
+    // What is watched; `None`: not known yet whether there is anything to watch.
+    let mut current: Option<Option<&'static str>> = None;
+    let mut listed = None;
+    loop {
+        let step = tokio::select! {
+            step = definition.next() => step,
+            () = &mut watching => return, // nobody listens
+        };
+        let served = match step {
+            Step::Event(Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Step::Event(Event::InitApply(raw)) => {
+                listed = served(&raw.value);
+                continue;
+            }
+            Step::Event(Event::InitDone) => listed,
+            Step::Event(Event::Apply(raw)) => served(&raw.value),
+            Step::Event(Event::Delete(_)) => None,
+            Step::Failing(failure) => {
+                if changes.send(Change::Failing(GRANTS_DEFINITION.name, failure)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Step::Well => {
+                if changes.send(Change::Well(GRANTS_DEFINITION.name)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        if current == Some(served) {
+            continue;
+        }
+        current = Some(served);
+        // Ends the watch of the other version first: what it said stays until the new one has listed.
+        watching = match served {
+            Some(version) => Box::pin(watch(client.clone(), &GRANTS, version, changes.clone())),
+            None => nothing(),
+        };
+        match served {
+            Some(version) => tracing::info!(version, "ReferenceGrants are read"),
+            None => {
+                tracing::info!(
+                    "Gateway API's ReferenceGrant is not installed: no reference to another namespace is permitted"
+                );
+                if changes.send(Change::Absent(Kind::ReferenceGrant, GRANTS.name)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+type Watching = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn nothing() -> Watching {
+    Box::pin(std::future::pending())
+}
+
+/// The best version that a definition serves.
+fn served(definition: &Value) -> Option<&'static str> {
+    let versions = definition.pointer("/spec/versions")?.as_array()?;
+    let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
+    let is = |condition: &Value, kind: &str| condition["type"] == kind && condition["status"] == "True";
+    conditions?.iter().find(|condition| is(condition, "Established"))?;
+    // Its objects are being deleted.
+    if definition.pointer("/metadata/deletionTimestamp").is_some() {
+        return None;
+    }
+    let serves = |name: &str| versions.iter().any(|version| version["name"] == name && version["served"] == true);
+    GRANTS.versions.iter().copied().find(|name| serves(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(versions: &[(&str, bool)], established: &str, expect: Option<&str>) {
+        let versions: Vec<_> = versions.iter().map(|(name, served)| json!({"name": name, "served": served})).collect();
+        let conditions =
+            json!([{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": established}]);
+        let definition = json!({"spec": {"versions": versions}, "status": {"conditions": conditions}});
+        assert_eq!(served(&definition), expect);
+    }
+
+    #[test]
+    fn the_best_version_that_is_served() {
+        check(&[("v1beta1", true)], "True", Some("v1beta1"));
+        check(&[("v1beta1", true), ("v1", true)], "True", Some("v1"));
+        check(&[("v1beta1", true), ("v1", false)], "True", Some("v1beta1"));
+        check(&[("v1alpha2", true)], "True", None);
+        check(&[("v1", true)], "False", None);
+        assert_eq!(served(&json!({"spec": {"versions": "odd"}})), None);
+    }
+}

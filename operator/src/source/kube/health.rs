@@ -1,0 +1,106 @@
+//! Keeps track of how the watches do: for readiness, and in the log.
+
+use tokio::sync::watch;
+
+use super::{
+    outage::{Cause, Failure, Outages},
+    progress::{Progress, WatchState},
+    resource::{GRANTS, GRANTS_DEFINITION, REQUIRED},
+    watch::Change,
+};
+use crate::metrics;
+
+/// How the watches do.
+#[derive(Debug)]
+pub(super) struct Health {
+    progress: watch::Sender<Progress>,
+    outages: Outages,
+}
+
+impl Health {
+    pub(super) fn new(progress: watch::Sender<Progress>) -> Self {
+        let all = REQUIRED.iter().chain([&GRANTS, &GRANTS_DEFINITION]);
+        let state = |optional| WatchState { optional, ..WatchState::default() };
+        let watches = all.map(|watched| (watched.name, state(watched.optional))).collect();
+        progress.send_replace(Progress { synced: false, watches });
+        // Lists nothing that a world has.
+        let health = Self { progress, outages: Outages::default() };
+        health.update(GRANTS_DEFINITION.name, |state| state.listed = true);
+        for watched in REQUIRED.iter().chain([&GRANTS]) {
+            health.update(watched.name, |_| {}); // so that its metric is there
+        }
+        health
+    }
+
+    /// Whether there is nothing more to wait for before the first world.
+    pub(super) fn is_listed(&self) -> bool {
+        self.progress.borrow().watches.values().all(|state| state.listed)
+    }
+
+    /// The first world was sent.
+    pub(super) fn synced(&self) {
+        self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.synced, true));
+    }
+
+    /// What the operator can do without is waited for no longer.
+    pub(super) fn without_optional(&self) {
+        self.progress.send_if_modified(|progress| {
+            let mut waiting: Vec<_> =
+                progress.watches.values_mut().filter(|state| state.optional && !state.listed).collect();
+            waiting.iter_mut().for_each(|state| state.listed = true);
+            !waiting.is_empty()
+        });
+    }
+
+    /// Takes note of what was told.
+    pub(super) fn note(&mut self, change: &Change) {
+        match change {
+            Change::Listed(_, watch) | Change::Absent(_, watch) => {
+                self.well(watch);
+                self.update(watch, |state| state.listed = true);
+            }
+            Change::Well(watch) => self.well(watch),
+            Change::Failing(watch, failure) => self.failing(watch, failure),
+            Change::Began(_) | Change::Set(..) | Change::Gone(_) => {}
+        }
+    }
+
+    fn failing(&mut self, watch: &'static str, failure: &Failure) {
+        let optional = self.progress.borrow().watches.get(watch).is_some_and(|state| state.optional);
+        let is_news = self.outages.begin(watch, failure);
+        match failure.cause {
+            // Its definition comes or goes at this moment.
+            Cause::Missing if optional => {}
+            _ if is_news && optional => {
+                tracing::warn!("{}; no other reference to another namespace is permitted meanwhile", failure.message);
+            }
+            _ if is_news => tracing::warn!("{}; what was known before stays in force", failure.message),
+            _ => {}
+        }
+        self.update(watch, |state| state.failing = Some(failure.message.clone()));
+        if optional && failure.cause == Cause::Forbidden {
+            // It stays like that until somebody does something about it.
+            self.update(GRANTS.name, |state| state.listed = true);
+        }
+    }
+
+    fn well(&mut self, watch: &'static str) {
+        let (was_failing, others_fail) = self.outages.end(watch);
+        match (was_failing, others_fail) {
+            (true, true) => tracing::info!("{watch}: watched again"),
+            (true, false) => tracing::info!("{watch}: watched again; every watch works"),
+            _ => {}
+        }
+        self.update(watch, |state| state.failing = None);
+    }
+
+    fn update(&self, watch: &'static str, change: impl FnOnce(&mut WatchState)) {
+        self.progress.send_if_modified(|progress| {
+            let state = progress.watches.entry(watch).or_default();
+            let before = state.clone();
+            change(state);
+            metrics::get().watch_failing.with_label_values(&[watch]).set(i64::from(state.failing.is_some()));
+            *state != before
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! An API server as source: watches of everything that a plan is made of, in all namespaces.
+//!
+//! ```text
+//!  steps.rs: a watch, outages and all          raw.rs: objects as they come
+//!    ▲                                         resource.rs: what is watched; keep.rs: what is kept of it
+//!  watch.rs: one of each resource ─────┐
+//!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
+//!    their definition is there                      │          └► crds::admit
+//!                                                   └► health.rs, outage.rs ─► progress.rs, the log
+//! ```
+//!
+//! # Use
+//!
+//! ```ignore
+//! let (progress, ready) = source::kube::progress();
+//! tokio::spawn(source::kube::run(client, events, progress));
+//! // readyz: `ready.borrow().synced`; its `Display` says which watch is waited for, and why.
+//! ```
+//!
+//! The client should be made of a configuration that went through [`patient`]: without it an API server that takes a
+//! request and never answers is waited for forever.
+//!
+//! # How it behaves
+//!
+//! - The first world is sent when every required watch has listed, and ReferenceGrants have, if there are any. Each world
+//!   is whole. A change is sent at once; of many, what they come to every 20 ms.
+//! - Only what plans are made of is kept (keep.rs), and only a change of that is news: a status is not.
+//! - An object that is not admitted is there as broken. Nothing in an object ends a watch.
+//! - A watch that falls behind or whose connection is lost lists anew or goes on; meanwhile everything stays as it was.
+//!
+//! # What it needs to be allowed
+//!
+//! | group | resources | verbs |
+//! |---|---|---|
+//! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies` | `list`, `watch` |
+//! | (core) | `services`, `secrets`, `namespaces` | `list`, `watch` |
+//! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
+//! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
+//! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
+//!
+//! Of Secrets only those of type `kubernetes.io/tls` are asked for; RBAC can't express that.
+
+mod grants;
+mod health;
+mod keep;
+mod outage;
+mod progress;
+mod raw;
+mod resource;
+mod steps;
+mod store;
+mod watch;
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, watch as channel},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use self::{health::Health, store::Store, watch::Change};
+use crate::event::Event;
+
+pub use progress::{Progress, WatchState, progress};
+
+/// Least time between two worlds. The loop takes up no more either.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Most changes that wait to be taken up: the watches wait with what is more.
+const QUEUE: usize = 256;
+/// What is optional is waited for no longer than this before the first world.
+const GRACE: Duration = Duration::from_secs(10);
+/// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
+/// begins again.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// A configuration of a client that does not wait forever for an API server that is silent.
+pub fn patient(mut config: kube::Config) -> kube::Config {
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    config
+}
+
+/// Sends what the API server has whenever that changes, until the receiver is gone. The first time only when every
+/// required watch has listed. That it returns while the receiver is there is a fault of ours: the operator should end.
+pub async fn run(client: kube::Client, events: mpsc::Sender<Event>, progress: channel::Sender<Progress>) {
+    let (sender, changes) = mpsc::channel(QUEUE);
+    let mut watches = JoinSet::new();
+    for watched in &resource::REQUIRED {
+        watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
+    }
+    watches.spawn(grants::follow(client, sender));
+    tokio::select! {
+        () = collect(changes, &events, progress) => {}
+        ended = watches.join_next() => {
+            if let Some(Err(error)) = ended {
+                tracing::error!(%error, "a watch of the API server failed");
+            }
+        }
+    }
+}
+
+/// Makes worlds of what the watches tell.
+async fn collect(
+    mut changes: mpsc::Receiver<Change>,
+    events: &mpsc::Sender<Event>,
+    progress: channel::Sender<Progress>,
+) {
+    let (mut store, mut health) = (Store::new(), Health::new(progress));
+    let mut batch = Vec::with_capacity(QUEUE);
+    // That there is nothing is news too, at first.
+    let (mut is_news, mut due) = (true, Instant::now());
+    let mut grace = Box::pin(sleep(GRACE));
+    loop {
+        tokio::select! {
+            biased;
+            () = events.closed() => return,
+            () = sleep_until(due), if is_news && health.is_listed() => {
+                if events.send(Event::WorldChanged(store.observed())).await.is_err() {
+                    return;
+                }
+                health.synced();
+                (is_news, due) = (false, Instant::now() + PAUSE);
+            }
+            () = &mut grace, if !grace.is_elapsed() => health.without_optional(),
+            count = changes.recv_many(&mut batch, QUEUE) => {
+                if count == 0 {
+                    return;
+                }
+                let told = std::mem::replace(&mut batch, Vec::with_capacity(QUEUE));
+                // Objects are checked one by one: heavy, when there are many.
+                let take = tokio::task::spawn_blocking(move || {
+                    let mut is_news = false;
+                    for change in &told {
+                        health.note(change);
+                    }
+                    for change in told {
+                        is_news |= store.take(change);
+                    }
+                    (store, health, is_news)
+                });
+                let Ok((taken, noted, news)) = take.await else {
+                    // A bug of ours that this very content brings out.
+                    tracing::error!("taking up what the API server told failed; it is not followed any more");
+                    return;
+                };
+                (store, health) = (taken, noted);
+                is_news |= news;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

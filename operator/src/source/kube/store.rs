@@ -1,0 +1,125 @@
+//! What the watches told, as one world. Pure: no clock, nothing is waited for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crds::Violation;
+use planner::{Kind, ObjectRef};
+use serde_json::Value;
+use snapshot::Hash;
+
+use super::{
+    super::{Birth, Observed, SourceObject},
+    watch::Change,
+};
+
+/// Largest certificate with its key, as base64. Whoever may create a Secret anywhere has the operator keep it, so what is
+/// kept of each is far below the megabyte that a Secret may have.
+const MAX_CERTIFICATE: usize = 256 << 10;
+
+/// What the watches told.
+#[derive(Debug)]
+pub(super) struct Store {
+    observed: Arc<Observed>,
+    /// The kinds that are being told anew, and which of their objects were.
+    lists: BTreeMap<Kind, BTreeSet<ObjectRef>>,
+}
+
+impl Store {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        let observed = Observed { cluster: true, ..Observed::default() };
+        Self { observed: Arc::new(observed), lists: BTreeMap::new() }
+    }
+
+    /// Everything there is.
+    pub(super) fn observed(&self) -> Arc<Observed> {
+        Arc::clone(&self.observed)
+    }
+
+    /// Takes up what was told; whether it is news.
+    pub(super) fn take(&mut self, change: Change) -> bool {
+        match change {
+            Change::Began(kind) => {
+                self.lists.insert(kind, BTreeSet::new());
+                false
+            }
+            Change::Set(id, value) => {
+                if let Some(list) = self.lists.get_mut(&id.kind) {
+                    list.insert(id.clone());
+                }
+                self.set(id, value)
+            }
+            Change::Gone(id) => self.remove(&id),
+            Change::Listed(kind, _) => {
+                let told = self.lists.remove(&kind).unwrap_or_default();
+                self.retain(kind, |id| told.contains(id))
+            }
+            Change::Absent(kind, _) => {
+                self.lists.remove(&kind);
+                self.retain(kind, |_| false)
+            }
+            Change::Failing(..) | Change::Well(_) => false,
+        }
+    }
+
+    fn set(&mut self, id: ObjectRef, value: Value) -> bool {
+        // What is kept of an object is its content: a status, or an annotation, is no news.
+        let text = value.to_string();
+        let content = Hash::of(text.as_bytes());
+        let known = self.observed.objects.get(&id);
+        if known.is_some_and(|known| known.content == content) {
+            return false;
+        }
+        let generation = generation(&value, known);
+        let birth = birth(&value);
+        // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
+        let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
+        let current = match id.kind {
+            Kind::Secret if text.len() > MAX_CERTIFICATE => Err(vec![too_large(text.len())]),
+            _ => crds::admit(value).map(Arc::new),
+        };
+        let raw = raw.filter(|_| current.is_err()).map(Arc::new);
+        let object = SourceObject { current, raw, generation, content, origin: None, birth };
+        Arc::make_mut(&mut self.observed).objects.insert(id, object);
+        true
+    }
+
+    fn remove(&mut self, id: &ObjectRef) -> bool {
+        self.observed.objects.contains_key(id) && Arc::make_mut(&mut self.observed).objects.remove(id).is_some()
+    }
+
+    /// Removes the objects of a kind that are not to stay.
+    fn retain(&mut self, kind: Kind, stays: impl Fn(&ObjectRef) -> bool) -> bool {
+        let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
+        let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
+        let gone: Vec<ObjectRef> = of_kind.filter(|id| !stays(id)).cloned().collect();
+        for id in &gone {
+            self.remove(id);
+        }
+        !gone.is_empty()
+    }
+}
+
+fn too_large(size: usize) -> Violation {
+    let message = format!(
+        "tls.crt and tls.key have {} KiB, at most {} are read: leave out certificates that the chain does not need",
+        size >> 10,
+        MAX_CERTIFICATE >> 10
+    );
+    Violation { path: "data".into(), message }
+}
+
+/// `metadata.generation` where it counts changes of the spec; else counted here.
+fn generation(value: &Value, known: Option<&SourceObject>) -> i64 {
+    let written = value.pointer("/metadata/generation").and_then(Value::as_i64);
+    written.unwrap_or_else(|| known.map_or(1, |known| known.generation + 1))
+}
+
+fn birth(value: &Value) -> Option<Birth> {
+    let uid = value.pointer("/metadata/uid")?.as_str()?.into();
+    let created = value.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()?;
+    Some(Birth { uid, created })
+}

@@ -1,0 +1,274 @@
+use std::sync::Arc;
+
+use planner::{Kind, ObjectRef};
+use serde_json::{Value, json};
+
+use super::{
+    outage::{Cause, Failure},
+    resource::{GRANTS, REQUIRED},
+    *,
+};
+use crate::source::Observed;
+
+fn route(name: &str, uid: &str, generation: i64, path: &str) -> Change {
+    let value = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute",
+        "metadata": {"name": name, "namespace": "shop", "uid": uid, "generation": generation, "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {"rules": [{"matches": [{"path": {"value": path}}], "backendRefs": [{"name": "a", "port": 80}]}]},
+    });
+    set(Kind::ApiRoute, value)
+}
+
+fn service(name: &str, spec: &Value) -> Change {
+    let metadata = json!({"name": name, "namespace": "shop", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z"});
+    set(Kind::Service, json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}))
+}
+
+fn set(kind: Kind, value: Value) -> Change {
+    Change::Set(keep::identity(kind, &value).unwrap(), keep::keep(kind, value).unwrap())
+}
+
+fn id(kind: Kind, name: &str) -> ObjectRef {
+    ObjectRef { kind, namespace: "shop".into(), name: name.into() }
+}
+
+#[track_caller]
+fn take(store: &mut Store, changes: impl IntoIterator<Item = (Change, bool)>) {
+    for (change, expect) in changes {
+        let told = format!("{change:?}");
+        assert_eq!(store.take(change), expect, "{told}");
+    }
+}
+
+fn names(observed: &Observed) -> Vec<String> {
+    observed.objects.keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn only_a_change_of_content_is_news() {
+    let mut store = Store::new();
+    take(&mut store, [(route("a", "u1", 1, "/a"), true), (route("a", "u1", 1, "/a"), false)]);
+    let first = store.observed();
+    let object = &first.objects[&id(Kind::ApiRoute, "a")];
+    assert_eq!((object.generation, object.birth.as_ref().unwrap().uid.as_ref()), (1, "u1"));
+    assert_eq!(object.birth.as_ref().unwrap().created.to_string(), "2026-01-02T03:04:05Z");
+    assert_eq!(object.current.as_ref().unwrap().metadata().uid.as_deref(), Some("u1"));
+
+    take(&mut store, [(route("a", "u1", 2, "/b"), true), (service("s", &json!({"ports": [{"port": 80}]})), true)]);
+    let second = store.observed();
+    assert_eq!(second.objects[&id(Kind::ApiRoute, "a")].generation, 2);
+    assert_eq!(second.objects[&id(Kind::Service, "s")].generation, 1);
+    // What was given away before stays as it was; what did not change is shared.
+    assert_eq!(first.objects.len(), 1);
+    take(&mut store, [(service("s", &json!({"ports": [{"port": 81}]})), true)]);
+    let third = store.observed();
+    assert_eq!(third.objects[&id(Kind::Service, "s")].generation, 2);
+    let content =
+        |observed: &Observed| Arc::clone(observed.objects[&id(Kind::ApiRoute, "a")].current.as_ref().unwrap());
+    assert!(Arc::ptr_eq(&content(&second), &content(&third)));
+
+    // Of the same name and content, and still another.
+    take(&mut store, [(route("a", "u2", 2, "/b"), true)]);
+    take(&mut store, [(Change::Gone(id(Kind::ApiRoute, "a")), true), (Change::Gone(id(Kind::ApiRoute, "a")), false)]);
+    assert_eq!(names(&store.observed()), ["Service shop/s"]);
+}
+
+#[test]
+fn what_is_not_admitted_is_there_as_broken() {
+    let mut store = Store::new();
+    let broken = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "RatePolicy", "metadata": {"name": "p", "namespace": "shop"},
+        "spec": {"targetRefs": 7},
+    });
+    take(
+        &mut store,
+        [
+            (set(Kind::RatePolicy, broken.clone()), true),
+            (service("odd", &json!({"ports": [{"port": 0}]})), true),
+            (service("odder", &json!("what")), true),
+            (route("a", "u", 1, "/a"), true),
+        ],
+    );
+    let observed = store.observed();
+    let object = &observed.objects[&id(Kind::RatePolicy, "p")];
+    assert_eq!(object.raw.as_deref(), Some(&broken));
+    assert!(object.current.as_ref().unwrap_err().iter().any(|v| v.path == "spec.targetRefs"));
+    let object = &observed.objects[&id(Kind::Service, "odd")];
+    assert!(object.raw.is_none());
+    assert_eq!(object.current.as_ref().unwrap_err()[0].path, "spec.ports[0].port");
+    assert!(observed.objects[&id(Kind::Service, "odder")].current.is_err());
+    assert!(observed.objects[&id(Kind::ApiRoute, "a")].current.is_ok());
+}
+
+#[test]
+fn a_large_certificate_is_not_kept() {
+    let secret = |size: usize| {
+        let data = json!({"tls.crt": "YWFh".repeat(size / 4), "tls.key": "YQ=="});
+        let metadata = json!({"name": "s", "namespace": "shop"});
+        let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
+        set(Kind::Secret, value)
+    };
+    let mut store = Store::new();
+    take(&mut store, [(secret(200 << 10), true)]);
+    assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
+    take(&mut store, [(secret(300 << 10), true), (secret(300 << 10), false)]);
+    let violation = store.observed().objects[&id(Kind::Secret, "s")].current.as_ref().unwrap_err()[0].to_string();
+    assert!(violation.starts_with("data: tls.crt and tls.key have 300 KiB, at most 256 are read"), "{violation}");
+}
+
+#[test]
+fn listing_anew_drops_nothing_before_its_end() {
+    let mut store = Store::new();
+    let spec = || json!({"ports": [{"port": 80}]});
+    let told = [service("a", &spec()), service("b", &spec()), service("c", &spec()), route("r", "u", 1, "/r")];
+    take(&mut store, told.map(|change| (change, true)));
+    take(&mut store, [(Change::Listed(Kind::ApiRoute, ""), true)]); // told without a beginning: r was not in it
+    assert_eq!(names(&store.observed()), ["Service shop/a", "Service shop/b", "Service shop/c"]);
+    take(&mut store, [(route("r", "u", 1, "/r"), true)]);
+
+    take(&mut store, [(Change::Began(Kind::Service), false), (service("b", &spec()), false)]);
+    // It is broken off, and begins again.
+    take(
+        &mut store,
+        [(Change::Began(Kind::Service), false), (service("c", &spec()), false), (service("d", &spec()), true)],
+    );
+    assert_eq!(store.observed().objects.len(), 5);
+    take(&mut store, [(Change::Listed(Kind::Service, ""), true)]);
+    assert_eq!(names(&store.observed()), ["ApiRoute shop/r", "Service shop/c", "Service shop/d"]);
+    take(
+        &mut store,
+        [(Change::Began(Kind::Service), false), (service("c", &spec()), false), (service("d", &spec()), false)],
+    );
+    take(&mut store, [(Change::Listed(Kind::Service, ""), false), (Change::Absent(Kind::Service, ""), true)]);
+    assert_eq!(names(&store.observed()), ["ApiRoute shop/r"]);
+}
+
+/// A collector, what it is told, and what comes of it.
+struct Bench {
+    changes: mpsc::Sender<Change>,
+    events: mpsc::Receiver<Event>,
+    progress: channel::Receiver<Progress>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (changes, told) = mpsc::channel(1000);
+        let (sender, events) = mpsc::channel(1000);
+        let (progress, watched) = progress();
+        tokio::spawn(async move { collect(told, &sender, progress).await });
+        Self { changes, events, progress: watched }
+    }
+
+    async fn tell(&self, change: Change) {
+        self.changes.send(change).await.unwrap();
+    }
+
+    async fn list(&self, but: &[&str]) {
+        for watched in REQUIRED.iter().chain([&GRANTS]).filter(|watched| !but.contains(&watched.name)) {
+            self.tell(Change::Listed(watched.kind.unwrap(), watched.name)).await;
+        }
+    }
+
+    async fn next(&mut self) -> Arc<Observed> {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await;
+        match next.expect("a world in time") {
+            Some(Event::WorldChanged(observed)) => observed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Nothing comes, for a while.
+    async fn nothing(&mut self) {
+        let next = tokio::time::timeout(Duration::from_millis(300), self.events.recv()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
+}
+
+fn failing(watch: &'static str, cause: Cause) -> Change {
+    Change::Failing(watch, Failure { cause, message: format!("{watch}: {cause:?}") })
+}
+
+#[tokio::test]
+async fn the_first_world_is_whole() {
+    let mut bench = Bench::new();
+    bench.tell(route("a", "u", 1, "/a")).await;
+    bench.list(&["secrets", GRANTS.name]).await;
+    bench.nothing().await;
+    assert_eq!(
+        bench.progress.borrow().to_string(),
+        "not synced: referencegrants.gateway.networking.k8s.io: being listed; secrets: being listed"
+    );
+    bench.tell(failing("secrets", Cause::Missing)).await;
+    bench.tell(Change::Absent(Kind::ReferenceGrant, GRANTS.name)).await;
+    bench.nothing().await;
+    assert_eq!(bench.progress.borrow().to_string(), "not synced: secrets: Missing");
+    bench.tell(Change::Listed(Kind::Secret, "secrets")).await;
+    assert_eq!(bench.next().await.objects.len(), 0, "the route was told, but is not in the list");
+    bench.nothing().await;
+    assert_eq!(bench.progress.borrow().to_string(), "synced");
+    // Once synced, always synced.
+    bench.tell(failing("services", Cause::Unreachable)).await;
+    bench.nothing().await;
+    assert!(bench.progress.borrow().synced);
+    assert_eq!(bench.progress.borrow().to_string(), "synced, but now failing: services: Unreachable");
+}
+
+#[tokio::test]
+async fn nothing_at_all_is_a_world() {
+    let mut bench = Bench::new();
+    bench.list(&[]).await;
+    assert_eq!(bench.next().await.objects.len(), 0);
+    bench.nothing().await;
+}
+
+#[tokio::test]
+async fn of_many_changes_at_once_come_few_worlds() {
+    let mut bench = Bench::new();
+    bench.list(&[]).await;
+    bench.next().await;
+    sleep(2 * PAUSE).await;
+    let start = Instant::now();
+    bench.tell(route("first", "u", 1, "/")).await;
+    bench.next().await;
+    let first = start.elapsed();
+    for i in 0..500 {
+        bench.tell(route(&format!("r{i}"), "u", 1, "/")).await;
+    }
+    let mut worlds = 0;
+    while bench.next().await.objects.len() < 501 {
+        worlds += 1;
+    }
+    let most = start.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    assert!(worlds < most, "{worlds} worlds, at most {most}");
+    assert!(first < Duration::from_millis(500), "{first:?}"); // a busy machine's; usually below 1 ms
+    bench.tell(route("first", "u", 1, "/")).await;
+    bench.nothing().await;
+}
+
+#[tokio::test]
+async fn grants_that_may_not_be_read_are_not_waited_for() {
+    let mut bench = Bench::new();
+    bench.tell(failing("customresourcedefinitions.apiextensions.k8s.io", Cause::Forbidden)).await;
+    bench.list(&[GRANTS.name]).await;
+    bench.next().await;
+    assert_eq!(bench.progress.borrow().to_string(), "synced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn grants_are_not_waited_for_forever() {
+    let mut bench = Bench::new();
+    bench.list(&[GRANTS.name]).await;
+    let start = Instant::now();
+    bench.next().await;
+    assert!(start.elapsed() >= GRACE - Duration::from_millis(1) && start.elapsed() < 2 * GRACE);
+}
+
+#[tokio::test]
+async fn it_ends_with_the_loop() {
+    let (changes, told) = mpsc::channel(1);
+    let (sender, events) = mpsc::channel(1);
+    let collecting = tokio::spawn(async move { collect(told, &sender, progress().0).await });
+    drop(events);
+    tokio::time::timeout(Duration::from_secs(20), collecting).await.unwrap().unwrap();
+    assert!(changes.is_closed());
+}

@@ -1,0 +1,94 @@
+//! What the watches tell the collector.
+
+use kube::{Client, runtime::watcher::Event};
+use planner::{Kind, ObjectRef};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    keep,
+    outage::Failure,
+    raw::Raw,
+    resource::Watched,
+    steps::{Step, Steps},
+};
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// All objects of a kind are told from here on; what there was stays until they are.
+    Began(Kind),
+    /// An object, as it is now, less what is not kept.
+    Set(ObjectRef, Value),
+    /// An object is no more, or nothing of it is kept.
+    Gone(ObjectRef),
+    /// All objects of a kind were told: there are no others.
+    Listed(Kind, &'static str),
+    /// There is no such kind, so there are no objects.
+    Absent(Kind, &'static str),
+    /// The watch of this name does not work.
+    Failing(&'static str, Failure),
+    /// It works again.
+    Well(&'static str),
+}
+
+pub(super) type Changes = mpsc::Sender<Change>;
+
+/// Tells what a watch says until nobody listens.
+pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, changes: Changes) {
+    let Some(kind) = watched.kind else { return };
+    let mut steps = Steps::new(client, watched, version);
+    let api_version = watched.api_version(version);
+    loop {
+        let change = match steps.next().await {
+            Step::Event(Event::Init) => Some(Change::Began(kind)),
+            Step::Event(Event::InitDone) => Some(Change::Listed(kind, watched.name)),
+            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => set(kind, &api_version, raw),
+            Step::Event(Event::Delete(raw)) => keep::identity(kind, &raw.value).map(Change::Gone),
+            Step::Failing(failure) => Some(Change::Failing(watched.name, failure)),
+            Step::Well => Some(Change::Well(watched.name)),
+        };
+        // Without a name it is no object, and there is nothing to say it of. An API server has none such.
+        let Some(change) = change else { continue };
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn set(kind: Kind, api_version: &str, raw: Raw) -> Option<Change> {
+    let id = keep::identity(kind, &raw.value)?;
+    Some(match keep::keep(kind, typed(kind, api_version, raw.value)) {
+        Some(value) => Change::Set(id, value),
+        None => Change::Gone(id),
+    })
+}
+
+/// The object with what it is, which the API server says of what it watches, but not of what it lists. Always at the same
+/// place: the order of fields is a part of what is compared.
+fn typed(kind: Kind, api_version: &str, value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let mut document = Map::from_iter([("apiVersion".into(), json!(api_version)), ("kind".into(), json!(kind.name()))]);
+    for (key, value) in fields {
+        document.entry(key).or_insert(value);
+    }
+    Value::Object(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_and_watched_are_the_same() {
+        let metadata = json!({"name": "a", "namespace": "b"});
+        let listed = json!({"metadata": metadata, "spec": {"ports": []}});
+        let watched =
+            json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"ports": []}, "status": {}});
+        let set = |value| match set(Kind::Service, "v1", serde_json::from_value(value).unwrap()) {
+            Some(Change::Set(_, value)) => value.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(set(listed), set(watched));
+    }
+}

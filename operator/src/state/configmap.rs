@@ -1,0 +1,302 @@
+//! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads.
+//!
+//! It holds only what is needed: an entry exists while an object is broken, or a proxy refuses a resource. What a Secret
+//! held is never in it: a certificate that is broken now is known only to the operators that saw it whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use planner::{FleetRef, Kind, Ledger, ObjectRef};
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    memory::{Objects, Recalled},
+    mirror::Stored as _,
+    objects,
+    rollbacks::{Rollback, Rollbacks},
+};
+use crate::{fence, lead::MANAGER};
+
+/// Keys of the ConfigMap.
+const OBJECTS: &str = "objects.json";
+const ROLLBACKS: &str = "rollbacks.json";
+/// Most that is written: the API server takes 1 MiB with everything around it.
+const MOST: usize = 900 << 10;
+/// Writes that follow within this time are one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// After an error, the next attempt.
+const RETRY: Duration = Duration::from_secs(2);
+/// At the end, the last write is waited for so long.
+const LAST: Duration = Duration::from_secs(2);
+/// A request that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to stand in the ConfigMap.
+type Data = BTreeMap<&'static str, String>;
+
+/// Keeps the ConfigMap equal to what is remembered.
+#[derive(Debug)]
+pub struct Memory {
+    api: Api<ConfigMap>,
+    name: String,
+    wanted: watch::Sender<Data>,
+    task: JoinHandle<()>,
+    objects: BTreeMap<ObjectRef, Value>,
+    rollbacks: String,
+    /// There is something in the ConfigMap, from whomever.
+    holds: Arc<AtomicBool>,
+}
+
+impl Memory {
+    /// Starts on `namespace/name`; writes nothing before it is told to keep something.
+    pub fn start(client: Client, namespace: &str, name: &str) -> Self {
+        let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+        let (wanted, receiver) = watch::channel(Data::new());
+        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
+        let (objects, rollbacks, holds) = (BTreeMap::new(), String::new(), Arc::default());
+        Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, holds }
+    }
+
+    /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
+    /// known, which is said.
+    pub fn recall(&self) -> BoxFuture<'static, Recalled> {
+        let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
+        Box::pin(async move {
+            loop {
+                let error = match tokio::time::timeout(PATIENCE, api.get_opt(&name)).await {
+                    Ok(Ok(found)) => {
+                        let holds_any =
+                            found.as_ref().and_then(|f| f.data.as_ref()).is_some_and(|data| !data.is_empty());
+                        holds.fetch_or(holds_any, Ordering::Relaxed);
+                        return found.map(|found| parse(&found)).unwrap_or_default();
+                    }
+                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                        let error = status.message;
+                        tracing::error!(
+                            error,
+                            "what earlier operators left can't be read: broken objects lose what was accepted last"
+                        );
+                        return Recalled::default();
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
+                tracing::warn!(configmap = name, error, "can't read what the operator before left; tries again");
+                tokio::time::sleep(RETRY).await;
+            }
+        })
+    }
+
+    /// Keeps the accepted content of what is broken now.
+    pub fn keep_objects(&mut self, remembered: &Objects, accepted: &BTreeSet<ObjectRef>) {
+        let broken = remembered.iter().filter(|(id, remembered)| {
+            id.kind != Kind::Secret && remembered.accepted.is_some() && !accepted.contains(id)
+        });
+        self.objects = broken.map(|(id, remembered)| (id.clone(), remembered.json(id))).collect();
+        self.keep();
+    }
+
+    /// Keeps what was rolled back.
+    pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
+        let free_of_secrets: Vec<Rollback> = rollbacks.iter().map(Rollback::without_certificates).collect();
+        self.rollbacks = match free_of_secrets.is_empty() {
+            true => String::new(),
+            false => serde_json::to_string(&free_of_secrets).unwrap_or_default(),
+        };
+        self.keep();
+    }
+
+    fn keep(&self) {
+        let data = data(&self.objects, &self.rollbacks);
+        self.wanted.send_if_modified(|before| {
+            // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
+            let needless = data.values().all(String::is_empty) && !self.holds.load(Ordering::Relaxed);
+            let changed = *before != data && !needless;
+            if changed {
+                self.holds.store(true, Ordering::Relaxed);
+                *before = data;
+            }
+            changed
+        });
+    }
+
+    /// Waits a moment for the last write.
+    pub async fn finish(self) {
+        drop(self.wanted);
+        if tokio::time::timeout(LAST, self.task).await.is_err() {
+            tracing::warn!(configmap = self.name, "what is remembered could not be written to the end");
+        }
+    }
+}
+
+/// Both values, within the bound.
+fn data(objects: &BTreeMap<ObjectRef, Value>, rollbacks: &str) -> Data {
+    let mut room = MOST;
+    let mut left_out = vec![];
+    let rollbacks = if rollbacks.len() <= room {
+        rollbacks.to_owned()
+    } else {
+        left_out.push("what proxies refused".to_owned());
+        String::new()
+    };
+    room -= rollbacks.len();
+    let mut lines: Vec<String> = vec![];
+    for (id, value) in objects {
+        let line = value.to_string();
+        // A comma and a line break, or the brackets.
+        match room.checked_sub(line.len() + 2) {
+            Some(rest) => {
+                room = rest;
+                lines.push(line);
+            }
+            None => left_out.push(id.to_string()),
+        }
+    }
+    if !left_out.is_empty() {
+        let (count, first) = (left_out.len(), left_out.first());
+        tracing::error!(
+            count,
+            first,
+            most = MOST,
+            "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
+             here loses the content accepted last; fix some objects"
+        );
+    }
+    let objects = if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) };
+    BTreeMap::from([(OBJECTS, objects), (ROLLBACKS, rollbacks)])
+}
+
+fn parse(found: &ConfigMap) -> Recalled {
+    let text = |key| found.data.as_ref().and_then(|data| data.get(key)).filter(|text| !text.is_empty());
+    let records: Vec<Value> = text(OBJECTS)
+        .and_then(|text| {
+            let parsed = serde_json::from_str(text);
+            parsed
+                .map_err(|error| tracing::warn!(%error, "{OBJECTS} of the operator's ConfigMap is not understood"))
+                .ok()
+        })
+        .unwrap_or_default();
+    let objects = records.into_iter().filter_map(objects::from_record).collect();
+    let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(|text| Rollbacks::parse(text)).unwrap_or_default();
+    Recalled { objects, ledgers }
+}
+
+async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Data>) {
+    let mut written = Data::new();
+    loop {
+        let ended = wanted.changed().await.is_err();
+        loop {
+            let data = wanted.borrow_and_update().clone();
+            if data == written {
+                break;
+            }
+            match write(&api, &name, &data).await {
+                Ok(()) => written = data,
+                Err(error) => {
+                    tracing::warn!(configmap = name, error, "can't write what is remembered; tries again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        if ended {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), String> {
+    let data: BTreeMap<_, _> = data.iter().filter(|(_, text)| !text.is_empty()).collect();
+    let patch = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": MANAGER}},
+        "data": data,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(patch))).await {
+        Ok(Ok(_)) => Ok(()),
+        // Whoever leads now writes what it knows.
+        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snapshot::Hash;
+
+    use super::*;
+    use crate::state::objects::Remembered;
+
+    fn remembered(kind: Kind, name: &str) -> (ObjectRef, Remembered) {
+        let id = ObjectRef { kind, namespace: "ns".into(), name: name.into() };
+        let value = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": "ns", "uid": "u-1", "generation": 4},
+            "spec": {"ports": [{"port": 80}]},
+        });
+        let accepted = Some(Arc::new(crds::admit(value).unwrap()));
+        let (content, created) = (Hash::of(b"x"), jiff::Timestamp::UNIX_EPOCH);
+        (id, Remembered { generation: 5, content, created, accepted })
+    }
+
+    fn as_configmap(data: &Data) -> ConfigMap {
+        let data = data.iter().map(|(key, text)| ((*key).to_owned(), text.clone())).collect();
+        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn what_is_broken_comes_back_whole() {
+        let (id, known) = remembered(Kind::Service, "a");
+        let objects = BTreeMap::from([(id.clone(), known.json(&id))]);
+        let recalled = parse(&as_configmap(&data(&objects, "")));
+        let back = &recalled.objects[&id];
+        assert!(back.same(&known));
+        assert_eq!((back.accepted_generation(), recalled.ledgers.len()), (Some(4), 0));
+        assert_eq!(back.accepted.as_ref().unwrap().metadata().uid.as_deref(), Some("u-1"));
+        // Garbage of whatever kind is no reason to stop.
+        let garbage: Data = BTreeMap::from([(OBJECTS, "[1, {}, \"x\"]".into()), (ROLLBACKS, "{".into())]);
+        let recalled = parse(&as_configmap(&garbage));
+        assert!(recalled.objects.is_empty() && recalled.ledgers.is_empty());
+        assert!(parse(&ConfigMap::default()).objects.is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_what_is_broken_and_no_secret_is_kept() {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let mut memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let (good, broken, secret) =
+            (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "broken"), remembered(Kind::Secret, "s"));
+        let accepted = BTreeSet::from([good.0.clone()]);
+        let (broken_id, objects) = (broken.0.clone(), BTreeMap::from([good, broken, secret]));
+        memory.keep_objects(&Arc::new(objects), &accepted);
+        assert_eq!(memory.objects.keys().collect::<Vec<_>>(), [&broken_id]);
+        memory.task.abort();
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let objects = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}")));
+        let objects: BTreeMap<_, _> = objects.map(|(id, known)| (id.clone(), known.json(&id))).collect();
+        let written = data(&objects, "");
+        let total: usize = written.values().map(String::len).sum();
+        assert!(total <= MOST && total > MOST / 2, "{total}");
+        assert!(!parse(&as_configmap(&written)).objects.is_empty());
+        assert_eq!(data(&objects, &"x".repeat(MOST + 1))[ROLLBACKS], "");
+    }
+}

@@ -1,0 +1,154 @@
+//! What outlives an operator process: the content accepted last of objects that are broken now, and what proxies refused.
+//! On one machine in files of the state folder, in a cluster in a ConfigMap.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use planner::{FleetRef, Ledger, ObjectRef};
+
+use super::{
+    configmap,
+    mirror::Mirror,
+    objects::{self, Remembered},
+    rollbacks::{Rollback, Rollbacks},
+};
+
+/// State files are written at most this often.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is remembered of each object.
+pub type Objects = Arc<BTreeMap<ObjectRef, Remembered>>;
+
+/// What an earlier operator left.
+#[derive(Clone, Debug, Default)]
+pub struct Recalled {
+    /// Of objects.
+    pub objects: BTreeMap<ObjectRef, Remembered>,
+    /// Of what proxies refused.
+    pub ledgers: BTreeMap<FleetRef, Ledger>,
+}
+
+impl Recalled {
+    /// Adds what is not known yet, or in an older form. True when that changes anything.
+    pub fn merge_into(self, objects: &mut BTreeMap<ObjectRef, Remembered>) -> bool {
+        let mut changed = false;
+        for (id, recalled) in self.objects {
+            match objects.get_mut(&id) {
+                // What is gone from the source meanwhile is no more to be remembered.
+                None => {}
+                Some(known) if known.accepted_generation() >= recalled.accepted_generation() => {}
+                Some(known) => {
+                    known.accepted = recalled.accepted;
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+}
+
+/// Keeps it.
+#[derive(Debug)]
+pub enum Memory {
+    /// In files.
+    Folder(Folder),
+    /// In a ConfigMap, which other operators read when they take over.
+    Cluster(Box<configmap::Memory>),
+}
+
+/// Files of the state folder.
+#[derive(Debug)]
+pub struct Folder {
+    objects: Mirror<Remembered>,
+    rollbacks: Rollbacks,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the state folder, and says what is in it.
+    pub fn open(folder: &Path) -> (Self, Recalled) {
+        let objects = objects::load(&folder.join("objects"));
+        let path = folder.join("rollbacks.json");
+        let (rollbacks, ledgers) = Rollbacks::load(&path);
+        let mirror = Mirror::start(folder.join("objects"), Arc::new(objects.clone()), PAUSE);
+        (Self { objects: mirror, rollbacks, path }, Recalled { objects, ledgers })
+    }
+}
+
+impl Memory {
+    /// What the leader before left, if there can have been one since this process began.
+    pub fn recall(&self) -> Option<BoxFuture<'static, Recalled>> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Cluster(memory) => Some(memory.recall()),
+        }
+    }
+
+    /// Keeps what is remembered of objects; `accepted` are those whose content is in use as it is.
+    pub fn keep_objects(&mut self, objects: &Objects, accepted: &BTreeSet<ObjectRef>) {
+        match self {
+            Self::Folder(folder) => folder.objects.set(Arc::clone(objects)),
+            Self::Cluster(memory) => memory.keep_objects(objects, accepted),
+        }
+    }
+
+    /// Keeps what was rolled back.
+    pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
+        match self {
+            Self::Folder(folder) => folder.rollbacks.save(&folder.path, rollbacks),
+            Self::Cluster(memory) => memory.keep_rollbacks(rollbacks),
+        }
+    }
+
+    /// Waits until all is written.
+    pub async fn finish(self) {
+        match self {
+            Self::Folder(folder) => folder.objects.finish().await,
+            Self::Cluster(memory) => memory.finish().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use snapshot::Hash;
+
+    use super::*;
+
+    fn remembered(generation: Option<i64>) -> (ObjectRef, Remembered) {
+        let id = ObjectRef { kind: planner::Kind::Service, namespace: "ns".into(), name: "a".into() };
+        let accepted = generation.map(|generation| {
+            let metadata = json!({"name": "a", "namespace": "ns", "generation": generation});
+            let value =
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}});
+            Arc::new(crds::admit(value).unwrap())
+        });
+        let content = Hash::of(b"x");
+        (id, Remembered { generation: 9, content, created: jiff::Timestamp::UNIX_EPOCH, accepted })
+    }
+
+    #[track_caller]
+    fn check(known: Option<Option<i64>>, recalled: Option<i64>, expect: Option<Option<i64>>) {
+        let mut objects: BTreeMap<_, _> = known.map(remembered).into_iter().collect();
+        let recalled = Recalled { objects: BTreeMap::from([remembered(recalled)]), ..Recalled::default() };
+        let changed = recalled.merge_into(&mut objects);
+        let got = objects.values().next().map(Remembered::accepted_generation);
+        assert_eq!((got, changed), (expect, expect != known));
+    }
+
+    #[test]
+    fn the_newer_content_counts() {
+        check(Some(None), Some(3), Some(Some(3)));
+        check(Some(Some(2)), Some(3), Some(Some(3)));
+        check(Some(Some(4)), Some(3), Some(Some(4)));
+        check(Some(Some(3)), None, Some(Some(3)));
+        // Deleted meanwhile.
+        check(None, Some(3), None);
+    }
+}

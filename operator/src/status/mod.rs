@@ -1,0 +1,120 @@
+//! Writes the status of every custom resource, in the background: whatever changed, at the pace that its place bears. On
+//! one machine into files, in a cluster into the API server.
+
+mod api;
+mod files;
+mod queue;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use kube::Client;
+use planner::{FleetRef, FleetView, Kind, Millis, ObjectRef, Plan, Status, World};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{source::Observed, state::objects::Remembered};
+
+/// How often statuses are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Transitions are written at once; those that follow within this time are written together.
+    pub coalesce: Duration,
+    /// Numbers that drift (requests, percentages) are written this often, if they changed.
+    pub drift: Duration,
+}
+
+/// For files of this machine, which cost nothing next to writes to an API server.
+pub const FILES: Pace = Pace { coalesce: Duration::from_millis(100), drift: Duration::from_secs(2) };
+/// For an API server, where each write is one for every watcher of the object.
+pub const API: Pace = Pace { coalesce: Duration::from_secs(1), drift: Duration::from_secs(30) };
+
+/// What statuses are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Input {
+    /// Every object, as planned.
+    pub world: Arc<World>,
+    /// Every object, as the source has it.
+    pub observed: Arc<Observed>,
+    /// What was derived, with the problems of fleets.
+    pub plan: Arc<Plan>,
+    /// What was observed.
+    pub fleets: BTreeMap<FleetRef, FleetView>,
+    /// When each object was first seen.
+    pub remembered: Arc<BTreeMap<ObjectRef, Remembered>>,
+}
+
+/// Takes what statuses are made of; the newest wins.
+#[derive(Debug)]
+pub struct Writer {
+    /// How often it writes.
+    pub pace: Pace,
+    input: watch::Sender<Input>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts on the folder that `sluice-operator get` reads.
+    pub fn to_files(folder: PathBuf, pace: Pace) -> Self {
+        Self::start(pace, |input| files::follow(folder, pace, input))
+    }
+
+    /// Starts on an API server. Nothing is read or written before there is something to write.
+    pub fn to_api(client: Client, pace: Pace) -> Self {
+        Self::start(pace, |input| api::follow(client, pace, input))
+    }
+
+    fn start<T: Future<Output = ()> + Send + 'static>(
+        pace: Pace,
+        follow: impl FnOnce(watch::Receiver<Input>) -> T,
+    ) -> Self {
+        let (input, receiver) = watch::channel(Input::default());
+        Self { pace, input, task: tokio::spawn(follow(receiver)) }
+    }
+
+    /// Has statuses written that are made of this.
+    pub fn set(&self, input: Input) {
+        self.input.send_replace(input);
+    }
+
+    /// Waits until all is written; an API server is waited for a moment at most.
+    pub async fn finish(self) {
+        drop(self.input);
+        let _ = self.task.await;
+    }
+}
+
+/// Derives the statuses, in a thread where that may take a while. `None`: a bug of ours that this very input brings out.
+async fn derive<T: Send + 'static>(
+    input: Input,
+    previous: Arc<BTreeMap<ObjectRef, Status>>,
+    then: impl FnOnce(&Input, BTreeMap<ObjectRef, Status>) -> T + Send + 'static,
+) -> Option<T> {
+    let derive = tokio::task::spawn_blocking(move || {
+        let statuses = planner::statuses(&input.world, &input.plan, &input.fleets, &previous, now());
+        then(&input, statuses)
+    });
+    let derived = derive.await.ok();
+    if derived.is_none() {
+        tracing::error!("deriving statuses failed; what was written before stays");
+    }
+    derived
+}
+
+/// The time of day.
+pub(crate) fn now() -> Millis {
+    Millis(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default())
+}
+
+/// The status of an object of this kind.
+fn status(kind: Kind, value: Value) -> Option<Status> {
+    fn parse<T: DeserializeOwned>(value: Value) -> Option<T> {
+        serde_json::from_value(value).ok()
+    }
+    match kind {
+        Kind::GatewayFleet => parse(value).map(Status::Fleet),
+        Kind::ApiRoute => parse(value).map(Status::Route),
+        Kind::RatePolicy => parse(value).map(Status::Policy),
+        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::ReferenceGrant => None,
+    }
+}

@@ -1,0 +1,300 @@
+//! Which status is to be written to an API server, and when. Pure: `now` is an argument.
+//!
+//! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
+//! old enough. One that could not be written is tried again, ever more rarely. One object is written by one task at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::{ObjectRef, Status};
+
+/// After the first failure, the next attempt; twice as long after each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Job {
+    pub(super) object: ObjectRef,
+    /// Of which of those of its name.
+    pub(super) uid: Option<Arc<str>>,
+    pub(super) status: Status,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Outcome {
+    Written,
+    /// The object is gone, or another of its name is there: the source tells of it in a moment.
+    Gone,
+    Failed,
+}
+
+/// Everything that is or may have to be written.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: BTreeMap<ObjectRef, Entry>,
+    due: BTreeSet<(Instant, ObjectRef)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    uid: Option<Arc<str>>,
+    wanted: Status,
+    /// What the API server has, and since when; `None`: not known.
+    written: Option<(Status, Instant)>,
+    in_flight: bool,
+    failures: u32,
+    not_before: Instant,
+    /// Where it stands in `due`.
+    due: Option<Instant>,
+}
+
+impl Queue {
+    /// Takes what is wanted of every object; those that are not in it are forgotten. `present` is what the API server has
+    /// of objects that are new here.
+    pub(super) fn want(
+        &mut self,
+        wanted: BTreeMap<ObjectRef, (Option<Arc<str>>, Status)>,
+        mut present: BTreeMap<ObjectRef, Status>,
+        drift: Duration,
+        now: Instant,
+    ) {
+        let gone: Vec<ObjectRef> = self.entries.keys().filter(|id| !wanted.contains_key(id)).cloned().collect();
+        for id in gone {
+            if let Some(due) = self.entries.remove(&id).and_then(|entry| entry.due) {
+                self.due.remove(&(due, id));
+            }
+        }
+        for (id, (uid, status)) in wanted {
+            let written = present.remove(&id).map(|status| (status, now));
+            let fresh = |written| Entry {
+                uid: uid.clone(),
+                wanted: status.clone(),
+                written,
+                in_flight: false,
+                failures: 0,
+                not_before: now,
+                due: None,
+            };
+            let entry = self.entries.entry(id.clone()).or_insert_with(|| fresh(written));
+            if entry.uid != uid {
+                // Another object of the same name; what was written was not for it.
+                let due = entry.due.take();
+                *entry = Entry { due, ..fresh(None) };
+            }
+            entry.wanted = status;
+            Self::schedule(&mut self.due, &id, entry, drift);
+        }
+    }
+
+    /// The next write that is due, if any.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Job> {
+        let (at, object) = self.due.first().cloned()?;
+        if at > now {
+            return None;
+        }
+        self.due.pop_first();
+        let entry = self.entries.get_mut(&object)?;
+        (entry.due, entry.in_flight) = (None, true);
+        Some(Job { object, uid: entry.uid.clone(), status: entry.wanted.clone() })
+    }
+
+    /// When the next write is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes up how a write ended.
+    pub(super) fn done(&mut self, job: Job, outcome: Outcome, drift: Duration, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&job.object).filter(|entry| entry.uid == job.uid) else { return };
+        entry.in_flight = false;
+        match outcome {
+            Outcome::Written => {
+                entry.written = Some((job.status, now));
+                entry.failures = 0;
+            }
+            Outcome::Gone | Outcome::Failed => {
+                // 1 s, 2 s, 4 s, ... 60 s.
+                let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(6)).min(LONGEST_RETRY);
+                entry.failures += 1;
+                entry.not_before = now + pause;
+            }
+        }
+        Self::schedule(&mut self.due, &job.object, entry, drift);
+    }
+
+    fn schedule(due: &mut BTreeSet<(Instant, ObjectRef)>, id: &ObjectRef, entry: &mut Entry, drift: Duration) {
+        let at = match &entry.written {
+            _ if entry.in_flight => None,
+            Some((written, _)) if *written == entry.wanted => None,
+            Some((written, at)) if only_drifts(written, &entry.wanted) => Some((*at + drift).max(entry.not_before)),
+            Some(_) | None => Some(entry.not_before),
+        };
+        if at == entry.due {
+            return;
+        }
+        if let Some(former) = entry.due.take() {
+            due.remove(&(former, id.clone()));
+        }
+        if let Some(at) = at {
+            due.insert((at, id.clone()));
+        }
+        entry.due = at;
+    }
+}
+
+/// Whether two statuses differ in nothing but numbers that load moves.
+fn only_drifts(a: &Status, b: &Status) -> bool {
+    steady(a) == steady(b)
+}
+
+fn steady(status: &Status) -> Status {
+    let mut status = status.clone();
+    match &mut status {
+        Status::Fleet(fleet) => {
+            fleet.driven_by = None;
+            // Why there are as many as there are; how many stands beside it.
+            let scaling = fleet.conditions.iter_mut().find(|condition| condition.type_ == "ScalingActive");
+            if let Some(condition) = scaling {
+                condition.message.clear();
+            }
+        }
+        Status::Policy(policy) => policy.limited = None,
+        Status::Route(_) => {}
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::policy::RatePolicyStatus;
+    use planner::Kind;
+
+    use super::*;
+
+    const DRIFT: Duration = Duration::from_secs(30);
+
+    struct Bench {
+        queue: Queue,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { queue: Queue::default(), start: Instant::now() }
+        }
+
+        fn at(&self, seconds: f64) -> Instant {
+            self.start + Duration::from_secs_f64(seconds)
+        }
+
+        /// Wants these, each `(name, uid, targets, limited)`.
+        fn want(&mut self, seconds: f64, wanted: &[(&str, &str, u32, &str)]) {
+            let entry = |(name, uid, targets, limited): &(&str, &str, u32, &str)| {
+                (id(name), (Some(Arc::from(*uid)), status(*targets, limited)))
+            };
+            let now = self.at(seconds);
+            self.queue.want(wanted.iter().map(entry).collect(), BTreeMap::new(), DRIFT, now);
+        }
+
+        /// Takes everything that is due, and ends it so.
+        fn write(&mut self, seconds: f64, outcome: Outcome) -> Vec<String> {
+            let now = self.at(seconds);
+            let mut jobs = vec![];
+            while let Some(job) = self.queue.take(now) {
+                jobs.push(job);
+            }
+            let names = jobs.iter().map(|job| job.object.name.clone()).collect();
+            for job in jobs {
+                self.queue.done(job, outcome, DRIFT, now);
+            }
+            names
+        }
+    }
+
+    fn id(name: &str) -> ObjectRef {
+        ObjectRef { kind: Kind::RatePolicy, namespace: "ns".into(), name: name.into() }
+    }
+
+    fn status(targets: u32, limited: &str) -> Status {
+        Status::Policy(RatePolicyStatus { conditions: vec![], targets, limited: Some(limited.into()) })
+    }
+
+    #[test]
+    fn transitions_at_once_drift_slowly_and_nothing_twice() {
+        let mut bench = Bench::new();
+        bench.want(0.0, &[("a", "1", 1, "0%"), ("b", "2", 1, "0%")]);
+        assert_eq!(bench.write(0.0, Outcome::Written), ["a", "b"]);
+        bench.want(1.0, &[("a", "1", 1, "5%"), ("b", "2", 2, "0%")]);
+        assert_eq!(bench.write(1.0, Outcome::Written), ["b"]);
+        assert_eq!(bench.queue.next(), Some(bench.at(30.0)));
+        assert!(bench.write(29.0, Outcome::Written).is_empty());
+        // Back to what is written: nothing to do.
+        bench.want(29.0, &[("a", "1", 1, "0%"), ("b", "2", 2, "0%")]);
+        assert!(bench.write(40.0, Outcome::Written).is_empty());
+        bench.want(40.0, &[("a", "1", 1, "7%"), ("b", "2", 2, "0%")]);
+        assert_eq!(bench.write(40.0, Outcome::Written), ["a"]);
+    }
+
+    #[test]
+    fn what_the_api_server_has_is_not_written_again() {
+        let mut bench = Bench::new();
+        let wanted = BTreeMap::from([(id("a"), (None, status(1, "0%"))), (id("b"), (None, status(2, "0%")))]);
+        let present = BTreeMap::from([(id("a"), status(1, "0%")), (id("gone"), status(1, "0%"))]);
+        let now = bench.at(0.0);
+        bench.queue.want(wanted, present, DRIFT, now);
+        assert_eq!(bench.write(0.0, Outcome::Written), ["b"]);
+    }
+
+    #[test]
+    fn failures_are_tried_again_ever_more_rarely() {
+        let mut bench = Bench::new();
+        bench.want(0.0, &[("a", "1", 1, "0%")]);
+        let mut at = vec![];
+        let mut seconds = 0.0;
+        while seconds < 200.0 {
+            if !bench.write(seconds, Outcome::Failed).is_empty() {
+                at.push(seconds);
+            }
+            // Being wanted again, in another form, is no reason to hurry.
+            bench.want(seconds, &[("a", "1", seconds as u32, "0%")]);
+            seconds += 1.0;
+        }
+        assert_eq!(at, [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]);
+        assert_eq!(bench.write(400.0, Outcome::Written), ["a"]);
+        bench.want(401.0, &[("a", "1", 999, "0%")]);
+        assert_eq!(bench.write(401.0, Outcome::Written), ["a"], "forgiven");
+    }
+
+    #[test]
+    fn another_object_of_the_same_name_is_another() {
+        let mut bench = Bench::new();
+        bench.want(0.0, &[("a", "1", 1, "0%")]);
+        let now = bench.at(0.0);
+        let job = bench.queue.take(now).unwrap();
+        bench.want(1.0, &[("a", "2", 1, "0%")]);
+        let second = bench.queue.take(bench.at(1.0)).unwrap();
+        assert_eq!((&*job.uid.clone().unwrap(), &*second.uid.clone().unwrap()), ("1", "2"));
+        // The end of the first write says nothing of the second.
+        bench.queue.done(job, Outcome::Written, DRIFT, now);
+        bench.queue.done(second, Outcome::Gone, DRIFT, now);
+        assert!(bench.queue.next().is_some());
+        bench.want(2.0, &[]);
+        assert_eq!((bench.queue.next(), bench.queue.entries.len()), (None, 0));
+    }
+
+    #[test]
+    fn one_write_of_an_object_at_a_time() {
+        let mut bench = Bench::new();
+        bench.want(0.0, &[("a", "1", 1, "0%")]);
+        let job = bench.queue.take(bench.at(0.0)).unwrap();
+        bench.want(1.0, &[("a", "1", 2, "0%")]);
+        assert_eq!(bench.queue.take(bench.at(1.0)), None);
+        bench.queue.done(job, Outcome::Written, DRIFT, bench.at(1.0));
+        assert_eq!(bench.write(1.0, Outcome::Written), ["a"]);
+    }
+}

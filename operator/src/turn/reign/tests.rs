@@ -1,0 +1,125 @@
+//! One operator takes over from another.
+
+use hyper::{Request, Response};
+use kube::client::Body;
+use tokio::sync::watch;
+
+use super::{
+    super::{
+        tests::{Bench, attached, fleet_manifest, fleet_ref, observed, route_manifest},
+        *,
+    },
+    SETTLES,
+};
+use crate::{lead::Lead, state::configmap};
+
+/// An API server that has one ConfigMap, or has it not.
+fn memory(found: Option<serde_json::Value>) -> Memory {
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let (status, body) = match &found {
+            Some(found) => (200, found.clone()),
+            None => (404, serde_json::json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"})),
+        };
+        let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
+        async { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    Memory::Cluster(Box::new(configmap::Memory::start(kube::Client::new(service, "sys"), "sys", "memory")))
+}
+
+/// A standby in a cluster, and what makes it the leader.
+fn standby(found: Option<serde_json::Value>) -> (Bench, watch::Sender<Lead>) {
+    let (told, lead) = watch::channel(Lead::Standby { holder: None });
+    let bench = Bench::with(tempfile::tempdir().unwrap(), memory(found), Recalled::default(), lead);
+    bench.fleet.0.lock().unwrap().outlives = true;
+    (bench, told)
+}
+
+/// Turns until it knows what the leader before left.
+async fn take_over(bench: &mut Bench, told: &watch::Sender<Lead>) -> Vec<(u32, Vec<u16>)> {
+    told.send_replace(Lead::Leader { epoch: 2 });
+    for _ in 0..500 {
+        let asked = bench.turn(Event::Tick).await;
+        if matches!(bench.operator.reign, Reign::Yes(_)) {
+            return asked;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never led");
+}
+
+#[tokio::test]
+async fn a_standby_plans_and_touches_nothing() {
+    let (mut bench, _told) = standby(None);
+    bench.observe(3, vec![]);
+    assert_eq!(bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await, []);
+    assert_eq!(bench.turn(Event::Tick).await, []);
+    assert!(bench.operator.plan.is_some() && bench.operator.parts.view.view().is_some());
+    let gateway = &bench.operator.gateways[&fleet_ref()];
+    assert!(gateway.published.is_none() && gateway.decision.is_none() && bench.operator.shown.is_none());
+}
+
+#[tokio::test]
+async fn until_proxies_have_dialled_nothing_moves() {
+    let (mut bench, told) = standby(None);
+    bench.observe(3, vec![]);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    assert_eq!(take_over(&mut bench, &told).await, [(3, vec![8080, 8081])], "as many as there are");
+    let state = |bench: &Bench| {
+        let gateway = &bench.operator.gateways[&fleet_ref()];
+        (gateway.published.is_some(), gateway.decision.is_some(), bench.operator.shown.is_some())
+    };
+    assert_eq!(state(&bench), (true, false, false), "published at once, no conclusion yet");
+    for i in 0..3 {
+        assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
+        assert_eq!(state(&bench), (true, false, false));
+        attached(&mut bench, &format!("default-{i}")).await;
+    }
+    tokio::time::sleep(DECIDE).await;
+    assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
+    assert_eq!(state(&bench), (true, true, true));
+    assert_eq!(bench.operator.gateways[&fleet_ref()].ready(), 3);
+}
+
+#[tokio::test]
+async fn a_proxy_that_never_dials_is_not_waited_for_for_ever() {
+    let (mut bench, told) = standby(None);
+    bench.observe(3, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    take_over(&mut bench, &told).await;
+    attached(&mut bench, "default-0").await;
+    assert!(bench.operator.shown.is_none());
+    bench.operator.reign = Reign::Yes(Instant::now().checked_sub(SETTLES));
+    bench.operator.decided = None;
+    assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])], "who is silent counts as there");
+    assert!(bench.operator.shown.is_some());
+}
+
+#[tokio::test]
+async fn what_the_leader_before_accepted_stays_in_force() {
+    let route = route_manifest("/a");
+    let (key, name) = ("objects.json", "memory");
+    let record = serde_json::json!([{
+        "object": {"kind": "ApiRoute", "namespace": "shop", "name": "r"},
+        "generation": 1, "content": snapshot::Hash::of(b"x").to_string(), "created": "2026-01-01T00:00:00Z",
+        "accepted": route,
+    }]);
+    let found = serde_json::json!({"metadata": {"name": name}, "data": {key: record.to_string()}});
+    let (mut bench, told) = standby(Some(found));
+    // It never saw the route whole.
+    bench.turn(observed(&[fleet_manifest(), route_manifest("no path")])).await;
+    take_over(&mut bench, &told).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Route/")), "{:?}", bench.published());
+}
+
+#[tokio::test]
+async fn pods_outlive_their_operator() {
+    let (mut bench, told) = standby(None);
+    bench.observe(2, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    take_over(&mut bench, &told).await;
+    assert_eq!(bench.turn(Event::Shutdown).await, [], "nothing is asked of the fleet");
+    let (sender, events) = mpsc::channel(1);
+    sender.try_send(Event::Shutdown).unwrap();
+    bench.operator.parts.events = events;
+    tokio::time::timeout(Duration::from_secs(5), bench.operator.run()).await.expect("ends with proxies alive");
+}

@@ -1,0 +1,176 @@
+//! Identity in a cluster: a proxy enrols with its pod's token and a key that never leaves this process, and dials with
+//! the certificate that it gets. It enrols again while that one is still good.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use snapshot::proto::{EnrollRequest, EnrollResponse, control_client::ControlClient};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::{backoff::Backoff, tls};
+
+/// Longest wait for a certificate.
+const ENROLL: Duration = Duration::from_secs(10);
+/// Tries to renew are at least this far apart: the certificate is still good for 20 minutes.
+const RETRY: Duration = Duration::from_secs(10);
+/// A certificate is not renewed sooner than this, whatever the clocks say.
+const SOONEST: Duration = Duration::from_secs(5);
+
+/// An operator in a cluster: where its Service is, and what it and this proxy know each other by.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// What the operator's certificate must be for, also when it is dialled by its address.
+    pub(super) name: ServerName<'static>,
+    token: PathBuf,
+    ca: PathBuf,
+    credentials: Mutex<Option<Arc<Credentials>>>,
+}
+
+/// A certificate, its key, and what came with it.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    /// What operators are trusted by, besides what the file says.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
+    renew: Instant,
+    until: Instant,
+}
+
+/// Why the operator could not be dialled.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("{}", with_sources(.0))]
+    Transport(#[from] tonic::transport::Error),
+    #[error("--token-file {}: {error}; it is to be a projected service account token of audience \"sluice\"", .path.display())]
+    Token { path: PathBuf, error: io::Error },
+    #[error("--ca-file {}: {why}; it is to hold `ca.crt` of the ConfigMap that the operator keeps for the fleet", .path.display())]
+    Ca { path: PathBuf, why: String },
+    #[error("--control: {host} does not resolve: {error}; is the operator's Service there?")]
+    Resolve { host: String, error: io::Error },
+    #[error("--control: no connection to {at}: {error}")]
+    Connect { at: SocketAddr, error: io::Error },
+    #[error("--control: no TLS with {at} as {name}: {error}")]
+    Tls { at: SocketAddr, name: String, error: io::Error },
+    #[error("a key can't be made: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("TLS: {0}")]
+    Rustls(#[from] rustls::Error),
+    #[error("the operator at {at} gives no certificate: {}: {}", .status.code(), .status.message())]
+    Refused { at: SocketAddr, status: Box<tonic::Status> },
+    #[error("the operator at {at} does not say within {} s whether it gives a certificate", ENROLL.as_secs())]
+    Silent { at: SocketAddr },
+}
+
+impl Cluster {
+    pub(super) fn new(host: &str, port: u16, token: PathBuf, ca: PathBuf) -> Result<Self, String> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name =
+            ServerName::try_from(bare.clone()).map_err(|_| format!("--control: {host:?} is no name of a host"))?;
+        Ok(Self { host: bare, port, name, token, ca, credentials: Mutex::default() })
+    }
+
+    /// Dials with a certificate that is good, for which it enrols first if there is none.
+    pub(super) async fn dial(&self, at: Option<SocketAddr>) -> Result<Channel, DialError> {
+        let known = self.credentials().filter(|credentials| Instant::now() < credentials.until);
+        let credentials = match known {
+            Some(credentials) => credentials,
+            None => self.enroll(at).await?,
+        };
+        Ok(tls::connect(self, at, Some(&credentials)).await?.0)
+    }
+
+    /// Comes back when there is a new certificate.
+    pub(super) async fn renewed(&self, at: Option<SocketAddr>) {
+        if let Some(credentials) = self.credentials() {
+            tokio::time::sleep_until(credentials.renew).await;
+        }
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.enroll(at).await {
+            tracing::warn!("the certificate can't be renewed: {error}");
+            tokio::time::sleep(RETRY + backoff.next()).await;
+        }
+    }
+
+    /// What there is does not do.
+    pub(super) fn forget(&self) {
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn enroll(&self, at: Option<SocketAddr>) -> Result<Arc<Credentials>, DialError> {
+        let token = tokio::fs::read_to_string(&self.token).await;
+        let token = token.map_err(|error| DialError::Token { path: self.token.clone(), error })?.trim().to_owned();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
+        let (channel, at) = tls::connect(self, at, None).await?;
+        let mut client = ControlClient::new(channel);
+        let answer = tokio::time::timeout(ENROLL, client.enroll(EnrollRequest { token, csr })).await;
+        let answer = answer.map_err(|_| DialError::Silent { at })?;
+        let answer = answer.map_err(|status| DialError::Refused { at, status: Box::new(status) })?;
+        let credentials = Arc::new(Credentials::new(answer.into_inner(), &key));
+        let left = credentials.until.duration_since(Instant::now());
+        tracing::info!(operator = %at, minutes = left.as_secs() / 60, "enrolled");
+        *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&credentials));
+        Ok(credentials)
+    }
+
+    /// What operators are trusted by: the file, which changes, is read for each dial.
+    pub(super) async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, DialError> {
+        let wrong = |why: String| DialError::Ca { path: self.ca.clone(), why };
+        let read = tokio::fs::read(&self.ca).await.map_err(|error| wrong(error.to_string()))?;
+        match certificates(&read) {
+            Ok(found) if found.is_empty() => Err(wrong("no certificate in it".into())),
+            result => result.map_err(wrong),
+        }
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    use rustls_pki_types::pem::PemObject as _;
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+impl Credentials {
+    fn new(answer: EnrollResponse, key: &KeyPair) -> Self {
+        let certificates = |ders: Vec<bytes::Bytes>| -> Vec<_> {
+            ders.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect()
+        };
+        let now = Instant::now();
+        let left = UNIX_EPOCH + Duration::from_millis(answer.not_after_unix_ms);
+        let left = left.duration_since(SystemTime::now()).unwrap_or_default().max(SOONEST);
+        Self {
+            chain: certificates(answer.chain),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            authorities: certificates(answer.authorities),
+            // At two thirds, less up to a tenth: proxies that began together do not renew together.
+            renew: now + left.mul_f64(2.0 / 3.0 - fastrand::f64() / 10.0),
+            until: now + left,
+        }
+    }
+}
+
+/// tonic says only "transport error"; the cause is behind it.
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

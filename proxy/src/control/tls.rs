@@ -1,0 +1,89 @@
+//! A TLS connection to an operator, with errors that say which step failed, and where.
+
+use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, version::TLS13};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+
+use super::identity::{Cluster, Credentials, DialError};
+
+/// Longest wait for each step.
+const STEP: Duration = Duration::from_secs(2);
+/// An operator that answers no ping for this long, this often asked, is taken for gone: a machine that is lost says
+/// nothing.
+const PING: Duration = Duration::from_secs(4);
+
+/// Connects to the Service, or to one operator behind it; gives its address too.
+pub(super) async fn connect(
+    cluster: &Cluster,
+    at: Option<SocketAddr>,
+    credentials: Option<&Credentials>,
+) -> Result<(Channel, SocketAddr), DialError> {
+    let connector = TlsConnector::from(Arc::new(config(cluster, credentials).await?));
+    let (tcp, at) = tcp(cluster, at).await?;
+    let failed = |error| DialError::Tls { at, name: cluster.host.clone(), error };
+    let stream = within(connector.connect(cluster.name.clone(), tcp)).await.map_err(failed)?;
+    Ok((channel(cluster, stream).await?, at))
+}
+
+async fn config(cluster: &Cluster, credentials: Option<&Credentials>) -> Result<ClientConfig, DialError> {
+    let mut roots = RootCertStore::empty();
+    let told = credentials.map(|c| c.authorities.clone()).unwrap_or_default();
+    for authority in cluster.authorities().await?.into_iter().chain(told) {
+        roots.add(authority)?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?.with_root_certificates(roots);
+    let mut config = match credentials {
+        None => config.with_no_client_auth(),
+        Some(Credentials { chain, key, .. }) => config.with_client_auth_cert(chain.clone(), key.clone_key())?,
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+async fn tcp(cluster: &Cluster, at: Option<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
+    let addresses = match at {
+        Some(at) => vec![at],
+        None => {
+            let failed = |error| DialError::Resolve { host: cluster.host.clone(), error };
+            let found = within(tokio::net::lookup_host((cluster.host.as_str(), cluster.port))).await;
+            found.map_err(failed)?.collect()
+        }
+    };
+    let mut last = None;
+    for at in addresses {
+        match within(TcpStream::connect(at)).await {
+            Ok(tcp) => {
+                let _ = tcp.set_nodelay(true); // slower without, no more
+                return Ok((tcp, at));
+            }
+            Err(error) => last = Some(DialError::Connect { at, error }),
+        }
+    }
+    let none = || io::Error::other("it has no address");
+    Err(last.unwrap_or_else(|| DialError::Resolve { host: cluster.host.clone(), error: none() }))
+}
+
+/// HTTP/2 over one connection. When that ends, so does the channel: who dials again begins with the address.
+async fn channel(cluster: &Cluster, stream: TlsStream<TcpStream>) -> Result<Channel, DialError> {
+    let mut stream = Some(TokioIo::new(stream));
+    let once = tower::service_fn(move |_: http::Uri| {
+        ready(stream.take().ok_or_else(|| io::Error::new(io::ErrorKind::BrokenPipe, "the connection ended")))
+    });
+    let host = if cluster.host.contains(':') { format!("[{}]", cluster.host) } else { cluster.host.clone() };
+    let endpoint = Endpoint::from_shared(format!("https://{host}:{}", cluster.port))?
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_with_connector(once).await?)
+}
+
+async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", STEP.as_secs()));
+    tokio::time::timeout(STEP, step).await.map_err(late)?
+}

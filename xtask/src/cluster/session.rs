@@ -1,0 +1,123 @@
+//! The cluster for as long as tests need it: one that was up before stays, one that was not goes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use super::{
+    Cluster, choose, create, down, folders::Folders, given::Kind, kubeconfig, kubectl, load_images, own, own::Running,
+    up, write,
+};
+use crate::shell::Tool;
+
+/// What tells why something failed, and is gone with the cluster.
+const TOLD: [(&str, &[&str]); 5] = [
+    ("pods", &["get", "pods,services,deployments", "--all-namespaces", "--output=wide"]),
+    ("sluice", &["get", "gatewayfleets,apiroutes,ratepolicies", "--all-namespaces", "--output=yaml"]),
+    ("events", &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]),
+    (
+        "operator",
+        &["logs", "--all-namespaces", "--selector=app.kubernetes.io/name=sluice-operator", "--tail=-1", "--prefix"],
+    ),
+    (
+        "proxies",
+        &["logs", "--all-namespaces", "--selector=app.kubernetes.io/name=sluice-proxy", "--tail=-1", "--prefix"],
+    ),
+];
+
+/// A cluster that is up.
+pub(crate) struct Session {
+    folders: Folders,
+    cluster: Cluster,
+    /// It was not up before: it goes at the end.
+    ours: bool,
+}
+
+impl Session {
+    /// Has a cluster that is ready. When that fails, what was begun is taken down again.
+    pub(crate) fn begin() -> anyhow::Result<Session> {
+        let folders = Folders::of_user()?;
+        let _alone = folders.lock("cluster")?;
+        let cluster = choose(&folders)?;
+        let ours = !is_up(&cluster, &folders)?;
+        let session = Session { folders, cluster, ours };
+        match up(&session.cluster, &session.folders) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                // Why it did not come up says more than whatever goes wrong from here on.
+                let logs = session.keep_logs();
+                if let Err(wrong) = down_if(&session) {
+                    println!("what was brought up could not be taken down: {wrong:#}");
+                }
+                Err(match logs {
+                    Ok(folder) => error.context(format!("what the cluster says of itself is in {}", folder.display())),
+                    Err(_) => error,
+                })
+            }
+        }
+    }
+
+    /// Gives it the images of docker archives.
+    pub(crate) fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
+        load_images(&self.cluster, &self.folders, archives)
+    }
+
+    /// What programs that talk to it find in their environment.
+    pub(crate) fn env(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let path = kubeconfig(&self.cluster, &self.folders)?;
+        let mut env = vec![("KUBECONFIG", path.display().to_string())];
+        if matches!(self.cluster, Cluster::Own) {
+            env.extend(own::direct());
+        }
+        Ok(env)
+    }
+
+    /// Writes down what the cluster says of itself, and gives the folder. What it can't say is left out.
+    pub(crate) fn keep_logs(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.folders.cache().join("failed");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        create(&folder)?;
+        if matches!(self.cluster, Cluster::Own) {
+            for (from, to) in [(self.folders.logs(), "components"), (self.folders.state().join("log/pods"), "pods")] {
+                // Files may come and go while they are copied.
+                let _ = copy(&from, &folder.join(to));
+            }
+        }
+        for (name, args) in TOLD {
+            // It may be that it never answered.
+            let Ok(mut command) = kubectl(&self.cluster, &self.folders) else { break };
+            let output = command.args(args).args(["--request-timeout=20s"]).stdin(Stdio::null()).output();
+            let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+            write(&folder.join(format!("{name}.txt")), &String::from_utf8_lossy(&text))?;
+        }
+        Ok(folder)
+    }
+
+    /// Takes the cluster down if it was not up before, and says which.
+    pub(crate) fn end(self) -> anyhow::Result<&'static str> {
+        let _alone = self.folders.lock("cluster")?;
+        down_if(&self)?;
+        Ok(if self.ours { "" } else { "it was up before, and stays" })
+    }
+}
+
+fn down_if(session: &Session) -> anyhow::Result<()> {
+    if session.ours { down(&session.cluster, &session.folders) } else { Ok(()) }
+}
+
+fn is_up(cluster: &Cluster, folders: &Folders) -> anyhow::Result<bool> {
+    match cluster {
+        Cluster::Given(_) => Ok(true),
+        Cluster::Kind(_) => Kind::is_up(),
+        Cluster::Own => Ok(Running::find(folders).is_some()),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let (copied, output) = Tool::new("cp").args(["--recursive", "--dereference"]).args([from, to]).capture()?;
+    anyhow::ensure!(copied, "{output}");
+    Ok(())
+}

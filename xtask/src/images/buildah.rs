@@ -1,0 +1,91 @@
+//! Images without a daemon, a registry, or anything of the kernel that a container lacks.
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::{files, shell::Tool};
+
+/// A store of images that lives as long as one build: `vfs` copies every layer, and needs nothing of the kernel.
+pub(crate) struct Store {
+    folder: PathBuf,
+}
+
+/// One image to build.
+pub(crate) struct Recipe<'a> {
+    /// The Dockerfile.
+    pub(crate) file: &'a Path,
+    /// The stage to build; none: the last one.
+    pub(crate) target: Option<&'a str>,
+    /// The folder that it copies from.
+    pub(crate) context: &'a Path,
+    /// Its build arguments.
+    pub(crate) args: &'a [(&'a str, &'a str)],
+    /// The image's name.
+    pub(crate) name: &'a str,
+}
+
+impl Store {
+    /// An empty one in a new folder.
+    pub(crate) fn at(folder: &Path) -> anyhow::Result<Store> {
+        // What an interrupted build left is of no use.
+        remove(folder)?;
+        files::create(folder)?;
+        Ok(Store { folder: folder.to_owned() })
+    }
+
+    pub(crate) fn build(&self, recipe: &Recipe<'_>) -> anyhow::Result<()> {
+        // The same content gives the same image: nothing in it says when it was built.
+        let mut bud = self.buildah().args(["bud", "--quiet", "--isolation", "chroot", "--timestamp", "0"]);
+        for (key, value) in recipe.args {
+            bud = bud.args(["--build-arg", &format!("{key}={value}")]);
+        }
+        if let Some(target) = recipe.target {
+            bud = bud.args(["--target", target]);
+        }
+        quietly(bud.args(["--tag", recipe.name, "--file"]).args([recipe.file, recipe.context]))
+    }
+
+    /// Writes an image as a docker archive.
+    pub(crate) fn save(&self, name: &str, archive: &Path) -> anyhow::Result<()> {
+        // buildah refuses to write over an archive.
+        match std::fs::remove_file(archive) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| archive.display().to_string());
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let target = format!("docker-archive:{}:{name}", archive.display());
+        quietly(self.buildah().args(["push", "--quiet", name, &target]))
+    }
+
+    /// Ends it, with every image in it.
+    pub(crate) fn remove(self) -> anyhow::Result<()> {
+        remove(&self.folder)
+    }
+
+    fn buildah(&self) -> Tool {
+        Tool::new("buildah")
+            .args(["--storage-driver", "vfs", "--root"])
+            .args([self.folder.join("root")])
+            .args(["--runroot"])
+            .args([self.folder.join("run")])
+    }
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| folder.display().to_string()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn quietly(tool: Tool) -> anyhow::Result<()> {
+    let repeat = tool.to_string();
+    let (done, output) = tool.capture()?;
+    anyhow::ensure!(done, "{output}\n`{repeat}` failed");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The stages of `cargo xtask test --cluster` that need a Kubernetes: it is brought up if none is, and goes again whatever happens.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::Context as _;
+
+use super::{Outcome, report, seconds, tool};
+use crate::{
+    chart,
+    cluster::{self, Folders, Session},
+    images,
+    shell::{self, PROFILE, Tool, cargo},
+};
+
+/// The stages that are wanted.
+pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    if wanted("chart") {
+        report("chart", &chart)?;
+    }
+    if !wanted("operator") && !wanted("cluster") {
+        return Ok(());
+    }
+    with_cluster(|session| {
+        let env = session.env()?;
+        if wanted("operator") {
+            let env = env.clone();
+            let args = ["test", "--package", "operator", "--features", "cluster", "--lib", "--tests", "--locked"];
+            report("operator", &*tool(move || with(cargo(&args), &env)))?;
+        }
+        if wanted("cluster") {
+            println!("{:<9} the whole system on Kubernetes, one test after the other", "cluster");
+            let at = Instant::now();
+            system_tests(&env, None, long)?;
+            println!("{:<9} ok {:>7}", "cluster", seconds(at.elapsed()));
+        }
+        Ok(())
+    })
+}
+
+/// Only the tests of the whole system, or those whose name contains the filter.
+pub(super) fn e2e(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
+    with_cluster(|session| system_tests(&session.env()?, filter, long))
+}
+
+/// Does something with a cluster that has the images of what is built now.
+fn with_cluster(work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    // What is brought up must be taken down, also after Ctrl-C: the program that runs ends, and its stage fails. A second one ends
+    // this program as well.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    println!("{:<9} a Kubernetes; the first time this takes minutes", "up");
+    let at = Instant::now();
+    let session = Session::begin()?;
+    println!("{:<9} ok {:>7}", "up", seconds(at.elapsed()));
+
+    let done = report("images", &|| {
+        let (built, output) = shell::build_binaries().capture()?;
+        anyhow::ensure!(built, "{output}");
+        let archives = images::build(&Folders::of_user()?)?;
+        session.load(&archives.iter().map(|image| image.archive.clone()).collect::<Vec<_>>())?;
+        let lines: Vec<_> = archives.iter().map(ToString::to_string).collect();
+        Ok(Outcome::Done(lines.join("\n")))
+    });
+    let done = done.and_then(|()| if stop.load(Ordering::Relaxed) { Ok(()) } else { work(&session) });
+    let done = if stop.load(Ordering::Relaxed) { Err(anyhow::anyhow!("interrupted")) } else { done };
+    let done = done.or_else(|error| {
+        let logs = session.keep_logs().context("what the cluster says cannot be kept")?;
+        Err(error.context(format!("what the cluster says of itself is in {}", logs.display())))
+    });
+    let session = std::cell::Cell::new(Some(session));
+    let ended = report("down", &|| {
+        let notes = session.take().map_or(Ok(""), Session::end)?;
+        Ok(Outcome::Done(notes.to_owned()))
+    });
+    done.and(ended)
+}
+
+/// What needs helm and Go, and no cluster.
+fn chart() -> anyhow::Result<Outcome> {
+    let folders = Folders::of_user()?;
+    chart::rendered::check(&cluster::helm_program(&folders)?)?;
+    chart::health::check(&cluster::health_program(&folders)?)?;
+    Ok(Outcome::Done(String::new()))
+}
+
+fn system_tests(env: &[(&'static str, String)], filter: Option<&str>, long: bool) -> anyhow::Result<()> {
+    let mut tool = cargo(&["test", "--quiet", "--workspace", "--profile", PROFILE, "--features", "e2e/cluster"]);
+    tool = tool.args(["--test", "cluster", "--"]).args(filter).args(["--test-threads=1", "--format=pretty"]);
+    tool = with(tool, env).env("SLUICE_XTASK", &std::env::current_exe()?.display().to_string());
+    if long {
+        tool = tool.args(["--show-output"]).env("SLUICE_LONG", "1");
+    }
+    tool.run()
+}
+
+fn with(tool: Tool, env: &[(&'static str, String)]) -> Tool {
+    env.iter().fold(tool, |tool, (key, value)| tool.env(key, value))
+}
