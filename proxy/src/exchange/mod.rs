@@ -150,7 +150,7 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
     if head.method == Method::CONNECT {
         return Err(answer::BAD_TARGET);
     }
-    let host = normalise::host(&head.uri, &head.headers, head.version)?;
+    let host = normalise::host(&head.uri, &head.headers)?;
     exchange.host = host.value.clone();
     match normalise::path(&head.uri)? {
         None if head.uri.authority().is_none() => {}

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Version};
+use http::{Method, Request, StatusCode, Version};
 use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
@@ -111,7 +111,6 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
     let wants = Wants { websocket: head.websocket, trailers: head.takes_trailers };
     let reply = exchange::serve(&mut head.parts, wants, client, &mut exchange).await;
     conn.progress();
-    client.answering();
     let end = match reply {
         None => End::Close { unread: false },
         Some(Reply { head: reply, body }) => {
@@ -147,7 +146,11 @@ async fn own<S: Stream>(
     body: Bytes,
     exchange: &mut Exchange,
 ) -> End {
-    let keep = request.keep_alive && !conn.is_retiring() && client.can_discard();
+    // What was wrong with the request may be wrong with what follows.
+    let wrong =
+        matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+    let keep = request.keep_alive && !wrong && !conn.is_retiring() && client.can_discard();
+    client.answering();
     let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
     let after = if keep { After::Keep } else { After::Close };
     let (method, version) = (&request.parts.method, request.parts.version);
@@ -182,6 +185,7 @@ async fn relay<S: Stream>(
     };
     let keep = request.keep_alive && !conn.is_retiring() && framing != Framing::UntilClose && !client.has_body_left();
     let after = if keep { After::Keep } else { After::Close };
+    client.answering();
     encode::response(client.out.bytes(), reply, framing, method, version, after);
     let mut ended = false;
     let relayed = poll_fn(|cx| {
@@ -240,6 +244,8 @@ async fn relay<S: Stream>(
                 Broken::Upstream(error) => {
                     tracing::debug!(%error, "the response broke off");
                     exchange.upstream_broke();
+                    // As far as it came.
+                    let _ = client.flush().await;
                 }
             }
             // A length or a missing last chunk tells the client; nothing else does.

@@ -18,11 +18,7 @@ use tokio::{
 };
 
 use super::{Conn, Phase, accept, balance, connection::Clock};
-use crate::{
-    http1::limits::{self, Limits},
-    shared::Shared,
-    upstream::Pool,
-};
+use crate::{http1::limits::Limits, shared::Shared, upstream::Pool};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -118,21 +114,22 @@ impl Handle {
 /// Starts a worker's thread.
 pub(super) fn start(
     index: usize,
-    shared: Arc<Shared>,
-    live: Arc<AtomicUsize>,
-    phase: watch::Sender<Phase>,
+    shared: &Arc<Shared>,
+    live: &Arc<AtomicUsize>,
+    phase: &watch::Sender<Phase>,
+    limits: &Arc<Limits>,
     shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Arc::new(Worker {
-        shared,
+        shared: Arc::clone(shared),
         pool: Arc::default(),
-        phase,
-        limits: Arc::new(limits::DEFAULT),
+        phase: phase.clone(),
+        limits: Arc::clone(limits),
         clock: Arc::default(),
         shares_sockets,
-        live,
+        live: Arc::clone(live),
         conns: Mutex::default(),
     });
     let running = worker.clone();
