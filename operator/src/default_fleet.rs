@@ -75,9 +75,7 @@ pub async fn follow(client: Client, namespace: String, name: String, mut lead: L
                 }
                 None => return,
             },
-            changed = lead.changed() => if changed.is_err() {
-                return;
-            },
+            () = changed(&mut lead) => {}
             _ = again.tick() => {}
         }
         let Some(found) = latest.clone() else { continue };
@@ -104,6 +102,14 @@ pub async fn follow(client: Client, namespace: String, name: String, mut lead: L
             }
             said = Some(problem);
         }
+    }
+}
+
+/// Waits until who leads may have changed.
+async fn changed(lead: &mut Leading) {
+    if lead.changed().await.is_err() {
+        // As it is now it stays.
+        std::future::pending().await
     }
 }
 

@@ -237,6 +237,9 @@ impl<F: Fleet> Operator<F> {
                 continue;
             }
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
+            if gateway.decision.is_none() && matches!(self.reign, Reign::Yes(Some(_))) {
+                gateway.scaler.recall(&planned.settings, gateway.replicas(), millis);
+            }
             let decision = gateway.scaler.decide(&planned.settings, gateway.replicas(), millis);
             let former = gateway.decision.as_ref();
             if former.is_none_or(|former| former.desired != decision.desired) {

@@ -1,6 +1,11 @@
 //! The admin port: metrics and probes, for people and collectors on a trusted network.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -17,7 +22,13 @@ const JSON: &str = "application/json";
 
 /// Serves in the background; answers where.
 pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = match TcpListener::bind(address).await {
+        // A machine without IPv6, where a pod's `[::]` is meant as "everywhere".
+        Err(e) if address.ip() == Ipv6Addr::UNSPECIFIED && e.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await?
+        }
+        done => done?,
+    };
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         loop {

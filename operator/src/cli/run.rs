@@ -136,7 +136,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     })?;
     let (server, term) = (config.cluster_url.to_string(), Term::default());
     // What only reads, or is guarded otherwise, may go on whoever leads; all else ends with the term.
-    let (client, fenced) = (Client::try_from(config.clone())?, fence::client(config, term.clone())?);
+    let (client, fenced) = (Client::try_from(config.clone())?, fence::client(config.clone(), term.clone())?);
     let (told, lead) = watch::channel(Lead::Standby { holder: None });
     let identity =
         identity::start(client.clone(), &args.namespace, &args.ca_secret, &args.control_service, lead.clone());
@@ -148,7 +148,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     tracing::info!(server, namespace, pod = pod_name, "operator started");
 
     let (sender, events) = mpsc::channel(EVENTS);
-    let source = tokio::spawn(source::kube::run(client.clone(), sender.clone(), progress));
+    let patient = Client::try_from(source::kube::patient(config))?;
+    let source = tokio::spawn(source::kube::run(patient, sender.clone(), progress));
     let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.

@@ -1,7 +1,8 @@
 //! What every [`Fleet`] must do, whatever runs its proxies.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -10,31 +11,42 @@ use planner::{FleetPlan, FleetRef};
 
 use super::{Fleet, Observation, Sign, nothing};
 
-/// A fleet under test: every living proxy is Ready, but for those that are held back.
+/// A fleet under test.
 pub(super) struct Bench<F> {
     pub(super) fleet: F,
     pub(super) plan: FleetPlan,
     pub(super) rates: BTreeMap<String, f64>,
-    pub(super) not_ready: Vec<String>,
+    /// The proxies that are Ready; `None`: every one.
+    pub(super) ready: Ready,
+    /// How long something takes to happen, if it does.
+    pub(super) patience: Duration,
+    /// Whether the fleet knows of every one that is Ready.
+    pub(super) is_settled: fn(&F) -> bool,
 }
+
+/// The proxies that are Ready; `None`: every one.
+pub(super) type Ready = Arc<Mutex<Option<BTreeSet<String>>>>;
 
 impl<F: Fleet> Bench<F> {
     pub(super) fn new(fleet: F) -> Self {
-        let plan =
-            FleetPlan { replicas: 0, template_hash: 1, workers: Some(1), ..nothing(&fleet_ref(), Drain::default()) };
-        Self { fleet, plan, rates: BTreeMap::new(), not_ready: vec![] }
+        let name = FleetRef { namespace: "ns".into(), name: "f".into() };
+        let plan = FleetPlan { replicas: 0, template_hash: 1, workers: Some(1), ..nothing(&name, Drain::default()) };
+        let patience = Duration::from_millis(25);
+        Self { fleet, plan, rates: BTreeMap::new(), ready: Ready::default(), patience, is_settled: |_| true }
     }
 
     fn signs(&self) -> BTreeMap<String, Sign> {
+        let only = self.ready.lock().unwrap().clone();
         let sign = |name: &String| {
             let rate = self.rates.get(name).copied().unwrap_or_default();
-            Sign { ready: !self.not_ready.contains(name), rate, connections: 0, admin: "127.0.0.1:1".into() }
+            let ready = only.as_ref().is_none_or(|only| only.contains(name));
+            Sign { ready, rate, connections: 0, admin: "127.0.0.1:1".into() }
         };
         self.observe().proxies.keys().map(|name| (name.clone(), sign(name))).collect()
     }
 
     pub(super) fn observe(&self) -> Observation {
-        self.fleet.observe().remove(&fleet_ref()).unwrap_or_default()
+        self.fleet.observe().remove(&self.plan.fleet).unwrap_or_default()
     }
 
     /// Names of living proxies that are not leaving.
@@ -52,21 +64,28 @@ impl<F: Fleet> Bench<F> {
     #[track_caller]
     pub(super) fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let start = Instant::now();
+        let limit = Duration::from_secs(10).max(self.patience * 30);
         while !holds(self) {
-            assert!(start.elapsed() < Duration::from_secs(10), "{what}: {:#?}", self.observe());
+            assert!(start.elapsed() < limit, "{what}: {:#?}", self.observe());
             self.step();
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Steps for as long as something would take to happen: it must hold all the while.
+    #[track_caller]
+    pub(super) fn stays(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while start.elapsed() < self.patience {
+            self.step();
+            assert!(holds(self), "{what}: {:#?}", self.observe());
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 }
 
-pub(super) fn fleet_ref() -> FleetRef {
-    FleetRef { namespace: "ns".into(), name: "f".into() }
-}
-
 /// Runs the contract on an implementation that has nothing yet.
-pub(super) fn check<F: Fleet>(fleet: F) {
-    let mut bench = Bench::new(fleet);
+pub(super) fn check<F: Fleet>(mut bench: Bench<F>) {
     grows_and_shrinks(&mut bench);
     changes_template_one_by_one(&mut bench);
     leaves_nothing(&mut bench);
@@ -74,13 +93,12 @@ pub(super) fn check<F: Fleet>(fleet: F) {
 
 fn grows_and_shrinks<F: Fleet>(bench: &mut Bench<F>) {
     bench.plan.replicas = 3;
-    bench.until("three proxies", |b| b.staying().len() == 3);
+    bench.until("three proxies", |b| b.staying().len() == 3 && (b.is_settled)(&b.fleet));
     let names = bench.staying();
-    bench.step();
-    assert_eq!((bench.staying(), bench.observe().replicas), (names.clone(), 3), "a step that changes nothing");
+    bench.stays("steps that change nothing", |b| (b.staying(), b.observe().replicas) == (names.clone(), 3));
     bench.rates = names.iter().cloned().zip([5.0, 1.0, 9.0]).collect();
     bench.plan.replicas = 2;
-    bench.step();
+    bench.until("one leaves", |b| b.staying().len() == 2);
     assert_eq!(bench.staying(), [names[0].clone(), names[2].clone()], "the least loaded leaves");
     assert_eq!(bench.observe().replicas, 2);
     bench.until("the third is gone", |b| b.observe().proxies.len() == 2);
@@ -88,16 +106,12 @@ fn grows_and_shrinks<F: Fleet>(bench: &mut Bench<F>) {
 
 fn changes_template_one_by_one<F: Fleet>(bench: &mut Bench<F>) {
     let old = bench.observe().proxies;
-    bench.plan.template_hash = 2;
+    *bench.ready.lock().unwrap() = Some(old.keys().cloned().collect());
+    change_template(&mut bench.plan);
     bench.until("a third of the new template", |b| b.staying().len() == 3);
-    let new: Vec<String> = bench.staying().into_iter().filter(|name| !old.contains_key(name)).collect();
-    bench.not_ready.clone_from(&new);
-    for _ in 0..5 {
-        bench.step();
-    }
-    assert_eq!(bench.staying().len(), 3, "nobody leaves before the new one is Ready");
+    bench.stays("nobody leaves before the new one is Ready", |b| b.staying().len() == 3);
     assert_eq!(bench.observe().replicas, 2, "it takes the place of another");
-    bench.not_ready.clear();
+    *bench.ready.lock().unwrap() = None;
     bench.until("all of the new template", |b| {
         // A name may come again, with another process.
         let now = b.observe().proxies;
@@ -105,9 +119,18 @@ fn changes_template_one_by_one<F: Fleet>(bench: &mut Bench<F>) {
     });
 }
 
+fn change_template(plan: &mut FleetPlan) {
+    plan.template_hash = 2;
+    plan.workers = Some(2);
+    if let Some(spec) = &plan.spec {
+        let mut spec = crds::GatewayFleetSpec::clone(spec);
+        spec.template.workers = Some(2);
+        plan.spec = Some(Arc::new(spec));
+    }
+}
+
 fn leaves_nothing<F: Fleet>(bench: &mut Bench<F>) {
-    bench.plan = nothing(&fleet_ref(), Drain::default());
-    bench.step();
-    assert_eq!((bench.staying().len(), bench.observe().replicas), (0, 0));
-    bench.until("nothing is left", |b| !b.fleet.observe().contains_key(&fleet_ref()));
+    bench.plan = nothing(&bench.plan.fleet, Drain::default());
+    bench.until("everything leaves", |b| (b.staying().len(), b.observe().replicas) == (0, 0));
+    bench.until("nothing is left", |b| !b.fleet.observe().contains_key(&b.plan.fleet));
 }

@@ -161,7 +161,7 @@ async fn follow(
         let leads = matches!(*lead.borrow_and_update(), Lead::Leader { .. });
         let now = Timestamp::now();
         let result = match if leads { store.keep(now).await.map(Some) } else { store.read().await } {
-            Ok(Some(authorities)) => take(authorities, &names, &currents, &bundles, now),
+            Ok(Some(authorities)) => take(&authorities, &names, &currents, &bundles, now),
             Ok(None) => Ok(()),
             Err(error) => Err(error.into()),
         };
@@ -174,16 +174,21 @@ async fn follow(
         }
         complained = complaint;
         let soon = currents.borrow().is_none() || complained.is_some();
+        let turned = async {
+            if lead.changed().await.is_err() {
+                std::future::pending::<()>().await; // it stays what it is
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(if soon { SOON } else { LATER }) => {}
-            changed = lead.changed() => if changed.is_err() { tokio::time::sleep(LATER).await },
+            () = turned => {}
         }
     }
 }
 
 /// Puts the authorities in force, unless they are, with a server certificate that is not old.
 fn take(
-    authorities: Authorities,
+    authorities: &Authorities,
     names: &[String],
     currents: &watch::Sender<Option<Arc<Current>>>,
     bundles: &watch::Sender<Arc<str>>,
@@ -192,12 +197,12 @@ fn take(
     let Some(signer) = authorities.signer(now) else { return Ok(()) };
     let fresh = |current: &Arc<Current>| {
         let age = current.made.duration_until(now);
-        current.authorities == authorities && age < current.made.duration_until(current.until) * 2 / 3
+        current.authorities == *authorities && age < current.made.duration_until(current.until) * 2 / 3
     };
     if currents.borrow().as_ref().is_some_and(fresh) {
         return Ok(());
     }
-    let current = serve_with(&authorities, signer, names, now)?;
+    let current = serve_with(authorities, signer, names, now)?;
     bundles.send_if_modified(|bundle| {
         let new = authorities.bundle();
         let differs = **bundle != *new;
@@ -222,4 +227,4 @@ fn serve_with(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

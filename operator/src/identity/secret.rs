@@ -25,7 +25,7 @@ pub enum SecretError {
     #[error("Secret {0} can't be {1}: {2}")]
     Api(String, &'static str, Box<kube::Error>),
     /// What it holds is not usable.
-    #[error("Secret {0}: {1}; delete the Secret, and the operator makes a new one")]
+    #[error("Secret {0}: {1}; set its `data` to null, and the operator fills it anew")]
     Content(String, &'static str),
     /// A new one can't be made.
     #[error("no certificate authority can be made: {0}")]

@@ -14,6 +14,8 @@ use snapshot::{
 use super::*;
 use crate::event::{ProxyEvent, ProxyWhat};
 
+mod cluster;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Server {
@@ -104,18 +106,26 @@ impl Proxy {
     }
 
     async fn push(&mut self) -> Push {
+        self.push_of(7).await
+    }
+
+    async fn push_of(&mut self, epoch: u64) -> Push {
         loop {
             let message = self.message().await.unwrap();
             if let Some(push) = self.assembly.accept(message).unwrap() {
-                assert_eq!(push.epoch, 7);
+                assert_eq!(push.epoch, epoch);
                 return push;
             }
         }
     }
 
     async fn ack(&self, revision: Hash, nacks: Vec<Nack>) {
+        self.ack_of(7, revision, nacks).await;
+    }
+
+    async fn ack_of(&self, epoch: u64, revision: Hash, nacks: Vec<Nack>) {
         let revision = Bytes::copy_from_slice(revision.as_bytes());
-        let ack = Ack { epoch: 7, revision, nacks, ready: true };
+        let ack = Ack { epoch, revision, nacks, ready: true };
         self.out.send(ProxyMessage { message: Some(proxy_message::Message::Ack(ack)) }).await.unwrap();
     }
 

@@ -140,7 +140,7 @@ fn managed(
 }
 
 /// minReplicas 2 and maxReplicas 20 make 2 of 0 and 20 of 31.
-fn clamp(n: u32, settings: &FleetSettings) -> u32 {
+pub(super) fn clamp(n: u32, settings: &FleetSettings) -> u32 {
     let (least, most) = (settings.spec.scaling.min_replicas, settings.spec.scaling.max_replicas);
     n.min(most).max(least)
 }
@@ -206,6 +206,6 @@ impl Situation<'_> {
 }
 
 /// Whole replicas; 2.0000000001 is 2.
-fn ceil(n: f64) -> u32 {
+pub(super) fn ceil(n: f64) -> u32 {
     ((n - 1e-9).ceil() as u32).max(1)
 }

@@ -8,6 +8,7 @@
 
 mod decide;
 mod limits;
+mod recall;
 mod signals;
 mod windows;
 

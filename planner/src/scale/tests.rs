@@ -183,6 +183,18 @@ fn a_signal_that_saturates_grows_step_by_step() {
 }
 
 #[test]
+fn cpu_is_a_share_of_what_is_requested() {
+    let cpu = json!({"minReplicas": 1, "maxReplicas": 20, "targets": [{"type": "CPU", "averageUtilization": 50}]});
+    let mut fleet = Fleet::new(cpu, 1);
+    // 200 requests/s are 0.2 cores: 40 % of the half that is requested, whatever the worker threads could do.
+    fleet.settings.cpu_cores = Some(0.5);
+    let decision = fleet.run(30, 200);
+    assert_eq!((decision.desired, decision.driven_by.as_deref()), (1, Some("CPU=80%")));
+    assert_eq!(decision.signals[0].value, Some(40.0));
+    assert_eq!(fleet.run(30, 700).desired, 3);
+}
+
+#[test]
 fn growth_is_bounded_in_time() {
     // × 4 or + 4 within 3 s: 1 → 5 → 20.
     let mut fleet = Fleet::new(rate(json!({"maxReplicas": 100})), 1);
@@ -311,6 +323,46 @@ fn a_new_scaler_takes_over_what_it_finds() {
     assert_eq!(decide(1, 2), 2);
     assert_eq!(decide(3, 6), 6, "the rest attached");
     assert_eq!(decide(100, 6), 6, "no data holds");
+}
+
+/// The second at which a fleet of 4 shrinks whose load went down at second 60; `after` more another scaler takes over.
+fn shrinks_at(window: u64, after: u64, takes_over: bool, recalls: bool) -> u64 {
+    let mut fleet = Fleet::new(rate(down_after(window)), 4);
+    fleet.run(60, 1900);
+    fleet.run(after, 100);
+    if takes_over {
+        let (before, now) = (std::mem::take(&mut fleet.scaler), Millis(T0 + fleet.second * 1000));
+        for (_, proxy, load) in before.windows.told() {
+            fleet.scaler.observe(proxy, load, now);
+        }
+        if recalls {
+            fleet.scaler.recall(&fleet.settings, Observed { current: 4, ready: 4 }, now);
+        }
+    }
+    while fleet.second(100).desired == 4 {
+        assert!(fleet.second < 2_000);
+    }
+    fleet.second
+}
+
+#[test]
+fn a_scaler_that_takes_over_shrinks_when_the_one_before_would_have() {
+    let alone = shrinks_at(100, 40, false, false);
+    assert!((160..=165).contains(&alone), "{alone}");
+    assert!(shrinks_at(100, 40, true, true).abs_diff(alone) <= 1, "{}", shrinks_at(100, 40, true, true));
+    assert!(shrinks_at(100, 40, true, false) >= 200, "else the window begins anew");
+}
+
+#[test]
+fn a_scaler_that_takes_over_never_shrinks_before_the_one_before_would_have() {
+    // Of a window of 600 s, windows of load tell the last 300: at second 460 nothing is known of the first 160.
+    let alone = shrinks_at(600, 400, false, false);
+    assert!((660..=665).contains(&alone), "{alone}");
+    let taken_over = shrinks_at(600, 400, true, true);
+    assert!((alone..=alone + 101).contains(&taken_over), "{taken_over}");
+    // The default window, a while after the load went down: what is known is all there is to know.
+    let (alone, taken_over) = (shrinks_at(300, 200, false, false), shrinks_at(300, 200, true, true));
+    assert!(taken_over.abs_diff(alone) <= 1, "{taken_over} {alone}");
 }
 
 #[test]

@@ -89,6 +89,19 @@ impl Windows {
         }
     }
 
+    /// Every window with the time at which it arrived, or would have if its proxy had dialled then; in this order.
+    pub(super) fn told(&self) -> Vec<(Millis, &str, &LoadWindow)> {
+        let of_one = |(name, proxy)| {
+            let (name, proxy): (&String, &Proxy) = (name, proxy);
+            let apart = proxy.apart().unwrap_or_default();
+            let arrived = move |w: &Window| Millis(u64::try_from(w.end + apart).unwrap_or_default());
+            proxy.windows.iter().map(move |w| (arrived(w), name.as_str(), &w.load))
+        };
+        let mut told: Vec<_> = self.proxies.iter().flat_map(of_one).collect();
+        told.sort_by_key(|(arrived, ..)| *arrived);
+        told
+    }
+
     pub(super) fn forget(&mut self, proxy: &str) {
         self.proxies.remove(proxy);
     }
@@ -113,8 +126,12 @@ impl Proxy {
     /// Time since the newest window ended, whatever the two clocks say: the window that was fastest to arrive shows how
     /// far they are apart.
     fn silence(&self, now: Millis) -> Option<i64> {
-        let apart = self.windows.iter().map(|w| w.lag).min()?;
-        Some(millis(now) - (self.windows.back()?.end + apart))
+        Some(millis(now) - (self.windows.back()?.end + self.apart()?))
+    }
+
+    /// How far the clocks are apart, and the shortest way.
+    fn apart(&self) -> Option<i64> {
+        self.windows.iter().map(|w| w.lag).min()
     }
 
     fn recent(&self, now: Millis) -> Option<Recent> {

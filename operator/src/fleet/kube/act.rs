@@ -36,7 +36,7 @@ const MARKS: usize = 8;
 /// Does a job; gives back the object that came of it.
 pub(super) async fn run(client: Client, fleet: FleetRef, job: Job) -> Result<Option<(Id, Live)>, Error> {
     match job {
-        Job::Apply { part, desired } => apply(&client, &fleet, part, &desired.body, MANAGER).await,
+        Job::Apply { part, desired, .. } => apply(&client, &fleet, part, &desired.body, MANAGER).await,
         Job::Create { part, desired, replicas } => create(&client, &fleet, part, &desired.body, replicas).await,
         Job::Scale { replicas, marks } => {
             mark(&client, &fleet, marks).await;

@@ -43,13 +43,11 @@ pub(super) fn changes(mut pods: Vec<Candidate<'_>>, leaving: usize) -> Vec<Chang
 mod tests {
     use super::*;
 
-    /// `name ready serves connections rate cost`.
+    /// Name, ready, serves, connections, rate, cost.
+    type Given = (&'static str, bool, bool, u32, f64, Option<i32>);
+
     #[track_caller]
-    fn check(
-        pods: &[(&'static str, bool, bool, u32, f64, Option<i32>)],
-        leaving: usize,
-        expect: &[(&str, Option<i32>)],
-    ) {
+    fn check(pods: &[Given], leaving: usize, expect: &[(&str, Option<i32>)]) {
         let pods = pods.iter().map(|(name, ready, serves, connections, rate, cost)| Candidate {
             name,
             ready: *ready,

@@ -25,8 +25,8 @@ pub(super) enum Task {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Job {
-    /// Apply an object that exists.
-    Apply { part: Part, desired: Arc<Desired> },
+    /// Apply an object that exists, in this version.
+    Apply { part: Part, desired: Arc<Desired>, version: u64 },
     /// Make an object, unless another has its name; a Deployment with these replicas.
     Create { part: Part, desired: Arc<Desired>, replicas: u32 },
     /// Set the replicas of the Deployment that has the rest, after the pods that are to leave are marked.
@@ -35,36 +35,34 @@ pub(super) enum Job {
     Remove { objects: Vec<(Part, String)> },
 }
 
-/// What is due of one fleet.
+/// What is not as it should be of one fleet, and may be done now.
 pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &State, now: Instant) -> Vec<(Task, Job)> {
     let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.pace.over(now));
-    let mut jobs = vec![];
+    let mut jobs = open(fleet, wanted, state);
+    jobs.retain(|(task, _)| may_begin(task));
+    jobs
+}
+
+/// What is not as it should be of one fleet, whether or not it may be done now.
+pub(super) fn open(fleet: &FleetRef, wanted: &Wanted, state: &State) -> Vec<(Task, Job)> {
     if wanted.plan.spec.is_none() {
         let live = Part::ALL.into_iter().filter_map(|part| Some((part, state.live(part, fleet)?)));
         let objects: Vec<_> = live.filter(|(_, l)| !l.leaving).map(|(part, live)| (part, live.uid.clone())).collect();
         // What is being made would come after its deletion.
-        let is_idle = wanted.tasks.values().all(|progress| !progress.busy);
-        if !objects.is_empty() && is_idle && may_begin(&Task::Removal) {
-            jobs.push((Task::Removal, Job::Remove { objects }));
-        }
-        return jobs;
+        let is_idle = wanted.tasks.iter().all(|(task, progress)| *task == Task::Removal || !progress.busy);
+        return match !objects.is_empty() && is_idle {
+            true => vec![(Task::Removal, Job::Remove { objects })],
+            false => vec![],
+        };
     }
     if wanted.tasks.get(&Task::Removal).is_some_and(|progress| progress.busy) {
-        return jobs;
+        return vec![];
     }
-    for (part, desired) in &wanted.objects {
-        let task = Task::Object(*part);
-        if may_begin(&task)
-            && let Some(job) = object(fleet, *part, desired, wanted, state)
-        {
-            jobs.push((task, job));
-        }
-    }
-    if may_begin(&Task::Replicas)
-        && let Some(job) = replicas(fleet, wanted, state)
-    {
-        jobs.push((Task::Replicas, job));
-    }
+    let object = |(part, desired): (&Part, &Arc<Desired>)| {
+        Some((Task::Object(*part), object(fleet, *part, desired, wanted, state)?))
+    };
+    let mut jobs: Vec<(Task, Job)> = wanted.objects.iter().filter_map(object).collect();
+    jobs.extend(replicas(fleet, wanted, state).map(|job| (Task::Replicas, job)));
     jobs
 }
 
@@ -81,7 +79,7 @@ fn object(fleet: &FleetRef, part: Part, desired: &Arc<Desired>, wanted: &Wanted,
     }
     let as_it_is = Applied { desired: desired.hash, fingerprint: live.fingerprint };
     let applied = wanted.tasks.get(&Task::Object(part)).and_then(|progress| progress.applied);
-    (applied != Some(as_it_is)).then(|| Job::Apply { part, desired: Arc::clone(desired) })
+    (applied != Some(as_it_is)).then(|| Job::Apply { part, desired: Arc::clone(desired), version: live.version })
 }
 
 fn replicas(fleet: &FleetRef, wanted: &Wanted, state: &State) -> Option<Job> {
@@ -113,5 +111,4 @@ fn candidates<'a>(fleet: &'a FleetRef, wanted: &Wanted, state: &'a State) -> Vec
 }
 
 #[cfg(test)]
-#[path = "due_tests.rs"]
 mod tests;

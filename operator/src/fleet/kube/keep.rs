@@ -13,6 +13,8 @@ use super::{
     act,
     due::{self, Job, Task},
     live::Live,
+    part::Part,
+    render::Desired,
     state::{Applied, Id, Shared, State},
     trouble::{self, Error},
 };
@@ -63,11 +65,14 @@ fn begin(
 ) -> Instant {
     let now = Instant::now();
     let mut state = shared.state();
-    let all = |(fleet, wanted): (&FleetRef, &super::state::Wanted)| {
-        let due = due::due(fleet, wanted, &state, now);
-        due.into_iter().map(|(task, job)| (fleet.clone(), task, job)).collect::<Vec<_>>()
-    };
-    let due: Vec<(FleetRef, Task, Job)> = state.fleets.iter().flat_map(all).collect();
+    let fleets: Vec<FleetRef> = state.fleets.keys().cloned().collect();
+    let mut due = vec![];
+    for fleet in fleets {
+        state.forget_solved(&fleet);
+        if let Some(wanted) = state.fleets.get(&fleet) {
+            due.extend(due::due(&fleet, wanted, &state, now).into_iter().map(|(task, job)| (fleet.clone(), task, job)));
+        }
+    }
     for (fleet, task, job) in due {
         // What finds no room is begun when another ends.
         if jobs.len() >= MOST {
@@ -130,8 +135,10 @@ fn note(
         return;
     }
     let mut again = false;
-    if let (Job::Apply { desired, .. }, Some(live)) = (job, live) {
-        again = progress.applied.is_some_and(|applied| applied.desired == desired.hash);
+    if let (Some(desired), Some(live)) = (applied(job), live) {
+        let same = progress.applied.is_some_and(|applied| applied.desired == desired.hash);
+        // What others add changes nothing of ours: then it stays the version that it was.
+        again = same && !matches!(job, Job::Apply { version, .. } if *version == live.version);
         progress.applied = Some(Applied { desired: desired.hash, fingerprint: live.fingerprint });
     }
     // The scaler's, too: to set what was set before is to restore it.
@@ -140,6 +147,15 @@ fn note(
         progress.scaled = Some(*replicas);
     }
     progress.pace.done(again, now);
+}
+
+/// What the operator applied. (A Deployment is made by the scaler.)
+fn applied(job: &Job) -> Option<&Desired> {
+    match job {
+        Job::Apply { desired, .. } => Some(desired),
+        Job::Create { part, desired, .. } => (*part != Part::Deployment).then_some(desired),
+        Job::Scale { .. } | Job::Remove { .. } => None,
+    }
 }
 
 /// The object was changed or deleted at the same moment: the next look tells.
@@ -151,7 +167,7 @@ fn what(fleet: &FleetRef, task: Task) -> String {
     match task {
         Task::Object(part) => format!("{} {}/{}", part.kind(), fleet.namespace, part.name(fleet)),
         Task::Replicas => {
-            format!("spec.replicas of Deployment {}/{}", fleet.namespace, super::part::Part::Deployment.name(fleet))
+            format!("spec.replicas of Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet))
         }
         Task::Removal => format!("the end of fleet {fleet}"),
     }

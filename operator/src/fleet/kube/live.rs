@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn addresses(spec: Value, status: Value, expect: &[&str]) {
+    fn addresses(spec: &Value, status: &Value, expect: &[&str]) {
         let metadata = json!({"namespace": "ns", "name": "sluice-f", "labels": {"sluice.dev/fleet": "f"}});
         let live = read_json::<Service>(json!({"metadata": metadata, "spec": spec, "status": status}));
         assert_eq!(live.details.addresses, expect);
@@ -229,11 +229,11 @@ mod tests {
         let ingress = json!([{"ip": "203.0.113.10"}, {"hostname": "lb.example"}]);
         let (balancer, ips) =
             (json!({"type": "LoadBalancer", "clusterIPs": ["10.0.0.1"]}), json!(["10.0.0.1", "fd00::1"]));
-        addresses(balancer.clone(), json!({"loadBalancer": {"ingress": ingress}}), &["203.0.113.10", "lb.example"]);
-        addresses(balancer, json!({"loadBalancer": {}}), &[]);
-        addresses(json!({"type": "ClusterIP", "clusterIPs": ips}), json!({}), &["10.0.0.1", "fd00::1"]);
-        addresses(json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"]}), json!({}), &["10.0.0.1"]);
-        addresses(json!({"type": "ClusterIP", "clusterIPs": ["None"]}), json!({}), &[]);
+        addresses(&balancer, &json!({"loadBalancer": {"ingress": ingress}}), &["203.0.113.10", "lb.example"]);
+        addresses(&balancer, &json!({"loadBalancer": {}}), &[]);
+        addresses(&json!({"type": "ClusterIP", "clusterIPs": ips}), &json!({}), &["10.0.0.1", "fd00::1"]);
+        addresses(&json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"]}), &json!({}), &["10.0.0.1"]);
+        addresses(&json!({"type": "ClusterIP", "clusterIPs": ["None"]}), &json!({}), &[]);
     }
 
     #[test]

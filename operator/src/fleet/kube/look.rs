@@ -68,5 +68,4 @@ fn tasks(fleet: &FleetRef, wanted: &Wanted) -> Vec<Problem> {
 }
 
 #[cfg(test)]
-#[path = "look_tests.rs"]
 mod tests;

@@ -31,7 +31,8 @@
 //! In every namespace that has a GatewayFleet; watches are over all namespaces.
 
 mod act;
-#[cfg(all(test, feature = "cluster"))]
+#[cfg(test)]
+#[cfg(feature = "cluster")]
 mod cluster_tests;
 mod cost;
 mod due;

@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         let value = json!({
             "metadata": {
                 "namespace": "ns", "name": "p", "labels": {"sluice.dev/fleet": "f"},
@@ -117,12 +117,12 @@ mod tests {
         read(&serde_json::from_value(value).unwrap()).unwrap().1
     }
 
-    fn waiting(reason: &str, last: Value) -> Option<Trouble> {
+    fn waiting(reason: &str, last: &Value) -> Option<Trouble> {
         let status = json!({
             "name": "proxy", "image": "i:1", "imageID": "", "ready": false, "restartCount": 1,
             "state": {"waiting": {"reason": reason, "message": "says  the\nkubelet"}}, "lastState": last,
         });
-        pod(json!({"phase": "Pending", "containerStatuses": [status]})).trouble
+        pod(&json!({"phase": "Pending", "containerStatuses": [status]})).trouble
     }
 
     #[track_caller]
@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn states() {
-        let ready = pod(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
+        let ready = pod(&json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
         assert!(ready.ready && ready.living && !ready.leaving && ready.cost == Some(-1) && ready.trouble.is_none());
-        assert!(!pod(json!({"phase": "Failed"})).living);
+        assert!(!pod(&json!({"phase": "Failed"})).living);
         let bare = json!({"metadata": {"namespace": "ns", "name": "p", "labels": {"sluice.dev/fleet": "f"}}});
         assert!(read(&serde_json::from_value(bare).unwrap()).is_none(), "made by hand");
     }
@@ -144,15 +144,15 @@ mod tests {
     fn troubles() {
         let condition =
             json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"});
-        check(pod(json!({"phase": "Pending", "conditions": [condition]})).trouble, "Unschedulable", "0/1 nodes");
-        check(waiting("ImagePullBackOff", json!({})), "ImagePullFailed", "image \"i:1\"");
-        check(waiting("CreateContainerConfigError", json!({})), "ProxyNotStarted", "says the kubelet");
+        check(pod(&json!({"phase": "Pending", "conditions": [condition]})).trouble, "Unschedulable", "0/1 nodes");
+        check(waiting("ImagePullBackOff", &json!({})), "ImagePullFailed", "image \"i:1\"");
+        check(waiting("CreateContainerConfigError", &json!({})), "ProxyNotStarted", "says the kubelet");
         let ended = json!({"terminated": {"exitCode": 2, "message": "--fleet: bad\n"}});
-        check(waiting("CrashLoopBackOff", ended), "ProxyCrashes", "exited with code 2: --fleet: bad");
+        check(waiting("CrashLoopBackOff", &ended), "ProxyCrashes", "exited with code 2: --fleet: bad");
         let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
-        check(waiting("CrashLoopBackOff", killed), "ProxyCrashes", "needed more memory than its limit");
-        assert_eq!(waiting("ContainerCreating", json!({})), None);
+        check(waiting("CrashLoopBackOff", &killed), "ProxyCrashes", "needed more memory than its limit");
+        assert_eq!(waiting("ContainerCreating", &json!({})), None);
         let long = json!({"terminated": {"exitCode": 1, "message": "é".repeat(1000)}});
-        assert!(waiting("", long).unwrap().said.chars().count() < 450);
+        assert!(waiting("", &long).unwrap().said.chars().count() < 450);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     Settings, Wake,
-    due::Task,
+    due::{self, Task},
     labels,
     live::Live,
     pace::Pace,
@@ -136,6 +136,16 @@ impl State {
         self.fleets.values_mut().for_each(|wanted| wanted.render(settings));
     }
 
+    /// What went wrong with what is as it should be now is no problem any more.
+    pub(super) fn forget_solved(&mut self, fleet: &FleetRef) {
+        let Some(wanted) = self.fleets.get(fleet) else { return };
+        let open: Vec<Task> = due::open(fleet, wanted, self).into_iter().map(|(task, _)| task).collect();
+        let Some(wanted) = self.fleets.get_mut(fleet) else { return };
+        for (_, progress) in wanted.tasks.iter_mut().filter(|(task, p)| !p.busy && !open.contains(task)) {
+            progress.problem = None;
+        }
+    }
+
     /// The live object, if any.
     pub(super) fn live(&self, part: Part, fleet: &FleetRef) -> Option<&Live> {
         self.objects.get(&Id::new(part, fleet))
@@ -236,5 +246,4 @@ impl Wanted {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -48,7 +48,7 @@ fn kill(pid: u32) {
 async fn keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let _guard = Guard(dir.path());
-    contract::check(fleet(dir.path(), POLITE));
+    contract::check(Bench::new(fleet(dir.path(), POLITE)));
     assert_eq!(Record::load_all(&dir.path().join("proxies")), []);
 }
 

@@ -74,36 +74,36 @@ fn nothing_of_nothing_and_no_trust_without_certificates() {
 #[test]
 fn workers_and_resources() {
     #[track_caller]
-    fn check(resources: Value, workers: &str, expect: Value) {
+    fn check(resources: Value, workers: &str, expect: &Value) {
         let mut plan = small(1);
         let mut spec = crds::GatewayFleetSpec::clone(plan.spec.as_ref().unwrap());
         spec.template.resources = serde_json::from_value(resources).unwrap();
         plan.spec = Some(spec.into());
         let body = &render(&plan, &settings(), CA)[&Part::Deployment].body;
         let container = &body["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["resources"], expect);
+        assert_eq!(container["resources"], *expect);
         let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
         let at = args.iter().position(|arg| *arg == "--workers").unwrap();
         assert_eq!(args[at + 1], workers);
     }
     use serde_json::json;
     let (request, limit) = (json!({"cpu": "500m", "memory": "256Mi"}), json!({"memory": "1Gi"}));
-    check(json!({}), "1", json!({"requests": request, "limits": limit}));
+    check(json!({}), "1", &json!({"requests": request, "limits": limit}));
     // A default beside what the user says could contradict it.
-    check(json!({"requests": {"memory": "4Gi"}}), "1", json!({"requests": {"cpu": "500m", "memory": "4Gi"}}));
+    check(json!({"requests": {"memory": "4Gi"}}), "1", &json!({"requests": {"cpu": "500m", "memory": "4Gi"}}));
     check(
         json!({"limits": {"cpu": "1500m"}}),
         "2",
-        json!({"requests": {"memory": "256Mi"}, "limits": {"cpu": "1500m", "memory": "1Gi"}}),
+        &json!({"requests": {"memory": "256Mi"}, "limits": {"cpu": "1500m", "memory": "1Gi"}}),
     );
     check(
         json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "4"}}),
         "4",
-        json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "4"}}),
+        &json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "4"}}),
     );
     check(
         json!({"requests": {"cpu": "4k", "memory": "1Gi"}}),
         "128",
-        json!({"requests": {"cpu": "4k", "memory": "1Gi"}}),
+        &json!({"requests": {"cpu": "4k", "memory": "1Gi"}}),
     );
 }

@@ -36,6 +36,23 @@ fn only_what_changed_is_tried_at_once() {
 }
 
 #[test]
+fn a_problem_goes_with_what_it_came_from() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    let other = FleetPlan { ports: vec![81], ..plan.clone() };
+    state.want(&other, &BTreeMap::new(), &settings());
+    let task = Task::Object(Part::NetworkPolicy);
+    let refused = Problem { port: None, reason: "Refused", message: String::new() };
+    state.fleets.get_mut(&plan.fleet).unwrap().tasks.get_mut(&task).unwrap().problem = Some(refused);
+    state.forget_solved(&plan.fleet);
+    assert!(state.fleets[&plan.fleet].tasks[&task].problem.is_some());
+    // Undone, there is nothing to do that could succeed.
+    state.want(&plan, &BTreeMap::new(), &settings());
+    state.forget_solved(&plan.fleet);
+    assert!(state.fleets[&plan.fleet].tasks[&task].problem.is_none());
+}
+
+#[test]
 fn a_fleet_that_is_to_be_no_more_is_forgotten_when_nothing_is_left() {
     let plan = small(2);
     let mut state = settled(&plan);

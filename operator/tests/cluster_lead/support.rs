@@ -1,0 +1,124 @@
+//! A namespace, contenders for a lease, and waiting.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, PostParams},
+};
+use operator::lead::{self, Candidate, Lead, LeadError, Leading, Term};
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A namespace of one test.
+pub(crate) struct Space {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+}
+
+impl Space {
+    pub(crate) async fn new(what: &str) -> Self {
+        let config = Config::infer().await.expect("KUBECONFIG names a cluster");
+        let client = Client::try_from(config.clone()).unwrap();
+        let name = format!("{what}-{}", std::process::id());
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+        Self { name, config, client }
+    }
+
+    pub(crate) async fn delete(self) {
+        let api: Api<Namespace> = Api::all(self.client);
+        api.delete(&self.name, &DeleteParams::background()).await.unwrap();
+    }
+}
+
+/// One that runs for the lease `sluice-operator`.
+pub(crate) struct Contender {
+    pub(crate) address: String,
+    pub(crate) lead: Leading,
+    pub(crate) term: Term,
+    pub(crate) ends: watch::Sender<bool>,
+    pub(crate) task: JoinHandle<Result<(), LeadError>>,
+}
+
+impl Contender {
+    pub(crate) fn start(space: &Space, name: &str) -> Self {
+        let (told, lead) = watch::channel(Lead::Standby { holder: None });
+        let (ends, ended) = watch::channel(false);
+        let (term, address) = (Term::default(), format!("{name}:9443"));
+        let candidate = Candidate {
+            namespace: space.name.clone(),
+            name: "sluice-operator".into(),
+            identity: name.into(),
+            address: Some(address.clone()),
+        };
+        let task = tokio::spawn(lead::run(space.client.clone(), candidate, told, term.clone(), ended));
+        Self { address, lead, term, ends, task }
+    }
+
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        match *self.lead.borrow() {
+            Lead::Leader { epoch } => Some(epoch),
+            Lead::Standby { .. } => None,
+        }
+    }
+}
+
+/// Looks all the time that no two lead.
+pub(crate) struct NeverTwo {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<u64>,
+}
+
+pub(crate) fn never_two(terms: Vec<Term>) -> NeverTwo {
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(async move {
+        let mut looks = 0;
+        while !*stopped.borrow() {
+            assert!(terms.iter().filter(|term| term.holds()).count() <= 1, "two lead");
+            looks += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+        looks
+    });
+    NeverTwo { stop, task }
+}
+
+impl NeverTwo {
+    pub(crate) async fn finish(self) {
+        self.stop.send_replace(true);
+        assert!(self.task.await.unwrap() > 100, "looked");
+    }
+}
+
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let start = Instant::now();
+    async move {
+        while !holds() {
+            assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The same for what has to be asked for.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
