@@ -1,4 +1,7 @@
-//! Bodies on their way through: streamed, counted, and closing what they hold when they end.
+//! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
+//! next piece; a response's is a [`Call`]'s.
+//!
+//! Towards hyper (HTTP/2 on either side) both are its kind of body: [`RequestBody`] and [`ResponseBody`].
 
 use std::{
     pin::Pin,
@@ -10,11 +13,65 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{Stream as _, channel::mpsc};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::{exchange::Exchange, upstream::Lease};
+use crate::{
+    exchange::Exchange,
+    http1::{
+        body::{Framing, Piece},
+        request::Refused,
+    },
+    server::Waiting,
+    upstream::{Call, CallError},
+};
+
+/// A request's body, where it comes from.
+pub(crate) trait Source {
+    /// How long it is.
+    fn framing(&self) -> Framing;
+
+    /// Its next piece.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>>;
+
+    /// Whether some of it has come that no piece was made of yet.
+    fn has_buffered(&self) -> bool;
+
+    /// Ready when the exchange has to end for the client's sake, or because somebody took too long.
+    fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
+
+    /// From now on, this is waited for.
+    fn wait(&self, waiting: Waiting);
+
+    /// Something that was waited for came.
+    fn progress(&self);
+
+    /// The whole body, if it is hyper's; it can be passed on as it is.
+    fn take_body(&mut self) -> Option<RequestBody>;
+
+    /// What was taken is not needed after all.
+    fn return_body(&mut self, body: RequestBody);
+}
+
+/// Why there is no next piece.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    /// The client broke off.
+    Gone,
+    /// What it sends is not valid, or too much.
+    Refused(Refused),
+}
+
+/// Why an exchange ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// The client has gone.
+    Gone,
+    /// This took too long.
+    Stalled(Waiting),
+}
 
 /// What ends a body before its time.
 #[derive(Debug, thiserror::Error)]
@@ -22,88 +79,155 @@ pub(crate) enum BodyError {
     /// The other side broke off.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
+    /// The upstream did.
+    #[error("upstream: {0}")]
+    Upstream(#[from] CallError),
+    /// The client of another protocol did.
+    #[error("the client broke off")]
+    Client,
     /// The rule's request timeout is over.
     #[error("request timeout")]
     Timeout,
 }
 
-/// A client's body on its way upstream.
+/// A request's body for hyper to send upstream.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// None.
     Empty,
-    /// Streamed, its bytes counted.
-    Streaming(Incoming, Arc<AtomicU64>),
-}
-
-impl RequestBody {
-    /// Takes over a client's body; the counter is there when there is anything to count.
-    pub(crate) fn new(incoming: Incoming) -> (Self, Option<Arc<AtomicU64>>) {
-        if incoming.is_end_stream() {
-            return (RequestBody::Empty, None);
-        }
-        let count = Arc::new(AtomicU64::new(0));
-        (RequestBody::Streaming(incoming, count.clone()), Some(count))
-    }
+    /// Hyper's own, its bytes counted.
+    Incoming(Incoming, Arc<AtomicU64>),
+    /// Pieces that another protocol's connection brings.
+    Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>, Option<u64>),
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let RequestBody::Streaming(incoming, count) = self.get_mut() else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
-        if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref)) {
-            count.fetch_add(data.map_or(0, |d| d.len() as u64), Ordering::Relaxed);
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Fed(pieces, _) => Pin::new(pieces).poll_next(cx),
+            RequestBody::Incoming(incoming, count) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref)) {
+                    count.fetch_add(data.map_or(0, |d| d.len() as u64), Ordering::Relaxed);
+                }
+                Poll::Ready(frame.map(|f| f.map_err(BodyError::from)))
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Streaming(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Fed(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Streaming(incoming, _) => incoming.size_hint(),
+            RequestBody::Incoming(incoming, _) => incoming.size_hint(),
+            RequestBody::Fed(_, Some(length)) => SizeHint::with_exact(*length),
+            RequestBody::Fed(_, None) => SizeHint::default(),
         }
     }
 }
 
-/// A response's body on its way to the client. Its end closes the exchange and gives the upstream connection back.
+/// The body of a request that came by HTTP/2.
+pub(crate) struct Http2Source {
+    body: RequestBody,
+    framing: Framing,
+    count: Arc<AtomicU64>,
+}
+
+impl Http2Source {
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        let count = Arc::<AtomicU64>::default();
+        if incoming.is_end_stream() {
+            return Self { body: RequestBody::Empty, framing: Framing::Empty, count };
+        }
+        let framing = incoming.size_hint().exact().map_or(Framing::Chunked, Framing::Length);
+        Self { body: RequestBody::Incoming(incoming, Arc::clone(&count)), framing, count }
+    }
+
+    /// Bytes so far, for as long as the body lives.
+    pub(crate) fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.count)
+    }
+}
+
+impl Source for Http2Source {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None => None,
+            Some(Err(_)) => Some(Err(SourceError::Gone)),
+            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
+                Ok(data) => Piece::Data(data),
+                Err(frame) => Piece::Trailers(frame.into_trailers().map(Box::new).unwrap_or_default()),
+            })),
+        })
+    }
+
+    fn has_buffered(&self) -> bool {
+        false
+    }
+
+    /// Hyper drops the exchange itself.
+    fn poll_interrupt(&mut self, _: &mut Context<'_>) -> Poll<Interrupt> {
+        Poll::Pending
+    }
+
+    fn wait(&self, _: Waiting) {}
+
+    fn progress(&self) {}
+
+    fn take_body(&mut self) -> Option<RequestBody> {
+        Some(std::mem::replace(&mut self.body, RequestBody::Empty))
+    }
+
+    fn return_body(&mut self, body: RequestBody) {
+        self.body = body;
+    }
+}
+
+/// A response's body for hyper to send to a client. Its end closes the exchange.
 pub(crate) struct ResponseBody {
-    source: Source,
+    from: Origin,
     exchange: Box<Exchange>,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Trailers went out: nothing can follow, and hyper does not ask again.
     ended: bool,
 }
 
-enum Source {
+enum Origin {
     Own(Option<Bytes>),
-    Upstream(Incoming, Option<Lease>),
+    Upstream(Box<Call>, Http2Source),
 }
 
 impl ResponseBody {
     /// A body of the proxy's own.
     pub(crate) fn own(body: Bytes, exchange: Box<Exchange>) -> Self {
         let body = (!body.is_empty()).then_some(body);
-        Self { source: Source::Own(body), exchange, deadline: None, ended: false }
+        let ended = body.is_none();
+        Self { from: Origin::Own(body), exchange, deadline: None, ended }
     }
 
-    /// A body from upstream, cut off at `deadline`.
+    /// A body from upstream, cut off at `deadline`. What is left of the request's body goes there meanwhile.
     pub(crate) fn upstream(
-        incoming: Incoming,
-        lease: Lease,
+        call: Box<Call>,
+        source: Http2Source,
         exchange: Box<Exchange>,
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
-        Self { source: Source::Upstream(incoming, Some(lease)), exchange, deadline, ended: false }
+        let ended = call.is_done();
+        Self { from: Origin::Upstream(call, source), exchange, deadline, ended }
     }
 }
 
@@ -113,70 +237,57 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let (incoming, lease) = match &mut this.source {
-            Source::Own(body) => {
+        let (call, source) = match &mut this.from {
+            Origin::Own(body) => {
+                this.ended = true;
                 let body = body.take();
                 this.exchange.bytes_out += body.as_ref().map_or(0, |b| b.len() as u64);
                 return Poll::Ready(body.map(|b| Ok(Frame::data(b))));
             }
-            Source::Upstream(incoming, lease) => (incoming, lease),
+            Origin::Upstream(call, source) => (call, source),
         };
-        match Pin::new(incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.exchange.bytes_out += frame.data_ref().map_or(0, |d| d.len() as u64);
-                if frame.is_trailers() {
-                    this.ended = true;
-                    lease.take().into_iter().for_each(Lease::give_back);
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let piece = match call.poll_piece(cx, source) {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => {
+                let Some(deadline) = &mut this.deadline else { return Poll::Pending };
+                ready!(deadline.as_mut().poll(cx));
+                this.exchange.timed_out();
+                return Poll::Ready(Some(Err(BodyError::Timeout)));
             }
-            Poll::Ready(Some(Err(e))) => {
+        };
+        this.ended = call.is_done();
+        Poll::Ready(match piece {
+            None => None,
+            Some(Ok(Piece::Data(data))) => {
+                this.exchange.bytes_out += data.len() as u64;
+                Some(Ok(Frame::data(data)))
+            }
+            Some(Ok(Piece::Trailers(trailers))) => Some(Ok(Frame::trailers(*trailers))),
+            Some(Err(e)) => {
                 this.exchange.upstream_broke();
-                Poll::Ready(Some(Err(e.into())))
+                Some(Err(e.into()))
             }
-            Poll::Ready(None) => {
-                if let Some(lease) = lease.take() {
-                    lease.give_back();
-                }
-                Poll::Ready(None)
-            }
-            Poll::Pending => match &mut this.deadline {
-                Some(deadline) => {
-                    ready!(deadline.as_mut().poll(cx));
-                    this.exchange.timed_out();
-                    Poll::Ready(Some(Err(BodyError::Timeout)))
-                }
-                None => Poll::Pending,
-            },
-        }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
         self.ended
-            || match &self.source {
-                Source::Own(body) => body.is_none(),
-                Source::Upstream(incoming, _) => incoming.is_end_stream(),
-            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Upstream(incoming, _) => incoming.size_hint(),
-        }
+        let length = match &self.from {
+            Origin::Own(body) => Some(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Origin::Upstream(call, _) => call.left(),
+        };
+        length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if !self.is_end_stream() {
+        if !self.ended {
             // Dropped before its end: the client went away, unless upstream or a timeout is already to blame.
             self.exchange.client_went();
-        } else if let Source::Upstream(_, lease) = &mut self.source
-            && let Some(lease) = lease.take()
-        {
-            // hyper does not poll a body that says it has ended.
-            lease.give_back();
         }
     }
 }

@@ -3,10 +3,10 @@
 //! ```text
 //!  control/ ── stream to the operator ──► config/ compile ──► ArcSwap<Config> in shared.rs
 //!                                                                  │ loaded once a request
-//!  server/ accept ► tls ► http1 | http2 ► exchange.rs ─────────────┤
+//!  server/ accept ► tls ► http1/ | hyper (HTTP/2) ► exchange/ ──────┤
 //!     worker threads, one runtime each      router/ which rule     │
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
-//!                                           upstream/ balance, pools, connect
+//!                                           upstream/ balance, pools, calls
 //!                                           websocket.rs after 101
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
 //!  admin.rs: /metrics /readyz /config /connections
@@ -19,6 +19,7 @@ pub mod config;
 pub mod control;
 mod exchange;
 pub mod filter;
+pub mod http1;
 pub mod router;
 pub mod server;
 pub mod shared;

@@ -3,14 +3,8 @@
 //!
 //! A WebSocket holds its rule, not the whole configuration: pushes never cut it.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
-use http::{
-    Request,
-    header::{CONNECTION, UPGRADE},
-};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -18,9 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    config::Rule,
+    http1::{serve::WebSocket, stream::Stream},
     server::{Phase, Worker},
-    upstream::Lease,
 };
 
 /// Close frame with code 1001, as a server sends it.
@@ -34,34 +27,14 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
 const BUFFER: usize = 16 << 10;
 
-/// Whether a request asks for a WebSocket over HTTP/1.1.
-pub(crate) fn wanted<B>(request: &Request<B>) -> bool {
-    let holds = |name, word: &str| {
-        let values = request.headers().get_all(name).iter().filter_map(|v| v.to_str().ok());
-        values.flat_map(|v| v.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
-    };
-    request.version() == http::Version::HTTP_11
-        && request.method() == http::Method::GET
-        && holds(UPGRADE, "websocket")
-        && holds(CONNECTION, "upgrade")
-}
-
-/// Relays between client and upstream until one of them ends, or the proxy leaves.
-pub(crate) fn relay(worker: &Arc<Worker>, client: OnUpgrade, upstream: OnUpgrade, rule: Arc<Rule>, lease: Lease) {
-    let live = worker.live();
+/// Relays between client and upstream until one of them ends, or the proxy leaves. The request counts as under way to its
+/// endpoint, and keeps its rule.
+pub(crate) async fn relay<S: Stream>(worker: &Worker, ends: WebSocket<S>) {
     let phase = worker.phase.subscribe();
-    tokio::spawn(async move {
-        // The request counts as under way to its endpoint, and keeps its rule.
-        let _held = (live, rule, lease);
-        let result = async {
-            let (client, upstream) = tokio::try_join!(client, upstream).map_err(io::Error::other)?;
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            both_ways(&mut client, &mut upstream, phase).await
-        };
-        if let Err(e) = result.await {
-            tracing::debug!(error = %e, "websocket ended");
-        }
-    });
+    let WebSocket { mut client, mut upstream, rule: _rule, lease: _lease } = ends;
+    if let Err(e) = both_ways(&mut client, &mut upstream, phase).await {
+        tracing::debug!(error = %e, "websocket ended");
+    }
 }
 
 async fn both_ways<C, U>(client: &mut C, upstream: &mut U, mut phase: watch::Receiver<Phase>) -> io::Result<()>

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 pub use self::{
     process::{Process, alive, fds, kill, rss, terminate},
-    programs::program,
+    programs::{go_program, program},
 };
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());

@@ -24,3 +24,16 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     );
     Ok(path)
 }
+
+/// Builds the Go program of `package` that the module e2e/`module` pins; go itself sees whether there is anything to do.
+pub fn go_program(module: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
+    let mut built = std::env::current_exe()?;
+    built.set_file_name(module);
+    let mut go = std::process::Command::new("go");
+    go.args(["build", "-o"]).arg(&built).arg(package).current_dir(&folder).env("CGO_ENABLED", "0");
+    let output =
+        go.output().map_err(|error| anyhow::anyhow!("{module} is built with Go 1.26 or newer: go: {error}"))?;
+    anyhow::ensure!(output.status.success(), "{package}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(built)
+}

@@ -7,6 +7,8 @@
 
 mod crash;
 mod cycle;
+mod flood;
+mod h2spec;
 mod limit;
 mod live;
 mod nack;

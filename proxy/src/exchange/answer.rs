@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, response};
 
-use crate::filter::Answer;
+use crate::{filter::Answer, http1::request::Refused};
 
 /// Why the proxy itself answers: status, a fixed word for metrics and log, and a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,50 @@ pub(crate) const UPSTREAM_BROKE: Cause =
 /// The backend's response was not in time.
 pub(crate) const UPSTREAM_TIMEOUT: Cause =
     cause(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The backend did not answer in time.");
+
+/// The backend's response is not valid HTTP.
+pub(crate) const UPSTREAM_INVALID: Cause =
+    cause(StatusCode::BAD_GATEWAY, "upstream_invalid", "The backend's response is not valid HTTP.");
+/// The client's body was not in time.
+pub(crate) const BODY_TIMEOUT: Cause =
+    cause(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The request's body did not come in time.");
+/// The client's head was not in time.
+pub(crate) const HEAD_TIMEOUT: Cause =
+    cause(StatusCode::REQUEST_TIMEOUT, "head_timeout", "The request's head did not come in time.");
+
+/// What the codec of HTTP/1.1 refuses.
+pub(crate) const fn refused(why: Refused) -> Cause {
+    match why {
+        Refused::Malformed(_) => cause(
+            StatusCode::BAD_REQUEST,
+            "malformed_request",
+            "The request is not valid HTTP/1.1, or could be read in more than one way.",
+        ),
+        Refused::Host => BAD_HOST,
+        Refused::TargetTooLong => {
+            cause(StatusCode::URI_TOO_LONG, "target_too_long", "The request target is longer than is allowed here.")
+        }
+        Refused::HeadTooLarge => cause(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            "The request's header fields are more, or longer, than is allowed here.",
+        ),
+        Refused::Coding => {
+            cause(StatusCode::NOT_IMPLEMENTED, "unknown_coding", "The request's transfer coding is not known here.")
+        }
+        Refused::Version => cause(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "unknown_version",
+            "HTTP/1.1, HTTP/1.0 and HTTP/2 are spoken here.",
+        ),
+        Refused::Expectation => {
+            cause(StatusCode::EXPECTATION_FAILED, "unknown_expectation", "Only 100-continue can be expected here.")
+        }
+        Refused::BodyTooLarge => {
+            cause(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request's body is larger than is allowed here.")
+        }
+    }
+}
 
 impl Cause {
     /// The response, with the request id for whoever asks why.

@@ -7,6 +7,8 @@ use http::{
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
+use crate::http1::request::is_disguised;
+
 /// Identifies a request across hops.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -37,6 +39,13 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.remove(TE);
     }
+}
+
+/// Removes fields whose names are ours with underscores for dashes.
+pub(crate) fn drop_disguised(headers: &mut HeaderMap) {
+    let disguised = |name: &&HeaderName| name.as_str().contains('_') && is_disguised(name.as_str().as_bytes());
+    let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
+    names.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.

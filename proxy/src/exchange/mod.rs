@@ -1,7 +1,7 @@
 //! The request path: normalise → route → request id → filters → balance → upstream, and back.
 //!
-//! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2, but for two
-//! things that the protocols do differently: how a connection is told that it ends, and upgrades.
+//! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2, but for the
+//! adapter to hyper, which serves HTTP/2.
 
 mod answer;
 mod forward;
@@ -9,63 +9,105 @@ mod headers;
 mod normalise;
 mod record;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST},
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, HOST, TE},
     request, response,
 };
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
-pub(crate) use self::record::Exchange;
+pub(crate) use self::{
+    answer::{Cause, HEAD_TIMEOUT, refused},
+    record::Exchange,
+};
 use crate::{
-    body::{RequestBody, ResponseBody},
+    body::{Http2Source, ResponseBody, Source},
     config::{Action, Rule},
     filter::{Answer, Ctx, Flow},
+    http1::{self, call::Wants},
     router::Query,
     server::{Conn, Worker},
     shared::clock_us,
     telemetry::Blame,
-    websocket,
+    upstream::Call,
 };
 
-/// Serves one request. Every failure is a response; the response's body closes the exchange.
-pub(crate) async fn serve(
+/// What a request comes to.
+pub(crate) struct Reply {
+    /// The final response's head.
+    pub(crate) head: response::Parts,
+    /// Its body.
+    pub(crate) body: ReplyBody,
+}
+
+/// Where a response's body comes from.
+pub(crate) enum ReplyBody {
+    /// The proxy itself.
+    Own(Bytes),
+    /// An upstream, until a deadline.
+    Upstream(Call, Option<Pin<Box<Sleep>>>),
+    /// There is none: the connections become a WebSocket.
+    WebSocket(http1::call::Call, Arc<Rule>),
+}
+
+/// Serves one request that came by HTTP/2. Every failure is a response; the response's body closes the exchange.
+pub(crate) async fn serve_http2(
     worker: Arc<Worker>,
     conn: Arc<Conn>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    conn.note_request(request.version());
-    let upgrade = websocket::wanted(&request).then(|| hyper::upgrade::on(&mut request));
+    conn.note_request();
     let (mut head, body) = request.into_parts();
     // Before anything is added: a client must not name our own fields in `Connection`.
     headers::strip_hop_by_hop(&mut head.headers);
-    let request_id = headers::request_id(&head.headers, || fastrand::u128(..));
-    let mut exchange = Box::new(Exchange::open(worker.clone(), conn.clone(), &head, request_id));
-    let (body, count) = RequestBody::new(body);
-    exchange.bytes_in = count;
-
-    let (rule, prefix) = match route(&worker, &mut head, &mut exchange) {
-        Ok(matched) => matched,
-        Err(cause) => {
-            exchange.fail(cause.reason, Blame::Downstream);
-            discard(body, exchange.version);
-            let answer = cause.answer(exchange.id());
-            return own(answer, exchange, HeaderMap::new());
+    headers::drop_disguised(&mut head.headers);
+    let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
+    let mut exchange = Box::new(Exchange::open(worker, conn, &head));
+    let mut source = Http2Source::new(body);
+    exchange.counted_in = Some(source.count());
+    match serve(&mut head, wants, &mut source, &mut exchange).await {
+        Some(Reply { head, body: ReplyBody::Own(body) }) => {
+            Response::from_parts(head, ResponseBody::own(body, exchange))
         }
+        Some(Reply { head, body: ReplyBody::Upstream(call, deadline) }) => {
+            Response::from_parts(head, ResponseBody::upstream(Box::new(call), source, exchange, deadline))
+        }
+        // There is nobody to answer, and no WebSocket without an upgrade.
+        Some(Reply { body: ReplyBody::WebSocket(..), .. }) | None => {
+            let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        }
+    }
+}
+
+/// What a client is told whose request was no request.
+pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange) -> Reply {
+    exchange.fail(cause.reason, Blame::Downstream);
+    own(cause.answer(exchange.id()), exchange, HeaderMap::new())
+}
+
+/// Serves one request, whatever it came by; `head` is without fields of its connection. `None`: the client has gone.
+pub(crate) async fn serve<S: Source>(
+    head: &mut request::Parts,
+    wants: Wants,
+    source: &mut S,
+    exchange: &mut Exchange,
+) -> Option<Reply> {
+    let (rule, prefix) = match route(head, exchange) {
+        Ok(matched) => matched,
+        Err(cause) => return Some(refuse(cause, exchange)),
     };
     exchange.rule = Some(rule.clone());
     head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
     let mut ctx = Ctx {
-        client: conn.peer.ip(),
-        tls: conn.tls,
-        port: conn.public_port,
+        client: exchange.conn.peer.ip(),
+        tls: exchange.conn.tls,
+        port: exchange.conn.public_port,
         prefix,
         started: exchange.started,
         now_us: clock_us(exchange.started),
@@ -74,51 +116,41 @@ pub(crate) async fn serve(
         rule,
     };
     let rule = ctx.rule.clone();
-    if let Flow::Answer(mut answer) = rule.chain.on_request(&mut head, &mut ctx) {
+    if let Flow::Answer(mut answer) = rule.chain.on_request(head, &mut ctx) {
         exchange.reason = Some(answer.reason);
-        discard(body, exchange.version);
         rule.chain.on_response(&mut answer.head, &mut ctx);
-        return own(answer, exchange, ctx.response_headers);
+        return Some(own(answer, exchange, ctx.response_headers));
     }
     let outcome = match &rule.action {
-        Action::Forward(backends) => {
-            let request = forward::Outbound { head, body, upgrade };
-            forward::forward(&worker, backends, request, &mut exchange, &rule).await
-        }
-        Action::Unavailable(_) => {
-            discard(body, exchange.version);
-            Err((answer::UNAVAILABLE, Blame::Internal))
-        }
+        Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
+        Action::Unavailable(_) => Err(forward::Failure::Answer(answer::UNAVAILABLE, Blame::Internal)),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, body, deadline }) => {
+        Ok(forward::Inbound { mut head, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
-            finish(&mut head, &mut exchange, ctx.response_headers);
-            let body = match body {
-                Some((body, lease)) => ResponseBody::upstream(body, lease, exchange, deadline),
-                None => ResponseBody::own(Bytes::new(), exchange),
+            finish(&mut head, exchange, ctx.response_headers);
+            let body = match call {
+                Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
+                call => ReplyBody::Upstream(call, deadline),
             };
-            Response::from_parts(head, body)
+            Some(Reply { head, body })
         }
-        Err((cause, blame)) => {
+        Err(forward::Failure::Answer(cause, blame)) => {
             exchange.fail(cause.reason, blame);
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            own(answer, exchange, ctx.response_headers)
+            Some(own(answer, exchange, ctx.response_headers))
         }
+        Err(forward::Failure::Gone) => None,
     }
 }
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
-fn route(
-    worker: &Worker,
-    head: &mut request::Parts,
-    exchange: &mut Exchange,
-) -> Result<(Arc<Rule>, usize), answer::Cause> {
+fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule>, usize), Cause> {
     if head.method == Method::CONNECT {
         return Err(answer::BAD_TARGET);
     }
-    let host = normalise::host(&head.uri, &head.headers, head.version)?;
+    let host = normalise::host(&head.uri, &head.headers)?;
     exchange.host = host.value.clone();
     match normalise::path(&head.uri)? {
         None if head.uri.authority().is_none() => {}
@@ -130,7 +162,7 @@ fn route(
     }
     head.headers.insert(HOST, host.value.clone());
 
-    let config = worker.shared.config.load();
+    let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
     let name = host.name();
     let query = Query {
@@ -146,34 +178,14 @@ fn route(
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, mut exchange: Box<Exchange>, fields: HeaderMap) -> Response<ResponseBody> {
+fn own(answer: Answer, exchange: &mut Exchange, fields: HeaderMap) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
-    finish(&mut head, &mut exchange, fields);
+    finish(&mut head, exchange, fields);
     if exchange.method == Method::HEAD {
         head.headers.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
-    Response::from_parts(head, ResponseBody::own(body, exchange))
-}
-
-/// Reads what a client still sends while it gets the proxy's own answer, within bounds: a connection closed with unread
-/// bytes is reset, and the answer lost with it. HTTP/2 resets the stream instead, behind the answer.
-fn discard(body: RequestBody, version: Version) {
-    const MOST: u64 = 1 << 20;
-    const LONGEST: Duration = Duration::from_secs(2);
-    let RequestBody::Streaming(mut body, _) = body else { return };
-    if version >= Version::HTTP_2 {
-        return;
-    }
-    tokio::spawn(tokio::time::timeout(LONGEST, async move {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if read > MOST {
-                return;
-            }
-        }
-    }));
+    Reply { head, body: ReplyBody::Own(body) }
 }
 
 /// The last touch on a response's head, whatever answers.
@@ -182,10 +194,6 @@ fn finish(head: &mut response::Parts, exchange: &mut Exchange, fields: HeaderMap
         head.headers.extend(fields);
     }
     head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
-    // HTTP/2 is told by GOAWAY; such a field would be a protocol error there.
-    if exchange.version < Version::HTTP_2 && exchange.conn.is_retiring() && head.status.as_u16() != 101 {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     exchange.status = head.status.as_u16();
     exchange.answered = Some(Instant::now());
 }

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Uri, Version, header::HOST};
+use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 
 use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 
@@ -32,7 +32,7 @@ impl Host {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Host, Cause> {
+pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -40,9 +40,11 @@ pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<H
     }
     let value = match (uri.authority(), field) {
         (Some(authority), field) => {
-            // HTTP/1.1: the field is ignored (RFC 9112 section 3.2.2). HTTP/2: both must agree (RFC 9113 section 8.3.1).
-            let differs = version >= Version::HTTP_2 && field.is_some_and(|f| !same_host(f, authority.as_str()));
-            if authority.as_str().contains('@') || differs {
+            // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1) and in HTTP/1.1: a client has to send them so, and one
+            // server would route by what another passes over (RFC 9112 section 3.2.2).
+            let differs = field.is_some_and(|f| !same_host(f, authority.as_str()));
+            let scheme = uri.scheme_str().is_some_and(|s| matches!(s, "http" | "https"));
+            if authority.as_str().contains('@') || differs || !scheme {
                 return Err(BAD_HOST);
             }
             HeaderValue::from_str(authority.as_str()).map_err(|_| BAD_HOST)?
@@ -55,7 +57,10 @@ pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<H
 }
 
 fn same_host(field: &HeaderValue, authority: &str) -> bool {
-    field.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
+    // `:80` and `:443` say no more than the scheme.
+    let name = |host: &[u8]| host.strip_suffix(b":80").or_else(|| host.strip_suffix(b":443")).unwrap_or(host).len();
+    let (field, authority) = (field.as_bytes(), authority.as_bytes());
+    field[..name(field)].eq_ignore_ascii_case(&authority[..name(authority)])
 }
 
 /// Length of the name within `name[:port]`, when both are well-formed.
@@ -164,7 +169,7 @@ mod tests {
     fn check_host(uri: &str, fields: &[&str], expect: Option<&str>) {
         let headers: HeaderMap =
             fields.iter().map(|field| (HOST, HeaderValue::from_bytes(field.as_bytes()).unwrap())).collect();
-        let got = host(&uri.parse().unwrap(), &headers, Version::HTTP_2);
+        let got = host(&uri.parse().unwrap(), &headers);
         assert_eq!(got.as_ref().map(|h| h.name()).ok().as_deref(), expect, "{uri} {fields:?}");
     }
 
@@ -176,6 +181,9 @@ mod tests {
         check_host("http://a.b:80/", &[], Some("a.b"));
         check_host("http://a.b/", &["a.b"], Some("a.b"));
         check_host("http://a.b/", &["c"], None);
+        check_host("http://a.b:80/", &["A.B"], Some("a.b"));
+        check_host("http://a.b:81/", &["a.b"], None);
+        check_host("ftp://a.b/", &["a.b"], None);
         check_host("http://user@a.b/", &[], None);
         for bad in ["", ":80", "a b", "a/b", "a:b", "a:1234567", "a\u{e9}"] {
             check_host("/", &[bad], None);

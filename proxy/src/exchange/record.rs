@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use super::headers;
 use crate::{
     config::Rule,
     server::{Conn, Worker},
@@ -19,7 +20,7 @@ use crate::{
 
 /// A request under way. Dropping it closes it.
 pub(crate) struct Exchange {
-    worker: Arc<Worker>,
+    pub(super) worker: Arc<Worker>,
     pub(crate) conn: Arc<Conn>,
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) method: Method,
@@ -31,7 +32,10 @@ pub(crate) struct Exchange {
     pub(super) upstream: Upstream,
     pub(super) answered: Option<Instant>,
     pub(super) status: u16,
-    pub(super) bytes_in: Option<Arc<AtomicU64>>,
+    /// Body bytes from the client.
+    pub(crate) bytes_in: u64,
+    /// The same, of a body that is counted elsewhere.
+    pub(super) counted_in: Option<Arc<AtomicU64>>,
     /// Body bytes to the client so far.
     pub(crate) bytes_out: u64,
     pub(super) reason: Option<&'static str>,
@@ -49,12 +53,7 @@ pub(super) struct Upstream {
 }
 
 impl Exchange {
-    pub(super) fn open(
-        worker: Arc<Worker>,
-        conn: Arc<Conn>,
-        head: &http::request::Parts,
-        request_id: HeaderValue,
-    ) -> Self {
+    pub(crate) fn open(worker: Arc<Worker>, conn: Arc<Conn>, head: &http::request::Parts) -> Self {
         worker.shared.telemetry.opened();
         Self {
             worker,
@@ -64,12 +63,13 @@ impl Exchange {
             target: head.uri.clone(),
             host: HeaderValue::from_static(""),
             version: head.version,
-            request_id,
+            request_id: headers::request_id(&head.headers, || fastrand::u128(..)),
             started: Instant::now(),
             upstream: Upstream::default(),
             answered: None,
             status: 0,
-            bytes_in: None,
+            bytes_in: 0,
+            counted_in: None,
             bytes_out: 0,
             reason: None,
             blame: None,
@@ -125,7 +125,7 @@ impl Drop for Exchange {
             upstream,
             added: before_body.saturating_sub(upstream.unwrap_or_default()),
             upstream_address: self.upstream.address,
-            bytes_in: self.bytes_in.as_ref().map_or(0, |n| n.load(Ordering::Relaxed)),
+            bytes_in: self.bytes_in + self.counted_in.as_ref().map_or(0, |n| n.load(Ordering::Relaxed)),
             bytes_out: self.bytes_out,
             reason: self.reason,
             blame: self.blame,

@@ -1,5 +1,5 @@
-//! Housekeeping of one worker: request rates of its connections, retiring some when this proxy carries more than its
-//! share, closing upstream connections that idled too long.
+//! Housekeeping of one worker: its connections' request rates and times, retiring some when this proxy carries more than
+//! its share, or all when it leaves, and closing upstream connections that idled too long.
 
 use std::{
     sync::{Arc, Weak},
@@ -8,12 +8,14 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Conn, Worker};
+use super::{Conn, Phase, Worker};
 use crate::shared::Rebalance;
 
 /// Runs as long as the worker.
 pub(super) async fn housekeeping(worker: Arc<Worker>) {
     let mut orders = worker.shared.rebalance.subscribe();
+    let mut phase = worker.phase.subscribe();
+    let began = Instant::now();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Connections to retire and when, the next one last.
@@ -22,8 +24,22 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
         let next = leaving.last().map(|(at, _)| *at);
         tokio::select! {
             _ = second.tick() => {
+                worker.clock.set(u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX));
                 worker.conns().values().for_each(|c| c.tick());
                 worker.pool.reap();
+            }
+            changed = phase.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = *phase.borrow_and_update();
+                // Those that come later look for themselves.
+                let conns: Vec<_> = worker.conns().values().cloned().collect();
+                match now {
+                    Phase::Serving => {}
+                    Phase::Retiring => conns.iter().for_each(|c| c.retire()),
+                    Phase::Closing => conns.iter().for_each(|c| c.close()),
+                }
             }
             changed = orders.changed() => {
                 if changed.is_err() {

@@ -3,42 +3,109 @@
 //! A connection is *retired* when it should end without a request lost: HTTP/1.1 learns by `Connection: close` on the
 //! next response, HTTP/2 by GOAWAY in two steps (RFC 9113 section 6.8). It is *closed* when it is idle and the proxy
 //! leaves.
+//!
+//! No connection has timers of its own: what it waits for, and until when, stands in its [`Conn`], and its worker looks
+//! there once a second. So a request costs no timer, and times are exact to a second or two.
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use http::{Request, Version};
-use hyper::{
-    body::Incoming,
-    rt::{Read, Write},
-    service::service_fn,
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Live, Phase, Worker};
-use crate::exchange;
+use crate::{
+    exchange,
+    http1::{
+        limits::Limits,
+        serve::{self, Ended},
+        stream::Stream,
+    },
+    websocket,
+};
 
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// An HTTP/1.1 connection may be idle, or take for the next request's head, this long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Most header fields of a request.
-const MAX_HEADERS: usize = 100;
-/// Largest head of a request.
-const MAX_HEAD: usize = 64 << 10;
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Waiting {
+    /// The TLS handshake.
+    Handshake = 1,
+    /// A request, or nothing.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// More of a request's body.
+    Body,
+    /// The client to read.
+    ClientToRead,
+    /// The upstream to read.
+    UpstreamToRead,
+    /// The upstream's response.
+    UpstreamToAnswer,
+    /// More of a response's body.
+    UpstreamToSend,
+}
+
+impl Waiting {
+    const ALL: [Waiting; 8] = [
+        Waiting::Handshake,
+        Waiting::Idle,
+        Waiting::Head,
+        Waiting::Body,
+        Waiting::ClientToRead,
+        Waiting::UpstreamToRead,
+        Waiting::UpstreamToAnswer,
+        Waiting::UpstreamToSend,
+    ];
+
+    /// Whether it is the client that takes its time.
+    pub(crate) fn is_for_client(self) -> bool {
+        self as u8 <= Waiting::ClientToRead as u8
+    }
+
+    fn limit(self, limits: &Limits) -> Duration {
+        match self {
+            Waiting::Handshake => HANDSHAKE_TIMEOUT,
+            Waiting::Idle => limits.idle_time,
+            Waiting::Head => limits.head_time,
+            Waiting::Body | Waiting::ClientToRead => limits.client_stall,
+            Waiting::UpstreamToRead | Waiting::UpstreamToAnswer | Waiting::UpstreamToSend => limits.upstream_stall,
+        }
+    }
+}
+
+/// Seconds of a worker's life, for what need not be more exact.
+#[derive(Debug, Default)]
+pub(super) struct Clock(AtomicU32);
+
+impl Clock {
+    pub(super) fn second(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self, second: u32) {
+        self.0.store(second, Ordering::Relaxed);
+    }
+}
 
 /// A client's connection, as its requests see it.
 pub struct Conn {
@@ -58,12 +125,22 @@ pub struct Conn {
     recent: AtomicU32,
     counted: AtomicU64,
     retiring: AtomicBool,
-    wake: Notify,
+    closing: AtomicBool,
+    /// The second at which it is retired for its age.
+    old: u32,
+    clock: Arc<Clock>,
+    /// The second at which waiting ends, and what is waited for; 0: nothing.
+    waiting: AtomicU64,
+    /// Its task's, set when that first runs.
+    waker: OnceLock<Waker>,
 }
 
 impl Conn {
-    fn new(peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
+    fn new(worker: &Worker, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        // ± 10 % so that connections made together do not end together.
+        let age = worker.shared.config.load().settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let phase = *worker.phase.borrow();
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             peer,
@@ -74,25 +151,56 @@ impl Conn {
             requests: AtomicU64::new(0),
             recent: AtomicU32::new(0),
             counted: AtomicU64::new(0),
-            retiring: AtomicBool::new(false),
-            wake: Notify::new(),
+            retiring: AtomicBool::new(phase > Phase::Serving),
+            closing: AtomicBool::new(phase == Phase::Closing),
+            old: worker.clock.second().saturating_add(u32::try_from(age.as_secs()).unwrap_or(u32::MAX).max(1)),
+            clock: Arc::clone(&worker.clock),
+            waiting: AtomicU64::new(0),
+            waker: OnceLock::new(),
         }
     }
 
     /// A request came.
-    pub(crate) fn note_request(&self, version: Version) {
+    pub(crate) fn note_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        if version == Version::HTTP_2 && !self.http2.swap(true, Ordering::Relaxed) && self.is_retiring() {
-            // It was retired before it was known to be HTTP/2.
-            self.wake.notify_one();
+    }
+
+    /// From now on, this is waited for; unless it was already.
+    pub(crate) fn wait(&self, waiting: Waiting, limits: &Limits) {
+        if self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8 {
+            return;
         }
+        // The second under way counts as none.
+        let until = u64::from(self.clock.second()) + waiting.limit(limits).as_secs().min(1 << 30) + 1;
+        self.waiting.store(until << 8 | waiting as u64, Ordering::Relaxed);
+    }
+
+    /// What was waited for came, or is waited for no more.
+    pub(crate) fn progress(&self) {
+        self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// What was waited for too long.
+    pub(crate) fn expired(&self) -> Option<Waiting> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting == 0 || u64::from(self.clock.second()) < waiting >> 8 {
+            return None;
+        }
+        Waiting::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
     }
 
     /// Asks the connection to end without a request lost.
     pub(super) fn retire(&self) {
         if !self.retiring.swap(true, Ordering::Relaxed) {
-            self.wake.notify_one();
+            self.wake();
         }
+    }
+
+    /// Asks the connection to end once it is idle.
+    pub(super) fn close(&self) {
+        self.retiring.store(true, Ordering::Relaxed);
+        self.closing.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Whether it was asked to end.
@@ -100,9 +208,9 @@ impl Conn {
         self.retiring.load(Ordering::Relaxed)
     }
 
-    /// Whether a request came.
-    fn is_used(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
+    /// Whether it ends once it is idle.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Whether it is known to speak HTTP/2.
@@ -120,6 +228,18 @@ impl Conn {
         let requests = self.requests.load(Ordering::Relaxed);
         let before = self.counted.swap(requests, Ordering::Relaxed);
         self.recent.store(u32::try_from(requests - before).unwrap_or(u32::MAX), Ordering::Relaxed);
+        if self.expired().is_some() {
+            self.wake();
+        }
+        if self.clock.second() >= self.old {
+            self.retire();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -131,98 +251,81 @@ pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer
         // The port was removed while the connection waited.
         None => return,
     };
-    let conn = Arc::new(Conn::new(peer, (port, public), tls.is_some()));
-    let _registered = Registered::new(&worker, &conn);
+    let conn = Arc::new(Conn::new(&worker, peer, (port, public), tls.is_some()));
+    let registered = Registered::new(&worker, &conn);
+    poll_fn(|cx| Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))).await;
     match tls {
-        None => serve(&worker, &conn, TokioIo::new(stream)).await,
+        None => serve(&worker, &conn, registered, stream).await,
         Some(config) => {
-            let handshake = TlsAcceptor::from(config).accept(stream);
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                Ok(Ok(stream)) => serve(&worker, &conn, TokioIo::new(stream)).await,
-                Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+            conn.wait(Waiting::Handshake, &worker.limits);
+            let mut handshake = TlsAcceptor::from(config).accept(stream);
+            let stream = poll_fn(|cx| match conn.expired() {
+                Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+                None => std::pin::Pin::new(&mut handshake).poll(cx),
+            });
+            match stream.await {
+                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    serve_http2(&worker, &conn, stream).await;
+                }
+                Ok(stream) => serve(&worker, &conn, registered, stream).await,
+                Err(e) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
             }
         }
     }
 }
 
-async fn serve<I>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: I)
+async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Registered, io: S) {
+    match serve::serve(worker, conn, io).await {
+        Ended::Closed => {}
+        Ended::Http2(io) => serve_http2(worker, conn, io).await,
+        Ended::WebSocket(ends) => {
+            drop(registered);
+            websocket::relay(worker, *ends).await;
+        }
+    }
+}
+
+async fn serve_http2<I>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: I)
 where
-    I: Read + Write + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    conn.http2.store(true, Ordering::Relaxed);
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, conn) = (worker.clone(), conn.clone());
-        async move { Ok::<_, Infallible>(exchange::serve(worker, conn, request).await) }
+        async move { Ok::<_, Infallible>(exchange::serve_http2(worker, conn, request).await) }
     });
-    let builder = protocols();
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
-    let mut phase = worker.phase.subscribe();
-    let mut age = pin!(tokio::time::sleep(max_age(worker)));
-    let mut aged = false;
-    let mut closing = false;
-    let mut silent = pin!(tokio::time::sleep(IDLE_TIMEOUT));
-    loop {
-        let now = *phase.borrow_and_update();
-        if now > Phase::Serving {
-            conn.retire();
-        }
-        if now == Phase::Closing && !closing {
-            closing = true;
+    let mut connection = pin!(protocol().serve_connection(TokioIo::new(io), service));
+    // Before its first request nothing in hyper ends a connection.
+    conn.progress();
+    conn.wait(Waiting::Idle, &worker.limits);
+    let (mut told, mut closing) = (false, false);
+    let done = poll_fn(|cx| {
+        let silent = conn.requests.load(Ordering::Relaxed) == 0 && conn.expired().is_some();
+        if (conn.is_retiring() || silent) && !std::mem::replace(&mut told, true) {
             connection.as_mut().graceful_shutdown();
         }
-        tokio::select! {
-            // First what the client sent: an idle connection is closed only when there is nothing to read.
-            biased;
-            result = connection.as_mut() => {
-                if let Err(e) = result {
-                    tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
-                }
-                return;
-            }
-            () = conn.wake.notified() => {
-                // HTTP/1.1 is told by its next response.
-                if conn.is_http2() {
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-            () = age.as_mut(), if !aged => {
-                aged = true;
-                conn.retire();
-            }
-            // Before its first request a connection belongs to no protocol, whose timer could end it.
-            () = silent.as_mut(), if !conn.is_used() && !closing => {
-                closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            _ = phase.changed() => {}
+        if conn.is_closing() && !std::mem::replace(&mut closing, true) {
+            connection.as_mut().graceful_shutdown();
         }
+        connection.as_mut().poll(cx)
+    });
+    if let Err(e) = done.await {
+        tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
     }
 }
 
-fn protocols() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn protocol() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(64 << 10)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         // A client that is gone without a FIN is noticed within 40 s.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
-}
-
-/// The fleet's `connection.maxAge`, ± 10 % so that connections made together do not end together.
-fn max_age(worker: &Worker) -> Duration {
-    worker.shared.config.load().settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Lists a connection for as long as it lives.

@@ -28,13 +28,17 @@ use std::{
 use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::connection::Waiting;
 pub(crate) use self::socket::keepalive;
 pub use self::{
     connection::Conn,
     socket::SocketSource,
     worker::{Live, Worker},
 };
-use crate::shared::{Drain, Shared};
+use crate::{
+    http1::limits::{self, Limits},
+    shared::{Drain, Shared},
+};
 
 /// How long a connection that was accepted just before the ports closed may take to send its request.
 const LAST_ACCEPTED: Duration = Duration::from_millis(500);
@@ -84,10 +88,15 @@ pub struct Server {
 impl Server {
     /// Starts the worker threads; no port is open yet.
     pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
+        Self::start_with(shared, options, limits::DEFAULT)
+    }
+
+    /// The same with other bounds of what clients and upstreams may ask for.
+    pub fn start_with(shared: Arc<Shared>, options: ServerOptions, limits: Limits) -> io::Result<Arc<Self>> {
+        let limits = Arc::new(limits);
         let phase = watch::Sender::new(Phase::Serving);
         let live = Arc::new(AtomicUsize::new(0));
-        let start =
-            |index| worker::start(index, shared.clone(), live.clone(), phase.clone(), options.sockets.is_shared());
+        let start = |index| worker::start(index, &shared, &live, &phase, &limits, options.sockets.is_shared());
         let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
         let (reported, open): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), live.clone());
         // Set by the first server of a process; there is one.

@@ -18,6 +18,9 @@ use super::Open;
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that may wait in the kernel to be sent to one client.
+const UNSENT: u32 = 256 << 10;
+
 /// Where listening sockets come from.
 #[derive(Clone, Debug)]
 pub enum SocketSource {
@@ -59,6 +62,8 @@ impl SocketSource {
 fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
+    // What is written and not yet sent is memory of ours; what is under way is bounded by the client's window.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     // A client that reads nothing for this long, with bytes waiting, is given up.
     socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
 }

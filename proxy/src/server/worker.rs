@@ -17,8 +17,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Conn, Phase, accept, balance};
-use crate::{shared::Shared, upstream::Pool};
+use super::{Conn, Phase, accept, balance, connection::Clock};
+use crate::{http1::limits::Limits, shared::Shared, upstream::Pool};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -28,6 +28,10 @@ pub struct Worker {
     pub pool: Arc<Pool>,
     /// How far the proxy has left.
     pub phase: watch::Sender<Phase>,
+    /// Bounds of what clients and upstreams may ask for.
+    pub(crate) limits: Arc<Limits>,
+    /// Seconds since it began.
+    pub(super) clock: Arc<Clock>,
     /// Whether other processes accept from the same sockets.
     pub(super) shares_sockets: bool,
     live: Arc<AtomicUsize>,
@@ -110,15 +114,24 @@ impl Handle {
 /// Starts a worker's thread.
 pub(super) fn start(
     index: usize,
-    shared: Arc<Shared>,
-    live: Arc<AtomicUsize>,
-    phase: watch::Sender<Phase>,
+    shared: &Arc<Shared>,
+    live: &Arc<AtomicUsize>,
+    phase: &watch::Sender<Phase>,
+    limits: &Arc<Limits>,
     shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker =
-        Arc::new(Worker { shared, pool: Arc::default(), phase, shares_sockets, live, conns: Mutex::default() });
+    let worker = Arc::new(Worker {
+        shared: Arc::clone(shared),
+        pool: Arc::default(),
+        phase: phase.clone(),
+        limits: Arc::clone(limits),
+        clock: Arc::default(),
+        shares_sockets,
+        live: Arc::clone(live),
+        conns: Mutex::default(),
+    });
     let running = worker.clone();
     std::thread::Builder::new()
         .name(format!("worker-{index}"))

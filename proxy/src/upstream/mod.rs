@@ -1,10 +1,128 @@
-//! Upstream endpoints, balancing and connection pools.
+//! Upstream endpoints, balancing, connection pools, and requests under way.
 
 mod balance;
 mod endpoint;
+pub(crate) mod http2;
 mod pool;
+
+use std::task::{Context, Poll};
 
 pub use balance::pick;
 pub use endpoint::{Endpoint, Endpoints, Protocol};
-pub(crate) use pool::SendError;
-pub use pool::{ConnectError, Connecting, Lease, Pool};
+use http::response;
+pub(crate) use pool::{Choice, Lease, Leased};
+pub use pool::{ConnectError, Pool};
+
+use crate::{
+    body::{Source, SourceError},
+    http1::{
+        self, Malformed,
+        body::{Framing, Piece},
+    },
+};
+
+/// A request under way to an upstream, and its response.
+#[expect(clippy::large_enum_variant, reason = "the larger is the usual one, and a box would be an allocation")]
+pub(crate) enum Call {
+    /// By HTTP/1.1.
+    Http1(http1::call::Call),
+    /// By HTTP/2.
+    Http2(http2::Call),
+}
+
+/// Why a request got no response, or no whole one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The request's body ended before its time.
+    #[error("the request's body: {0:?}")]
+    Source(SourceError),
+    /// Nothing was sent.
+    #[error("{0}, and nothing was sent")]
+    Unsent(&'static str),
+    /// Something was sent, and nothing came back.
+    #[error("{0}")]
+    Silent(&'static str),
+    /// Part of a response came.
+    #[error("{0}")]
+    Broken(&'static str),
+    /// What came is no valid response.
+    #[error("{0}")]
+    Invalid(#[from] Malformed),
+    /// A stream broke off.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl Call {
+    /// Sends the request as far as it goes, and reads the response's head.
+    pub(crate) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<response::Parts, CallError>> {
+        match self {
+            Call::Http1(call) => call.poll_response(cx, source),
+            Call::Http2(call) => call.poll_response(cx, source),
+        }
+    }
+
+    /// The next piece of the response's body. What is left of the request's goes its way meanwhile.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<Piece, CallError>>> {
+        match self {
+            Call::Http1(call) => call.poll_piece(cx, source),
+            Call::Http2(call) => call.poll_piece(cx, source),
+        }
+    }
+
+    /// The next piece of what has come already; `None`: none.
+    pub(crate) fn piece(&mut self) -> Option<Option<Result<Piece, CallError>>> {
+        match self {
+            Call::Http1(call) => call.piece(),
+            Call::Http2(_) => None,
+        }
+    }
+
+    /// Goes on with the request's body while nothing of the response is wanted.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
+        match self {
+            Call::Http1(call) => call.poll_rest(cx, source),
+            Call::Http2(call) => call.poll_rest(cx, source),
+        }
+    }
+
+    /// Whether the response was read to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        match self {
+            Call::Http1(call) => call.is_done(),
+            Call::Http2(call) => call.is_done(),
+        }
+    }
+
+    /// Whether the connection was kept from an earlier request, which the upstream may have closed meanwhile.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Call::Http1(call) => call.is_reused(),
+            Call::Http2(call) => call.is_reused(),
+        }
+    }
+
+    /// How the response's body is framed.
+    pub(crate) fn framing(&self) -> Framing {
+        match self {
+            Call::Http1(call) => call.framing(),
+            Call::Http2(call) => call.framing(),
+        }
+    }
+
+    /// Bytes of the response's body to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self {
+            Call::Http1(call) => call.left(),
+            Call::Http2(call) => call.left(),
+        }
+    }
+}

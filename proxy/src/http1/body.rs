@@ -1,0 +1,87 @@
+//! Where a body ends (RFC 9112 section 6.3), and the bytes up to there.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::{Malformed, chunked, limits::Limits};
+
+/// How a message says where its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// By its last chunk.
+    Chunked,
+    /// With the connection; of responses only.
+    UntilClose,
+}
+
+/// Follows a body to its end.
+#[derive(Debug)]
+pub enum Decoder {
+    /// So many bytes to come; 0: complete.
+    Length(u64),
+    /// Chunks to come.
+    Chunked(chunked::Decoder),
+    /// All that comes.
+    UntilClose,
+}
+
+pub use chunked::Next;
+
+/// A part of a body on its way.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Some bytes.
+    Data(Bytes),
+    /// What follows the last byte.
+    Trailers(Box<HeaderMap>),
+}
+
+impl Framing {
+    /// Follows a body of this framing.
+    pub fn decoder(self) -> Decoder {
+        match self {
+            Framing::Empty => Decoder::Length(0),
+            Framing::Length(length) => Decoder::Length(length),
+            Framing::Chunked => Decoder::Chunked(chunked::Decoder::default()),
+            Framing::UntilClose => Decoder::UntilClose,
+        }
+    }
+}
+
+impl Decoder {
+    /// Takes what it can off the front of `buf`.
+    pub fn next(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Next, Malformed> {
+        match self {
+            Decoder::Length(0) => Ok(Next::End(None)),
+            Decoder::Chunked(decoder) => decoder.next(buf, limits),
+            _ if buf.is_empty() => Ok(Next::More),
+            Decoder::UntilClose => Ok(Next::Data(buf.split().freeze())),
+            Decoder::Length(left) => {
+                let now = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
+                *left -= now as u64;
+                Ok(Next::Data(buf.split_to(now).freeze()))
+            }
+        }
+    }
+
+    /// Whether the last byte was taken. With `UntilClose` only the connection's end tells.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Decoder::Length(left) => *left == 0,
+            Decoder::Chunked(decoder) => decoder.is_done(),
+            Decoder::UntilClose => false,
+        }
+    }
+
+    /// Bytes to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Decoder::Length(left) => Some(*left),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Memory that connections borrow while they have something to read or write. An idle connection holds none of it, and
+//! a busy worker works in the few buffers that are still in its caches. Each thread has its own.
+
+use std::{cell::RefCell, mem};
+
+use bytes::BytesMut;
+use http::HeaderMap;
+
+use super::lines::Lines;
+
+/// What is read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
+const CLIENT: usize = 16 << 10;
+/// What is read at once from an upstream. The pages that are not written to cost nothing.
+const UPSTREAM: usize = 72 << 10;
+/// What a writer's buffer holds before it grows.
+const OUT: usize = 4 << 10;
+/// One that grew beyond this is not kept.
+const MOST_OUT: usize = 64 << 10;
+/// Most fields of a map that is kept.
+const MOST_FIELDS: usize = 256;
+/// How many of each kind a thread keeps.
+const KEPT: usize = 64;
+
+/// Whose bytes a buffer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A client.
+    Client,
+    /// An upstream.
+    Upstream,
+}
+
+/// A buffer to read into, and the lines that were found in it. It holds memory from the first use to its release.
+#[derive(Debug)]
+pub(crate) struct ReadBuffer {
+    pub(crate) bytes: BytesMut,
+    pub(crate) lines: Lines,
+    from: From,
+}
+
+#[derive(Default)]
+struct Kept {
+    client: Vec<(BytesMut, Lines)>,
+    upstream: Vec<(BytesMut, Lines)>,
+    out: Vec<Vec<u8>>,
+    fields: Vec<HeaderMap>,
+}
+
+thread_local! {
+    static KEPT_HERE: RefCell<Kept> = RefCell::default();
+}
+
+impl ReadBuffer {
+    /// Without memory yet.
+    pub(crate) fn new(from: From) -> Self {
+        Self { bytes: BytesMut::new(), lines: Lines::default(), from }
+    }
+
+    /// Makes room to read into. Bytes that were taken off the front make room once nothing refers to them.
+    pub(crate) fn make_room(&mut self) {
+        let wanted = self.from.capacity();
+        if self.bytes.capacity() == 0
+            && let Some((bytes, lines)) = kept(|kept| kept.read(self.from).pop()).flatten()
+        {
+            (self.bytes, self.lines) = (bytes, lines);
+            self.lines.reset(true);
+        } else if self.bytes.capacity() - self.bytes.len() < wanted / 4 {
+            self.bytes.reserve(wanted);
+        }
+    }
+
+    /// Gives the memory back, with what is in it. If something still refers to it, it is not kept.
+    pub(crate) fn release(&mut self) {
+        if self.bytes.capacity() == 0 {
+            return;
+        }
+        let (mut bytes, lines) = (mem::take(&mut self.bytes), mem::take(&mut self.lines));
+        bytes.clear();
+        let wanted = self.from.capacity();
+        if bytes.try_reclaim(wanted) && bytes.capacity() < wanted * 2 {
+            kept(|kept| keep(kept.read(self.from), (bytes, lines)));
+        }
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// An empty buffer to write from.
+pub(super) fn take_out() -> Vec<u8> {
+    kept(|kept| kept.out.pop()).flatten().unwrap_or_else(|| Vec::with_capacity(OUT))
+}
+
+/// Gives one back.
+pub(super) fn give_out(mut buffer: Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() <= MOST_OUT {
+        kept(|kept| keep(&mut kept.out, buffer));
+    }
+}
+
+/// An empty map of fields.
+pub(crate) fn take_fields() -> HeaderMap {
+    kept(|kept| kept.fields.pop()).flatten().unwrap_or_else(|| HeaderMap::with_capacity(24))
+}
+
+/// Gives one back.
+pub(crate) fn give_fields(mut fields: HeaderMap) {
+    fields.clear();
+    if (1..MOST_FIELDS).contains(&fields.capacity()) {
+        kept(|kept| keep(&mut kept.fields, fields));
+    }
+}
+
+/// What this thread keeps; `None` when the thread is about to end.
+fn kept<T>(use_it: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+    KEPT_HERE.try_with(|kept| use_it(&mut kept.borrow_mut())).ok()
+}
+
+fn keep<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < KEPT {
+        list.push(item);
+    }
+}
+
+impl Kept {
+    fn read(&mut self, from: From) -> &mut Vec<(BytesMut, Lines)> {
+        match from {
+            From::Client => &mut self.client,
+            From::Upstream => &mut self.upstream,
+        }
+    }
+}
+
+impl From {
+    fn capacity(self) -> usize {
+        match self {
+            From::Client => CLIENT,
+            From::Upstream => UPSTREAM,
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One request to an upstream that speaks HTTP/1.1, and its response: a connection belongs to it until the response was
+//! read to its end. Both ways go on side by side: an upstream may answer before it has read the request.
+
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, request, response};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use super::{
+    Malformed,
+    body::{Decoder, Framing, Next, Piece},
+    buffers::{self, From, ReadBuffer},
+    encode,
+    limits::Limits,
+    lines::{Bad, Bounds},
+    out::Out,
+    response as codec,
+};
+use crate::{
+    body::{Source, SourceError},
+    server::Waiting,
+    upstream::{CallError, Lease},
+};
+
+/// Longest first line of a response.
+const STATUS_LINE: usize = 8 << 10;
+
+/// A request under way on a connection.
+pub(crate) struct Call {
+    /// Until it is given back.
+    io: Option<TcpStream>,
+    lease: Lease,
+    limits: Arc<Limits>,
+    buffer: ReadBuffer,
+    out: Out,
+    upload: Upload,
+    method: Method,
+    websocket: bool,
+    /// Whether the connection can serve another request, as far as is known.
+    reusable: bool,
+    interim: u32,
+    /// The upstream has said 101.
+    switched: bool,
+    framing: Framing,
+    body: Decoder,
+}
+
+/// The request's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    /// Pieces of the body are to come.
+    Body(Framing),
+    /// All was handed over for writing.
+    Complete,
+    /// The upstream takes no more.
+    Stopped,
+}
+
+/// What a client wants beyond the message itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wants {
+    /// The connection to become a WebSocket.
+    pub(crate) websocket: bool,
+    /// Trailers.
+    pub(crate) trailers: bool,
+}
+
+impl Call {
+    /// Makes the request ready to be sent.
+    pub(crate) fn new(
+        io: TcpStream,
+        lease: Lease,
+        limits: Arc<Limits>,
+        head: &request::Parts,
+        body: Framing,
+        wants: Wants,
+    ) -> Self {
+        let mut out = Out::default();
+        encode::request(out.bytes(), head, body, wants.websocket, wants.trailers);
+        Self {
+            io: Some(io),
+            lease,
+            limits,
+            buffer: ReadBuffer::new(From::Upstream),
+            out,
+            upload: if body == Framing::Empty { Upload::Complete } else { Upload::Body(body) },
+            method: head.method.clone(),
+            websocket: wants.websocket,
+            reusable: true,
+            interim: 0,
+            switched: false,
+            framing: Framing::Empty,
+            body: Decoder::Length(0),
+        }
+    }
+
+    /// Sends the request as far as it goes, and reads the response's head.
+    pub(crate) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<response::Parts, CallError>> {
+        let sent = match self.poll_upload(cx, source) {
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(CallError::Source(e))),
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        loop {
+            if !self.buffer.bytes.is_empty()
+                && let Some(head) = self.head()?
+            {
+                source.progress();
+                // An answer to what was not all sent: what the upstream makes of the rest is not known.
+                self.reusable &= self.is_sent();
+                return Poll::Ready(Ok(head));
+            }
+            let Poll::Ready(read) = self.poll_fill(cx) else {
+                if sent {
+                    source.wait(Waiting::UpstreamToAnswer);
+                }
+                return Poll::Pending;
+            };
+            match read {
+                Ok(0) => {
+                    let silent = self.buffer.bytes.is_empty() && self.interim == 0;
+                    let why = "the connection was closed before a response";
+                    return Poll::Ready(Err(if silent { self.silent(why) } else { CallError::Broken(why) }));
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Err(self.silent("the connection broke before a response"))),
+            }
+        }
+    }
+
+    /// The next piece of the response's body. What is left of the request's goes its way meanwhile.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<Piece, CallError>>> {
+        self.poll_rest(cx, source);
+        loop {
+            if let Some(piece) = self.piece() {
+                return Poll::Ready(piece);
+            }
+            let Poll::Ready(read) = self.poll_fill(cx) else {
+                source.wait(Waiting::UpstreamToSend);
+                return Poll::Pending;
+            };
+            match read {
+                Ok(0) if matches!(self.body, Decoder::UntilClose) => {
+                    self.body = Decoder::Length(0);
+                    self.io = None;
+                }
+                Ok(0) => return Poll::Ready(Some(Err(CallError::Broken("the response broke off")))),
+                Ok(_) => source.progress(),
+                Err(_) => return Poll::Ready(Some(Err(CallError::Broken("the connection broke within the response")))),
+            }
+        }
+    }
+
+    /// The next piece of what has come already; `None`: none. Within: as from [`Call::poll_piece`].
+    pub(crate) fn piece(&mut self) -> Option<Option<Result<Piece, CallError>>> {
+        let next = match self.body.next(&mut self.buffer.bytes, &self.limits) {
+            Ok(Next::More) => return None,
+            Ok(Next::Data(data)) => Some(Ok(Piece::Data(data))),
+            Ok(Next::End(trailers)) => trailers.map(|t| Ok(Piece::Trailers(t))),
+            Err(malformed) => {
+                self.io = None;
+                Some(Err(CallError::Invalid(malformed)))
+            }
+        };
+        if self.body.is_done() {
+            self.give_back();
+        }
+        Some(next)
+    }
+
+    /// Goes on with the request's body while the response is under way. When that can't go on, it ends: the response may
+    /// be complete without it.
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
+        if (matches!(self.upload, Upload::Body(_)) || !self.out.is_empty())
+            && let Poll::Ready(Err(_)) = self.poll_upload(cx, source)
+        {
+            self.stop();
+        }
+    }
+
+    /// Whether the response was read to its end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// How the response's body was framed.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Bytes of the response's body to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.body.left()
+    }
+
+    /// Whether the connection was kept from an earlier request, which the upstream may have closed meanwhile.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.lease.reused
+    }
+
+    /// Whether the upstream has agreed to a WebSocket.
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.switched
+    }
+
+    /// Gives up the connection that became a WebSocket, and what was read of it.
+    pub(crate) fn into_stream(mut self) -> Option<(Bytes, TcpStream, Lease)> {
+        let read = self.buffer.bytes.split().freeze();
+        Some((read, self.io.take()?, self.lease))
+    }
+
+    fn is_sent(&self) -> bool {
+        self.upload == Upload::Complete && self.out.is_empty()
+    }
+
+    /// Writes what there is to write.
+    fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
+        loop {
+            let Some(io) = &mut self.io else { return Poll::Ready(Ok(())) };
+            match self.out.poll_write(io, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    // The upstream takes no more of it, but may have answered.
+                    self.stop();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    source.wait(Waiting::UpstreamToRead);
+                    return Poll::Pending;
+                }
+            }
+            let Upload::Body(framing) = self.upload else { return Poll::Ready(Ok(())) };
+            loop {
+                match ready!(source.poll_piece(cx)) {
+                    Some(Ok(Piece::Data(data))) => self.out.push(data, framing),
+                    Some(Ok(Piece::Trailers(trailers))) => {
+                        self.out.finish(framing, Some(&trailers));
+                        self.upload = Upload::Complete;
+                        break;
+                    }
+                    None => {
+                        self.out.finish(framing, None);
+                        self.upload = Upload::Complete;
+                        break;
+                    }
+                    Some(Err(e)) => {
+                        self.stop();
+                        return Poll::Ready(Err(e));
+                    }
+                }
+                if self.out.is_full() || !source.has_buffered() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.upload = Upload::Stopped;
+        self.reusable = false;
+        self.out.clear();
+    }
+
+    /// The final head, once it has come; 1xx are passed over.
+    fn head(&mut self) -> Result<Option<response::Parts>, CallError> {
+        loop {
+            let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
+            let bounds =
+                Bounds { bytes: self.limits.head_bytes, fields: self.limits.response_fields, first: STATUS_LINE };
+            let end = lines.read(bytes, bounds).map_err(|bad| match bad {
+                Bad::Malformed(malformed) => CallError::Invalid(malformed),
+                Bad::TooMuch(_) => CallError::Invalid(Malformed::TooLong),
+            })?;
+            let Some(end) = end else { return Ok(None) };
+            let head = bytes.split_to(end).freeze();
+            let head = codec::parse(&head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
+            let upgraded = head.parts.status == StatusCode::SWITCHING_PROTOCOLS;
+            if upgraded && !(self.websocket && head.websocket) {
+                return Err(CallError::Broken("the upstream switches protocols unasked"));
+            }
+            if !upgraded && head.parts.status.is_informational() {
+                self.interim += 1;
+                if self.interim > self.limits.interim {
+                    return Err(CallError::Broken("there is no end of interim responses"));
+                }
+                buffers::give_fields(head.parts.headers);
+                lines.reset(true);
+                if self.buffer.bytes.is_empty() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            self.switched = upgraded;
+            self.reusable &= head.keep_alive && !upgraded;
+            (self.framing, self.body) = (head.body, head.body.decoder());
+            if self.body.is_done() && !upgraded {
+                self.reusable &= self.is_sent();
+                self.give_back();
+            }
+            return Ok(Some(head.parts));
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(io) = &mut self.io else { return Poll::Ready(Ok(0)) };
+        self.buffer.make_room();
+        pin!(io.read_buf(&mut self.buffer.bytes)).poll(cx)
+    }
+
+    /// Not a byte came back.
+    fn silent(&self, why: &'static str) -> CallError {
+        if self.out.has_written() { CallError::Silent(why) } else { CallError::Unsent(why) }
+    }
+
+    /// The response is complete: the connection is kept, if nothing is left of the request or the response.
+    fn give_back(&mut self) {
+        let complete = self.is_sent() && self.buffer.bytes.is_empty();
+        if let Some(io) = self.io.take()
+            && self.reusable
+            && complete
+        {
+            self.lease.give_back(io);
+        }
+    }
+}

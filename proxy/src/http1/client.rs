@@ -1,0 +1,329 @@
+//! A client's connection: heads and bodies from its bytes, and bytes that wait to be written.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{
+    body::{Decoder, Framing, Next, Piece},
+    buffers::{self, From, ReadBuffer},
+    limits::Limits,
+    lines::{Bad, Bounds, TooMuch},
+    out::Out,
+    request::{self, Head, Refused},
+    stream::Stream,
+};
+use crate::{
+    body::{Interrupt, RequestBody, Source, SourceError},
+    server::{Conn, Waiting},
+};
+
+/// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a method, two spaces and a version may add to a target.
+const BESIDE_TARGET: usize = 128;
+/// A client that sends further requests before it has its answer may be this many bytes ahead.
+const AHEAD: usize = 8 << 10;
+
+/// A connection, between and within requests.
+pub(crate) struct Client<S> {
+    io: S,
+    conn: Arc<Conn>,
+    limits: Arc<Limits>,
+    buffer: ReadBuffer,
+    /// What waits to be written to it.
+    pub(crate) out: Out,
+    /// TLS may hold back some of what was written.
+    unflushed: bool,
+    /// The body of the request under way.
+    body: Decoder,
+    framing: Framing,
+    /// Bytes of that body so far.
+    pub(crate) received: u64,
+    expects_continue: bool,
+    first: bool,
+}
+
+/// What a client sends next.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are requests, and none is kept")]
+pub(crate) enum Event {
+    /// A request's head.
+    Request(Head),
+    /// What is no request, or too much of one.
+    Refused(Refused),
+    /// A head that takes too long.
+    TooSlow,
+    /// HTTP/2.
+    Http2,
+    /// Nothing: it has gone, or was idle for too long, or the proxy leaves.
+    End,
+}
+
+impl<S: Stream> Client<S> {
+    pub(crate) fn new(io: S, conn: Arc<Conn>, limits: Arc<Limits>) -> Self {
+        Self {
+            io,
+            conn,
+            limits,
+            buffer: ReadBuffer::new(From::Client),
+            out: Out::default(),
+            unflushed: false,
+            body: Decoder::Length(0),
+            framing: Framing::Empty,
+            received: 0,
+            expects_continue: false,
+            first: true,
+        }
+    }
+
+    /// The next request's head.
+    pub(crate) async fn next(&mut self) -> Event {
+        self.out.release();
+        self.buffer.lines.reset(true);
+        let waiting = if self.buffer.bytes.is_empty() { Waiting::Idle } else { Waiting::Head };
+        self.conn.wait(waiting, &self.limits);
+        let event = poll_fn(|cx| self.poll_next(cx)).await;
+        self.conn.progress();
+        event
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if !self.buffer.bytes.is_empty()
+                && let Some(event) = self.head()
+            {
+                return Poll::Ready(event);
+            }
+            let idle = self.buffer.bytes.is_empty();
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::End),
+                Poll::Ready(Ok(_)) if idle => self.conn.wait(Waiting::Head, &self.limits),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending if idle => {
+                    self.buffer.release();
+                    if self.conn.is_closing() && !self.io.has_unseen() || self.conn.expired().is_some() {
+                        return Poll::Ready(Event::End);
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending if self.conn.expired().is_some() => return Poll::Ready(Event::TooSlow),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// What has come so far; `None`: more is needed.
+    fn head(&mut self) -> Option<Event> {
+        let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
+        if self.first && bytes[0] == b'P' {
+            let known = bytes.len().min(PREFACE.len());
+            if bytes[..known] == PREFACE[..known] {
+                return (known == PREFACE.len()).then_some(Event::Http2);
+            }
+        }
+        let first = self.limits.target_bytes + BESIDE_TARGET;
+        let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
+        let end = match lines.read(bytes, bounds) {
+            Ok(end) => end?,
+            Err(bad) => return Some(Event::Refused(refused(bad))),
+        };
+        self.first = false;
+        let head = bytes.split_to(end).freeze();
+        Some(match request::parse(&head, lines, buffers::take_fields(), &self.limits) {
+            Ok(head) => {
+                (self.body, self.framing) = (head.body.decoder(), head.body);
+                (self.received, self.expects_continue) = (0, head.expects_continue);
+                Event::Request(head)
+            }
+            Err(refused) => Event::Refused(refused),
+        })
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.make_room();
+        pin!(self.io.read_buf(&mut self.buffer.bytes)).poll(cx)
+    }
+
+    /// Writes what waits.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() && !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        self.unflushed = S::FAREWELL;
+        let flushed = match self.out.poll_write(&mut self.io, cx) {
+            // What TLS holds back.
+            Poll::Ready(Ok(())) if S::FAREWELL => Pin::new(&mut self.io).poll_flush(cx),
+            flushed => flushed,
+        };
+        match flushed {
+            Poll::Pending => self.conn.wait(Waiting::ClientToRead, &self.limits),
+            Poll::Ready(_) => {
+                self.unflushed = false;
+                self.conn.progress();
+            }
+        }
+        flushed
+    }
+
+    /// Writes what waits, unless the client does not read for too long.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self.conn.expired() {
+            Some(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            None => self.poll_flush(cx),
+        })
+        .await
+    }
+
+    /// Whether the request's body was read to its end.
+    pub(crate) fn has_body_left(&self) -> bool {
+        !self.body.is_done()
+    }
+
+    /// Whether what is left of the body is little enough to be read and dropped, so that the connection can go on.
+    pub(crate) fn can_discard(&self) -> bool {
+        let little = |left| left <= self.limits.discarded_bytes / 4;
+        self.body.is_done() || !self.expects_continue && self.body.left().is_some_and(little)
+    }
+
+    /// The final response begins: nobody is told to continue any more.
+    pub(crate) fn answering(&mut self) {
+        self.expects_continue = false;
+    }
+
+    /// Reads what is left of the body and drops it. Whether the connection can go on.
+    pub(crate) async fn discard(&mut self) -> bool {
+        self.conn.progress();
+        poll_fn(|cx| {
+            loop {
+                match self.poll_piece(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(ended) => return Poll::Ready(ended.is_none()),
+                    Poll::Pending if self.conn.expired().is_some() => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Closes the connection: at once, or when there is something unread, once the client had time to read what it was
+    /// sent. Closed with bytes unread, a connection is reset, and the answer lost with it.
+    pub(crate) async fn close(mut self, unread: bool) {
+        let Self { io, limits, buffer, .. } = &mut self;
+        let unread = unread || !buffer.bytes.is_empty();
+        if !S::FAREWELL && !unread {
+            return;
+        }
+        let goodbye = async {
+            io.shutdown().await?;
+            let mut left = limits.discarded_bytes;
+            while unread && left > 0 {
+                buffer.bytes.clear();
+                buffer.make_room();
+                match io.read_buf(&mut buffer.bytes).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read as u64),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // The client has gone or has had its time: in either case the connection ends here.
+        let _ = tokio::time::timeout(limits.linger, goodbye).await;
+    }
+
+    /// Closes it so that the client takes what it has of a body for broken.
+    pub(crate) fn abort(self) {
+        self.io.close_by_reset();
+    }
+
+    /// Gives up the stream, and what was read of it.
+    pub(crate) fn into_stream(mut self) -> (Bytes, S) {
+        (self.buffer.bytes.split().freeze(), self.io)
+    }
+}
+
+impl<S: Stream> Source for Client<S> {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+        loop {
+            match self.body.next(&mut self.buffer.bytes, &self.limits) {
+                Err(malformed) => return Poll::Ready(Some(Err(SourceError::Refused(malformed.into())))),
+                Ok(Next::Data(data)) => {
+                    self.received += data.len() as u64;
+                    if self.received > self.limits.body_bytes {
+                        return Poll::Ready(Some(Err(SourceError::Refused(Refused::BodyTooLarge))));
+                    }
+                    return Poll::Ready(Some(Ok(Piece::Data(data))));
+                }
+                Ok(Next::End(trailers)) => return Poll::Ready(trailers.map(|t| Ok(Piece::Trailers(t)))),
+                Ok(Next::More) => {}
+            }
+            if self.expects_continue {
+                self.expects_continue = false;
+                self.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            if ready!(self.poll_flush(cx)).is_err() {
+                return Poll::Ready(Some(Err(SourceError::Gone)));
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(SourceError::Gone))),
+                Poll::Ready(Ok(_)) => self.conn.progress(),
+                Poll::Pending => {
+                    self.conn.wait(Waiting::Body, &self.limits);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn has_buffered(&self) -> bool {
+        !self.buffer.bytes.is_empty() && !self.body.is_done()
+    }
+
+    fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if let Some(waiting) = self.conn.expired() {
+            return Poll::Ready(Interrupt::Stalled(waiting));
+        }
+        // A body that is not read to its end shows the client's end itself.
+        while self.body.is_done() && self.buffer.bytes.len() < AHEAD {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Interrupt::Gone),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn wait(&self, waiting: Waiting) {
+        self.conn.wait(waiting, &self.limits);
+    }
+
+    fn progress(&self) {
+        self.conn.progress();
+    }
+
+    fn take_body(&mut self) -> Option<RequestBody> {
+        None
+    }
+
+    fn return_body(&mut self, _: RequestBody) {}
+}
+
+fn refused(bad: Bad) -> Refused {
+    match bad {
+        Bad::Malformed(malformed) => malformed.into(),
+        Bad::TooMuch(TooMuch::First) => Refused::TargetTooLong,
+        Bad::TooMuch(TooMuch::Head) => Refused::HeadTooLarge,
+    }
+}

@@ -1,0 +1,257 @@
+//! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
+//! fields: a filter that sets one changes nothing.
+
+use std::{cell::RefCell, time::SystemTime};
+
+use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
+
+use super::{
+    body::Framing,
+    request::{Known, known},
+};
+
+/// What a connection is to become behind a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It goes on.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is a WebSocket.
+    WebSocket,
+}
+
+/// Writes a request's head: in origin form, to one who speaks HTTP/1.1.
+pub(crate) fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, websocket: bool, trailers: bool) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    fields(out, &head.headers, false);
+    match body {
+        // RFC 9110 section 8.6: a length is told where a body is to be expected.
+        Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => length(out, 0),
+        Framing::Empty => {}
+        Framing::Length(bytes) => length(out, bytes),
+        Framing::Chunked | Framing::UntilClose => out.extend_from_slice(CHUNKED),
+    }
+    if websocket {
+        out.extend_from_slice(WEBSOCKET);
+    } else if trailers {
+        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
+pub(crate) fn response(
+    out: &mut Vec<u8>,
+    head: &response::Parts,
+    body: Framing,
+    method: &Method,
+    version: Version,
+    after: After,
+) {
+    status_line(out, head.status);
+    let bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    fields(out, &head.headers, bodiless);
+    match body {
+        Framing::Empty if bodiless || head.status == StatusCode::NO_CONTENT || head.status.is_informational() => {}
+        Framing::Empty => length(out, 0),
+        Framing::Length(bytes) => length(out, bytes),
+        Framing::Chunked => out.extend_from_slice(CHUNKED),
+        Framing::UntilClose => {}
+    }
+    match after {
+        After::Keep if version == Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        After::Keep => {}
+        After::Close => out.extend_from_slice(b"connection: close\r\n"),
+        After::WebSocket => out.extend_from_slice(WEBSOCKET),
+    }
+    if !head.headers.contains_key(header::DATE) && !head.status.is_informational() {
+        date(out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A trailer section with the last chunk before it.
+pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(trailers) = trailers {
+        fields(out, trailers, false);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The line before a chunk's data.
+pub(crate) fn chunk_size(out: &mut Vec<u8>, size: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 18];
+    let (mut at, mut left) = (16, size);
+    loop {
+        at -= 1;
+        text[at] = DIGITS[left & 15];
+        left >>= 4;
+        if left == 0 {
+            break;
+        }
+    }
+    text[16..].copy_from_slice(b"\r\n");
+    out.extend_from_slice(&text[at..]);
+}
+
+const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
+
+fn fields(out: &mut Vec<u8>, fields: &HeaderMap, with_length: bool) {
+    for (name, value) in fields {
+        let name = name.as_str().as_bytes();
+        match known(name) {
+            Known::Other | Known::Host => {}
+            Known::ContentLength if with_length => {}
+            _ => continue,
+        }
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn length(out: &mut Vec<u8>, bytes: u64) {
+    out.extend_from_slice(b"content-length: ");
+    decimal(out, bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    // The reason that came from upstream says nothing that the status does not.
+    match status {
+        StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+        _ => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(status.as_str().as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// `Date` (RFC 9110 section 6.6.1), written anew once a second.
+fn date(out: &mut Vec<u8>) {
+    thread_local! {
+        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    WRITTEN.with_borrow_mut(|(written, text)| {
+        if *written != second {
+            *text = format!("date: {}\r\n", httpdate::fmt_http_date(now));
+            *written = second;
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Request, Response};
+
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let request = Request::post("http://a/b?c").header("host", "a").header("x", "1").header("x", "2");
+        let request = request.header("content-length", "9").header("connection", "x").header("transfer-encoding", "y");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let written = |body, websocket, trailers| {
+            let mut out = vec![];
+            super::request(&mut out, &head, body, websocket, trailers);
+            String::from_utf8(out).unwrap()
+        };
+        let start = "POST /b?c HTTP/1.1\r\nhost: a\r\nx: 1\r\nx: 2\r\n";
+        assert_eq!(written(Framing::Empty, false, false), format!("{start}content-length: 0\r\n\r\n"));
+        assert_eq!(written(Framing::Length(70), false, false), format!("{start}content-length: 70\r\n\r\n"));
+        let trailers = "te: trailers\r\nconnection: te\r\n\r\n";
+        assert_eq!(written(Framing::Chunked, false, true), format!("{start}transfer-encoding: chunked\r\n{trailers}"));
+        let websocket = "connection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!(written(Framing::Empty, true, false), format!("{start}content-length: 0\r\n{websocket}"));
+    }
+
+    #[track_caller]
+    fn check(status: u16, body: Framing, method: &Method, version: Version, after: After, expect: &str) {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = StatusCode::from_u16(status).unwrap();
+        head.headers.insert("date", HeaderValue::from_static("now"));
+        head.headers.insert("content-length", HeaderValue::from_static("7"));
+        let mut out = vec![];
+        response(&mut out, &head, body, method, version, after);
+        assert_eq!(String::from_utf8(out).unwrap(), expect);
+    }
+
+    #[test]
+    fn responses() {
+        let (get, head) = (&Method::GET, &Method::HEAD);
+        let (v0, v1) = (Version::HTTP_10, Version::HTTP_11);
+        let check =
+            |status, body, method, version, after, expect: &str| check(status, body, method, version, after, expect);
+        check(
+            200,
+            Framing::Length(3),
+            get,
+            v1,
+            After::Keep,
+            "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 3\r\n\r\n",
+        );
+        let end = "date: now\r\ncontent-length: 7\r\nconnection: keep-alive\r\n\r\n";
+        check(404, Framing::Empty, head, v0, After::Keep, &format!("HTTP/1.1 404 Not Found\r\n{end}"));
+        check(
+            304,
+            Framing::Empty,
+            get,
+            v1,
+            After::Keep,
+            "HTTP/1.1 304 Not Modified\r\ndate: now\r\ncontent-length: 7\r\n\r\n",
+        );
+        check(
+            204,
+            Framing::Empty,
+            get,
+            v1,
+            After::Close,
+            "HTTP/1.1 204 No Content\r\ndate: now\r\nconnection: close\r\n\r\n",
+        );
+        check(799, Framing::Empty, get, v1, After::Keep, "HTTP/1.1 799 \r\ndate: now\r\ncontent-length: 0\r\n\r\n");
+        let end = "date: now\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        check(101, Framing::Empty, get, v1, After::WebSocket, &format!("HTTP/1.1 101 Switching Protocols\r\n{end}"));
+        let mut out = vec![];
+        let (parts, ()) = Response::new(()).into_parts();
+        response(&mut out, &parts, Framing::Chunked, get, v1, After::Keep);
+        assert!(String::from_utf8(out).unwrap().contains(" GMT\r\n"));
+    }
+
+    #[test]
+    fn chunks() {
+        for (size, expect) in [(0, "0\r\n"), (10, "a\r\n"), (0x1234, "1234\r\n"), (usize::MAX, "ffffffffffffffff\r\n")]
+        {
+            let mut out = vec![];
+            chunk_size(&mut out, size);
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        }
+    }
+}

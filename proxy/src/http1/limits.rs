@@ -1,0 +1,54 @@
+//! How much a peer may ask for. One value for all connections of a proxy.
+
+use std::time::Duration;
+
+/// Bounds of HTTP/1.1 messages and of the time they may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of a head, start line included (431; from upstream 502).
+    pub head_bytes: usize,
+    /// Fields of a request's head (431), or of trailers.
+    pub fields: usize,
+    /// Fields of a response's head (502).
+    pub response_fields: usize,
+    /// Bytes of a request target (414).
+    pub target_bytes: usize,
+    /// Bytes of a request's body (413). It streams, and so costs no memory, whatever its size.
+    pub body_bytes: u64,
+    /// Bytes of a trailer section.
+    pub trailer_bytes: usize,
+    /// Bytes of chunk extensions, over a whole body: they are read and dropped.
+    pub extension_bytes: usize,
+    /// Interim responses (1xx) before the final one.
+    pub interim: u32,
+    /// Bytes of an unread body that are read and dropped to keep a client's connection, or to let it read the answer.
+    pub discarded_bytes: u64,
+    /// From the first byte of a head to its last (408).
+    pub head_time: Duration,
+    /// Between two requests of a connection, and before its first.
+    pub idle_time: Duration,
+    /// Without a byte from a client whose body is awaited (408), or to a client that should read.
+    pub client_stall: Duration,
+    /// Without a byte from an upstream within a response's body, or to one that should read (504).
+    pub upstream_stall: Duration,
+    /// For a client to read the last answer, once its connection is to be closed with bytes unread.
+    pub linger: Duration,
+}
+
+/// What applies unless the fleet says otherwise.
+pub const DEFAULT: Limits = Limits {
+    head_bytes: 64 << 10,
+    fields: 100,
+    response_fields: 128,
+    target_bytes: 8 << 10,
+    body_bytes: u64::MAX,
+    trailer_bytes: 16 << 10,
+    extension_bytes: 16 << 10,
+    interim: 16,
+    discarded_bytes: 1 << 20,
+    head_time: Duration::from_secs(10),
+    idle_time: Duration::from_secs(75),
+    client_stall: Duration::from_secs(30),
+    upstream_stall: Duration::from_secs(300),
+    linger: Duration::from_secs(2),
+};

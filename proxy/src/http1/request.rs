@@ -1,0 +1,490 @@
+//! A request's head: from its lines to method, target and fields, and what it says of its connection and its body.
+//!
+//! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the next
+//! connection is told what it needs anew.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
+
+use super::{Malformed, body::Framing, grammar, limits::Limits, lines::Lines};
+
+/// A request's head, understood.
+#[derive(Debug)]
+pub struct Head {
+    /// Method, target, version, and the fields that are for the upstream. No field of the connection or of the body's
+    /// framing is among them.
+    pub parts: request::Parts,
+    /// How its body is framed.
+    pub body: Framing,
+    /// The client wants to go on with the connection.
+    pub keep_alive: bool,
+    /// The client waits for 100 (Continue) before it sends the body.
+    pub expects_continue: bool,
+    /// It asks for a WebSocket.
+    pub websocket: bool,
+    /// The client takes trailers.
+    pub takes_trailers: bool,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// 400.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// 400: there is none in HTTP/1.1, or several.
+    #[error("the request needs exactly one Host")]
+    Host,
+    /// 414.
+    #[error("the request target is too long")]
+    TargetTooLong,
+    /// 431.
+    #[error("the head is too large")]
+    HeadTooLarge,
+    /// 501: a transfer coding that the proxy does not know (RFC 9112 section 6.1).
+    #[error("the transfer coding is not known")]
+    Coding,
+    /// 505.
+    #[error("the version of HTTP is not known")]
+    Version,
+    /// 417.
+    #[error("the expectation is not known")]
+    Expectation,
+    /// 413.
+    #[error("the body is too large")]
+    BodyTooLarge,
+}
+
+/// What `Connection` and its kin say.
+#[derive(Default)]
+struct Hop {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    websocket: bool,
+    /// It names fields that are not for the next hop.
+    names: bool,
+}
+
+/// Reads a head, whose lines were found, into the empty `fields`.
+pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limits) -> Result<Head, Refused> {
+    let (method, target, version) = start_line(&bytes.slice(lines.first()), limits)?;
+    let (mut hop, mut hosts, mut length, mut codings) = (Hop::default(), 0, None, 0);
+    let (mut takes_trailers, mut expects_continue) = (false, false);
+    let mut chunked = false;
+    for (name, range) in lines.fields(bytes) {
+        let value = &bytes[range.clone()];
+        match known(name) {
+            Known::ContentLength => {
+                let number = grammar::number(value).ok_or(Malformed::ContentLength)?;
+                if length.replace(number).is_some() {
+                    return Err(Malformed::ContentLength.into());
+                }
+                continue;
+            }
+            Known::TransferEncoding => {
+                codings += 1;
+                chunked = value.eq_ignore_ascii_case(b"chunked");
+                if !chunked {
+                    return Err(coding(value));
+                }
+                continue;
+            }
+            Known::Connection => {
+                hop.read(value)?;
+                continue;
+            }
+            Known::Upgrade => {
+                hop.websocket |= grammar::items(value).any(|item| item.eq_ignore_ascii_case(b"websocket"));
+                checked(value)?;
+                continue;
+            }
+            Known::Te => {
+                takes_trailers |= grammar::items(value).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+                checked(value)?;
+                continue;
+            }
+            Known::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    checked(value)?;
+                    return Err(Refused::Expectation);
+                }
+                expects_continue = true;
+                continue;
+            }
+            Known::OfConnection => {
+                checked(value)?;
+                continue;
+            }
+            Known::Host => hosts += 1,
+            Known::Other => {}
+        }
+        // Names with an underscore are known to some servers under the name with a dash.
+        if name.contains(&b'_') && is_disguised(name) {
+            checked(value)?;
+            continue;
+        }
+        append(&mut fields, name, bytes.slice(range))?;
+    }
+    let body = match (codings, length) {
+        (0, None | Some(0)) => Framing::Empty,
+        (0, Some(length)) if length > limits.body_bytes => return Err(Refused::BodyTooLarge),
+        (0, Some(length)) => Framing::Length(length),
+        (1, None) if version == Version::HTTP_11 && chunked => Framing::Chunked,
+        // Several, one beside a length, or one in HTTP/1.0.
+        _ => return Err(Malformed::TransferEncoding.into()),
+    };
+    if hosts > 1 || hosts == 0 && version == Version::HTTP_11 {
+        return Err(Refused::Host);
+    }
+    if hop.names {
+        strip_named(bytes, lines, &mut fields);
+    }
+    let http11 = version == Version::HTTP_11;
+    let websocket = hop.upgrade && hop.websocket && http11 && method == Method::GET && body == Framing::Empty;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    (parts.method, parts.uri, parts.version, parts.headers) = (method, target, version, fields);
+    Ok(Head {
+        parts,
+        body,
+        keep_alive: !hop.close && (http11 || hop.keep_alive),
+        // RFC 9110 section 10.1.1: there is nothing to wait for, or the client is too old to.
+        expects_continue: expects_continue && http11 && body != Framing::Empty,
+        websocket,
+        takes_trailers: takes_trailers && http11,
+    })
+}
+
+/// Reads a trailer section whose lines were found. What must not stand there (RFC 9110 section 6.5.1) is left out.
+pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>, Malformed> {
+    let mut fields = Box::<HeaderMap>::default();
+    for (name, range) in lines.fields(section) {
+        if matches!(known(name), Known::Other) && !name.contains(&b'_') && !is_disguised(name) {
+            append(&mut fields, name, section.slice(range))?;
+        } else {
+            checked(&section[range])?;
+        }
+    }
+    Ok(fields)
+}
+
+/// Fields that are not simply passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Upgrade,
+    Te,
+    Expect,
+    /// Others that concern the connection only.
+    OfConnection,
+    Other,
+}
+
+/// Tells by length first: most names are done with that.
+pub(super) fn known(name: &[u8]) -> Known {
+    let is = |other: &str, known| if name.eq_ignore_ascii_case(other.as_bytes()) { known } else { Known::Other };
+    match name.len() {
+        2 => is("te", Known::Te),
+        4 => is("host", Known::Host),
+        6 => is("expect", Known::Expect),
+        7 => is("upgrade", Known::Upgrade),
+        10 if matches!(name[0], b'c' | b'C') => is("connection", Known::Connection),
+        10 => is("keep-alive", Known::OfConnection),
+        14 if matches!(name[0], b'c' | b'C') => is("content-length", Known::ContentLength),
+        14 => is("http2-settings", Known::OfConnection),
+        16 => is("proxy-connection", Known::OfConnection),
+        17 => is("transfer-encoding", Known::TransferEncoding),
+        18 => is("proxy-authenticate", Known::OfConnection),
+        19 => is("proxy-authorization", Known::OfConnection),
+        _ => Known::Other,
+    }
+}
+
+/// Whether a name, its underscores read as dashes, is one that the proxy itself sets or acts on. Servers of the CGI family
+/// know both spellings as one field, so that a client could say what is the proxy's to say.
+pub(crate) fn is_disguised(name: &[u8]) -> bool {
+    const OURS: [&str; 11] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+        "x-real-ip",
+    ];
+    let dashed = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() });
+    OURS.iter().any(|ours| ours.bytes().eq(dashed.clone()))
+}
+
+/// Adds a field.
+pub(super) fn append(fields: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), Malformed> {
+    let name = HeaderName::from_bytes(name).map_err(|_| Malformed::FieldName)?;
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::FieldValue)?;
+    // Fields are counted while lines are read: there is room.
+    fields.try_append(name, value).map(drop).map_err(|_| Malformed::TooLong)
+}
+
+/// Checks a value that is not kept.
+pub(super) fn checked(value: &[u8]) -> Result<(), Malformed> {
+    let valid = value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
+    if valid { Ok(()) } else { Err(Malformed::FieldValue) }
+}
+
+fn start_line(line: &Bytes, limits: &Limits) -> Result<(Method, Uri, Version), Refused> {
+    let bad = Malformed::StartLine;
+    let first = memchr::memchr(b' ', line).ok_or(bad)?;
+    let last = memchr::memrchr(b' ', line).filter(|last| *last > first).ok_or(bad)?;
+    let version = match &line[last + 1..] {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Refused::Version),
+        _ => return Err(bad.into()),
+    };
+    if !grammar::is_token(&line[..first]) {
+        return Err(bad.into());
+    }
+    let method = Method::from_bytes(&line[..first]).map_err(|_| bad)?;
+    let target = line.slice(first + 1..last);
+    if target.len() > limits.target_bytes {
+        return Err(Refused::TargetTooLong);
+    }
+    // A fragment is never sent (RFC 9112 section 3.2), and servers do not agree on what to make of one.
+    if target.is_empty() || !target.iter().all(|b| matches!(b, b'!'..=b'~') && *b != b'#') {
+        return Err(bad.into());
+    }
+    let target = Uri::from_maybe_shared(target).map_err(|_| bad)?;
+    Ok((method, target, version))
+}
+
+/// A coding other than `chunked`.
+fn coding(value: &[u8]) -> Refused {
+    let mut codings: Vec<&[u8]> = grammar::items(value).collect();
+    let last = codings.pop().unwrap_or_default();
+    let known_end = last.eq_ignore_ascii_case(b"chunked") && !codings.is_empty();
+    let unknown = |coding: &&[u8]| grammar::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked");
+    if known_end && codings.iter().all(unknown) { Refused::Coding } else { Malformed::TransferEncoding.into() }
+}
+
+impl Hop {
+    fn read(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        for item in grammar::items(value) {
+            match item.len() {
+                5 if item.eq_ignore_ascii_case(b"close") => self.close = true,
+                10 if item.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                7 if item.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                0 => {}
+                _ => self.names = true,
+            }
+        }
+        checked(value)
+    }
+}
+
+/// Takes out the fields that `Connection` names, but for those that a client must not be able to take out: a known attack
+/// on proxies.
+fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut HeaderMap) {
+    for (name, range) in lines.fields(bytes) {
+        if matches!(known(name), Known::Connection) {
+            for item in grammar::items(&bytes[range]) {
+                if !is_disguised(item)
+                    && let Ok(name) = HeaderName::from_bytes(item)
+                {
+                    fields.remove(name);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http1::{
+        limits::DEFAULT,
+        lines::{Bad, Bounds, TooMuch},
+    };
+
+    fn read(text: &[u8]) -> Result<Option<(Head, usize)>, Refused> {
+        let mut lines = Lines::default();
+        lines.reset(true);
+        let bounds = Bounds { bytes: DEFAULT.head_bytes, fields: DEFAULT.fields, first: DEFAULT.target_bytes + 100 };
+        let end = lines.read(text, bounds).map_err(|bad| match bad {
+            Bad::Malformed(malformed) => Refused::Malformed(malformed),
+            Bad::TooMuch(TooMuch::First) => Refused::TargetTooLong,
+            Bad::TooMuch(TooMuch::Head) => Refused::HeadTooLarge,
+        })?;
+        let Some(end) = end else { return Ok(None) };
+        let head = BytesMut::from(text).split_to(end).freeze();
+        Ok(Some((parse(&head, &lines, HeaderMap::new(), &DEFAULT)?, end)))
+    }
+
+    fn good(text: &str) -> Head {
+        read(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    #[track_caller]
+    fn bad(text: &str, expect: impl Into<Refused>) {
+        assert_eq!(read(text.as_bytes()).map(|_| ()), Err(expect.into()), "{text:?}");
+    }
+
+    fn with(fields: &str) -> String {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn a_plain_request() {
+        let head = good("GET /a?b=c HTTP/1.1\r\nHost: shop\r\nX-A: 1\r\nx-a:  2\t\r\n\r\n");
+        assert_eq!((head.parts.method.as_str(), head.parts.uri.to_string()), ("GET", "/a?b=c".into()));
+        let values: Vec<_> = head.parts.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        assert_eq!(values, [("host", &b"shop"[..]), ("x-a", b"1"), ("x-a", b"2")]);
+        assert!(head.keep_alive && !head.expects_continue && !head.websocket && head.body == Framing::Empty);
+    }
+
+    #[test]
+    fn start_lines() {
+        for bad_line in [
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET / http/1.1",
+            "GET / HTTP/1.10",
+            "GET /\t HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "GET /#a HTTP/1.1",
+            "GET /\u{e9} HTTP/1.1",
+            "/ HTTP/1.1",
+            "GET HTTP/1.1",
+            "GET  HTTP/1.1",
+            "GET / HTTP/11",
+            "GET /\x7f HTTP/1.1",
+            "GET / HTTP/1.1\r",
+            "GET a HTTP/1.1 x",
+        ] {
+            bad(&format!("{bad_line}\r\nHost: a\r\n\r\n"), Malformed::StartLine);
+        }
+        for version in ["0.9", "1.2", "2.0", "3.0"] {
+            bad(&format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"), Refused::Version);
+        }
+        bad(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)), Refused::TargetTooLong);
+        bad(&format!("GET /{}", "a".repeat(9 << 10)), Refused::TargetTooLong);
+        for target in ["/", "*", "http://a/b?c", "/{}[]|?a[]={}|^", "/%zz", "a"] {
+            good(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        bad("GET / HTTP/1.1\r\n\r\n", Refused::Host);
+        bad("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", Refused::Host);
+        bad("GET / HTTP/1.0\r\nHost: a\r\nhost: a\r\n\r\n", Refused::Host);
+        good("GET / HTTP/1.0\r\n\r\n");
+    }
+
+    #[test]
+    fn framing() {
+        let framing = |fields: &str| good(&with(fields)).body;
+        assert_eq!(framing(""), Framing::Empty);
+        assert_eq!(framing("Content-Length: 0\r\n"), Framing::Empty);
+        assert_eq!(framing("content-length:\t00012 \r\n"), Framing::Length(12));
+        assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Framing::Chunked);
+        for value in ["", "+5", "-5", "5, 5", "5,", "0x5", "5 5", "5\u{b}", "18446744073709551616", "five"] {
+            bad(&with(&format!("Content-Length: {value}\r\n")), Malformed::ContentLength);
+        }
+        bad(&with("Content-Length: 5\r\nContent-Length: 5\r\n"), Malformed::ContentLength);
+        for value in [
+            "",
+            "identity",
+            "chunked, chunked",
+            "chunked, gzip",
+            "chunked;q=1",
+            "xchunked",
+            "\u{b}chunked",
+            "chunked,",
+            ",chunked",
+            "\"chunked\"",
+            "chunked identity",
+            "gzip",
+        ] {
+            bad(&with(&format!("Transfer-Encoding: {value}\r\n")), Malformed::TransferEncoding);
+        }
+        bad(&with("Transfer-Encoding: gzip, chunked\r\n"), Refused::Coding);
+        bad(&with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Malformed::TransferEncoding);
+        bad(&with("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"), Malformed::TransferEncoding);
+        bad(&with("Content-Length: 5\r\ntransfer-encoding: chunked\r\n"), Malformed::TransferEncoding);
+        bad("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Malformed::TransferEncoding);
+        for name in ["Content-Length ", "Transfer-Encoding\t", "Content-\0Length", "\u{feff}Content-Length"] {
+            bad(&with(&format!("{name}: 5\r\n")), Malformed::FieldName);
+        }
+        for field in ["a: b\0c", "a: b\rc", "connection: \x01", "te: \x7f", "upgrade: \0", "keep-alive: \x1b"] {
+            bad(&with(&format!("{field}\r\n")), Malformed::FieldValue);
+        }
+        bad(&with("a: b\r\n c: d\r\n"), Malformed::Folded);
+        bad(&with(&"a: b\r\n".repeat(101)), Refused::HeadTooLarge);
+        bad(&with(&format!("a: {}\r\n", "b".repeat(64 << 10))), Refused::HeadTooLarge);
+    }
+
+    #[test]
+    fn what_concerns_the_connection() {
+        let head = good(&with(
+            "Connection: close, x-one,, Host , x-forwarded-for\r\nx-one: 1\r\nx-two: 2\r\nx-forwarded-for: 9\r\n\
+             keep-alive: timeout=5\r\nproxy-authorization: x\r\nte: gzip, Trailers\r\nhttp2-settings: y\r\nupgrade: h2c\r\n",
+        ));
+        let names: Vec<_> = head.parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-forwarded-for", "x-two"]);
+        assert!(!head.keep_alive && head.takes_trailers && !head.websocket);
+        assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive);
+        assert!(good("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+        assert!(!good("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n").keep_alive);
+        bad(&with("expect: 200-ok\r\n"), Refused::Expectation);
+        assert!(good(&with("content-length: 1\r\nexpect: 100-Continue\r\n")).expects_continue);
+        assert!(!good(&with("expect: 100-continue\r\n")).expects_continue);
+        let upgrade = |method: &str, more: &str| {
+            let fields = "Host: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket";
+            good(&format!("{method} / HTTP/1.1\r\n{fields}\r\n{more}\r\n")).websocket
+        };
+        assert!(upgrade("GET", ""));
+        assert!(!upgrade("POST", "") && !upgrade("GET", "content-length: 5\r\n"));
+    }
+
+    #[test]
+    fn a_field_in_disguise_is_dropped() {
+        let head = good(&with("X_Forwarded_For: 1\r\nContent_Length: 5\r\nx_other: 2\r\nX-Forwarded_Proto: 3\r\n"));
+        let names: Vec<_> = head.parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x_other"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Nothing panics, and what is accepted is what was there.
+        #[test]
+        fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(prop_oneof![
+            any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), Just(b'/'), Just(b'a')
+        ], 0..120)) {
+            for prefix in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:"] {
+                let mut text = prefix.as_bytes().to_vec();
+                text.extend(&bytes);
+                text.extend(b"\r\n\r\n");
+                if let Ok(Some((head, end))) = read(&text) {
+                    prop_assert!(end <= text.len());
+                    for value in head.parts.headers.values() {
+                        prop_assert!(text.windows(value.len().max(1)).any(|w| w == value.as_bytes()) || value.is_empty());
+                        prop_assert!(!value.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0)));
+                    }
+                }
+            }
+        }
+    }
+}

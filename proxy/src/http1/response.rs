@@ -1,0 +1,196 @@
+//! A response's head from upstream: what is ambiguous or broken there is not passed on, and ends its connection.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, response};
+
+use super::{
+    Malformed,
+    body::Framing,
+    grammar,
+    lines::Lines,
+    request::{Known, append, checked, known},
+};
+
+/// A response's head, understood.
+#[derive(Debug)]
+pub struct Head {
+    /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a body
+    /// that is not there: in answers to HEAD, and in 304.
+    pub parts: response::Parts,
+    /// How its body is framed.
+    pub body: Framing,
+    /// The upstream goes on with the connection.
+    pub keep_alive: bool,
+    /// It says that the connection becomes a WebSocket.
+    pub websocket: bool,
+}
+
+/// Reads the answer to a request of `method`, whose lines were found, into the empty `fields`.
+pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, method: &Method) -> Result<Head, Malformed> {
+    let (status, version) = status_line(&bytes[lines.first()])?;
+    let (mut length, mut codings, mut close, mut keep_alive) = (None, 0, false, false);
+    let (mut upgrade, mut websocket, mut names) = (false, false, false);
+    for (name, range) in lines.fields(bytes) {
+        let value = &bytes[range.clone()];
+        match known(name) {
+            Known::ContentLength => {
+                let number = grammar::number(value).ok_or(Malformed::ContentLength)?;
+                // The same number twice is no ambiguity (RFC 9110 section 8.6); it is passed on once.
+                if length.replace(number).is_some_and(|before| before != number) {
+                    return Err(Malformed::ContentLength);
+                }
+                continue;
+            }
+            Known::TransferEncoding => {
+                codings += 1;
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Malformed::TransferEncoding);
+                }
+                continue;
+            }
+            Known::Connection => {
+                for item in grammar::items(value) {
+                    match item.len() {
+                        5 if item.eq_ignore_ascii_case(b"close") => close = true,
+                        10 if item.eq_ignore_ascii_case(b"keep-alive") => keep_alive = true,
+                        7 if item.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+                        0 => {}
+                        _ => names = true,
+                    }
+                }
+                checked(value)?;
+                continue;
+            }
+            Known::Upgrade => {
+                websocket |= value.eq_ignore_ascii_case(b"websocket");
+                checked(value)?;
+                continue;
+            }
+            Known::Te | Known::OfConnection => {
+                checked(value)?;
+                continue;
+            }
+            Known::Host | Known::Expect | Known::Other => append(&mut fields, name, bytes.slice(range))?,
+        }
+    }
+    let http11 = version == Version::HTTP_11;
+    if codings > 1 || codings == 1 && (!http11 || length.is_some()) {
+        return Err(Malformed::TransferEncoding);
+    }
+    if names {
+        strip_named(bytes, lines, &mut fields);
+    }
+    let bodiless = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    if bodiless && let Some(length) = length {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let body = match (codings, length) {
+        _ if bodiless || status == StatusCode::NO_CONTENT || status.is_informational() => Framing::Empty,
+        (1, _) => Framing::Chunked,
+        (_, Some(0)) => Framing::Empty,
+        (_, Some(length)) => Framing::Length(length),
+        _ => Framing::UntilClose,
+    };
+    let (mut parts, ()) = Response::new(()).into_parts();
+    (parts.status, parts.version, parts.headers) = (status, Version::HTTP_11, fields);
+    let keep_alive = !close && (http11 || keep_alive) && body != Framing::UntilClose;
+    Ok(Head { parts, body, keep_alive, websocket: upgrade && websocket })
+}
+
+/// `HTTP/1.1 200 OK`; the reason may be missing, and so may the space before it.
+fn status_line(line: &[u8]) -> Result<(StatusCode, Version), Malformed> {
+    let bad = Malformed::StartLine;
+    let version = match line.get(..9).ok_or(bad)? {
+        b"HTTP/1.1 " => Version::HTTP_11,
+        b"HTTP/1.0 " => Version::HTTP_10,
+        _ => return Err(bad),
+    };
+    let status = StatusCode::from_bytes(line.get(9..12).ok_or(bad)?).map_err(|_| bad)?;
+    match &line[12..] {
+        [] => {}
+        [b' ', reason @ ..] => checked(reason).map_err(|_| bad)?,
+        _ => return Err(bad),
+    }
+    Ok((status, version))
+}
+
+fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut HeaderMap) {
+    for (name, range) in lines.fields(bytes) {
+        if matches!(known(name), Known::Connection) {
+            for item in grammar::items(&bytes[range]) {
+                if let Ok(name) = http::HeaderName::from_bytes(item) {
+                    fields.remove(name);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::http1::lines::Bounds;
+
+    fn read(method: &Method, text: &str) -> Result<Head, Malformed> {
+        let mut lines = Lines::default();
+        lines.reset(true);
+        let end = lines.read(text.as_bytes(), Bounds { bytes: 1 << 16, fields: 128, first: 1 << 12 }).unwrap().unwrap();
+        let head = BytesMut::from(text).split_to(end).freeze();
+        parse(&head, &lines, HeaderMap::new(), method)
+    }
+
+    #[track_caller]
+    fn check(method: &Method, head: &str, expect: Result<(u16, Framing, bool), Malformed>) {
+        let got = read(method, &format!("{head}\r\n\r\n"));
+        assert_eq!(got.map(|h| (h.parts.status.as_u16(), h.body, h.keep_alive)), expect, "{head:?}");
+    }
+
+    #[test]
+    fn framing() {
+        let get = |head: &str, expect| check(&Method::GET, head, expect);
+        get("HTTP/1.1 200 OK\r\nContent-Length: 5", Ok((200, Framing::Length(5), true)));
+        get("HTTP/1.1 200\r\nContent-Length: 5\r\ncontent-length: 5", Ok((200, Framing::Length(5), true)));
+        get("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\nConnection: close", Ok((200, Framing::Chunked, false)));
+        get("HTTP/1.1 200 OK", Ok((200, Framing::UntilClose, false)));
+        get("HTTP/1.0 200 OK\r\nContent-Length: 5", Ok((200, Framing::Length(5), false)));
+        get("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive", Ok((200, Framing::Length(5), true)));
+        get("HTTP/1.1 204 No Content\r\nContent-Length: 5", Ok((204, Framing::Empty, true)));
+        get("HTTP/1.1 304 Not Modified\r\nContent-Length: 5", Ok((304, Framing::Empty, true)));
+        get("HTTP/1.1 100 Continue", Ok((100, Framing::Empty, true)));
+        check(&Method::HEAD, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", Ok((200, Framing::Empty, true)));
+        for (head, what) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6", Malformed::ContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5", Malformed::ContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", Malformed::TransferEncoding),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked", Malformed::TransferEncoding),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked", Malformed::TransferEncoding),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                Malformed::TransferEncoding,
+            ),
+            ("HTTP/1.1 200 OK\r\na: b\0", Malformed::FieldValue),
+        ] {
+            get(head, Err(what));
+        }
+        for line in
+            ["HTTP/1.1 20 OK", "HTTP/1.1  200 OK", "HTTP/2 200 OK", "ICY 200 OK", "HTTP/1.1 200OK", "HTTP/1.1 2000"]
+        {
+            get(line, Err(Malformed::StartLine));
+        }
+    }
+
+    #[test]
+    fn fields() {
+        let head = read(
+            &Method::HEAD,
+            "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: x-a\r\nX-A: 1\r\nX-B: 2\r\nKeep-Alive: x\r\n\r\n",
+        );
+        let fields = head.unwrap().parts.headers;
+        let got: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        assert_eq!(got, [("x-b", &b"2"[..]), ("content-length", b"7")]);
+        let head = read(&Method::GET, "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+        assert!(head.websocket);
+    }
+}

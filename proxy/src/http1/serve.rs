@@ -1,0 +1,282 @@
+//! A client's connection from its first byte to its last: one request after the other, each answered before the next.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Version};
+use tokio::{net::TcpStream, time::Sleep};
+
+use super::{
+    body::{Framing, Piece},
+    buffers,
+    call::Wants,
+    client::{Client, Event},
+    encode::{self, After},
+    out::Out,
+    request::Head,
+    stream::{Prefixed, Stream},
+};
+use crate::{
+    body::Source,
+    config::Rule,
+    exchange::{self, Cause, Exchange, Reply, ReplyBody},
+    server::{Conn, Worker},
+    upstream::{Call, CallError, Lease},
+};
+
+/// A response that comes faster than this many bytes at once lets others have their turn.
+const TURN: u64 = 256 << 10;
+
+/// What becomes of a connection that HTTP/1.1 has done with.
+pub(crate) enum Ended<S> {
+    /// It is closed.
+    Closed,
+    /// It speaks HTTP/2.
+    Http2(Prefixed<S>),
+    /// It is a WebSocket.
+    WebSocket(Box<WebSocket<S>>),
+}
+
+/// Both ends of a WebSocket, and what has to live as long.
+pub(crate) struct WebSocket<S> {
+    pub(crate) client: Prefixed<S>,
+    pub(crate) upstream: Prefixed<TcpStream>,
+    pub(crate) rule: Arc<Rule>,
+    pub(crate) lease: Lease,
+}
+
+/// Serves a connection.
+pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: S) -> Ended<S> {
+    let mut client = Client::new(io, Arc::clone(conn), Arc::clone(&worker.limits));
+    loop {
+        let end = match client.next().await {
+            Event::Request(head) => request(worker, conn, &mut client, head).await,
+            Event::Refused(why) => refuse(worker, conn, &mut client, exchange::refused(why)).await,
+            Event::TooSlow => refuse(worker, conn, &mut client, exchange::HEAD_TIMEOUT).await,
+            Event::End => End::Close { unread: false },
+            Event::Http2 => {
+                let (read, io) = client.into_stream();
+                return Ended::Http2(Prefixed::new(read, io));
+            }
+        };
+        match end {
+            End::Keep => continue,
+            End::Close { unread } => client.close(unread).await,
+            End::Abort => client.abort(),
+            End::WebSocket(call, rule) => {
+                let (read, client) = client.into_stream();
+                let client = Prefixed::new(read, client);
+                let Some((read, upstream, lease)) = call.into_stream() else { return Ended::Closed };
+                let upstream = Prefixed::new(read, upstream);
+                return Ended::WebSocket(Box::new(WebSocket { client, upstream, rule, lease }));
+            }
+        }
+        return Ended::Closed;
+    }
+}
+
+/// What becomes of a connection behind an exchange.
+enum End {
+    Keep,
+    /// `unread`: the client may still be sending.
+    Close {
+        unread: bool,
+    },
+    /// The response is broken, and the client has to notice.
+    Abort,
+    WebSocket(Box<super::call::Call>, Arc<Rule>),
+}
+
+/// Answers what is no request.
+async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, cause: Cause) -> End {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.version = Version::HTTP_11;
+    let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head);
+    let Reply { head, body } = exchange::refuse(cause, &mut exchange);
+    let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
+    let framing = Framing::Length(body.len() as u64);
+    encode::response(client.out.bytes(), &head, framing, &Method::GET, Version::HTTP_11, After::Close);
+    exchange.bytes_out = body.len() as u64;
+    client.out.push(body, framing);
+    if client.flush().await.is_err() {
+        exchange.client_went();
+    }
+    End::Close { unread: true }
+}
+
+/// Serves one request.
+async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, mut head: Head) -> End {
+    conn.note_request();
+    let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head.parts);
+    let wants = Wants { websocket: head.websocket, trailers: head.takes_trailers };
+    let reply = exchange::serve(&mut head.parts, wants, client, &mut exchange).await;
+    conn.progress();
+    let end = match reply {
+        None => End::Close { unread: false },
+        Some(Reply { head: reply, body }) => {
+            let end = match body {
+                ReplyBody::Own(body) => own(conn, client, &head, &reply, body, &mut exchange).await,
+                ReplyBody::Upstream(call, deadline) => {
+                    relay(conn, client, &head, &reply, call, deadline, &mut exchange).await
+                }
+                ReplyBody::WebSocket(call, rule) => {
+                    let (method, version) = (&head.parts.method, head.parts.version);
+                    encode::response(client.out.bytes(), &reply, Framing::Empty, method, version, After::WebSocket);
+                    match client.flush().await {
+                        Ok(()) => End::WebSocket(Box::new(call), rule),
+                        Err(_) => End::Close { unread: false },
+                    }
+                }
+            };
+            buffers::give_fields(reply.headers);
+            end
+        }
+    };
+    exchange.bytes_in = client.received;
+    buffers::give_fields(head.parts.headers);
+    end
+}
+
+/// Sends an answer of the proxy's own.
+async fn own<S: Stream>(
+    conn: &Conn,
+    client: &mut Client<S>,
+    request: &Head,
+    reply: &http::response::Parts,
+    body: Bytes,
+    exchange: &mut Exchange,
+) -> End {
+    // What was wrong with the request may be wrong with what follows.
+    let wrong =
+        matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+    let keep = request.keep_alive && !wrong && !conn.is_retiring() && client.can_discard();
+    client.answering();
+    let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
+    let after = if keep { After::Keep } else { After::Close };
+    let (method, version) = (&request.parts.method, request.parts.version);
+    encode::response(client.out.bytes(), reply, framing, method, version, after);
+    exchange.bytes_out = body.len() as u64;
+    client.out.push(body, framing);
+    if client.flush().await.is_err() {
+        exchange.client_went();
+        return End::Close { unread: false };
+    }
+    if !keep {
+        return End::Close { unread: client.has_body_left() };
+    }
+    if client.has_body_left() && !client.discard().await { End::Close { unread: true } } else { End::Keep }
+}
+
+/// Sends an upstream's response, as it comes.
+async fn relay<S: Stream>(
+    conn: &Conn,
+    client: &mut Client<S>,
+    request: &Head,
+    reply: &http::response::Parts,
+    mut call: Call,
+    mut deadline: Option<Pin<Box<Sleep>>>,
+    exchange: &mut Exchange,
+) -> End {
+    let (method, version) = (&request.parts.method, request.parts.version);
+    let framing = match call.framing() {
+        Framing::Chunked | Framing::UntilClose if version == Version::HTTP_10 => Framing::UntilClose,
+        Framing::UntilClose => Framing::Chunked,
+        framing => framing,
+    };
+    let keep = request.keep_alive && !conn.is_retiring() && framing != Framing::UntilClose && !client.has_body_left();
+    let after = if keep { After::Keep } else { After::Close };
+    client.answering();
+    encode::response(client.out.bytes(), reply, framing, method, version, after);
+    let mut ended = false;
+    let relayed = poll_fn(|cx| {
+        // Before anything else is waited for.
+        match conn.expired() {
+            Some(waiting) if waiting.is_for_client() => return Poll::Ready(Err(Broken::Client)),
+            Some(_) => return Poll::Ready(Err(Broken::Deadline)),
+            None => {}
+        }
+        let mut turn = 0;
+        loop {
+            // What has come is put together before it is written.
+            let come = if ended || client.out.is_full() { None } else { call.piece() };
+            let piece = match come {
+                Some(piece) => Some(piece),
+                None => match client.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
+                    Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(())) if turn > TURN => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(())) => match call.poll_piece(cx, client) {
+                        Poll::Ready(piece) => Some(piece),
+                        Poll::Pending => None,
+                    },
+                    Poll::Pending => {
+                        call.poll_rest(cx, client);
+                        None
+                    }
+                },
+            };
+            if let Some(piece) = piece {
+                let (data, end) = take(&mut client.out, piece, framing, request.takes_trailers)?;
+                exchange.bytes_out += data;
+                (turn, ended) = (turn + data, end);
+                continue;
+            }
+            if let Some(deadline) = &mut deadline
+                && deadline.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(Broken::Deadline));
+            }
+            return client.poll_interrupt(cx).map(|_| Err(Broken::Client));
+        }
+    })
+    .await;
+    conn.progress();
+    match relayed {
+        Ok(()) if keep => End::Keep,
+        Ok(()) => End::Close { unread: client.has_body_left() },
+        Err(broken) => {
+            match broken {
+                Broken::Client => exchange.client_went(),
+                Broken::Deadline => exchange.timed_out(),
+                Broken::Upstream(error) => {
+                    tracing::debug!(%error, "the response broke off");
+                    exchange.upstream_broke();
+                    // As far as it came.
+                    let _ = client.flush().await;
+                }
+            }
+            // A length or a missing last chunk tells the client; nothing else does.
+            if framing == Framing::UntilClose { End::Abort } else { End::Close { unread: false } }
+        }
+    }
+}
+
+/// Puts a piece to what waits to be written; answers how many bytes of the body it holds, and whether that ends with it.
+fn take(
+    out: &mut Out,
+    piece: Option<Result<Piece, CallError>>,
+    framing: Framing,
+    takes_trailers: bool,
+) -> Result<(u64, bool), Broken> {
+    match piece {
+        Some(Ok(Piece::Data(data))) => {
+            let bytes = data.len() as u64;
+            out.push(data, framing);
+            return Ok((bytes, false));
+        }
+        Some(Ok(Piece::Trailers(trailers))) => out.finish(framing, takes_trailers.then_some(&*trailers)),
+        Some(Err(e)) => return Err(Broken::Upstream(e)),
+        None => out.finish(framing, None),
+    }
+    Ok((0, true))
+}
+
+/// Why a response was not sent to its end.
+enum Broken {
+    Client,
+    Upstream(CallError),
+    Deadline,
+}
