@@ -109,7 +109,7 @@ pub async fn follow(client: Client, namespace: String, name: String, mut lead: L
 async fn changed(lead: &mut Leading) {
     if lead.changed().await.is_err() {
         // As it is now it stays.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

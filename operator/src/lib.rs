@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!  source/ ──Event──► turn.rs: plan → fleet → publish → status
-//!  push/ ───Event──►      │        │       │         └─► status.rs ──► STATE/status
-//!  pidfds ──Event──►      │        │       └─► push/ ──► proxies
-//!  timer ───Event──►      │        └─► fleet/process/ ──► proxy processes, listening sockets
-//!                         └─► planner (pure)              state/: what outlives this process
+//!  push/ ───Event──►      │        │       │         ├─► status/ ──► STATE/status | API server
+//!  fleet/ ──Event──►      │        │       │         └─► events.rs, news.rs ──► Kubernetes Events
+//!  timer ───Event──►      │        │       └─► push/ ──► proxies
+//!                         │        └─► fleet/process/ ──► processes, sockets | fleet/kube/ ──► pods, a Service, ...
+//!                         └─► planner (pure)              state/: what outlives this process, in files | a ConfigMap
+//!  lease.rs ──► lead.rs: who leads ──► turn/reign.rs      fence.rs: no write without the lease
 //!  admin.rs ◄── view.rs: what the last turn came to
 //! ```
 //!

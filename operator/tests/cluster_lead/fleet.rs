@@ -23,44 +23,45 @@ fn configmap(most: u32) -> Value {
 
 #[tokio::test]
 async fn the_fleet_follows_its_configmap_and_goes_with_it() {
-    let space = Space::new("lead-fleet").await;
-    let client = space.client.clone();
-    let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
-    let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
-    let follow = default_fleet::follow(
-        client.clone(),
-        space.name.clone(),
-        "defaults".into(),
-        lead::alone(1),
-        Events::start(client.clone(), "test"),
-    );
-    let task = tokio::spawn(follow);
+    Space::with("fleet", async |space| {
+        let client = space.client.clone();
+        let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
+        let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
+        let follow = default_fleet::follow(
+            client.clone(),
+            space.name.clone(),
+            "defaults".into(),
+            lead::alone(1),
+            Events::start(client.clone(), "test"),
+        );
+        let task = tokio::spawn(follow);
 
-    configmaps.create(&PostParams::default(), &serde_json::from_value(configmap(3)).unwrap()).await.unwrap();
-    let fleet = eventually("the fleet", async || fleets.get_opt("default").await.unwrap()).await;
-    assert_eq!(fleet.spec.scaling.max_replicas, 3);
-    assert_eq!(fleet.owner_references()[0].name, "defaults");
+        configmaps.create(&PostParams::default(), &serde_json::from_value(configmap(3)).unwrap()).await.unwrap();
+        let fleet = eventually("the fleet", async || fleets.get_opt("default").await.unwrap()).await;
+        assert_eq!(fleet.spec.scaling.max_replicas, 3);
+        assert_eq!(fleet.owner_references()[0].name, "defaults");
 
-    let apply = PatchParams::apply("test").force();
-    configmaps.patch("defaults", &apply, &Patch::Apply(configmap(4))).await.unwrap();
-    let most = async || fleets.get("default").await.unwrap().spec.scaling.max_replicas;
-    eventually("the change", async || (most().await == 4).then_some(())).await;
+        let apply = PatchParams::apply("test").force();
+        configmaps.patch("defaults", &apply, &Patch::Apply(configmap(4))).await.unwrap();
+        let most = async || fleets.get("default").await.unwrap().spec.scaling.max_replicas;
+        eventually("the change", async || (most().await == 4).then_some(())).await;
 
-    // What no API server would take changes nothing, and is said on the ConfigMap.
-    configmaps.patch("defaults", &apply, &Patch::Apply(configmap(0))).await.unwrap();
-    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), &space.name);
-    let note = eventually("an Event", async || {
-        let list = events.list(&kube::api::ListParams::default()).await.unwrap();
-        list.items.into_iter().find(|event| event.reason.as_deref() == Some("InvalidFleet"))?.note
+        // What no API server would take changes nothing, and is said on the ConfigMap.
+        configmaps.patch("defaults", &apply, &Patch::Apply(configmap(0))).await.unwrap();
+        let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), &space.name);
+        let note = eventually("an Event", async || {
+            let list = events.list(&kube::api::ListParams::default()).await.unwrap();
+            list.items.into_iter().find(|event| event.reason.as_deref() == Some("InvalidFleet"))?.note
+        })
+        .await;
+        assert!(note.contains("maxReplicas"), "{note}");
+        assert_eq!(most().await, 4);
+
+        // The garbage collector takes it.
+        configmaps.delete("defaults", &DeleteParams::background()).await.unwrap();
+        let gone = async || fleets.get_opt("default").await.unwrap().is_none().then_some(());
+        eventually("the fleet is gone", gone).await;
+        task.abort();
     })
     .await;
-    assert!(note.contains("maxReplicas"), "{note}");
-    assert_eq!(most().await, 4);
-
-    // The garbage collector takes it.
-    configmaps.delete("defaults", &DeleteParams::background()).await.unwrap();
-    let gone = async || fleets.get_opt("default").await.unwrap().is_none().then_some(());
-    eventually("the fleet is gone", gone).await;
-    task.abort();
-    space.delete().await;
 }

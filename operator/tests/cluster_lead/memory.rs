@@ -15,40 +15,41 @@ use crate::support::{Space, eventually};
 
 #[tokio::test]
 async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
-    let space = Space::new("lead-memory").await;
-    let id = ObjectRef { kind: Kind::ApiRoute, namespace: "shop".into(), name: "r".into() };
-    let value = json!({
-        "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute",
-        "metadata": {"name": "r", "namespace": "shop", "uid": "u-1", "generation": 3},
-        "spec": {"rules": [{"backendRefs": [{"name": "b", "port": 80}]}]},
-    });
-    let remembered = Remembered {
-        generation: 4,
-        content: snapshot::Hash::of(b"x"),
-        created: jiff::Timestamp::UNIX_EPOCH,
-        accepted: Some(Arc::new(crds::admit(value).unwrap())),
-    };
-    let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
+    Space::with("memory", async |space| {
+        let id = ObjectRef { kind: Kind::ApiRoute, namespace: "shop".into(), name: "r".into() };
+        let value = json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute",
+            "metadata": {"name": "r", "namespace": "shop", "uid": "u-1", "generation": 3},
+            "spec": {"rules": [{"backendRefs": [{"name": "b", "port": 80}]}]},
+        });
+        let remembered = Remembered {
+            generation: 4,
+            content: snapshot::Hash::of(b"x"),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            accepted: Some(Arc::new(crds::admit(value).unwrap())),
+        };
+        let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
 
-    let mut memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
-    assert!(memory.recall().await.objects.is_empty());
-    // Nothing is broken: nothing is written.
-    memory.keep_objects(&objects, &BTreeSet::from([id.clone()]));
-    memory.keep_objects(&objects, &BTreeSet::new());
-    memory.finish().await;
+        let mut memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
+        assert!(memory.recall().await.objects.is_empty());
+        // Nothing is broken: nothing is written.
+        memory.keep_objects(&objects, &BTreeSet::from([id.clone()]));
+        memory.keep_objects(&objects, &BTreeSet::new());
+        memory.finish().await;
 
-    let mut next = Memory::start(space.client.clone(), &space.name, "sluice-memory");
-    let recalled = next.recall().await;
-    let accepted = recalled.objects[&id].accepted.as_ref().unwrap();
-    assert_eq!(accepted.metadata().uid.as_deref(), Some("u-1"));
-    assert_eq!(recalled.objects[&id].accepted_generation(), Some(3));
+        let mut next = Memory::start(space.client.clone(), &space.name, "sluice-memory");
+        let recalled = next.recall().await;
+        let accepted = recalled.objects[&id].accepted.as_ref().unwrap();
+        assert_eq!(accepted.metadata().uid.as_deref(), Some("u-1"));
+        assert_eq!(recalled.objects[&id].accepted_generation(), Some(3));
 
-    next.keep_objects(&objects, &BTreeSet::from([id.clone()]));
-    let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
-    eventually("it is forgotten", async || {
-        let found = api.get("sluice-memory").await.unwrap();
-        found.data.is_none_or(|data| data.is_empty()).then_some(())
+        next.keep_objects(&objects, &BTreeSet::from([id.clone()]));
+        let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
+        eventually("it is forgotten", async || {
+            let found = api.get("sluice-memory").await.unwrap();
+            found.data.is_none_or(|data| data.is_empty()).then_some(())
+        })
+        .await;
     })
     .await;
-    space.delete().await;
 }

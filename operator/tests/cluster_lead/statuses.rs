@@ -46,57 +46,59 @@ fn input(namespace: &str, found: &ApiRoute) -> Input {
 
 #[tokio::test]
 async fn a_status_is_written_once_keeps_its_times_and_is_of_one_object() {
-    let space = Space::new("lead-status").await;
-    let api: Api<ApiRoute> = Api::namespaced(space.client.clone(), &space.name);
-    let create = async || api.create(&PostParams::default(), &serde_json::from_value(route()).unwrap()).await.unwrap();
-    let first = create().await;
-    let writer = Writer::to_api(space.client.clone(), status::API);
-    writer.set(input(&space.name, &first));
-    let written = eventually("a status", async || api.get("r").await.unwrap().status.map(|s| s.conditions)).await;
-    let accepted = written.iter().find(|c| c.type_ == "Accepted").unwrap();
-    assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "NoMatchingParent"));
-    assert!(written.iter().all(|c| c.observed_generation == Some(1)), "{written:?}");
+    Space::with("status", async |space| {
+        let api: Api<ApiRoute> = Api::namespaced(space.client.clone(), &space.name);
+        let create =
+            async || api.create(&PostParams::default(), &serde_json::from_value(route()).unwrap()).await.unwrap();
+        let first = create().await;
+        let writer = Writer::to_api(space.client.clone(), status::API);
+        writer.set(input(&space.name, &first));
+        let written = eventually("a status", async || api.get("r").await.unwrap().status.map(|s| s.conditions)).await;
+        let accepted = written.iter().find(|c| c.type_ == "Accepted").unwrap();
+        assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "NoMatchingParent"));
+        assert!(written.iter().all(|c| c.observed_generation == Some(1)), "{written:?}");
 
-    // The same again, from this writer and from another that begins later: nothing is written.
-    let before = api.get("r").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    writer.set(input(&space.name, &before));
-    writer.finish().await;
-    let next = Writer::to_api(space.client.clone(), status::API);
-    next.set(input(&space.name, &before));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(api.get("r").await.unwrap().resource_version(), before.resource_version());
+        // The same again, from this writer and from another that begins later: nothing is written.
+        let before = api.get("r").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        writer.set(input(&space.name, &before));
+        writer.finish().await;
+        let next = Writer::to_api(space.client.clone(), status::API);
+        next.set(input(&space.name, &before));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(api.get("r").await.unwrap().resource_version(), before.resource_version());
 
-    // What others say of it stays.
-    let condition = json!({"type": "Theirs", "status": "True", "reason": "X", "message": "",
+        // What others say of it stays.
+        let condition = json!({"type": "Theirs", "status": "True", "reason": "X", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z"});
-    let theirs = json!({"apiVersion": crds::API_VERSION, "kind": "ApiRoute", "metadata": {"name": "r"},
+        let theirs = json!({"apiVersion": crds::API_VERSION, "kind": "ApiRoute", "metadata": {"name": "r"},
         "status": {"conditions": [condition]}});
-    api.patch_status("r", &PatchParams::apply("them"), &Patch::Apply(theirs)).await.unwrap();
-    let change = json!({"spec": {"hostnames": ["a.example"]}});
-    let changed = api.patch("r", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
-    next.set(input(&space.name, &changed));
-    let conditions = eventually("generation 2", async || {
-        let conditions = api.get("r").await.unwrap().status.unwrap().conditions;
-        conditions.iter().any(|c| c.observed_generation == Some(2)).then_some(conditions)
+        api.patch_status("r", &PatchParams::apply("them"), &Patch::Apply(theirs)).await.unwrap();
+        let change = json!({"spec": {"hostnames": ["a.example"]}});
+        let changed = api.patch("r", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+        next.set(input(&space.name, &changed));
+        let conditions = eventually("generation 2", async || {
+            let conditions = api.get("r").await.unwrap().status.unwrap().conditions;
+            conditions.iter().any(|c| c.observed_generation == Some(2)).then_some(conditions)
+        })
+        .await;
+        assert!(conditions.iter().any(|c| c.type_ == "Theirs"), "{conditions:?}");
+        let since = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
+            conditions.iter().find(|c| c.type_ == "Accepted").unwrap().last_transition_time.clone()
+        };
+        assert_eq!(since(&conditions), since(&written), "false as before");
+
+        // What is known of an object that is gone is not said of another of its name.
+        let gone = api.get("r").await.unwrap();
+        api.delete("r", &DeleteParams::default()).await.unwrap();
+        create().await;
+        let mut late = input(&space.name, &gone);
+        late.world = Arc::default();
+        next.set(late);
+        next.set(input(&space.name, &gone));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(api.get("r").await.unwrap().status.is_none_or(|s| s.conditions.is_empty()));
+        next.finish().await;
     })
     .await;
-    assert!(conditions.iter().any(|c| c.type_ == "Theirs"), "{conditions:?}");
-    let since = |conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
-        conditions.iter().find(|c| c.type_ == "Accepted").unwrap().last_transition_time.clone()
-    };
-    assert_eq!(since(&conditions), since(&written), "false as before");
-
-    // What is known of an object that is gone is not said of another of its name.
-    let gone = api.get("r").await.unwrap();
-    api.delete("r", &DeleteParams::default()).await.unwrap();
-    create().await;
-    let mut late = input(&space.name, &gone);
-    late.world = Arc::default();
-    next.set(late);
-    next.set(input(&space.name, &gone));
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(api.get("r").await.unwrap().status.is_none_or(|s| s.conditions.is_empty()));
-    next.finish().await;
-    space.delete().await;
 }

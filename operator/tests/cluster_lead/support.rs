@@ -1,7 +1,11 @@
 //! A namespace, contenders for a lease, and waiting.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Config,
@@ -26,18 +30,20 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) async fn new(what: &str) -> Self {
+    /// Runs a test with a namespace that is made for it, and removed.
+    pub(crate) async fn with(what: &str, test: impl AsyncFnOnce(&Self)) {
         let config = Config::infer().await.expect("KUBECONFIG names a cluster");
         let client = Client::try_from(config.clone()).unwrap();
-        let name = format!("{what}-{}", std::process::id());
+        let name = format!("lead-test-{what}-{}", std::process::id());
+        let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        Self { name, config, client }
-    }
-
-    pub(crate) async fn delete(self) {
-        let api: Api<Namespace> = Api::all(self.client);
-        api.delete(&self.name, &DeleteParams::background()).await.unwrap();
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+        let space = Self { name, config, client };
+        let tested = AssertUnwindSafe(test(&space)).catch_unwind().await;
+        namespaces.delete(&space.name, &DeleteParams::background()).await.unwrap();
+        if let Err(panic) = tested {
+            resume_unwind(panic);
+        }
     }
 }
 
