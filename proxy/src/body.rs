@@ -14,8 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream as _, channel::mpsc};
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::{
@@ -78,7 +78,7 @@ pub(crate) enum Interrupt {
 pub(crate) enum BodyError {
     /// The other side broke off.
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Broken(#[from] h2::Error),
     /// The upstream did.
     #[error("upstream: {0}")]
     Upstream(#[from] CallError),
@@ -95,8 +95,8 @@ pub(crate) enum BodyError {
 pub(crate) enum RequestBody {
     /// None.
     Empty,
-    /// Hyper's own, its bytes counted.
-    Incoming(Incoming, Arc<AtomicU64>),
+    /// A stream's, of this length if that is known, its bytes counted.
+    Received(RecvStream, Option<u64>, Arc<AtomicU64>),
     /// Pieces that another protocol's connection brings.
     Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>, Option<u64>),
 }
@@ -109,20 +109,26 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Fed(pieces, _) => Pin::new(pieces).poll_next(cx),
-            RequestBody::Incoming(incoming, count) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref)) {
-                    count.fetch_add(data.map_or(0, |d| d.len() as u64), Ordering::Relaxed);
+            RequestBody::Received(stream, _, count) => Poll::Ready(match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Whoever asked has room for it: the client may send as much again.
+                    let _ = stream.flow_control().release_capacity(data.len());
+                    count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    Some(Ok(Frame::data(data)))
                 }
-                Poll::Ready(frame.map(|f| f.map_err(BodyError::from)))
-            }
+                Some(Err(e)) => Some(Err(e.into())),
+                None => match ready!(stream.poll_trailers(cx)) {
+                    Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+                    Err(e) => Some(Err(e.into())),
+                },
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Received(stream, ..) => stream.is_end_stream(),
             RequestBody::Fed(..) => false,
         }
     }
@@ -130,9 +136,10 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Incoming(incoming, _) => incoming.size_hint(),
-            RequestBody::Fed(_, Some(length)) => SizeHint::with_exact(*length),
-            RequestBody::Fed(_, None) => SizeHint::default(),
+            RequestBody::Received(_, Some(length), _) | RequestBody::Fed(_, Some(length)) => {
+                SizeHint::with_exact(*length)
+            }
+            RequestBody::Received(_, None, _) | RequestBody::Fed(_, None) => SizeHint::default(),
         }
     }
 }
@@ -145,13 +152,13 @@ pub(crate) struct Http2Source {
 }
 
 impl Http2Source {
-    pub(crate) fn new(incoming: Incoming) -> Self {
+    pub(crate) fn new(stream: RecvStream, length: Option<u64>) -> Self {
         let count = Arc::<AtomicU64>::default();
-        if incoming.is_end_stream() {
+        if stream.is_end_stream() {
             return Self { body: RequestBody::Empty, framing: Framing::Empty, count };
         }
-        let framing = incoming.size_hint().exact().map_or(Framing::Chunked, Framing::Length);
-        Self { body: RequestBody::Incoming(incoming, Arc::clone(&count)), framing, count }
+        let framing = length.map_or(Framing::Chunked, Framing::Length);
+        Self { body: RequestBody::Received(stream, length, Arc::clone(&count)), framing, count }
     }
 
     /// Bytes so far, for as long as the body lives.

@@ -3,7 +3,7 @@
 //! ```text
 //!  control/ ── stream to the operator ──► config/ compile ──► ArcSwap<Config> in shared.rs
 //!                                                                  │ loaded once a request
-//!  server/ accept ► tls ► http1/ | hyper (HTTP/2) ► exchange/ ──────┤
+//!  server/ accept ► tls ► http1/ | http2/ ► exchange/ ──────────────┤
 //!     worker threads, one runtime each      router/ which rule     │
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
 //!                                           upstream/ balance, pools, calls
@@ -17,9 +17,11 @@ mod body;
 pub mod cli;
 pub mod config;
 pub mod control;
+mod date;
 mod exchange;
 pub mod filter;
 pub mod http1;
+mod http2;
 pub mod router;
 pub mod server;
 pub mod shared;

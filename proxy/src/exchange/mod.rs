@@ -1,7 +1,7 @@
 //! The request path: normalise → route → request id → filters → balance → upstream, and back.
 //!
 //! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2, but for the
-//! adapter to hyper, which serves HTTP/2.
+//! adapter to bodies as the `http-body` crate has them.
 
 mod answer;
 mod forward;
@@ -12,12 +12,12 @@ mod record;
 use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::{
     HeaderMap, Method, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, HOST, TE},
     request, response,
 };
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 pub(crate) use self::{
@@ -58,7 +58,7 @@ pub(crate) enum ReplyBody {
 pub(crate) async fn serve_http2(
     worker: Arc<Worker>,
     conn: Arc<Conn>,
-    request: Request<Incoming>,
+    request: Request<RecvStream>,
 ) -> Response<ResponseBody> {
     conn.note_request();
     let (mut head, body) = request.into_parts();
@@ -67,7 +67,8 @@ pub(crate) async fn serve_http2(
     headers::drop_disguised(&mut head.headers);
     let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
     let mut exchange = Box::new(Exchange::open(worker, conn, &head));
-    let mut source = Http2Source::new(body);
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut source = Http2Source::new(body, length);
     exchange.counted_in = Some(source.count());
     match serve(&mut head, wants, &mut source, &mut exchange).await {
         Some(Reply { head, body: ReplyBody::Own(body) }) => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
+    Malformed,
     body::{Decoder, Framing, Next, Piece},
     buffers::{self, From, ReadBuffer},
     limits::Limits,
@@ -135,7 +136,7 @@ impl<S: Stream> Client<S> {
             Ok(end) => end?,
             Err(bad) => return Some(Event::Refused(refused(bad))),
         };
-        self.first = false;
+        let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
         Some(match request::parse(&head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
@@ -143,6 +144,8 @@ impl<S: Stream> Client<S> {
                 (self.received, self.expects_continue) = (0, head.expects_continue);
                 Event::Request(head)
             }
+            // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
+            Err(Refused::Malformed(Malformed::StartLine)) if first && !resembles_http(&head) => Event::End,
             Err(refused) => Event::Refused(refused),
         })
     }
@@ -318,6 +321,12 @@ impl<S: Stream> Source for Client<S> {
     }
 
     fn return_body(&mut self, _: RequestBody) {}
+}
+
+/// Whether the first line names a version of HTTP, or a path.
+fn resembles_http(head: &[u8]) -> bool {
+    let line = memchr::memchr(b'\n', head).map_or(head, |end| &head[..end]).to_ascii_lowercase();
+    memchr::memmem::find(&line, b"http/").is_some() || memchr::memmem::find(&line, b" /").is_some()
 }
 
 fn refused(bad: Bad) -> Refused {

@@ -1,14 +1,13 @@
 //! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
 //! fields: a filter that sets one changes nothing.
 
-use std::{cell::RefCell, time::SystemTime};
-
 use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
 
 use super::{
     body::Framing,
     request::{Known, known},
 };
+use crate::date;
 
 /// What a connection is to become behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +68,9 @@ pub(crate) fn response(
         After::WebSocket => out.extend_from_slice(WEBSOCKET),
     }
     if !head.headers.contains_key(header::DATE) && !head.status.is_informational() {
-        date(out);
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(date::now().as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -150,22 +151,6 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
             out.extend_from_slice(b"\r\n");
         }
     }
-}
-
-/// `Date` (RFC 9110 section 6.6.1), written anew once a second.
-fn date(out: &mut Vec<u8>) {
-    thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    WRITTEN.with_borrow_mut(|(written, text)| {
-        if *written != second {
-            *text = format!("date: {}\r\n", httpdate::fmt_http_date(now));
-            *written = second;
-        }
-        out.extend_from_slice(text.as_bytes());
-    });
 }
 
 #[cfg(test)]

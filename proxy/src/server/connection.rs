@@ -8,10 +8,9 @@
 //! there once a second. So a request costs no timer, and times are exact to a second or two.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -20,24 +19,17 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Live, Phase, Worker};
 use crate::{
-    exchange,
     http1::{
         limits::Limits,
         serve::{self, Ended},
         stream::Stream,
     },
-    websocket,
+    http2, websocket,
 };
 
 /// Longest TLS handshake.
@@ -190,7 +182,7 @@ impl Conn {
     }
 
     /// Asks the connection to end without a request lost.
-    pub(super) fn retire(&self) {
+    pub(crate) fn retire(&self) {
         if !self.retiring.swap(true, Ordering::Relaxed) {
             self.wake();
         }
@@ -211,6 +203,16 @@ impl Conn {
     /// Whether it ends once it is idle.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// It speaks HTTP/2.
+    pub(crate) fn note_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request came.
+    pub(crate) fn is_used(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
     }
 
     /// Whether it is known to speak HTTP/2.
@@ -261,11 +263,11 @@ pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer
             let mut handshake = TlsAcceptor::from(config).accept(stream);
             let stream = poll_fn(|cx| match conn.expired() {
                 Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
-                None => std::pin::Pin::new(&mut handshake).poll(cx),
+                None => Pin::new(&mut handshake).poll(cx),
             });
             match stream.await {
                 Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    serve_http2(&worker, &conn, stream).await;
+                    http2::serve(&worker, &conn, stream).await;
                 }
                 Ok(stream) => serve(&worker, &conn, registered, stream).await,
                 Err(e) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
@@ -277,55 +279,12 @@ pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer
 async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Registered, io: S) {
     match serve::serve(worker, conn, io).await {
         Ended::Closed => {}
-        Ended::Http2(io) => serve_http2(worker, conn, io).await,
+        Ended::Http2(io) => http2::serve(worker, conn, io).await,
         Ended::WebSocket(ends) => {
             drop(registered);
             websocket::relay(worker, *ends).await;
         }
     }
-}
-
-async fn serve_http2<I>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: I)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    conn.http2.store(true, Ordering::Relaxed);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (worker, conn) = (worker.clone(), conn.clone());
-        async move { Ok::<_, Infallible>(exchange::serve_http2(worker, conn, request).await) }
-    });
-    let mut connection = pin!(protocol().serve_connection(TokioIo::new(io), service));
-    // Before its first request nothing in hyper ends a connection.
-    conn.progress();
-    conn.wait(Waiting::Idle, &worker.limits);
-    let (mut told, mut closing) = (false, false);
-    let done = poll_fn(|cx| {
-        let silent = conn.requests.load(Ordering::Relaxed) == 0 && conn.expired().is_some();
-        if (conn.is_retiring() || silent) && !std::mem::replace(&mut told, true) {
-            connection.as_mut().graceful_shutdown();
-        }
-        if conn.is_closing() && !std::mem::replace(&mut closing, true) {
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(e) = done.await {
-        tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
-    }
-}
-
-fn protocol() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .max_header_list_size(64 << 10)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
-        // A client that is gone without a FIN is noticed within 40 s.
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10));
-    builder
 }
 
 /// Lists a connection for as long as it lives.

@@ -72,7 +72,15 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
     let failed = telemetry.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let failed =
         failed.iter().map(|((reason, blame), n)| counter(labels(&[("reason", reason), ("blame", blame)]), *n as f64));
+    let floods = telemetry.floods.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let floods = floods.iter().map(|(class, n)| counter(labels(&[("class", class)]), *n as f64));
     vec![
+        family(
+            "sluice_http2_floods_total",
+            "HTTP/2 connections that were ended because the client sent too much that is no request, by what.",
+            MetricType::COUNTER,
+            floods.collect(),
+        ),
         family(
             "sluice_failed_requests_total",
             "Requests that the proxy answered with 5xx, or could not end, by reason and whose fault it is.",

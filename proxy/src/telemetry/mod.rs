@@ -44,6 +44,8 @@ pub struct Telemetry {
     log: access_log::AccessLog,
     /// Failed requests by reason and blame.
     failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Connections ended for a flood, by its class.
+    floods: Mutex<BTreeMap<&'static str, u64>>,
     started: SystemTime,
 }
 
@@ -102,6 +104,7 @@ impl Default for Telemetry {
             windows: Default::default(),
             log: Default::default(),
             failed: Mutex::default(),
+            floods: Mutex::default(),
             started: SystemTime::now(),
         }
     }
@@ -128,6 +131,11 @@ impl Telemetry {
     /// A client connection was accepted.
     pub fn connected(&self) {
         count(&self.load.counters.own().connected);
+    }
+
+    /// A client connection was ended because of a flood of what is no request.
+    pub fn flooded(&self, class: &'static str) {
+        *self.floods.lock().unwrap_or_else(PoisonError::into_inner).entry(class).or_default() += 1;
     }
 
     /// A client connection ended.

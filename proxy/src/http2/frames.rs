@@ -1,0 +1,103 @@
+//! Follows the frames of one direction of an HTTP/2 connection (RFC 9113 section 4.1) in the bytes that pass, without
+//! keeping any: what a frame is for is in its first nine bytes.
+
+/// The types that are told apart (RFC 9113 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameType {
+    Data,
+    Headers,
+    Priority,
+    Reset,
+    Settings,
+    Ping,
+    WindowUpdate,
+    Continuation,
+    Other,
+}
+
+/// A frame's header, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: FrameType,
+    pub(super) length: u32,
+    /// END_STREAM of DATA and HEADERS; ACK of SETTINGS and PING.
+    pub(super) flag: bool,
+}
+
+/// Where in the byte stream one is.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes that belong to no header: the preface, a payload.
+    skip: u32,
+    header: [u8; 9],
+    have: usize,
+}
+
+impl Frames {
+    /// What follows these first bytes is frames.
+    pub(super) fn after(skip: u32) -> Self {
+        Self { skip, header: [0; 9], have: 0 }
+    }
+
+    /// Calls `seen` for each frame whose header ends in these bytes.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let n = bytes.len().min(self.skip as usize);
+                self.skip -= n as u32;
+                bytes = &bytes[n..];
+                continue;
+            }
+            let n = bytes.len().min(9 - self.have);
+            self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
+            self.have += n;
+            bytes = &bytes[n..];
+            if self.have == 9 {
+                let frame = read(self.header);
+                (self.skip, self.have) = (frame.length, 0);
+                seen(frame);
+            }
+        }
+    }
+}
+
+fn read([a, b, c, kind, flags, ..]: [u8; 9]) -> Frame {
+    let kind = match kind {
+        0 => FrameType::Data,
+        1 => FrameType::Headers,
+        2 => FrameType::Priority,
+        3 => FrameType::Reset,
+        4 => FrameType::Settings,
+        6 => FrameType::Ping,
+        8 => FrameType::WindowUpdate,
+        9 => FrameType::Continuation,
+        _ => FrameType::Other,
+    };
+    Frame { kind, length: u32::from_be_bytes([0, a, b, c]), flag: flags & 1 == 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
+        [&[a, b, c, kind, flags, 0, 0, 0, 1][..], payload].concat()
+    }
+
+    #[test]
+    fn frames_are_seen_however_the_bytes_are_split() {
+        let bytes = [b"PREFACE".to_vec(), frame(4, 0, &[0; 12]), frame(0, 1, b""), frame(99, 0, &[9; 300])].concat();
+        let expect = [
+            Frame { kind: FrameType::Settings, length: 12, flag: false },
+            Frame { kind: FrameType::Data, length: 0, flag: true },
+            Frame { kind: FrameType::Other, length: 300, flag: false },
+        ];
+        for split in 0..=bytes.len() {
+            let (mut frames, mut seen) = (Frames::after(7), vec![]);
+            frames.pass(&bytes[..split], |f| seen.push(f));
+            frames.pass(&bytes[split..], |f| seen.push(f));
+            assert_eq!(seen, expect, "{split}");
+        }
+    }
+}

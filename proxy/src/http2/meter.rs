@@ -1,0 +1,167 @@
+//! A stream that counts the frames that pass it against a budget, and reads no further once that is used up.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    budget::{Budget, Class},
+    frames::Frames,
+};
+
+/// Length of the client's preface: `PRI * HTTP/2.0 …` (RFC 9113 section 3.4).
+const PREFACE: u32 = 24;
+
+/// Counts what passes.
+pub(super) struct Meter<S> {
+    io: S,
+    inbound: Frames,
+    outbound: Frames,
+    budget: Budget,
+    exceeded: Exceeded,
+}
+
+/// Which budget was used up, for whoever ends the connection.
+#[derive(Clone, Default)]
+pub(super) struct Exceeded(Arc<(AtomicBool, std::sync::OnceLock<Class>)>);
+
+impl Exceeded {
+    pub(super) fn class(&self) -> Option<Class> {
+        if self.0.0.load(Ordering::Relaxed) { self.0.1.get().copied() } else { None }
+    }
+
+    /// Waits until one was; whoever polls the stream is woken then.
+    pub(super) async fn noticed(&self) {
+        std::future::poll_fn(|_| if self.class().is_some() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    fn set(&self, class: Class) {
+        // Set once: the first is what counts.
+        let _ = self.0.1.set(class);
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<S> Meter<S> {
+    /// Counts what comes and goes on `io`.
+    pub(super) fn new(io: S, now: Instant) -> (Self, Exceeded) {
+        let exceeded = Exceeded::default();
+        let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now));
+        (Self { io, inbound, outbound, budget, exceeded: exceeded.clone() }, exceeded)
+    }
+
+    fn wrote<'a>(&mut self, mut n: usize, slices: impl Iterator<Item = &'a [u8]>) {
+        for slice in slices {
+            let part = &slice[..n.min(slice.len())];
+            n -= part.len();
+            self.outbound.pass(part, |frame| self.budget.sent(frame));
+            if n == 0 {
+                break;
+            }
+        }
+        self.judge();
+    }
+
+    fn judge(&self) {
+        if let Some(class) = self.budget.exceeded() {
+            self.exceeded.set(class);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.exceeded.class().is_some() {
+            // Whoever polls ends the connection now, instead of reading on for as long as there is a flood.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let start = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.budget.refill(Instant::now());
+        this.inbound.pass(&buf.filled()[start..], |frame| this.budget.received(frame));
+        this.judge();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        this.wrote(n, std::iter::once(buf));
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        this.wrote(n, bufs.iter().map(|slice| &**slice));
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn floods_are_read_no_further() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (mut meter, exceeded) = Meter::new(server, Instant::now());
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        meter.read_exact(&mut [0; 24]).await.unwrap();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        client.write_all(&ping.repeat(2000)).await.unwrap();
+        let mut read = 0;
+        let mut buf = [0; 1700];
+        while let Ok(Ok(n)) = tokio::time::timeout(std::time::Duration::from_millis(50), meter.read(&mut buf)).await {
+            read += n;
+        }
+        assert_eq!(exceeded.class(), Some(Class::Control));
+        assert!((1000 * 17..1200 * 17).contains(&read), "{read}");
+    }
+
+    #[tokio::test]
+    async fn resets_that_we_send_count() {
+        let (_client, server) = tokio::io::duplex(1 << 20);
+        let (mut meter, exceeded) = Meter::new(server, Instant::now());
+        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+        for _ in 0..200 {
+            let (a, b) = reset.split_at(5);
+            let n = meter.write_vectored(&[IoSlice::new(a), IoSlice::new(b)]).await.unwrap();
+            meter.write_all(&reset[n..]).await.unwrap();
+        }
+        assert_eq!(exceeded.class(), None);
+        meter.write_all(&reset).await.unwrap();
+        assert_eq!(exceeded.class(), Some(Class::Resets));
+    }
+}

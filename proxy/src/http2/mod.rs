@@ -1,0 +1,114 @@
+//! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
+//!
+//! ```text
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs) ─► exchange
+//!           └ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
+//! ```
+//!
+//! Bounded by `h2` itself: streams, a head's size and its CONTINUATIONs, small DATA frames, streams reset before they
+//! are accepted.
+
+mod budget;
+mod frames;
+mod meter;
+mod silence;
+mod stream;
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{Reason, server};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time,
+};
+
+use self::{
+    meter::Meter,
+    silence::{Silence, Silent},
+};
+use crate::server::{Conn, Waiting, Worker};
+
+/// Longest time for the client's preface and settings.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The last words of a connection that exceeded its budget have this long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Largest head, as HPACK counts (RFC 7541 section 4.1).
+const MAX_HEAD: u32 = 64 << 10;
+
+fn builder() -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(100)
+        .max_header_list_size(MAX_HEAD)
+        .initial_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buffer_size(256 << 10)
+        .max_concurrent_reset_streams(50)
+        .max_local_error_reset_streams(Some(200))
+        .max_pending_accept_reset_streams(100);
+    builder
+}
+
+/// Serves a connection that speaks HTTP/2 to its end.
+pub(crate) async fn serve<S>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    conn.note_http2();
+    let (io, exceeded) = Meter::new(io, Instant::now());
+    let mut h2 = match time::timeout(HANDSHAKE, builder().handshake::<_, Bytes>(io)).await {
+        Ok(Ok(h2)) => h2,
+        Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
+        Err(_) => return tracing::debug!(peer = %conn.peer, "HTTP/2 handshake took too long"),
+    };
+    let mut silence = Silence::new(h2.ping_pong());
+    conn.progress();
+    conn.wait(Waiting::Idle, &worker.limits);
+    let mut told = false;
+    loop {
+        if let Some(class) = exceeded.class() {
+            tracing::debug!(peer = %conn.peer, class = class.name(), "beyond its budget: closed");
+            worker.shared.telemetry.flooded(class.name());
+            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            // The streams' tasks end with the connection.
+            let _ = time::timeout(LAST_WORDS, poll_fn(|cx| h2.poll_closed(cx))).await;
+            return;
+        }
+        tokio::select! {
+            // First what the client sent: an idle connection is closed only when there is nothing to read.
+            biased;
+            request = h2.accept() => match request {
+                Some(Ok((request, respond))) => {
+                    conn.progress();
+                    silence.broken();
+                    tokio::spawn(stream::run(worker.clone(), conn.clone(), request, respond));
+                }
+                Some(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "connection broke off"),
+                None => return,
+            },
+            () = exceeded.noticed() => {}
+            () = retirement(conn), if !told => {
+                told = true;
+                h2.graceful_shutdown();
+            }
+            end = silence.next() => match end {
+                Silent::Asked if h2.has_streams() => silence.broken(),
+                Silent::Asked => {}
+                Silent::Idle => conn.retire(),
+                Silent::Gone => return tracing::debug!(peer = %conn.peer, "no answer to PING: gone"),
+            },
+        }
+    }
+}
+
+/// Waits until the connection should end: its task is woken then.
+async fn retirement(conn: &Conn) {
+    let due = || conn.is_retiring() || (!conn.is_used() && conn.expired().is_some());
+    poll_fn(|_| if due() { Poll::Ready(()) } else { Poll::Pending }).await;
+}

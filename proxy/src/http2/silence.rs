@@ -1,0 +1,73 @@
+//! Whether a quiet client is still there: it is asked by PING (RFC 9113 section 6.7). And whether it still wants anything.
+
+use std::{future::poll_fn, time::Duration};
+
+use h2::{Ping, PingPong};
+use tokio::time::{self, Interval, MissedTickBehavior};
+
+/// A client is asked this often; one that did not answer the last time is gone. So one that left without a FIN is
+/// noticed within 40 s.
+const ASK: Duration = Duration::from_secs(20);
+/// A connection without streams is retired after so many questions: 5 minutes.
+const IDLE: u32 = 15;
+
+/// What silence came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// It was asked.
+    Asked,
+    /// It has been without streams for long.
+    Idle,
+    /// It did not answer.
+    Gone,
+}
+
+/// How long a client has been silent.
+pub(super) struct Silence {
+    ask: Interval,
+    ping: Option<PingPong>,
+    awaited: bool,
+    asked: u32,
+}
+
+impl Silence {
+    pub(super) fn new(ping: Option<PingPong>) -> Self {
+        let mut ask = time::interval_at(time::Instant::now() + ASK, ASK);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ask, ping, awaited: false, asked: 0 }
+    }
+
+    /// There are streams.
+    pub(super) fn broken(&mut self) {
+        self.asked = 0;
+    }
+
+    /// Waits for the next thing that silence comes to.
+    pub(super) async fn next(&mut self) -> Silent {
+        loop {
+            tokio::select! {
+                pong = pong(&mut self.ping), if self.awaited => {
+                    self.awaited = false;
+                    if pong.is_err() {
+                        self.ping = None; // the connection ends, and says so itself
+                    }
+                }
+                _ = self.ask.tick() => {
+                    if self.awaited {
+                        return Silent::Gone;
+                    }
+                    self.awaited = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
+                    self.asked += 1;
+                    return if self.asked == IDLE { Silent::Idle } else { Silent::Asked };
+                }
+            }
+        }
+    }
+}
+
+async fn pong(ping: &mut Option<PingPong>) -> Result<(), h2::Error> {
+    match ping {
+        Some(ping) => poll_fn(|cx| ping.poll_pong(cx)).await.map(drop),
+        None => std::future::pending().await,
+    }
+}
