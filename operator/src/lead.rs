@@ -5,7 +5,7 @@
 //! ran out: [`crate::fence`] asks [`Term`] before each write.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::{
@@ -48,19 +49,33 @@ pub fn alone(epoch: u64) -> Leading {
     watch::channel(Lead::Leader { epoch }).1
 }
 
-/// Until when this operator leads, by its own clock.
+/// Until when this operator leads, by its own clock: one that goes on while the machine is suspended, as the clocks of
+/// the others do.
 #[derive(Clone, Debug, Default)]
-pub struct Term(Arc<Mutex<Option<Instant>>>);
+pub struct Term(Arc<Mutex<Option<Duration>>>);
 
 impl Term {
     /// Whether it leads at this very moment.
     pub fn holds(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+        self.until().is_some_and(|until| since_boot() < until)
     }
 
     pub(crate) fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        // Read before the other clock: what passes in between makes the term shorter.
+        let boot = since_boot();
+        *self.until() = until.map(|until| boot + left(until));
     }
+
+    fn until(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or_default();
+    Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
 }
 
 /// Which Lease, and who asks for it.
@@ -108,19 +123,16 @@ pub async fn run(
     let Candidate { identity, address, .. } = leases.candidate.clone();
     let mut election = Election::new(identity, address, Instant::now());
     let mut trouble = Trouble::default();
-    loop {
-        let done = async { ends.wait_for(|ends| *ends).await.is_ok() };
-        tokio::select! {
-            step = leases.step(&mut election, &mut trouble) => step?,
-            _ = done => break,
-        }
+    while !*ends.borrow_and_update() {
+        // A request under way is waited for: what it wrote is what the next one has to replace.
+        leases.step(&mut election, &mut trouble, &mut ends).await?;
         term.set(election.term().map(|(_, until)| until));
         tell(&lead, &election);
     }
     // Nothing more is written from here on, so that the next one may begin.
     term.set(None);
     if let Some(lease) = election.released() {
-        leases.release(&lease).await;
+        leases.release(lease).await;
     }
     Ok(())
 }
@@ -177,10 +189,20 @@ struct Leases {
 
 impl Leases {
     /// Does the next thing.
-    async fn step(&self, election: &mut Election, trouble: &mut Trouble) -> Result<(), LeadError> {
+    async fn step(
+        &self,
+        election: &mut Election,
+        trouble: &mut Trouble,
+        ends: &mut watch::Receiver<bool>,
+    ) -> Result<(), LeadError> {
         let sent = Instant::now();
         match election.next(sent, Timestamp::now()) {
-            Step::Wait(until) => tokio::time::sleep_until(until.into()).await,
+            Step::Wait(until) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until.into()) => {}
+                    _ = ends.wait_for(|ends| *ends) => {}
+                }
+            }
             Step::Read => match within(self.api.get_opt(&self.candidate.name)).await {
                 Ok(lease) => {
                     election.read(lease, Instant::now());
@@ -224,12 +246,25 @@ impl Leases {
         self.api.create(&params, &lease).await
     }
 
-    async fn release(&self, lease: &Lease) {
+    async fn release(&self, mut lease: Lease) {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        match within(self.api.replace(&self.candidate.name, &params, lease)).await {
-            Ok(_) => tracing::info!("the lease is given up"),
-            // Then it runs out by itself.
-            Err(error) => tracing::warn!(%error, "the lease can't be given up"),
+        let holder = |lease: &Lease| lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        for _ in 0..3 {
+            match within(self.api.replace(&self.candidate.name, &params, &lease)).await {
+                Ok(_) => return tracing::info!("the lease is given up"),
+                // Somebody wrote something else on it, perhaps.
+                Err(Failure::Api(kube::Error::Api(status))) if status.code == 409 => {
+                    match within(self.api.get(&self.candidate.name)).await {
+                        Ok(now) if holder(&now).as_ref() == Some(&self.candidate.identity) => {
+                            lease.metadata.resource_version = now.metadata.resource_version;
+                        }
+                        Ok(_) => return,
+                        Err(error) => return tracing::warn!(%error, "the lease can't be given up"),
+                    }
+                }
+                // Then it runs out by itself.
+                Err(error) => return tracing::warn!(%error, "the lease can't be given up"),
+            }
         }
     }
 }

@@ -95,8 +95,8 @@ const EXAMPLES: &str = "Example, against the cluster that $KUBECONFIG names:
 const EVENTS: usize = 1024;
 /// Port of the Service by which proxies reach operators.
 const CONTROL_PORT: u16 = 9443;
-/// Giving up the lease takes a request or two.
-const LEAVES_WITHIN: Duration = Duration::from_secs(4);
+/// Giving up the lease takes a request or two, of a few milliseconds each; the API server may be slow.
+const LEAVES_WITHIN: Duration = Duration::from_secs(6);
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     log::init();

@@ -10,6 +10,8 @@ struct Bench {
     lease: Option<Lease>,
     version: u64,
     contenders: BTreeMap<&'static str, Contender>,
+    /// Requests that nobody waits for any more, and that may arrive all the same.
+    strays: Vec<Request>,
 }
 
 struct Contender {
@@ -19,7 +21,24 @@ struct Contender {
     /// Seconds that its wall clock is off.
     off: i64,
     log: Vec<(u64, Option<u64>)>,
+    request: Option<Request>,
+    /// Milliseconds that its next requests take to the API server and back; empty: none.
+    ways: Vec<(u64, u64)>,
 }
+
+/// On its way.
+struct Request {
+    /// `None`: reads.
+    writes: Option<Lease>,
+    sent: Duration,
+    arrives: Duration,
+    back: Duration,
+    /// What the API server answered: the Lease, or a conflict.
+    answer: Option<Result<Option<Lease>, ()>>,
+}
+
+/// As the driver has it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 const STEP: Duration = Duration::from_millis(100);
 
@@ -29,10 +48,10 @@ impl Bench {
         let contender = |(i, name): (usize, &&'static str)| {
             let election = Election::new((*name).to_owned(), Some(format!("{name}:9443")), start);
             let off = [0, -3600, 7200][i % 3];
-            (*name, Contender { election, asleep_until: Duration::ZERO, off, log: vec![] })
+            (*name, Contender { election, asleep_until: Duration::ZERO, off, log: vec![], request: None, ways: vec![] })
         };
         let contenders = names.iter().enumerate().map(contender).collect();
-        Self { start, lease: None, version: 0, contenders }
+        Self { start, lease: None, version: 0, contenders, strays: vec![] }
     }
 
     /// Runs to a moment; at most one leads at any.
@@ -40,6 +59,9 @@ impl Bench {
     fn run(&mut self, from_ms: u64, to_ms: u64) {
         let mut at = Duration::from_millis(from_ms);
         while at < Duration::from_millis(to_ms) {
+            let mut strays = std::mem::take(&mut self.strays);
+            strays.iter_mut().for_each(|request| self.serve(request, at));
+            self.strays.extend(strays.into_iter().filter(|request| request.answer.is_none()));
             let names: Vec<_> = self.contenders.keys().copied().collect();
             for name in names {
                 self.act(name, at);
@@ -53,33 +75,70 @@ impl Bench {
 
     fn act(&mut self, name: &'static str, at: Duration) {
         let now = self.start + at;
-        let contender = self.contenders.get_mut(name).unwrap();
-        if at < contender.asleep_until {
-            return;
-        }
-        let wall = Timestamp::from_second(1_800_000_000 + at.as_secs() as i64 + contender.off).unwrap();
-        for _ in 0..4 {
-            match contender.election.next(now, wall) {
-                Step::Read => contender.election.read(self.lease.clone(), now),
-                Step::Write(lease) => {
-                    if lease.metadata.resource_version
-                        == self.lease.as_ref().and_then(|l| l.metadata.resource_version.clone())
-                    {
-                        self.version += 1;
-                        let mut lease = *lease;
-                        lease.metadata.resource_version = Some(self.version.to_string());
-                        self.lease = Some(lease.clone());
-                        contender.election.wrote(lease, now, now);
-                    } else {
-                        contender.election.conflicted(now);
-                    }
+        let mut contender = self.contenders.remove(name).unwrap();
+        // What is on its way arrives, asleep or not.
+        contender.request.iter_mut().for_each(|request| self.serve(request, at));
+        if at >= contender.asleep_until {
+            let wall = Timestamp::from_second(1_800_000_000 + at.as_secs() as i64 + contender.off).unwrap();
+            for _ in 0..6 {
+                self.answer(&mut contender, at);
+                if contender.request.is_some() {
+                    break;
                 }
-                Step::Wait(_) | Step::Lost(_) => break,
+                let writes = match contender.election.next(now, wall) {
+                    Step::Read => None,
+                    Step::Write(lease) => Some(*lease),
+                    Step::Wait(_) | Step::Lost(_) => break,
+                };
+                let (to, back) = contender.ways.pop().unwrap_or_default();
+                let arrives = at + Duration::from_millis(to);
+                let back = arrives + Duration::from_millis(back);
+                let mut request = Request { writes, sent: at, arrives, back, answer: None };
+                self.serve(&mut request, at);
+                contender.request = Some(request);
             }
         }
         let term = contender.election.term().map(|(epoch, _)| epoch);
         if contender.log.last().map(|(_, epoch)| *epoch) != Some(term) {
             contender.log.push((at.as_millis() as u64, term));
+        }
+        self.contenders.insert(name, contender);
+    }
+
+    /// The API server takes a request that has arrived.
+    fn serve(&mut self, request: &mut Request, at: Duration) {
+        if request.answer.is_some() || at < request.arrives {
+            return;
+        }
+        let version = |lease: &Lease| lease.metadata.resource_version.clone();
+        request.answer = Some(match &request.writes {
+            None => Ok(self.lease.clone()),
+            Some(lease) if version(lease) == self.lease.as_ref().and_then(version) => {
+                self.version += 1;
+                let mut lease = lease.clone();
+                lease.metadata.resource_version = Some(self.version.to_string());
+                self.lease = Some(lease.clone());
+                Ok(Some(lease))
+            }
+            Some(_) => Err(()),
+        });
+    }
+
+    /// The contender hears of it, or has waited for long enough.
+    fn answer(&mut self, contender: &mut Contender, at: Duration) {
+        let now = self.start + at;
+        let Some(request) = &contender.request else { return };
+        if at >= request.sent + PATIENCE && at < request.back {
+            contender.election.failed(now);
+            self.strays.extend(contender.request.take());
+        } else if at >= request.back
+            && let Some(Request { writes, sent, answer: Some(answer), .. }) = contender.request.take()
+        {
+            match (writes, answer) {
+                (None, Ok(lease)) => contender.election.read(lease, now),
+                (Some(_), Ok(Some(lease))) => contender.election.wrote(lease, self.start + sent, now),
+                _ => contender.election.conflicted(now),
+            }
         }
     }
 
@@ -213,11 +272,18 @@ fn a_write_of_which_nothing_was_heard_is_not_lost() {
 }
 
 proptest! {
-    /// Whoever is stopped or cut off, and whenever: never two at once, and one when all are well.
+    /// Whoever is stopped or cut off, however long requests take, and whenever: never two at once, and one when all are
+    /// well.
     #[test]
-    fn never_two(sleeps in proptest::collection::vec((0..3usize, 0..100u64, 1..40u64), 0..12)) {
+    fn never_two(
+        sleeps in proptest::collection::vec((0..3usize, 0..100u64, 1..40u64), 0..12),
+        ways in proptest::collection::vec(proptest::collection::vec((0..3_500u64, 0..3_500u64), 0..60), 3),
+    ) {
         let names = ["a", "b", "c"];
         let mut bench = Bench::new(&names);
+        for (name, ways) in names.iter().zip(ways) {
+            bench.contenders.get_mut(name).unwrap().ways = ways;
+        }
         let mut sleeps: Vec<_> = sleeps;
         sleeps.sort_by_key(|(_, from, _)| *from);
         let mut at = 0;
@@ -226,9 +292,9 @@ proptest! {
             at = from * 1000;
             bench.sleeps(names[who], (from + long) * 1000);
         }
-        bench.run(at, 150_000);
+        bench.run(at, 400_000);
         // A contender that lost ends; here it stays ended, so somebody leads unless all ended.
-        let lost = names.iter().filter(|name| bench.is_lost(name, 150_000)).count();
+        let lost = names.iter().filter(|name| bench.is_lost(name, 400_000)).count();
         prop_assert!(lost == names.len() || names.iter().any(|name| bench.epoch(name).is_some()));
     }
 }

@@ -27,10 +27,17 @@ use tonic::{Request, Status, server::NamedService, transport::server::Connected}
 use tower::Service;
 
 use super::{Control, MAX_HELLO, service};
-use crate::identity::{Identity, certificate::Peer};
+use crate::identity::{
+    Identity,
+    certificate::{CertificateError, Peer},
+};
 
-/// Connections that are no proxy's yet: in their handshake, or to enrol.
+/// Connections in their handshake, which takes [`HANDSHAKE`] at most.
+const HANDSHAKES: usize = 256;
+/// Connections without certificate: to enrol, for which there is [`ENROLL`].
 const STRANGERS: usize = 256;
+/// Of the ones and of the others, from one address.
+const FROM_ONE: usize = 64;
 /// Connections of proxies. 40 fleets of 100.
 const PROXIES: usize = 4096;
 /// Connections of one proxy: it dials anew before it lets the old one go.
@@ -73,11 +80,10 @@ pub(super) fn incoming(listener: TcpListener, identity: Identity) -> ReceiverStr
 }
 
 async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<Result<Connection, Infallible>>) {
-    let (strangers, proxies) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(PROXIES)));
-    let counts = Counts::default();
+    let (door, handshakes) = (Arc::new(Door::new(identity)), Arc::new(Semaphore::new(HANDSHAKES)));
     loop {
         // Who comes when too many are here waits in the kernel's queue.
-        let Ok(permit) = Arc::clone(&strangers).acquire_owned().await else { return };
+        let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = sender.closed() => return,
@@ -90,10 +96,11 @@ async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<
                 continue;
             }
         };
-        let (identity, sender) = (identity.clone(), sender.clone());
-        let (proxies, counts) = (Arc::clone(&proxies), counts.clone());
+        let (door, sender) = (Arc::clone(&door), sender.clone());
         tokio::spawn(async move {
-            match welcome(stream, from, &identity, permit, &proxies, &counts).await {
+            let welcome = door.welcome(stream, from).await;
+            drop(turn);
+            match welcome {
                 // Its receiver is gone only when the operator ends.
                 Ok(connection) => drop(sender.send(Ok(connection)).await),
                 Err(error) => tracing::debug!(%from, "a connection is refused: {error}"),
@@ -114,52 +121,63 @@ enum Refusal {
     #[error("too many connections")]
     TooMany,
     #[error(transparent)]
-    Certificate(#[from] crate::identity::certificate::CertificateError),
+    Certificate(#[from] CertificateError),
 }
 
-async fn welcome(
-    stream: TcpStream,
-    from: SocketAddr,
-    identity: &Identity,
-    permit: OwnedSemaphorePermit,
-    proxies: &Arc<Semaphore>,
-    counts: &Counts,
-) -> Result<Connection, Refusal> {
-    let tls = identity.tls().ok_or(Refusal::NoIdentity)?;
-    stream.set_nodelay(true)?;
-    let handshake = TlsAcceptor::from(tls).accept(stream);
-    let tls = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| Refusal::Slow)??;
-    let Some(certificate) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
-        let caller = Caller { from, peer: None };
-        let until = Box::pin(tokio::time::sleep(ENROLL));
-        return Ok(Connection { tls, caller, until, _permit: permit, _count: None });
-    };
-    let (peer, ends) = Peer::of(certificate)?;
-    // A proxy's place is not a stranger's to take.
-    let permit = Arc::clone(proxies).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
-    let count = counts.one_more(&peer).ok_or(Refusal::TooMany)?;
-    let left = Timestamp::now().duration_until(ends).unsigned_abs();
-    let caller = Caller { from, peer: Some(Arc::new(peer)) };
-    let until = Box::pin(tokio::time::sleep(left));
-    Ok(Connection { tls, caller, until, _permit: permit, _count: Some(count) })
+/// What connections are let in by.
+struct Door {
+    identity: Identity,
+    strangers: Arc<Semaphore>,
+    proxies: Arc<Semaphore>,
+    counts: Counts,
 }
 
-/// How many connections each proxy has.
+impl Door {
+    fn new(identity: Identity) -> Self {
+        let (strangers, proxies) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(PROXIES)));
+        Self { identity, strangers, proxies, counts: Counts::default() }
+    }
+
+    async fn welcome(&self, stream: TcpStream, from: SocketAddr) -> Result<Connection, Refusal> {
+        let one_more = |name: String, most: usize| self.counts.one_more(name, most).ok_or(Refusal::TooMany);
+        let _handshake = one_more(format!("handshake {}", from.ip()), FROM_ONE)?;
+        let tls = self.identity.tls().ok_or(Refusal::NoIdentity)?;
+        stream.set_nodelay(true)?;
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        let tls = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| Refusal::Slow)??;
+        let Some(certificate) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
+            let permit = Arc::clone(&self.strangers).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
+            let of_address = one_more(format!("stranger {}", from.ip()), FROM_ONE)?;
+            let caller = Caller { from, peer: None };
+            let until = Box::pin(tokio::time::sleep(ENROLL));
+            return Ok(Connection { tls, caller, until, _permit: permit, _count: of_address });
+        };
+        let (peer, ends) = Peer::of(certificate)?;
+        // A proxy's place is not a stranger's to take.
+        let permit = Arc::clone(&self.proxies).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
+        let of_proxy = one_more(format!("proxy {}/{}", peer.fleet.namespace, peer.pod), OF_ONE)?;
+        let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
+        let caller = Caller { from, peer: Some(Arc::new(peer)) };
+        let until = Box::pin(tokio::time::sleep(left));
+        Ok(Connection { tls, caller, until, _permit: permit, _count: of_proxy })
+    }
+}
+
+/// How many connections there are of each proxy, and of what is no proxy from each address.
 #[derive(Clone, Default)]
 struct Counts(Arc<Mutex<HashMap<String, usize>>>);
 
-/// One of a proxy's connections.
+/// One of these connections.
 struct Count {
     counts: Counts,
     name: String,
 }
 
 impl Counts {
-    fn one_more(&self, peer: &Peer) -> Option<Count> {
-        let name = format!("{}/{}", peer.fleet.namespace, peer.pod);
+    fn one_more(&self, name: String, most: usize) -> Option<Count> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(name.clone()).or_default();
-        (*count < OF_ONE).then(|| {
+        (*count < most).then(|| {
             *count += 1;
             Count { counts: self.clone(), name }
         })
@@ -192,7 +210,7 @@ pub(super) struct Connection {
     /// Reading fails from then on.
     until: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
-    _count: Option<Count>,
+    _count: Count,
 }
 
 impl Connected for Connection {

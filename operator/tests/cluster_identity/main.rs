@@ -2,6 +2,7 @@
 //!
 //! `cargo test -p operator --features cluster --test cluster_identity`. Each test makes a namespace of its own.
 #![cfg(feature = "cluster")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
 
 mod support;
 

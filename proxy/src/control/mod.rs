@@ -32,6 +32,12 @@ use crate::{
 /// A proxy that starts and does not reach its operator for this long serves the last-good file.
 const ALONE: Duration = Duration::from_secs(2);
 
+/// A failure that goes on is said again this often.
+const AGAIN: Duration = Duration::from_secs(60);
+/// An operator that was not there is not dialled for this long, whoever says that it leads: until the lease of a dead
+/// leader ends, the others know no better.
+const SHUNNED: Duration = Duration::from_secs(4);
+
 /// Who this proxy is.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -72,16 +78,18 @@ struct Dialler {
     at: Option<SocketAddr>,
     former: Option<Box<Former>>,
     backoff: Backoff,
-    /// What was last said about a failure: each is said once.
-    complaint: Option<String>,
+    /// An operator that was not there, and when.
+    absent: Option<(SocketAddr, Instant)>,
+    /// What was last said about a failure, and when.
+    complaint: Option<(String, Instant)>,
     /// Since when no operator was reached, until the last-good file was read.
     alone: Option<Instant>,
 }
 
 impl Dialler {
     fn new(operator: Operator) -> Self {
-        let backoff = Backoff::default();
-        Self { operator, at: None, former: None, backoff, complaint: None, alone: Some(Instant::now()) }
+        let (backoff, alone) = (Backoff::default(), Some(Instant::now()));
+        Self { operator, at: None, former: None, backoff, absent: None, complaint: None, alone }
     }
 
     /// Dials; reads the last-good file when that takes long.
@@ -107,14 +115,19 @@ impl Dialler {
             }
             Ok(End::Ended) => tracing::info!("the operator ended the stream"),
             Err(SessionError::NotLeader(holder)) => {
-                self.at = holder.parse().ok();
                 tracing::debug!(holder, "this operator does not lead");
+                let is_absent =
+                    |at: &SocketAddr| self.absent.is_some_and(|(a, when)| a == *at && when.elapsed() < SHUNNED);
+                self.at = holder.parse().ok().filter(|at| !is_absent(at));
                 // Sent from one to the other and back, it waits: they will agree soon.
                 if self.at.is_some() && sent.is_none() {
                     return None;
                 }
             }
             Err(error) => {
+                if let (SessionError::Dial(_), Some(at)) = (&error, sent) {
+                    self.absent = Some((at, Instant::now()));
+                }
                 if error.is_of_certificate() {
                     self.operator.refused();
                 }
@@ -124,13 +137,14 @@ impl Dialler {
         Some(self.backoff.next())
     }
 
-    /// Dialling fails each time while the operator is away; the first time says enough.
+    /// Dialling fails each time while the operator is away; once a minute says enough.
     fn complain(&mut self, complaint: String) {
-        if self.complaint.as_ref() == Some(&complaint) {
+        let said = self.complaint.as_ref();
+        if said.is_some_and(|(said, when)| *said == complaint && when.elapsed() < AGAIN) {
             tracing::debug!("no stream to the operator: {complaint}");
         } else {
             tracing::warn!("no stream to the operator: {complaint}");
-            self.complaint = Some(complaint);
+            self.complaint = Some((complaint, Instant::now()));
         }
     }
 }

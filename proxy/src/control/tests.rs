@@ -233,3 +233,29 @@ async fn orders_and_reports() {
     assert!(stream.ack().await.ready);
     assert!(ports.open.lock().unwrap().is_empty());
 }
+
+#[test]
+fn whom_to_dial_next() {
+    let operator = || Operator::new("unix:/nowhere".parse().unwrap(), None, None).unwrap();
+    let not_leader = |holder: &str| Err(SessionError::NotLeader(holder.into()));
+    let (a, b) = ("10.0.0.1:9443", "[fd00::2]:9443");
+    let mut dialler = Dialler::new(operator());
+    // At once to whoever leads; from one to the other and back, not so fast.
+    assert_eq!((dialler.next(not_leader(a)), dialler.at), (None, a.parse().ok()));
+    assert!(dialler.next(not_leader(b)).is_some());
+    assert_eq!(dialler.at, b.parse().ok());
+    // One that is not there is not dialled again, whatever the others believe.
+    let absent = || Err(SessionError::Dial(DialError::Silent { at: b.parse().unwrap() }));
+    assert!(dialler.next(absent()).is_some());
+    assert_eq!(dialler.at, None);
+    assert!(dialler.next(not_leader(b)).is_some());
+    assert_eq!(dialler.at, None);
+    assert_eq!((dialler.next(not_leader(a)), dialler.at), (None, a.parse().ok()));
+    dialler.absent = Some((b.parse().unwrap(), Instant::now() - SHUNNED));
+    dialler.at = None;
+    assert_eq!((dialler.next(not_leader(b)), dialler.at), (None, b.parse().ok()));
+    // Nobody leads.
+    dialler.at = None;
+    assert!(dialler.next(not_leader("")).is_some());
+    assert_eq!(dialler.at, None);
+}

@@ -12,6 +12,9 @@ use super::identity::{Cluster, Credentials, DialError};
 
 /// Longest wait for each step.
 const STEP: Duration = Duration::from_secs(2);
+/// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine or
+/// pod is gone.
+const CERTAIN: Duration = Duration::from_secs(1);
 /// An operator that answers no ping for this long, this often asked, is taken for gone: a machine that is lost says
 /// nothing.
 const PING: Duration = Duration::from_secs(4);
@@ -25,7 +28,7 @@ pub(super) async fn connect(
     let connector = TlsConnector::from(Arc::new(config(cluster, credentials).await?));
     let (tcp, at) = tcp(cluster, at).await?;
     let failed = |error| DialError::Tls { at, name: cluster.host.clone(), error };
-    let stream = within(connector.connect(cluster.name.clone(), tcp)).await.map_err(failed)?;
+    let stream = within(STEP, connector.connect(cluster.name.clone(), tcp)).await.map_err(failed)?;
     Ok((channel(cluster, stream).await?, at))
 }
 
@@ -51,13 +54,14 @@ async fn tcp(cluster: &Cluster, at: Option<SocketAddr>) -> Result<(TcpStream, So
         Some(at) => vec![at],
         None => {
             let failed = |error| DialError::Resolve { host: cluster.host.clone(), error };
-            let found = within(tokio::net::lookup_host((cluster.host.as_str(), cluster.port))).await;
+            let found = within(STEP, tokio::net::lookup_host((cluster.host.as_str(), cluster.port))).await;
             found.map_err(failed)?.collect()
         }
     };
+    let patience = if at.is_some() { CERTAIN } else { STEP };
     let mut last = None;
     for at in addresses {
-        match within(TcpStream::connect(at)).await {
+        match within(patience, TcpStream::connect(at)).await {
             Ok(tcp) => {
                 let _ = tcp.set_nodelay(true); // slower without, no more
                 return Ok((tcp, at));
@@ -83,7 +87,7 @@ async fn channel(cluster: &Cluster, stream: TlsStream<TcpStream>) -> Result<Chan
     Ok(endpoint.connect_with_connector(once).await?)
 }
 
-async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", STEP.as_secs()));
-    tokio::time::timeout(STEP, step).await.map_err(late)?
+async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()));
+    tokio::time::timeout(patience, step).await.map_err(late)?
 }

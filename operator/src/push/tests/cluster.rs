@@ -323,6 +323,29 @@ async fn of_one_proxy_only_so_many_connections() {
     }
 }
 
+#[tokio::test]
+async fn strangers_take_no_proxy_s_place() {
+    let cluster = cluster(Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    cluster.registry.planned(plan(Snapshot::default()));
+    let now = Timestamp::now();
+    let mut idle = vec![];
+    for _ in 0..64 {
+        idle.push(cluster.channel(None).await.unwrap());
+    }
+    // The next is cut before anything is read of it.
+    let mut client = ControlClient::new(cluster.channel(None).await.unwrap());
+    let refused = client.enroll(EnrollRequest { token: "good".into(), csr: Bytes::new() }).await.unwrap_err();
+    assert!(std::error::Error::source(&refused).is_some(), "{refused:?}");
+    assert!(cluster.takes(card(cluster.authorities().signer(now).unwrap(), &peer(), now)).await);
+    drop(idle);
+    let mut tries = 0;
+    while cluster.enroll("good").await.is_err() {
+        tries += 1;
+        assert!(tries < 100);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn not_leader(holder: &str) -> Message {
     Message::NotLeader(NotLeader { holder: holder.into() })
 }
