@@ -60,7 +60,9 @@ impl Readiness {
             (Self::Fleets, Some(view)) => view.not_ready(),
             (Self::Fleets, None) => vec!["the manifests were not read yet".into()],
             (Self::Cluster { progress, .. }, _) if !progress.borrow().synced => vec![progress.borrow().to_string()],
-            (Self::Cluster { .. }, None) => vec!["the first plan is being made".into()],
+            (Self::Cluster { .. }, None) => {
+                vec!["nothing is planned yet: what there is of fleets is being listed".into()]
+            }
             (Self::Cluster { authorities, .. }, _) if authorities.borrow().is_empty() => {
                 vec!["there is no certificate authority yet: the leader makes one".into()]
             }
@@ -134,7 +136,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, admin: Admin) {
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: &Request<Incoming>, admin: &Admin, near: bool) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
@@ -187,4 +189,75 @@ fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Instant};
+
+    use http_body_util::BodyExt as _;
+    use planner::Millis;
+
+    use super::*;
+
+    struct Bench {
+        admin: Admin,
+        progress: watch::Sender<Progress>,
+        authorities: watch::Sender<Arc<str>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (progress, followed) = watch::channel(Progress::default());
+            let (authorities, trusted) = watch::channel(Arc::from(""));
+            let readiness = Readiness::Cluster { progress: followed, authorities: trusted };
+            Self { admin: Admin { view: view::Shared::default(), readiness }, progress, authorities }
+        }
+
+        #[track_caller]
+        fn get(&self, path: &str, near: bool) -> impl Future<Output = (u16, String)> {
+            let request = Request::get(path).body(()).unwrap();
+            async move {
+                let answer = answer(&request, &self.admin, near).await;
+                let status = answer.status().as_u16();
+                let body = answer.into_body().collect().await.unwrap().to_bytes();
+                (status, String::from_utf8(body.to_vec()).unwrap())
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn ready_once_it_knows_everything_and_can_serve_proxies() {
+        let bench = Bench::new();
+        let (status, body) = bench.get("/readyz", false).await;
+        assert_eq!((status, body.starts_with("not synced")), (503, true), "{body}");
+        bench.progress.send_modify(|progress| progress.synced = true);
+        assert!(bench.get("/readyz", false).await.1.contains("nothing is planned yet"));
+        bench.admin.view.set(View::new(&Arc::default(), &Arc::default(), &BTreeMap::new(), Millis(0)));
+        assert!(bench.get("/readyz", false).await.1.contains("no certificate authority"));
+        bench.authorities.send_replace(Arc::from("PEM"));
+        assert_eq!(bench.get("/readyz", false).await, (200, "ready\n".into()));
+    }
+
+    #[tokio::test]
+    async fn the_configuration_is_shown_to_this_machine_alone() {
+        let bench = Bench::new();
+        bench.admin.view.set(View::new(&Arc::default(), &Arc::default(), &BTreeMap::new(), Millis(0)));
+        assert_eq!(bench.get("/debug/world", true).await.0, 200);
+        for path in ["/debug/world", "/debug/snapshot", "/debug/decision", "/debug/"] {
+            assert_eq!(bench.get(path, false).await.0, 403, "{path}");
+        }
+        assert_eq!(bench.get("/metrics", false).await.0, 200);
+        assert_eq!(bench.get("/", false).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn healthy_until_the_loop_is_stuck() {
+        let bench = Bench::new();
+        assert_eq!(bench.get("/healthz", false).await.0, 200, "it has not begun");
+        bench.admin.view.turned(Instant::now().checked_sub(STUCK + Duration::from_secs(1)).unwrap());
+        assert_eq!(bench.get("/healthz", false).await.0, 503);
+        bench.admin.view.turned(Instant::now());
+        assert_eq!(bench.get("/healthz", false).await.0, 200);
+    }
 }

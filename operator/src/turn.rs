@@ -160,7 +160,7 @@ impl<F: Fleet> Operator<F> {
 
     async fn turn(&mut self) {
         let (now, millis) = (Instant::now(), status::now());
-        self.parts.view.turned();
+        self.parts.view.turned(now);
         self.plan().await;
         if self.plan.is_none() {
             return;

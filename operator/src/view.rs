@@ -84,9 +84,9 @@ impl Shared {
         self.latest().view.clone()
     }
 
-    /// The loop begins a turn.
-    pub fn turned(&self) {
-        self.latest().turned = Some(Instant::now());
+    /// The loop began a turn.
+    pub fn turned(&self, at: Instant) {
+        self.latest().turned = Some(at);
     }
 
     /// How long ago it began one; `None`: never yet.

@@ -37,8 +37,9 @@ const ROLLBACKS: &str = "rollbacks.json";
 const MOST: usize = 900 << 10;
 /// Writes that follow within this time are one.
 const PAUSE: Duration = Duration::from_millis(500);
-/// After an error, the next attempt.
+/// After an error, the next attempt; writing, twice as long after each further one.
 const RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// At the end, the last write is waited for so long.
 const LAST: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
@@ -195,7 +196,7 @@ fn parse(found: &ConfigMap) -> Recalled {
 }
 
 async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Data>) {
-    let mut written = Data::new();
+    let (mut written, mut pause) = (Data::new(), RETRY);
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -204,10 +205,11 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<D
                 break;
             }
             match write(&api, &name, &data).await {
-                Ok(()) => written = data,
+                Ok(()) => (written, pause) = (data, RETRY),
                 Err(error) => {
-                    tracing::warn!(configmap = name, error, "can't write what is remembered; tries again");
-                    tokio::time::sleep(RETRY).await;
+                    tracing::warn!(configmap = name, error, ?pause, "can't write what is remembered; tries again");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_RETRY);
                 }
             }
         }
