@@ -126,7 +126,7 @@ impl Draft<'_> {
             listener: listener.clone(),
             hostnames: hosts.iter().map(|host| host.as_str().to_owned()).collect(),
         });
-        let rules = route.rules.iter().zip(&resolved.backends);
+        let rules = route.rules.iter().zip(&resolved.backends).filter(|(rule, _)| !rule.matches.is_empty());
         let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
         let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
         let key = route_key(object);

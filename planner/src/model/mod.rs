@@ -124,16 +124,19 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
                 Some(valid)
             }
             Err(findings) => {
-                let fallback = last_accepted(object, entry, &findings, |content| {
-                    memo.valid(&mut next, object, content, entry.generation, world.cluster).ok()
-                });
+                let accepted = entry
+                    .accepted
+                    .as_ref()
+                    .and_then(|content| memo.valid(&mut next, object, content, entry.generation, world.cluster).ok());
+                let fallback = accepted.is_some();
+                let used = accepted.or_else(|| in_place_of_none(object, entry, &findings));
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
                 }
-                if fallback.is_some() {
+                if fallback {
                     problems.falls_back(object);
                 }
-                fallback
+                used
             }
         };
         match used {
@@ -150,16 +153,15 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
     (model, accepted)
 }
 
-/// What stays in force of an object whose current content is rejected.
-fn last_accepted(
-    object: &ObjectRef,
-    entry: &WorldObject,
-    findings: &Findings,
-    valid: impl FnOnce(&Arc<Object>) -> Option<Valid>,
-) -> Option<Valid> {
-    let accepted = entry.accepted.as_ref().and_then(valid);
-    if accepted.is_some() || object.kind != Kind::RatePolicy {
-        return accepted;
+/// What is in force of an object that is not valid and never was.
+fn in_place_of_none(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
+    if let (Kind::ApiRoute, Ok(current)) = (object.kind, &entry.current)
+        && let Object::ApiRoute(route) = current.as_ref()
+    {
+        return route::rest(object, route).map(|rest| Valid::Route(Arc::new(rest)));
+    }
+    if object.kind != Kind::RatePolicy {
+        return None;
     }
     // Never valid: its targets answer 500 rather than stand open.
     let why = findings.first().map(ToString::to_string).unwrap_or_default();

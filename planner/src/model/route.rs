@@ -18,7 +18,7 @@ pub(crate) struct Route {
     /// As written; empty: the fleet named `default`.
     pub(crate) parents: Vec<ParentRef>,
     pub(crate) hostnames: Vec<Hostname>,
-    /// Complete but for their backends.
+    /// Complete but for their backends. One without matches is none: it keeps the place of a rule that can't be read.
     pub(crate) rules: Vec<proto::Rule>,
     /// Of each rule.
     pub(crate) backends: Vec<Vec<Backend>>,
@@ -36,6 +36,35 @@ pub(crate) enum Backend {
 }
 
 pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Route, Findings> {
+    let (route, findings) = build(object, route);
+    unless(findings, route)
+}
+
+/// What can be used of a route that is not valid and never was: rules that nothing is wrong with are as written, the others
+/// answer 500 where their matches can be read. `None`: more than rules is wrong, or no rule is left.
+pub(super) fn rest(object: &ObjectRef, route: &crds::ApiRoute) -> Option<Route> {
+    let spec = &route.spec;
+    let (mut route, findings) = build(object, route);
+    for Unfit { field, reason, message } in findings {
+        let index = field.strip_prefix("spec.rules[")?.split_once(']')?.0.parse::<usize>().ok()?;
+        let rule = route.rules.get_mut(index)?;
+        if reason == reason::DUPLICATE_NAME {
+            rule.matches.clear(); // two rules can't be known by one name: the first has it
+        }
+        let alone = |m: &proto::Match| proto::Rule { matches: vec![m.clone()], ..proto::Rule::default() };
+        rule.matches
+            .retain(|m| unfit_rule(object, &proto::Rule { unavailable: message.clone(), ..alone(m) }).is_none());
+        rule.filters.clear();
+        rule.unavailable = message;
+        route.backends.get_mut(index)?.clear();
+    }
+    let readable = || spec.rules.iter().zip(&route.rules).filter(|(_, rule)| !rule.matches.is_empty());
+    route.rule_names = readable().filter_map(|(rule, _)| rule.name.clone()).collect();
+    (readable().count() > 0).then_some(route)
+}
+
+/// The route, and what is wrong with it.
+fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
     let spec = &route.spec;
     let mut findings = vec![];
     let hostnames: Vec<_> = spec.hostnames.iter().map(|name| Hostname::new(name)).collect();
@@ -65,7 +94,7 @@ pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Rou
         backends,
         rule_names: spec.rules.iter().filter_map(|rule| rule.name.clone()).collect(),
     };
-    unless(findings, route)
+    (route, findings)
 }
 
 /// What the proxy would say of one rule.

@@ -24,6 +24,8 @@ pub(super) struct Findings<'a> {
     pub(super) degraded: Vec<&'a Problem>,
     /// Earlier content stays in force in place of what is rejected.
     pub(super) fallback: bool,
+    /// There is no earlier content, but some rules of the current one are in force.
+    pub(super) rest: bool,
 }
 
 /// The plan's problems by object.
@@ -134,9 +136,10 @@ impl Findings<'_> {
     /// Why the current content is not used, if it is not.
     pub(super) fn rejection(&self) -> Option<Verdict> {
         let mut verdict = Verdict::of(&self.rejected)?;
-        verdict.message.push_str(match self.fallback {
-            true => "; until this is fixed, the content accepted last stays in force",
-            false => "; no earlier content was ever accepted",
+        verdict.message.push_str(match (self.fallback, self.rest) {
+            (true, _) => "; until this is fixed, the content accepted last stays in force",
+            (false, true) => "; no earlier content was ever accepted: the rules that nothing is wrong with serve",
+            (false, false) => "; no earlier content was ever accepted",
         });
         Some(verdict)
     }
@@ -144,16 +147,17 @@ impl Findings<'_> {
     /// The condition `Programmed` while the current content is not used.
     pub(super) fn rejection_programmed(&self) -> Option<Verdict> {
         let first = self.rejected.first()?;
-        let message = match self.fallback {
-            true => "this generation is not accepted, so it runs nowhere; the content accepted last does",
-            false => "this generation is not accepted, so it runs nowhere",
+        let message = match (self.fallback, self.rest) {
+            (true, _) => "this generation is not accepted, so it runs nowhere; the content accepted last does",
+            (false, true) => "this generation is not accepted; only the rules that nothing is wrong with run",
+            (false, false) => "this generation is not accepted, so it runs nowhere",
         };
         Some(Verdict::bad(first.reason, message))
     }
 
     /// The condition `ResolvedRefs`.
     pub(super) fn resolved_refs(&self) -> Verdict {
-        if !self.rejected.is_empty() && !self.fallback {
+        if !self.rejected.is_empty() && !self.fallback && !self.rest {
             return Verdict::unknown("NotAccepted", "there is no accepted content to resolve references of");
         }
         Verdict::of(&self.unresolved).unwrap_or_else(|| Verdict::good("ResolvedRefs", "every reference is resolved"))

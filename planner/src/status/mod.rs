@@ -77,6 +77,7 @@ pub fn statuses(
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();
         findings.fallback = entry.accepted.is_some();
+        findings.rest = !findings.fallback && !findings.rejected.is_empty() && plan.parents.contains_key(object);
         let subject = Subject { object, generation: entry.generation, findings, previous: previous.get(object) };
         let status = match object.kind {
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
