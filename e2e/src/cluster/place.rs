@@ -24,6 +24,8 @@ pub const FLEET: &str = "edge";
 pub const UPSTREAM: &str = "echo";
 /// Who applies what tests write.
 const MANAGER: &str = "e2e";
+/// The pod that sends.
+const AGENT: &str = "load";
 const IMAGE: &str = "localhost/sluice-e2e:dev";
 
 /// A namespace with a fleet named `edge`, an upstream named `echo`, and an agent; dropping it deletes all.
@@ -83,17 +85,10 @@ impl<'a> Place<'a> {
     /// A new place, ready to be used.
     pub fn new(sluice: &'a Sluice, name: &str, fleet: &Fleet) -> anyhow::Result<Place<'a>> {
         let started = Instant::now();
-        let namespace = format!("e2e-{name}");
-        sluice.gone(&namespace)?;
-        let agent = Agent::new(&sluice.api, &namespace, "load");
-        let place = Place { sluice, namespace, agent };
-        place.apply(&format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}, labels: {{{OURS}: \"\"}}}}\n",
-            place.namespace
-        ))?;
-        place.apply(&place.tools())?;
+        let place = Place::begin(sluice, name)?;
+        place.apply(&place.upstream_yaml(UPSTREAM))?;
         place.apply(&fleet.yaml(&place.namespace))?;
-        place.pod_is_ready("load")?;
+        place.pod_is_ready(AGENT)?;
         place.deployment_is_ready(UPSTREAM)?;
         place.wait_for_proxies(fleet.replicas.0 as usize, Duration::from_secs(90))?;
         sluice.fleet_is_programmed(&place.namespace, FLEET)?;
@@ -101,22 +96,36 @@ impl<'a> Place<'a> {
         Ok(place)
     }
 
-    fn tools(&self) -> String {
-        let namespace = &self.namespace;
-        format!(
+    /// A new place with nothing but an agent.
+    pub fn bare(sluice: &'a Sluice, name: &str) -> anyhow::Result<Place<'a>> {
+        let place = Place::begin(sluice, name)?;
+        place.pod_is_ready(AGENT)?;
+        Ok(place)
+    }
+
+    fn begin(sluice: &'a Sluice, name: &str) -> anyhow::Result<Place<'a>> {
+        let namespace = format!("e2e-{name}");
+        sluice.gone(&namespace)?;
+        let agent = Agent::new(&sluice.api, &namespace, AGENT);
+        let place = Place { sluice, namespace, agent };
+        place.apply(&format!(
             "apiVersion: v1\n\
+             kind: Namespace\n\
+             metadata: {{name: {namespace}, labels: {{{OURS}: \"\"}}}}\n\
+             ---\n\
+             apiVersion: v1\n\
              kind: Pod\n\
-             metadata: {{name: load, namespace: {namespace}}}\n\
+             metadata: {{name: {AGENT}, namespace: {namespace}}}\n\
              spec:\n  \
                terminationGracePeriodSeconds: 1\n  \
                containers:\n  \
                - name: load\n    \
                  image: {IMAGE}\n    \
                  command: [sluice-load, agent, --listen, \"0.0.0.0:{PORT}\"]\n    \
-                 readinessProbe: {{tcpSocket: {{port: {PORT}}}, periodSeconds: 1}}\n\
-             ---\n{}",
-            self.upstream_yaml(UPSTREAM)
-        )
+                 readinessProbe: {{tcpSocket: {{port: {PORT}}}, periodSeconds: 1}}\n",
+            namespace = place.namespace
+        ))?;
+        Ok(place)
     }
 
     /// The manifest of a Deployment and Service that answer with this name.
@@ -176,6 +185,11 @@ impl<'a> Place<'a> {
     /// Where clients in the cluster reach the fleet.
     pub fn target(&self) -> String {
         format!("sluice-{FLEET}.{}.svc:80", self.namespace)
+    }
+
+    /// A GET of any place that the agent reaches.
+    pub fn request(&self, target: &str, host: &str, path: &str) -> anyhow::Result<Answer> {
+        self.agent.request(&Probe { target: target.to_owned(), host: host.to_owned(), ..self.probe(path) })
     }
 
     /// A GET of [`HOST`] through the fleet's Service.

@@ -56,10 +56,13 @@ pub fn sluice() -> anyhow::Result<Alone> {
     let mut alone = cluster()?;
     let sluice = alone.0.as_mut().context("the cluster is there")?;
     if !sluice.installed {
+        // What a failed install left.
+        sluice.uninstall()?;
         let started = Instant::now();
+        // The definitions are there, of another test or of a developer.
         sluice.shell.run(&format!(
             "helm install {RELEASE} charts/sluice --namespace {SYSTEM} --create-namespace \
-             --values e2e/cluster/values.yaml --wait --timeout 3m"
+             --take-ownership --force-conflicts --values e2e/cluster/values.yaml --wait --timeout 3m"
         ))?;
         sluice.fleet_is_programmed(SYSTEM, "default")?;
         sluice.installed = true;
@@ -90,10 +93,8 @@ impl Alone {
 
 impl Sluice {
     fn uninstall(&self) -> anyhow::Result<()> {
-        let found = self.shell.run(&format!("helm list --namespace {SYSTEM} --all --short --filter '^{RELEASE}$'"))?;
-        if !found.trim().is_empty() {
-            self.shell.run(&format!("helm uninstall {RELEASE} --namespace {SYSTEM} --wait --timeout 3m"))?;
-        }
+        let wait = "--ignore-not-found --wait --timeout 3m";
+        self.shell.run(&format!("helm uninstall {RELEASE} --namespace {SYSTEM} {wait}"))?;
         self.gone(SYSTEM)
     }
 
@@ -123,7 +124,7 @@ impl Sluice {
         })
     }
 
-    /// The pod of the operator that leads.
+    /// The identity of the operator that leads: the name of its pod, `_`, and what tells its process from others.
     pub fn leader(&self) -> anyhow::Result<String> {
         let lease = self.api.get(Resource::LEASES, SYSTEM, OPERATOR)?.context("the operator has no Lease")?;
         Ok(lease["spec"]["holderIdentity"].as_str().context("nobody holds the Lease")?.to_owned())

@@ -19,10 +19,13 @@ fn what_is_rendered_installs_without_helm() {
     cluster.shell.run(&format!("kubectl create namespace {SYSTEM}")).unwrap();
     let apply = "kubectl apply --dry-run=server --validate=strict --filename - 2>&1";
     let said = cluster.shell.run(&format!("{render} | {apply}")).unwrap();
-    assert!(said.contains("(server dry run)") && !said.contains("Warning"), "{said}");
+    // What was made otherwise, such as definitions that are there, lacks kubectl's own annotation.
+    let strange = |line: &&str| !line.ends_with("(server dry run)") && !line.contains("last-applied-configuration");
+    assert_eq!(said.lines().filter(strange).collect::<Vec<_>>(), [""; 0]);
+    assert!(said.lines().count() > 10, "{said}");
 
     // Client-side apply keeps a copy of each object in an annotation: the definitions are small enough for that.
-    let installed = cluster.shell.run(&format!("{render} | kubectl apply --filename -"));
+    let installed = cluster.shell.run(&format!("{render} --skip-tests | kubectl apply --filename -"));
     let programmed = installed.and_then(|_| cluster.fleet_is_programmed(SYSTEM, "default"));
     let file = cluster.dump(SYSTEM);
     let removed = cluster

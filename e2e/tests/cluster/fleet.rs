@@ -16,12 +16,14 @@ fn objects_are_kept_as_they_are_meant() {
     let api = place.api();
     let fleet = place.fleet().unwrap();
     let owned = [
-        Resource::DEPLOYMENTS,
         Resource::SERVICES,
         Resource::POD_DISRUPTION_BUDGETS,
-        Resource::SERVICE_ACCOUNTS,
         Resource::NETWORK_POLICIES,
         Resource::CONFIG_MAPS,
+        Resource::SERVICE_ACCOUNTS,
+        // Last, and so with pods of the new ServiceAccount: a pod that starts with a token of a deleted one can't enrol
+        // until its kubelet asks for another, which takes minutes.
+        Resource::DEPLOYMENTS,
     ];
     for resource in owned {
         let name = if resource == Resource::CONFIG_MAPS { "sluice-edge-ca" } else { NAME };

@@ -91,7 +91,8 @@ fn a_killed_leader_is_not_missed() {
 }
 
 /// SIGKILL to its process where that is on this machine; else its pod is deleted without grace.
-fn kill_the_leader(sluice: &Sluice, pod: &str) {
+fn kill_the_leader(sluice: &Sluice, leader: &str) {
+    let pod = leader.split('_').next().unwrap();
     let found = sluice.api.get(Resource::PODS, SYSTEM, pod).unwrap().unwrap();
     let uid = found["metadata"]["uid"].as_str().unwrap();
     match process(uid) {

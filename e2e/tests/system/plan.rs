@@ -15,7 +15,9 @@ fn plan(folder: &Path) -> (bool, String) {
 fn the_examples_have_no_problem() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut folders = 0;
-    for entry in std::fs::read_dir(examples).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+    // That for a Kubernetes has a mistake on purpose, and Deployments; the tests on a cluster apply it.
+    let here = |path: &Path| path.is_dir() && !path.ends_with("kubernetes");
+    for entry in std::fs::read_dir(examples).unwrap().flatten().filter(|entry| here(&entry.path())) {
         let (clean, text) = plan(&entry.path());
         assert!(clean, "{}:\n{text}", entry.path().display());
         folders += 1;
