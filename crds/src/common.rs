@@ -32,7 +32,7 @@ pub struct ParentRef {
     .reason(Reason::FieldValueForbidden))]
 pub struct PolicyTargetRef {
     /// Always `sluice.dev`.
-    #[schemars(extend("enum" = ["sluice.dev"]), length(max = 10))]
+    #[schemars(extend("enum" = ["sluice.dev"]))]
     pub group: String,
     /// The target's kind.
     pub kind: TargetKind,

@@ -52,6 +52,6 @@ pub struct GrantTo {
     pub kind: String,
     /// Its name; default: all of that kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text::subdomain")]
+    #[schemars(length(min = 1, max = 253))] // Gateway API's own words: any name
     pub name: Option<String>,
 }

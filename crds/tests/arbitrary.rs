@@ -46,6 +46,9 @@ const KINDS: &[(&str, &str)] = &[
     ("v1", "Service"),
     ("v1", "Secret"),
     ("discovery.k8s.io/v1", "EndpointSlice"),
+    ("v1", "Namespace"),
+    ("gateway.networking.k8s.io/v1", "ReferenceGrant"),
+    ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
 ];
 
 /// Words that lead somewhere: field names, values that parse, values that nearly do.
@@ -71,6 +74,17 @@ const WORDS: &[&str] = &[
     "0",
     "1e9",
     "CPU",
+    "cpu",
+    "10.0.0.0/8",
+    "::/129",
+    "Selector",
+    "selector",
+    "Exists",
+    "operator",
+    "matchLabels",
+    "sluice.dev/x",
+    "template",
+    "service",
     "PathPrefix",
     "RequestRedirect",
     "URLRewrite",

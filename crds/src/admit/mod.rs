@@ -26,14 +26,31 @@ pub use kind::Kind;
 pub use object::Object;
 pub use violations::Violation;
 
+pub use rules::Rules;
 use violations::Violations;
 
 /// Admits one document, or says everything that is wrong with it (at most 20 things).
 ///
 /// A `status` in it is ignored, as the API server does with a status that comes with a spec.
-pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
+pub fn admit(value: Value) -> Result<Object, Vec<Violation>> {
     let kind = kind::of(&value)?;
-    let rules = kind.rules();
+    let value = checked(kind, kind.rules(), value)?;
+    object::decode(kind, value)
+}
+
+/// What [`admit`] would find by other rules than the kind's own: for tests of what each part of a schema is there for.
+pub fn admit_by(rules: &Rules, value: Value) -> Result<(), Vec<Violation>> {
+    let kind = kind::of(&value)?;
+    checked(kind, rules, value).map(drop)
+}
+
+/// The schema that [`admit`] holds a kind to.
+pub fn schema(kind: Kind) -> Value {
+    rules::schema(kind)
+}
+
+/// The value with its defaults.
+fn checked(kind: Kind, rules: &Rules, mut value: Value) -> Result<Value, Vec<Violation>> {
     let mut found = Violations::new(kind);
 
     if let Value::Object(document) = &mut value {
@@ -56,5 +73,5 @@ pub fn admit(mut value: Value) -> Result<Object, Vec<Violation>> {
     core::check(kind, &value, &mut found);
 
     found.into_result()?;
-    object::decode(kind, value)
+    Ok(value)
 }

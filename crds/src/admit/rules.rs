@@ -19,25 +19,21 @@ use crate::{
     schema::text,
 };
 
-pub(super) struct Rules {
+/// What documents of a kind are held to.
+pub struct Rules {
     pub(super) schema: Value,
     pub(super) validator: Validator,
     pub(super) cel: Tree,
 }
 
 impl Rules {
-    #[allow(clippy::expect_used)] // the schemas are fixed when this is compiled, and each is used by a test
     pub(super) fn of(kind: Kind) -> Self {
-        let mut schema = match kind {
-            Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => {
-                defined(definitions().into_iter().find(|crd| crd.spec.names.kind == kind.name()))
-            }
-            Kind::Service => core::service(schema_of::<Service>()),
-            Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
-            Kind::Secret => core::secret(schema_of::<Secret>()),
-            Kind::Namespace => core::namespace(schema_of::<Namespace>()),
-            Kind::ReferenceGrant => defined(Some(reference_grant())),
-        };
+        Self::new(schema(kind))
+    }
+
+    /// Compiles a schema, which must be one of [`super::schema`], or less.
+    #[allow(clippy::expect_used)] // the schemas are fixed when this is compiled, and each is used by a test
+    pub fn new(mut schema: Value) -> Self {
         bound_integers(&mut schema);
         // `regex` matches in linear time, whatever the text.
         let validator = jsonschema::options()
@@ -47,6 +43,20 @@ impl Rules {
             .expect("the schema compiles");
         let cel = Tree::of(&schema);
         Self { schema, validator, cel }
+    }
+}
+
+/// What a kind is held to.
+pub(super) fn schema(kind: Kind) -> Value {
+    match kind {
+        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => {
+            defined(definitions().into_iter().find(|crd| crd.spec.names.kind == kind.name()))
+        }
+        Kind::Service => core::service(schema_of::<Service>()),
+        Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
+        Kind::Secret => core::secret(schema_of::<Secret>()),
+        Kind::Namespace => core::namespace(schema_of::<Namespace>()),
+        Kind::ReferenceGrant => defined(Some(reference_grant())),
     }
 }
 

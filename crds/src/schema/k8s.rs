@@ -179,43 +179,46 @@ pub(crate) fn label_selector(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "properties": {
-            "matchLabels": {
-                "type": "object",
-                "description": "Labels that must be there with this value.",
-                "maxProperties": 16,
-                "additionalProperties": text::label_value(generator),
+            "matchLabels": described(labels(generator), "Labels that must be there with this value."),
+            "matchExpressions": {
+                "type": "array",
+                "description": "Conditions, all of which must hold.",
+                "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": expression(generator),
             },
-            "matchExpressions": expressions(generator, &["In", "NotIn", "Exists", "DoesNotExist"]),
         },
     })
 }
 
-/// Conditions on labels or fields, all of which must hold.
-pub(crate) fn expressions(generator: &mut SchemaGenerator, operators: &[&str]) -> Schema {
+fn expression(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": "array",
-        "description": "Conditions, all of which must hold.",
-        "maxItems": 16,
-        "x-kubernetes-list-type": "atomic",
-        "items": {
-            "type": "object",
-            "required": ["key", "operator"],
-            "properties": {
-                "key": text::qualified_name(generator),
-                "operator": {"type": "string", "enum": operators},
-                "values": {
-                    "type": "array",
-                    "maxItems": 32,
-                    "x-kubernetes-list-type": "atomic",
-                    "items": {"type": "string", "maxLength": 253},
-                },
+        "type": "object",
+        "required": ["key", "operator"],
+        "properties": {
+            "key": text::qualified_name(generator),
+            "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+            "values": {
+                "type": "array",
+                "maxItems": 32,
+                "x-kubernetes-list-type": "atomic",
+                "items": text::label_value(generator),
             },
-            "x-kubernetes-validations": [{
-                "rule": "(has(self.values) && self.values.size() > 0) == !(self.operator in ['Exists', 'DoesNotExist'])",
-                "messageExpression": "has(self.values) && self.values.size() > 0 ? 'the operators Exists and DoesNotExist take no values' : \
-                    'the operator ' + self.operator + ' needs values'",
-                "fieldPath": ".values",
-            }],
         },
+        "x-kubernetes-validations": [values_rule()],
+    })
+}
+
+fn described(mut schema: Schema, description: &str) -> Schema {
+    schema.insert("description".into(), description.into());
+    schema
+}
+
+/// Which operators have values.
+pub(crate) fn values_rule() -> Value {
+    json!({
+        "rule": "(has(self.values) && self.values.size() > 0) == !(self.operator in ['Exists', 'DoesNotExist'])",
+        "messageExpression": "has(self.values) && self.values.size() > 0 ? 'the operators Exists and DoesNotExist take no values' : 'the operator ' + self.operator + ' needs values'",
+        "fieldPath": ".values",
     })
 }

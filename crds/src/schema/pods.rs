@@ -1,11 +1,9 @@
-//! Where pods may run: tolerations, affinity and spread, bounded as Kubernetes' validation code does it.
+//! Where pods may run: tolerations, affinity and spread. What only Kubernetes can judge of them it says of the pods'
+//! template.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{
-    k8s::{expressions, label_selector},
-    text,
-};
+use super::{k8s::values_rule, text};
 
 /// `core/v1 Toleration`.
 pub(crate) fn tolerations(generator: &mut SchemaGenerator) -> Schema {
@@ -31,7 +29,8 @@ pub(crate) fn tolerations(generator: &mut SchemaGenerator) -> Schema {
                 "tolerationSeconds": {
                     "type": "integer",
                     "description": "For how long a taint of effect NoExecute is borne; default: for ever.",
-                    "format": "int64",
+                    "minimum": 0,
+                    "maximum": i32::MAX,
                 },
             },
             "x-kubernetes-validations": [
@@ -74,8 +73,8 @@ pub(crate) fn spread_constraints(generator: &mut SchemaGenerator) -> Schema {
                 },
                 "topologyKey": described(text::qualified_name(generator), "The nodes' label that tells domains apart."),
                 "whenUnsatisfiable": {"type": "string", "enum": ["DoNotSchedule", "ScheduleAnyway"]},
-                "labelSelector": described(label_selector(generator), "The pods that count; default: the fleet's."),
-                "matchLabelKeys": label_keys(generator),
+                "labelSelector": selector("The pods that count; default: the fleet's."),
+                "matchLabelKeys": texts("Labels whose value is that of the pod itself."),
                 "minDomains": {"type": "integer", "minimum": 1, "maximum": 1000},
                 "nodeAffinityPolicy": {"type": "string", "enum": ["Honor", "Ignore"]},
                 "nodeTaintsPolicy": {"type": "string", "enum": ["Honor", "Ignore"]},
@@ -100,14 +99,12 @@ pub(crate) fn affinity(generator: &mut SchemaGenerator) -> Schema {
                             "nodeSelectorTerms": {
                                 "type": "array",
                                 "description": "One of these must fit.",
-                                "minItems": 1,
-                                "maxItems": 16,
                                 "x-kubernetes-list-type": "atomic",
-                                "items": node_term(generator),
+                                "items": node_term(),
                             },
                         },
                     },
-                    "preferredDuringSchedulingIgnoredDuringExecution": weighted("preference", &node_term(generator)),
+                    "preferredDuringSchedulingIgnoredDuringExecution": weighted("preference", &node_term()),
                 },
             },
             "podAffinity": pod_affinity(generator, "Beside which pods."),
@@ -116,16 +113,13 @@ pub(crate) fn affinity(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-fn node_term(generator: &mut SchemaGenerator) -> Schema {
+fn node_term() -> Schema {
     let operators = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
     json_schema!({
         "type": "object",
         "properties": {
-            "matchExpressions": described(expressions(generator, &operators), "Labels of the node, all of which must fit."),
-            "matchFields": described(
-                expressions(generator, &["In", "NotIn"]),
-                "Fields of the node, all of which must fit.",
-            ),
+            "matchExpressions": expressions("Labels of the node, all of which must fit.", &operators),
+            "matchFields": expressions("Fields of the node, all of which must fit.", &["In", "NotIn"]),
         },
     })
 }
@@ -137,7 +131,6 @@ fn pod_affinity(generator: &mut SchemaGenerator, description: &str) -> Schema {
         "properties": {
             "requiredDuringSchedulingIgnoredDuringExecution": {
                 "type": "array",
-                "maxItems": 16,
                 "x-kubernetes-list-type": "atomic",
                 "items": pod_term(generator),
             },
@@ -152,17 +145,11 @@ fn pod_term(generator: &mut SchemaGenerator) -> Schema {
         "required": ["topologyKey"],
         "properties": {
             "topologyKey": described(text::qualified_name(generator), "The nodes' label that tells domains apart."),
-            "labelSelector": described(label_selector(generator), "The pods."),
-            "namespaceSelector": described(label_selector(generator), "Their namespaces; default: the fleet's."),
-            "namespaces": {
-                "type": "array",
-                "description": "Their namespaces by name.",
-                "maxItems": 16,
-                "x-kubernetes-list-type": "atomic",
-                "items": text::label(generator),
-            },
-            "matchLabelKeys": label_keys(generator),
-            "mismatchLabelKeys": label_keys(generator),
+            "labelSelector": selector("The pods."),
+            "namespaceSelector": selector("Their namespaces; default: the fleet's."),
+            "namespaces": texts("Their namespaces by name."),
+            "matchLabelKeys": texts("Labels whose value is that of the pod itself."),
+            "mismatchLabelKeys": texts("Labels whose value is another than that of the pod itself."),
         },
     })
 }
@@ -171,7 +158,6 @@ fn pod_term(generator: &mut SchemaGenerator) -> Schema {
 fn weighted(name: &str, term: &Schema) -> Schema {
     json_schema!({
         "type": "array",
-        "maxItems": 16,
         "x-kubernetes-list-type": "atomic",
         "items": {
             "type": "object",
@@ -181,12 +167,42 @@ fn weighted(name: &str, term: &Schema) -> Schema {
     })
 }
 
-fn label_keys(generator: &mut SchemaGenerator) -> Schema {
+/// A label selector, as far as it can be told without Kubernetes, which checks the pods' template itself.
+fn selector(description: &str) -> Schema {
+    json_schema!({
+        "type": "object",
+        "description": description,
+        "properties": {
+            "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "matchExpressions": expressions("All of these must hold.", &["In", "NotIn", "Exists", "DoesNotExist"]),
+        },
+    })
+}
+
+fn expressions(description: &str, operators: &[&str]) -> Schema {
     json_schema!({
         "type": "array",
-        "maxItems": 8,
+        "description": description,
         "x-kubernetes-list-type": "atomic",
-        "items": text::qualified_name(generator),
+        "items": {
+            "type": "object",
+            "required": ["key", "operator"],
+            "properties": {
+                "key": {"type": "string"},
+                "operator": {"type": "string", "enum": operators},
+                "values": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "string"}},
+            },
+            "x-kubernetes-validations": [values_rule()],
+        },
+    })
+}
+
+fn texts(description: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "description": description,
+        "x-kubernetes-list-type": "atomic",
+        "items": {"type": "string"},
     })
 }
 

@@ -9,12 +9,16 @@ use serde_json::Value;
 ///
 /// - no `nullable` (nor a null among the words of an enum): then the API server drops a null, as it does for built-in types, and CEL's `has()` tells the truth;
 /// - no `uint32` and other formats that the API server does not know and warns about; the bounds are there as numbers;
+/// - no bounds of numbers that are listed one by one: they would never refuse anything;
 /// - no empty defaults (`[]`, `{}`), which would only be noise in every stored object.
 pub(crate) fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.title = None;
     if let Some(words) = &mut schema.enum_ {
         words.retain(|word| !word.0.is_null());
+    }
+    if schema.enum_.is_some() {
+        (schema.minimum, schema.maximum) = (None, None);
     }
     schema.format.take_if(|format| format.starts_with("uint"));
     schema.default.take_if(|default| is_empty(&default.0));

@@ -10,7 +10,6 @@ use crate::duration;
 /// One kind of text.
 pub(crate) struct Text {
     pattern: &'static str,
-    min_length: u32,
     max_length: u32,
     /// Completes "must be ...".
     words: &'static str,
@@ -18,86 +17,73 @@ pub(crate) struct Text {
 
 const HOSTNAME: Text = Text {
     pattern: r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    min_length: 1,
     max_length: 253,
     words: "a host name: lower-case letters, digits and '-' in labels separated by '.', with '*.' in front for all hosts \
             below a domain, and no port",
 };
 const LABEL: Text = Text {
     pattern: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    min_length: 1,
     max_length: 63,
     words: "a DNS label: lower-case letters, digits and '-', with a letter or digit first and last",
 };
 const SUBDOMAIN: Text = Text {
     pattern: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    min_length: 1,
     max_length: 253,
     words: "a DNS name: lower-case letters, digits, '-' and '.', with a letter or digit first and last",
 };
 /// RFC 9110 section 5.1.
 const HEADER_NAME: Text = Text {
     pattern: r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$",
-    min_length: 1,
     max_length: 256,
     words: "a header field name: letters, digits and the signs !#$%&'*+-.^_`|~",
 };
 /// RFC 9110 section 5.5 without the obsolete bytes above 0x7f; CR, LF and NUL would let a value smuggle in a field.
 const HEADER_VALUE: Text = Text {
     pattern: r"^[!-~]([\t -~]*[!-~])?$",
-    min_length: 1,
     max_length: 4096,
     words: "a header field value: printable ASCII without line breaks, not empty, no space first or last",
 };
 /// What a header or query parameter is compared with.
 const MATCH_VALUE: Text =
-    Text { pattern: r"^[^\x00\r\n]+$", min_length: 1, max_length: 4096, words: "text without line breaks, not empty" };
+    Text { pattern: r"^[^\x00\r\n]+$", max_length: 4096, words: "text without line breaks, not empty" };
 const PARAMETER_NAME: Text = Text {
     pattern: r"^[^\x00-\x20&=#]+$",
-    min_length: 1,
     max_length: 256,
     words: "a name without spaces, '&', '=', '#' and control characters",
 };
 /// Path rules that depend on the type of a match are CEL.
 const PATH: Text = Text {
     pattern: "^[!-~]+$",
-    min_length: 1,
     max_length: 1024,
     words: "a path such as /orders: no spaces, and other characters than ASCII percent-encoded",
 };
 const NEW_PATH: Text = Text {
     pattern: r"^/([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$",
-    min_length: 1,
     max_length: 1024,
     words: "a path: begins with '/', without '?', '#' and spaces, other characters percent-encoded",
 };
 const NEW_PREFIX: Text = Text {
     pattern: r"^(/([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*)?$",
-    min_length: 0,
     max_length: 1024,
     words: "a path or empty: begins with '/', without '?', '#' and spaces, other characters percent-encoded",
 };
 const ADDRESS: Text = Text {
     pattern: r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]):[1-9][0-9]{0,4}$",
-    min_length: 6,
-    max_length: 53,
+    max_length: 47,
     words: "an IP address and a port, such as 127.0.0.1:9000 or [::1]:9000 (a host name needs a Service)",
 };
 const QUANTITY: Text = Text {
     pattern: r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
-    min_length: 1,
-    max_length: 24,
+    max_length: 20,
     words: r#"a quantity in quotes, such as "4000", "4k" or "256Mi""#,
 };
 const DURATION: Text = Text {
     pattern: duration::PATTERN,
-    min_length: 1,
-    max_length: 32,
+    max_length: 24,
     words: "a duration: one to four whole numbers of at most five digits, each with h, m, s or ms, such as 5s or 1m30s",
 };
 const TOLERANCE: Text = Text {
-    pattern: r"^(0(\.[0-9]{1,3})?|1|[0-9]{1,3}m)$",
-    min_length: 1,
+    pattern: r"^(0(\.[0-9]+)?|1|[0-9]{1,3}m)$",
     max_length: 8,
     words: r#"a fraction of at most 1 in quotes, such as "0.1" or "100m""#,
 };
@@ -105,37 +91,26 @@ const TOLERANCE: Text = Text {
 /// A label's key: `example.com/team`.
 const QUALIFIED_NAME: Text = Text {
     pattern: r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
-    min_length: 1,
     max_length: 317,
     words: "a name of at most 63 letters, digits, '-', '_' and '.', with a DNS name and '/' in front if you like, such as \
             example.com/team",
 };
 const LABEL_VALUE: Text = Text {
     pattern: "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
-    min_length: 0,
     max_length: 63,
     words: "a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last",
 };
 /// Which text is one is for CEL's `isCIDR` to say.
-const CIDR: Text = Text {
-    pattern: "^[0-9a-f:.]{2,45}/[0-9]{1,3}$",
-    min_length: 4,
-    max_length: 49,
-    words: "a network such as 10.0.0.0/8 or fd00::/8",
-};
+const CIDR: Text =
+    Text { pattern: "^[0-9a-f:.]+/[0-9]{1,3}$", max_length: 43, words: "a network such as 10.0.0.0/8 or fd00::/8" };
 /// A group of API versions; empty: the one that Service and Secret are of.
 const GROUP: Text = Text {
     pattern: r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$",
-    min_length: 0,
     max_length: 253,
     words: "an API group such as sluice.dev, or empty for that of Service and Secret",
 };
-const KIND: Text = Text {
-    pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
-    min_length: 1,
-    max_length: 63,
-    words: "a kind, such as Service",
-};
+const KIND: Text =
+    Text { pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", max_length: 63, words: "a kind, such as Service" };
 
 const ALL: [&Text; 19] = [
     &HOSTNAME,
@@ -166,11 +141,7 @@ pub(crate) fn words(pattern: &str) -> Option<&'static str> {
 
 impl Text {
     fn schema(&self) -> Schema {
-        let mut schema = json_schema!({"type": "string", "pattern": self.pattern, "maxLength": self.max_length});
-        if self.min_length > 0 {
-            schema.insert("minLength".into(), self.min_length.into());
-        }
-        schema
+        json_schema!({"type": "string", "pattern": self.pattern, "maxLength": self.max_length})
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the tests of admission share.
-#![allow(clippy::unwrap_used)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::unwrap_used, dead_code)] // helpers of tests, of which not every file uses all
 
 use std::{
     fs,
