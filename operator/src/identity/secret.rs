@@ -24,6 +24,9 @@ pub enum SecretError {
     /// It can't be read or written.
     #[error("Secret {0} can't be {1}: {2}")]
     Api(String, &'static str, Box<kube::Error>),
+    /// It is not there, and making one is not allowed.
+    #[error("Secret {0} is not there, and this operator may not create it: create it empty, as the chart does")]
+    Missing(String),
     /// What it holds is not usable.
     #[error("Secret {0}: {1}; set its `data` to null, and the operator fills it anew")]
     Content(String, &'static str),
@@ -66,6 +69,7 @@ impl Store {
             let found = secret.as_ref().map_or(Ok(None), |secret| self.parse(secret))?.unwrap_or_default();
             let Some(next) = found.changed(now)? else { return Ok(found) };
             let options = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+            let found_none = secret.is_none();
             let written = match secret {
                 None => self.api.create(&options, &self.filled(Secret::default(), &next)).await,
                 // With the version that was read: another's change since then makes it a conflict.
@@ -78,6 +82,9 @@ impl Store {
                     return Ok(next);
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(kube::Error::Api(status)) if status.code == 403 && found_none => {
+                    return Err(SecretError::Missing(self.to_string()));
+                }
                 Err(error) => return Err(self.failed("written")(error)),
             }
         }

@@ -19,6 +19,7 @@ struct State {
     /// What somebody else does before the next write.
     race: Option<Value>,
     writes: u64,
+    forbids_create: bool,
     /// What each token is.
     tokens: BTreeMap<String, Value>,
 }
@@ -65,7 +66,11 @@ impl FakeApi {
     fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         let refuse = |code: u16| {
-            let reason = if code == 404 { "NotFound" } else { "Conflict" };
+            let reason = match code {
+                403 => "Forbidden",
+                404 => "NotFound",
+                _ => "Conflict",
+            };
             let message = format!("{reason} of the fake");
             (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}))
         };
@@ -89,6 +94,7 @@ impl FakeApi {
                 secret["metadata"]["resourceVersion"] = json!(version.to_string());
                 (200, secret)
             }
+            (&Method::POST, _) if state.forbids_create => refuse(403),
             (&Method::POST, Some(_)) => refuse(409),
             (&Method::PUT, Some((_, version))) if body["metadata"]["resourceVersion"] != json!(version.to_string()) => {
                 refuse(409)
@@ -175,6 +181,14 @@ async fn an_empty_secret_is_filled_and_a_broken_one_left_alone() {
     let error = store(&api).keep(now()).await.unwrap_err().to_string();
     assert!(error.starts_with("Secret sys/ca: ca.crt: ") && error.contains("`data` to null"), "{error}");
     assert_eq!(api.0.lock().unwrap().writes, 1);
+    api.0.lock().unwrap().secret = Some((json!({"metadata": metadata}), 7));
+    store(&api).keep(now()).await.unwrap();
+    // Neither is there one, nor may there be.
+    let mut state = api.0.lock().unwrap();
+    (state.secret, state.forbids_create) = (None, true);
+    drop(state);
+    let error = store(&api).keep(now()).await.unwrap_err().to_string();
+    assert!(error.starts_with("Secret sys/ca is not there, and this operator may not create it"), "{error}");
 }
 
 #[tokio::test]
