@@ -101,8 +101,8 @@ impl Sluice {
     /// Deletes what tests of an earlier run left.
     fn clear(&self) -> anyhow::Result<()> {
         let left = self.api.list(Resource::NAMESPACES, "", OURS)?;
-        let names = left.iter().filter_map(|namespace| namespace["metadata"]["name"].as_str());
-        names.map(|name| self.gone(name)).collect()
+        let mut names = left.iter().filter_map(|namespace| namespace["metadata"]["name"].as_str());
+        names.try_for_each(|name| self.gone(name))
     }
 
     /// Deletes a namespace and waits until it is gone.

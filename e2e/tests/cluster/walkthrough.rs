@@ -173,9 +173,10 @@ fn left(cluster: &Alone) -> Vec<String> {
     let looked = || -> Vec<String> {
         let within = cluster.shell.run(&within).unwrap();
         let outside = cluster.shell.run(&outside).unwrap();
-        let ours =
-            outside.lines().filter(|name| name.contains("sluice") && !name.starts_with("customresourcedefinition"));
-        let ours = ours.filter(|name| !name.starts_with("node/") && !name.contains("/sluice.dev"));
+        // The definitions with their API, and a node that happens to have the name.
+        let kept = ["customresourcedefinition", "apiservice.", "node/", "csinode."];
+        let ours = outside.lines().filter(|name| name.contains("sluice"));
+        let ours = ours.filter(|name| !kept.iter().any(|kind| name.starts_with(kind)));
         within.lines().chain(ours).filter(|name| !known.contains(name)).map(str::to_owned).collect()
     };
     let mut found = looked();
