@@ -1,5 +1,7 @@
 //! What is wrong, with the object, the field and the fix named.
 
+pub mod reason;
+
 use std::{collections::BTreeSet, fmt};
 
 use snapshot::check::Unfit;
@@ -46,33 +48,6 @@ impl fmt::Display for Problem {
         }
         write!(f, "{} [{}]", self.message, self.reason)
     }
-}
-
-/// The words that stand as reason in problems and conditions. `snapshot::check` has more, for the content of one object.
-pub mod reason {
-    #![allow(missing_docs)] // each is its own word; most are Gateway API's
-
-    pub const INVALID: &str = "Invalid";
-    pub const INVALID_QUANTITY: &str = "InvalidQuantity";
-    pub const INVALID_ADDRESS: &str = "InvalidAddress";
-    pub const INVALID_CERTIFICATE: &str = "InvalidCertificate";
-    pub const DUPLICATE_NAME: &str = "DuplicateName";
-    pub const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
-    pub const UNSUPPORTED_VALUE: &str = "UnsupportedValue";
-
-    pub const NO_MATCHING_PARENT: &str = "NoMatchingParent";
-    pub const NOT_ALLOWED_BY_LISTENERS: &str = "NotAllowedByListeners";
-    pub const NO_MATCHING_LISTENER_HOSTNAME: &str = "NoMatchingListenerHostname";
-
-    pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
-    pub const REF_NOT_PERMITTED: &str = "RefNotPermitted";
-    pub const INVALID_CERTIFICATE_REF: &str = "InvalidCertificateRef";
-    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
-    pub const TARGET_NOT_SERVED: &str = "TargetNotServed";
-
-    pub const LISTENER_NOT_PROGRAMMED: &str = "ListenerNotProgrammed";
-    pub const CONFLICTED: &str = "Conflicted";
-    pub const TOO_LARGE: &str = "TooLarge";
 }
 
 /// Collects problems and notes where each object stands.

@@ -1,6 +1,8 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+pub mod reason;
+
 use std::net::SocketAddr;
 
 use regex::RegexBuilder;
@@ -43,7 +45,7 @@ type Fit = Result<(), Unfit>;
 /// Checks one resource under its key.
 pub fn resource(key: &Key, resource: &Resource) -> Fit {
     if let Some(unknown) = resource.requires.iter().find(|f| !FEATURES.contains(&f.as_str())) {
-        return Err(Unfit::new("requires", "UnknownFeature", format!("this proxy has no feature {unknown:?}")));
+        return Err(Unfit::new("requires", reason::UNKNOWN_FEATURE, format!("this proxy has no feature {unknown:?}")));
     }
     let (kind, fit) = match &resource.kind {
         Some(resource::Kind::Fleet(_)) => (Kind::Fleet, Ok(())),
@@ -52,10 +54,12 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         Some(resource::Kind::Route(r)) => (Kind::Route, route(r)),
         Some(resource::Kind::Cluster(c)) => (Kind::Cluster, cluster(c)),
         Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
-        None => return Err(Unfit::new("", "UnknownKind", "a resource of a kind that this version does not know")),
+        None => {
+            return Err(Unfit::new("", reason::UNKNOWN_KIND, "a resource of a kind that this version does not know"));
+        }
     };
     if kind != key.kind() {
-        return Err(Unfit::new("", "WrongKind", format!("a {} under the key {key}", kind.as_str())));
+        return Err(Unfit::new("", reason::WRONG_KIND, format!("a {} under the key {key}", kind.as_str())));
     }
     fit
 }
@@ -71,14 +75,18 @@ pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
 
 fn listener(l: &Listener) -> Fit {
     if !(1..=65535).contains(&l.port) {
-        return Err(Unfit::new("port", "InvalidPort", format!("{} is not a port (1 to 65535)", l.port)));
+        return Err(Unfit::new("port", reason::INVALID_PORT, format!("{} is not a port (1 to 65535)", l.port)));
     }
     if l.bind_port > 65535 {
-        return Err(Unfit::new("port", "InvalidPort", format!("{} is not a port that can be opened", l.bind_port)));
+        return Err(Unfit::new(
+            "port",
+            reason::INVALID_PORT,
+            format!("{} is not a port that can be opened", l.bind_port),
+        ));
     }
     hostname("hostname", &l.hostname, true)?;
     if l.tls && l.certificates.is_empty() {
-        return Err(Unfit::new("tls.certificateRefs", "NoCertificate", "a TLS listener needs a certificate"));
+        return Err(Unfit::new("tls.certificateRefs", reason::NO_CERTIFICATE, "a TLS listener needs a certificate"));
     }
     keys("tls.certificateRefs", &l.certificates, Kind::Certificate)
 }
@@ -86,7 +94,7 @@ fn listener(l: &Listener) -> Fit {
 fn certificate(c: &Certificate) -> Fit {
     for (field, pem) in [("tls.crt", &c.chain_pem), ("tls.key", &c.private_key_pem)] {
         if pem.is_empty() {
-            return Err(Unfit::new(field, "InvalidCertificate", "is empty"));
+            return Err(Unfit::new(field, reason::INVALID_CERTIFICATE, "is empty"));
         }
     }
     Ok(())
@@ -103,7 +111,7 @@ fn route(r: &Route) -> Fit {
 
 fn rule(r: &Rule) -> Fit {
     if r.matches.is_empty() {
-        return Err(Unfit::new("matches", "NoMatch", "a rule needs a match"));
+        return Err(Unfit::new("matches", reason::NO_MATCH, "a rule needs a match"));
     }
     for (i, m) in r.matches.iter().enumerate() {
         within(&format!("matches[{i}]"), route_match(m))?;
@@ -121,15 +129,15 @@ fn route_match(m: &Match) -> Fit {
     if let Some(path) = &m.path {
         match PathKind::try_from(path.kind) {
             Ok(PathKind::Regex) => {
-                regex(&path.value).map_err(|e| Unfit::new("path.value", "InvalidRegex", e))?;
+                regex(&path.value).map_err(|e| Unfit::new("path.value", reason::INVALID_REGEX, e))?;
             }
             Ok(_) if path.value.starts_with('/') => {}
-            Ok(_) => return Err(Unfit::new("path.value", "InvalidPath", "must begin with /")),
-            Err(_) => return Err(Unfit::new("path.type", "UnknownPathType", format!("{}", path.kind))),
+            Ok(_) => return Err(Unfit::new("path.value", reason::INVALID_PATH, "must begin with /")),
+            Err(_) => return Err(Unfit::new("path.type", reason::UNKNOWN_PATH_TYPE, format!("{}", path.kind))),
         }
     }
     if !m.method.is_empty() && http_token(&m.method).is_err() {
-        return Err(Unfit::new("method", "InvalidMethod", format!("{:?} is no method", m.method)));
+        return Err(Unfit::new("method", reason::INVALID_METHOD, format!("{:?} is no method", m.method)));
     }
     for (list, header, items) in [("headers", true, &m.headers), ("queryParams", false, &m.query_params)] {
         for (i, item) in items.iter().enumerate() {
@@ -141,10 +149,10 @@ fn route_match(m: &Match) -> Fit {
 
 fn value_match(m: &ValueMatch, header: bool) -> Fit {
     if header {
-        http_token(&m.name).map_err(|e| Unfit::new("name", "InvalidHeader", e))?;
+        http_token(&m.name).map_err(|e| Unfit::new("name", reason::INVALID_HEADER, e))?;
     }
     if m.regex {
-        regex(&m.value).map_err(|e| Unfit::new("value", "InvalidRegex", e))?;
+        regex(&m.value).map_err(|e| Unfit::new("value", reason::INVALID_REGEX, e))?;
     }
     Ok(())
 }
@@ -157,10 +165,10 @@ fn filter(f: &Filter) -> Fit {
             hostname("requestRedirect.hostname", &r.hostname, true)?;
             if !matches!(r.status, 301 | 302 | 303 | 307 | 308) {
                 let message = format!("{} is not 301, 302, 303, 307 or 308", r.status);
-                return Err(Unfit::new("requestRedirect.statusCode", "InvalidStatus", message));
+                return Err(Unfit::new("requestRedirect.statusCode", reason::INVALID_STATUS, message));
             }
             if !matches!(r.scheme.as_str(), "" | "http" | "https") {
-                return Err(Unfit::new("requestRedirect.scheme", "InvalidScheme", "is neither http nor https"));
+                return Err(Unfit::new("requestRedirect.scheme", reason::INVALID_SCHEME, "is neither http nor https"));
             }
             within("requestRedirect.path", path_rewrite(r.path.as_ref()))
         }
@@ -168,7 +176,7 @@ fn filter(f: &Filter) -> Fit {
             hostname("urlRewrite.hostname", &u.hostname, true)?;
             within("urlRewrite.path", path_rewrite(u.path.as_ref()))
         }
-        None => Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
+        None => Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     }
 }
 
@@ -180,23 +188,27 @@ fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
         None => return Ok(()),
     };
     let clean = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
-    if clean { Ok(()) } else { Err(Unfit::new(field, "InvalidPath", "must begin with / and hold no space, ? or #")) }
+    if clean {
+        Ok(())
+    } else {
+        Err(Unfit::new(field, reason::INVALID_PATH, "must begin with / and hold no space, ? or #"))
+    }
 }
 
 fn header_modifier(m: &HeaderModifier) -> Fit {
     for (list, headers) in [("set", &m.set), ("add", &m.add)] {
         for (i, header) in headers.iter().enumerate() {
             let field = |member: &str| format!("{list}[{i}].{member}");
-            http_token(&header.name).map_err(|e| Unfit::new(field("name"), "InvalidHeader", e))?;
-            modifiable(&header.name).map_err(|e| Unfit::new(field("name"), "InvalidHeader", e))?;
+            http_token(&header.name).map_err(|e| Unfit::new(field("name"), reason::INVALID_HEADER, e))?;
+            modifiable(&header.name).map_err(|e| Unfit::new(field("name"), reason::INVALID_HEADER, e))?;
             if !header.value.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) {
-                return Err(Unfit::new(field("value"), "InvalidHeader", "holds a control character"));
+                return Err(Unfit::new(field("value"), reason::INVALID_HEADER, "holds a control character"));
             }
         }
     }
     for (i, name) in m.remove.iter().enumerate() {
         let fit = http_token(name).and_then(|()| modifiable(name));
-        fit.map_err(|e| Unfit::new(format!("remove[{i}]"), "InvalidHeader", e))?;
+        fit.map_err(|e| Unfit::new(format!("remove[{i}]"), reason::INVALID_HEADER, e))?;
     }
     Ok(())
 }
@@ -222,7 +234,7 @@ fn cluster(c: &Cluster) -> Fit {
     for (i, endpoint) in c.endpoints.iter().enumerate() {
         if endpoint.address.parse::<SocketAddr>().is_err() {
             let message = format!("{:?} is not IP:port", endpoint.address);
-            return Err(Unfit::new(format!("endpoints[{i}].address"), "InvalidAddress", message));
+            return Err(Unfit::new(format!("endpoints[{i}].address"), reason::INVALID_ADDRESS, message));
         }
     }
     Ok(())
@@ -235,7 +247,7 @@ fn rate_policy(p: &RatePolicy) -> Fit {
     for (i, limit) in p.limits.iter().enumerate() {
         let bucket = limit.token_bucket.unwrap_or_default();
         let unfit = |member: &str, message: &str| {
-            Err(Unfit::new(format!("limits[{i}].tokenBucket.{member}"), "InvalidLimit", message))
+            Err(Unfit::new(format!("limits[{i}].tokenBucket.{member}"), reason::INVALID_LIMIT, message))
         };
         // 2^40 tokens and a year keep every product of the limiter's arithmetic within 128 bits.
         if bucket.rate == 0 || bucket.rate > 1 << 40 {
@@ -251,13 +263,13 @@ fn rate_policy(p: &RatePolicy) -> Fit {
             let field = format!("limits[{i}].key[{j}]");
             match &part.part {
                 Some(key_part::Part::Header(name)) => {
-                    http_token(name).map_err(|e| Unfit::new(format!("{field}.name"), "InvalidHeader", e))?;
+                    http_token(name).map_err(|e| Unfit::new(format!("{field}.name"), reason::INVALID_HEADER, e))?;
                 }
                 Some(key_part::Part::ClientIp(ip)) if ip.ipv4_prefix > 32 || ip.ipv6_prefix > 128 => {
-                    return Err(Unfit::new(format!("{field}.prefixLength"), "InvalidPrefix", "is over 128"));
+                    return Err(Unfit::new(format!("{field}.prefixLength"), reason::INVALID_PREFIX, "is over 128"));
                 }
                 Some(_) => {}
-                None => return Err(Unfit::new(field, "UnknownKey", "a key that this version does not know")),
+                None => return Err(Unfit::new(field, reason::UNKNOWN_KEY, "a key that this version does not know")),
             }
         }
     }
@@ -271,7 +283,7 @@ fn hostname(field: &str, name: &str, may_be_empty: bool) -> Fit {
         inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
     };
     let fit = if name.is_empty() { may_be_empty } else { name.len() <= 253 && labels.split('.').all(label) };
-    if fit { Ok(()) } else { Err(Unfit::new(field, "InvalidHostname", format!("{name:?} is no hostname"))) }
+    if fit { Ok(()) } else { Err(Unfit::new(field, reason::INVALID_HOSTNAME, format!("{name:?} is no hostname"))) }
 }
 
 /// RFC 9110 section 5.6.2.
@@ -284,7 +296,7 @@ fn http_token(name: &str) -> Result<(), String> {
 fn keys(field: &str, keys: &[String], kind: Kind) -> Fit {
     let wrong = keys.iter().find(|k| k.parse::<Key>().map(|k| k.kind()) != Ok(kind));
     match wrong {
-        Some(key) => Err(Unfit::new(field, "WrongReference", format!("{key:?} is no {} key", kind.as_str()))),
+        Some(key) => Err(Unfit::new(field, reason::WRONG_REFERENCE, format!("{key:?} is no {} key", kind.as_str()))),
         None => Ok(()),
     }
 }

@@ -158,9 +158,10 @@ impl Findings<'_> {
     /// The condition `ResolvedRefs`.
     pub(super) fn resolved_refs(&self) -> Verdict {
         if !self.rejected.is_empty() && !self.fallback && !self.rest {
-            return Verdict::unknown("NotAccepted", "there is no accepted content to resolve references of");
+            return Verdict::unknown(reason::NOT_ACCEPTED, "there is no accepted content to resolve references of");
         }
-        Verdict::of(&self.unresolved).unwrap_or_else(|| Verdict::good("ResolvedRefs", "every reference is resolved"))
+        Verdict::of(&self.unresolved)
+            .unwrap_or_else(|| Verdict::good(reason::RESOLVED_REFS, "every reference is resolved"))
     }
 
     /// What of the content in use does not work.

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     fleet::{FleetView, selector},
     plan::PlannedFleet,
+    problem::reason,
     scale::Decision,
     world::{self, FleetRef},
 };
@@ -38,7 +39,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
         .or_else(|| counted.withheld.keys().find_map(|key| progress::closed(view, [key])))
         .unwrap_or_else(|| progress::everywhere(view));
     let all = [
-        ("Accepted", findings.rejection().unwrap_or_else(|| Verdict::good("Accepted", "the settings are valid"))),
+        ("Accepted", findings.rejection().unwrap_or_else(|| Verdict::good(reason::ACCEPTED, "the settings are valid"))),
         ("ResolvedRefs", findings.resolved_refs()),
         (PROGRAMMED, programmed),
         ("Ready", self::ready(planned, ready)),
@@ -70,14 +71,14 @@ fn own_keys(planned: Option<&PlannedFleet>, subject: &Subject<'_>) -> Vec<Key> {
 /// Whether load moves the number of replicas, and why it is what it is.
 fn scaling(planned: Option<&PlannedFleet>, decision: Option<&Decision>) -> Verdict {
     let (Some(planned), Some(decision)) = (planned, decision) else {
-        return Verdict::unknown("Pending", "nothing is decided yet");
+        return Verdict::unknown(reason::PENDING, "nothing is decided yet");
     };
     let message = decision.reason.clone();
     match planned.settings.spec.scaling.mode {
-        ScalingMode::Managed => Verdict::good("Managed", message),
-        ScalingMode::External => Verdict::bad("External", message),
-        ScalingMode::DryRun => Verdict::bad("DryRun", message),
-        ScalingMode::Paused => Verdict::bad("Paused", message),
+        ScalingMode::Managed => Verdict::good(reason::MANAGED, message),
+        ScalingMode::External => Verdict::bad(reason::EXTERNAL, message),
+        ScalingMode::DryRun => Verdict::bad(reason::DRY_RUN, message),
+        ScalingMode::Paused => Verdict::bad(reason::PAUSED, message),
     }
 }
 
@@ -85,10 +86,10 @@ fn scaling(planned: Option<&PlannedFleet>, decision: Option<&Decision>) -> Verdi
 fn ready(planned: Option<&PlannedFleet>, ready: usize) -> Verdict {
     let least = planned.map_or(1, |planned| planned.settings.spec.scaling.min_replicas.max(1)) as usize;
     match ready {
-        0 => Verdict::bad("NoReadyProxy", "no proxy is Ready"),
+        0 => Verdict::bad(reason::NO_READY_PROXY, "no proxy is Ready"),
         ready if ready < least => {
-            Verdict::bad("BelowMinimum", format!("{ready} proxies are Ready; minReplicas is {least}"))
+            Verdict::bad(reason::BELOW_MINIMUM, format!("{ready} proxies are Ready; minReplicas is {least}"))
         }
-        _ => Verdict::good("Ready", "at least minReplicas proxies are Ready"),
+        _ => Verdict::good(reason::READY, "at least minReplicas proxies are Ready"),
     }
 }

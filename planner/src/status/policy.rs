@@ -49,10 +49,10 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
                 .map(|fleet| progress::of_generation(context.fleets.get(*fleet), subject.generation, previous));
             verdicts
                 .reduce(|a, b| if a.is_good() { b } else { a })
-                .unwrap_or_else(|| Verdict::bad("Pending", "no fleet"))
+                .unwrap_or_else(|| Verdict::bad(reason::PENDING, "no fleet"))
         });
     let all = [
-        ("Accepted", accepted.unwrap_or_else(|| Verdict::good("Accepted", ACCEPTED))),
+        ("Accepted", accepted.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, ACCEPTED))),
         ("ResolvedRefs", findings.resolved_refs()),
         (PROGRAMMED, programmed),
     ];

@@ -18,9 +18,9 @@ pub(super) fn count(view: &FleetView) -> (usize, usize) {
 /// Whether every Ready proxy runs what is published.
 pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
     match view.map(count) {
-        None | Some((_, 0)) => Verdict::bad("Pending", "no proxy is Ready yet"),
-        Some((running, ready)) if running == ready => Verdict::good(PROGRAMMED, "runs on every Ready proxy"),
-        Some((running, ready)) => Verdict::bad("Pending", format!("{running} of {ready} proxies")),
+        None | Some((_, 0)) => Verdict::bad(reason::PENDING, "no proxy is Ready yet"),
+        Some((running, ready)) if running == ready => Verdict::good(reason::PROGRAMMED, "runs on every Ready proxy"),
+        Some((running, ready)) => Verdict::bad(reason::PENDING, format!("{running} of {ready} proxies")),
     }
 }
 
@@ -30,7 +30,7 @@ pub(super) fn of_generation(view: Option<&FleetView>, generation: i64, previous:
     let was =
         find(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
     let some_ready = view.is_some_and(|view| count(view).1 > 0);
-    if was && some_ready { Verdict::good(PROGRAMMED, "runs on every Ready proxy") } else { verdict }
+    if was && some_ready { Verdict::good(reason::PROGRAMMED, "runs on every Ready proxy") } else { verdict }
 }
 
 /// That none of these listeners is open, and why the first is not.
@@ -58,5 +58,5 @@ pub(super) fn refusal<'k>(
         "{own}: {message} [{reason}]; a proxy refuses it, and what was acknowledged last runs instead \
          (nothing before: requests answer 500)"
     );
-    Some(Verdict::bad("ProxyRejected", message))
+    Some(Verdict::bad(reason::PROXY_REJECTED, message))
 }

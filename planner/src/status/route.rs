@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     plan::{Parent, PlannedFleet},
+    problem::reason,
     world::FleetRef,
 };
 
@@ -89,9 +90,9 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         )
     });
     Verdicts {
-        accepted: accepted.unwrap_or_else(|| Verdict::good("Accepted", "attached")),
+        accepted: accepted.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, "attached")),
         resolved_refs: findings.resolved_refs(),
-        programmed: programmed.unwrap_or_else(|| Verdict::bad("Pending", "not attached to a fleet")),
+        programmed: programmed.unwrap_or_else(|| Verdict::bad(reason::PENDING, "not attached to a fleet")),
     }
 }
 
@@ -132,10 +133,10 @@ fn overall(subject: &Subject<'_>, parents: &[(&Parent, Verdicts)]) -> Verdicts {
     let detached = Verdict::of(&findings.detached);
     let Some((_, first)) = attached.first() else {
         // Without an attached parent there is a reason for it; a plan without one is none of this world's.
-        let accepted = detached.unwrap_or_else(|| Verdict::bad("Pending", "not planned yet"));
+        let accepted = detached.unwrap_or_else(|| Verdict::bad(reason::PENDING, "not planned yet"));
         return Verdicts { programmed: accepted.clone(), accepted, resolved_refs: findings.resolved_refs() };
     };
-    let mut accepted = Verdict::good("Accepted", "attached");
+    let mut accepted = Verdict::good(reason::ACCEPTED, "attached");
     if let Some(detached) = detached {
         accepted.message = format!("attached, but not everywhere: {}", detached.message);
     }

@@ -1,0 +1,34 @@
+//! Why a resource is not executable, in one word each: `docs/conditions.md` has them all.
+#![allow(missing_docs)] // each is its own word
+
+macro_rules! reasons {
+    ($($name:ident = $word:literal;)*) => {
+        $(pub const $name: &str = $word;)*
+        /// All of them.
+        pub const ALL: &[&str] = &[$($word),*];
+    };
+}
+
+reasons! {
+    INVALID_ADDRESS = "InvalidAddress";
+    INVALID_CERTIFICATE = "InvalidCertificate";
+    INVALID_HEADER = "InvalidHeader";
+    INVALID_HOSTNAME = "InvalidHostname";
+    INVALID_LIMIT = "InvalidLimit";
+    INVALID_METHOD = "InvalidMethod";
+    INVALID_PATH = "InvalidPath";
+    INVALID_PORT = "InvalidPort";
+    INVALID_PREFIX = "InvalidPrefix";
+    INVALID_REGEX = "InvalidRegex";
+    INVALID_SCHEME = "InvalidScheme";
+    INVALID_STATUS = "InvalidStatus";
+    NO_CERTIFICATE = "NoCertificate";
+    NO_MATCH = "NoMatch";
+    UNKNOWN_FEATURE = "UnknownFeature";
+    UNKNOWN_FILTER = "UnknownFilter";
+    UNKNOWN_KEY = "UnknownKey";
+    UNKNOWN_KIND = "UnknownKind";
+    UNKNOWN_PATH_TYPE = "UnknownPathType";
+    WRONG_KIND = "WrongKind";
+    WRONG_REFERENCE = "WrongReference";
+}
