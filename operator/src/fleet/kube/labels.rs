@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use snapshot::Hash;
-
 /// Everything of any fleet.
 pub(super) const OURS: &str = "app.kubernetes.io/managed-by=sluice-operator,app.kubernetes.io/name=sluice-proxy";
 /// Holds the fleet's name.
@@ -11,11 +9,6 @@ pub(super) const FLEET: &str = "sluice.dev/fleet";
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
-
-/// Longest value of a label.
-const LONGEST: usize = 63;
-/// Hexadecimal digits that tell shortened names apart.
-const DIGITS: usize = 10;
 
 /// What everything of a fleet has.
 pub(super) fn all(fleet: &str) -> BTreeMap<String, String> {
@@ -30,14 +23,9 @@ pub(super) fn selector(fleet: &str) -> BTreeMap<String, String> {
     [(NAME.to_owned(), "sluice-proxy".to_owned()), (FLEET.to_owned(), value(fleet))].into()
 }
 
-/// A fleet's name as a label's value, which has at most 63 characters.
+/// A fleet's name as a label's value; the same as in the selector that its status shows.
 pub(super) fn value(fleet: &str) -> String {
-    if fleet.len() <= LONGEST {
-        return fleet.to_owned();
-    }
-    let hash = Hash::of(fleet.as_bytes()).to_string();
-    let cut: String = fleet.chars().take(LONGEST - DIGITS - 1).collect();
-    format!("{}-{}", cut.trim_end_matches(['-', '.']), hash.chars().take(DIGITS).collect::<String>())
+    planner::fleet::label_value(fleet)
 }
 
 /// A user's labels or annotations with ours over them.
