@@ -134,7 +134,7 @@ fn what_is_wrong_is_told_and_only_that_rule_fails() {
         .replace(&format!("namespace: {}}}]", other.namespace), &format!("namespace: {}}}]", place.namespace));
     let at = Instant::now();
     other.apply(&taken).unwrap();
-    let told = other.until_condition(Resource::API_ROUTES, "taken", ("Accepted", "False"), bound(TOLD)).unwrap();
+    let told = other.until_condition(Resource::API_ROUTES, "taken", ("Programmed", "False"), bound(TOLD)).unwrap();
     println!("taken        {:>6.0?}  {}: {}", at.elapsed(), told.reason, told.message);
     assert_eq!(told.reason, "Conflicted", "{told:?}");
     assert!(told.message.contains("spec.hostnames[0]") && told.message.contains(&place.namespace), "{told:?}");
