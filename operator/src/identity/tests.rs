@@ -184,9 +184,10 @@ async fn an_empty_secret_is_filled_and_a_broken_one_left_alone() {
     api.0.lock().unwrap().secret = Some((json!({"metadata": metadata}), 7));
     store(&api).keep(now()).await.unwrap();
     // Neither is there one, nor may there be.
-    let mut state = api.0.lock().unwrap();
-    (state.secret, state.forbids_create) = (None, true);
-    drop(state);
+    {
+        let mut state = api.0.lock().unwrap();
+        (state.secret, state.forbids_create) = (None, true);
+    }
     let error = store(&api).keep(now()).await.unwrap_err().to_string();
     assert!(error.starts_with("Secret sys/ca is not there, and this operator may not create it"), "{error}");
 }
