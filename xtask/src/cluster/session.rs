@@ -60,7 +60,11 @@ impl Session {
 
     /// Gives it the images of docker archives.
     pub(crate) fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
-        load_images(&self.cluster, &self.folders, archives)
+        match self.cluster {
+            // Without a word: the stage's own line says what there is.
+            Cluster::Own => archives.iter().try_for_each(|archive| own::import(&self.folders, archive).map(|_| ())),
+            Cluster::Given(_) | Cluster::Kind(_) => load_images(&self.cluster, &self.folders, archives),
+        }
     }
 
     /// What programs that talk to it find in their environment.
