@@ -22,6 +22,8 @@ use crate::{at, long, serves};
 const MANY: u32 = 200_000;
 /// HTTP/2's error code for a client that asks for too much (RFC 9113 section 7).
 const ENHANCE_YOUR_CALM: u32 = 11;
+/// What a frame that is wrong in itself may be answered with at once.
+const PROTOCOL_ERROR: u32 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -159,7 +161,8 @@ fn each_flood_of_frames_is_ended() {
         let more = rss(proxy.pid).unwrap().saturating_sub(before);
         println!("{name}: {outcome:?}, memory +{:.1} MiB", more as f64 / f64::from(1 << 20));
         assert!(outcome.closed, "{name}: {outcome:?}");
-        assert!(outcome.goaway == Some(ENHANCE_YOUR_CALM) || outcome.goaway.is_none(), "{name}: {outcome:?}");
+        let codes = [None, Some(ENHANCE_YOUR_CALM), Some(PROTOCOL_ERROR)];
+        assert!(codes.contains(&outcome.goaway), "{name}: {outcome:?}");
         assert!(outcome.written < MANY, "{name}: {outcome:?}");
         assert!(more <= 10 << 20, "{name}: memory grew by {more} bytes");
     }
@@ -167,7 +170,7 @@ fn each_flood_of_frames_is_ended() {
     println!("others meanwhile: {} requests, p99 {} ms", report.requests, report.latency.p99);
     assert_eq!(report.failures(), 0, "{report}");
     let ended = metric(proxy.admin, "sluice_http2_floods_total", &[]).unwrap();
-    assert!(ended >= 7.0, "{ended} floods were counted");
+    assert!(ended >= 6.0, "{ended} floods were counted");
 }
 
 #[test]
@@ -189,6 +192,12 @@ fn heads_beyond_what_is_allowed_do_not_pile_up() {
 fn slow_clients_do_not_slow_others() {
     const SLOW: usize = 1000;
     let (_echo, port, gateway) = gateway();
+    // An upstream of their own: what is measured is the proxy.
+    let other = Echo::start("b").unwrap();
+    gateway.write("bytes.yaml", &route("bytes", "/bytes", other.addr)).unwrap();
+    gateway.write("upload.yaml", &route("upload", "/upload", other.addr)).unwrap();
+    serves(port, "/bytes/1");
+    serves(port, "/upload");
     let proxy = gateway.ready_proxies().remove(0);
     let time = Duration::from_secs(if long() { 10 } else { 3 });
     let median = |of: &dyn Fn() -> Report| {
@@ -211,7 +220,8 @@ fn slow_clients_do_not_slow_others() {
             stream
         })
         .collect();
-    pause(Duration::from_secs(1));
+    // Until what buffers take has been sent.
+    pause(Duration::from_secs(5));
     let more = rss(proxy.pid).unwrap().saturating_sub(before);
     let disturbed = median(&|| others(port, time).join().unwrap());
     let (calm, busy) = (undisturbed.latency.p99, disturbed.latency.p99);

@@ -89,7 +89,12 @@ where
                     silence.broken();
                     tokio::spawn(stream::run(worker.clone(), conn.clone(), request, respond));
                 }
-                Some(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "connection broke off"),
+                Some(Err(e)) => {
+                    if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {
+                        worker.shared.telemetry.flooded("streams and heads");
+                    }
+                    return tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
+                }
                 None => return,
             },
             () = exceeded.noticed() => {}
