@@ -38,6 +38,7 @@ struct FleetShown {
     rolled_back: Vec<Nack>,
     withheld: BTreeMap<Key, String>,
     proxies: Vec<ProxyInfo>,
+    addresses: Vec<String>,
     totals: Totals,
 }
 
@@ -54,7 +55,10 @@ struct FleetTransitions {
     desired: Option<u32>,
     replicas: u32,
     published: Option<Hash>,
+    rolled_back: Vec<Nack>,
+    withheld: BTreeMap<Key, String>,
     proxies: Vec<ProxyInfo>,
+    addresses: Vec<String>,
 }
 
 impl PartialEq for Transitions {
@@ -112,6 +116,7 @@ impl View {
                 rolled_back: gateway.rolled_back.values().cloned().collect(),
                 withheld: gateway.withheld.clone(),
                 proxies: gateway.proxies(),
+                addresses: gateway.observation.addresses.clone(),
                 totals: gateway.totals(now),
             };
             (fleet.clone(), shown)
@@ -127,7 +132,10 @@ impl View {
             desired: shown.decision.as_ref().map(|decision| decision.desired),
             replicas: shown.replicas.current,
             published: shown.published.as_ref().map(|published| published.revision),
+            rolled_back: shown.rolled_back.clone(),
+            withheld: shown.withheld.clone(),
             proxies: shown.proxies.clone(),
+            addresses: shown.addresses.clone(),
         };
         Transitions { plan: Arc::clone(&self.plan), fleets: self.fleets.iter().map(fleet).collect() }
     }

@@ -8,7 +8,7 @@ use e2e::{
 };
 use serde_json::json;
 
-use crate::{MIXED, assert_clean, seconds};
+use crate::{MIXED, assert_clean, bound, seconds};
 
 /// Columns whose values differ from run to run.
 const VARYING: [&str; 5] = ["ADDRESS", "DRIVEN-BY", "CONFIG", "LIMITED", "AGE"];
@@ -24,7 +24,9 @@ fn the_readme_works_as_it_is_written() {
 
     follow(&cluster, "Install");
     println!("installed and tested after {:.1?}", begun.elapsed());
+    let at = Instant::now();
     the_address_is_the_load_balancers(&cluster);
+    println!("the load balancer's address is told after {:.1?}", at.elapsed());
 
     follow(&cluster, "First route");
     println!("first route after {:.1?}", begun.elapsed());
@@ -81,7 +83,7 @@ fn the_address_is_the_load_balancers(cluster: &Alone) {
     cluster.api.patch(Resource::SERVICES, SYSTEM, "sluice-default/status", &status).unwrap();
     cluster
         .api
-        .eventually("the fleet has the load balancer's address", seconds(40), |_| {
+        .eventually("the fleet has the load balancer's address", bound(seconds(2)), |_| {
             let said = cluster.shell.run(&format!("kubectl get gatewayfleets --namespace {SYSTEM}"))?;
             Ok(said.contains(" 203.0.113.10 ").then_some(()))
         })

@@ -231,14 +231,20 @@ async fn readiness_is_that_of_the_least_number_on_what_is_published() {
 #[tokio::test]
 async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
     let mut bench = Bench::new();
-    bench.operator.parts.statuses.pace.drift = Duration::from_secs(1);
+    bench.operator.parts.statuses.pace.drift = Duration::from_secs(60);
     bench.observe(1, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
     let at = |bench: &Bench| bench.operator.shown.as_ref().unwrap().1;
     let first = at(&bench);
     bench.turn(Event::Tick).await;
     assert_eq!(at(&bench), first);
+    // Where clients reach the fleet is no number.
+    let addresses = vec!["203.0.113.10".to_owned()];
+    bench.fleet.0.lock().unwrap().observed.get_mut(&fleet_ref()).unwrap().addresses = addresses;
+    bench.turn(Event::Tick).await;
+    let second = at(&bench);
+    assert_ne!(second, first);
     bench.operator.parts.statuses.pace.drift = Duration::ZERO;
     bench.turn(Event::Tick).await;
-    assert_ne!(at(&bench), first);
+    assert_ne!(at(&bench), second);
 }
