@@ -27,6 +27,7 @@ pub mod server;
 pub mod shared;
 pub mod telemetry;
 pub mod upstream;
+mod value;
 mod websocket;
 
 pub use shared::Shared;

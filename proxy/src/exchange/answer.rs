@@ -1,9 +1,12 @@
 //! Responses of the proxy's own: RFC 9457 problem details, without internals.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, response};
+use http::StatusCode;
 
-use crate::{filter::Answer, http1::request::Refused};
+use crate::{
+    filter::{Answer, problem_head},
+    http1::request::Refused,
+};
 
 /// Why the proxy itself answers: status, a fixed word for metrics and log, and a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +109,6 @@ impl Cause {
             self.status.as_u16(),
             self.detail,
         );
-        Answer { head: head(self.status), body: Bytes::from(body), reason: self.reason }
+        Answer { head: problem_head(self.status), body: Bytes::from(body), reason: self.reason }
     }
-}
-
-fn head(status: StatusCode) -> response::Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.status = status;
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    head
 }

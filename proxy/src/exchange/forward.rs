@@ -51,7 +51,7 @@ pub(super) async fn forward<S: Source>(
     exchange: &mut Exchange,
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
-    headers::add_forwarded(&mut head.headers, exchange.conn.peer.ip(), exchange.conn.tls, &exchange.host);
+    headers::add_forwarded(&mut head.headers, exchange.conn.client(), exchange.conn.tls, &exchange.host);
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
     let (head, call) = within(deadline, send(backends, head, wants, source, exchange, rule)).await??;
     let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));

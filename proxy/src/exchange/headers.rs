@@ -1,13 +1,11 @@
 //! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
 
-use std::net::IpAddr;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::http1::request::is_disguised;
+use crate::{http1::request::is_disguised, value};
 
 /// Identifies a request across hops.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,14 +47,16 @@ pub(crate) fn drop_disguised(headers: &mut HeaderMap) {
 }
 
 /// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, host: &HeaderValue) {
-    let address = client.to_canonical().to_string();
-    let mut hops: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    hops.push(&address);
-    let value = HeaderValue::try_from(hops.join(", "));
-    if let Ok(value) = value {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
+pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, tls: bool, host: &HeaderValue) {
+    let hops = match headers.contains_key(X_FORWARDED_FOR) {
+        false => None,
+        true => {
+            let before = headers.get_all(X_FORWARDED_FOR).iter().chain([client]);
+            let hops: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
+            HeaderValue::try_from(hops.join(", ")).ok()
+        }
+    };
+    headers.insert(X_FORWARDED_FOR, hops.unwrap_or_else(|| client.clone()));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
     headers.insert(X_FORWARDED_HOST, host.clone());
 }
@@ -72,9 +72,7 @@ pub(crate) fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> 
 }
 
 fn hex(number: u128) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15]);
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    value::value(|out| value::hex(out, number)).unwrap_or_else(|| HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]
@@ -105,10 +103,14 @@ mod tests {
     #[test]
     fn the_client_is_appended() {
         let mut got = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
-        let mapped = "::ffff:10.0.0.9".parse().unwrap();
-        add_forwarded(&mut got, mapped, false, &HeaderValue::from_static("shop"));
+        let shop = HeaderValue::from_static("shop");
+        add_forwarded(&mut got, &HeaderValue::from_static("10.0.0.9"), false, &shop);
         let expect =
             [("x-forwarded-for", "1.1.1.1, 10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "shop")];
+        assert_eq!(got, headers(&expect));
+        let mut got = HeaderMap::new();
+        add_forwarded(&mut got, &HeaderValue::from_static("::1"), true, &shop);
+        let expect = [("x-forwarded-for", "::1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "shop")];
         assert_eq!(got, headers(&expect));
     }
 

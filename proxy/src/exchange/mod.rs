@@ -28,7 +28,11 @@ use crate::{
     body::{Http2Source, ResponseBody, Source},
     config::{Action, Rule},
     filter::{Answer, Ctx, Flow},
-    http1::{self, call::Wants},
+    http1::{
+        self,
+        buffers::{give_fields, take_fields},
+        call::Wants,
+    },
     router::Query,
     server::{Conn, Worker},
     shared::clock_us,
@@ -113,7 +117,7 @@ pub(crate) async fn serve<S: Source>(
         started: exchange.started,
         now_us: clock_us(exchange.started),
         identity: None,
-        response_headers: HeaderMap::new(),
+        response_headers: take_fields(),
         rule,
     };
     let rule = ctx.rule.clone();
@@ -190,10 +194,11 @@ fn own(answer: Answer, exchange: &mut Exchange, fields: HeaderMap) -> Reply {
 }
 
 /// The last touch on a response's head, whatever answers.
-fn finish(head: &mut response::Parts, exchange: &mut Exchange, fields: HeaderMap) {
+fn finish(head: &mut response::Parts, exchange: &mut Exchange, mut fields: HeaderMap) {
     if !fields.is_empty() {
-        head.headers.extend(fields);
+        head.headers.extend(fields.drain());
     }
+    give_fields(fields);
     head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
     exchange.status = head.status.as_u16();
     exchange.answered = Some(Instant::now());

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, response};
 
 use super::{Answer, Flow};
+use crate::http1::buffers::take_fields;
 
 /// Ends the request with a problem. `detail` is for the client and needs no escaping.
 pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
@@ -11,9 +12,9 @@ pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> 
 }
 
 /// The head of a problem.
-pub(super) fn head(status: StatusCode) -> response::Parts {
+pub(crate) fn head(status: StatusCode) -> response::Parts {
     let (mut head, ()) = Response::new(()).into_parts();
-    head.status = status;
+    (head.status, head.headers) = (status, take_fields());
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head
 }

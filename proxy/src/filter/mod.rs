@@ -19,6 +19,7 @@ use http::{request, response};
 use snapshot::{check::Unfit, proto};
 
 use self::answer::answer;
+pub(crate) use self::answer::head as problem_head;
 pub use self::limit::Limiters;
 use crate::config::Rule;
 

@@ -7,7 +7,7 @@ use super::{
     body::Framing,
     request::{Known, known},
 };
-use crate::date;
+use crate::{date, value::decimal};
 
 /// What a connection is to become behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,20 +123,6 @@ fn length(out: &mut Vec<u8>, bytes: u64) {
     out.extend_from_slice(b"content-length: ");
     decimal(out, bytes);
     out.extend_from_slice(b"\r\n");
-}
-
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut text = [0; 20];
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&text[at..]);
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {

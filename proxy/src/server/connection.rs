@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -111,6 +112,7 @@ pub struct Conn {
     pub public_port: u16,
     /// Whether it is encrypted.
     pub tls: bool,
+    client: OnceLock<HeaderValue>,
     http2: AtomicBool,
     requests: AtomicU64,
     /// Requests within the last second, and the count at its end.
@@ -139,6 +141,7 @@ impl Conn {
             port,
             public_port,
             tls,
+            client: OnceLock::new(),
             http2: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             recent: AtomicU32::new(0),
@@ -150,6 +153,13 @@ impl Conn {
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
         }
+    }
+
+    /// The client's address as a field's value; an IPv4 address in IPv6 form is an IPv4 address.
+    pub(crate) fn client(&self) -> &HeaderValue {
+        // An address is text without control characters: this can't fail.
+        let text = || HeaderValue::try_from(self.peer.ip().to_canonical().to_string());
+        self.client.get_or_init(|| text().unwrap_or(HeaderValue::from_static("unknown")))
     }
 
     /// A request came.

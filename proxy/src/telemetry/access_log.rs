@@ -1,15 +1,19 @@
 //! The access log: one JSON object a line on stdout, written by a thread of its own. Workers never wait for it: what does
-//! not fit in the queue is dropped and counted.
+//! not fit in their buffers is dropped and counted.
+//!
+//! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has gathered
+//! some milliseconds later. So a line costs no allocation, and a burst of them one wake-up and one write.
 
 use std::{
+    cell::RefCell,
+    fmt::Write as _,
     io::{self, Write},
     sync::{
-        OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-        mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    thread,
-    time::Duration,
+    thread::{self, Thread},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::Version;
@@ -17,11 +21,15 @@ use serde::Serialize;
 use snapshot::proto::AccessLogLevel;
 use tokio::sync::oneshot;
 
-use super::{Blame, RequestRecord};
+use super::{Blame, RequestRecord, Sharded};
 
-/// Lines that may wait.
-const QUEUE: usize = 8192;
-/// Longest wait for the queue to be written when the process ends.
+/// Bytes that may wait in each worker: some 5,000 lines.
+const MOST: usize = 2 << 20;
+/// A buffer that grew beyond this is not kept.
+const KEPT: usize = 256 << 10;
+/// How long lines gather before they are written.
+const GATHER: Duration = Duration::from_millis(20);
+/// Longest wait for the buffers to be written when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Which answers are logged, and where they go.
@@ -29,19 +37,28 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub(super) struct AccessLog {
     /// Level in the upper half, percent in the lower.
     settings: AtomicU32,
-    queue: OnceLock<SyncSender<Message>>,
+    buffers: Arc<Buffers>,
+    writer: OnceLock<Option<Thread>>,
     pub(super) dropped: AtomicU64,
 }
 
-enum Message {
-    Line(Vec<u8>),
-    Flush(oneshot::Sender<()>),
+/// What waits to be written.
+#[derive(Default)]
+struct Buffers {
+    lines: Sharded<Mutex<Vec<u8>>>,
+    /// The writer was woken, and has not yet begun to take. Read under the lock of the buffer that was written to: either
+    /// the writer finds the line, or the line's worker finds this unset.
+    awake: AtomicBool,
+    /// Told once everything before them is written.
+    flushes: Mutex<Vec<oneshot::Sender<()>>>,
+    /// There will be no more.
+    closed: AtomicBool,
 }
 
 /// A line; its names are the log's interface.
 #[derive(Serialize)]
 struct Line<'a> {
-    time: String,
+    time: &'a str,
     request_id: &'a str,
     client: std::net::SocketAddr,
     method: &'a str,
@@ -72,24 +89,39 @@ impl AccessLog {
     pub(super) fn closed(&self, record: &RequestRecord<'_>) {
         let settings = self.settings.load(Relaxed);
         if wanted(settings, record, || fastrand::u32(0..100)) {
-            self.send(Message::Line(line(record)));
+            self.write(record);
         }
     }
 
     /// Waits until everything that was logged is written, or a second is over.
     pub(super) async fn flush(&self) {
-        let Some(queue) = self.queue.get() else { return };
+        let Some(Some(writer)) = self.writer.get() else { return };
         let (sender, receiver) = oneshot::channel();
-        if queue.try_send(Message::Flush(sender)).is_ok() {
-            let _ = tokio::time::timeout(FLUSH, receiver).await;
-        }
+        lock(&self.buffers.flushes).push(sender);
+        writer.unpark();
+        let _ = tokio::time::timeout(FLUSH, receiver).await;
     }
 
-    fn send(&self, message: Message) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.get_or_init(start).try_send(message)
-        {
+    fn write(&self, record: &RequestRecord<'_>) {
+        let mut lines = lock(self.buffers.lines.own());
+        if lines.len() >= MOST {
             self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        line(&mut lines, record);
+        let wake = !self.buffers.awake.load(Relaxed) && !self.buffers.awake.swap(true, Relaxed);
+        drop(lines);
+        if wake && let Some(writer) = self.writer.get_or_init(|| start(&self.buffers)) {
+            writer.unpark();
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.buffers.closed.store(true, Relaxed);
+        if let Some(Some(writer)) = self.writer.get() {
+            writer.unpark();
         }
     }
 }
@@ -104,33 +136,54 @@ fn wanted(settings: u32, record: &RequestRecord<'_>, random: impl FnOnce() -> u3
     }
 }
 
-fn line(record: &RequestRecord<'_>) -> Vec<u8> {
+fn line(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
-    let line = Line {
-        time: format!("{:.3}", jiff::Timestamp::now()),
-        request_id: record.request_id,
-        client: record.client,
-        method: record.method.as_str(),
-        host: record.host,
-        target: record.target,
-        protocol: protocol(record.version),
-        status: record.status,
-        route: record.rule.map(|r| r.route.as_ref()),
-        rule: record.rule.map(|r| r.name.as_ref()),
-        duration_ms: ms(record.duration),
-        upstream_ms: record.upstream.map(ms),
-        added_ms: ms(record.added),
-        upstream: record.upstream_address,
-        bytes_in: record.bytes_in,
-        bytes_out: record.bytes_out,
-        reason: record.reason,
-        blame: record.blame.map(Blame::as_str),
-    };
-    let mut bytes = Vec::with_capacity(512);
-    // Neither writing to memory nor these types fail.
-    let _ = serde_json::to_writer(&mut bytes, &line);
-    bytes.push(b'\n');
-    bytes
+    with_time(SystemTime::now(), |time| {
+        let line = Line {
+            time,
+            request_id: record.request_id,
+            client: record.client,
+            method: record.method.as_str(),
+            host: record.host,
+            target: record.target,
+            protocol: protocol(record.version),
+            status: record.status,
+            route: record.rule.map(|r| r.route.as_ref()),
+            rule: record.rule.map(|r| r.name.as_ref()),
+            duration_ms: ms(record.duration),
+            upstream_ms: record.upstream.map(ms),
+            added_ms: ms(record.added),
+            upstream: record.upstream_address,
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            reason: record.reason,
+            blame: record.blame.map(Blame::as_str),
+        };
+        // Neither writing to memory nor these types fail.
+        let _ = serde_json::to_writer(&mut *out, &line);
+    });
+    out.push(b'\n');
+}
+
+/// A time as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
+fn with_time<R>(now: SystemTime, use_it: impl FnOnce(&str) -> R) -> R {
+    const WHOLE: usize = "2026-01-31T23:59:59".len();
+    thread_local! {
+        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    WRITTEN.with_borrow_mut(|(written, text)| {
+        if *written != now.as_secs() {
+            *written = now.as_secs();
+            let at = i64::try_from(now.as_secs()).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            text.clear();
+            // Writing to a string does not fail.
+            let _ = write!(text, "{:.0}", at.unwrap_or_default());
+        }
+        text.truncate(WHOLE);
+        let _ = write!(text, ".{:03}Z", now.subsec_millis());
+        use_it(text)
+    })
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -142,37 +195,50 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn start() -> SyncSender<Message> {
-    let (sender, receiver) = mpsc::sync_channel(QUEUE);
-    let writer = thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&receiver, io::stdout()));
-    if let Err(e) = writer {
-        // The receiver is gone with the thread: every line counts as dropped.
-        tracing::error!("no access log: {e}");
+/// Starts the writer; without one the buffers fill up, and further lines count as dropped.
+fn start(buffers: &Arc<Buffers>) -> Option<Thread> {
+    let buffers = Arc::clone(buffers);
+    let writer = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+        let (mut out, mut spare) = (io::stdout(), Vec::new());
+        while !buffers.closed.load(Relaxed) {
+            thread::park();
+            if lock(&buffers.flushes).is_empty() {
+                thread::park_timeout(GATHER);
+            }
+            buffers.write(&mut out, &mut spare);
+        }
+    });
+    match writer {
+        Ok(writer) => Some(writer.thread().clone()),
+        Err(e) => {
+            tracing::error!("no access log: {e}");
+            None
+        }
     }
-    sender
 }
 
-fn write(receiver: &Receiver<Message>, out: impl Write) {
-    let mut out = io::BufWriter::with_capacity(64 << 10, out);
-    let mut next = receiver.recv().ok();
-    while let Some(message) = next {
-        match message {
+impl Buffers {
+    /// Writes what waits; `spare` is a buffer to put in the place of one that is being written.
+    fn write(&self, out: &mut impl Write, spare: &mut Vec<u8>) {
+        let flushes = std::mem::take(&mut *lock(&self.flushes));
+        self.awake.store(false, Relaxed);
+        for lines in self.lines.iter() {
+            std::mem::swap(&mut *lock(lines), spare);
             // A reader that is gone is not this process' concern.
-            Message::Line(line) => drop(out.write_all(&line)),
-            Message::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.send(());
-            }
+            let _ = out.write_all(spare);
+            spare.clear();
+            spare.shrink_to(KEPT);
         }
-        next = match receiver.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty) => {
-                let _ = out.flush();
-                receiver.recv().ok()
-            }
-            Err(TryRecvError::Disconnected) => None,
-        };
+        let _ = out.flush();
+        for flush in flushes {
+            // Who waited may have given up.
+            let _ = flush.send(());
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -224,7 +290,8 @@ mod tests {
 
     #[test]
     fn lines_are_json_in_plain_words() {
-        let line = line(&record(502, Some(Blame::Upstream)));
+        let mut line = vec![];
+        super::line(&mut line, &record(502, Some(Blame::Upstream)));
         assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
         let mut got: serde_json::Value = serde_json::from_slice(&line).unwrap();
         let time = got["time"].take();
@@ -239,16 +306,46 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_and_counts() {
+    fn times_are_rfc_3339() {
+        for (ms, expect) in [
+            (1_767_225_599_999, "2025-12-31T23:59:59.999Z"),
+            (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
+            (1_767_225_600_070, "2026-01-01T00:00:00.070Z"),
+        ] {
+            with_time(UNIX_EPOCH + Duration::from_millis(ms), |time| assert_eq!(time, expect));
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_drops_and_counts() {
         let log = AccessLog::default();
-        let (sender, receiver) = mpsc::sync_channel(2);
-        log.queue.set(sender).ok().unwrap();
+        // No thread: this test writes.
+        log.writer.set(None).ok().unwrap();
         log.configure(AccessLogLevel::All, 100);
-        (0..5).for_each(|_| log.closed(&record(200, None)));
-        assert_eq!(log.dropped.load(Relaxed), 3);
-        drop(log);
-        let mut written = vec![];
-        write(&receiver, &mut written);
-        assert_eq!(written.iter().filter(|b| **b == b'\n').count(), 2);
+        let (mut written, mut spare) = (vec![], vec![]);
+        log.closed(&record(200, None));
+        let length = log.buffers.lines.own().lock().unwrap().len();
+        (0..MOST / length + 10).for_each(|_| log.closed(&record(200, None)));
+        let dropped = log.dropped.load(Relaxed);
+        assert!((5..=10).contains(&dropped), "{dropped}");
+        log.buffers.write(&mut written, &mut spare);
+        let lines = written.iter().filter(|b| **b == b'\n').count() as u64;
+        assert_eq!(lines + dropped, (MOST / length) as u64 + 11);
+        assert!(spare.capacity() <= KEPT);
+        // There is room again, and the writer is to be woken again.
+        log.closed(&record(200, None));
+        assert!(log.buffers.awake.load(Relaxed) && log.dropped.load(Relaxed) == dropped);
+    }
+
+    #[tokio::test]
+    async fn a_flush_is_told_when_all_is_written() {
+        let log = AccessLog::default();
+        log.configure(AccessLogLevel::Off, 0);
+        log.flush().await;
+        let writer = log.writer.get_or_init(|| start(&log.buffers)).clone().unwrap();
+        let began = std::time::Instant::now();
+        writer.unpark();
+        log.flush().await;
+        assert!(began.elapsed() < FLUSH, "{:?}", began.elapsed());
     }
 }

@@ -1,18 +1,21 @@
 //! The fields of draft-ietf-httpapi-ratelimit-headers, and `Retry-After`.
 
-use std::fmt::Write;
-
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use http::HeaderValue;
 use limits::{Decision, TokenBucket};
+
+use crate::value::{decimal, value};
 
 /// `"name";r=12;t=1`: what is left, and in how many seconds all of it is there again, or, when nothing is left, the next.
 pub(super) fn rate_limit(name: &str, decision: &Decision) -> Option<HeaderValue> {
     let until_us = if decision.allowed { decision.reset_us } else { decision.retry_after_us };
-    let mut text = String::with_capacity(name.len() + 24);
-    write!(text, "{name};r={};t={}", decision.remaining, seconds(until_us)).ok()?;
-    // Bytes take the string over as it is.
-    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    value(|out| {
+        out.put_slice(name.as_bytes());
+        out.put_slice(b";r=");
+        decimal(out, decision.remaining);
+        out.put_slice(b";t=");
+        decimal(out, seconds(until_us));
+    })
 }
 
 /// `"name";q=100;w=1, ...`: tokens each so many seconds. `None`: there are none.

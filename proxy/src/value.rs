@@ -1,0 +1,80 @@
+//! Field values that are made for one request: written into a block that the values of a thread share, so that most cost
+//! no allocation, neither when they are made nor when they are cloned.
+
+use std::cell::RefCell;
+
+use bytes::{BufMut as _, BytesMut};
+use http::HeaderValue;
+
+/// What a block holds. A value that is kept keeps its block.
+const BLOCK: usize = 4 << 10;
+/// Room that a block must have left for another value; a longer one moves to a block of its own.
+const ROOM: usize = 128;
+
+/// The value that `write` writes; `None` if that is no valid one.
+pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
+    thread_local! {
+        static BLOCK_HERE: RefCell<BytesMut> = RefCell::default();
+    }
+    let text = BLOCK_HERE.try_with(|block| {
+        let mut block = block.borrow_mut();
+        if block.capacity() < ROOM {
+            // The same memory again, once no value refers to it.
+            block.reserve(BLOCK);
+        }
+        write(&mut block);
+        block.split().freeze()
+    });
+    HeaderValue::from_maybe_shared(text.ok()?).ok()
+}
+
+/// Writes a number in decimal digits.
+pub(crate) fn decimal(out: &mut impl bytes::BufMut, mut number: u64) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&text[at..]);
+}
+
+/// Writes a number as 32 hexadecimal digits.
+pub(crate) fn hex(out: &mut BytesMut, number: u128) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15]);
+    out.put_slice(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_block_stay_what_they_are() {
+        let make = |i: u64| value(|out| (0..=i % 50).for_each(|_| decimal(out, i))).unwrap();
+        let made: Vec<_> = (0..1000).map(|i| (i, make(i), make(i).clone())).collect();
+        for (i, value, other) in made {
+            assert_eq!(value.to_str().unwrap(), i.to_string().repeat((i % 50) as usize + 1));
+            assert_eq!(value, other);
+        }
+        assert!(value(|out| out.put_slice(&[b'x'; 2 * BLOCK])).is_some());
+        assert_eq!(value(|out| out.put_slice(b"a\nb")), None);
+    }
+
+    #[test]
+    fn numbers() {
+        let written = |write: fn(&mut BytesMut)| {
+            let mut out = BytesMut::new();
+            write(&mut out);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(written(|out| decimal(out, 0)), "0");
+        assert_eq!(written(|out| decimal(out, u64::MAX)), u64::MAX.to_string());
+        assert_eq!(written(|out| hex(out, 0xabc)), "00000000000000000000000000000abc");
+    }
+}
