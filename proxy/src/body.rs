@@ -215,7 +215,7 @@ pub(crate) struct ResponseBody {
 
 enum Origin {
     Own(Option<Bytes>),
-    Upstream(Box<Call>, Http2Source),
+    Upstream(Call, Http2Source),
 }
 
 impl ResponseBody {
@@ -228,7 +228,7 @@ impl ResponseBody {
 
     /// A body from upstream, cut off at `deadline`. What is left of the request's body goes there meanwhile.
     pub(crate) fn upstream(
-        call: Box<Call>,
+        call: Call,
         source: Http2Source,
         exchange: Box<Exchange>,
         deadline: Option<Pin<Box<Sleep>>>,

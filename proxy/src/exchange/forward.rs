@@ -114,10 +114,10 @@ fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: 
     match leased {
         Leased::Http1(io, lease) => {
             let limits = Arc::clone(&exchange.worker.limits);
-            Call::Http1(call::Call::new(io, lease, limits, head, source.framing(), wants))
+            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, source.framing(), wants)))
         }
         Leased::Http2(sender, stream, reused) => {
-            Call::Http2(http2::Call::new((sender, stream, reused), head, source, wants))
+            Call::Http2(Box::new(http2::Call::new((sender, stream, reused), head, source, wants)))
         }
     }
 }

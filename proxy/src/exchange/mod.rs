@@ -14,7 +14,7 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, HOST, TE},
     request, response,
 };
@@ -27,12 +27,8 @@ pub(crate) use self::{
 use crate::{
     body::{Http2Source, ResponseBody, Source},
     config::{Action, Rule},
-    filter::{Answer, Ctx, Flow},
-    http1::{
-        self,
-        buffers::{give_fields, take_fields},
-        call::Wants,
-    },
+    filter::{Answer, Ctx, Fields, Flow},
+    http1::{self, call::Wants},
     router::Query,
     server::{Conn, Worker},
     shared::clock_us,
@@ -55,7 +51,7 @@ pub(crate) enum ReplyBody {
     /// An upstream, until a deadline.
     Upstream(Call, Option<Pin<Box<Sleep>>>),
     /// There is none: the connections become a WebSocket.
-    WebSocket(http1::call::Call, Arc<Rule>),
+    WebSocket(Box<http1::call::Call>, Arc<Rule>),
 }
 
 /// Serves one request that came by HTTP/2. Every failure is a response; the response's body closes the exchange.
@@ -79,7 +75,7 @@ pub(crate) async fn serve_http2(
             Response::from_parts(head, ResponseBody::own(body, exchange))
         }
         Some(Reply { head, body: ReplyBody::Upstream(call, deadline) }) => {
-            Response::from_parts(head, ResponseBody::upstream(Box::new(call), source, exchange, deadline))
+            Response::from_parts(head, ResponseBody::upstream(call, source, exchange, deadline))
         }
         // There is nobody to answer, and no WebSocket without an upgrade.
         Some(Reply { body: ReplyBody::WebSocket(..), .. }) | None => {
@@ -93,7 +89,7 @@ pub(crate) async fn serve_http2(
 /// What a client is told whose request was no request.
 pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
-    own(cause.answer(exchange.id()), exchange, HeaderMap::new())
+    own(cause.answer(exchange.id()), exchange, Fields::new())
 }
 
 /// Serves one request, whatever it came by; `head` is without fields of its connection. `None`: the client has gone.
@@ -117,7 +113,7 @@ pub(crate) async fn serve<S: Source>(
         started: exchange.started,
         now_us: clock_us(exchange.started),
         identity: None,
-        response_headers: take_fields(),
+        response_headers: Vec::new(),
         rule,
     };
     let rule = ctx.rule.clone();
@@ -183,7 +179,7 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, exchange: &mut Exchange, fields: HeaderMap) -> Reply {
+fn own(answer: Answer, exchange: &mut Exchange, fields: Fields) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
     finish(&mut head, exchange, fields);
     if exchange.method == Method::HEAD {
@@ -194,11 +190,10 @@ fn own(answer: Answer, exchange: &mut Exchange, fields: HeaderMap) -> Reply {
 }
 
 /// The last touch on a response's head, whatever answers.
-fn finish(head: &mut response::Parts, exchange: &mut Exchange, mut fields: HeaderMap) {
-    if !fields.is_empty() {
-        head.headers.extend(fields.drain());
+fn finish(head: &mut response::Parts, exchange: &mut Exchange, fields: Fields) {
+    for (name, value) in fields {
+        head.headers.insert(name, value);
     }
-    give_fields(fields);
     head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
     exchange.status = head.status.as_u16();
     exchange.answered = Some(Instant::now());

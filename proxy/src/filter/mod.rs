@@ -15,7 +15,7 @@ pub(crate) mod testing;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{request, response};
+use http::{HeaderName, HeaderValue, request, response};
 use snapshot::{check::Unfit, proto};
 
 use self::answer::answer;
@@ -60,9 +60,12 @@ pub struct Ctx {
     pub now_us: u64,
     /// Who sends it, when authenticated.
     pub identity: Option<Consumer>,
-    /// Header fields to add to the final response, whatever answers (RateLimit fields).
-    pub response_headers: http::HeaderMap,
+    /// Header fields to set on the final response, whatever answers (RateLimit fields).
+    pub response_headers: Fields,
 }
+
+/// Header fields in the order in which they are to be set.
+pub type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]

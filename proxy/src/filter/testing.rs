@@ -2,8 +2,6 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
-use http::HeaderMap;
-
 use super::{Chain, Ctx};
 use crate::config::{Action, Rule};
 
@@ -31,6 +29,6 @@ pub(crate) fn ctx() -> Ctx {
         started: Instant::now(),
         now_us: 1_000_000,
         identity: None,
-        response_headers: HeaderMap::new(),
+        response_headers: Vec::new(),
     }
 }

@@ -20,6 +20,8 @@ const MOST_OUT: usize = 64 << 10;
 const MOST_FIELDS: usize = 256;
 /// How many of each kind a thread keeps.
 const KEPT: usize = 64;
+/// How many maps: they are held while the upstream takes its time.
+const KEPT_FIELDS: usize = 256;
 
 /// Whose bytes a buffer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl ReadBuffer {
         bytes.clear();
         let wanted = self.from.capacity();
         if bytes.try_reclaim(wanted) && bytes.capacity() < wanted * 2 {
-            kept(|kept| keep(kept.read(self.from), (bytes, lines)));
+            kept(|kept| keep(kept.read(self.from), (bytes, lines), KEPT));
         }
     }
 }
@@ -98,7 +100,7 @@ pub(super) fn take_out() -> Vec<u8> {
 pub(super) fn give_out(mut buffer: Vec<u8>) {
     buffer.clear();
     if buffer.capacity() <= MOST_OUT {
-        kept(|kept| keep(&mut kept.out, buffer));
+        kept(|kept| keep(&mut kept.out, buffer, KEPT));
     }
 }
 
@@ -111,7 +113,7 @@ pub(crate) fn take_fields() -> HeaderMap {
 pub(crate) fn give_fields(mut fields: HeaderMap) {
     fields.clear();
     if (1..MOST_FIELDS).contains(&fields.capacity()) {
-        kept(|kept| keep(&mut kept.fields, fields));
+        kept(|kept| keep(&mut kept.fields, fields, KEPT_FIELDS));
     }
 }
 
@@ -120,8 +122,8 @@ fn kept<T>(use_it: impl FnOnce(&mut Kept) -> T) -> Option<T> {
     KEPT_HERE.try_with(|kept| use_it(&mut kept.borrow_mut())).ok()
 }
 
-fn keep<T>(list: &mut Vec<T>, item: T) {
-    if list.len() < KEPT {
+fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
+    if list.len() < most {
         list.push(item);
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
     let mut client = Client::new(io, Arc::clone(conn), Arc::clone(&worker.limits));
     loop {
         let end = match client.next().await {
-            Event::Request(head) => request(worker, conn, &mut client, head).await,
+            Event::Request(mut head) => request(worker, conn, &mut client, &mut head).await,
             Event::Refused(why) => refuse(worker, conn, &mut client, exchange::refused(why)).await,
             Event::TooSlow => refuse(worker, conn, &mut client, exchange::HEAD_TIMEOUT).await,
             Event::End => End::Close { unread: false },
@@ -105,7 +105,7 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
 }
 
 /// Serves one request.
-async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, mut head: Head) -> End {
+async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, head: &mut Head) -> End {
     conn.note_request();
     let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head.parts);
     let wants = Wants { websocket: head.websocket, trailers: head.takes_trailers };
@@ -113,28 +113,38 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
     conn.progress();
     let end = match reply {
         None => End::Close { unread: false },
-        Some(Reply { head: reply, body }) => {
-            let end = match body {
-                ReplyBody::Own(body) => own(conn, client, &head, &reply, body, &mut exchange).await,
-                ReplyBody::Upstream(call, deadline) => {
-                    relay(conn, client, &head, &reply, call, deadline, &mut exchange).await
+        Some(Reply { head: reply, body }) => match body {
+            ReplyBody::Own(body) => own(conn, client, head, reply, body, &mut exchange).await,
+            ReplyBody::Upstream(call, deadline) => {
+                relay(conn, client, head, reply, call, deadline, &mut exchange).await
+            }
+            ReplyBody::WebSocket(call, rule) => {
+                encode_response(client, head, reply, Framing::Empty, After::WebSocket);
+                match client.flush().await {
+                    Ok(()) => End::WebSocket(call, rule),
+                    Err(_) => End::Close { unread: false },
                 }
-                ReplyBody::WebSocket(call, rule) => {
-                    let (method, version) = (&head.parts.method, head.parts.version);
-                    encode::response(client.out.bytes(), &reply, Framing::Empty, method, version, After::WebSocket);
-                    match client.flush().await {
-                        Ok(()) => End::WebSocket(Box::new(call), rule),
-                        Err(_) => End::Close { unread: false },
-                    }
-                }
-            };
-            buffers::give_fields(reply.headers);
-            end
-        }
+            }
+        },
     };
     exchange.bytes_in = client.received;
-    buffers::give_fields(head.parts.headers);
+    buffers::give_fields(std::mem::take(&mut head.parts.headers));
     end
+}
+
+/// Writes a response's head, which is needed no more then: its fields would keep the buffer that they were read into.
+fn encode_response<S>(
+    client: &mut Client<S>,
+    request: &Head,
+    reply: http::response::Parts,
+    framing: Framing,
+    after: After,
+) where
+    S: Stream,
+{
+    let (method, version) = (&request.parts.method, request.parts.version);
+    encode::response(client.out.bytes(), &reply, framing, method, version, after);
+    buffers::give_fields(reply.headers);
 }
 
 /// Sends an answer of the proxy's own.
@@ -142,7 +152,7 @@ async fn own<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: &http::response::Parts,
+    reply: http::response::Parts,
     body: Bytes,
     exchange: &mut Exchange,
 ) -> End {
@@ -153,8 +163,7 @@ async fn own<S: Stream>(
     client.answering();
     let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
     let after = if keep { After::Keep } else { After::Close };
-    let (method, version) = (&request.parts.method, request.parts.version);
-    encode::response(client.out.bytes(), reply, framing, method, version, after);
+    encode_response(client, request, reply, framing, after);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
     if client.flush().await.is_err() {
@@ -172,21 +181,20 @@ async fn relay<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: &http::response::Parts,
+    reply: http::response::Parts,
     mut call: Call,
     mut deadline: Option<Pin<Box<Sleep>>>,
     exchange: &mut Exchange,
 ) -> End {
-    let (method, version) = (&request.parts.method, request.parts.version);
     let framing = match call.framing() {
-        Framing::Chunked | Framing::UntilClose if version == Version::HTTP_10 => Framing::UntilClose,
+        Framing::Chunked | Framing::UntilClose if request.parts.version == Version::HTTP_10 => Framing::UntilClose,
         Framing::UntilClose => Framing::Chunked,
         framing => framing,
     };
     let keep = request.keep_alive && !conn.is_retiring() && framing != Framing::UntilClose && !client.has_body_left();
     let after = if keep { After::Keep } else { After::Close };
     client.answering();
-    encode::response(client.out.bytes(), reply, framing, method, version, after);
+    encode_response(client, request, reply, framing, after);
     let mut ended = false;
     let relayed = poll_fn(|cx| {
         // Before anything else is waited for.

@@ -139,10 +139,10 @@ impl Limits {
         let strictest = enforced.max_by_key(|(d, _)| (d.retry_after_us, u64::MAX - d.remaining, d.reset_us));
         let Some((decision, limit)) = strictest else { return Flow::Continue };
         if let Some(policy) = &self.policy {
-            ctx.response_headers.insert(RATE_LIMIT_POLICY, policy.clone());
+            ctx.response_headers.push((RATE_LIMIT_POLICY, policy.clone()));
         }
         if let Some(value) = fields::rate_limit(&limit.name, &decision) {
-            ctx.response_headers.insert(RATE_LIMIT, value);
+            ctx.response_headers.push((RATE_LIMIT, value));
         }
         if passed {
             return Flow::Continue;

@@ -40,7 +40,8 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
         Flow::Continue => (0, String::new()),
         Flow::Answer(answer) => (answer.head.status.as_u16(), text(&answer.head.headers, RETRY_AFTER)),
     };
-    let fields = |name| text(&ctx.response_headers, name);
+    let headers: HeaderMap = ctx.response_headers.iter().cloned().collect();
+    let fields = |name| text(&headers, name);
     (status, retry, fields(RATE_LIMIT), fields(RATE_LIMIT_POLICY))
 }
 
