@@ -10,7 +10,7 @@ use http::{
 use crate::http1::request::is_disguised;
 
 /// Identifies a request across hops.
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -19,7 +19,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Removes what concerns one connection only: the fields that `Connection` names, and those that always do.
 /// `TE: trailers` stays, for gRPC.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -42,14 +42,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Removes fields whose names are ours with underscores for dashes.
-pub(crate) fn drop_disguised(headers: &mut HeaderMap) {
+pub fn drop_disguised(headers: &mut HeaderMap) {
     let disguised = |name: &&HeaderName| name.as_str().contains('_') && is_disguised(name.as_str().as_bytes());
     let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
     names.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, host: &HeaderValue) {
+pub fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, host: &HeaderValue) {
     let address = client.to_canonical().to_string();
     let mut hops: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
     hops.push(&address);
@@ -62,7 +62,7 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: IpAddr, tls: bool, 
 }
 
 /// A client's request id is kept when it is a plain word of at most 128 characters; else the request gets a new one.
-pub(crate) fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
+pub fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');

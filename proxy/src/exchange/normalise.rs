@@ -13,16 +13,16 @@ use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 
 /// The host a request is for.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Host {
+pub struct Host {
     /// As it came, with its port: for the upstream's Host field.
-    pub(crate) value: HeaderValue,
+    pub value: HeaderValue,
     /// Where the port begins.
     end: usize,
 }
 
 impl Host {
     /// Without port, in lower case.
-    pub(crate) fn name(&self) -> Cow<'_, str> {
+    pub fn name(&self) -> Cow<'_, str> {
         let name = self.value.to_str().map_or("", |text| &text[..self.end]);
         match name.bytes().any(|b| b.is_ascii_uppercase()) {
             true => name.to_ascii_lowercase().into(),
@@ -32,7 +32,7 @@ impl Host {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
+pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -75,7 +75,7 @@ fn name_end(host: &str) -> Option<usize> {
 }
 
 /// Checks the target, and brings its path into the one form; `None`: it is in that form.
-pub(crate) fn path(uri: &Uri) -> Result<Option<String>, Cause> {
+pub fn path(uri: &Uri) -> Result<Option<String>, Cause> {
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(BAD_TARGET);
