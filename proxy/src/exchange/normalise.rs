@@ -5,7 +5,7 @@
 //! differently is refused: dot segments, backslashes, encoded slashes and backslashes (`%2f`, `%5c`), NUL, overlong UTF-8,
 //! and percent signs that encode nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 
@@ -69,9 +69,13 @@ fn name_end(host: &str) -> Option<usize> {
         Some(i) => host.split_at(i + 2),
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let name_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':');
-    let port_ok = port.is_empty() || port[1..].bytes().all(|b| b.is_ascii_digit()) && port.len() <= 6;
-    (!name.is_empty() && name.len() <= 255 && name.bytes().all(name_ok) && port_ok).then_some(name.len())
+    let name_ok = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    };
+    let digits = |port: &str| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(digits);
+    (!name.is_empty() && name.len() <= 255 && name_ok && port_ok).then_some(name.len())
 }
 
 /// Checks the target, and brings its path into the one form; `None`: it is in that form.
@@ -185,7 +189,7 @@ mod tests {
         check_host("http://a.b:81/", &["a.b"], None);
         check_host("ftp://a.b/", &["a.b"], None);
         check_host("http://user@a.b/", &[], None);
-        for bad in ["", ":80", "a b", "a/b", "a:b", "a:1234567", "a\u{e9}"] {
+        for bad in ["", ":80", "a b", "a/b", "a:b", "a:123456", "a\u{e9}", "[::1]x80", "[::1", "[a]", "a]b"] {
             check_host("/", &[bad], None);
         }
         check_host("/", &[], None);
