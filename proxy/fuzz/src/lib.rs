@@ -7,8 +7,11 @@ pub mod forwarded;
 pub mod path;
 pub mod request_head;
 
-/// Every target: its name, which is that of its folder in `corpus/`, and what it does with an input.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// What a target does with an input: it panics if something does not hold.
+pub type Check = fn(&[u8]);
+
+/// Every target: its name, which is that of its folder in `corpus/`, and its check.
+pub const TARGETS: [(&str, Check); 5] = [
     ("chunked_body", chunked_body::check),
     ("config", config::check),
     ("forwarded", forwarded::check),
