@@ -2,14 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use std::{collections::BTreeMap, fmt::Write, hint::black_box, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fmt::Write, hint::black_box, mem, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use limits::{Limiter, Table, TokenBucket};
 use proxy::{
     Shared,
     config::Store,
     filter::{Ctx, Flow},
+    http1::{
+        self, encode,
+        lines::{Bounds, Lines},
+    },
     router::Query,
     shared::clock_us,
     telemetry::{self, RequestRecord, Telemetry},
@@ -29,6 +34,7 @@ fn main() {
         return;
     }
     limits();
+    heads();
     for routes in [1, 100, 10_000] {
         requests(routes);
     }
@@ -60,6 +66,53 @@ fn limits() {
             black_box(limiter.take(&table, Some(key.finish()), 1_000_000 + i));
         });
     }
+}
+
+/// Heads of HTTP/1.1 as a browser's and a service's. The map of fields is used again, as connections do.
+fn heads() {
+    let asked = Bytes::from_static(
+        b"GET /api/v1/orders/17?page=2 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+          Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\nCookie: session=0123456789abcdef\r\n\r\n",
+    );
+    let answered = Bytes::from_static(
+        b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: 128\r\n\
+          Cache-Control: no-store\r\nETag: \"0123456789\"\r\n\r\n",
+    );
+    let limits = http1::limits::DEFAULT;
+    let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes };
+    let (mut lines, mut fields) = (Lines::default(), HeaderMap::with_capacity(24));
+    measure("http1: lines of a request's head with 6 fields", |_| {
+        lines.reset(true);
+        black_box(lines.read(&asked, bounds)).unwrap();
+    });
+    let request = |lines: &Lines, fields| http1::request::parse(&asked, lines, fields, &limits).unwrap();
+    measure("http1: what the request's head means", |_| {
+        fields = black_box(request(&lines, mem::take(&mut fields))).parts.headers;
+        fields.clear();
+    });
+    let head = request(&lines, HeaderMap::new());
+    let mut out = Vec::with_capacity(4 << 10);
+    measure("http1: the request's head for the upstream", |_| {
+        out.clear();
+        encode::request(&mut out, black_box(&head.parts), head.body, false, false);
+        black_box(&out);
+    });
+    measure("http1: lines of a response's head with 5 fields", |_| {
+        lines.reset(true);
+        black_box(lines.read(&answered, bounds)).unwrap();
+    });
+    measure("http1: what the response's head means", |_| {
+        let head = http1::response::parse(&answered, &lines, mem::take(&mut fields), &Method::GET).unwrap();
+        fields = black_box(head).parts.headers;
+        fields.clear();
+    });
+    let head = http1::response::parse(&answered, &lines, HeaderMap::new(), &Method::GET).unwrap();
+    measure("http1: the response's head for the client", |_| {
+        out.clear();
+        let (version, after) = (http::Version::HTTP_11, encode::After::Keep);
+        encode::response(&mut out, black_box(&head.parts), head.body, &Method::GET, version, after);
+        black_box(&out);
+    });
 }
 
 fn entry(kind: resource::Kind) -> Entry {

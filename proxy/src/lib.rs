@@ -18,7 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod date;
-mod exchange;
+pub mod exchange;
 pub mod filter;
 pub mod http1;
 mod http2;

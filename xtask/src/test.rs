@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the stages that must pass before a change is shared, one line each.
 
 mod cluster;
+mod fuzz;
 
 use std::{
     io::Write as _,
@@ -16,7 +17,8 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also the full matrices and the goals themselves instead of ten times the goals; installs cargo-deny if missing.
+    /// Also the full matrices, the goals themselves instead of ten times the goals, and a minute of fuzzing for each target;
+    /// installs cargo-deny and cargo-fuzz if missing.
     #[arg(long)]
     long: bool,
     /// Also on a Kubernetes: the chart, the operator with an API server, the whole system. Brings one up if none is, which needs
@@ -78,6 +80,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let at = Instant::now();
         system_tests(None, args.long)?;
         println!("{:<9} ok {:>7}", "e2e", seconds(at.elapsed()));
+    }
+    if args.long && wanted("fuzz") {
+        report("fuzz", &fuzz::run)?;
     }
     if args.cluster {
         cluster::run(args.long, wanted)?;
@@ -161,24 +166,31 @@ fn components() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// cargo-deny is a program of its own that takes minutes to build: installed only with `--long`.
-fn deny(install: bool) -> anyhow::Result<Outcome> {
+/// One of cargo's subcommands that is a program of its own and takes minutes to build: installed only with `--long`.
+fn subcommand(name: &str, install: bool) -> anyhow::Result<Result<PathBuf, Outcome>> {
     let folders = Folders::of_user()?;
     let cache = folders.cache();
-    let own = cache.join("bin").join("cargo-deny");
+    let own = cache.join("bin").join(name);
     let works = |program: &PathBuf| Tool::new(program).args(["--version"]).capture().is_ok_and(|(works, _)| works);
-    let program = match [PathBuf::from("cargo-deny"), own.clone()].into_iter().find(works) {
-        Some(program) => program,
+    match [PathBuf::from(name), own.clone()].into_iter().find(works) {
+        Some(program) => Ok(Ok(program)),
         None if install => {
             let (installed, output) =
-                cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]).args([cache]).capture()?;
+                cargo(&["install", "--quiet", "--locked", name, "--root"]).args([cache]).capture()?;
             anyhow::ensure!(installed, "{output}");
-            own
+            Ok(Ok(own))
         }
         None => {
-            let reason = "cargo-deny is not installed (`cargo install --locked cargo-deny`, or --long installs it)";
-            return Ok(Outcome::Skipped(reason.to_owned()));
+            let reason = format!("{name} is not installed (`cargo install --locked {name}`, or --long installs it)");
+            Ok(Err(Outcome::Skipped(reason)))
         }
+    }
+}
+
+fn deny(install: bool) -> anyhow::Result<Outcome> {
+    let program = match subcommand("cargo-deny", install)? {
+        Ok(program) => program,
+        Err(skipped) => return Ok(skipped),
     };
     // Advisories need a database from the network; the rest is decided by this checkout alone.
     let checks = [

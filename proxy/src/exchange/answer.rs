@@ -10,13 +10,13 @@ use crate::{
 
 /// Why the proxy itself answers: status, a fixed word for metrics and log, and a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cause {
+pub struct Cause {
     /// The status.
-    pub(crate) status: StatusCode,
+    pub status: StatusCode,
     /// A fixed word.
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
     /// What the client is told.
-    pub(crate) detail: &'static str,
+    pub detail: &'static str,
 }
 
 const fn cause(status: StatusCode, reason: &'static str, detail: &'static str) -> Cause {

@@ -1,5 +1,7 @@
 //! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
 
+use std::net::IpAddr;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
@@ -8,7 +10,7 @@ use http::{
 use crate::{http1::request::is_disguised, value};
 
 /// Identifies a request across hops.
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -17,7 +19,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Removes what concerns one connection only: the fields that `Connection` names, and those that always do.
 /// `TE: trailers` stays, for gRPC.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -40,14 +42,20 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Removes fields whose names are ours with underscores for dashes.
-pub(crate) fn drop_disguised(headers: &mut HeaderMap) {
+pub fn drop_disguised(headers: &mut HeaderMap) {
     let disguised = |name: &&HeaderName| name.as_str().contains('_') && is_disguised(name.as_str().as_bytes());
     let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
     names.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
+/// A client's address as a field's value; an IPv4 address in IPv6 form is an IPv4 address.
+pub fn address(client: IpAddr) -> HeaderValue {
+    // An address is text without control characters: this can't fail.
+    HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
 /// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
-pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, tls: bool, host: &HeaderValue) {
+pub fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, tls: bool, host: &HeaderValue) {
     let hops = match headers.contains_key(X_FORWARDED_FOR) {
         false => None,
         true => {
@@ -62,7 +70,7 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, tls: 
 }
 
 /// A client's request id is kept when it is a plain word of at most 128 characters; else the request gets a new one.
-pub(crate) fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
+pub fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
@@ -104,7 +112,8 @@ mod tests {
     fn the_client_is_appended() {
         let mut got = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
         let shop = HeaderValue::from_static("shop");
-        add_forwarded(&mut got, &HeaderValue::from_static("10.0.0.9"), false, &shop);
+        let mapped = address("::ffff:10.0.0.9".parse().unwrap());
+        add_forwarded(&mut got, &mapped, false, &shop);
         let expect =
             [("x-forwarded-for", "1.1.1.1, 10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "shop")];
         assert_eq!(got, headers(&expect));

@@ -5,8 +5,8 @@
 
 mod answer;
 mod forward;
-mod headers;
-mod normalise;
+pub mod headers;
+pub mod normalise;
 mod record;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
@@ -20,8 +20,9 @@ use http::{
 };
 use tokio::time::Sleep;
 
+pub use self::answer::Cause;
 pub(crate) use self::{
-    answer::{Cause, HEAD_TIMEOUT, refused},
+    answer::{HEAD_TIMEOUT, refused},
     record::Exchange,
 };
 use crate::{

@@ -5,7 +5,7 @@
 //! differently is refused: dot segments, backslashes, encoded slashes and backslashes (`%2f`, `%5c`), NUL, overlong UTF-8,
 //! and percent signs that encode nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 
@@ -13,16 +13,16 @@ use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 
 /// The host a request is for.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Host {
+pub struct Host {
     /// As it came, with its port: for the upstream's Host field.
-    pub(crate) value: HeaderValue,
+    pub value: HeaderValue,
     /// Where the port begins.
     end: usize,
 }
 
 impl Host {
     /// Without port, in lower case.
-    pub(crate) fn name(&self) -> Cow<'_, str> {
+    pub fn name(&self) -> Cow<'_, str> {
         let name = self.value.to_str().map_or("", |text| &text[..self.end]);
         match name.bytes().any(|b| b.is_ascii_uppercase()) {
             true => name.to_ascii_lowercase().into(),
@@ -32,7 +32,7 @@ impl Host {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub(crate) fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
+pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -69,13 +69,17 @@ fn name_end(host: &str) -> Option<usize> {
         Some(i) => host.split_at(i + 2),
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let name_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':');
-    let port_ok = port.is_empty() || port[1..].bytes().all(|b| b.is_ascii_digit()) && port.len() <= 6;
-    (!name.is_empty() && name.len() <= 255 && name.bytes().all(name_ok) && port_ok).then_some(name.len())
+    let name_ok = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    };
+    let digits = |port: &str| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(digits);
+    (!name.is_empty() && name.len() <= 255 && name_ok && port_ok).then_some(name.len())
 }
 
 /// Checks the target, and brings its path into the one form; `None`: it is in that form.
-pub(crate) fn path(uri: &Uri) -> Result<Option<String>, Cause> {
+pub fn path(uri: &Uri) -> Result<Option<String>, Cause> {
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(BAD_TARGET);
@@ -185,7 +189,7 @@ mod tests {
         check_host("http://a.b:81/", &["a.b"], None);
         check_host("ftp://a.b/", &["a.b"], None);
         check_host("http://user@a.b/", &[], None);
-        for bad in ["", ":80", "a b", "a/b", "a:b", "a:1234567", "a\u{e9}"] {
+        for bad in ["", ":80", "a b", "a/b", "a:b", "a:123456", "a\u{e9}", "[::1]x80", "[::1", "[a]", "a]b"] {
             check_host("/", &[bad], None);
         }
         check_host("/", &[], None);

@@ -11,7 +11,7 @@ use crate::{date, value::decimal};
 
 /// What a connection is to become behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
+pub enum After {
     /// It goes on.
     Keep,
     /// It is closed.
@@ -21,7 +21,7 @@ pub(crate) enum After {
 }
 
 /// Writes a request's head: in origin form, to one who speaks HTTP/1.1.
-pub(crate) fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, websocket: bool, trailers: bool) {
+pub fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, websocket: bool, trailers: bool) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
@@ -43,7 +43,7 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, w
 }
 
 /// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
-pub(crate) fn response(
+pub fn response(
     out: &mut Vec<u8>,
     head: &response::Parts,
     body: Framing,
@@ -76,7 +76,7 @@ pub(crate) fn response(
 }
 
 /// A trailer section with the last chunk before it.
-pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
         fields(out, trailers, false);
@@ -85,7 +85,7 @@ pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
 }
 
 /// The line before a chunk's data.
-pub(crate) fn chunk_size(out: &mut Vec<u8>, size: usize) {
+pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 18];
     let (mut at, mut left) = (16, size);

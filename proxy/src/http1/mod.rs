@@ -20,7 +20,7 @@ pub(crate) mod buffers;
 pub(crate) mod call;
 pub mod chunked;
 mod client;
-mod encode;
+pub mod encode;
 mod grammar;
 pub mod limits;
 pub mod lines;

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Live, Phase, Worker};
 use crate::{
+    exchange::headers,
     http1::{
         limits::Limits,
         serve::{self, Ended},
@@ -155,11 +156,9 @@ impl Conn {
         }
     }
 
-    /// The client's address as a field's value; an IPv4 address in IPv6 form is an IPv4 address.
+    /// The client's address as a field's value.
     pub(crate) fn client(&self) -> &HeaderValue {
-        // An address is text without control characters: this can't fail.
-        let text = || HeaderValue::try_from(self.peer.ip().to_canonical().to_string());
-        self.client.get_or_init(|| text().unwrap_or(HeaderValue::from_static("unknown")))
+        self.client.get_or_init(|| headers::address(self.peer.ip()))
     }
 
     /// A request came.

@@ -1,0 +1,159 @@
+//! Host and path, as they are checked before anything is decided by them. The first line is a target, the second a Host.
+//!
+//! - A path is refused if and only if it breaks the rule of `exchange::normalise`, decided here byte by byte.
+//! - What comes out is the one spelling of what went in, and its own normal form.
+//! - No spelling of a path escapes the rule that is meant for it.
+//! - A host that is accepted is a name or an address, with at most a port behind it.
+
+use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST};
+use proxy::{
+    Shared,
+    config::{Config, Store},
+    exchange::normalise,
+    router::Query,
+    telemetry::Telemetry,
+};
+use snapshot::{
+    Entry, Key, Kind, Snapshot,
+    proto::{self, PathKind, Resource, resource},
+    wire::Push,
+};
+
+/// Checks one input.
+pub fn check(input: &[u8]) {
+    let (target, field) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(input.len()));
+    // What a request's head may hold as its target; others never come here.
+    if target.is_empty() || target.len() > 8 << 10 || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+        return;
+    }
+    let Ok(uri) = Uri::try_from(target) else { return };
+    path(&uri);
+    host(&uri, field.get(1..));
+}
+
+fn path(uri: &Uri) {
+    let meant = naive(uri.path());
+    let Ok(normal) = normalise::path(uri) else {
+        assert_eq!(meant, None, "refused");
+        return;
+    };
+    let changed = normal.is_some();
+    let normal = normal.unwrap_or_else(|| uri.path().to_owned());
+    let (decoded, spelling) = meant.expect("should be refused");
+    assert_eq!(normal, spelling);
+    assert_eq!(changed, normal != uri.path());
+    assert_eq!(normalise::path(&normal.parse().expect("a target")), Ok(None));
+
+    let expect = match &decoded[..] {
+        b"/exact" => "exact",
+        b"/admin" => "admin",
+        below if below.starts_with(b"/admin/") => "admin",
+        _ => "rest",
+    };
+    let q =
+        Query { tls: false, host: "any", path: &normal, query: None, method: &Method::GET, headers: &HeaderMap::new() };
+    ROUTES.with(|config| {
+        let found = config.ports[&80].router.find(&q).expect("every path has a rule");
+        assert_eq!(&*found.rule.name, expect);
+    });
+}
+
+/// The bytes that a path means, and its one spelling; `None` if servers could read it differently.
+fn naive(path: &str) -> Option<(Vec<u8>, String)> {
+    // Each byte, and whether it was encoded.
+    let mut bytes: Vec<(u8, bool)> = vec![];
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let encoded = *first == b'%';
+        let byte = match encoded {
+            true => u8::from_str_radix(str::from_utf8(after.get(..2).filter(|d| d[0] != b'+')?).ok()?, 16).ok()?,
+            false => *first,
+        };
+        rest = if encoded { &after[2..] } else { after };
+        bytes.push((byte, encoded));
+    }
+    let overlong = |pair: &[(u8, bool)]| {
+        pair[1].1 && matches!((pair[0], pair[1].0), ((0xe0, true), 0x80..=0x9f) | ((0xf0, true), 0x80..=0x8f))
+    };
+    let misread = |(byte, encoded): &(u8, bool)| matches!(byte, 0 | b'\\' | 0xc0 | 0xc1) || *encoded && *byte == b'/';
+    if !path.starts_with('/') || bytes.iter().any(misread) || bytes.windows(2).any(overlong) {
+        return None;
+    }
+    bytes.dedup_by(|a, b| a.0 == b'/' && b.0 == b'/');
+    let decoded: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
+    if decoded.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b"..")) {
+        return None;
+    }
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let spelt = bytes.iter().map(|(byte, encoded)| match *encoded && !unreserved(*byte) {
+        true => format!("%{byte:02X}"),
+        false => char::from(*byte).to_string(),
+    });
+    Some((decoded, spelt.collect()))
+}
+
+fn host(uri: &Uri, field: Option<&[u8]>) {
+    let field = field.and_then(|field| HeaderValue::from_bytes(field).ok());
+    let fields: HeaderMap = field.iter().map(|field| (HOST, field.clone())).collect();
+    let Ok(host) = normalise::host(uri, &fields) else { return };
+    let (name, value) = (host.name(), host.value.to_str().expect("ASCII").to_ascii_lowercase());
+    let port = value.strip_prefix(&*name).expect("the name comes first");
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    assert!(
+        port.is_empty() || port.starts_with(':') && digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit())
+    );
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
+    assert!((1..=255).contains(&name.len()));
+    match address {
+        Some(address) => assert!(address.parse::<Ipv6Addr>().is_ok(), "{name}"),
+        None => assert!(name.bytes().all(plain), "{name}"),
+    }
+    if let (Some(authority), Some(field)) = (uri.authority(), field) {
+        let named = |text: &str| text.to_ascii_lowercase().trim_end_matches(":80").trim_end_matches(":443").to_owned();
+        assert_eq!(named(authority.as_str()), named(field.to_str().expect("ASCII")), "two hosts in one request");
+    }
+    let alone: HeaderMap = [(HOST, host.value.clone())].into_iter().collect();
+    assert_eq!(normalise::host(&Uri::from_static("/"), &alone), Ok(host));
+}
+
+thread_local! {
+    static ROUTES: Arc<Config> = routes();
+}
+
+/// A rule for a prefix, one for a whole path, one for all others.
+fn routes() -> Arc<Config> {
+    let rule = |name: &str, kind: PathKind, value: &str| proto::Rule {
+        name: name.into(),
+        matches: vec![proto::Match {
+            path: Some(proto::PathMatch { kind: kind as i32, value: value.into() }),
+            ..Default::default()
+        }],
+        backends: vec![proto::WeightedCluster { cluster: "Cluster/ns/c/80".into(), weight: 1 }],
+        ..Default::default()
+    };
+    let rules = vec![
+        rule("rest", PathKind::Prefix, "/"),
+        rule("admin", PathKind::Prefix, "/admin"),
+        rule("exact", PathKind::Exact, "/exact"),
+    ];
+    let attachments = vec![proto::Attachment { listener: "http".into(), hostnames: vec![] }];
+    let route = proto::Route { created_ms: 0, attachments, rules };
+    let listener = proto::Listener { name: "http".into(), port: 80, ..Default::default() };
+    let entry = |kind| Entry::new(Resource { requires: vec![], kind: Some(kind) });
+    let target: Snapshot = [
+        (Key::new(Kind::Route, "ns", "r"), entry(resource::Kind::Route(route))),
+        (Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener))),
+    ]
+    .into_iter()
+    .collect();
+    let shared = Shared::new(Telemetry::default());
+    let mut store = Store::new(Arc::clone(&shared));
+    let delta = target.diff(&BTreeMap::new());
+    let push = Push { epoch: 1, base: None, revision: target.revision(), delta, undecodable: vec![] };
+    let staged = store.stage(push).expect("a valid push");
+    assert_eq!(store.finish(staged, &BTreeMap::new()).nacks, []);
+    shared.config.load_full()
+}
