@@ -77,10 +77,10 @@ fn parse(bytes: &[u8]) -> Result<Push, LoadError> {
     let mut held = Snapshot::default();
     for PutEntry { key, resource } in put.entries {
         let key: Key = key.parse().map_err(|_| LoadError::Damaged("holds a key that is none"))?;
-        held.insert(key, Entry::decode(resource).map_err(|_| LoadError::Damaged("holds an undecodable resource"))?);
+        held.insert(key, Entry::encoded(resource));
     }
     let delta = Delta { puts: held.iter().map(|(k, e)| (k.clone(), e.clone())).collect(), deletes: vec![] };
-    Ok(Push { epoch: u64::from_le_bytes(*epoch), base: None, revision: held.revision(), delta, undecodable: vec![] })
+    Ok(Push { epoch: u64::from_le_bytes(*epoch), base: None, revision: held.revision(), delta })
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
 
     fn held() -> Snapshot {
         let fleet = Fleet { min_drain_ms: 7, ..Fleet::default() };
-        let entry = Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet)) });
+        let entry = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet)) });
         Snapshot::from_iter([(Key::new(Kind::Fleet, "a", "b"), entry)])
     }
 

@@ -99,7 +99,7 @@ impl Proxy {
 }
 
 fn content(port: u16, upstream: SocketAddr, change: impl Fn(&mut proto::Rule)) -> Snapshot {
-    let entry = |kind| Entry::new(Resource { requires: vec![], kind: Some(kind) });
+    let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let listener = proto::Listener { name: "http".into(), port: port.into(), ..Default::default() };
     let mut rule = proto::Rule {
         name: "all".into(),
