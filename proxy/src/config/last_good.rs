@@ -35,8 +35,13 @@ pub enum LoadError {
 
 /// Writes the file in the folder; readers see the former or the new content, whole.
 pub fn save(folder: &Path, epoch: u64, held: &Snapshot) -> io::Result<()> {
-    let entries = held.iter().map(|(key, entry)| PutEntry { key: key.to_string(), resource: entry.bytes().clone() });
-    let body = Put { entries: entries.collect() }.encode_to_vec();
+    let size = |(key, entry): (&Key, &Entry)| key.as_str().len() + entry.bytes().len() + 16;
+    let mut body = Vec::with_capacity(held.iter().map(size).sum());
+    for (key, entry) in held.iter() {
+        let entry = PutEntry { key: key.to_string(), resource: entry.bytes().clone() };
+        // Messages one after the other are one message with the entries of all.
+        body.extend(Put { entries: vec![entry] }.encode_to_vec());
+    }
     let partial = folder.join(format!(".{FILE}.{}", std::process::id()));
     let write = || {
         // A file left by a killed process of the same number may have another mode.

@@ -60,7 +60,6 @@ impl Proxy {
                     base: None,
                     revision: target.revision(),
                     delta: target.diff(&BTreeMap::new()),
-                    undecodable: vec![],
                 };
                 if applier.apply(push).await.unwrap().nacks.is_empty() {
                     return port;
