@@ -55,12 +55,8 @@ impl Proxy {
             for _ in 0..50 {
                 let port = free_port();
                 let target = content(port, upstream, &change);
-                let push = Push {
-                    epoch: 1,
-                    base: None,
-                    revision: target.revision(),
-                    delta: target.diff(&BTreeMap::new()),
-                };
+                let push =
+                    Push { epoch: 1, base: None, revision: target.revision(), delta: target.diff(&BTreeMap::new()) };
                 if applier.apply(push).await.unwrap().nacks.is_empty() {
                     return port;
                 }
