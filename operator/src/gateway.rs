@@ -13,7 +13,7 @@ use planner::{
     scale::{self, Decision, Scaler},
 };
 use snapshot::{
-    Entry, Hash, Key, Snapshot,
+    Entry, Hash, Key, Kind, Snapshot,
     proto::{Hello, Nack, OperatorMessage, Rebalance, operator_message::Message, resource},
 };
 
@@ -217,7 +217,7 @@ impl Gateway {
         let refusal = |key: &Key| self.rolled_back.get(key).map(|nack| format!("{}: {}", nack.field, nack.message));
         let closed = |port: u32| self.observation.problems.iter().find(|p| p.port.map(u32::from) == Some(port));
         let why = |(key, entry): (&Key, &Entry)| {
-            let Some(resource::Kind::Listener(listener)) = &entry.resource().kind else { return None };
+            let Some(resource::Kind::Listener(listener)) = entry.kind() else { return None };
             let why = if snapshot.entry(key).is_none() {
                 closed(listener.port).map(|problem| problem.message.clone()).or_else(|| refusal(key))
             } else if listener.tls {
@@ -229,7 +229,7 @@ impl Gateway {
             };
             Some((key.clone(), why.unwrap_or_else(|| "it is not published".to_owned())))
         };
-        desired.iter().filter_map(why).collect()
+        desired.of_kind(Kind::Listener).filter_map(why).collect()
     }
 
     /// Every living proxy.
@@ -338,11 +338,11 @@ pub(crate) fn is_own_trouble(nack: &Nack) -> bool {
 
 /// Takes out the listeners whose port could not be opened: proxies would refuse them, and a refusal stands.
 fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
-    let is_closed = |entry: &Entry| match &entry.resource().kind {
+    let is_closed = |entry: &Entry| match entry.kind() {
         Some(resource::Kind::Listener(listener)) => ports.iter().any(|port| u32::from(*port) == listener.port),
         _ => false,
     };
-    let closed = snapshot.iter().filter(|(_, entry)| !ports.is_empty() && is_closed(entry));
+    let closed = snapshot.of_kind(Kind::Listener).filter(|(_, entry)| is_closed(entry));
     let closed: Vec<Key> = closed.map(|(key, _)| key.clone()).collect();
     for key in closed {
         snapshot.remove(&key);

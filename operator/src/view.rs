@@ -248,7 +248,7 @@ pub fn problem(problem: &Problem) -> Value {
 /// The resources of a snapshot as JSON, by key.
 pub fn resources(snapshot: &Snapshot) -> Value {
     let resource = |(key, entry): (&Key, &Entry)| {
-        (key.to_string(), json!({"hash": entry.hash().short(), "resource": **entry.resource()}))
+        (key.to_string(), json!({"hash": entry.hash().short(), "resource": entry.decode().ok()}))
     };
     Value::Object(snapshot.iter().map(resource).collect())
 }

@@ -132,37 +132,35 @@ fn refused(published: &Snapshot, nack: &Nack) -> Option<(Key, Hash)> {
 
 /// Keys that a resource refers to and can't work without.
 fn references(entry: &Entry) -> BTreeSet<Key> {
-    let keys: Vec<&String> = match &entry.resource().kind {
+    let keys: Vec<String> = match entry.kind() {
         Some(resource::Kind::Route(route)) => {
-            route.rules.iter().flat_map(|rule| &rule.backends).map(|backend| &backend.cluster).collect()
+            route.rules.into_iter().flat_map(|rule| rule.backends).map(|backend| backend.cluster).collect()
         }
-        Some(resource::Kind::Listener(listener)) => listener.certificates.iter().collect(),
+        Some(resource::Kind::Listener(listener)) => listener.certificates,
         _ => vec![],
     };
-    keys.into_iter().filter_map(|key| key.parse().ok()).collect()
+    keys.iter().filter_map(|key| key.parse().ok()).collect()
 }
 
 /// What stands in for a resource that was never good: nothing of its content but what says which requests are meant.
 fn stand_in(entry: &Entry) -> Option<Entry> {
     const WHY: &str = "refused by a proxy, and no earlier content to fall back to";
-    let kind = match &entry.resource().kind {
-        Some(resource::Kind::Route(route)) => {
-            let rules = route.rules.iter().map(|rule| Rule {
-                name: rule.name.clone(),
-                matches: rule.matches.clone(),
+    let kind = match entry.kind() {
+        Some(resource::Kind::Route(Route { created_ms, attachments, rules })) => {
+            let rules = rules.into_iter().map(|rule| Rule {
+                name: rule.name,
+                matches: rule.matches,
                 unavailable: WHY.into(),
                 ..Rule::default()
             });
-            resource::Kind::Route(Route { rules: rules.collect(), ..route.clone() })
+            resource::Kind::Route(Route { created_ms, attachments, rules: rules.collect() })
         }
-        Some(resource::Kind::RatePolicy(policy)) => resource::Kind::RatePolicy(RatePolicy {
-            targets: policy.targets.clone(),
-            limits: vec![],
-            unavailable: WHY.into(),
-        }),
+        Some(resource::Kind::RatePolicy(policy)) => {
+            resource::Kind::RatePolicy(RatePolicy { targets: policy.targets, limits: vec![], unavailable: WHY.into() })
+        }
         _ => return None,
     };
-    Some(Entry::new(Resource { requires: vec![], kind: Some(kind) }))
+    Some(Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
 }
 
 #[cfg(test)]
@@ -185,17 +183,17 @@ mod tests {
         let backends = vec![WeightedCluster { cluster, weight: 1 }];
         let rule = Rule { name: rule.into(), matches: vec![Match::default()], backends, ..Rule::default() };
         let kind = resource::Kind::Route(Route { rules: vec![rule], ..Route::default() });
-        Entry::new(Resource { requires: vec![], kind: Some(kind) })
+        Entry::new(&Resource { requires: vec![], kind: Some(kind) })
     }
 
     fn cluster(name: &str) -> (Key, Entry) {
         let kind = resource::Kind::Cluster(Cluster::default());
-        (Key::cluster("ns", name, "80"), Entry::new(Resource { requires: vec![], kind: Some(kind) }))
+        (Key::cluster("ns", name, "80"), Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
     }
 
     fn policy() -> Entry {
         let kind = resource::Kind::RatePolicy(RatePolicy::default());
-        Entry::new(Resource { requires: vec![], kind: Some(kind) })
+        Entry::new(&Resource { requires: vec![], kind: Some(kind) })
     }
 
     fn nack(key: &Key, entry: &Entry) -> Nack {
@@ -240,11 +238,11 @@ mod tests {
         let (published, rolled_back) = publish(&desired, &ledger);
         assert_eq!(rolled_back.len(), 3);
         assert_eq!(published.len(), 2);
-        let Some(resource::Kind::Route(stand_in)) = &published.entry(&r).unwrap().resource().kind else { panic!() };
+        let Some(resource::Kind::Route(stand_in)) = published.entry(&r).unwrap().kind() else { panic!() };
         assert!(
             stand_in.rules.iter().all(|r| !r.unavailable.is_empty() && !r.matches.is_empty() && r.backends.is_empty())
         );
-        let Some(resource::Kind::RatePolicy(policy)) = &published.entry(&p).unwrap().resource().kind else { panic!() };
+        let Some(resource::Kind::RatePolicy(policy)) = published.entry(&p).unwrap().kind() else { panic!() };
         assert!(!policy.unavailable.is_empty());
 
         let refused = nack(&r, published.entry(&r).unwrap());

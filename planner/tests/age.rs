@@ -31,7 +31,7 @@ fn check(world: &World, late: &[&str], ages: [i64; 3]) {
     let snapshot = &plan.fleets.values().next().unwrap().snapshot;
     let got = ["a", "b", "c"].map(|name| {
         let entry = snapshot.entry(&Key::new(snapshot::Kind::Route, "ns", name)).unwrap();
-        let Some(resource::Kind::Route(route)) = &entry.resource().kind else { panic!() };
+        let Some(resource::Kind::Route(route)) = entry.kind() else { panic!() };
         route.created_ms
     });
     assert_eq!(got, ages);

@@ -47,10 +47,10 @@ fn add(world: &mut World, (namespace, name, age, hosts): &Route) {
 fn served(plan: &Plan) -> BTreeMap<String, BTreeSet<String>> {
     let mut served: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (key, entry) in plan.fleets.values().next().unwrap().snapshot.iter() {
-        let Some(resource::Kind::Route(route)) = &entry.resource().kind else { continue };
+        let Some(resource::Kind::Route(route)) = entry.kind() else { continue };
         let namespace = key.to_string().split('/').nth(1).unwrap().to_owned();
-        for host in route.attachments.iter().flat_map(|attachment| &attachment.hostnames) {
-            served.entry(host.clone()).or_default().insert(namespace.clone());
+        for host in route.attachments.into_iter().flat_map(|attachment| attachment.hostnames) {
+            served.entry(host).or_default().insert(namespace.clone());
         }
     }
     served

@@ -205,7 +205,7 @@ proptest! {
         let plan = plan(&world);
         for fleet in plan.fleets.values() {
             for (key, entry) in fleet.snapshot.iter() {
-                let fit = check::resource(key, entry.resource());
+                let fit = check::resource(key, &entry.decode().unwrap());
                 prop_assert!(fit.is_ok(), "{key}: {fit:?}");
                 prop_assert!(fleet.sources.contains_key(key));
                 prop_assert_eq!(&key.to_string().parse::<snapshot::Key>().unwrap(), key);

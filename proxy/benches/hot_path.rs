@@ -1,4 +1,5 @@
-//! What a request and a push cost in the parts that know nothing of sockets: `cargo bench -p proxy --profile e2e`.
+//! What a request and a push cost in the parts that know nothing of sockets: `cargo bench -p proxy --profile e2e`, with
+//! `-- memory` (or another group of `main`) for that alone.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -7,6 +8,7 @@ use std::{collections::BTreeMap, fmt::Write, hint::black_box, mem, sync::Arc, ti
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use limits::{Limiter, Table, TokenBucket};
+use prost::Message;
 use proxy::{
     Shared,
     config::Store,
@@ -22,10 +24,10 @@ use proxy::{
 use snapshot::{
     Entry, Key, Kind, Snapshot,
     proto::{
-        Attachment, ClientIp, Cluster, Endpoint, KeyPart, Limit, Listener, Match, PathMatch, PolicyTarget, RatePolicy,
-        Resource, Route, Rule, WeightedCluster, key_part, resource,
+        Attachment, ClientIp, Cluster, Endpoint, KeyPart, Limit, Listener, Match, OperatorMessage, PathMatch,
+        PolicyTarget, RatePolicy, Resource, Route, Rule, WeightedCluster, key_part, resource,
     },
-    wire::Push,
+    wire::{self, Assembly, Push},
 };
 
 fn main() {
@@ -33,12 +35,27 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    limits();
-    heads();
-    for routes in [1, 100, 10_000] {
-        requests(routes);
+    let groups = ["memory", "limits", "heads", "requests-1", "requests-100", "requests-10000", "pushes"];
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| groups.contains(&arg.as_str())).collect();
+    let runs = |group: &str| asked.is_empty() || asked.iter().any(|asked| asked == group);
+    // First, while the heap is small.
+    if runs("memory") {
+        memory(10_000);
     }
-    pushes(10_000);
+    if runs("limits") {
+        limits();
+    }
+    if runs("heads") {
+        heads();
+    }
+    for routes in [1, 100, 10_000] {
+        if runs(&format!("requests-{routes}")) {
+            requests(routes);
+        }
+    }
+    if runs("pushes") {
+        pushes(10_000);
+    }
 }
 
 fn measure(what: &str, mut work: impl FnMut(u64)) {
@@ -116,7 +133,7 @@ fn heads() {
 }
 
 fn entry(kind: resource::Kind) -> Entry {
-    Entry::new(Resource { requires: vec![], kind: Some(kind) })
+    Entry::new(&Resource { requires: vec![], kind: Some(kind) })
 }
 
 fn route(number: usize, path: &str) -> (Key, Entry) {
@@ -157,12 +174,65 @@ fn cluster(n: usize) -> Cluster {
 fn push(store: &mut Store, target: &Snapshot) -> f64 {
     let delta = target.diff(&store.held().held());
     let base = (!store.held().is_empty()).then(|| store.held().revision());
-    let push = Push { epoch: 1, base, revision: target.revision(), delta, undecodable: vec![] };
+    let push = Push { epoch: 1, base, revision: target.revision(), delta };
     let start = Instant::now();
     let staged = store.stage(push).unwrap();
     let status = store.finish(staged, &BTreeMap::new());
     assert!(status.nacks.is_empty(), "{:?}", status.nacks);
     start.elapsed().as_secs_f64() * 1000.0
+}
+
+/// What the routes of one host take, as they come over the wire.
+fn memory(routes: usize) {
+    let target = one_host(routes);
+    let messages = wire::push(1, None, target.revision(), &target.diff(&BTreeMap::new()));
+    let messages: Vec<Vec<u8>> = messages.iter().map(Message::encode_to_vec).collect();
+    let size = target.size() >> 10;
+    drop(target);
+    let mut store = Store::new(Shared::new(Telemetry::default()));
+    let before = pss_kib();
+    let mut assembly = Assembly::default();
+    for message in &messages {
+        let message = OperatorMessage::decode(Bytes::copy_from_slice(message)).unwrap();
+        let Some(push) = assembly.accept(message.message.unwrap()).unwrap() else { continue };
+        let start = Instant::now();
+        let staged = store.stage(push).unwrap();
+        assert!(store.finish(staged, &BTreeMap::new()).nacks.is_empty());
+        println!("push: {routes} routes of one host {:>31.1} ms", start.elapsed().as_secs_f64() * 1000.0);
+    }
+    println!("memory: {routes} routes of {size} KiB encoded take {} KiB PSS more", pss_kib() - before);
+    let mut target = store.held().clone();
+    let (key, changed) = host_route(7, "/other");
+    target.insert(key, changed);
+    println!("push: one of {routes} routes of one host {:>26.1} ms", push(&mut store, &target));
+    println!("memory: then {} KiB PSS more", pss_kib() - before);
+}
+
+/// As `cargo xtask bench` has them in S9.
+fn one_host(routes: usize) -> Snapshot {
+    let listener = Listener { name: "http".into(), port: 80, ..Listener::default() };
+    let mut snapshot: Snapshot = (0..routes).map(|n| host_route(n, &format!("/r{n:05}"))).collect();
+    snapshot.insert(Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener)));
+    snapshot.insert(Key::cluster("ns", "c", "80"), entry(resource::Kind::Cluster(cluster(0))));
+    snapshot
+}
+
+fn host_route(number: usize, path: &str) -> (Key, Entry) {
+    let rule = Rule {
+        name: "all".into(),
+        matches: vec![Match { path: Some(PathMatch { kind: 0, value: path.into() }), ..Match::default() }],
+        backends: vec![WeightedCluster { cluster: "Cluster/ns/c/80".into(), weight: 1 }],
+        ..Rule::default()
+    };
+    let attachments = vec![Attachment { listener: "http".into(), hostnames: vec!["bench.example".into()] }];
+    let route = Route { created_ms: 0, attachments, rules: vec![rule] };
+    (Key::new(Kind::Route, "ns", &format!("r{number:05}")), entry(resource::Kind::Route(route)))
+}
+
+fn pss_kib() -> i64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn requests(routes: usize) {
@@ -214,7 +284,7 @@ fn requests(routes: usize) {
             started: Instant::now(),
             now_us: clock_us(Instant::now()),
             identity: None,
-            response_headers: HeaderMap::new(),
+            response_headers: Vec::new(),
         };
         assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Flow::Continue));
         black_box(ctx);

@@ -3,7 +3,7 @@
 
 pub mod reason;
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use regex::RegexBuilder;
 
@@ -103,10 +103,10 @@ fn certificate(c: &Certificate) -> Fit {
 fn route(r: &Route) -> Fit {
     for (i, attachment) in r.attachments.iter().enumerate() {
         for (j, name) in attachment.hostnames.iter().enumerate() {
-            hostname(&format!("attachments[{i}].hostnames[{j}]"), name, false)?;
+            hostname(format_args!("attachments[{i}].hostnames[{j}]"), name, false)?;
         }
     }
-    r.rules.iter().enumerate().try_for_each(|(i, rule)| within(&format!("rules[{i}]"), self::rule(rule)))
+    r.rules.iter().enumerate().try_for_each(|(i, rule)| within(format_args!("rules[{i}]"), self::rule(rule)))
 }
 
 fn rule(r: &Rule) -> Fit {
@@ -114,13 +114,13 @@ fn rule(r: &Rule) -> Fit {
         return Err(Unfit::new("matches", reason::NO_MATCH, "a rule needs a match"));
     }
     for (i, m) in r.matches.iter().enumerate() {
-        within(&format!("matches[{i}]"), route_match(m))?;
+        within(format_args!("matches[{i}]"), route_match(m))?;
     }
     for (i, f) in r.filters.iter().enumerate() {
-        within(&format!("filters[{i}]"), filter(f))?;
+        within(format_args!("filters[{i}]"), filter(f))?;
     }
     for (i, backend) in r.backends.iter().enumerate() {
-        keys(&format!("backendRefs[{i}]"), std::slice::from_ref(&backend.cluster), Kind::Cluster)?;
+        keys(format_args!("backendRefs[{i}]"), std::slice::from_ref(&backend.cluster), Kind::Cluster)?;
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn route_match(m: &Match) -> Fit {
     }
     for (list, header, items) in [("headers", true, &m.headers), ("queryParams", false, &m.query_params)] {
         for (i, item) in items.iter().enumerate() {
-            within(&format!("{list}[{i}]"), value_match(item, header))?;
+            within(format_args!("{list}[{i}]"), value_match(item, header))?;
         }
     }
     Ok(())
@@ -242,7 +242,7 @@ fn cluster(c: &Cluster) -> Fit {
 
 fn rate_policy(p: &RatePolicy) -> Fit {
     for (i, target) in p.targets.iter().enumerate().filter(|(_, t)| !t.route.is_empty()) {
-        keys(&format!("targetRefs[{i}]"), std::slice::from_ref(&target.route), Kind::Route)?;
+        keys(format_args!("targetRefs[{i}]"), std::slice::from_ref(&target.route), Kind::Route)?;
     }
     for (i, limit) in p.limits.iter().enumerate() {
         let bucket = limit.token_bucket.unwrap_or_default();
@@ -276,14 +276,18 @@ fn rate_policy(p: &RatePolicy) -> Fit {
     Ok(())
 }
 
-fn hostname(field: &str, name: &str, may_be_empty: bool) -> Fit {
+fn hostname(field: impl fmt::Display, name: &str, may_be_empty: bool) -> Fit {
     let labels = name.strip_prefix("*.").unwrap_or(name);
     let label = |l: &str| {
         let inner = l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
     };
     let fit = if name.is_empty() { may_be_empty } else { name.len() <= 253 && labels.split('.').all(label) };
-    if fit { Ok(()) } else { Err(Unfit::new(field, reason::INVALID_HOSTNAME, format!("{name:?} is no hostname"))) }
+    if fit {
+        Ok(())
+    } else {
+        Err(Unfit::new(field.to_string(), reason::INVALID_HOSTNAME, format!("{name:?} is no hostname")))
+    }
 }
 
 /// RFC 9110 section 5.6.2.
@@ -293,15 +297,17 @@ fn http_token(name: &str) -> Result<(), String> {
     if fit { Ok(()) } else { Err(format!("{name:?} is no field name (RFC 9110 token)")) }
 }
 
-fn keys(field: &str, keys: &[String], kind: Kind) -> Fit {
+fn keys(field: impl fmt::Display, keys: &[String], kind: Kind) -> Fit {
     let wrong = keys.iter().find(|k| k.parse::<Key>().map(|k| k.kind()) != Ok(kind));
     match wrong {
-        Some(key) => Err(Unfit::new(field, reason::WRONG_REFERENCE, format!("{key:?} is no {} key", kind.as_str()))),
+        Some(key) => {
+            Err(Unfit::new(field.to_string(), reason::WRONG_REFERENCE, format!("{key:?} is no {} key", kind.as_str())))
+        }
         None => Ok(()),
     }
 }
 
-fn within(path: &str, fit: Fit) -> Fit {
+fn within(path: impl fmt::Display, fit: Fit) -> Fit {
     fit.map_err(|e| Unfit { field: format!("{path}.{}", e.field), ..e })
 }
 

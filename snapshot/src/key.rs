@@ -1,6 +1,6 @@
 //! Names of resources, and hashes of their content.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
@@ -34,11 +34,12 @@ impl Kind {
     }
 }
 
-/// A resource's name within a snapshot: `Kind/namespace/name`, with further segments for listeners and clusters.
+/// A resource's name within a snapshot: `Kind/namespace/name`, with further segments for listeners and clusters. Clones
+/// share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     kind: Kind,
-    text: Box<str>,
+    text: Arc<str>,
 }
 
 /// Why a string is no key.
@@ -63,6 +64,11 @@ impl Key {
     /// `Cluster/namespace/name/port`; for an address backend, the address and its protocol.
     pub fn cluster(namespace: &str, name: &str, port: &str) -> Self {
         Self { kind: Kind::Cluster, text: format!("Cluster/{namespace}/{name}/{port}").into() }
+    }
+
+    /// Before all keys of a kind.
+    pub(crate) fn first(kind: Kind) -> Self {
+        Self { kind, text: Arc::default() }
     }
 
     /// The kind.

@@ -78,7 +78,7 @@ mod tests {
         let resource =
             proto::Resource { requires: vec![], kind: Some(proto::resource::Kind::Certificate(certificate)) };
         hidden(&resource);
-        let entry = Entry::new(resource);
+        let entry = Entry::new(&resource);
         assert!(entry.bytes().windows(3).any(|bytes| bytes == b"k3y"));
         hidden(&entry);
         let snapshot: Snapshot = [(Key::new(Kind::Certificate, "ns", "c"), entry)].into_iter().collect();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    key::{Hash, Key, ParseKeyError},
+    key::{Hash, ParseKeyError},
     proto::{Begin, Commit, Delete, OperatorMessage, Put, PutEntry, operator_message::Message},
     set::{Delta, Entry},
 };
@@ -58,10 +58,8 @@ pub struct Push {
     pub base: Option<Hash>,
     /// What results.
     pub revision: Hash,
-    /// The difference. Resources that did not decode are in `undecodable`.
+    /// The difference. Whether its resources decode was not looked at.
     pub delta: Delta,
-    /// Key, hash and error of resources that did not decode: to be nacked one by one.
-    pub undecodable: Vec<(Key, Hash, String)>,
 }
 
 /// Why a stream of messages is no push; the stream is then closed.
@@ -138,7 +136,7 @@ impl Assembly {
             0 => None,
             _ => Some(Hash::from_slice(&begin.base).ok_or(bad)?),
         };
-        let push = Push { epoch: begin.epoch, base, revision, delta: Delta::default(), undecodable: vec![] };
+        let push = Push { epoch: begin.epoch, base, revision, delta: Delta::default() };
         self.open = Some((push, 0));
         Ok(())
     }
@@ -150,13 +148,7 @@ impl Assembly {
             if *size > MAX_SNAPSHOT {
                 return Err(ProtocolError::TooLarge);
             }
-            let key: Key = key.parse()?;
-            match Entry::decode(resource.clone()) {
-                Ok(entry) => {
-                    push.delta.puts.insert(key, entry);
-                }
-                Err(e) => push.undecodable.push((key, Hash::of(&resource), e.to_string())),
-            }
+            push.delta.puts.insert(key.parse()?, Entry::encoded(resource));
         }
         Ok(())
     }
@@ -167,7 +159,7 @@ mod tests {
     use super::*;
     use crate::{
         Snapshot,
-        key::Kind,
+        key::{Key, Kind},
         proto::{Certificate, Resource, resource},
     };
 
@@ -176,7 +168,7 @@ mod tests {
             .map(|i| {
                 let chain_pem = Bytes::from(vec![i as u8; size]);
                 let kind = resource::Kind::Certificate(Certificate { chain_pem, private_key_pem: Bytes::new() });
-                let entry = Entry::new(Resource { requires: vec![], kind: Some(kind) });
+                let entry = Entry::new(&Resource { requires: vec![], kind: Some(kind) });
                 (Key::new(Kind::Certificate, "ns", &format!("c{i}")), entry)
             })
             .collect()
@@ -194,7 +186,7 @@ mod tests {
             assert!(prost::Message::encoded_len(&message) <= MAX_MESSAGE);
             pushes.extend(assembly.accept(message.message.unwrap()).unwrap());
         }
-        let expect = Push { epoch: 7, base: Some(a.revision()), revision: b.revision(), delta, undecodable: vec![] };
+        let expect = Push { epoch: 7, base: Some(a.revision()), revision: b.revision(), delta };
         assert_eq!(pushes, [expect]);
     }
 

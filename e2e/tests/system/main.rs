@@ -13,6 +13,7 @@ mod limit;
 mod live;
 mod nack;
 mod plan;
+mod routes;
 mod smoke;
 
 use std::{

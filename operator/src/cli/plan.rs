@@ -76,7 +76,7 @@ fn describe(fleet: &FleetRef, planned: &PlannedFleet) -> String {
         snapshot.size()
     );
     for (key, entry) in snapshot.iter() {
-        let yaml = serde_yaml::to_string(&**entry.resource()).unwrap_or_else(|error| error.to_string());
+        let yaml = serde_yaml::to_string(&entry.decode().ok()).unwrap_or_else(|error| error.to_string());
         text += &format!("---\n# {key} {}\n{}\n", entry.hash().short(), yaml.trim_end());
     }
     text

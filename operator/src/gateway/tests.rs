@@ -129,7 +129,7 @@ fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
     bench.attach("b", 2, 2, true);
     let listener = snapshot::proto::Listener { port: 8080, ..Default::default() };
     let resource = snapshot::proto::Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) };
-    let (key, entry): (Key, _) = ("Listener/ns/f/http".parse().unwrap(), Entry::new(resource));
+    let (key, entry): (Key, _) = ("Listener/ns/f/http".parse().unwrap(), Entry::new(&resource));
     let desired: Snapshot = [(key.clone(), entry.clone())].into_iter().collect();
     let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
     let nack = Nack {
@@ -164,11 +164,11 @@ fn a_listener_that_is_not_served_says_why() {
         let certificates: Vec<String> = (!certificate.is_empty()).then(|| certificate.to_owned()).into_iter().collect();
         let listener =
             snapshot::proto::Listener { port, tls: !certificates.is_empty(), certificates, ..Default::default() };
-        Entry::new(snapshot::proto::Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) })
+        Entry::new(&snapshot::proto::Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) })
     };
     let key = |text: &str| text.parse::<Key>().unwrap();
     let certificate = resource::Kind::Certificate(snapshot::proto::Certificate::default());
-    let certificate = Entry::new(snapshot::proto::Resource { requires: vec![], kind: Some(certificate) });
+    let certificate = Entry::new(&snapshot::proto::Resource { requires: vec![], kind: Some(certificate) });
     let refused = (key("Certificate/ns/bad"), certificate.hash());
     let desired: Snapshot = [
         (key("Listener/ns/f/open"), listener(80, "")),

@@ -41,7 +41,7 @@ fn snapshot(clusters: &[(&str, &str)]) -> Snapshot {
     let entry = |address: &str| {
         let endpoints = vec![Endpoint { address: address.into(), ..Endpoint::default() }];
         let kind = resource::Kind::Cluster(Cluster { protocol: 0, endpoints });
-        Entry::new(Resource { requires: vec![], kind: Some(kind) })
+        Entry::new(&Resource { requires: vec![], kind: Some(kind) })
     };
     clusters.iter().map(|(name, address)| (key(name), entry(address))).collect()
 }

@@ -69,7 +69,7 @@ impl Rollback {
             }
         }
         for (key, hex) in &self.instead {
-            let entry = from_hex(hex).and_then(|bytes| Entry::decode(bytes.into()).ok());
+            let entry = from_hex(hex).map(|bytes| Entry::encoded(bytes.into())).filter(|entry| entry.decode().is_ok());
             if let (Ok(key), Some(entry)) = (key.parse(), entry) {
                 ledger.acked.insert(key, entry);
             }
@@ -130,7 +130,7 @@ mod tests {
         let fleet = FleetRef { namespace: "a".into(), name: "b".into() };
         let cluster = |protocol| {
             let kind = resource::Kind::Cluster(Cluster { protocol, endpoints: vec![] });
-            Entry::new(Resource { requires: vec![], kind: Some(kind) })
+            Entry::new(&Resource { requires: vec![], kind: Some(kind) })
         };
         let key: Key = "Cluster/a/b/80".parse().unwrap();
         let (good, bad) = (cluster(0), cluster(1));

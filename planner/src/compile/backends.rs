@@ -196,5 +196,5 @@ fn slice_port(port: &ServicePort, ports: &[SlicePort]) -> Option<u16> {
 
 fn entry(protocol: ClusterProtocol, endpoints: Vec<proto::Endpoint>) -> Entry {
     let cluster = proto::Cluster { protocol: protocol.into(), endpoints };
-    Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Cluster(cluster)) })
+    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Cluster(cluster)) })
 }

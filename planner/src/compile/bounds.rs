@@ -30,8 +30,8 @@ pub(super) fn fill(
     let (mut routes, mut endpoints, mut size) = (0, 0, 0);
     for Sourced { key, entry, source } in resources {
         let route = usize::from(key.kind() == Kind::Route);
-        let more = match &entry.resource().kind {
-            Some(resource::Kind::Cluster(cluster)) => cluster.endpoints.len(),
+        let more = match key.kind() {
+            Kind::Cluster => endpoints_of(&entry),
             _ => 0,
         };
         let bytes = entry.bytes().len();
@@ -57,6 +57,13 @@ pub(super) fn fill(
     (snapshot, sources)
 }
 
+fn endpoints_of(entry: &Entry) -> usize {
+    match entry.kind() {
+        Some(resource::Kind::Cluster(cluster)) => cluster.endpoints.len(),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use snapshot::proto::{Certificate, Cluster, Endpoint, Resource, Route};
@@ -74,7 +81,7 @@ mod tests {
             resource::Kind::Cluster(_) => Kind::Cluster,
             _ => Kind::Certificate,
         };
-        let entry = Entry::new(Resource { requires: vec![], kind: Some(kind) });
+        let entry = Entry::new(&Resource { requires: vec![], kind: Some(kind) });
         Sourced { key: Key::new(of, "ns", name), entry, source: object(name) }
     }
 

@@ -87,5 +87,5 @@ fn canonical(matching: &Match) -> Hash {
     }
     let rule = Rule { matches: vec![matching], ..Rule::default() };
     let route = proto::Route { rules: vec![rule], ..proto::Route::default() };
-    Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) }).hash()
+    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) }).hash()
 }

@@ -152,5 +152,5 @@ fn route_key(object: &ObjectRef) -> Key {
 }
 
 fn sourced(key: Key, kind: resource::Kind, source: &ObjectRef) -> Sourced {
-    Sourced { key, entry: Entry::new(Resource { requires: vec![], kind: Some(kind) }), source: source.clone() }
+    Sourced { key, entry: Entry::new(&Resource { requires: vec![], kind: Some(kind) }), source: source.clone() }
 }

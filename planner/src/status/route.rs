@@ -100,7 +100,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
 fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
     let mut keys = vec![key(subject)];
     if let Some(route) = resource(planned, subject) {
-        let clusters = route.rules.iter().flat_map(|rule| &rule.backends);
+        let clusters = route.rules.into_iter().flat_map(|rule| rule.backends);
         keys.extend(clusters.filter_map(|backend| backend.cluster.parse().ok()));
     }
     keys
@@ -108,12 +108,12 @@ fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
 
 /// Keys of the listeners that it is attached to.
 fn listeners(fleet: &FleetRef, planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
-    let attachments = resource(planned, subject).into_iter().flat_map(|route| &route.attachments);
+    let attachments = resource(planned, subject).into_iter().flat_map(|route| route.attachments);
     attachments.map(|attachment| Key::listener(&fleet.namespace, &fleet.name, &attachment.listener)).collect()
 }
 
-fn resource<'p>(planned: &'p PlannedFleet, subject: &Subject<'_>) -> Option<&'p proto::Route> {
-    match planned.snapshot.entry(&key(subject))?.resource().kind.as_ref()? {
+fn resource(planned: &PlannedFleet, subject: &Subject<'_>) -> Option<proto::Route> {
+    match planned.snapshot.entry(&key(subject))?.kind()? {
         resource::Kind::Route(route) => Some(route),
         _ => None,
     }

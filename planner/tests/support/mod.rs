@@ -67,7 +67,7 @@ pub fn readable(snapshot: &Snapshot) -> BTreeMap<Key, Value> {
             None => Value::Null,
         }
     };
-    snapshot.iter().map(|(key, entry)| (key.clone(), value(entry.resource()))).collect()
+    snapshot.iter().map(|(key, entry)| (key.clone(), value(&entry.decode().unwrap()))).collect()
 }
 
 /// Drops members that are empty, 0 or null; makes a line of each condition.

@@ -90,7 +90,7 @@ fn judge(store: &Store, status: &Status, named: &BTreeMap<Key, Hash>) {
         assert!(runs != nacked, "{key} neither runs nor was nacked");
     }
     for (key, entry) in held.iter() {
-        assert_eq!(check::resource(key, entry.resource()), Ok(()), "{key}");
+        assert_eq!(check::resource(key, &entry.decode().expect("it was decoded")), Ok(()), "{key}");
         assert!(named.contains_key(key), "{key} comes from nowhere");
     }
 }

@@ -142,7 +142,7 @@ fn routes() -> Arc<Config> {
     let attachments = vec![proto::Attachment { listener: "http".into(), hostnames: vec![] }];
     let route = proto::Route { created_ms: 0, attachments, rules };
     let listener = proto::Listener { name: "http".into(), port: 80, ..Default::default() };
-    let entry = |kind| Entry::new(Resource { requires: vec![], kind: Some(kind) });
+    let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let target: Snapshot = [
         (Key::new(Kind::Route, "ns", "r"), entry(resource::Kind::Route(route))),
         (Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener))),
@@ -152,7 +152,7 @@ fn routes() -> Arc<Config> {
     let shared = Shared::new(Telemetry::default());
     let mut store = Store::new(Arc::clone(&shared));
     let delta = target.diff(&BTreeMap::new());
-    let push = Push { epoch: 1, base: None, revision: target.revision(), delta, undecodable: vec![] };
+    let push = Push { epoch: 1, base: None, revision: target.revision(), delta };
     let staged = store.stage(push).expect("a valid push");
     assert_eq!(store.finish(staged, &BTreeMap::new()).nacks, []);
     shared.config.load_full()

@@ -7,11 +7,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use snapshot::{
-    Hash, Key, Snapshot,
+    Hash, Key, Kind, Snapshot,
     proto::{self, ClusterProtocol, resource},
 };
 
-use super::{Cluster, ClusterSlot};
+use super::{Action, Cluster, ClusterSlot, Rule};
 use crate::upstream::{Endpoints, Protocol};
 
 /// Every cluster's slot, with the hash of what is in it.
@@ -33,18 +33,24 @@ impl Clusters {
         Arc::clone(&self.slots.entry(key.clone()).or_insert_with(|| (slot(), None)).0)
     }
 
-    /// What must change for the slots to hold what the snapshot says. Forgets slots that nothing names.
-    pub(crate) fn updates(&mut self, snapshot: &Snapshot, endpoints: &Endpoints) -> Vec<Update> {
+    /// What must change for the slots to hold what the snapshot says, whose rules are these. Forgets slots that nothing
+    /// names.
+    pub(crate) fn updates<'a>(
+        &mut self,
+        snapshot: &Snapshot,
+        rules: impl Iterator<Item = &'a Rule>,
+        endpoints: &Endpoints,
+    ) -> Vec<Update> {
         self.slots.retain(|key, (slot, _)| Arc::strong_count(slot) > 1 || snapshot.entry(key).is_some());
         let mut updates = vec![];
-        for (key, entry) in snapshot.iter() {
-            if let Some(resource::Kind::Cluster(cluster)) = &entry.resource().kind {
-                let slot = self.slot(key);
-                let hash = self.slots.get_mut(key).map(|(_, hash)| hash);
-                if let Some(hash) = hash.filter(|hash| **hash != Some(entry.hash())) {
-                    *hash = Some(entry.hash());
-                    updates.push(Update { slot, cluster: Some(Arc::new(compile(cluster, endpoints))) });
-                }
+        for (key, entry) in snapshot.of_kind(Kind::Cluster) {
+            let slot = self.slot(key);
+            let hash = self.slots.get_mut(key).map(|(_, hash)| hash);
+            if let Some(hash) = hash.filter(|hash| **hash != Some(entry.hash()))
+                && let Some(resource::Kind::Cluster(cluster)) = entry.kind()
+            {
+                *hash = Some(entry.hash());
+                updates.push(Update { slot, cluster: Some(Arc::new(compile(&cluster, endpoints))) });
             }
         }
         let gone = |(key, (_, hash)): (&Key, &(_, Option<Hash>))| hash.is_some() && snapshot.entry(key).is_none();
@@ -52,10 +58,10 @@ impl Clusters {
         if gone.is_empty() {
             return updates;
         }
-        let named = named(snapshot);
+        let named: HashSet<&Key> = rules.flat_map(Rule::clusters).collect();
         for key in gone {
             let Some((slot, hash)) = self.slots.get_mut(&key) else { continue };
-            if named.contains(key.as_str()) {
+            if named.contains(&key) {
                 *hash = None;
                 updates.push(Update { slot: Arc::clone(slot), cluster: None });
             } else {
@@ -74,13 +80,15 @@ impl Update {
     }
 }
 
-/// Clusters that some rule names.
-fn named(snapshot: &Snapshot) -> HashSet<&str> {
-    let routes = snapshot.iter().filter_map(|(_, entry)| match &entry.resource().kind {
-        Some(resource::Kind::Route(route)) => Some(route),
-        _ => None,
-    });
-    routes.flat_map(|r| &r.rules).flat_map(|r| &r.backends).map(|b| b.cluster.as_str()).collect()
+impl Rule {
+    /// The clusters that it sends requests to.
+    fn clusters(&self) -> impl Iterator<Item = &Key> {
+        let choices = match &self.action {
+            Action::Forward(backends) => &backends.choices[..],
+            Action::Unavailable(_) => &[],
+        };
+        choices.iter().map(|(_, slot)| &slot.key)
+    }
 }
 
 fn compile(cluster: &proto::Cluster, endpoints: &Endpoints) -> Cluster {

@@ -2,39 +2,54 @@
 //! sessions stay, and a push costs what changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ptr,
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use rustls::{ServerConfig, crypto::aws_lc_rs, server::ProducesTickets};
 use snapshot::{
     Entry, Hash, Key, Kind, Snapshot,
     check::{self, Unfit},
-    proto::{self, resource},
+    proto::{self, Attachment, resource},
     set::revision,
 };
 
 use super::{
     Clusters, Config, Policies, Port, Settings,
     clusters::Update,
-    route::{self, CompiledRoute},
+    route,
     tls::{self, Certificate},
 };
-use crate::{Shared, router::Router};
+use crate::{
+    Shared,
+    router::{Candidate, Router},
+};
 
 /// Compiles one snapshot after the other.
 pub struct Compiler {
     shared: Arc<Shared>,
     clusters: Clusters,
-    /// From the route's content, and the policies that can apply to it.
-    routes: HashMap<Key, Cached<(Hash, Hash), Arc<CompiledRoute>>>,
+    routes: HashMap<Key, Arc<CompiledRoute>, RandomState>,
+    /// Where routes are served: many are served in the same places.
+    attachments: HashSet<Arc<[Attachment]>>,
     certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
     ports: HashMap<u16, Cached<PortContent, Arc<Port>>>,
     tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
     /// One key for all ports and all pushes, so that clients resume their sessions.
     tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+/// A route whose rules are compiled.
+struct CompiledRoute {
+    /// The route's content, and the policies that can apply to it.
+    from: (Hash, Hash),
+    /// Where it is served.
+    attachments: Arc<[Attachment]>,
+    /// The ways to reach its rules.
+    candidates: Box<[Arc<Candidate>]>,
 }
 
 /// Something compiled, and what it was compiled from.
@@ -63,7 +78,8 @@ impl Compiler {
         Self {
             shared,
             clusters: Clusters::default(),
-            routes: HashMap::new(),
+            routes: HashMap::default(),
+            attachments: HashSet::new(),
             certificates: HashMap::new(),
             ports: HashMap::new(),
             tls: HashMap::new(),
@@ -73,36 +89,31 @@ impl Compiler {
 
     /// Checks one resource, also for what only compiling can tell, and keeps what was compiled for [`Compiler::build`].
     pub(crate) fn prepare(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<(), Unfit> {
-        check::resource(key, entry.resource())?;
-        match &entry.resource().kind {
-            Some(resource::Kind::Route(_)) => self.route(key, entry, policies).map(drop),
-            Some(resource::Kind::Certificate(_)) => self.certificate(key, entry).map(drop),
-            _ => Ok(()),
+        match key.kind() {
+            Kind::Route => self.route(key, entry, policies).map(drop),
+            Kind::Certificate => self.certificate(key, entry).map(drop),
+            _ => checked(key, entry).map(drop),
         }
     }
 
     /// Compiles a snapshot whose resources were all prepared, and whose name is `revision`.
     pub(crate) fn build(&mut self, snapshot: &Snapshot, revision: Hash, policies: &Policies, epoch: u64) -> Built {
         let mut listeners: BTreeMap<u16, Vec<Listener<'_>>> = BTreeMap::new();
-        let mut settings = Settings::default();
         let mut attached: HashMap<String, Routes> = HashMap::new();
-        for (key, entry) in snapshot.iter() {
-            match &entry.resource().kind {
-                Some(resource::Kind::Fleet(fleet)) => settings = self::settings(fleet),
-                Some(resource::Kind::Listener(listener)) => {
-                    let port = u16::try_from(listener.opened_port()).unwrap_or_default();
-                    listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
-                    attached.insert(listener.name.clone(), vec![]);
-                }
-                _ => {}
+        for (key, entry) in snapshot.of_kind(Kind::Listener) {
+            if let Some(resource::Kind::Listener(listener)) = entry.kind() {
+                let port = u16::try_from(listener.opened_port()).unwrap_or_default();
+                attached.insert(listener.name.clone(), vec![]);
+                listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
             }
         }
-        for (key, entry) in snapshot.iter().filter(|(key, _)| key.kind() == Kind::Route) {
+        self.routes.retain(|key, _| snapshot.entry(key).is_some());
+        for (key, entry) in snapshot.of_kind(Kind::Route) {
             match self.route(key, entry, policies) {
                 Ok(route) => {
-                    let names: BTreeSet<&str> = route.attachments.iter().map(|a| a.listener.as_str()).collect();
-                    for name in names {
-                        if let Some(routes) = attached.get_mut(name) {
+                    for (i, Attachment { listener, .. }) in route.attachments.iter().enumerate() {
+                        let again = route.attachments[..i].iter().any(|earlier| earlier.listener == *listener);
+                        if let Some(routes) = attached.get_mut(listener).filter(|_| !again) {
                             routes.push(Arc::clone(&route));
                         }
                     }
@@ -113,12 +124,13 @@ impl Compiler {
         }
         let ports = listeners.iter().map(|(port, listeners)| (*port, self.port(*port, listeners, &attached, snapshot)));
         let ports: BTreeMap<u16, Arc<Port>> = ports.collect();
-        let updates = self.clusters.updates(snapshot, &self.shared.endpoints);
-        self.routes.retain(|key, _| snapshot.entry(key).is_some());
+        let rules = self.routes.values().flat_map(|route| &route.candidates).map(|candidate| candidate.rule.as_ref());
+        let updates = self.clusters.updates(snapshot, rules, &self.shared.endpoints);
+        self.attachments.retain(|attachments| Arc::strong_count(attachments) > 1);
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
         self.tls.retain(|port, _| ports.contains_key(port));
-        Built { config: Config { revision, epoch, settings, ports }, updates }
+        Built { config: Config { revision, epoch, settings: settings(snapshot), ports }, updates }
     }
 
     /// Puts what was compiled in place: requests see it from now on.
@@ -133,24 +145,35 @@ impl Compiler {
     fn route(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<Arc<CompiledRoute>, Unfit> {
         let from = (entry.hash(), policies.fingerprint(key));
         if let Some(cached) = self.routes.get(key).filter(|c| c.from == from) {
-            return Ok(Arc::clone(&cached.value));
+            return Ok(Arc::clone(cached));
         }
-        let Some(resource::Kind::Route(route)) = &entry.resource().kind else {
+        let Some(resource::Kind::Route(route)) = checked(key, entry)? else {
             return Err(Unfit::new("", "WrongKind", "is no route"));
         };
-        let value = Arc::new(route::compile(&self.shared, &mut self.clusters, policies, key, route)?);
-        self.routes.insert(key.clone(), Cached { from, value: Arc::clone(&value) });
-        Ok(value)
+        let candidates = route::compile(&self.shared, &mut self.clusters, policies, key, &route)?;
+        let compiled = Arc::new(CompiledRoute { from, attachments: self.interned(route.attachments), candidates });
+        self.routes.insert(key.clone(), Arc::clone(&compiled));
+        Ok(compiled)
+    }
+
+    /// The one copy of these attachments.
+    fn interned(&mut self, attachments: Vec<Attachment>) -> Arc<[Attachment]> {
+        if let Some(known) = self.attachments.get(attachments.as_slice()) {
+            return Arc::clone(known);
+        }
+        let attachments: Arc<[_]> = attachments.into();
+        self.attachments.insert(Arc::clone(&attachments));
+        attachments
     }
 
     fn certificate(&mut self, key: &Key, entry: &Entry) -> Result<Arc<Certificate>, Unfit> {
         if let Some(cached) = self.certificates.get(key).filter(|c| c.from == entry.hash()) {
             return Ok(Arc::clone(&cached.value));
         }
-        let Some(resource::Kind::Certificate(certificate)) = &entry.resource().kind else {
+        let Some(resource::Kind::Certificate(certificate)) = checked(key, entry)? else {
             return Err(Unfit::new("", "WrongKind", "is no certificate"));
         };
-        let value = Arc::new(Certificate::parse(certificate)?);
+        let value = Arc::new(Certificate::parse(&certificate)?);
         self.certificates.insert(key.clone(), Cached { from: entry.hash(), value: Arc::clone(&value) });
         Ok(value)
     }
@@ -182,12 +205,11 @@ impl Compiler {
                     let any = [String::new()];
                     let hostnames = if attachment.hostnames.is_empty() { &any[..] } else { &attachment.hostnames };
                     for hostname in hostnames {
-                        route.candidates.iter().for_each(|candidate| hosts.insert(hostname, candidate));
+                        route.candidates.iter().for_each(|c| hosts.insert(hostname, Arc::clone(c)));
                     }
                 }
             }
         }
-        router.sort();
         let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from, listeners, snapshot));
         // Listeners of one opened port are of one public port: `store` refuses others.
         let public = listeners.first().and_then(|l| u16::try_from(l.listener.port).ok()).unwrap_or(port);
@@ -232,7 +254,14 @@ impl Compiler {
 struct Listener<'a> {
     key: &'a Key,
     hash: Hash,
-    listener: &'a proto::Listener,
+    listener: proto::Listener,
+}
+
+/// What a resource is, if it can be executed.
+fn checked(key: &Key, entry: &Entry) -> Result<Option<resource::Kind>, Unfit> {
+    let resource = entry.decode().map_err(|e| Unfit::new("", "Undecodable", e.to_string()))?;
+    check::resource(key, &resource)?;
+    Ok(resource.kind)
 }
 
 /// Whether these are the same compiled routes, listener by listener.
@@ -243,12 +272,16 @@ fn same(before: &[Routes], now: &[&[Arc<CompiledRoute>]]) -> bool {
     before.len() == now.len() && before.iter().zip(now).all(routes)
 }
 
-fn settings(fleet: &proto::Fleet) -> Settings {
-    Settings {
+fn settings(snapshot: &Snapshot) -> Settings {
+    let fleet = snapshot.of_kind(Kind::Fleet).find_map(|(_, entry)| match entry.kind() {
+        Some(resource::Kind::Fleet(fleet)) => Some(fleet),
+        _ => None,
+    });
+    fleet.map_or_else(Settings::default, |fleet| Settings {
         min_drain: Duration::from_millis(fleet.min_drain_ms),
         drain_timeout: Duration::from_millis(fleet.drain_timeout_ms),
         connection_max_age: Duration::from_millis(fleet.connection_max_age_ms),
         access_log_level: fleet.access_log_level(),
         access_log_sampling: fleet.access_log_sampling_percent,
-    }
+    })
 }

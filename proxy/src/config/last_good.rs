@@ -35,8 +35,13 @@ pub enum LoadError {
 
 /// Writes the file in the folder; readers see the former or the new content, whole.
 pub fn save(folder: &Path, epoch: u64, held: &Snapshot) -> io::Result<()> {
-    let entries = held.iter().map(|(key, entry)| PutEntry { key: key.to_string(), resource: entry.bytes().clone() });
-    let body = Put { entries: entries.collect() }.encode_to_vec();
+    let size = |(key, entry): (&Key, &Entry)| key.as_str().len() + entry.bytes().len() + 16;
+    let mut body = Vec::with_capacity(held.iter().map(size).sum());
+    for (key, entry) in held.iter() {
+        let entry = PutEntry { key: key.to_string(), resource: entry.bytes().clone() };
+        // Messages one after the other are one message with the entries of all.
+        body.extend(Put { entries: vec![entry] }.encode_to_vec());
+    }
     let partial = folder.join(format!(".{FILE}.{}", std::process::id()));
     let write = || {
         // A file left by a killed process of the same number may have another mode.
@@ -77,10 +82,10 @@ fn parse(bytes: &[u8]) -> Result<Push, LoadError> {
     let mut held = Snapshot::default();
     for PutEntry { key, resource } in put.entries {
         let key: Key = key.parse().map_err(|_| LoadError::Damaged("holds a key that is none"))?;
-        held.insert(key, Entry::decode(resource).map_err(|_| LoadError::Damaged("holds an undecodable resource"))?);
+        held.insert(key, Entry::encoded(resource));
     }
     let delta = Delta { puts: held.iter().map(|(k, e)| (k.clone(), e.clone())).collect(), deletes: vec![] };
-    Ok(Push { epoch: u64::from_le_bytes(*epoch), base: None, revision: held.revision(), delta, undecodable: vec![] })
+    Ok(Push { epoch: u64::from_le_bytes(*epoch), base: None, revision: held.revision(), delta })
 }
 
 #[cfg(test)]
@@ -97,7 +102,7 @@ mod tests {
 
     fn held() -> Snapshot {
         let fleet = Fleet { min_drain_ms: 7, ..Fleet::default() };
-        let entry = Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet)) });
+        let entry = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet)) });
         Snapshot::from_iter([(Key::new(Kind::Fleet, "a", "b"), entry)])
     }
 

@@ -109,7 +109,7 @@ pub enum Action {
 /// Weighted clusters.
 pub struct Backends {
     /// Each cluster with the sum of all weights up to and including its own.
-    pub(crate) choices: Vec<(u64, Arc<ClusterSlot>)>,
+    pub(crate) choices: Box<[(u64, Arc<ClusterSlot>)]>,
 }
 
 impl Backends {

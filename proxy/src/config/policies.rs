@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use snapshot::{
-    Hash, Key, Snapshot,
+    Hash, Key, Kind, Snapshot,
     proto::{PolicyTarget, RatePolicy, resource},
 };
 
@@ -23,8 +23,8 @@ pub(crate) struct Policies {
 impl Policies {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let mut policies = Self::default();
-        for (key, entry) in snapshot.iter() {
-            if let Some(resource::Kind::RatePolicy(policy)) = &entry.resource().kind {
+        for (key, entry) in snapshot.of_kind(Kind::RatePolicy) {
+            if let Some(resource::Kind::RatePolicy(policy)) = entry.kind() {
                 for target in &policy.targets {
                     let list = match target.route.as_str() {
                         "" => &mut policies.fleet,
@@ -34,7 +34,7 @@ impl Policies {
                         list.push(key.clone());
                     }
                 }
-                policies.all.insert(key.clone(), (entry.hash(), policy.clone()));
+                policies.all.insert(key.clone(), (entry.hash(), policy));
             }
         }
         let fleet = policies.fleet.iter().filter_map(|key| policies.all.get(key).map(|(hash, _)| (key, *hash)));
@@ -75,7 +75,7 @@ impl Policies {
 
 #[cfg(test)]
 mod tests {
-    use snapshot::{Entry, Kind, proto::Resource};
+    use snapshot::{Entry, proto::Resource};
 
     use super::*;
 
@@ -87,7 +87,7 @@ mod tests {
     fn the_most_specific_target_of_each_policy() {
         let entry = |targets| {
             let kind = resource::Kind::RatePolicy(RatePolicy { targets, ..RatePolicy::default() });
-            Entry::new(Resource { requires: vec![], kind: Some(kind) })
+            Entry::new(&Resource { requires: vec![], kind: Some(kind) })
         };
         let policy = |name: &str| Key::new(Kind::RatePolicy, "ns", name);
         let snapshot = Snapshot::from_iter([

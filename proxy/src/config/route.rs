@@ -13,27 +13,18 @@ use super::{Action, Backends, Clusters, Policies, Rule};
 use crate::{
     Shared,
     filter::{self, Chain},
-    router::{Candidate, Path, Value},
+    router::{Candidate, Conditions, Path, Value},
 };
 
-/// A route whose rules are compiled.
-pub(crate) struct CompiledRoute {
-    /// Where it is served.
-    pub(crate) attachments: Vec<proto::Attachment>,
-    /// The ways to reach its rules.
-    pub(crate) candidates: Vec<Arc<Candidate>>,
-}
-
-/// Compiles a route with the policies that target it.
+/// Compiles a route with the policies that target it: to the ways to reach its rules.
 pub(crate) fn compile(
     shared: &Shared,
     clusters: &mut Clusters,
     policies: &Policies,
     key: &Key,
     route: &proto::Route,
-) -> Result<CompiledRoute, Unfit> {
+) -> Result<Box<[Arc<Candidate>]>, Unfit> {
     let name: Arc<str> = format!("{}/{}", key.namespace(), key.name()).into();
-    let key_text: Arc<str> = key.as_str().into();
     let metrics = shared.telemetry.route(&name);
     let mut candidates = vec![];
     for (i, rule) in route.rules.iter().enumerate() {
@@ -56,17 +47,14 @@ pub(crate) fn compile(
             let within = |e: Unfit| within(Unfit { field: format!("matches[{j}].{}", e.field), ..e });
             candidates.push(Arc::new(Candidate {
                 path: path(m.path.as_ref()).map_err(within)?,
-                method: method(&m.method).map_err(within)?,
-                headers: headers(&m.headers).map_err(within)?,
-                query: query(&m.query_params).map_err(within)?,
+                conditions: conditions(m).map_err(within)?,
                 created_ms: route.created_ms,
-                key: Arc::clone(&key_text),
                 order: (i, j),
                 rule: Arc::clone(&compiled),
             }));
         }
     }
-    Ok(CompiledRoute { attachments: route.attachments.clone(), candidates })
+    Ok(candidates.into())
 }
 
 /// Why a rule answers 500, if it does.
@@ -113,8 +101,14 @@ fn path(path: Option<&proto::PathMatch>) -> Result<Path, Unfit> {
     Ok(match path.kind() {
         PathKind::Prefix => Path::prefix(&path.value),
         PathKind::Exact => Path::Exact(path.value.as_str().into()),
-        PathKind::Regex => Path::Regex(regex("path.value", &path.value)?),
+        PathKind::Regex => Path::Regex(Box::new(regex("path.value", &path.value)?)),
     })
+}
+
+fn conditions(m: &proto::Match) -> Result<Option<Box<Conditions>>, Unfit> {
+    let conditions =
+        Conditions { method: method(&m.method)?, headers: headers(&m.headers)?, query: query(&m.query_params)? };
+    Ok((!conditions.is_empty()).then(|| Box::new(conditions)))
 }
 
 fn method(method: &str) -> Result<Option<Method>, Unfit> {

@@ -112,17 +112,12 @@ impl Store {
         let mut nacks = self.standing_nacks(push.base)?;
         let Delta { puts, mut deletes } = push.delta;
         if push.base.is_none() {
-            let undecodable: BTreeSet<&Key> = push.undecodable.iter().map(|(key, ..)| key).collect();
-            let gone = |key: &&Key| !puts.contains_key(*key) && !undecodable.contains(key);
-            deletes = self.held.iter().map(|(key, _)| key).filter(gone).cloned().collect();
+            deletes = self.held.iter().map(|(key, _)| key).filter(|key| !puts.contains_key(*key)).cloned().collect();
         }
         let mut held = self.held.clone();
         for key in &deletes {
             held.remove(key);
             nacks.remove(key);
-        }
-        for (key, hash, error) in push.undecodable {
-            nacks.insert(key, (hash, Unfit::new("", "Undecodable", error)));
         }
         let policies = self.put(&mut held, &mut nacks, puts);
         let found = pushed(&held, &nacks);
@@ -132,17 +127,19 @@ impl Store {
         if held.size() > MAX_SNAPSHOT {
             return Err(Refused::TooLarge);
         }
-        let ports = listeners(&held).map(|(_, port, _)| port).collect();
+        let ports = ports(&held);
         Ok(Staged { epoch: push.epoch, pushed: found, held, nacks, policies, ports })
     }
 
     /// Puts a staged push in place, less the listeners whose ports did not open.
     pub fn finish(&mut self, staged: Staged, failed: &BTreeMap<u16, io::Error>) -> Status {
         let Staged { epoch, pushed, mut held, mut nacks, policies, .. } = staged;
-        let unopened: Vec<_> = listeners(&held)
-            .filter_map(|(key, port, hash)| {
+        let unopened: Vec<_> = held
+            .of_kind(Kind::Listener)
+            .filter_map(|(key, entry)| {
+                let port = port(entry)?;
                 let message = format!("port {port} does not open: {}", failed.get(&port)?);
-                Some((key.clone(), hash, Unfit::new("port", PORT_UNAVAILABLE, message)))
+                Some((key.clone(), entry.hash(), Unfit::new("port", PORT_UNAVAILABLE, message)))
             })
             .collect();
         for (key, hash, unfit) in unopened {
@@ -172,7 +169,7 @@ impl Store {
 
     /// The ports of what is held.
     pub fn ports(&self) -> BTreeSet<u16> {
-        listeners(&self.held).map(|(_, port, _)| port).collect()
+        ports(&self.held)
     }
 
     /// The nacks that stand before a push's delta: none when it starts from what runs, for then it says what becomes of
@@ -244,9 +241,9 @@ fn restore(held: &mut Snapshot, key: &Key, former: Option<&Entry>) {
 fn conflict(held: &Snapshot, key: &Key) -> Option<(Hash, Unfit)> {
     let entry = held.entry(key)?;
     let ours = listener(entry)?;
-    let theirs = held.iter().find(|(other, entry)| {
+    let theirs = held.of_kind(Kind::Listener).find(|(other, entry)| {
         let differs = |l: &proto::Listener| (l.tls, l.port) != (ours.tls, ours.port);
-        *other != key && listener(entry).is_some_and(|l| l.opened_port() == ours.opened_port() && differs(l))
+        *other != key && listener(entry).is_some_and(|l| l.opened_port() == ours.opened_port() && differs(&l))
     });
     let (other, _) = theirs?;
     let message =
@@ -254,16 +251,16 @@ fn conflict(held: &Snapshot, key: &Key) -> Option<(Hash, Unfit)> {
     Some((entry.hash(), Unfit::new("protocol", "ProtocolConflict", message)))
 }
 
-fn listeners(held: &Snapshot) -> impl Iterator<Item = (&Key, u16, Hash)> {
-    held.iter().filter_map(|(key, entry)| Some((key, port(entry)?, entry.hash())))
+fn ports(held: &Snapshot) -> BTreeSet<u16> {
+    held.of_kind(Kind::Listener).filter_map(|(_, entry)| port(entry)).collect()
 }
 
 fn port(entry: &Entry) -> Option<u16> {
     listener(entry).and_then(|l| u16::try_from(l.opened_port()).ok())
 }
 
-fn listener(entry: &Entry) -> Option<&proto::Listener> {
-    match &entry.resource().kind {
+fn listener(entry: &Entry) -> Option<proto::Listener> {
+    match entry.kind() {
         Some(resource::Kind::Listener(listener)) => Some(listener),
         _ => None,
     }

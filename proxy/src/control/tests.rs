@@ -120,7 +120,7 @@ impl Ports for FakePorts {
 fn listeners(ports: &[u32]) -> Snapshot {
     let entry = |port: &u32| {
         let listener = proto::Listener { name: format!("l{port}"), port: *port, ..proto::Listener::default() };
-        let entry = Entry::new(Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) });
+        let entry = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) });
         (Key::listener("ns", "f", &format!("l{port}")), entry)
     };
     ports.iter().map(entry).collect()

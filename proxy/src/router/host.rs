@@ -61,11 +61,6 @@ impl<T> HostMap<T> {
     pub(crate) fn wildcard(&self, suffix: &str) -> Option<&T> {
         self.wildcard.get(suffix)
     }
-
-    /// All values.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.exact.values_mut().chain(self.wildcard.values_mut()).chain(&mut self.any)
-    }
 }
 
 #[cfg(test)]

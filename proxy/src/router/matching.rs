@@ -16,7 +16,7 @@ pub(crate) enum Path {
     /// Whole elements at its beginning; without a trailing slash.
     Prefix(Box<str>),
     /// The whole path.
-    Regex(Regex),
+    Regex(Box<Regex>),
 }
 
 /// What a header field or a query parameter must be.
@@ -27,16 +27,21 @@ pub(crate) enum Value {
     Regex(Regex),
 }
 
-/// One match of a rule.
-pub(crate) struct Candidate {
-    pub(crate) path: Path,
+/// What a request must be besides its path. Few routes ask for anything: their candidates have none of it.
+#[derive(Default)]
+pub(crate) struct Conditions {
     pub(crate) method: Option<Method>,
     pub(crate) headers: Vec<(HeaderName, Value)>,
     pub(crate) query: Vec<(Box<[u8]>, Value)>,
+}
+
+/// One match of a rule.
+pub(crate) struct Candidate {
+    pub(crate) path: Path,
+    /// `None`: whatever has the path.
+    pub(crate) conditions: Option<Box<Conditions>>,
     /// Creation time of the route, ms.
     pub(crate) created_ms: i64,
-    /// The route's key.
-    pub(crate) key: Arc<str>,
     /// Index of the rule and of the match within it.
     pub(crate) order: (usize, usize),
     pub(crate) rule: Arc<Rule>,
@@ -46,12 +51,24 @@ impl Candidate {
     /// Sorts candidates of the same path, the one to try first being the least: a method, then more headers, then more
     /// query parameters, then the older route, the lesser key, the earlier rule.
     pub(crate) fn rank(&self) -> impl Ord + '_ {
-        let specific = (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()));
-        (specific, self.created_ms, self.key.as_ref(), self.order)
+        let rank = |c: &Conditions| (c.method.is_none(), Reverse(c.headers.len()), Reverse(c.query.len()));
+        let specific = self.conditions.as_deref().map_or((true, Reverse(0), Reverse(0)), rank);
+        (specific, self.created_ms, self.rule.route.as_ref(), self.order)
     }
 
     /// Everything but the path.
     pub(crate) fn fits(&self, q: &Query<'_>) -> bool {
+        self.conditions.as_ref().is_none_or(|conditions| conditions.fit(q))
+    }
+}
+
+impl Conditions {
+    /// Whether every request fits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+    }
+
+    fn fit(&self, q: &Query<'_>) -> bool {
         self.method.as_ref().is_none_or(|m| m == q.method)
             && self.headers.iter().all(|(name, value)| q.headers.get_all(name).iter().any(|v| value.fits(v.as_bytes())))
             && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value))

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 pub(crate) use host::HostMap;
-pub(crate) use matching::{Candidate, Path, Value, decoded};
+pub(crate) use matching::{Candidate, Conditions, Path, Value, decoded};
 use path::PathTable;
 
 use crate::config::Rule;
@@ -73,17 +73,11 @@ impl Router {
     pub(crate) fn listener(&mut self, tls: bool, hostname: &str) -> &mut Routes {
         self.listeners[usize::from(tls)].entry(hostname)
     }
-
-    /// To be called once after the last insertion.
-    pub(crate) fn sort(&mut self) {
-        let listeners = self.listeners.iter_mut().flat_map(HostMap::values_mut);
-        listeners.flat_map(|routes| routes.0.values_mut()).for_each(PathTable::sort);
-    }
 }
 
 impl Routes {
     /// Adds a way to reach a rule, for a hostname; empty: any.
-    pub(crate) fn insert(&mut self, hostname: &str, candidate: &Arc<Candidate>) {
+    pub(crate) fn insert(&mut self, hostname: &str, candidate: Arc<Candidate>) {
         self.0.entry(hostname).insert(candidate);
     }
 }

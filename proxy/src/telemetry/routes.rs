@@ -14,9 +14,11 @@ use super::{
 /// Classes of answers, by the first digit of their status; 0: the client got none.
 pub(crate) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Counters of one route, the same for all its rules and across pushes.
+/// Counters of one route, the same for all its rules and across pushes. They are there once the route served a request:
+/// of 10,000 routes many serve none.
+#[derive(Default)]
 pub struct RouteMetrics {
-    shards: Box<[Shard]>,
+    shards: OnceLock<Box<[Shard]>>,
 }
 
 /// What one thread counts. A histogram is there once it counted something: of 10,000 routes most have one or two.
@@ -34,16 +36,11 @@ pub(crate) struct Routes {
     pub(crate) unmatched: RouteMetrics,
 }
 
-impl Default for RouteMetrics {
-    fn default() -> Self {
-        Self { shards: (0..shards()).map(|_| Shard::default()).collect() }
-    }
-}
-
 impl RouteMetrics {
     /// Counts one request.
     pub(super) fn closed(&self, record: &RequestRecord<'_>) {
-        let shard = &self.shards[number() & (self.shards.len() - 1)];
+        let shards = self.shards.get_or_init(|| (0..shards()).map(|_| Shard::default()).collect());
+        let shard = &shards[number() & (shards.len() - 1)];
         shard.durations[class(record.status)].get_or_init(Box::default).observe(record.duration);
         if let Some(upstream) = record.upstream {
             shard.upstream.get_or_init(Box::default).observe(upstream);
@@ -52,12 +49,16 @@ impl RouteMetrics {
 
     /// Durations by class of the answer.
     pub(super) fn durations(&self, class: usize) -> Counts {
-        self.shards.iter().filter_map(|shard| shard.durations[class].get()).map(Box::as_ref).collect()
+        self.shards().filter_map(|shard| shard.durations[class].get()).map(Box::as_ref).collect()
     }
 
     /// Times until the upstream's response began.
     pub(super) fn upstream(&self) -> Counts {
-        self.shards.iter().filter_map(|shard| shard.upstream.get()).map(Box::as_ref).collect()
+        self.shards().filter_map(|shard| shard.upstream.get()).map(Box::as_ref).collect()
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.get().into_iter().flatten()
     }
 }
 

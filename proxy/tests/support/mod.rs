@@ -55,13 +55,8 @@ impl Proxy {
             for _ in 0..50 {
                 let port = free_port();
                 let target = content(port, upstream, &change);
-                let push = Push {
-                    epoch: 1,
-                    base: None,
-                    revision: target.revision(),
-                    delta: target.diff(&BTreeMap::new()),
-                    undecodable: vec![],
-                };
+                let push =
+                    Push { epoch: 1, base: None, revision: target.revision(), delta: target.diff(&BTreeMap::new()) };
                 if applier.apply(push).await.unwrap().nacks.is_empty() {
                     return port;
                 }
@@ -99,7 +94,7 @@ impl Proxy {
 }
 
 fn content(port: u16, upstream: SocketAddr, change: impl Fn(&mut proto::Rule)) -> Snapshot {
-    let entry = |kind| Entry::new(Resource { requires: vec![], kind: Some(kind) });
+    let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let listener = proto::Listener { name: "http".into(), port: port.into(), ..Default::default() };
     let mut rule = proto::Rule {
         name: "all".into(),

@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn entry(kind: resource::Kind) -> Entry {
-    Entry::new(Resource { requires: vec![], kind: Some(kind) })
+    Entry::new(&Resource { requires: vec![], kind: Some(kind) })
 }
 
 fn fleet() -> (Key, Entry) {
@@ -264,7 +264,7 @@ fn pushes_that_do_not_fit_are_refused_whole() {
     let (base, here) = (other.revision(), held.revision());
     assert_eq!(proxy.push_against(Some(&other.held()), 5, &held), Err(Refused::WrongBase { base, held: here }));
     let delta = other.diff(&held.held());
-    let push = Push { epoch: 6, base: Some(here), revision: here, delta, undecodable: vec![] };
+    let push = Push { epoch: 6, base: Some(here), revision: here, delta };
     let refused = proxy.store.stage(push).err();
     assert_eq!(refused, Some(Refused::WrongRevision { named: here, found: other.revision() }));
     assert_eq!(proxy.store.held(), &held);
@@ -276,15 +276,15 @@ fn undecodable_resources_are_nacked_by_name() {
     let mut proxy = Proxy::new();
     proxy.push(&[fleet()]);
     let key = Key::new(Kind::Route, "ns", "r");
-    let hash = Hash::of(b"\xff");
+    let entry = Entry::encoded((&b"\xff"[..]).into());
+    let hash = entry.hash();
     let mut content = proxy.store.held().held();
     content.insert(key.clone(), hash);
     let push = Push {
         epoch: 1,
         base: Some(proxy.store.held().revision()),
         revision: revision(content.iter().map(|(k, h)| (k, *h))),
-        delta: Delta::default(),
-        undecodable: vec![(key, hash, "broken".into())],
+        delta: Delta { puts: BTreeMap::from([(key, entry)]), deletes: vec![] },
     };
     let staged = proxy.store.stage(push).unwrap();
     proxy.status = proxy.store.finish(staged, &BTreeMap::new());
