@@ -52,7 +52,7 @@ pub use matching::{HeaderMatch, Method, PathMatch, PathMatchType, QueryParamMatc
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApiRouteSpec {
-    /// The fleets that serve this route; default: the fleet named `default`.
+    /// The fleets that serve this route; default: the fleet named `default` of this namespace, else of the operator's.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new(

@@ -1,12 +1,18 @@
 //! The fleet that comes with an installation: a manifest in a ConfigMap, which the leader applies.
 //!
 //! A chart can't hold a GatewayFleet beside the definition of that kind: the API server would not know it yet. So the
-//! chart holds the manifest as text. The ConfigMap owns the fleet: with it, the fleet goes, and what the fleet owns.
+//! chart holds the manifest as text. The ConfigMap owns the fleet: with it, the fleet goes, and what the fleet owns. Each
+//! name of a fleet has a ConfigMap of its own, so that the chart takes the former one away when the name changes.
+//!
+//! A fleet of that name which the ConfigMap does not own is somebody's: it is left alone.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -17,7 +23,6 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     events::{Events, Happening},
-    fence,
     lead::{Lead, Leading, MANAGER},
     metrics,
 };
@@ -51,6 +56,12 @@ pub enum DefaultFleetError {
     /// The API server would refuse it.
     #[error("{KEY}: {0}")]
     Invalid(String),
+    /// Somebody else made one of that name.
+    #[error(
+        "{KEY}: GatewayFleet {0} is there already, and not from this ConfigMap: it stays as it is. Delete it, change the \
+         chart's fleet.name, or set fleet.enabled=false"
+    )]
+    Occupied(String),
     /// The API server refuses it.
     #[error("{KEY}: the API server refuses it: {0}")]
     Refused(String),
@@ -126,14 +137,27 @@ async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
     let namespace = found.namespace().unwrap_or_default();
     let name = fleet["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let api: Api<crds::GatewayFleet> = Api::namespaced(client.clone(), &namespace);
+    let there = within(api.get_metadata_opt(&name)).await?;
+    if there.is_some_and(|there| !is_owned(&there.metadata, found)) {
+        return Err(Failure::Manifest(DefaultFleetError::Occupied(format!("{namespace}/{name}"))));
+    }
     let params = PatchParams::apply(MANAGER).force();
-    match tokio::time::timeout(PATIENCE, api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await {
-        Ok(Ok(_)) => Ok(()),
+    within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await.map(drop)
+}
+
+/// Whether an object is of this ConfigMap, or of one of that name that was deleted and made anew.
+fn is_owned(object: &ObjectMeta, by: &ConfigMap) -> bool {
+    let owners = object.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|o| o.controller == Some(true) && o.kind == "ConfigMap" && o.name == by.name_any())
+}
+
+async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 422) => {
             Err(Failure::Manifest(DefaultFleetError::Refused(status.message)))
         }
-        // The process ends in a moment.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Err(Failure::Later(error.to_string())),
+        // Among others that this operator does not lead any more: the process ends in a moment.
         Ok(Err(error)) => Err(Failure::Later(error.to_string())),
         Err(_) => Err(Failure::Later("no answer".to_owned())),
     }
@@ -182,7 +206,8 @@ fn happening(found: &ConfigMap, problem: &DefaultFleetError) -> Happening {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
 
     use super::*;
 
@@ -208,6 +233,52 @@ mod tests {
 
     const GOOD: &str = "apiVersion: sluice.dev/v1alpha1\nkind: GatewayFleet\nmetadata: {name: default}\n\
         spec: {listeners: [{name: http, protocol: HTTP, port: 80}]}\n";
+
+    /// Applies the manifest where this fleet is already: the methods that the API server was asked by, and what came of it.
+    async fn applied(there: Option<Value>) -> (Vec<Method>, Result<(), Failure>) {
+        let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            told.send(request.method().clone()).unwrap();
+            let (status, body) = match (request.method(), &there) {
+                (&Method::GET, None) => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound"})),
+                (_, there) => (200, there.clone().unwrap_or_else(|| owned("ConfigMap", "defaults", "u-1"))),
+            };
+            let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
+            async { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        let done = apply(&Client::new(service, "sys"), &configmap(Some(GOOD))).await;
+        asked.close();
+        let mut methods = vec![];
+        while let Some(method) = asked.recv().await {
+            methods.push(method);
+        }
+        (methods, done)
+    }
+
+    fn owned(kind: &str, name: &str, uid: &str) -> Value {
+        let owner = json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true});
+        json!({
+            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": "default", "namespace": "sys", "uid": "f-1", "ownerReferences": [owner]},
+        })
+    }
+
+    #[tokio::test]
+    async fn a_fleet_of_somebody_else_is_left_alone() {
+        let mut users = owned("ConfigMap", "defaults", "u-1");
+        users["metadata"]["ownerReferences"] = json!([]);
+        for strangers in [users, owned("ConfigMap", "others", "u-2"), owned("Deployment", "defaults", "u-3")] {
+            let (methods, done) = applied(Some(strangers)).await;
+            let Err(Failure::Manifest(DefaultFleetError::Occupied(name))) = done else { panic!("{done:?}") };
+            assert_eq!((methods, name.as_str()), (vec![Method::GET], "sys/default"));
+        }
+        let applies = vec![Method::GET, Method::PATCH];
+        for ours in [None, Some(owned("ConfigMap", "defaults", "u-1")), Some(owned("ConfigMap", "defaults", "u-0"))] {
+            let (methods, done) = applied(ours).await;
+            assert!(done.is_ok(), "{done:?}");
+            assert_eq!(methods, applies);
+        }
+    }
 
     #[test]
     fn the_configmap_owns_the_fleet() {

@@ -86,8 +86,10 @@ pub struct ProxyInfo {
     pub pid: Option<u32>,
     /// Where its admin port listens; `None`: it has not attached.
     pub admin: Option<String>,
-    /// Serves, with an open stream.
+    /// Serves by its own word, with an open stream.
     pub ready: bool,
+    /// Its pod is Ready; `None`: it is no pod.
+    pub pod_ready: Option<bool>,
     /// What it acknowledged last.
     pub revision: Option<Hash>,
     /// Leaving.
@@ -243,6 +245,7 @@ impl Gateway {
                 pid: proxy.pid,
                 admin: attached.map(|a| a.admin.clone()),
                 ready: attached.is_some_and(|a| a.ready) && !draining,
+                pod_ready: proxy.pod_ready,
                 revision: attached.and_then(|a| a.revision),
                 draining,
             }
@@ -275,10 +278,12 @@ impl Gateway {
         scale::Observed { current: self.observation.replicas, ready }
     }
 
-    /// The fleet as its status is made of.
+    /// The fleet as its status is made of: there a pod is Ready when `kubectl get pods` says so.
     pub fn view(&self) -> FleetView {
-        let proxy =
-            |p: ProxyInfo| ProxyView { name: p.name, ready: p.ready, draining: p.draining, revision: p.revision };
+        let proxy = |p: ProxyInfo| {
+            let ready = p.pod_ready.unwrap_or(p.ready);
+            ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision }
+        };
         FleetView {
             proxies: self.proxies().into_iter().map(proxy).collect(),
             replicas: Some(self.observation.replicas),

@@ -4,6 +4,11 @@
 //! No clock of another machine is trusted. A holder counts as dead when its Lease did not change for [`DURATION`] by the
 //! clock of the one who looks. A leader gives up [`DEADLINE`] after it *began* its last successful renewal, by its own
 //! clock: 3 s before anyone else may take over, time for what is on its way to the API server.
+//!
+//! A Lease that was deleted says nothing of who held it, and its holder may not have heard: so it is nobody's only after
+//! [`DURATION`], also when somebody made it anew, empty. The holder itself puts it back as it was. One that is not there
+//! when a process starts may have been deleted just before: the same holds. (Other elections create it at once; the chart
+//! makes it, so that this costs an installation nothing.) One that is there and empty then is the chart's: it is taken.
 
 use std::time::{Duration, Instant};
 
@@ -53,6 +58,10 @@ pub struct Election {
     lease: Option<Lease>,
     /// Since when it says what it says, by our clock.
     unchanged_since: Instant,
+    /// From when it may be taken while it names no holder; `None`: it was never read.
+    vacant_from: Option<Instant>,
+    /// The highest count of holders that was read: a Lease that was deleted and made anew goes on from there.
+    counted: i32,
     /// The Lease was read since the last write that failed.
     known: bool,
 }
@@ -74,7 +83,8 @@ enum Role {
 impl Election {
     /// A contender that knows nothing yet.
     pub fn new(identity: String, address: Option<String>, now: Instant) -> Self {
-        Self { identity, address, role: Role::Standby { look: now }, lease: None, unchanged_since: now, known: false }
+        let role = Role::Standby { look: now };
+        Self { identity, address, role, lease: None, unchanged_since: now, vacant_from: None, counted: 0, known: false }
     }
 
     /// The epoch and when it ends unless it is renewed, while this one leads.
@@ -110,11 +120,10 @@ impl Election {
             Role::Leader { .. } => Step::Read,
             Role::Standby { look } if now < look => Step::Wait(look),
             Role::Standby { .. } if !self.known => Step::Read,
-            Role::Standby { .. } if self.is_free(now) => self.write(wall),
+            Role::Standby { .. } if now >= self.free_from() => self.write(wall),
             Role::Standby { .. } => {
                 // Looks when it may have become free, and until then as often as ever.
-                let free = self.unchanged_since + self.duration();
-                let look = free.min(now + LOOK_EVERY);
+                let look = self.free_from().min(now + LOOK_EVERY);
                 self.role = Role::Standby { look };
                 self.known = false;
                 Step::Wait(look)
@@ -132,6 +141,15 @@ impl Election {
         if !same {
             self.unchanged_since = now;
         }
+        // Nobody has held this one: if there was a holder, it was deleted, and perhaps made anew.
+        let is_new = lease.as_ref().is_none_or(|lease| transitions(lease) == 0);
+        let is_missing = lease.is_none() && self.vacant_from.is_none();
+        if is_missing || (is_new && self.holder().is_some()) {
+            self.vacant_from = Some(now + self.duration());
+        } else {
+            self.vacant_from.get_or_insert(now);
+        }
+        self.counted = self.counted.max(lease.as_ref().map_or(0, transitions));
         self.known = true;
         if let Role::Leader { .. } = self.role
             && lease.as_ref().is_some_and(|lease| holder(lease) != Some(&self.identity))
@@ -180,13 +198,13 @@ impl Election {
         Some(lease)
     }
 
-    fn is_free(&self, now: Instant) -> bool {
-        let Some(lease) = &self.lease else { return true };
-        match holder(lease) {
-            None => true,
+    /// From when it may be taken, as far as is known.
+    fn free_from(&self) -> Instant {
+        match self.holder() {
+            None => self.vacant_from.unwrap_or(self.unchanged_since),
             // Ours: a write arrived of which we heard nothing.
-            Some(holder) if holder == self.identity => true,
-            Some(_) => now >= self.unchanged_since + self.duration(),
+            Some(holder) if holder == self.identity => self.unchanged_since,
+            Some(_) => self.unchanged_since + self.duration(),
         }
     }
 
@@ -206,7 +224,7 @@ impl Election {
             // Also when somebody deleted it meanwhile: it comes back as it was.
             Role::Leader { epoch, .. } => i32::try_from(epoch.saturating_sub(1)).unwrap_or(i32::MAX),
             _ if ours => transitions(&lease),
-            _ => following(transitions(&lease), wall),
+            _ => following(self.counted, wall),
         };
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if !(held || ours) || spec.acquire_time.is_none() {
@@ -234,8 +252,9 @@ fn transitions(lease: &Lease) -> i32 {
     lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default()
 }
 
-/// The count of a new holder. A Lease that was deleted would begin at 0 again, and proxies never follow an epoch below
-/// the one they know: so counting begins with the seconds since 2024, of which there is one at most for each holder.
+/// The count of a new holder. One who did not know a Lease that was deleted would begin at 0 again, and proxies never
+/// follow an epoch below the one they know: so counting begins with the seconds since 2024, of which there is one at most
+/// for each holder.
 fn following(transitions: i32, wall: Timestamp) -> i32 {
     const Y2024: i64 = 1_704_067_200;
     match transitions {

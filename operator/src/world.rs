@@ -24,7 +24,7 @@ pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, 
     World {
         objects: observed.objects.iter().map(object).collect(),
         strays: observed.strays.clone(),
-        cluster: observed.cluster,
+        cluster: observed.cluster.clone(),
     }
 }
 

@@ -6,6 +6,14 @@ use snapshot::{Hash, Key, proto::Nack};
 
 use crate::{scale::Decision, world::FleetRef};
 
+/// What a pod asks for of CPU whose template names neither a request nor a limit: what is rendered and what `CPU` targets
+/// are a share of. No limit: a throttled proxy adds latency while the node is idle.
+pub const DEFAULT_CPU_REQUEST: &str = "500m";
+/// The same of memory. The largest configuration is 64 MiB, held as bytes, compiled, and twice while it changes.
+pub const DEFAULT_MEMORY_REQUEST: &str = "256Mi";
+/// What such a pod is limited to, and `Memory` targets are a share of.
+pub const DEFAULT_MEMORY_LIMIT: &str = "1Gi";
+
 /// Longest value of a label, and the hexadecimal digits that tell shortened ones apart.
 const LONGEST_LABEL: usize = 63;
 const LABEL_DIGITS: usize = 10;
@@ -15,10 +23,11 @@ const LABEL_DIGITS: usize = 10;
 pub struct FleetSettings {
     /// The spec.
     pub spec: crds::GatewayFleetSpec,
-    /// What `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, in bytes.
+    /// What `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, else in a cluster
+    /// [`DEFAULT_MEMORY_LIMIT`], in bytes.
     pub memory_bytes: Option<u64>,
     /// What `CPU` targets are a share of: `template.resources.requests.cpu`, else `limits.cpu` (as Kubernetes reads it),
-    /// in cores. `None`: of the worker threads; standalone always.
+    /// else [`DEFAULT_CPU_REQUEST`], in cores. `None`: of the worker threads; standalone always, in a cluster never.
     pub cpu_cores: Option<f64>,
     /// `RequestRate.averageValue` in requests per second, by index in `spec.scaling.targets`.
     pub rates: BTreeMap<usize, f64>,
@@ -96,11 +105,11 @@ pub struct FleetView {
 pub struct ProxyView {
     /// Its name.
     pub name: String,
-    /// Holds a full acknowledged snapshot, and its stream is open.
+    /// Serves: in a cluster its pod is Ready, also without a stream; standalone it says so, on an open stream.
     pub ready: bool,
     /// Leaving.
     pub draining: bool,
-    /// Revision of what it acknowledged last.
+    /// Revision of what it acknowledged last; `None` also while no stream is open.
     pub revision: Option<Hash>,
 }
 

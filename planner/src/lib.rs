@@ -26,7 +26,7 @@ pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};
 pub use publish::{Ledger, publish};
 pub use status::{Status, statuses};
-pub use world::{FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
+pub use world::{Cluster, FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
 
 /// A moment, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -110,6 +110,13 @@ pub struct World {
     pub objects: BTreeMap<ObjectRef, WorldObject>,
     /// Documents that name no object, duplicates, unreadable files.
     pub strays: Vec<Problem>,
-    /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission.
-    pub cluster: bool,
+    /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission. `None`: standalone.
+    pub cluster: Option<Cluster>,
+}
+
+/// What the planner must know of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The operator's own namespace: the fleet `default` in it is that of every namespace without one.
+    pub operator_namespace: String,
 }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use planner::{FleetView, ProxyView, plan, statuses};
+use planner::{Cluster, FleetView, ProxyView, plan, statuses};
 use serde::Serialize;
 use snapshot::Key;
 use support::NOW;
@@ -64,7 +64,7 @@ fn inputs(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What stands in the folder `cluster` is a cluster's; the rest are folders of manifests.
+/// What stands in the folder `cluster` is a cluster's, of an operator in `sluice-system`; the rest are folders of manifests.
 fn in_cluster(input: &Path) -> bool {
     input.components().any(|part| part.as_os_str() == "cluster")
 }
@@ -72,7 +72,7 @@ fn in_cluster(input: &Path) -> bool {
 /// Two Ready proxies run what was planned.
 fn answer(manifests: &str, cluster: bool) -> String {
     let mut world = support::world(manifests);
-    world.cluster = cluster;
+    world.cluster = cluster.then(|| Cluster { operator_namespace: "sluice-system".into() });
     let plan = plan(&world);
     let views = plan.fleets.iter().map(|(fleet, planned)| {
         let revision = Some(planned.snapshot.revision());

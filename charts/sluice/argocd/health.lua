@@ -1,5 +1,5 @@
 -- The health of GatewayFleets, ApiRoutes and RatePolicies, for Argo CD: see README.md beside the chart.
--- Healthy: every proxy runs what the object says. Degraded: its status says what is wrong. Progressing: on its way.
+-- Healthy: every proxy runs what the object says, and of a fleet enough serve. Degraded: its status says what is wrong. Progressing: on its way.
 local health = {status = "Progressing", message = "waiting for the operator"}
 
 local status = obj.status
@@ -26,6 +26,13 @@ for _, name in ipairs({"Accepted", "ResolvedRefs", "Programmed"}) do
     end
     return health
   end
+end
+
+-- Of a fleet: whether enough proxies serve. Some may be starting, or draining: this is not for ever.
+local ready = found["Ready"]
+if ready ~= nil and ready.status ~= "True" then
+  health.message = ready.reason .. ": " .. ready.message
+  return health
 end
 
 if found["Programmed"] ~= nil then

@@ -22,9 +22,10 @@
 {{ default (include "sluice.operator" .) .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* The ConfigMap with the manifest of the release's fleet. */}}
+{{/* The ConfigMap with the manifest of the release's fleet. It owns that fleet: by another name there is another ConfigMap, and
+with the former the former fleet goes. */}}
 {{- define "sluice.fleetConfigMap" -}}
-{{ include "sluice.fullname" . }}-fleet-manifest
+{{ include "sluice.fullname" . }}-fleet-manifest-{{ .Values.fleet.name }}
 {{- end }}
 
 {{/* What the operator keeps: the authority of the control channel, and what it remembers. */}}

@@ -65,13 +65,13 @@ pub enum ScalingMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Target {
-    /// Percent of the CPU request; standalone and without one: of the worker threads.
+    /// Percent of the CPU request, by default 500m; standalone: of the worker threads.
     #[serde(rename = "CPU")]
     Cpu {
         /// Percent, averaged over the replicas.
         average_utilization: u32,
     },
-    /// Percent of the memory that `template.resources` names: its limit, else its request.
+    /// Percent of the memory that `template.resources` names: its limit, else its request; else, in a cluster, of 1Gi.
     Memory {
         /// Percent, averaged over the replicas.
         average_utilization: u32,
@@ -112,9 +112,9 @@ impl JsonSchema for Target {
                 },
                 "averageUtilization": {
                     "type": "integer",
-                    "description": "Percent, averaged over the replicas. For CPU: of resources.requests.cpu (standalone, and \
-                        without one: of the worker threads). For Memory: of resources.limits.memory, else of \
-                        resources.requests.memory.",
+                    "description": "Percent, averaged over the replicas. For CPU: of resources.requests.cpu, else of \
+                        resources.limits.cpu, else of 500m (standalone: of the worker threads). For Memory: of \
+                        resources.limits.memory, else of resources.requests.memory, else, in a cluster, of 1Gi.",
                     "minimum": 1,
                     "maximum": 100,
                 },

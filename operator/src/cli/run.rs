@@ -9,6 +9,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
+use planner::Cluster;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -149,7 +150,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
 
     let (sender, events) = mpsc::channel(EVENTS);
     let patient = Client::try_from(source::kube::patient(config))?;
-    let source = tokio::spawn(source::kube::run(patient, sender.clone(), progress));
+    let cluster = Cluster { operator_namespace: namespace.clone() };
+    let source = tokio::spawn(source::kube::run(patient, cluster, sender.clone(), progress));
     let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.

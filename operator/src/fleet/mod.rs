@@ -69,6 +69,8 @@ pub struct Proxy {
     pub pid: Option<u32>,
     /// Told to leave.
     pub draining: bool,
+    /// Its pod is Ready: Kubernetes sends it requests. `None`: it is no pod.
+    pub pod_ready: Option<bool>,
 }
 
 /// What keeps a fleet from being as planned.

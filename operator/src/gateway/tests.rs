@@ -20,7 +20,7 @@ impl Bench {
     /// Another process begins under this name, and attaches.
     fn attach(&mut self, name: &str, session: u64, pid: u32, ready: bool) {
         let mut observation = self.gateway.observation.clone();
-        observation.proxies.insert(name.into(), Proxy { pid: Some(pid), draining: false });
+        observation.proxies.insert(name.into(), Proxy { pid: Some(pid), draining: false, pod_ready: None });
         observation.replicas = observation.proxies.len() as u32;
         self.gateway.observed(observation);
         self.hello(name, session, pid, ready);
@@ -105,6 +105,22 @@ fn a_proxy_that_is_gone_is_forgotten() {
     assert_eq!((bench.gateway.ready(), bench.gateway.totals(Millis(10_000)).rps), (0, 1000.0));
     bench.gateway.observed(Observation::default());
     assert!(bench.gateway.is_empty() && bench.gateway.loads.is_empty());
+}
+
+#[test]
+fn a_pod_is_ready_when_kubernetes_says_so() {
+    let mut bench = Bench::new();
+    let pod = |ready| Proxy { pid: None, draining: false, pod_ready: Some(ready) };
+    let proxies = [("connected", pod(true)), ("cut-off", pod(true)), ("starting", pod(false))];
+    let proxies = proxies.map(|(name, pod)| (name.to_owned(), pod)).into();
+    bench.gateway.observed(Observation { replicas: 3, proxies, ..Observation::default() });
+    bench.hello("connected", 1, 1, true);
+    bench.hello("starting", 2, 2, true);
+    let ready = |proxies: &[ProxyView]| proxies.iter().map(|p| (p.name.clone(), p.ready)).collect::<Vec<_>>();
+    let expect = [("connected", true), ("cut-off", true), ("starting", false)].map(|(n, r)| (n.to_owned(), r));
+    assert_eq!(ready(&bench.gateway.view().proxies), expect);
+    // To the scaler count those that it hears of.
+    assert_eq!(bench.gateway.replicas().ready, 2);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod yaml;
 use std::{collections::BTreeMap, sync::Arc};
 
 use crds::{Object, Violation};
-use planner::{ObjectRef, Origin, Problem};
+use planner::{Cluster, ObjectRef, Origin, Problem};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -22,8 +22,8 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectRef, SourceObject>,
     /// Problems of what is no object.
     pub strays: Vec<Problem>,
-    /// The objects are a cluster's.
-    pub cluster: bool,
+    /// The objects are a cluster's. `None`: of a folder.
+    pub cluster: Option<Cluster>,
 }
 
 /// One object as a source has it.

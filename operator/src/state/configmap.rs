@@ -1,4 +1,5 @@
-//! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads.
+//! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads. The chart makes it; it is only
+//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, or a proxy refuses a resource. What a Secret
 //! held is never in it: a certificate that is broken now is known only to the operators that saw it whole.
@@ -221,18 +222,16 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<D
 }
 
 async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), String> {
-    let data: BTreeMap<_, _> = data.iter().filter(|(_, text)| !text.is_empty()).collect();
-    let patch = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": MANAGER}},
-        "data": data,
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Apply(patch))).await {
+    // A merge patch, unlike an apply, makes nothing that is not there. What is null goes.
+    let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, (!text.is_empty()).then_some(text))).collect();
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(json!({ "data": data })))).await {
         Ok(Ok(_)) => Ok(()),
         // Whoever leads now writes what it knows.
         Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err("there is no such ConfigMap: it comes with the chart, apply that again".to_owned())
+        }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no answer".to_owned()),
     }
@@ -240,6 +239,8 @@ async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
     use snapshot::Hash;
 
     use super::*;
@@ -289,6 +290,36 @@ mod tests {
         memory.keep_objects(&Arc::new(objects), &accepted);
         assert_eq!(memory.objects.keys().collect::<Vec<_>>(), [&broken_id]);
         memory.task.abort();
+    }
+
+    /// Of an API server: what it was asked.
+    async fn asked(data: Data) -> (Method, String, Value, Result<(), String>) {
+        let (told, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let told = told.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let content = head.headers["content-type"].to_str().unwrap().to_owned();
+                let body = body.collect_bytes().await.unwrap();
+                told.send((head.method, content, serde_json::from_slice(&body).unwrap())).unwrap();
+                let gone = json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"});
+                let answer = Response::builder().status(404).body(Body::from(gone.to_string().into_bytes()));
+                Ok::<_, std::convert::Infallible>(answer.unwrap())
+            }
+        });
+        let api = Api::namespaced(Client::new(service, "ns"), "ns");
+        let done = write(&api, "memory", &data).await;
+        let (method, content, body) = requests.recv().await.unwrap();
+        (method, content, body, done)
+    }
+
+    #[tokio::test]
+    async fn a_configmap_that_is_gone_is_not_made_anew() {
+        let (method, content, body, done) = asked(data(&BTreeMap::new(), "[]")).await;
+        // What an API server does with an apply is to make it.
+        assert_eq!((method, content.as_str()), (Method::PATCH, "application/merge-patch+json"));
+        assert_eq!(body, json!({"data": {OBJECTS: null, ROLLBACKS: "[]"}}));
+        assert!(done.unwrap_err().contains("comes with the chart"));
     }
 
     #[test]

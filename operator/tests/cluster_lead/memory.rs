@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
+use kube::{Api, api::PostParams};
 use operator::state::{configmap::Memory, objects::Remembered};
 use planner::{Kind, ObjectRef};
 use serde_json::json;
@@ -30,6 +30,9 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
         };
         let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
 
+        let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
+        let empty = serde_json::from_value(json!({"metadata": {"name": "sluice-memory"}})).unwrap();
+        api.create(&PostParams::default(), &empty).await.unwrap();
         let mut memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
         assert!(memory.recall().await.objects.is_empty());
         // Nothing is broken: nothing is written.
@@ -44,7 +47,6 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
         assert_eq!(recalled.objects[&id].accepted_generation(), Some(3));
 
         next.keep_objects(&objects, &BTreeSet::from([id.clone()]));
-        let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
         eventually("it is forgotten", async || {
             let found = api.get("sluice-memory").await.unwrap();
             found.data.is_none_or(|data| data.is_empty()).then_some(())

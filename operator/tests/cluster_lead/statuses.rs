@@ -12,7 +12,7 @@ use operator::{
     status::{self, Input, Writer},
     world,
 };
-use planner::{Kind, ObjectRef};
+use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};
 
 use crate::support::{Space, eventually};
@@ -38,7 +38,8 @@ fn input(namespace: &str, found: &ApiRoute) -> Input {
         birth: Some(Birth { uid: found.uid().unwrap().into(), created: jiff::Timestamp::now() }),
     };
     let id = ObjectRef { kind: Kind::ApiRoute, namespace: namespace.to_owned(), name: "r".into() };
-    let observed = Observed { objects: BTreeMap::from([(id, object)]), cluster: true, ..Observed::default() };
+    let cluster = Some(Cluster { operator_namespace: "sluice-system".into() });
+    let observed = Observed { objects: BTreeMap::from([(id, object)]), cluster, ..Observed::default() };
     let world = world::world(&observed, &BTreeMap::new(), None);
     let plan = planner::plan(&world);
     Input { world: Arc::new(world), observed: Arc::new(observed), plan: Arc::new(plan), ..Input::default() }

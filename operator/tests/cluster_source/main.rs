@@ -77,7 +77,7 @@ async fn objects_come_change_and_go() {
             })
             .await;
         assert!(!found(&world, Kind::Secret, "plain"), "only certificates are read");
-        assert!(world.cluster);
+        assert_eq!(world.cluster, Some(support::here()));
         let there = &world.objects[&id(Kind::Namespace, "", ns)];
         let Ok(Object::Namespace(namespace)) = there.current.as_deref() else { panic!("{:?}", there.current) };
         let labels = namespace.metadata.labels.clone().unwrap_or_default();

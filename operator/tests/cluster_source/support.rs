@@ -15,7 +15,7 @@ use operator::{
         kube::{Progress, patient, progress, run},
     },
 };
-use planner::ObjectRef;
+use planner::{Cluster, ObjectRef};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -175,11 +175,16 @@ impl Drop for Aborted {
     }
 }
 
+/// Where the operator of these tests would be.
+pub(crate) fn here() -> Cluster {
+    Cluster { operator_namespace: "sluice-system".into() }
+}
+
 impl Follow {
     pub(crate) fn start(client: Client) -> Self {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
-        let source = Aborted(tokio::spawn(run(client, sender, told)));
+        let source = Aborted(tokio::spawn(run(client, here(), sender, told)));
         Self { events, world: None, progress, _source: source }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     model::{Fleet, Hostname, Listener, Model, Route, RoutesFrom, hostname},
     plan::Parent,
     problem::{Problems, reason},
-    world::{FleetRef, Kind, ObjectRef},
+    world::{Cluster, FleetRef, Kind, ObjectRef},
 };
 
 /// Listener name → hostnames (none: any).
@@ -26,6 +26,10 @@ enum Detached {
     InvalidFleet(String),
     #[error("no GatewayFleet named \"default\" exists: create one, or name another in spec.parentRefs")]
     NoDefault,
+    #[error(
+        "no GatewayFleet named \"default\" exists in namespace {own:?}, nor in that of the operator, {operator:?}: create one, or name another in spec.parentRefs"
+    )]
+    NoDefaultHere { own: String, operator: String },
     #[error("several GatewayFleets are named \"default\" ({0}): name one in spec.parentRefs")]
     ManyDefaults(String),
     #[error("GatewayFleet {fleet} has no listener {listener:?}; it has: {has}")]
@@ -48,6 +52,7 @@ impl Detached {
             Self::NoFleet(_)
             | Self::InvalidFleet(_)
             | Self::NoDefault
+            | Self::NoDefaultHere { .. }
             | Self::ManyDefaults(_)
             | Self::NoListener { .. } => reason::NO_MATCHING_PARENT,
             Self::NotAllowed { .. } | Self::NotSelected { .. } => reason::NOT_ALLOWED_BY_LISTENERS,
@@ -103,36 +108,50 @@ fn named_fleet<'m>(
     route: &ObjectRef,
     parent: &ParentRef,
 ) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
-    let fleet = ObjectRef {
-        kind: Kind::GatewayFleet,
-        namespace: parent.namespace.clone().unwrap_or_else(|| route.namespace.clone()),
-        name: parent.name.clone(),
-    };
-    let found = model.fleets.get_key_value(&fleet).map(|(name, fleet)| (name, fleet.as_ref()));
-    found.ok_or_else(|| match model.invalid.contains(&fleet) {
+    let namespace = parent.namespace.as_ref().unwrap_or(&route.namespace);
+    let fleet = fleet_ref(namespace, &parent.name);
+    find(model, &fleet).ok_or_else(|| match model.invalid.contains(&fleet) {
         true => Detached::InvalidFleet(fleet.path()),
         false => Detached::NoFleet(fleet.path()),
     })
 }
 
-/// The fleet named `default`: that of the route's namespace, else the only one.
+/// The fleet named `default`: that of the route's namespace, else in a cluster that of the operator's, and standalone the
+/// only one. What other namespaces of a cluster have does not count: whoever may create a fleet in one would take the
+/// routes of all others, or detach them.
 fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
-    let named = model.fleets.iter().filter(|(name, _)| name.name == DEFAULT_FLEET);
-    let mut found: Vec<(_, &Fleet)> = named.map(|(name, fleet)| (name, fleet.as_ref())).collect();
-    if let Some(own) = found.iter().find(|(fleet, _)| fleet.namespace == route.namespace) {
-        return Ok(*own);
-    }
-    match (found.pop(), found.as_slice()) {
-        (Some(one), []) => Ok(one),
-        (Some(last), rest) => {
-            let all = rest.iter().chain([&last]).map(|(fleet, _)| fleet.path()).collect::<Vec<_>>();
-            Err(Detached::ManyDefaults(all.join(", ")))
+    let own = fleet_ref(&route.namespace, DEFAULT_FLEET);
+    let Some(Cluster { operator_namespace }) = &model.cluster else {
+        return find(model, &own).map_or_else(|| only_default(model), Ok);
+    };
+    let shared = fleet_ref(operator_namespace, DEFAULT_FLEET);
+    find(model, &own).or_else(|| find(model, &shared)).ok_or_else(|| {
+        match [&own, &shared].into_iter().find(|fleet| model.invalid.contains(fleet)) {
+            Some(invalid) => Detached::InvalidFleet(invalid.path()),
+            None => Detached::NoDefaultHere { own: own.namespace.clone(), operator: operator_namespace.clone() },
         }
-        (None, _) => match model.invalid.iter().find(|o| o.kind == Kind::GatewayFleet && o.name == DEFAULT_FLEET) {
-            Some(invalid) => Err(Detached::InvalidFleet(invalid.path())),
-            None => Err(Detached::NoDefault),
-        },
+    })
+}
+
+fn only_default(model: &Model) -> Result<(&ObjectRef, &Fleet), Detached> {
+    let is_default = |object: &&ObjectRef| object.kind == Kind::GatewayFleet && object.name == DEFAULT_FLEET;
+    let found: Vec<&ObjectRef> = model.fleets.keys().filter(is_default).collect();
+    match found.as_slice() {
+        [] => Err(match model.invalid.iter().find(is_default) {
+            Some(invalid) => Detached::InvalidFleet(invalid.path()),
+            None => Detached::NoDefault,
+        }),
+        [one] => find(model, one).ok_or(Detached::NoDefault),
+        several => Err(Detached::ManyDefaults(several.iter().map(|f| f.path()).collect::<Vec<_>>().join(", "))),
     }
+}
+
+fn fleet_ref(namespace: &str, name: &str) -> ObjectRef {
+    ObjectRef { kind: Kind::GatewayFleet, namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+fn find<'m>(model: &'m Model, fleet: &ObjectRef) -> Option<(&'m ObjectRef, &'m Fleet)> {
+    model.fleets.get_key_value(fleet).map(|(name, fleet)| (name, fleet.as_ref()))
 }
 
 /// The listeners of one fleet that serve a route. In Gateway API's order: named, then allowed, then of a common hostname.

@@ -86,7 +86,7 @@ impl<'m> Clusters<'m> {
                 let (key, weight, found) = self.cluster(object, backend);
                 match found {
                     Ok(cluster) => {
-                        if let (true, Backend::Address { address, .. }) = (self.model.cluster, backend) {
+                        if let (true, Backend::Address { address, .. }) = (self.model.cluster.is_some(), backend) {
                             let field = format!("spec.rules[{i}].backendRefs[{j}].address");
                             addresses.push((key.clone(), address.ip(), field));
                         }
@@ -113,7 +113,7 @@ impl<'m> Clusters<'m> {
                 };
                 let endpoint = proto::Endpoint { address: address.to_string(), ..proto::Endpoint::default() };
                 let key = Key::cluster(&route.namespace, &address.to_string(), word);
-                let allowed = if self.model.cluster { addresses::never(address.ip()) } else { Ok(()) };
+                let allowed = if self.model.cluster.is_some() { addresses::never(address.ip()) } else { Ok(()) };
                 let found = allowed.map(|()| (entry(*protocol, vec![endpoint]), route.clone()));
                 (key, *weight, found.map_err(Unresolved::NotAllowed))
             }

@@ -11,7 +11,10 @@ use snapshot::{
 };
 
 use super::{Findings, Hostname, Selector, quantity, unless};
-use crate::{fleet::FleetSettings, problem::reason};
+use crate::{
+    fleet::{DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, FleetSettings},
+    problem::reason,
+};
 
 /// The port of a proxy's own, which no listener can have within its pod.
 const ADMIN_PORT: u16 = 9091;
@@ -117,10 +120,14 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
     let [cpu_limit, cpu_request] = [(&resources.limits, "limits"), (&resources.requests, "requests")]
         .map(|(list, which)| amount(list, which, "cpu", 0.001, "500m"));
 
+    let default = |text: &str| quantity::positive(text).filter(|_| cluster);
+    let memory = memory_limit.or(memory_request).or_else(|| default(DEFAULT_MEMORY_LIMIT));
+    let cpu = cpu_request.or(cpu_limit).or_else(|| default(DEFAULT_CPU_REQUEST));
+
     let settings = FleetSettings {
         spec: spec.clone(),
-        memory_bytes: memory_limit.or(memory_request).map(|bytes| bytes as u64),
-        cpu_cores: cpu_request.or(cpu_limit).filter(|_| cluster),
+        memory_bytes: memory.map(|bytes| bytes as u64),
+        cpu_cores: cpu.filter(|_| cluster),
         rates,
         generation,
         uid: fleet.metadata.uid.clone().unwrap_or_default(),
@@ -192,4 +199,32 @@ fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
 
 fn bad_quantity(text: &str, such_as: &str) -> String {
     format!("{text:?} is no quantity above 0, such as \"{such_as}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What targets of CPU and memory are a share of.
+    fn base(resources: serde_json::Value, cluster: bool) -> (Option<f64>, Option<u64>) {
+        let fleet = serde_json::from_value(json!({
+            "apiVersion": crds::API_VERSION, "kind": "GatewayFleet", "metadata": {"name": "f"},
+            "spec": {
+                "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}],
+                "template": {"resources": resources},
+            },
+        }));
+        let settings = validate(&fleet.unwrap(), 1, cluster).unwrap().settings;
+        (settings.cpu_cores, settings.memory_bytes)
+    }
+
+    #[test]
+    fn targets_are_a_share_of_what_pods_ask_for_also_by_default() {
+        assert_eq!(base(json!({}), true), (Some(0.5), Some(1 << 30)));
+        assert_eq!(base(json!({}), false), (None, None));
+        let named = json!({"requests": {"memory": "256Mi"}, "limits": {"cpu": "2"}});
+        assert_eq!(base(named, true), (Some(2.0), Some(256 << 20)));
+    }
 }

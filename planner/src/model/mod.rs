@@ -35,7 +35,7 @@ pub(crate) use service::{Service, ServicePort};
 use crate::{
     Millis,
     problem::{Problems, Severity, reason},
-    world::{Kind, ObjectRef, World, WorldObject},
+    world::{Cluster, Kind, ObjectRef, World, WorldObject},
 };
 
 /// Every object that may take part, validated.
@@ -55,7 +55,7 @@ pub(crate) struct Model {
     /// By namespace.
     pub(crate) grants: BTreeMap<String, Vec<Arc<Grant>>>,
     /// The objects are a cluster's.
-    pub(crate) cluster: bool,
+    pub(crate) cluster: Option<Cluster>,
     /// Objects that exist but were never valid: a reference to one says so.
     pub(crate) invalid: BTreeSet<ObjectRef>,
 }
@@ -110,10 +110,11 @@ impl Memo {
 /// Validates a world; the set names the objects whose current content is accepted.
 pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
     let (mut accepted, mut next) = (BTreeSet::new(), Memo::default());
-    let mut model = Model { cluster: world.cluster, ..Model::default() };
+    let in_cluster = world.cluster.is_some();
+    let mut model = Model { cluster: world.cluster.clone(), ..Model::default() };
     for (object, entry) in &world.objects {
         let current = match &entry.current {
-            Ok(current) => memo.valid(&mut next, object, current, entry.generation, world.cluster),
+            Ok(current) => memo.valid(&mut next, object, current, entry.generation, in_cluster),
             Err(violations) => {
                 Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason::INVALID, v.message.clone())).collect())
             }
@@ -127,7 +128,7 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
                 let accepted = entry
                     .accepted
                     .as_ref()
-                    .and_then(|content| memo.valid(&mut next, object, content, entry.generation, world.cluster).ok());
+                    .and_then(|content| memo.valid(&mut next, object, content, entry.generation, in_cluster).ok());
                 let fallback = accepted.is_some();
                 let used = accepted.or_else(|| in_place_of_none(object, entry, &findings));
                 for finding in findings {

@@ -72,7 +72,7 @@ pub fn statuses(
     previous: &BTreeMap<ObjectRef, Status>,
     now: Millis,
 ) -> BTreeMap<ObjectRef, Status> {
-    let context = Context { plan, fleets, cluster: world.cluster, now };
+    let context = Context { plan, fleets, cluster: world.cluster.is_some(), now };
     let mut findings = conditions::by_object(plan);
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();

@@ -57,12 +57,13 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         (PROGRAMMED, programmed),
     ];
     let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
-    RatePolicyStatus { conditions: conditions.into(), targets, limited: limited(context, &key) }
+    RatePolicyStatus { conditions: conditions.into(), targets, limited: limited(context, &fleets, &key) }
 }
 
-/// Share of the requests of the last minute that were over a limit; `None` without any request.
-fn limited(context: &Context<'_>, key: &Key) -> Option<String> {
-    let counts = context.fleets.values().filter_map(|view| view.policies.get(key));
+/// Share of the requests of the last minute that were over a limit, in the fleets that serve the policy; `None` without
+/// any request. What a fleet counted before the policy left it says nothing of the policy as it is.
+fn limited(context: &Context<'_>, fleets: &[&FleetRef], key: &Key) -> Option<String> {
+    let counts = fleets.iter().filter_map(|fleet| context.fleets.get(*fleet)?.policies.get(key));
     let (checked, limited) = counts.fold((0u64, 0u64), |(a, b), (c, d)| (a.saturating_add(*c), b.saturating_add(*d)));
     if checked == 0 {
         return None;

@@ -335,6 +335,21 @@ fn how_often_a_policy_bites() {
 }
 
 #[test]
+fn a_fleet_that_does_not_serve_a_policy_does_not_count_for_it() {
+    let mut scene = Scene::new();
+    let key = key(ResourceKind::RatePolicy);
+    scene.view.policies = BTreeMap::from([(key.clone(), (1000, 100))]);
+    let plan = plan(&scene.world);
+    let other = FleetView { policies: BTreeMap::from([(key, (1000, 1000))]), ..FleetView::default() };
+    let own = FleetRef::from(&object(Kind::GatewayFleet));
+    let fleets =
+        BTreeMap::from([(own.clone(), scene.view.clone()), (FleetRef { name: "former".into(), ..own }, other)]);
+    let statuses = statuses(&scene.world, &plan, &fleets, &BTreeMap::new(), Millis(0));
+    let Status::Policy(status) = &statuses[&object(Kind::RatePolicy)] else { panic!() };
+    assert_eq!(status.limited.as_deref(), Some("10%"));
+}
+
+#[test]
 fn long_messages_are_cut() {
     let verdict = conditions::Verdict::bad("Invalid", "é".repeat(5_000));
     let condition = verdict.condition("Accepted", 1, &[], Millis(0));

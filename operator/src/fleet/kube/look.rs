@@ -41,7 +41,7 @@ fn observation(state: &State, fleet: &FleetRef) -> Observation {
         None => wanted.filter(|_| is_wanted).map_or(0, |wanted| wanted.plan.replicas),
     };
     let proxy = |(name, pod): (&str, &super::pods::Pod)| {
-        pod.living.then(|| (name.to_owned(), Proxy { pid: None, draining: pod.leaving }))
+        pod.living.then(|| (name.to_owned(), Proxy { pid: None, draining: pod.leaving, pod_ready: Some(pod.ready) }))
     };
     let addresses = state.live(Part::Service, fleet).map(|live| live.details.addresses.clone()).unwrap_or_default();
     let mut problems: Vec<Problem> = wanted.map(|wanted| tasks(fleet, wanted)).unwrap_or_default();

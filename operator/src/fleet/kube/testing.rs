@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use planner::{FleetPlan, FleetRef, Kind, ObjectRef, World, WorldObject};
+use planner::{Cluster, FleetPlan, FleetRef, Kind, ObjectRef, World, WorldObject};
 use snapshot::Hash;
 
 use super::{
@@ -41,7 +41,8 @@ pub(super) fn plan(manifest: &str, replicas: u32) -> FleetPlan {
         created: None,
         origin: None,
     };
-    let world = World { objects: [(id, entry)].into(), cluster: true, ..World::default() };
+    let cluster = Cluster { operator_namespace: "sluice-system".into() };
+    let world = World { objects: [(id, entry)].into(), cluster: Some(cluster), ..World::default() };
     let plan = planner::plan(&world);
     let (_, planned) = plan.fleets.iter().next().unwrap_or_else(|| panic!("{:?}", plan.problems));
     let crds::Object::GatewayFleet(object) = &**world.objects.values().next().unwrap().current.as_ref().unwrap() else {

@@ -127,7 +127,9 @@ impl Fleet for ProcessFleet {
             let observation = all.entry(slot.fleet.clone()).or_default();
             observation.replicas += u32::from(!slot.is_draining());
             if let Some(pid) = slot.pid() {
-                observation.proxies.insert(slot.name.clone(), Proxy { pid: Some(pid), draining: slot.is_draining() });
+                observation
+                    .proxies
+                    .insert(slot.name.clone(), Proxy { pid: Some(pid), draining: slot.is_draining(), pod_ready: None });
             }
         }
         // The one more that there is while the template changes takes the place of another: it is no growth.

@@ -13,7 +13,7 @@
 //!
 //! ```ignore
 //! let (progress, ready) = source::kube::progress();
-//! tokio::spawn(source::kube::run(client, events, progress));
+//! tokio::spawn(source::kube::run(client, cluster, events, progress));
 //! // readyz: `ready.borrow().synced`; its `Display` says which watch is waited for, and why.
 //! ```
 //!
@@ -53,6 +53,7 @@ mod watch;
 
 use std::time::Duration;
 
+use planner::Cluster;
 use tokio::{
     sync::{mpsc, watch as channel},
     task::JoinSet,
@@ -83,7 +84,12 @@ pub fn patient(mut config: kube::Config) -> kube::Config {
 
 /// Sends what the API server has whenever that changes, until the receiver is gone. The first time only when every
 /// required watch has listed. That it returns while the receiver is there is a fault of ours: the operator should end.
-pub async fn run(client: kube::Client, events: mpsc::Sender<Event>, progress: channel::Sender<Progress>) {
+pub async fn run(
+    client: kube::Client,
+    cluster: Cluster,
+    events: mpsc::Sender<Event>,
+    progress: channel::Sender<Progress>,
+) {
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
     for watched in &resource::REQUIRED {
@@ -91,7 +97,7 @@ pub async fn run(client: kube::Client, events: mpsc::Sender<Event>, progress: ch
     }
     watches.spawn(grants::follow(client, sender));
     tokio::select! {
-        () = collect(changes, &events, progress) => {}
+        () = collect(Store::new(cluster), changes, &events, progress) => {}
         ended = watches.join_next() => {
             if let Some(Err(error)) = ended {
                 tracing::error!(%error, "a watch of the API server failed");
@@ -102,11 +108,12 @@ pub async fn run(client: kube::Client, events: mpsc::Sender<Event>, progress: ch
 
 /// Makes worlds of what the watches tell.
 async fn collect(
+    mut store: Store,
     mut changes: mpsc::Receiver<Change>,
     events: &mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
 ) {
-    let (mut store, mut health) = (Store::new(), Health::new(progress));
+    let mut health = Health::new(progress);
     let mut batch = Vec::with_capacity(QUEUE);
     // That there is nothing is news too, at first.
     let (mut is_news, mut due) = (true, Instant::now());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crds::Violation;
-use planner::{Kind, ObjectRef};
+use planner::{Cluster, Kind, ObjectRef};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -28,9 +28,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Nothing yet.
-    pub(super) fn new() -> Self {
-        let observed = Observed { cluster: true, ..Observed::default() };
+    /// Nothing yet of this cluster.
+    pub(super) fn new(cluster: Cluster) -> Self {
+        let observed = Observed { cluster: Some(cluster), ..Observed::default() };
         Self { observed: Arc::new(observed), lists: BTreeMap::new() }
     }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use planner::{Kind, ObjectRef};
+use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};
 
 use super::{
@@ -9,6 +9,10 @@ use super::{
     *,
 };
 use crate::source::Observed;
+
+fn here() -> Cluster {
+    Cluster { operator_namespace: "sys".into() }
+}
 
 fn route(name: &str, uid: &str, generation: i64, path: &str) -> Change {
     let value = json!({
@@ -46,7 +50,7 @@ fn names(observed: &Observed) -> Vec<String> {
 
 #[test]
 fn only_a_change_of_content_is_news() {
-    let mut store = Store::new();
+    let mut store = Store::new(here());
     take(&mut store, [(route("a", "u1", 1, "/a"), true), (route("a", "u1", 1, "/a"), false)]);
     let first = store.observed();
     let object = &first.objects[&id(Kind::ApiRoute, "a")];
@@ -75,7 +79,7 @@ fn only_a_change_of_content_is_news() {
 
 #[test]
 fn what_is_not_admitted_is_there_as_broken() {
-    let mut store = Store::new();
+    let mut store = Store::new(here());
     let broken = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "RatePolicy", "metadata": {"name": "p", "namespace": "shop"},
         "spec": {"targetRefs": 7},
@@ -108,7 +112,7 @@ fn a_large_certificate_is_not_kept() {
         let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
         set(Kind::Secret, value)
     };
-    let mut store = Store::new();
+    let mut store = Store::new(here());
     take(&mut store, [(secret(200 << 10), true)]);
     assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
     take(&mut store, [(secret(300 << 10), true), (secret(300 << 10), false)]);
@@ -118,7 +122,7 @@ fn a_large_certificate_is_not_kept() {
 
 #[test]
 fn listing_anew_drops_nothing_before_its_end() {
-    let mut store = Store::new();
+    let mut store = Store::new(here());
     let spec = || json!({"ports": [{"port": 80}]});
     let told = [service("a", &spec()), service("b", &spec()), service("c", &spec()), route("r", "u", 1, "/r")];
     take(&mut store, told.map(|change| (change, true)));
@@ -155,7 +159,7 @@ impl Bench {
         let (changes, told) = mpsc::channel(1000);
         let (sender, events) = mpsc::channel(1000);
         let (progress, watched) = progress();
-        tokio::spawn(async move { collect(told, &sender, progress).await });
+        tokio::spawn(async move { collect(Store::new(here()), told, &sender, progress).await });
         Self { changes, events, progress: watched }
     }
 
@@ -267,7 +271,7 @@ async fn grants_are_not_waited_for_forever() {
 async fn it_ends_with_the_loop() {
     let (changes, told) = mpsc::channel(1);
     let (sender, events) = mpsc::channel(1);
-    let collecting = tokio::spawn(async move { collect(told, &sender, progress().0).await });
+    let collecting = tokio::spawn(async move { collect(Store::new(here()), told, &sender, progress().0).await });
     drop(events);
     tokio::time::timeout(Duration::from_secs(20), collecting).await.unwrap().unwrap();
     assert!(changes.is_closed());

@@ -22,10 +22,10 @@ fn a_fleet_that_runs() {
     state.pods.insert(("edge".into(), "p4".into()), ended);
     let all = observe(&state);
     assert_eq!(all.len(), 1);
-    let proxy = |name: &str, draining| (name.to_owned(), Proxy { pid: None, draining });
+    let proxy = |name: &str, draining, ready| (name.to_owned(), Proxy { pid: None, draining, pod_ready: Some(ready) });
     let expect = Observation {
         replicas: 2,
-        proxies: [proxy("p1", false), proxy("p2", false), proxy("p3", true)].into(),
+        proxies: [proxy("p1", false, true), proxy("p2", false, true), proxy("p3", true, false)].into(),
         addresses: vec!["203.0.113.10".into()],
         problems: vec![],
     };

@@ -16,7 +16,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use planner::{FleetPlan, quantity};
+use planner::{
+    FleetPlan,
+    fleet::{DEFAULT_CPU_REQUEST, DEFAULT_MEMORY_LIMIT, DEFAULT_MEMORY_REQUEST},
+    quantity,
+};
 
 use super::{Part, Settings};
 use crate::fleet::kube::labels;
@@ -196,14 +200,12 @@ fn resources(users: &Resources) -> ResourceRequirements {
     };
     let (mut requests, mut limits) = (quantities(&users.requests), quantities(&users.limits));
     let is_named = |key: &str| users.requests.contains_key(key) || users.limits.contains_key(key);
-    // No limit of CPU: a throttled proxy adds latency while the node is idle.
     if !is_named("cpu") {
-        requests.insert("cpu".into(), Quantity("500m".into()));
+        requests.insert("cpu".into(), Quantity(DEFAULT_CPU_REQUEST.into()));
     }
-    // The largest configuration is 64 MiB, held as bytes, compiled, and twice while it changes.
     if !is_named("memory") {
-        requests.insert("memory".into(), Quantity("256Mi".into()));
-        limits.insert("memory".into(), Quantity("1Gi".into()));
+        requests.insert("memory".into(), Quantity(DEFAULT_MEMORY_REQUEST.into()));
+        limits.insert("memory".into(), Quantity(DEFAULT_MEMORY_LIMIT.into()));
     }
     ResourceRequirements {
         requests: (!requests.is_empty()).then_some(requests),
