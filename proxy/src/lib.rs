@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod date;
+mod descriptors;
 mod exchange;
 pub mod filter;
 pub mod http1;

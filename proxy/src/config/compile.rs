@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ptr,
     sync::Arc,
-    time::Duration,
 };
 
 use rustls::{ServerConfig, crypto::aws_lc_rs, server::ProducesTickets};
@@ -88,7 +87,7 @@ impl Compiler {
         let mut attached: HashMap<String, Routes> = HashMap::new();
         for (key, entry) in snapshot.iter() {
             match &entry.resource().kind {
-                Some(resource::Kind::Fleet(fleet)) => settings = self::settings(fleet),
+                Some(resource::Kind::Fleet(fleet)) => settings = Settings::from(fleet),
                 Some(resource::Kind::Listener(listener)) => {
                     let port = u16::try_from(listener.opened_port()).unwrap_or_default();
                     listeners.entry(port).or_default().push(Listener { key, hash: entry.hash(), listener });
@@ -241,14 +240,4 @@ fn same(before: &[Routes], now: &[&[Arc<CompiledRoute>]]) -> bool {
         before.len() == now.len() && before.iter().zip(*now).all(|(a, b)| ptr::eq(Arc::as_ptr(a), Arc::as_ptr(b)))
     };
     before.len() == now.len() && before.iter().zip(now).all(routes)
-}
-
-fn settings(fleet: &proto::Fleet) -> Settings {
-    Settings {
-        min_drain: Duration::from_millis(fleet.min_drain_ms),
-        drain_timeout: Duration::from_millis(fleet.drain_timeout_ms),
-        connection_max_age: Duration::from_millis(fleet.connection_max_age_ms),
-        access_log_level: fleet.access_log_level(),
-        access_log_sampling: fleet.access_log_sampling_percent,
-    }
 }
