@@ -88,7 +88,7 @@ pub struct GatewayFleetSpec {
         .message("maxAge must be at least 1s")
         .field_path(".maxAge"))]
     pub connection: Connection,
-    /// What clients and backends may ask for, and how long they may take.
+    /// What clients and backends may ask for, and how long they may take. A change is for connections made after it.
     #[serde(default)]
     #[x_kube(
         validation = Rule::new("self.targetBytes <= self.headerBytes")

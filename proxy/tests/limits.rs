@@ -28,7 +28,7 @@ fn small() -> Limits {
     Limits { header_bytes: 2000, header_fields: 10, target_bytes: 100, body_bytes: 50, ..Limits::default() }
 }
 
-/// Status, content type and `reason` of an answer.
+/// The status of an answer; whatever the proxy refuses is told as RFC 9457 has it.
 fn status(client: &mut Client) -> u16 {
     let (status, head, body) = client.response(false).unwrap();
     if status != 200 {
@@ -124,6 +124,25 @@ async fn answer(response: Response<h2::RecvStream>) -> (u16, String) {
         text += str::from_utf8(&data.unwrap()).unwrap();
     }
     (head.status.as_u16(), text)
+}
+
+#[test]
+fn an_upstream_that_breaks_off_resets_the_stream() {
+    let upstream = Upstream::start(|mut stream| {
+        request(&mut stream, &mut vec![], &Mutex::default()).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+        // Until that has arrived: what is reset is not delivered any more.
+        pause(300);
+    });
+    let proxy = Proxy::start(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let (response, _) = sender.send_request(http2_request("GET", "/").body(()).unwrap(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "half");
+        assert_eq!(body.data().await.unwrap().unwrap_err().reason(), Some(h2::Reason::INTERNAL_ERROR));
+    });
+    assert_eq!(proxy.metric("sluice_failed_requests_total", &["upstream_broke", "upstream"]), 1.0);
 }
 
 #[test]

@@ -60,10 +60,14 @@ impl Process {
         Some(text)
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    /// The value of a series, as it is named with its labels.
+    fn series(&self, name: &str) -> Option<f64> {
         let text = self.admin("/metrics").unwrap();
-        let value = |line: &str| line.strip_prefix(name)?.trim().parse::<f64>().ok();
-        text.lines().find_map(value).unwrap_or_else(|| panic!("{name} is not in {text}"))
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.series(name).unwrap_or_else(|| panic!("no {name}"))
     }
 
     fn until(&self, what: &str, done: impl Fn() -> bool) {
@@ -91,10 +95,9 @@ fn is_served(client: &mut Client) -> bool {
     client.response(false).is_some_and(|(status, ..)| status == 200)
 }
 
-#[test]
-fn connections_beyond_its_descriptors_wait() {
-    // Each request needs a connection of its own to the upstream.
-    let upstream = Upstream::start(|mut stream| {
+/// One that takes its time, so that requests at once need a connection each.
+fn slow_upstream() -> Upstream {
+    Upstream::start(|mut stream| {
         let mut read = vec![];
         while request(&mut stream, &mut read, &Mutex::default()).is_some() {
             pause(300);
@@ -102,7 +105,12 @@ fn connections_beyond_its_descriptors_wait() {
                 return;
             }
         }
-    });
+    })
+}
+
+#[test]
+fn connections_beyond_its_descriptors_wait() {
+    let upstream = slow_upstream();
     let process = Process::start(200, upstream.address, Limits::default());
     let report = process.admin("/connections").unwrap();
     let most = report.split("\"most\":").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
@@ -146,6 +154,31 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()
 }
 
+/// The preface, these settings, and `GET /` on so many streams, in HPACK: static entries, and the authority as a literal.
+fn streams(settings: &[u8], streams: u32) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, settings));
+    let head = [&[0x82, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
+    (0..streams).for_each(|n| bytes.extend(frame(1, 5, 2 * n + 1, &head)));
+    bytes
+}
+
+#[test]
+fn upstreams_leave_descriptors_for_probes() {
+    let upstream = slow_upstream();
+    let process = Process::start(130, upstream.address, Limits::default());
+    let mut client = TcpStream::connect(process.address).unwrap();
+    // One client, and more connections to the upstream than there are descriptors.
+    client.write_all(&streams(&[], 100)).unwrap();
+    let refused = "sluice_failed_requests_total{reason=\"descriptors_exhausted\",blame=\"internal\"}";
+    process.until("some are answered 503", || process.series(refused).is_some_and(|count| count >= 1.0));
+    assert!(process.metric("process_open_fds") <= 130.0 - 32.0, "some are kept");
+    process.until("the others are served", || {
+        process.metric("sluice_requests_in_flight") == 0.0
+            && process.series("sluice_requests_total{route=\"ns/r\",code_class=\"2xx\"}").is_some_and(|n| n >= 30.0)
+    });
+}
+
 #[test]
 fn an_http2_client_that_opens_no_window_is_given_up() {
     const STREAMS: u32 = 100;
@@ -164,12 +197,7 @@ fn an_http2_client_that_opens_no_window_is_given_up() {
     let mut client = TcpStream::connect(process.address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     // SETTINGS_INITIAL_WINDOW_SIZE 0, and never a WINDOW_UPDATE.
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
-    // `GET /` in HPACK: static entries, and the authority as a literal.
-    let head = [&[0x82, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
-    (0..STREAMS).for_each(|n| bytes.extend(frame(1, 5, 2 * n + 1, &head)));
-    client.write_all(&bytes).unwrap();
+    client.write_all(&streams(&[0, 4, 0, 0, 0, 0], STREAMS)).unwrap();
     process.until("all are under way", || open.load(Ordering::SeqCst) == STREAMS as usize);
     pause(500);
     let more = process.metric("process_resident_memory_bytes") - before;

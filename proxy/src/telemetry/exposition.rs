@@ -83,7 +83,7 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
         ),
         family(
             "sluice_failed_requests_total",
-            "Requests that the proxy answered with 5xx, or could not end, by reason and whose fault it is.",
+            "Requests that the proxy refused, answered with 5xx or could not end, by reason and whose fault it is.",
             MetricType::COUNTER,
             failed.collect(),
         ),
