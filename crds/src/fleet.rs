@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, schema::k8s};
 
+mod limits;
 mod listener;
 mod scaling;
 mod service;
 mod template;
 
+pub use limits::{Http2Limits, Limits};
 pub use listener::{AllowedRoutes, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef};
 pub use scaling::{Scaling, ScalingMode, Target};
 pub use service::{Backends, Service, ServiceType, TrafficPolicy};
@@ -86,6 +88,26 @@ pub struct GatewayFleetSpec {
         .message("maxAge must be at least 1s")
         .field_path(".maxAge"))]
     pub connection: Connection,
+    /// What clients and backends may ask for, and how long they may take. A change is for connections made after it.
+    #[serde(default)]
+    #[x_kube(
+        validation = Rule::new("self.targetBytes <= self.headerBytes")
+            .message("targetBytes must not be above headerBytes, which the request target is part of")
+            .field_path(".targetBytes"),
+        validation = Rule::new("duration(self.headerTimeout) >= duration('1s')")
+            .message("headerTimeout must be at least 1s")
+            .field_path(".headerTimeout"),
+        validation = Rule::new("duration(self.idleTimeout) >= duration('1s')")
+            .message("idleTimeout must be at least 1s")
+            .field_path(".idleTimeout"),
+        validation = Rule::new("duration(self.clientStallTimeout) >= duration('1s')")
+            .message("clientStallTimeout must be at least 1s")
+            .field_path(".clientStallTimeout"),
+        validation = Rule::new("duration(self.backendStallTimeout) >= duration('1s')")
+            .message("backendStallTimeout must be at least 1s")
+            .field_path(".backendStallTimeout")
+    )]
+    pub limits: Limits,
     /// Which requests are logged.
     #[serde(default)]
     pub access_log: AccessLog,

@@ -13,11 +13,13 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{Shared, telemetry};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// Connections at once; idle ones are closed after 30 s, and their descriptors are kept for them.
+const CONNECTIONS: usize = 16;
 const JSON: &str = "application/json";
 
 /// Serves in the background; answers where.
@@ -31,7 +33,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
     };
     let address = listener.local_addr()?;
     tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
+            // Never closed.
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(e) => {
@@ -43,6 +48,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
             };
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
+                let _place = place;
                 let service = service_fn(move |request| {
                     let response = answer(&shared, &request);
                     async move { Ok::<_, Infallible>(response) }

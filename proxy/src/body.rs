@@ -24,6 +24,7 @@ use crate::{
         body::{Framing, Piece},
         request::Refused,
     },
+    http2::Http2Source,
     server::Waiting,
     upstream::{Call, CallError},
 };
@@ -85,8 +86,8 @@ pub(crate) enum BodyError {
     /// The client of another protocol did.
     #[error("the client broke off")]
     Client,
-    /// The rule's request timeout is over.
-    #[error("request timeout")]
+    /// The rule's request timeout is over, or one side sent nothing for too long.
+    #[error("timeout")]
     Timeout,
 }
 
@@ -144,67 +145,6 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a request that came by HTTP/2.
-pub(crate) struct Http2Source {
-    body: RequestBody,
-    framing: Framing,
-    count: Arc<AtomicU64>,
-}
-
-impl Http2Source {
-    pub(crate) fn new(stream: RecvStream, length: Option<u64>) -> Self {
-        let count = Arc::<AtomicU64>::default();
-        if stream.is_end_stream() {
-            return Self { body: RequestBody::Empty, framing: Framing::Empty, count };
-        }
-        let framing = length.map_or(Framing::Chunked, Framing::Length);
-        Self { body: RequestBody::Received(stream, length, Arc::clone(&count)), framing, count }
-    }
-
-    /// Bytes so far, for as long as the body lives.
-    pub(crate) fn count(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.count)
-    }
-}
-
-impl Source for Http2Source {
-    fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None => None,
-            Some(Err(_)) => Some(Err(SourceError::Gone)),
-            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
-                Ok(data) => Piece::Data(data),
-                Err(frame) => Piece::Trailers(frame.into_trailers().map(Box::new).unwrap_or_default()),
-            })),
-        })
-    }
-
-    fn has_buffered(&self) -> bool {
-        false
-    }
-
-    /// Hyper drops the exchange itself.
-    fn poll_interrupt(&mut self, _: &mut Context<'_>) -> Poll<Interrupt> {
-        Poll::Pending
-    }
-
-    fn wait(&self, _: Waiting) {}
-
-    fn progress(&self) {}
-
-    fn take_body(&mut self) -> Option<RequestBody> {
-        Some(std::mem::replace(&mut self.body, RequestBody::Empty))
-    }
-
-    fn return_body(&mut self, body: RequestBody) {
-        self.body = body;
-    }
-}
-
 /// A response's body for hyper to send to a client. Its end closes the exchange.
 pub(crate) struct ResponseBody {
     from: Origin,
@@ -256,9 +196,13 @@ impl Body for ResponseBody {
         let piece = match call.poll_piece(cx, source) {
             Poll::Ready(piece) => piece,
             Poll::Pending => {
-                let Some(deadline) = &mut this.deadline else { return Poll::Pending };
-                ready!(deadline.as_mut().poll(cx));
-                this.exchange.timed_out();
+                let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+                match source.poll_interrupt(cx) {
+                    _ if late => this.exchange.timed_out(),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Interrupt::Stalled(waiting)) if !waiting.is_for_client() => this.exchange.timed_out(),
+                    Poll::Ready(_) => this.exchange.client_went(),
+                }
                 return Poll::Ready(Some(Err(BodyError::Timeout)));
             }
         };

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod date;
+mod descriptors;
 pub mod exchange;
 pub mod filter;
 pub mod http1;

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy::http1::limits::{DEFAULT, Limits};
+use snapshot::proto::Limits;
 use support::{Client, HOST, Proxy, Upstream, field, pause, request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -309,8 +309,13 @@ fn what_is_refused_is_told_why() {
 }
 
 fn impatient() -> Limits {
-    let second = Duration::from_secs(1);
-    Limits { head_time: second, idle_time: second * 2, client_stall: second, upstream_stall: second, ..DEFAULT }
+    Limits {
+        header_timeout_ms: 1000,
+        idle_timeout_ms: 2000,
+        client_stall_timeout_ms: 1000,
+        backend_stall_timeout_ms: 1000,
+        ..Limits::default()
+    }
 }
 
 #[test]
@@ -503,7 +508,7 @@ fn time_limits_of_the_rule_hold() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
         let _ = stream.read(&mut [0]);
     });
-    let proxy = Proxy::with(upstream.address, DEFAULT, |rule| rule.request_timeout_ms = 300);
+    let proxy = Proxy::with(upstream.address, Limits::default(), |rule| rule.request_timeout_ms = 300);
     let start = Instant::now();
     assert!(proxy.exchange(&get("/")).ends_with("half"));
     assert!((0.29..2.0).contains(&start.elapsed().as_secs_f64()));
@@ -511,7 +516,7 @@ fn time_limits_of_the_rule_hold() {
     let silent =
         Upstream::start(|mut stream| drop(stream.read(&mut [0; 4096]).and_then(|_| stream.read(&mut [0; 10]))));
     let silent = Arc::new(silent);
-    let proxy = Proxy::with(silent.address, DEFAULT, |rule| rule.backend_timeout_ms = 300);
+    let proxy = Proxy::with(silent.address, Limits::default(), |rule| rule.backend_timeout_ms = 300);
     let mut client: Client = proxy.connect();
     client.send(&get("/"));
     assert_eq!(client.response(false).unwrap().0, 504);

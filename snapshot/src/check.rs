@@ -10,8 +10,8 @@ use regex::RegexBuilder;
 use crate::{
     key::{Key, Kind},
     proto::{
-        Certificate, Cluster, Filter, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy, Resource,
-        Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
+        Certificate, Cluster, Filter, Fleet, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy,
+        Resource, Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
     },
 };
 
@@ -48,7 +48,7 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         return Err(Unfit::new("requires", reason::UNKNOWN_FEATURE, format!("this proxy has no feature {unknown:?}")));
     }
     let (kind, fit) = match &resource.kind {
-        Some(resource::Kind::Fleet(_)) => (Kind::Fleet, Ok(())),
+        Some(resource::Kind::Fleet(f)) => (Kind::Fleet, fleet(f)),
         Some(resource::Kind::Listener(l)) => (Kind::Listener, listener(l)),
         Some(resource::Kind::Certificate(c)) => (Kind::Certificate, certificate(c)),
         Some(resource::Kind::Route(r)) => (Kind::Route, route(r)),
@@ -71,6 +71,25 @@ pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
         // The last line of a syntax error says what is wrong; those before draw a picture of it.
         e => e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     })
+}
+
+/// What the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2 hold at most.
+fn fleet(f: &Fleet) -> Fit {
+    let limits = f.limits.unwrap_or_default();
+    for (field, value, most) in [
+        ("headerBytes", limits.header_bytes, 16 << 20),
+        ("headerFields", limits.header_fields, 10_000),
+        ("targetBytes", limits.target_bytes, 65_534),
+        ("http2.concurrentStreams", limits.http2_concurrent_streams, 10_000),
+        ("http2.streamWindowBytes", limits.http2_stream_window_bytes, (1 << 31) - 1),
+        ("http2.connectionWindowBytes", limits.http2_connection_window_bytes, (1 << 31) - 1),
+    ] {
+        if value > most {
+            let message = format!("{value} is above {most}");
+            return Err(Unfit::new(format!("limits.{field}"), reason::INVALID_LIMIT, message));
+        }
+    }
+    Ok(())
 }
 
 fn listener(l: &Listener) -> Fit {
@@ -314,7 +333,7 @@ fn within(path: impl fmt::Display, fit: Fit) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::PathMatch;
+    use crate::proto::{Limits, PathMatch};
 
     #[track_caller]
     fn check_path(kind: PathKind, value: &str, expect: Option<(&str, &str)>) {
@@ -333,6 +352,22 @@ mod tests {
         check_path(PathKind::Regex, "/a/[0-9]+", None);
         check_path(PathKind::Regex, "/a/(", Some((field, "InvalidRegex")));
         check_path(PathKind::Regex, "(a{1000}){1000}", Some((field, "InvalidRegex")));
+    }
+
+    #[test]
+    fn bounds_are_within_what_a_proxy_can_hold() {
+        let check = |limits| {
+            let fleet = Fleet { limits: Some(limits), ..Fleet::default() };
+            let kind = Some(resource::Kind::Fleet(fleet));
+            resource(&Key::new(Kind::Fleet, "a", "b"), &Resource { requires: vec![], kind })
+        };
+        assert_eq!(check(Limits::default()), Ok(()));
+        let most = Limits { target_bytes: 65_534, http2_stream_window_bytes: (1 << 31) - 1, ..Limits::default() };
+        assert_eq!(check(most), Ok(()));
+        let unfit = check(Limits { http2_stream_window_bytes: 1 << 31, ..most }).unwrap_err();
+        assert_eq!((unfit.field.as_str(), unfit.reason), ("limits.http2.streamWindowBytes", "InvalidLimit"));
+        let unfit = check(Limits { target_bytes: 65_535, ..most }).unwrap_err();
+        assert_eq!(unfit.to_string(), "limits.targetBytes: 65535 is above 65534");
     }
 
     #[test]

@@ -72,6 +72,11 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
         }
     }
 
+    let resource = resource(spec);
+    if let Err(unfit) = fit_fleet(&resource) {
+        found(format!("spec.{}", unfit.field), unfit.reason, unfit.message);
+    }
+
     let scaling = &spec.scaling;
     if scaling.min_replicas > scaling.max_replicas {
         let message = format!("minReplicas {} is above maxReplicas {}", scaling.min_replicas, scaling.max_replicas);
@@ -133,7 +138,7 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
         uid: fleet.metadata.uid.clone().unwrap_or_default(),
         container_ports: if cluster { container_ports(&spec.listeners) } else { BTreeMap::new() },
     };
-    unless(findings, Fleet { settings, listeners, resource: resource(spec), allowed_addresses })
+    unless(findings, Fleet { settings, listeners, resource, allowed_addresses })
 }
 
 /// The ports that pods open instead of the listeners' own: one below 1024 is not for a process without privileges.
@@ -154,6 +159,12 @@ fn fit(listener: &crds::fleet::Listener) -> Result<(), Unfit> {
     let listener = proto::Listener { port: listener.port.into(), hostname, ..proto::Listener::default() };
     let resource = Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) };
     check::resource(&Key::new(Kind::Listener, "namespace", "name"), &resource)
+}
+
+/// What the proxy would say of the settings.
+fn fit_fleet(fleet: &proto::Fleet) -> Result<(), Unfit> {
+    let resource = Resource { requires: vec![], kind: Some(resource::Kind::Fleet(*fleet)) };
+    check::resource(&Key::new(Kind::Fleet, "namespace", "name"), &resource)
 }
 
 fn routes_from(namespaces: &RouteNamespaces) -> Result<RoutesFrom, (String, String)> {
@@ -194,6 +205,24 @@ fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
         connection_max_age_ms: spec.connection.max_age.as_millis(),
         access_log_level: level.into(),
         access_log_sampling_percent: spec.access_log.sampling.min(100),
+        limits: Some(limits(&spec.limits)),
+    }
+}
+
+fn limits(limits: &crds::fleet::Limits) -> proto::Limits {
+    proto::Limits {
+        header_bytes: limits.header_bytes,
+        header_fields: limits.header_fields,
+        target_bytes: limits.target_bytes,
+        body_bytes: limits.body_bytes.unwrap_or_default(),
+        connections_per_client: limits.connections_per_client.unwrap_or_default(),
+        header_timeout_ms: limits.header_timeout.as_millis(),
+        idle_timeout_ms: limits.idle_timeout.as_millis(),
+        client_stall_timeout_ms: limits.client_stall_timeout.as_millis(),
+        backend_stall_timeout_ms: limits.backend_stall_timeout.as_millis(),
+        http2_concurrent_streams: limits.http2.concurrent_streams,
+        http2_stream_window_bytes: limits.http2.stream_window_bytes,
+        http2_connection_window_bytes: limits.http2.connection_window_bytes,
     }
 }
 

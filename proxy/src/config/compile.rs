@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ptr,
     sync::Arc,
-    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -277,11 +276,5 @@ fn settings(snapshot: &Snapshot) -> Settings {
         Some(resource::Kind::Fleet(fleet)) => Some(fleet),
         _ => None,
     });
-    fleet.map_or_else(Settings::default, |fleet| Settings {
-        min_drain: Duration::from_millis(fleet.min_drain_ms),
-        drain_timeout: Duration::from_millis(fleet.drain_timeout_ms),
-        connection_max_age: Duration::from_millis(fleet.connection_max_age_ms),
-        access_log_level: fleet.access_log_level(),
-        access_log_sampling: fleet.access_log_sampling_percent,
-    })
+    fleet.map_or_else(Settings::default, |fleet| Settings::from(&fleet))
 }

@@ -13,16 +13,18 @@ mod fault;
 pub mod last_good;
 mod policies;
 mod route;
+mod settings;
 mod store;
 mod tls;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use snapshot::{Hash, proto::AccessLogLevel};
+use snapshot::Hash;
 
 pub use apply::{Applier, ApplyError, Ports};
 pub use compile::{Built, Compiler};
+pub use settings::{Http2Limits, Settings};
 pub use store::{PORT_UNAVAILABLE, Refused, Staged, Store};
 
 use clusters::Clusters;
@@ -41,33 +43,6 @@ pub struct Config {
     pub settings: Settings,
     /// What is served on each port that is opened.
     pub ports: BTreeMap<u16, Arc<Port>>,
-}
-
-/// Settings of the fleet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Goes on accepting for at least this long when draining.
-    pub min_drain: Duration,
-    /// What still runs after this long is cut.
-    pub drain_timeout: Duration,
-    /// Client connections are retired at this age, ± 10 %.
-    pub connection_max_age: Duration,
-    /// Which answers are logged.
-    pub access_log_level: AccessLogLevel,
-    /// Percent of the successful answers that are logged.
-    pub access_log_sampling: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            min_drain: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(60),
-            connection_max_age: Duration::from_secs(600),
-            access_log_level: AccessLogLevel::Errors,
-            access_log_sampling: 100,
-        }
-    }
 }
 
 /// One port: its listeners' certificates and routes.

@@ -48,6 +48,9 @@ pub(crate) const NO_ENDPOINT: Cause =
 /// No connection to the backend.
 pub(crate) const CONNECT_FAILED: Cause =
     cause(StatusCode::BAD_GATEWAY, "connect_failed", "The backend could not be reached.");
+/// There is no descriptor for a connection to the backend.
+pub(crate) const EXHAUSTED: Cause =
+    cause(StatusCode::SERVICE_UNAVAILABLE, "descriptors_exhausted", "There are too many connections at the moment.");
 /// The backend broke off before a response.
 pub(crate) const UPSTREAM_BROKE: Cause =
     cause(StatusCode::BAD_GATEWAY, "upstream_broke", "The backend closed the connection before a response.");

@@ -19,7 +19,7 @@ use crate::{
     },
     server::Waiting,
     telemetry::Blame,
-    upstream::{Call, CallError, Choice, Endpoint, Leased, http2, pick},
+    upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, http2, pick},
 };
 
 /// Tries for one request: each next one only when the last can't have reached an upstream, or may safely be repeated.
@@ -83,6 +83,7 @@ async fn send<S: Source>(
         let limit = rule.backend_timeout.map(|limit| tokio::time::Instant::now() + limit);
         let leased = match within(limit, exchange.worker.pool.lease(&endpoint, choice)).await? {
             Ok(leased) => leased,
+            Err(ConnectError::Exhausted) => return Err(Failure::Answer(answer::EXHAUSTED, Blame::Internal)),
             Err(e) => {
                 tracing::debug!(endpoint = %endpoint.address, error = %e, attempt, "no connection to upstream");
                 failed = Some(endpoint.id);
@@ -113,7 +114,7 @@ async fn send<S: Source>(
 fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
     match leased {
         Leased::Http1(io, lease) => {
-            let limits = Arc::clone(&exchange.worker.limits);
+            let limits = Arc::clone(&exchange.conn.limits);
             Call::Http1(Box::new(call::Call::new(io, lease, limits, head, source.framing(), wants)))
         }
         Leased::Http2(sender, stream, reused) => {
@@ -125,14 +126,17 @@ fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: 
 /// Waits for the response's head, and for what ends the exchange before.
 async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<response::Parts, CallError>, Failure> {
     poll_fn(|cx| {
-        if let Poll::Ready(interrupt) = source.poll_interrupt(cx) {
-            return Poll::Ready(Err(match interrupt {
+        if let Poll::Ready(response) = call.poll_response(cx, source) {
+            return Poll::Ready(Ok(response));
+        }
+        // Once it is known what is waited for.
+        source.poll_interrupt(cx).map(|interrupt| {
+            Err(match interrupt {
                 Interrupt::Gone => Failure::Gone,
                 Interrupt::Stalled(Waiting::Body) => Failure::Answer(answer::BODY_TIMEOUT, Blame::Downstream),
                 Interrupt::Stalled(_) => Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream),
-            }));
-        }
-        call.poll_response(cx, source).map(Ok)
+            })
+        })
     })
     .await
 }

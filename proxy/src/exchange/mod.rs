@@ -26,10 +26,11 @@ pub(crate) use self::{
     record::Exchange,
 };
 use crate::{
-    body::{Http2Source, ResponseBody, Source},
+    body::{ResponseBody, Source},
     config::{Action, Rule},
     filter::{Answer, Ctx, Fields, Flow},
-    http1::{self, call::Wants},
+    http1::{self, call::Wants, limits::Limits, request::Refused},
+    http2::Http2Source,
     router::Query,
     server::{Conn, Worker},
     shared::clock_us,
@@ -69,9 +70,13 @@ pub(crate) async fn serve_http2(
     let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
     let mut exchange = Box::new(Exchange::open(worker, conn, &head));
     let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut source = Http2Source::new(body, length);
+    let mut source = Http2Source::new(body, length, Arc::clone(&exchange.conn));
     exchange.counted_in = Some(source.count());
-    match serve(&mut head, wants, &mut source, &mut exchange).await {
+    let reply = match beyond(&head, length, &exchange.conn.limits) {
+        Some(why) => Some(refuse(refused(why), &mut exchange)),
+        None => serve(&mut head, wants, &mut source, &mut exchange).await,
+    };
+    match reply {
         Some(Reply { head, body: ReplyBody::Own(body) }) => {
             Response::from_parts(head, ResponseBody::own(body, exchange))
         }
@@ -84,6 +89,17 @@ pub(crate) async fn serve_http2(
             *response.status_mut() = StatusCode::BAD_REQUEST;
             response
         }
+    }
+}
+
+/// What a request by HTTP/2 has too much of; as a whole, its head was bounded when it was read.
+fn beyond(head: &request::Parts, length: Option<u64>, limits: &Limits) -> Option<Refused> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    match () {
+        () if target > limits.target_bytes => Some(Refused::TargetTooLong),
+        () if head.headers.len() > limits.fields => Some(Refused::HeadTooLarge),
+        () if length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
+        () => None,
     }
 }
 

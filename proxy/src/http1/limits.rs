@@ -1,8 +1,8 @@
-//! How much a peer may ask for. One value for all connections of a proxy.
+//! How much a peer may ask for. The fleet sets some of it (`spec.limits`); a connection keeps what it began with.
 
 use std::time::Duration;
 
-/// Bounds of HTTP/1.1 messages and of the time they may take.
+/// Bounds of messages and of the time they may take; those of heads, bodies and times hold for HTTP/2 too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Bytes of a head, start line included (431; from upstream 502).

@@ -47,7 +47,7 @@ pub(crate) struct WebSocket<S> {
 
 /// Serves a connection.
 pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: S) -> Ended<S> {
-    let mut client = Client::new(io, Arc::clone(conn), Arc::clone(&worker.limits));
+    let mut client = Client::new(io, Arc::clone(conn), Arc::clone(&conn.limits));
     loop {
         let end = match client.next().await {
             Event::Request(mut head) => request(worker, conn, &mut client, &mut head).await,

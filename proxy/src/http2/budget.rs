@@ -67,10 +67,11 @@ pub(super) struct Budget {
 const STEP: Duration = Duration::from_millis(100);
 
 impl Budget {
-    pub(super) fn new(now: Instant) -> Self {
+    /// Of a connection that may have so many streams open.
+    pub(super) fn new(now: Instant, streams: u32) -> Self {
         let classes = [
-            // 100 streams may be open: all of them may be cancelled at once, and half of what is asked for after that.
-            (Class::Resets, Bucket::new(200.0, 20.0, 0.5)),
+            // All that may be open may be cancelled at once, twice, and half of what is asked for after that.
+            (Class::Resets, Bucket::new((2.0 * f64::from(streams)).max(200.0), 20.0, 0.5)),
             // A gRPC client answers each DATA frame with a WINDOW_UPDATE or two and a PING.
             (Class::Control, Bucket::new(1000.0, 100.0, 4.0)),
             (Class::Settings, Bucket::new(20.0, 1.0, 0.0)),
@@ -145,7 +146,7 @@ mod tests {
     #[track_caller]
     fn check(each: &[Frame], per_second: u32, expect: Option<(Class, u32)>) {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now);
+        let mut budget = Budget::new(now, 100);
         for n in 1..=20_000 {
             now += Duration::from_secs(1) / per_second;
             budget.refill(now);

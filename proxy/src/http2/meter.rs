@@ -52,10 +52,10 @@ impl Exceeded {
 }
 
 impl<S> Meter<S> {
-    /// Counts what comes and goes on `io`.
-    pub(super) fn new(io: S, now: Instant) -> (Self, Exceeded) {
+    /// Counts what comes and goes on `io`, which may have so many streams open.
+    pub(super) fn new(io: S, now: Instant, streams: u32) -> (Self, Exceeded) {
         let exceeded = Exceeded::default();
-        let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now));
+        let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now, streams));
         (Self { io, inbound, outbound, budget, exceeded: exceeded.clone() }, exceeded)
     }
 
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn floods_are_read_no_further() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) = Meter::new(server, Instant::now());
+        let (mut meter, exceeded) = Meter::new(server, Instant::now(), 100);
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         meter.read_exact(&mut [0; 24]).await.unwrap();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn resets_that_we_send_count() {
         let (_client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) = Meter::new(server, Instant::now());
+        let (mut meter, exceeded) = Meter::new(server, Instant::now(), 100);
         let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         for _ in 0..200 {
             let (a, b) = reset.split_at(5);

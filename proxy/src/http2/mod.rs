@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs) ─► exchange
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, source.rs) ─► exchange
 //!           └ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
 //! ```
 //!
@@ -12,6 +12,7 @@ mod budget;
 mod frames;
 mod meter;
 mod silence;
+mod source;
 mod stream;
 
 use std::{
@@ -28,26 +29,27 @@ use tokio::{
     time,
 };
 
+pub(crate) use self::source::Http2Source;
 use self::{
     meter::Meter,
     silence::{Silence, Silent},
 };
 use crate::server::{Conn, Waiting, Worker};
 
-/// Longest time for the client's preface and settings.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The last words of a connection that exceeded its budget have this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Largest head, as HPACK counts (RFC 7541 section 4.1).
-const MAX_HEAD: u32 = 64 << 10;
+/// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
+const OF_FIELD: usize = 32;
 
-fn builder() -> server::Builder {
+fn builder(conn: &Conn) -> server::Builder {
+    let (limits, http2) = (&conn.limits, conn.http2_limits);
+    let head = limits.head_bytes + limits.fields * OF_FIELD;
     let mut builder = server::Builder::new();
     builder
-        .max_concurrent_streams(100)
-        .max_header_list_size(MAX_HEAD)
-        .initial_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
+        .max_concurrent_streams(http2.streams)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .initial_window_size(http2.stream_window)
+        .initial_connection_window_size(http2.connection_window)
         .max_send_buffer_size(256 << 10)
         .max_concurrent_reset_streams(50)
         .max_local_error_reset_streams(Some(200))
@@ -61,15 +63,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     conn.note_http2();
-    let (io, exceeded) = Meter::new(io, Instant::now());
-    let mut h2 = match time::timeout(HANDSHAKE, builder().handshake::<_, Bytes>(io)).await {
+    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams);
+    let mut h2 = match time::timeout(conn.limits.head_time, builder(conn).handshake::<_, Bytes>(io)).await {
         Ok(Ok(h2)) => h2,
         Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
         Err(_) => return tracing::debug!(peer = %conn.peer, "HTTP/2 handshake took too long"),
     };
-    let mut silence = Silence::new(h2.ping_pong());
+    let mut silence = Silence::new(h2.ping_pong(), conn.limits.idle_time);
     conn.progress();
-    conn.wait(Waiting::Idle, &worker.limits);
+    conn.wait(Waiting::Idle, &conn.limits);
     let mut told = false;
     loop {
         if let Some(class) = exceeded.class() {

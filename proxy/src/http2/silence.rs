@@ -8,8 +8,6 @@ use tokio::time::{self, Interval, MissedTickBehavior};
 /// A client is asked this often; one that did not answer the last time is gone. So one that left without a FIN is
 /// noticed within 40 s.
 const ASK: Duration = Duration::from_secs(20);
-/// A connection without streams is retired after so many questions: 5 minutes.
-const IDLE: u32 = 15;
 
 /// What silence came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,13 +26,18 @@ pub(super) struct Silence {
     ping: Option<PingPong>,
     awaited: bool,
     asked: u32,
+    /// A connection without streams is retired after so many questions.
+    idle: u32,
 }
 
 impl Silence {
-    pub(super) fn new(ping: Option<PingPong>) -> Self {
-        let mut ask = time::interval_at(time::Instant::now() + ASK, ASK);
+    /// `idle`: how long a connection may be without streams.
+    pub(super) fn new(ping: Option<PingPong>, idle: Duration) -> Self {
+        let every = ASK.min(idle.max(Duration::from_secs(1)));
+        let idle = u32::try_from(idle.as_millis().div_ceil(every.as_millis())).unwrap_or(u32::MAX);
+        let mut ask = time::interval_at(time::Instant::now() + every, every);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ask, ping, awaited: false, asked: 0 }
+        Self { ask, ping, awaited: false, asked: 0, idle }
     }
 
     /// There are streams.
@@ -58,7 +61,7 @@ impl Silence {
                     }
                     self.awaited = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
                     self.asked += 1;
-                    return if self.asked == IDLE { Silent::Idle } else { Silent::Asked };
+                    return if self.asked == self.idle { Silent::Idle } else { Silent::Asked };
                 }
             }
         }

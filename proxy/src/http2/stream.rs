@@ -18,9 +18,6 @@ use crate::{
     server::{Conn, Worker},
 };
 
-/// A client that takes nothing of a response for this long has stalled: its stream is reset, and what it held is free.
-const STALL: Duration = Duration::from_secs(30);
-
 /// Serves a stream to its end.
 pub(super) async fn run(
     worker: Arc<Worker>,
@@ -28,6 +25,8 @@ pub(super) async fn run(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
+    // A client that takes nothing of a response for this long: its stream is reset, and what it held is free.
+    let stall = conn.limits.client_stall;
     let response = {
         let mut serving = pin!(exchange::serve_http2(worker, conn, request));
         tokio::select! {
@@ -37,7 +36,7 @@ pub(super) async fn run(
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
         }
     };
-    if let Err(e) = answer(response, &mut respond).await {
+    if let Err(e) = answer(response, &mut respond, stall).await {
         tracing::debug!(error = %e, "stream ended early");
     }
 }
@@ -49,7 +48,7 @@ enum Ended {
     Http2(#[from] h2::Error),
     #[error("the client reset it: {0}")]
     Reset(Reason),
-    #[error("the client took nothing for {} s", STALL.as_secs())]
+    #[error("the client took nothing for too long")]
     Stalled,
     #[error("{0}")]
     Body(BodyError),
@@ -57,7 +56,11 @@ enum Ended {
     Closed,
 }
 
-async fn answer(response: Response<ResponseBody>, respond: &mut SendResponse<Bytes>) -> Result<(), Ended> {
+async fn answer(
+    response: Response<ResponseBody>,
+    respond: &mut SendResponse<Bytes>,
+    stall: Duration,
+) -> Result<(), Ended> {
     let (mut head, body) = response.into_parts();
     let mut body = pin!(body);
     if !head.headers.contains_key(DATE) {
@@ -71,7 +74,7 @@ async fn answer(response: Response<ResponseBody>, respond: &mut SendResponse<Byt
     if end {
         return Ok(());
     }
-    let sent = send(&mut stream, body.as_mut()).await;
+    let sent = send(&mut stream, body.as_mut(), stall).await;
     match &sent {
         // A clean end would make a cut response look whole.
         Err(Ended::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
@@ -81,7 +84,11 @@ async fn answer(response: Response<ResponseBody>, respond: &mut SendResponse<Byt
     sent
 }
 
-async fn send(stream: &mut SendStream<Bytes>, mut body: std::pin::Pin<&mut ResponseBody>) -> Result<(), Ended> {
+async fn send(
+    stream: &mut SendStream<Bytes>,
+    mut body: std::pin::Pin<&mut ResponseBody>,
+    stall: Duration,
+) -> Result<(), Ended> {
     loop {
         let frame = tokio::select! {
             biased;
@@ -94,7 +101,7 @@ async fn send(stream: &mut SendStream<Bytes>, mut body: std::pin::Pin<&mut Respo
         match frame.map_err(Ended::Body)?.into_data() {
             Ok(data) => {
                 let end = body.is_end_stream();
-                send_data(stream, data, end).await?;
+                send_data(stream, data, end, stall).await?;
                 if end {
                     return Ok(());
                 }
@@ -109,14 +116,14 @@ async fn send(stream: &mut SendStream<Bytes>, mut body: std::pin::Pin<&mut Respo
 
 /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
 /// upstream meanwhile.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Ended> {
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool, stall: Duration) -> Result<(), Ended> {
     if data.is_empty() {
         return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         if stream.capacity() == 0 {
-            let capacity = time::timeout(STALL, poll_fn(|cx| stream.poll_capacity(cx))).await;
+            let capacity = time::timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await;
             capacity.map_err(|_| Ended::Stalled)?.ok_or(Ended::Closed)??;
         }
         let part = data.split_to(data.len().min(stream.capacity()));

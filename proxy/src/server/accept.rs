@@ -6,38 +6,65 @@ use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Worker, connection};
+use crate::descriptors;
 
 /// A proxy with more than its share leaves new connections to others for this long; one that nobody takes is delayed
 /// by no more than that.
 const YIELD: Duration = Duration::from_millis(4);
-/// Pause when descriptors run out: those that close meanwhile make room.
+/// Pause when descriptors run out all the same: those that close meanwhile make room.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts from one listener until aborted.
+/// Accepts from one listener until aborted. While there is no room, what comes waits in the kernel.
 pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16) {
     loop {
+        if worker.room.is_full() {
+            worker.shared.telemetry.accepting_paused();
+            if worker.room.is_news() {
+                let most = worker.room.most();
+                tracing::warn!(
+                    port,
+                    most,
+                    "accepting pauses: there are as many connections as descriptors suffice for"
+                );
+            }
+            worker.room.free().await;
+        }
         if yields(&worker) {
             tokio::time::sleep(YIELD).await;
             // What the others left is taken at once, all of it.
-            while let Some(accepted) = listener.accept().now_or_never() {
-                take(&worker, accepted, port).await;
+            while !worker.room.is_full()
+                && let Some(accepted) = listener.accept().now_or_never()
+            {
+                take(&worker, &listener, accepted, port).await;
             }
         } else {
-            take(&worker, listener.accept().await, port).await;
+            take(&worker, &listener, listener.accept().await, port).await;
         }
     }
 }
 
-async fn take(worker: &Arc<Worker>, accepted: io::Result<(TcpStream, SocketAddr)>, port: u16) {
+async fn take(worker: &Arc<Worker>, listener: &TcpListener, accepted: io::Result<(TcpStream, SocketAddr)>, port: u16) {
     match accepted {
         Ok((stream, peer)) => {
+            let most = worker.shared.config.load().settings.connections_per_client;
             // Counted before its task runs, so that a proxy which leaves waits for it.
-            let live = worker.live();
+            let Some(live) = worker.room.enter(peer.ip(), most) else {
+                return worker.shared.telemetry.connection_refused();
+            };
+            // Upstreams have taken more than one for each client.
+            let scarce = descriptors::is_kept(&stream);
             tokio::spawn(connection::run(worker.clone(), live, stream, peer, port));
+            if scarce {
+                worker.shared.telemetry.accepting_paused();
+                while descriptors::are_scarce(listener) {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
         Err(e) if is_of_one_connection(&e) => {}
         Err(e) => {
             tracing::warn!(port, error = %e, "accepting paused");
+            worker.shared.telemetry.accepting_paused();
             tokio::time::sleep(PAUSE).await;
         }
     }

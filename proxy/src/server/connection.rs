@@ -23,8 +23,9 @@ use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Live, Phase, Worker};
+use super::{Phase, Worker, room::Live};
 use crate::{
+    config::Http2Limits,
     exchange::headers,
     http1::{
         limits::Limits,
@@ -76,7 +77,8 @@ impl Waiting {
         self as u8 <= Waiting::ClientToRead as u8
     }
 
-    fn limit(self, limits: &Limits) -> Duration {
+    /// How long it is waited for.
+    pub(crate) fn limit(self, limits: &Limits) -> Duration {
         match self {
             Waiting::Handshake => HANDSHAKE_TIMEOUT,
             Waiting::Idle => limits.idle_time,
@@ -114,6 +116,10 @@ pub struct Conn {
     /// Whether it is encrypted.
     pub tls: bool,
     client: OnceLock<HeaderValue>,
+    /// What it may ask for.
+    pub(crate) limits: Arc<Limits>,
+    /// The same of what is HTTP/2's own.
+    pub(crate) http2_limits: Http2Limits,
     http2: AtomicBool,
     requests: AtomicU64,
     /// Requests within the last second, and the count at its end.
@@ -133,8 +139,10 @@ pub struct Conn {
 impl Conn {
     fn new(worker: &Worker, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let config = worker.shared.config.load();
+        let settings = &config.settings;
         // ± 10 % so that connections made together do not end together.
-        let age = worker.shared.config.load().settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let age = settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let phase = *worker.phase.borrow();
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -143,6 +151,8 @@ impl Conn {
             public_port,
             tls,
             client: OnceLock::new(),
+            limits: Arc::clone(&settings.limits),
+            http2_limits: settings.http2,
             http2: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             recent: AtomicU32::new(0),
@@ -268,7 +278,7 @@ pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer
     match tls {
         None => serve(&worker, &conn, registered, stream).await,
         Some(config) => {
-            conn.wait(Waiting::Handshake, &worker.limits);
+            conn.wait(Waiting::Handshake, &conn.limits);
             let mut handshake = TlsAcceptor::from(config).accept(stream);
             let stream = poll_fn(|cx| match conn.expired() {
                 Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),

@@ -3,7 +3,7 @@
 //! ```text
 //!  Server ── sockets by port (socket.rs): taken from the operator, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
-//!        ├ accept loop for each port (accept.rs)
+//!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
 //!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement
 //!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
 //! ```
@@ -11,6 +11,7 @@
 mod accept;
 mod balance;
 mod connection;
+mod room;
 mod socket;
 mod worker;
 
@@ -20,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -29,14 +30,11 @@ use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::connection::Waiting;
+use self::room::Room;
 pub(crate) use self::socket::keepalive;
-pub use self::{
-    connection::Conn,
-    socket::SocketSource,
-    worker::{Live, Worker},
-};
+pub use self::{connection::Conn, socket::SocketSource, worker::Worker};
 use crate::{
-    http1::limits::{self, Limits},
+    descriptors,
     shared::{Drain, Shared},
 };
 
@@ -81,34 +79,29 @@ pub struct Server {
     /// No port is served any more.
     closed: AtomicBool,
     workers: Vec<worker::Handle>,
-    live: Arc<AtomicUsize>,
+    room: Arc<Room>,
     phase: watch::Sender<Phase>,
 }
 
 impl Server {
     /// Starts the worker threads; no port is open yet.
     pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
-        Self::start_with(shared, options, limits::DEFAULT)
-    }
-
-    /// The same with other bounds of what clients and upstreams may ask for.
-    pub fn start_with(shared: Arc<Shared>, options: ServerOptions, limits: Limits) -> io::Result<Arc<Self>> {
-        let limits = Arc::new(limits);
         let phase = watch::Sender::new(Phase::Serving);
-        let live = Arc::new(AtomicUsize::new(0));
-        let start = |index| worker::start(index, &shared, &live, &phase, &limits, options.sockets.is_shared());
-        let workers = (0..options.workers.max(1)).map(start).collect::<io::Result<Vec<_>>>()?;
-        let (reported, open): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), live.clone());
+        let count = options.workers.max(1);
+        let room = Arc::new(Room::new(descriptors::limit(), count));
+        let start = |index| worker::start(index, &shared, &room, &phase, options.sockets.is_shared());
+        let workers = (0..count).map(start).collect::<io::Result<Vec<_>>>()?;
+        let (reported, counted): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), room.clone());
         // Set by the first server of a process; there is one.
         let _ = shared.connections_report.set(Box::new(move || {
             let workers: Vec<_> = reported.iter().map(|w| w.report()).collect();
-            serde_json::json!({"open": open.load(Ordering::Relaxed), "workers": workers})
+            serde_json::json!({"open": counted.open(), "most": counted.most(), "workers": workers})
         }));
         let ports = Arc::new(Mutex::new(BTreeMap::new()));
         if let Some(path) = &options.handover {
             socket::serve_handover(path, ports.clone())?;
         }
-        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, live, phase }))
+        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, room, phase }))
     }
 
     /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched. Nothing is
@@ -144,11 +137,13 @@ impl Server {
             open.remove(&port);
             self.workers.iter().for_each(|w| w.close(port));
         }
+        // Each is there twice: for a worker, and to be handed over.
+        self.room.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
     }
 
     /// Client connections and WebSockets that are open.
     pub fn connections(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.room.open()
     }
 
     /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle is

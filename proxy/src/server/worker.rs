@@ -4,10 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use socket2::Socket;
@@ -17,8 +14,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Conn, Phase, accept, balance, connection::Clock};
-use crate::{http1::limits::Limits, shared::Shared, upstream::Pool};
+use super::{Conn, Phase, accept, balance, connection::Clock, room::Room};
+use crate::{shared::Shared, upstream::Pool};
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -28,23 +25,16 @@ pub struct Worker {
     pub pool: Arc<Pool>,
     /// How far the proxy has left.
     pub phase: watch::Sender<Phase>,
-    /// Bounds of what clients and upstreams may ask for.
-    pub(crate) limits: Arc<Limits>,
     /// Seconds since it began.
     pub(super) clock: Arc<Clock>,
     /// Whether other processes accept from the same sockets.
     pub(super) shares_sockets: bool,
-    live: Arc<AtomicUsize>,
+    /// Client connections of all workers.
+    pub(super) room: Arc<Room>,
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
 }
 
 impl Worker {
-    /// Counts a connection or WebSocket as open for as long as the answer lives.
-    pub fn live(&self) -> Live {
-        self.live.fetch_add(1, Ordering::Relaxed);
-        Live(self.live.clone())
-    }
-
     /// Its open connections, in numbers.
     pub(super) fn report(&self) -> serde_json::Value {
         let conns = self.conns();
@@ -61,15 +51,6 @@ impl Worker {
     /// Client connections of this worker, WebSockets not among them.
     pub(super) fn conns(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// See [`Worker::live`].
-pub struct Live(Arc<AtomicUsize>);
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -115,9 +96,8 @@ impl Handle {
 pub(super) fn start(
     index: usize,
     shared: &Arc<Shared>,
-    live: &Arc<AtomicUsize>,
+    room: &Arc<Room>,
     phase: &watch::Sender<Phase>,
-    limits: &Arc<Limits>,
     shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
@@ -126,10 +106,9 @@ pub(super) fn start(
         shared: Arc::clone(shared),
         pool: Arc::default(),
         phase: phase.clone(),
-        limits: Arc::clone(limits),
         clock: Arc::default(),
         shares_sockets,
-        live: Arc::clone(live),
+        room: Arc::clone(room),
         conns: Mutex::default(),
     });
     let running = worker.clone();

@@ -83,7 +83,7 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
         ),
         family(
             "sluice_failed_requests_total",
-            "Requests that the proxy answered with 5xx, or could not end, by reason and whose fault it is.",
+            "Requests that the proxy refused, answered with 5xx or could not end, by reason and whose fault it is.",
             MetricType::COUNTER,
             failed.collect(),
         ),
@@ -96,6 +96,16 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
         single_gauge("sluice_requests_in_flight", "Requests that are open.", in_flight as f64),
         single_gauge("sluice_connections", "Client connections that are open.", connections as f64),
         single_counter("sluice_connections_total", "Client connections that were accepted.", connected as f64),
+        single_counter(
+            "sluice_connections_refused_total",
+            "Connections that were closed at once, because their client had as many as it may have.",
+            telemetry.refused.load(Relaxed) as f64,
+        ),
+        single_counter(
+            "sluice_accept_pauses_total",
+            "Times that accepting paused, because there were as many connections as descriptors suffice for.",
+            telemetry.paused.load(Relaxed) as f64,
+        ),
     ]
 }
 

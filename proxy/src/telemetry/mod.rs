@@ -14,7 +14,7 @@ mod sharded;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -46,6 +46,10 @@ pub struct Telemetry {
     failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Connections ended for a flood, by its class.
     floods: Mutex<BTreeMap<&'static str, u64>>,
+    /// Connections closed at once, because their client had as many as it may have.
+    refused: AtomicU64,
+    /// How often accepting paused for want of descriptors.
+    paused: AtomicU64,
     started: SystemTime,
 }
 
@@ -105,6 +109,8 @@ impl Default for Telemetry {
             log: Default::default(),
             failed: Mutex::default(),
             floods: Mutex::default(),
+            refused: AtomicU64::default(),
+            paused: AtomicU64::default(),
             started: SystemTime::now(),
         }
     }
@@ -136,6 +142,16 @@ impl Telemetry {
     /// A client connection was ended because of a flood of what is no request.
     pub fn flooded(&self, class: &'static str) {
         *self.floods.lock().unwrap_or_else(PoisonError::into_inner).entry(class).or_default() += 1;
+    }
+
+    /// A client connection was closed at once, because its client had as many as it may have.
+    pub fn connection_refused(&self) {
+        count(&self.refused);
+    }
+
+    /// Accepting paused for want of descriptors.
+    pub fn accepting_paused(&self) {
+        count(&self.paused);
     }
 
     /// A client connection ended.

@@ -167,7 +167,11 @@ impl Call {
     /// Passes pieces of the request's body on.
     fn poll_feed(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         while let Some(feed) = &mut self.feed {
-            if ready!(feed.poll_ready(cx)).is_err() {
+            let Poll::Ready(ready) = feed.poll_ready(cx) else {
+                source.wait(Waiting::UpstreamToRead);
+                return Poll::Pending;
+            };
+            if ready.is_err() {
                 // The upstream takes no more.
                 self.feed = None;
                 break;

@@ -19,10 +19,10 @@ use foldhash::fast::RandomState;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Endpoint, Protocol};
-use crate::{body::RequestBody, server::keepalive};
+use crate::{body::RequestBody, descriptors, server::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -93,9 +93,12 @@ pub(crate) enum Choice {
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Refused, unreachable, out of descriptors.
+    /// Refused, unreachable.
     #[error("connect: {0}")]
     Io(#[from] std::io::Error),
+    /// No descriptor is left, but for what must always work.
+    #[error("connect: out of descriptors")]
+    Exhausted,
     /// No answer in time.
     #[error("connect: no answer within {CONNECT_TIMEOUT:?}")]
     Timeout,
@@ -245,8 +248,15 @@ fn is_silent(io: &TcpStream) -> bool {
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
-    let connect = TcpStream::connect(endpoint.address);
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| ConnectError::Timeout)??;
+    let new = if endpoint.address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
+    let socket = match new() {
+        Ok(socket) if descriptors::is_kept(&socket) => return Err(ConnectError::Exhausted),
+        Err(e) if descriptors::is_exhausted(&e) => return Err(ConnectError::Exhausted),
+        socket => socket?,
+    };
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(endpoint.address))
+        .await
+        .map_err(|_| ConnectError::Timeout)??;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_tcp_keepalive(&keepalive())?;

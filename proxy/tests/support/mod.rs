@@ -16,7 +16,6 @@ use std::{
 use proxy::{
     Shared,
     config::Applier,
-    http1::limits::{DEFAULT, Limits},
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
     telemetry::Telemetry,
@@ -36,34 +35,41 @@ pub struct Proxy {
     pub shared: Arc<Shared>,
     pub server: Arc<Server>,
     pub runtime: tokio::runtime::Runtime,
+    applier: Applier<Server>,
+    upstream: SocketAddr,
 }
 
 impl Proxy {
     pub fn start(upstream: SocketAddr) -> Self {
-        Self::with(upstream, DEFAULT, |_| {})
+        Self::with(upstream, proto::Limits::default(), |_| {})
     }
 
-    /// `change` has its way with the route's rule.
-    pub fn with(upstream: SocketAddr, limits: Limits, change: impl Fn(&mut proto::Rule)) -> Self {
+    /// With the fleet's `limits`; `change` has its way with the route's rule.
+    pub fn with(upstream: SocketAddr, limits: proto::Limits, change: impl Fn(&mut proto::Rule)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = Shared::new(Telemetry::default());
         let options = ServerOptions { workers: 1, sockets: SocketSource::Bind, handover: None };
-        let server = Server::start_with(Arc::clone(&shared), options, limits).unwrap();
+        let server = Server::start(Arc::clone(&shared), options).unwrap();
         let (shared_of, server_of) = (Arc::clone(&shared), Arc::clone(&server));
-        let port = runtime.block_on(async move {
+        let (port, applier) = runtime.block_on(async move {
             let applier = Applier::start(Arc::clone(&shared_of), server_of, None);
             for _ in 0..50 {
                 let port = free_port();
-                let target = content(port, upstream, &change);
-                let push =
-                    Push { epoch: 1, base: None, revision: target.revision(), delta: target.diff(&BTreeMap::new()) };
-                if applier.apply(push).await.unwrap().nacks.is_empty() {
-                    return port;
+                let pushed = applier.apply(push(&content(port, upstream, limits, &change))).await;
+                if pushed.unwrap().nacks.is_empty() {
+                    return (port, applier);
                 }
             }
             panic!("no free port");
         });
-        Self { address: (Ipv4Addr::LOCALHOST, port).into(), shared, server, runtime }
+        Self { address: (Ipv4Addr::LOCALHOST, port).into(), shared, server, runtime, applier, upstream }
+    }
+
+    /// The fleet's limits change.
+    pub fn change(&self, limits: proto::Limits) {
+        let target = content(self.address.port(), self.upstream, limits, |_| {});
+        let status = self.runtime.block_on(self.applier.apply(push(&target))).unwrap();
+        assert!(status.nacks.is_empty(), "{:?}", status.nacks);
     }
 
     pub fn connect(&self) -> Client {
@@ -93,7 +99,13 @@ impl Proxy {
     }
 }
 
-fn content(port: u16, upstream: SocketAddr, change: impl Fn(&mut proto::Rule)) -> Snapshot {
+fn push(target: &Snapshot) -> Push {
+    let delta = target.diff(&BTreeMap::new());
+    Push { epoch: 1, base: None, revision: target.revision(), delta }
+}
+
+/// One listener, one route to one upstream.
+pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: impl Fn(&mut proto::Rule)) -> Snapshot {
     let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let listener = proto::Listener { name: "http".into(), port: port.into(), ..Default::default() };
     let mut rule = proto::Rule {
@@ -111,6 +123,7 @@ fn content(port: u16, upstream: SocketAddr, change: impl Fn(&mut proto::Rule)) -
         min_drain_ms: 100,
         drain_timeout_ms: 5000,
         connection_max_age_ms: 600_000,
+        limits: Some(limits),
         ..Default::default()
     };
     let endpoint = proto::Endpoint { address: upstream.to_string(), ..Default::default() };
@@ -131,7 +144,7 @@ fn content(port: u16, upstream: SocketAddr, change: impl Fn(&mut proto::Rule)) -
 }
 
 /// A port that was free a moment ago, below those that connections take.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 11_000 + (std::process::id() % 80) as u16 * 100;
     loop {

@@ -1,0 +1,145 @@
+//! The body of a request that came by HTTP/2, and how long its exchange is waited for.
+//!
+//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own, made
+//! when it first waits, and set anew only when it goes off too early.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use h2::RecvStream;
+use http_body::Body as _;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    body::{Interrupt, RequestBody, Source, SourceError},
+    http1::{
+        body::{Framing, Piece},
+        request::Refused,
+    },
+    server::{Conn, Waiting},
+};
+
+/// A request's body, by HTTP/2.
+pub(crate) struct Http2Source {
+    body: RequestBody,
+    framing: Framing,
+    count: Arc<AtomicU64>,
+    conn: Arc<Conn>,
+    waiting: Cell<Option<Wait>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+struct Wait {
+    waiting: Waiting,
+    since: Instant,
+    /// Bytes of the body that had come.
+    count: u64,
+}
+
+impl Http2Source {
+    pub(crate) fn new(stream: RecvStream, length: Option<u64>, conn: Arc<Conn>) -> Self {
+        let count = Arc::<AtomicU64>::default();
+        let (body, framing) = if stream.is_end_stream() {
+            (RequestBody::Empty, Framing::Empty)
+        } else {
+            let framing = length.map_or(Framing::Chunked, Framing::Length);
+            (RequestBody::Received(stream, length, Arc::clone(&count)), framing)
+        };
+        Self { body, framing, count, conn, waiting: Cell::new(None), timer: None }
+    }
+
+    /// Bytes so far, for as long as the body lives.
+    pub(crate) fn count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.count)
+    }
+
+    fn counted(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.conn.limits.body_bytes < u64::MAX
+    }
+}
+
+impl Source for Http2Source {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.wait(Waiting::Body);
+            return Poll::Pending;
+        };
+        self.progress();
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(_)) => Some(Err(SourceError::Gone)),
+            Some(Ok(_)) if self.counted() > self.conn.limits.body_bytes => {
+                Some(Err(SourceError::Refused(Refused::BodyTooLarge)))
+            }
+            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
+                Ok(data) => Piece::Data(data),
+                Err(frame) => Piece::Trailers(frame.into_trailers().map(Box::new).unwrap_or_default()),
+            })),
+        })
+    }
+
+    fn has_buffered(&self) -> bool {
+        false
+    }
+
+    /// That the client has gone shows elsewhere: its stream is reset, and the exchange dropped.
+    fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        loop {
+            let Some(Wait { waiting, since, count }) = self.waiting.get() else { return Poll::Pending };
+            let until = since + waiting.limit(&self.conn.limits);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.deadline() > until {
+                timer.as_mut().reset(until);
+            }
+            ready!(timer.as_mut().poll(cx));
+            // A body that was passed on as a whole shows here only that it goes on.
+            let counted = self.counted();
+            if counted != count {
+                self.waiting.set(Some(Wait { waiting, since: Instant::now(), count: counted }));
+            } else if Instant::now() >= until {
+                return Poll::Ready(Interrupt::Stalled(waiting));
+            } else if let Some(timer) = &mut self.timer {
+                timer.as_mut().reset(until);
+            }
+        }
+    }
+
+    fn wait(&self, waiting: Waiting) {
+        let wait = match self.waiting.get() {
+            Some(wait) => Wait { waiting, ..wait },
+            None => Wait { waiting, since: Instant::now(), count: self.counted() },
+        };
+        self.waiting.set(Some(wait));
+    }
+
+    fn progress(&self) {
+        self.waiting.set(None);
+    }
+
+    /// One of unknown length that is bounded is passed on piece by piece, since whoever has it counts against no bound.
+    fn take_body(&mut self) -> Option<RequestBody> {
+        let uncounted = self.framing == Framing::Chunked && self.is_bounded();
+        (!uncounted).then(|| std::mem::replace(&mut self.body, RequestBody::Empty))
+    }
+
+    fn return_body(&mut self, body: RequestBody) {
+        self.body = body;
+    }
+}

@@ -1,0 +1,229 @@
+//! A proxy as a process of its own, without an operator: what it takes of the system, and what it does when that is little.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use proxy::config::last_good;
+use snapshot::proto::Limits;
+use support::{Client, HOST, Upstream, content, free_port, pause, request};
+
+/// A proxy that serves what its last-good file holds.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    _state: tempfile::TempDir,
+}
+
+impl Process {
+    /// With so many descriptors at most.
+    fn start(descriptors: usize, upstream: SocketAddr, limits: Limits) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let [port, admin] = [free_port(), free_port()];
+        last_good::save(state.path(), 1, &content(port, upstream, limits, |_| {})).unwrap();
+        let of = |name: &str| state.path().join(name).display().to_string();
+        let child = Command::new("sh")
+            .args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_sluice-proxy"))
+            .args(["--name", "p-0", "--fleet", "ns/f", "--workers", "1"])
+            .args(["--control", &format!("unix:{}", of("nobody.sock")), "--admin", &format!("127.0.0.1:{admin}")])
+            .args(["--state", &state.path().display().to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let process = Self { child, address: at(port), admin: at(admin), _state: state };
+        process
+            .until("it is ready", || process.admin("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
+        process
+    }
+
+    /// The answer of the admin port, if there is one within 2 s.
+    fn admin(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// The value of a series, as it is named with its labels.
+    fn series(&self, name: &str) -> Option<f64> {
+        let text = self.admin("/metrics").unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.series(name).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !done() {
+            assert!(Instant::now() < end, "not within 30 s: {what}");
+            pause(20);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(client: &mut Client) {
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
+}
+
+fn is_served(client: &mut Client) -> bool {
+    client.response(false).is_some_and(|(status, ..)| status == 200)
+}
+
+/// One that takes its time, so that requests at once need a connection each.
+fn slow_upstream() -> Upstream {
+    Upstream::start(|mut stream| {
+        let mut read = vec![];
+        while request(&mut stream, &mut read, &Mutex::default()).is_some() {
+            pause(300);
+            if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn connections_beyond_its_descriptors_wait() {
+    let upstream = slow_upstream();
+    let process = Process::start(200, upstream.address, Limits::default());
+    let report = process.admin("/connections").unwrap();
+    let most = report.split("\"most\":").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+    let most = most.unwrap_or_else(|| panic!("{report}"));
+    assert!((50..=70).contains(&most), "{most} connections of 200 descriptors");
+
+    let mut clients: Vec<Client> = (0..most).map(|_| Client::to(process.address)).collect();
+    for _ in 0..2 {
+        clients.iter_mut().for_each(ask);
+        assert!(clients.iter_mut().all(is_served), "there is room for all of them, and their upstreams");
+    }
+    // The kernel takes these, the proxy does not.
+    let mut waiting: Vec<Client> = (0..30).map(|_| Client::to(process.address)).collect();
+    waiting.iter_mut().for_each(ask);
+    pause(600);
+    let served = waiting.iter().filter(|client| {
+        client.stream.set_nonblocking(true).unwrap();
+        let waits = client.stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        client.stream.set_nonblocking(false).unwrap();
+        !waits
+    });
+    // An accept loop that waited already takes one more.
+    assert!(served.count() <= 1);
+    for path in ["/readyz", "/healthz", "/metrics"] {
+        assert!(process.admin(path).is_some_and(|answer| answer.starts_with("HTTP/1.1 200")), "{path}");
+    }
+    assert!(process.metric("sluice_accept_pauses_total") >= 1.0);
+    assert!(process.metric("process_open_fds") <= 200.0 - 32.0, "some are kept");
+    clients.iter_mut().for_each(ask);
+    assert!(clients.iter_mut().all(is_served), "those that are there are served on");
+    clients.truncate(most - 30);
+    assert!(waiting.iter_mut().all(is_served), "those that waited are served once others have gone");
+    assert!(clients.iter_mut().all(|client| {
+        ask(client);
+        is_served(client)
+    }));
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// The preface, these settings, and `GET /` on so many streams, in HPACK: static entries, and the authority as a literal.
+fn streams(settings: &[u8], streams: u32) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, settings));
+    let head = [&[0x82, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
+    (0..streams).for_each(|n| bytes.extend(frame(1, 5, 2 * n + 1, &head)));
+    bytes
+}
+
+#[test]
+fn upstreams_leave_descriptors_for_probes() {
+    let upstream = slow_upstream();
+    let process = Process::start(130, upstream.address, Limits::default());
+    let mut client = TcpStream::connect(process.address).unwrap();
+    // One client, and more connections to the upstream than there are descriptors.
+    client.write_all(&streams(&[], 100)).unwrap();
+    let refused = "sluice_failed_requests_total{reason=\"descriptors_exhausted\",blame=\"internal\"}";
+    process.until("some are answered 503", || process.series(refused).is_some_and(|count| count >= 1.0));
+    assert!(process.metric("process_open_fds") <= 130.0 - 32.0, "some are kept");
+    process.until("the others are served", || {
+        process.metric("sluice_requests_in_flight") == 0.0
+            && process.series("sluice_requests_total{route=\"ns/r\",code_class=\"2xx\"}").is_some_and(|n| n >= 30.0)
+    });
+}
+
+#[test]
+fn an_http2_client_that_opens_no_window_is_given_up() {
+    const STREAMS: u32 = 100;
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    let upstream = Upstream::start(move |mut stream| {
+        request(&mut stream, &mut vec![], &Mutex::default());
+        counted.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        while stream.write_all(&[b'x'; 1 << 16]).is_ok() {}
+        counted.fetch_sub(1, Ordering::SeqCst);
+    });
+    let limits = Limits { client_stall_timeout_ms: 2000, ..Limits::default() };
+    let process = Process::start(1024, upstream.address, limits);
+    let before = process.metric("process_resident_memory_bytes");
+    let mut client = TcpStream::connect(process.address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE 0, and never a WINDOW_UPDATE.
+    client.write_all(&streams(&[0, 4, 0, 0, 0, 0], STREAMS)).unwrap();
+    process.until("all are under way", || open.load(Ordering::SeqCst) == STREAMS as usize);
+    pause(500);
+    let more = process.metric("process_resident_memory_bytes") - before;
+    println!("{STREAMS} streams without window: memory +{:.1} MiB", more / f64::from(1 << 20));
+    assert!(more <= f64::from(10 << 20), "memory grew by {more} bytes");
+    // Each stream is reset with CANCEL (RFC 9113 section 7), and its upstream connection closed.
+    let (mut reset, mut inbound, mut buffer) = (0, vec![], [0; 4096]);
+    while reset < STREAMS {
+        let count = client.read(&mut buffer).unwrap();
+        assert!(count > 0, "the connection ended after {reset} resets");
+        inbound.extend_from_slice(&buffer[..count]);
+        while inbound.len() >= 9 {
+            let end = 9 + u32::from_be_bytes([0, inbound[0], inbound[1], inbound[2]]) as usize;
+            if inbound.len() < end {
+                break;
+            }
+            if inbound[3] == 3 {
+                assert_eq!(inbound[9..13], 8u32.to_be_bytes());
+                reset += 1;
+            }
+            inbound.drain(..end);
+        }
+    }
+    process.until("the upstreams are let go", || open.load(Ordering::SeqCst) == 0);
+    assert_eq!(process.metric("sluice_requests_in_flight"), 0.0);
+    // The connection goes on.
+    client.write_all(&frame(6, 0, 0, b"12345678")).unwrap();
+    assert!(client.read(&mut buffer).unwrap() > 0);
+}
