@@ -3,6 +3,9 @@
 use clap::Parser;
 use proxy::cli;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     cli::run(cli::Options::parse())
 }
