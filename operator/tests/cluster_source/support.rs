@@ -1,6 +1,6 @@
 //! What the tests share: objects of a namespace of their own, and a source that is followed.
 
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
 
 use crds::Kind;
 use kube::{
@@ -164,6 +164,7 @@ pub(crate) struct Follow {
     events: mpsc::Receiver<Event>,
     world: Option<Arc<Observed>>,
     pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) in_force: watch::Sender<Option<BTreeSet<ObjectRef>>>,
     _source: Aborted,
 }
 
@@ -179,8 +180,9 @@ impl Follow {
     pub(crate) fn start(client: Client) -> Self {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
-        let source = Aborted(tokio::spawn(run(client, sender, told)));
-        Self { events, world: None, progress, _source: source }
+        let (in_force, known) = watch::channel(Some(BTreeSet::new()));
+        let source = Aborted(tokio::spawn(run(client, sender, told, known)));
+        Self { events, world: None, progress, in_force, _source: source }
     }
 
     /// The next world, if it comes in time.
