@@ -130,7 +130,7 @@ async fn collect(
     let (mut is_known, mut held_until) = (false, None);
     in_force.mark_changed();
     loop {
-        store.to_read().into_iter().for_each(&read);
+        store.begin_reads().into_iter().for_each(&read);
         let is_first = !health.is_synced();
         let is_whole = !store.waits(is_first);
         let is_ready = is_news && health.is_listed() && is_known && (is_whole || !is_first);

@@ -53,6 +53,8 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
 pub(super) const SECRETS: Watched = Watched {
     names_only: true,
     fields: Some("type=kubernetes.io/tls"),
+    // `kubectl apply` leaves the whole object in an annotation. 50 of at most 256 KiB.
+    page: 50,
     ..core("secrets", Kind::Secret, "Secret", "secrets")
 };
 

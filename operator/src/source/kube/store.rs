@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// The Secrets that are to be read now. What nothing refers to any more is forgotten: no world needs to be told so.
-    pub(super) fn to_read(&mut self) -> Vec<ObjectRef> {
+    pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
         let (read, forget) = self.secrets.due();
         for id in &forget {
             if self.observed.objects.contains_key(id) {
@@ -157,7 +157,11 @@ impl Store {
                 of_kind.filter(|id| !stays(id)).cloned().collect()
             }
         };
-        gone.iter().fold(false, |is_news, id| self.remove(id) || is_news)
+        let mut is_news = false;
+        for id in &gone {
+            is_news |= self.remove(id);
+        }
+        is_news
     }
 }
 

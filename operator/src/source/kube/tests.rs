@@ -122,7 +122,7 @@ fn a_large_certificate_is_not_kept() {
     let mut store = Store::new();
     store.in_force([id(Kind::Secret, "s")].into());
     take(&mut store, [(seen("1"), false)]);
-    assert_eq!(store.to_read().len(), 1);
+    assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(read(200 << 10), true)]);
     assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
     take(&mut store, [(read(300 << 10), true), (read(300 << 10), false)]);
@@ -135,9 +135,9 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
     let mut store = Store::new();
     let held = |store: &Store| names(&store.observed()) == ["Secret shop/s"];
     take(&mut store, [(seen("1"), false), (read(8), false)]);
-    assert!(store.to_read().is_empty() && !held(&store));
+    assert!(store.begin_reads().is_empty() && !held(&store));
     store.in_force([id(Kind::Secret, "s")].into());
-    assert_eq!(store.to_read(), [id(Kind::Secret, "s")]);
+    assert_eq!(store.begin_reads(), [id(Kind::Secret, "s")]);
     // It can't be read, so it is broken; it can, and then not any more, so it stays.
     let unread = || Change::Unread(id(Kind::Secret, "s"), "no".into());
     take(&mut store, [(unread(), true)]);
@@ -146,17 +146,17 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
         "data: no"
     );
     take(&mut store, [(read(8), true), (seen("2"), false)]);
-    assert_eq!(store.to_read().len(), 1);
+    assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(unread(), false)]);
     assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
     // Listed anew, and not among them.
     take(&mut store, [(Change::Began(Kind::Secret), false), (Change::Listed(Kind::Secret, ""), true)]);
     take(&mut store, [(seen("3"), false)]);
-    assert_eq!(store.to_read().len(), 1);
+    assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(read(8), true)]);
     assert!(held(&store));
     store.in_force([].into());
-    assert!(store.to_read().is_empty() && !held(&store));
+    assert!(store.begin_reads().is_empty() && !held(&store));
 }
 
 #[test]
