@@ -14,19 +14,20 @@ use hyper::{Method, Request, Response, StatusCode, header, server::conn::http1, 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 
 use crate::{
     metrics,
+    places::Places,
     source::kube::Progress,
     view::{self, View},
 };
 
 /// A client that sends no request for this long is let go.
 const IDLE: Duration = Duration::from_secs(30);
-/// Clients at a time; more wait.
-const CLIENTS: usize = 64;
+/// Connections at a time; one more takes the place of another, so that probes are answered however many there are.
+const CONNECTIONS: usize = 64;
 /// A loop that began no turn for this long is stuck. Ten thousand routes take a few seconds.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -105,15 +106,16 @@ pub async fn bind_anywhere(address: SocketAddr) -> Result<TcpListener, AdminErro
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
+    let places = Places::new(CONNECTIONS);
     loop {
-        let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let admin = admin.clone();
+                let (admin, mut place) = (admin.clone(), places.take(peer.ip()));
                 tokio::spawn(async move {
-                    connection(stream, peer, admin).await;
-                    drop(permit);
+                    tokio::select! {
+                        () = connection(stream, peer, admin) => {}
+                        () = place.lost() => {}
+                    }
                 });
             }
             Err(error) => {
@@ -197,6 +199,7 @@ mod tests {
 
     use http_body_util::BodyExt as _;
     use planner::Millis;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -249,6 +252,24 @@ mod tests {
         }
         assert_eq!(bench.get("/metrics", false).await.0, 200);
         assert_eq!(bench.get("/", false).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn answers_however_many_there_are() {
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Bench::new().admin));
+        let mut silent = vec![];
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut said = String::new();
+        probe.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        // The first had to go.
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or_default(), 0);
     }
 
     #[tokio::test]

@@ -6,13 +6,13 @@
 mod reign;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Millis, Plan, Planner, World, scale::Decision};
-use tokio::sync::mpsc;
+use planner::{FleetRef, Millis, ObjectRef, Plan, Planner, World, scale::Decision};
+use tokio::sync::{mpsc, watch};
 
 use self::reign::Reign;
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     lead::Leading,
     metrics, news,
     push::{Published, Registry},
-    source::Observed,
+    source::{self, Observed},
     state::{
         memory::{Memory, Objects, Recalled},
         rollbacks::Rollback,
@@ -61,6 +61,8 @@ pub struct Parts<F> {
     pub statuses: status::Writer,
     /// What the admin port shows.
     pub view: view::Shared,
+    /// Told which certificates the contents in force refer to, for a source that reads no others.
+    pub certificates: watch::Sender<Option<BTreeSet<ObjectRef>>>,
 }
 
 /// The operator's state.
@@ -213,6 +215,12 @@ impl<F: Fleet> Operator<F> {
         for news in problems.into_iter().filter(|_| leads).filter_map(|p| news::of_problem(&self.observed, p)) {
             self.parts.happenings.say(news);
         }
+        let certificates = Some(source::kube::in_force(&remembered));
+        self.parts.certificates.send_if_modified(|known| {
+            let is_news = *known != certificates;
+            *known = certificates;
+            is_news
+        });
         (self.remembered, self.memory_due) = (Arc::new(remembered), true);
         for fleet in plan.fleets.keys() {
             self.gateways.entry(fleet.clone()).or_default();

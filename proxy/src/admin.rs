@@ -1,10 +1,12 @@
 //! The admin port: metrics and probes, for people and collectors on a trusted network.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,14 +15,17 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, task::AbortHandle};
 
 use crate::{Shared, telemetry};
 
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Connections at once; idle ones are closed after 30 s, and their descriptors are kept for them.
-const CONNECTIONS: usize = 16;
 const JSON: &str = "application/json";
+/// A client that sends no request for this long is let go.
+const IDLE: Duration = Duration::from_secs(30);
+/// Connections at a time, whose descriptors are kept for them. One more ends the oldest, so that probes are answered
+/// however many there are.
+const CONNECTIONS: usize = 16;
 
 /// Serves in the background; answers where.
 pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Result<SocketAddr> {
@@ -33,32 +38,36 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
     };
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut open = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS);
         loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(e) => {
                     // No descriptor left, most likely: those of others end.
                     tracing::warn!("admin port: {e}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= CONNECTIONS
+                && let Some(oldest) = open.pop_front()
+            {
+                oldest.abort();
+            }
             let shared = Arc::clone(&shared);
-            tokio::spawn(async move {
-                let _place = place;
+            let connection = tokio::spawn(async move {
                 let service = service_fn(move |request| {
                     let response = answer(&shared, &request);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                let connection =
-                    http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-                if let Err(e) = connection.await {
+                let mut builder = http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
+                if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!("admin connection: {e}");
                 }
             });
+            open.push_back(connection.abort_handle());
         }
     });
     Ok(address)
@@ -161,5 +170,18 @@ mod tests {
         shared.drain.send_replace(Drain::Draining);
         check("/readyz", 503, "draining").await;
         check("/config", 200, "\"ready\":false").await;
+    }
+
+    #[tokio::test]
+    async fn answers_however_many_there_are() {
+        let shared = Shared::new(Telemetry::default());
+        let address = serve(shared, ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let mut silent = vec![];
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        assert_eq!(get(address, "/healthz").await.0, 200);
+        // The first had to go.
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or_default(), 0);
     }
 }

@@ -12,6 +12,7 @@
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
+//! - [`report`]: what proxies tell, held to the sizes that operators take.
 //! - [`latency`]: the histogram of load reports.
 //! - [`handover`]: how listening sockets pass between processes (standalone).
 
@@ -19,6 +20,7 @@ pub mod check;
 pub mod handover;
 pub mod key;
 pub mod latency;
+pub mod report;
 pub mod sensitive;
 pub mod set;
 pub mod wire;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::{
-    Agent, Api, Condition, Resource, Sluice,
+    Agent, Api, Condition, Resource, Shell, Sluice,
     agent::{PORT, RemoteLoad},
     condition,
     release::OURS,
@@ -172,6 +172,12 @@ impl<'a> Place<'a> {
         )
     }
 
+    /// The manifest of a route whose requests reach the upstream as `path`, which its answer tells.
+    pub fn rewrite_yaml(&self, name: &str, prefix: &str, path: &str) -> String {
+        let rewrite = format!("{{path: {{type: ReplaceFullPath, replaceFullPath: {path}}}}}");
+        self.route_yaml(name, prefix, &format!("filters:\n- {{type: URLRewrite, urlRewrite: {rewrite}}}"))
+    }
+
     /// Server-side apply.
     pub fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         self.sluice.api.apply_all(manifest, MANAGER)
@@ -180,6 +186,11 @@ impl<'a> Place<'a> {
     /// The API server.
     pub fn api(&self) -> &'a Api {
         &self.sluice.api
+    }
+
+    /// What a user types.
+    pub fn shell(&self) -> &'a Shell {
+        &self.sluice.shell
     }
 
     /// Where clients in the cluster reach the fleet.
@@ -199,8 +210,31 @@ impl<'a> Place<'a> {
 
     /// Waits until a GET of [`HOST`] has this status, and a body that contains this.
     pub fn until(&self, path: &str, status: u16, contains: &str, within: Duration) -> anyhow::Result<Answer> {
+        self.until_at(&self.target(), path, status, contains, within)
+    }
+
+    /// The same of one target, such as a single proxy.
+    pub fn until_at(
+        &self,
+        target: &str,
+        path: &str,
+        status: u16,
+        contains: &str,
+        within: Duration,
+    ) -> anyhow::Result<Answer> {
         let within_ms = u64::try_from(within.as_millis())?;
-        self.agent.until(&Until { probe: self.probe(path), status, contains: contains.to_owned(), within_ms })
+        let probe = Probe { target: target.to_owned(), ..self.probe(path) };
+        self.agent.until(&Until { probe, status, contains: contains.to_owned(), within_ms })
+    }
+
+    /// Where each proxy by itself is reached, without the Service: its listener of port 80.
+    pub fn proxy_targets(&self) -> anyhow::Result<Vec<String>> {
+        let service = self.object(Resource::SERVICES, &format!("sluice-{FLEET}"))?;
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+        let port = ports.filter(|port| port["port"] == 80).find_map(|port| port["targetPort"].as_u64());
+        let port = port.context("the Service has no port 80 with a number behind it")?;
+        let address = |pod: &Value| Some(format!("{}:{port}", pod["status"]["podIP"].as_str()?));
+        self.proxies()?.iter().map(|pod| address(pod).context("a proxy without address")).collect()
     }
 
     fn probe(&self, path: &str) -> Probe {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::{FLEET, Fleet, HOST, Place, Resource, UPSTREAM, grants, sluice};
 
-use crate::{bound, seconds};
+use crate::{assert_median, bound, rounds, seconds};
 
 const TOLD: Duration = Duration::from_secs(5);
 
@@ -93,13 +93,19 @@ fn what_is_wrong_is_told_and_only_that_rule_fails() {
     let other = Place::new(&sluice, "other", &Fleet::fixed(1)).unwrap();
 
     for wrong in WRONG {
-        let at = Instant::now();
-        place.apply(&wrong.yaml(&place.namespace)).unwrap();
-        let told =
-            place.until_condition(Resource::API_ROUTES, wrong.name, (wrong.condition, "False"), bound(TOLD)).unwrap();
-        println!("{:<12} {:>6.0?}  {}: {}", wrong.name, at.elapsed(), told.reason, told.message);
-        assert_eq!(told.reason, wrong.reason, "{}: {told:?}", wrong.name);
-        assert!(told.message.contains(wrong.says), "{}: {told:?}", wrong.name);
+        let mut times = vec![];
+        while times.len() < rounds() {
+            place.api().delete(Resource::API_ROUTES, &place.namespace, wrong.name, None).unwrap();
+            let at = Instant::now();
+            place.apply(&wrong.yaml(&place.namespace)).unwrap();
+            let expect = (wrong.condition, "False");
+            let told = place.until_condition(Resource::API_ROUTES, wrong.name, expect, TOLD * 10).unwrap();
+            times.push(at.elapsed());
+            println!("{:<12} {:>6.0?}  {}: {}", wrong.name, at.elapsed(), told.reason, told.message);
+            assert_eq!(told.reason, wrong.reason, "{}: {told:?}", wrong.name);
+            assert!(told.message.contains(wrong.says), "{}: {told:?}", wrong.name);
+        }
+        assert_median(TOLD, &times);
         place.until(&format!("/{}/good", wrong.name), 200, "", bound(TOLD)).unwrap();
         assert_eq!(place.get(&format!("/{}/bad", wrong.name)).unwrap().status, wrong.status, "{}", wrong.name);
     }

@@ -126,8 +126,8 @@ fn a_restart_of_the_operator_loses_nothing() {
         .unwrap();
     println!("restarted in {:.1?}", started.elapsed());
     // It acts, and found everything as it was.
-    place.apply(&place.route_yaml("more", "/more", "")).unwrap();
-    place.until("/more", 200, "", seconds(30)).unwrap();
+    place.apply(&place.rewrite_yaml("more", "/more", "/acts.")).unwrap();
+    place.until("/more", 200, "/acts.", seconds(30)).unwrap();
     pause(seconds(5));
     assert_eq!(names(&place.proxies().unwrap()), before, "no proxy was replaced");
     let report = load.stop().unwrap();

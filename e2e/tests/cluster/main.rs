@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, like tests
 
+mod certificates;
 mod chart;
 mod conditions;
 mod cycle;
@@ -37,6 +38,19 @@ fn bound(goal: Duration) -> Duration {
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
+}
+
+/// How often what a time is asserted of is done: the median counts.
+fn rounds() -> usize {
+    if long() { 3 } else { 1 }
+}
+
+/// The median of these times is within the goal.
+#[track_caller]
+fn assert_median(goal: Duration, times: &[Duration]) {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    assert!(sorted[sorted.len() / 2] <= bound(goal), "{times:?}, the goal is {goal:?}");
 }
 
 /// Nothing failed, every answer was a 200, and at most 0.1 % had to be sent again.

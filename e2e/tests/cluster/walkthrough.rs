@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use e2e::{
-    cluster::{Agent, Alone, HOST, Place, Resource, SYSTEM, cluster, project},
+    cluster::{Agent, Alone, FLEET, Fleet, HOST, Place, Resource, SYSTEM, UPSTREAM, cluster, names, project},
     harness::pause,
 };
 use serde_json::json;
@@ -39,6 +39,7 @@ fn the_readme_works_as_it_is_written() {
 
     upgrades_lose_nothing(&cluster, &place.agent, &target);
 
+    let own = fleet_of_ones_own(&place);
     follow(&cluster, "Uninstall");
     let left = left(&cluster);
     assert!(left.is_empty(), "{left:#?}");
@@ -46,6 +47,29 @@ fn the_readme_works_as_it_is_written() {
         assert!(cluster.api.get(Resource::CRDS, "", name).unwrap().is_some(), "{name} is kept");
     }
     println!("gone after {:.1?}", begun.elapsed());
+
+    // A fleet that one wrote serves on, and is deleted without an operator.
+    for _ in 0..20 {
+        assert_eq!(place.get("/").unwrap().status, 200);
+    }
+    assert_eq!(names(&place.proxies().unwrap()), own);
+    place.api().delete(Resource::GATEWAY_FLEETS, &place.namespace, FLEET, None).unwrap();
+    place
+        .api()
+        .eventually("its proxies go with it", seconds(60), |_| Ok(place.all_proxies()?.is_empty().then_some(())))
+        .unwrap();
+    cluster.gone(&place.namespace).unwrap();
+}
+
+/// A fleet in a namespace of its own, with a route; the names of its proxies.
+fn fleet_of_ones_own(place: &Place<'_>) -> Vec<String> {
+    place.apply(&place.upstream_yaml(UPSTREAM)).unwrap();
+    place.apply(&Fleet::fixed(1).yaml(&place.namespace)).unwrap();
+    place.apply(&place.route_yaml("all", "/", "")).unwrap();
+    place.deployment_is_ready(UPSTREAM).unwrap();
+    place.wait_for_proxies(1, seconds(90)).unwrap();
+    place.until("/", 200, "", seconds(20)).unwrap();
+    names(&place.proxies().unwrap())
 }
 
 /// Under load: the upgrade of the README, one that replaces the operators, one that replaces the proxies.

@@ -151,14 +151,20 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let (sender, events) = mpsc::channel(EVENTS);
     let patient = Client::try_from(source::kube::patient(config))?;
     let cluster = Cluster { operator_namespace: namespace.clone() };
-    let source = tokio::spawn(source::kube::run(patient, cluster, sender.clone(), progress));
+    let (certificates, in_force) = watch::channel(None);
+    let source = tokio::spawn(source::kube::run(patient, cluster, sender.clone(), progress, in_force));
     let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
     let starting = async {
         let settings = proxies(&args, identity.bundle.clone());
-        tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), memory.recall(), is_synced(synced))
+        let recall = async {
+            let recalled = memory.recall().await;
+            certificates.send_replace(Some(source::kube::in_force(&recalled.objects)));
+            recalled
+        };
+        tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))
     };
     // Whoever runs for the lease knows everything, so that it can act at once.
     let (fleet, recalled, ()) = tokio::select! {
@@ -178,6 +184,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         happenings: happenings.clone(),
         statuses: status::Writer::to_api(fenced.clone(), status::API),
         view,
+        certificates,
     };
     let serving = push::serve_tls(args.control_listen, identity, lead.clone(), registry, sender.clone());
     let mut operator = tokio::spawn(Operator::new(parts).run());

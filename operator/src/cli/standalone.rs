@@ -98,6 +98,8 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         happenings: Events::nowhere(),
         statuses: status::Writer::to_files(folder.join("status"), status::FILES),
         view: view.clone(),
+        // A folder is read as a whole.
+        certificates: tokio::sync::watch::Sender::new(None),
         lead: lead::alone(state.epoch),
     };
     let socket = state.control_socket();

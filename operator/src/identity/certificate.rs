@@ -1,6 +1,8 @@
 //! Certificates that an authority signs: operators' (server), and proxies' (client, with the pod in a URI:
 //! `spiffe://sluice/ns/NAMESPACE/fleet/NAME/pod/POD`).
 
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use planner::FleetRef;
 use rcgen::{
@@ -53,6 +55,13 @@ pub struct Peer {
     pub fleet: FleetRef,
     /// Its pod, in the fleet's namespace.
     pub pod: String,
+}
+
+/// `namespace/pod`.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.fleet.namespace, self.pod)
+    }
 }
 
 /// Why something of a proxy is not taken.

@@ -10,7 +10,9 @@
 //! enrols first ([`enroll`]), and attaches with its certificate. A standby sends proxies to the leader; while there is
 //! none, it gives one that has nothing what it would publish itself.
 
+mod counts;
 mod enroll;
+mod hellos;
 mod registry;
 mod standby;
 mod stream;
@@ -33,6 +35,7 @@ use std::{
 use snapshot::{
     Hash, Snapshot,
     proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
+    report::MAX_HELLO,
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::{
@@ -41,6 +44,7 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use self::hellos::Hellos;
 pub use self::registry::Registry;
 use crate::{event::Event, identity::Identity, lead::Leading};
 
@@ -66,8 +70,6 @@ pub type Outbox = mpsc::Sender<OperatorMessage>;
 const OUTBOX: usize = 4;
 /// Messages of a push that are on their way. Each is up to 1 MiB.
 const IN_FLIGHT: usize = 4;
-/// A Hello lists every key held: 110,000 of about 150 bytes.
-const MAX_HELLO: usize = 64 << 20;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -113,7 +115,7 @@ pub async fn serve_tls_on(
     let control = Control { access: Access::Certificates(Arc::new(enroll::Office::new(identity))), shared };
     builder()
         // One stream is open for long, and another takes over from it.
-        .max_concurrent_streams(4)
+        .max_concurrent_streams(2)
         .serve_with_incoming(tls::Gate::new(control), incoming)
         .await
         .map_err(ServeError::Serve)
@@ -157,11 +159,12 @@ struct Shared {
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
     sessions: AtomicU64,
+    hellos: Hellos,
 }
 
 impl Shared {
     fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>) -> Self {
-        Self { lead, registry, events, sessions: AtomicU64::new(0) }
+        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default() }
     }
 }
 

@@ -31,8 +31,12 @@ impl Registry {
         self.with(fleet, |sender| sender.send_replace(Some(published)));
     }
 
-    /// This is what should be now: of a leader and of a standby, in whose name nothing is published.
+    /// This is what should be now: of a leader and of a standby, in whose name nothing is published. What a fleet that is
+    /// no more published goes with the last of its proxies.
     pub fn planned(&self, plan: Arc<Plan>) {
+        let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
+        fleets.retain(|fleet, sender| plan.fleets.contains_key(fleet) || sender.receiver_count() > 0);
+        drop(fleets);
         self.plan.send_replace(Some(plan));
     }
 
@@ -49,5 +53,25 @@ impl Registry {
     fn with<T>(&self, fleet: &FleetRef, f: impl FnOnce(&Sender) -> T) -> T {
         let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
         f(fleets.entry(fleet.clone()).or_insert_with(|| watch::Sender::new(None)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_that_is_no_more_is_forgotten_with_its_proxies() {
+        let registry = Registry::default();
+        let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
+        let known = || registry.fleets.lock().unwrap().len();
+        let proxy = registry.subscribe(&fleet);
+        registry.publish(&fleet, Arc::default());
+        registry.planned(Arc::default());
+        assert_eq!(known(), 1, "a proxy follows it");
+        assert!(proxy.borrow().is_some());
+        drop(proxy);
+        registry.planned(Arc::default());
+        assert_eq!(known(), 0);
     }
 }

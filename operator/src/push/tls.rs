@@ -1,13 +1,12 @@
 //! Connections of proxies in a cluster: TLS, under bounds. Each knows who the other side is, and ends no later than that
-//! one's certificate.
+//! one's certificate. Until it has shown one, a connection is a stranger's, of which there are few places ([`Places`]).
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -26,18 +25,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, server::NamedService, transport::server::Connected};
 use tower::Service;
 
-use super::{Control, MAX_HELLO, service};
-use crate::identity::{
-    Identity,
-    certificate::{CertificateError, Peer},
+use super::{
+    Control, MAX_HELLO,
+    counts::{Count, Counts},
+    hellos::Bounded,
+    service,
+};
+use crate::{
+    identity::{
+        Identity,
+        certificate::{CertificateError, Peer},
+    },
+    places::{Place, Places},
 };
 
-/// Connections in their handshake, which takes [`HANDSHAKE`] at most.
-const HANDSHAKES: usize = 256;
-/// Connections without certificate: to enrol, for which there is [`ENROLL`].
+/// Connections in their handshake, which takes [`HANDSHAKE`] at most, and those without certificate: to enrol, for which
+/// there is [`ENROLL`].
 const STRANGERS: usize = 256;
-/// Of the ones and of the others, from one address.
-const FROM_ONE: usize = 64;
 /// Connections of proxies. 40 fleets of 100.
 const PROXIES: usize = 4096;
 /// Connections of one proxy: it dials anew before it lets the old one go.
@@ -80,10 +84,8 @@ pub(super) fn incoming(listener: TcpListener, identity: Identity) -> ReceiverStr
 }
 
 async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<Result<Connection, Infallible>>) {
-    let (door, handshakes) = (Arc::new(Door::new(identity)), Arc::new(Semaphore::new(HANDSHAKES)));
+    let door = Arc::new(Door::new(identity));
     loop {
-        // Who comes when too many are here waits in the kernel's queue.
-        let Ok(turn) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = sender.closed() => return,
@@ -97,10 +99,10 @@ async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<
             }
         };
         let (door, sender) = (Arc::clone(&door), sender.clone());
+        // Before anything else: who comes takes the place of one that is here, however fast they come.
+        let place = door.strangers.take(from.ip());
         tokio::spawn(async move {
-            let welcome = door.welcome(stream, from).await;
-            drop(turn);
-            match welcome {
+            match door.welcome(stream, from, place).await {
                 // Its receiver is gone only when the operator ends.
                 Ok(connection) => drop(sender.send(Ok(connection)).await),
                 Err(error) => tracing::debug!(%from, "a connection is refused: {error}"),
@@ -118,8 +120,10 @@ enum Refusal {
     Slow,
     #[error("handshake: {0}")]
     Handshake(#[from] io::Error),
-    #[error("too many connections")]
+    #[error("too many connections of this proxy, or of all")]
     TooMany,
+    #[error("others came, and this address has most of the places for strangers")]
+    Crowded,
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
@@ -127,72 +131,38 @@ enum Refusal {
 /// What connections are let in by.
 struct Door {
     identity: Identity,
-    strangers: Arc<Semaphore>,
+    strangers: Places,
     proxies: Arc<Semaphore>,
     counts: Counts,
 }
 
 impl Door {
     fn new(identity: Identity) -> Self {
-        let (strangers, proxies) = (Arc::new(Semaphore::new(STRANGERS)), Arc::new(Semaphore::new(PROXIES)));
+        let (strangers, proxies) = (Places::new(STRANGERS), Arc::new(Semaphore::new(PROXIES)));
         Self { identity, strangers, proxies, counts: Counts::default() }
     }
 
-    async fn welcome(&self, stream: TcpStream, from: SocketAddr) -> Result<Connection, Refusal> {
-        let one_more = |name: String, most: usize| self.counts.one_more(name, most).ok_or(Refusal::TooMany);
-        let _handshake = one_more(format!("handshake {}", from.ip()), FROM_ONE)?;
+    async fn welcome(&self, stream: TcpStream, from: SocketAddr, mut place: Place) -> Result<Connection, Refusal> {
         let tls = self.identity.tls().ok_or(Refusal::NoIdentity)?;
         stream.set_nodelay(true)?;
-        let handshake = TlsAcceptor::from(tls).accept(stream);
-        let tls = tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| Refusal::Slow)??;
+        let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream));
+        let tls = tokio::select! {
+            done = handshake => done.map_err(|_| Refusal::Slow)??,
+            () = place.lost() => return Err(Refusal::Crowded),
+        };
         let Some(certificate) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
-            let permit = Arc::clone(&self.strangers).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
-            let of_address = one_more(format!("stranger {}", from.ip()), FROM_ONE)?;
             let caller = Caller { from, peer: None };
             let until = Box::pin(tokio::time::sleep(ENROLL));
-            return Ok(Connection { tls, caller, until, _permit: permit, _count: of_address });
+            return Ok(Connection { tls, caller, until, holds: Holds::Stranger(place) });
         };
         let (peer, ends) = Peer::of(certificate)?;
         // A proxy's place is not a stranger's to take.
         let permit = Arc::clone(&self.proxies).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
-        let of_proxy = one_more(format!("proxy {}/{}", peer.fleet.namespace, peer.pod), OF_ONE)?;
+        let count = self.counts.one_more(peer.to_string(), OF_ONE).ok_or(Refusal::TooMany)?;
         let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
         let caller = Caller { from, peer: Some(Arc::new(peer)) };
         let until = Box::pin(tokio::time::sleep(left));
-        Ok(Connection { tls, caller, until, _permit: permit, _count: of_proxy })
-    }
-}
-
-/// How many connections there are of each proxy, and of what is no proxy from each address.
-#[derive(Clone, Default)]
-struct Counts(Arc<Mutex<HashMap<String, usize>>>);
-
-/// One of these connections.
-struct Count {
-    counts: Counts,
-    name: String,
-}
-
-impl Counts {
-    fn one_more(&self, name: String, most: usize) -> Option<Count> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(name.clone()).or_default();
-        (*count < most).then(|| {
-            *count += 1;
-            Count { counts: self.clone(), name }
-        })
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.name);
-            }
-        }
+        Ok(Connection { tls, caller, until, holds: Holds::Proxy { _permit: permit, _count: count } })
     }
 }
 
@@ -209,8 +179,13 @@ pub(super) struct Connection {
     caller: Caller,
     /// Reading fails from then on.
     until: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-    _count: Count,
+    holds: Holds,
+}
+
+/// What counts a connection; a stranger's is lost when others come.
+enum Holds {
+    Stranger(Place),
+    Proxy { _permit: OwnedSemaphorePermit, _count: Count },
 }
 
 impl Connected for Connection {
@@ -228,6 +203,11 @@ impl AsyncRead for Connection {
                 io::ErrorKind::TimedOut,
                 "the certificate, or the time to enrol, ended",
             )));
+        }
+        if let Holds::Stranger(place) = &mut self.holds
+            && place.poll_lost(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, Refusal::Crowded)));
         }
         Pin::new(&mut self.tls).poll_read(cx, buffer)
     }
@@ -288,7 +268,7 @@ impl Service<GrpcRequest> for Gate {
 
     fn call(&mut self, request: GrpcRequest) -> Self::Future {
         match request.uri().path().ends_with("/Attach") {
-            true => self.attach.call(request),
+            true => self.attach.call(request.map(|body| tonic::body::Body::new(Bounded::new(body)))),
             false => self.enroll.call(request),
         }
     }

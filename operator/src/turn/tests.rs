@@ -102,6 +102,7 @@ impl Bench {
             happenings: Events::nowhere(),
             statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
+            certificates: tokio::sync::watch::Sender::new(None),
         };
         Self { operator: Operator::new(parts), fleet, _dir: dir }
     }

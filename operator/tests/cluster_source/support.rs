@@ -1,6 +1,6 @@
 //! What the tests share: objects of a namespace of their own, and a source that is followed.
 
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
 
 use crds::Kind;
 use kube::{
@@ -15,7 +15,7 @@ use operator::{
         kube::{Progress, patient, progress, run},
     },
 };
-use planner::{Cluster, ObjectRef};
+use planner::ObjectRef;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -164,6 +164,7 @@ pub(crate) struct Follow {
     events: mpsc::Receiver<Event>,
     world: Option<Arc<Observed>>,
     pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) in_force: watch::Sender<Option<BTreeSet<ObjectRef>>>,
     _source: Aborted,
 }
 
@@ -176,16 +177,17 @@ impl Drop for Aborted {
 }
 
 /// Where the operator of these tests would be.
-pub(crate) fn here() -> Cluster {
-    Cluster { operator_namespace: "sluice-system".into() }
+pub(crate) fn here() -> planner::Cluster {
+    planner::Cluster { operator_namespace: "sluice-system".into() }
 }
 
 impl Follow {
     pub(crate) fn start(client: Client) -> Self {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
-        let source = Aborted(tokio::spawn(run(client, here(), sender, told)));
-        Self { events, world: None, progress, _source: source }
+        let (in_force, known) = watch::channel(Some(BTreeSet::new()));
+        let source = Aborted(tokio::spawn(run(client, here(), sender, told, known)));
+        Self { events, world: None, progress, in_force, _source: source }
     }
 
     /// The next world, if it comes in time.

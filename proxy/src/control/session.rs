@@ -9,6 +9,7 @@ use snapshot::{
     proto::{
         Ack, Held, Hello, LoadWindow, ProxyMessage, control_client::ControlClient, operator_message, proxy_message,
     },
+    report::{fit_hello, fit_nacks},
     wire::{Assembly, MAX_MESSAGE, ProtocolError},
 };
 use tokio::{
@@ -151,7 +152,7 @@ impl<P: Ports> Session<'_, P> {
         let (epoch, held) = self.applier.held();
         let status = self.shared.status.borrow().clone();
         let held_bytes = |hash: &Hash| Bytes::copy_from_slice(hash.as_bytes());
-        Hello {
+        fit_hello(Hello {
             format_version: FORMAT_VERSION,
             proxy: self.identity.name.clone(),
             fleet: self.identity.fleet.clone(),
@@ -165,7 +166,7 @@ impl<P: Ports> Session<'_, P> {
             epoch,
             draining: self.shared.is_draining(),
             ready: status.ready,
-        }
+        })
     }
 
     fn rebalance(&self, excess: f64, over_ms: u32) {
@@ -207,7 +208,7 @@ fn send(sender: &mpsc::Sender<ProxyMessage>, message: proxy_message::Message) ->
 
 fn ack(status: Status) -> Ack {
     let revision = Bytes::copy_from_slice(status.pushed.as_bytes());
-    Ack { epoch: status.epoch, revision, nacks: status.nacks, ready: status.ready }
+    Ack { epoch: status.epoch, revision, nacks: fit_nacks(status.nacks), ready: status.ready }
 }
 
 fn log(status: &Status) {

@@ -39,6 +39,7 @@ struct Candidates {
 
 impl PathTable {
     pub(crate) fn insert(&mut self, candidate: Arc<Candidate>) {
+        #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the path, which never changes")]
         let set = match &candidate.path {
             Path::Exact(_) => &mut self.exact,
             Path::Regex(_) => {

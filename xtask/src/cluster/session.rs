@@ -67,6 +67,26 @@ impl Session {
         }
     }
 
+    /// Fails when an operator runs in it. Operators watch all namespaces: beside one that is installed, it and the tests of
+    /// the operator itself would make, change and delete the same objects.
+    pub(crate) fn ensure_no_operator(&self) -> anyhow::Result<()> {
+        let mut command = kubectl(&self.cluster, &self.folders)?;
+        command.args(["get", "deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=sluice-operator"]);
+        let output = command
+            .args(["--output=jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {end}"])
+            .output()?;
+        let (found, complaint) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(output.status.success(), "kubectl get deployments: {complaint}");
+        anyhow::ensure!(
+            found.is_empty(),
+            "an operator is installed in this cluster: {}. The operator's own tests need one without: uninstall it \
+             (of tests that were ended: `cargo xtask cluster helm -- uninstall sluice --namespace sluice-system --wait`), or \
+             leave the stage out",
+            found.trim_end()
+        );
+        Ok(())
+    }
+
     /// What programs that talk to it find in their environment.
     pub(crate) fn env(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         let path = kubeconfig(&self.cluster, &self.folders)?;

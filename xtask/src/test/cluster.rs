@@ -31,7 +31,8 @@ pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<(
         if wanted("operator") {
             let env = env.clone();
             let args = ["test", "--package", "operator", "--features", "cluster", "--lib", "--tests", "--locked"];
-            report("operator", &*tool(move || with(cargo(&args), &env)))?;
+            let tests = tool(move || with(cargo(&args), &env));
+            report("operator", &|| session.ensure_no_operator().and_then(|()| tests()))?;
         }
         if wanted("cluster") {
             println!("{:<9} the whole system on Kubernetes, one test after the other", "cluster");

@@ -37,6 +37,11 @@ impl Health {
         self.progress.borrow().watches.values().all(|state| state.listed)
     }
 
+    /// Whether the first world was sent.
+    pub(super) fn is_synced(&self) -> bool {
+        self.progress.borrow().synced
+    }
+
     /// The first world was sent.
     pub(super) fn synced(&self) {
         self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.synced, true));
@@ -61,7 +66,12 @@ impl Health {
             }
             Change::Well(watch) => self.well(watch),
             Change::Failing(watch, failure) => self.failing(watch, failure),
-            Change::Began(_) | Change::Set(..) | Change::Gone(_) => {}
+            Change::Began(_)
+            | Change::Set(..)
+            | Change::Seen(..)
+            | Change::Read(..)
+            | Change::Unread(..)
+            | Change::Gone(_) => {}
         }
     }
 

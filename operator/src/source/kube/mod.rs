@@ -1,7 +1,7 @@
 //! An API server as source: watches of everything that a plan is made of, in all namespaces.
 //!
 //! ```text
-//!  steps.rs: a watch, outages and all          raw.rs: objects as they come
+//!  steps.rs: a watch, outages and all          raw.rs: objects as they come; secrets.rs: those that are read one by one
 //!    ▲                                         resource.rs: what is watched; keep.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
@@ -13,7 +13,8 @@
 //!
 //! ```ignore
 //! let (progress, ready) = source::kube::progress();
-//! tokio::spawn(source::kube::run(client, cluster, events, progress));
+//! let (certificates, in_force) = watch::channel(None);
+//! tokio::spawn(source::kube::run(client, cluster, events, progress, in_force));
 //! // readyz: `ready.borrow().synced`; its `Display` says which watch is waited for, and why.
 //! ```
 //!
@@ -38,7 +39,8 @@
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
 //! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
 //!
-//! Of Secrets only those of type `kubernetes.io/tls` are asked for; RBAC can't express that.
+//! Of Secrets only those of type `kubernetes.io/tls` are asked for, of these only the names, and the content of those that a
+//! fleet refers to; RBAC can't express that.
 
 mod grants;
 mod health;
@@ -47,23 +49,25 @@ mod outage;
 mod progress;
 mod raw;
 mod resource;
+mod secrets;
 mod steps;
 mod store;
 mod watch;
 
 use std::time::Duration;
 
-use planner::Cluster;
+use planner::{Cluster, ObjectRef};
 use tokio::{
     sync::{mpsc, watch as channel},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 
-use self::{health::Health, store::Store, watch::Change};
+use self::{health::Health, secrets::Reader, store::Store, watch::Change};
 use crate::event::Event;
 
 pub use progress::{Progress, WatchState, progress};
+pub use secrets::{InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -71,6 +75,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const QUEUE: usize = 256;
 /// What is optional is waited for no longer than this before the first world.
 const GRACE: Duration = Duration::from_secs(10);
+/// A Secret that is referred to anew holds a world back for no longer than this. Usually it is there in milliseconds.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
 /// begins again.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -83,21 +89,24 @@ pub fn patient(mut config: kube::Config) -> kube::Config {
 }
 
 /// Sends what the API server has whenever that changes, until the receiver is gone. The first time only when every
-/// required watch has listed. That it returns while the receiver is there is a fault of ours: the operator should end.
+/// required watch has listed, it is known what is in force, and every Secret that is referred to is read. That it returns
+/// while the receiver is there is a fault of ours: the operator should end.
 pub async fn run(
     client: kube::Client,
     cluster: Cluster,
     events: mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
+    in_force: InForce,
 ) {
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
     for watched in &resource::REQUIRED {
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
     }
+    let reader = Reader::new(client.clone(), sender.clone());
     watches.spawn(grants::follow(client, sender));
     tokio::select! {
-        () = collect(Store::new(cluster), changes, &events, progress) => {}
+        () = collect(Store::new(cluster), changes, &events, progress, in_force, |id| reader.read(id)) => {}
         ended = watches.join_next() => {
             if let Some(Err(error)) = ended {
                 tracing::error!(%error, "a watch of the API server failed");
@@ -112,22 +121,41 @@ async fn collect(
     mut changes: mpsc::Receiver<Change>,
     events: &mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
+    mut in_force: InForce,
+    read: impl Fn(ObjectRef),
 ) {
     let mut health = Health::new(progress);
     let mut batch = Vec::with_capacity(QUEUE);
     // That there is nothing is news too, at first.
     let (mut is_news, mut due) = (true, Instant::now());
     let mut grace = Box::pin(sleep(GRACE));
+    // Until what is in force refers to is known, and while a Secret is read.
+    let (mut is_known, mut held_until) = (false, None);
+    in_force.mark_changed();
     loop {
+        store.begin_reads().into_iter().for_each(&read);
+        let is_first = !health.is_synced();
+        let is_whole = !store.waits(is_first);
+        let is_ready = is_news && health.is_listed() && is_known && (is_whole || !is_first);
+        let at = match is_ready && !is_whole {
+            true => due.max(*held_until.get_or_insert_with(|| Instant::now() + READ_WITHIN)),
+            false => due,
+        };
         tokio::select! {
             biased;
             () = events.closed() => return,
-            () = sleep_until(due), if is_news && health.is_listed() => {
+            Ok(()) = in_force.changed() => {
+                if let Some(secrets) = in_force.borrow_and_update().clone() {
+                    store.in_force(secrets);
+                    is_known = true;
+                }
+            }
+            () = sleep_until(at), if is_ready => {
                 if events.send(Event::WorldChanged(store.observed())).await.is_err() {
                     return;
                 }
                 health.synced();
-                (is_news, due) = (false, Instant::now() + PAUSE);
+                (is_news, due, held_until) = (false, Instant::now() + PAUSE, None);
             }
             () = &mut grace, if !grace.is_elapsed() => health.without_optional(),
             count = changes.recv_many(&mut batch, QUEUE) => {

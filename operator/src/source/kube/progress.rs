@@ -35,7 +35,9 @@ impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failing = |state: &WatchState| state.failing.as_ref().filter(|_| !state.optional).cloned();
         let mut notes: Vec<String> = vec![];
-        for (resource, state) in self.watches.iter().filter(|(_, state)| self.synced || !state.listed) {
+        for (resource, state) in
+            self.watches.iter().filter(|(_, state)| self.synced || !state.listed || state.failing.is_some())
+        {
             match failing(state) {
                 Some(why) if notes.contains(&why) => {} // nobody answers: the same for each
                 Some(why) => notes.push(why),

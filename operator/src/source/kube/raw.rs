@@ -3,9 +3,12 @@
 use std::{borrow::Cow, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{ApiResource, DynamicResourceScope, Resource};
+use kube::{
+    core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Resource},
+    runtime::watcher::Event,
+};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// An object as it comes.
 #[derive(Clone)]
@@ -27,6 +30,33 @@ impl<'de> Deserialize<'de> for Raw {
             ..ObjectMeta::default()
         };
         Ok(Self { meta, value })
+    }
+}
+
+impl Raw {
+    /// The version of the object, which differs after each change of it.
+    pub(super) fn version(&self) -> &str {
+        self.meta.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+/// What came of an object of which only the metadata was asked for: its name and version.
+impl From<PartialObjectMeta<Raw>> for Raw {
+    fn from(object: PartialObjectMeta<Raw>) -> Self {
+        let ObjectMeta { name, namespace, resource_version, .. } = object.metadata;
+        let value = json!({"metadata": {"name": name, "namespace": namespace, "resourceVersion": resource_version}});
+        Self { meta: ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, value }
+    }
+}
+
+/// The same of what happened to it.
+pub(super) fn named(event: Event<PartialObjectMeta<Raw>>) -> Event<Raw> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.into()),
+        Event::Delete(object) => Event::Delete(object.into()),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.into()),
+        Event::InitDone => Event::InitDone,
     }
 }
 
@@ -68,8 +98,6 @@ impl Resource for Raw {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Watched {
     /// The versions that are read, the preferred one first.
     pub(super) versions: &'static [&'static str],
     plural: &'static str,
+    /// Only their names and versions are listed and watched.
+    pub(super) names_only: bool,
     /// Only objects with these fields.
     fields: Option<&'static str>,
     /// Objects of a page of the list: all of a page is in memory at once, before what is not kept is dropped.
@@ -33,9 +35,28 @@ const fn ours(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
 }
 
 const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
-    let (versions, group) = (&["v1"], "");
-    Watched { name, kind: Some(kind), word, group, versions, plural, fields: None, page: 200, optional: false }
+    Watched {
+        name,
+        kind: Some(kind),
+        word,
+        group: "",
+        versions: &["v1"],
+        plural,
+        names_only: false,
+        fields: None,
+        page: 200,
+        optional: false,
+    }
 }
+
+/// Certificates with their keys.
+pub(super) const SECRETS: Watched = Watched {
+    names_only: true,
+    fields: Some("type=kubernetes.io/tls"),
+    // `kubectl apply` leaves the whole object in an annotation. 50 of at most 256 KiB.
+    page: 50,
+    ..core("secrets", Kind::Secret, "Secret", "secrets")
+};
 
 /// What every plan needs.
 pub(super) static REQUIRED: [Watched; 7] = [
@@ -44,8 +65,7 @@ pub(super) static REQUIRED: [Watched; 7] = [
     ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
     core("services", Kind::Service, "Service", "services"),
     core("namespaces", Kind::Namespace, "Namespace", "namespaces"),
-    // So that the keys of others never come here at all. 50 of at most 1 MiB.
-    Watched { fields: Some("type=kubernetes.io/tls"), page: 50, ..core("secrets", Kind::Secret, "Secret", "secrets") },
+    SECRETS,
     // 50 of usually 100 endpoints, at most 1000.
     Watched {
         group: "discovery.k8s.io",
@@ -70,6 +90,7 @@ pub(super) static GRANTS_DEFINITION: Watched = Watched {
     group: "apiextensions.k8s.io",
     versions: &["v1"],
     plural: "customresourcedefinitions",
+    names_only: false,
     fields: Some("metadata.name=referencegrants.gateway.networking.k8s.io"),
     page: 1,
     optional: true,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client,
+    core::PartialObjectMeta,
     runtime::{
         utils::Backoff as _,
         watcher::{self, DefaultBackoff, Event, watcher},
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     outage::{Cause, Failure},
-    raw::Raw,
+    raw::{self, Raw},
     resource::Watched,
 };
 
@@ -52,8 +53,14 @@ pub(super) struct Steps {
 
 impl Steps {
     pub(super) fn new(client: Client, watched: &'static Watched, version: &str) -> Self {
-        let api = Api::all_with(client, &watched.api(version));
-        let stream = watcher(api, watched.config()).boxed();
+        let (resource, config) = (watched.api(version), watched.config());
+        let stream = match watched.names_only {
+            false => watcher(Api::<Raw>::all_with(client, &resource), config).boxed(),
+            true => {
+                let api = Api::<PartialObjectMeta<Raw>>::all_with(client, &resource);
+                watcher(api, config).map_ok(raw::named).boxed()
+            }
+        };
         Self { watched, stream, backoff: DefaultBackoff::default(), pause: None, failing: false, next: None }
     }
 

@@ -12,11 +12,11 @@ use snapshot::Hash;
 
 use super::{
     super::{Birth, Observed, SourceObject},
+    secrets::Secrets,
     watch::Change,
 };
 
-/// Largest certificate with its key, as base64. Whoever may create a Secret anywhere has the operator keep it, so what is
-/// kept of each is far below the megabyte that a Secret may have.
+/// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
 const MAX_CERTIFICATE: usize = 256 << 10;
 
 /// What the watches told.
@@ -25,13 +25,14 @@ pub(super) struct Store {
     observed: Arc<Observed>,
     /// The kinds that are being told anew, and which of their objects were.
     lists: BTreeMap<Kind, BTreeSet<ObjectRef>>,
+    secrets: Secrets,
 }
 
 impl Store {
     /// Nothing yet of this cluster.
     pub(super) fn new(cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
-        Self { observed: Arc::new(observed), lists: BTreeMap::new() }
+        Self { observed: Arc::new(observed), lists: BTreeMap::new(), secrets: Secrets::default() }
     }
 
     /// Everything there is.
@@ -47,11 +48,19 @@ impl Store {
                 false
             }
             Change::Set(id, value) => {
-                if let Some(list) = self.lists.get_mut(&id.kind) {
-                    list.insert(id.clone());
-                }
+                self.listed(&id);
                 self.set(id, value)
             }
+            Change::Seen(id, version) => {
+                self.listed(&id);
+                self.secrets.see(id, version);
+                false
+            }
+            Change::Read(id, value) => {
+                let is_wanted = self.secrets.read(&id, false);
+                value.is_some_and(|value| is_wanted && self.set(id, value))
+            }
+            Change::Unread(id, why) => self.secrets.read(&id, true) && self.unread(id, why),
             Change::Gone(id) => self.remove(&id),
             Change::Listed(kind, _) => {
                 let told = self.lists.remove(&kind).unwrap_or_default();
@@ -63,6 +72,44 @@ impl Store {
             }
             Change::Failing(..) | Change::Well(_) => false,
         }
+    }
+
+    /// What the contents in force refer to.
+    pub(super) fn in_force(&mut self, secrets: BTreeSet<ObjectRef>) {
+        self.secrets.in_force(secrets);
+    }
+
+    /// The Secrets that are to be read now. What nothing refers to any more is forgotten: no world needs to be told so.
+    pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
+        let (read, forget) = self.secrets.due();
+        for id in &forget {
+            if self.observed.objects.contains_key(id) {
+                Arc::make_mut(&mut self.observed).objects.remove(id);
+            }
+        }
+        read
+    }
+
+    /// Whether a Secret is being read for the first time; strictly: also when that failed before.
+    pub(super) fn waits(&self, strictly: bool) -> bool {
+        self.secrets.waits(strictly)
+    }
+
+    fn listed(&mut self, id: &ObjectRef) {
+        if let Some(list) = self.lists.get_mut(&id.kind) {
+            list.insert(id.clone());
+        }
+    }
+
+    /// A Secret that can't be read stays what it was; one that never was is broken.
+    fn unread(&mut self, id: ObjectRef, why: String) -> bool {
+        if self.observed.objects.contains_key(&id) {
+            return false;
+        }
+        let (content, current) = (Hash::of(why.as_bytes()), Err(vec![Violation { path: "data".into(), message: why }]));
+        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, birth: None };
+        Arc::make_mut(&mut self.observed).objects.insert(id, object);
+        true
     }
 
     fn set(&mut self, id: ObjectRef, value: Value) -> bool {
@@ -82,24 +129,39 @@ impl Store {
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
+        if id.kind == Kind::GatewayFleet {
+            self.secrets.fleet(&id, current.as_deref().ok());
+        }
         let object = SourceObject { current, raw, generation, content, origin: None, birth };
         Arc::make_mut(&mut self.observed).objects.insert(id, object);
         true
     }
 
     fn remove(&mut self, id: &ObjectRef) -> bool {
+        match id.kind {
+            Kind::Secret => self.secrets.lose(id),
+            Kind::GatewayFleet => self.secrets.fleet(id, None),
+            _ => {}
+        }
         self.observed.objects.contains_key(id) && Arc::make_mut(&mut self.observed).objects.remove(id).is_some()
     }
 
     /// Removes the objects of a kind that are not to stay.
     fn retain(&mut self, kind: Kind, stays: impl Fn(&ObjectRef) -> bool) -> bool {
-        let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
-        let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
-        let gone: Vec<ObjectRef> = of_kind.filter(|id| !stays(id)).cloned().collect();
+        let gone: Vec<ObjectRef> = match kind {
+            // There are more of them than are held.
+            Kind::Secret => self.secrets.but(stays),
+            _ => {
+                let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
+                let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
+                of_kind.filter(|id| !stays(id)).cloned().collect()
+            }
+        };
+        let mut is_news = false;
         for id in &gone {
-            self.remove(id);
+            is_news |= self.remove(id);
         }
-        !gone.is_empty()
+        is_news
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};
@@ -104,20 +104,63 @@ fn what_is_not_admitted_is_there_as_broken() {
     assert!(observed.objects[&id(Kind::ApiRoute, "a")].current.is_ok());
 }
 
+/// What a Secret with a certificate of this size holds.
+fn secret(size: usize) -> Value {
+    let data = json!({"tls.crt": "YWFh".repeat(size / 4), "tls.key": "YQ=="});
+    let metadata = json!({"name": "s", "namespace": "shop"});
+    let value =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
+    keep::keep(Kind::Secret, value).unwrap()
+}
+
+fn seen(version: &str) -> Change {
+    Change::Seen(id(Kind::Secret, "s"), version.into())
+}
+
+fn read(size: usize) -> Change {
+    Change::Read(id(Kind::Secret, "s"), Some(secret(size)))
+}
+
 #[test]
 fn a_large_certificate_is_not_kept() {
-    let secret = |size: usize| {
-        let data = json!({"tls.crt": "YWFh".repeat(size / 4), "tls.key": "YQ=="});
-        let metadata = json!({"name": "s", "namespace": "shop"});
-        let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
-        set(Kind::Secret, value)
-    };
     let mut store = Store::new(here());
-    take(&mut store, [(secret(200 << 10), true)]);
+    store.in_force([id(Kind::Secret, "s")].into());
+    take(&mut store, [(seen("1"), false)]);
+    assert_eq!(store.begin_reads().len(), 1);
+    take(&mut store, [(read(200 << 10), true)]);
     assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
-    take(&mut store, [(secret(300 << 10), true), (secret(300 << 10), false)]);
+    take(&mut store, [(read(300 << 10), true), (read(300 << 10), false)]);
     let violation = store.observed().objects[&id(Kind::Secret, "s")].current.as_ref().unwrap_err()[0].to_string();
     assert!(violation.starts_with("data: tls.crt and tls.key have 300 KiB, at most 256 are read"), "{violation}");
+}
+
+#[test]
+fn a_secret_is_held_while_a_fleet_refers_to_it() {
+    let mut store = Store::new(here());
+    let held = |store: &Store| names(&store.observed()) == ["Secret shop/s"];
+    take(&mut store, [(seen("1"), false), (read(8), false)]);
+    assert!(store.begin_reads().is_empty() && !held(&store));
+    store.in_force([id(Kind::Secret, "s")].into());
+    assert_eq!(store.begin_reads(), [id(Kind::Secret, "s")]);
+    // It can't be read, so it is broken; it can, and then not any more, so it stays.
+    let unread = || Change::Unread(id(Kind::Secret, "s"), "no".into());
+    take(&mut store, [(unread(), true)]);
+    assert_eq!(
+        store.observed().objects[&id(Kind::Secret, "s")].current.as_ref().unwrap_err()[0].to_string(),
+        "data: no"
+    );
+    take(&mut store, [(read(8), true), (seen("2"), false)]);
+    assert_eq!(store.begin_reads().len(), 1);
+    take(&mut store, [(unread(), false)]);
+    assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
+    // Listed anew, and not among them.
+    take(&mut store, [(Change::Began(Kind::Secret), false), (Change::Listed(Kind::Secret, ""), true)]);
+    take(&mut store, [(seen("3"), false)]);
+    assert_eq!(store.begin_reads().len(), 1);
+    take(&mut store, [(read(8), true)]);
+    assert!(held(&store));
+    store.in_force([].into());
+    assert!(store.begin_reads().is_empty() && !held(&store));
 }
 
 #[test]
@@ -152,6 +195,8 @@ struct Bench {
     changes: mpsc::Sender<Change>,
     events: mpsc::Receiver<Event>,
     progress: channel::Receiver<Progress>,
+    in_force: channel::Sender<Option<BTreeSet<ObjectRef>>>,
+    asked: mpsc::UnboundedReceiver<ObjectRef>,
 }
 
 impl Bench {
@@ -159,8 +204,12 @@ impl Bench {
         let (changes, told) = mpsc::channel(1000);
         let (sender, events) = mpsc::channel(1000);
         let (progress, watched) = progress();
-        tokio::spawn(async move { collect(Store::new(here()), told, &sender, progress).await });
-        Self { changes, events, progress: watched }
+        let (in_force, known) = channel::channel(Some(BTreeSet::new()));
+        let (ask, asked) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            collect(Store::new(here()), told, &sender, progress, known, |id| ask.send(id).unwrap()).await;
+        });
+        Self { changes, events, progress: watched, in_force, asked }
     }
 
     async fn tell(&self, change: Change) {
@@ -218,6 +267,39 @@ async fn the_first_world_is_whole() {
 }
 
 #[tokio::test]
+async fn the_first_world_has_every_certificate_that_is_referred_to() {
+    let mut bench = Bench::new();
+    bench.in_force.send_replace(None);
+    bench.list(&["secrets"]).await;
+    bench.tell(Change::Began(Kind::Secret)).await;
+    bench.tell(seen("1")).await;
+    bench.tell(Change::Listed(Kind::Secret, "secrets")).await;
+    bench.nothing().await;
+    assert!(bench.asked.try_recv().is_err());
+    bench.in_force.send_replace(Some([id(Kind::Secret, "s")].into()));
+    assert_eq!(bench.asked.recv().await, Some(id(Kind::Secret, "s")));
+    bench.nothing().await;
+    bench.tell(Change::Unread(id(Kind::Secret, "s"), "no".into())).await;
+    bench.nothing().await;
+    bench.tell(read(8)).await;
+    assert_eq!(names(&*bench.next().await), ["Secret shop/s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_not_read_holds_others_up_for_a_moment() {
+    let mut bench = Bench::new();
+    bench.list(&[]).await;
+    bench.next().await;
+    bench.tell(seen("1")).await;
+    bench.in_force.send_replace(Some([id(Kind::Secret, "s")].into()));
+    bench.asked.recv().await.unwrap();
+    let start = Instant::now();
+    bench.tell(route("a", "u", 1, "/a")).await;
+    assert_eq!(names(&*bench.next().await), ["ApiRoute shop/a"]);
+    assert!((READ_WITHIN..2 * READ_WITHIN).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn nothing_at_all_is_a_world() {
     let mut bench = Bench::new();
     bench.list(&[]).await;
@@ -271,7 +353,9 @@ async fn grants_are_not_waited_for_forever() {
 async fn it_ends_with_the_loop() {
     let (changes, told) = mpsc::channel(1);
     let (sender, events) = mpsc::channel(1);
-    let collecting = tokio::spawn(async move { collect(Store::new(here()), told, &sender, progress().0).await });
+    let collecting = tokio::spawn(async move {
+        collect(Store::new(here()), told, &sender, progress().0, channel::channel(None).1, drop).await;
+    });
     drop(events);
     tokio::time::timeout(Duration::from_secs(20), collecting).await.unwrap().unwrap();
     assert!(changes.is_closed());

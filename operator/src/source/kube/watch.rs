@@ -1,5 +1,7 @@
 //! What the watches tell the collector.
 
+use std::sync::Arc;
+
 use kube::{Client, runtime::watcher::Event};
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value, json};
@@ -20,6 +22,12 @@ pub(super) enum Change {
     Began(Kind),
     /// An object, as it is now, less what is not kept.
     Set(ObjectRef, Value),
+    /// A Secret, of which only this version is known as long as it is not read.
+    Seen(ObjectRef, Arc<str>),
+    /// A Secret that was asked for, as it is now; nothing: there is none any more.
+    Read(ObjectRef, Option<Value>),
+    /// A Secret that was asked for can't be read now, for this reason.
+    Unread(ObjectRef, String),
     /// An object is no more, or nothing of it is kept.
     Gone(ObjectRef),
     /// All objects of a kind were told: there are no others.
@@ -58,10 +66,18 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
 
 fn set(kind: Kind, api_version: &str, raw: Raw) -> Option<Change> {
     let id = keep::identity(kind, &raw.value)?;
-    Some(match keep::keep(kind, typed(kind, api_version, raw.value)) {
+    if kind == Kind::Secret {
+        return Some(Change::Seen(id, raw.version().into()));
+    }
+    Some(match kept(kind, api_version, raw) {
         Some(value) => Change::Set(id, value),
         None => Change::Gone(id),
     })
+}
+
+/// What is kept of an object, if anything is.
+pub(super) fn kept(kind: Kind, api_version: &str, raw: Raw) -> Option<Value> {
+    keep::keep(kind, typed(kind, api_version, raw.value))
 }
 
 /// The object with what it is, which the API server says of what it watches, but not of what it lists. Always at the same

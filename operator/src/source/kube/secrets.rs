@@ -1,0 +1,321 @@
+//! TLS Secrets. A cluster may have thousands, with the keys of everybody, of which fleets refer to a few: so of all of them
+//! only names and versions are watched, and only what a fleet refers to is read, and held for as long as one does.
+//!
+//! A fleet refers by what it is now and by what is in force of it, which differ while it is broken. The former this finds
+//! out itself, so that a world is not sent before what it refers to is read; the latter it is told by the loop.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crds::Object;
+use kube::{Api, Client, api::ListParams};
+use planner::{Kind, ObjectRef};
+use serde_json::Value;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+
+use super::{
+    outage::{Cause, Failure},
+    raw::Raw,
+    resource::SECRETS,
+    watch::{Change, Changes, kept},
+};
+use crate::state::objects::Remembered;
+
+/// The Secrets that contents in force refer to; `None`: it is not known yet what is in force.
+pub type InForce = watch::Receiver<Option<BTreeSet<ObjectRef>>>;
+
+/// Reads at one time.
+const AT_ONCE: usize = 8;
+/// The API server answers a read within this time, or it is tried again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pauses between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The Secrets that these contents refer to, as far as they were accepted.
+pub fn in_force(objects: &BTreeMap<ObjectRef, Remembered>) -> BTreeSet<ObjectRef> {
+    let first = ObjectRef { kind: Kind::GatewayFleet, namespace: String::new(), name: String::new() };
+    let fleets = objects.range(first..).take_while(|(id, _)| id.kind == Kind::GatewayFleet);
+    fleets
+        .flat_map(|(id, known)| known.accepted.as_deref().into_iter().flat_map(|fleet| references(id, fleet)))
+        .collect()
+}
+
+/// The Secrets that a fleet refers to.
+fn references<'a>(id: &'a ObjectRef, object: &'a Object) -> impl Iterator<Item = ObjectRef> + 'a {
+    let listeners = match object {
+        Object::GatewayFleet(fleet) => fleet.spec.listeners.as_slice(),
+        _ => &[],
+    };
+    let certificates =
+        listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificate_refs);
+    certificates.map(|certificate| ObjectRef {
+        kind: Kind::Secret,
+        namespace: certificate.namespace.clone().unwrap_or_else(|| id.namespace.clone()),
+        name: certificate.name.clone(),
+    })
+}
+
+/// Which Secrets there are, and which are read.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    /// Each that there is, with its version.
+    seen: BTreeMap<ObjectRef, Arc<str>>,
+    /// What each fleet refers to as it is now.
+    fleets: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    in_force: BTreeSet<ObjectRef>,
+    /// Each that was asked for.
+    copies: BTreeMap<ObjectRef, Copy>,
+}
+
+/// How far the content of one is.
+#[derive(Debug)]
+struct Copy {
+    /// The version that was there when it was asked for: what comes is that or a later one.
+    version: Arc<str>,
+    state: State,
+    /// It is being read.
+    busy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Asked,
+    Failed,
+    Read,
+}
+
+impl Secrets {
+    /// One that there is.
+    pub(super) fn see(&mut self, id: ObjectRef, version: Arc<str>) {
+        self.seen.insert(id, version);
+    }
+
+    /// One that is no more.
+    pub(super) fn lose(&mut self, id: &ObjectRef) {
+        self.seen.remove(id);
+        self.copies.remove(id);
+    }
+
+    /// Those that there are and are not to stay.
+    pub(super) fn but(&self, stays: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
+        self.seen.keys().filter(|id| !stays(id)).cloned().collect()
+    }
+
+    /// A fleet is this now; `None`: it is no more. What can't be read of it refers to nothing.
+    pub(super) fn fleet(&mut self, id: &ObjectRef, fleet: Option<&Object>) {
+        match fleet {
+            Some(fleet) => drop(self.fleets.insert(id.clone(), references(id, fleet).collect())),
+            None => drop(self.fleets.remove(id)),
+        }
+    }
+
+    /// What the contents in force refer to.
+    pub(super) fn in_force(&mut self, ids: BTreeSet<ObjectRef>) {
+        self.in_force = ids;
+    }
+
+    fn wanted(&self) -> BTreeSet<&ObjectRef> {
+        self.fleets.values().flatten().chain(&self.in_force).collect()
+    }
+
+    /// What is to be read now, and what is not to be held any longer. What is to be read counts as being read from then on.
+    pub(super) fn due(&mut self) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
+        let wanted = self.wanted();
+        let forget: Vec<_> = self.copies.keys().filter(|id| !wanted.contains(id)).cloned().collect();
+        let is_due = |id: &ObjectRef, version: &Arc<str>| {
+            self.copies.get(id).is_none_or(|copy| !copy.busy && copy.version != *version)
+        };
+        let there = wanted.into_iter().filter_map(|id| self.seen.get_key_value(id));
+        let read: Vec<_> = there
+            .filter(|(id, version)| is_due(id, version))
+            .map(|(id, version)| (id.clone(), Arc::clone(version)))
+            .collect();
+        for id in &forget {
+            self.copies.remove(id);
+        }
+        for (id, version) in &read {
+            let state = self.copies.get(id).map_or(State::Asked, |copy| copy.state);
+            self.copies.insert(id.clone(), Copy { version: Arc::clone(version), state, busy: true });
+        }
+        (read.into_iter().map(|(id, _)| id).collect(), forget)
+    }
+
+    /// One was read, or could not be and is tried again. Whether anybody still wants it.
+    pub(super) fn read(&mut self, id: &ObjectRef, failed: bool) -> bool {
+        let Some(copy) = self.copies.get_mut(id) else { return false };
+        copy.busy = failed;
+        copy.state = match (failed, copy.state) {
+            (true, State::Asked) => State::Failed,
+            (true, state) => state,
+            (false, _) => State::Read,
+        };
+        true
+    }
+
+    /// Whether one is asked for of which nothing was heard yet; strictly: which was not read yet.
+    pub(super) fn waits(&self, strictly: bool) -> bool {
+        self.copies.values().any(|copy| copy.state == State::Asked || strictly && copy.state == State::Failed)
+    }
+}
+
+/// Reads Secrets.
+#[derive(Clone)]
+pub(super) struct Reader {
+    client: Client,
+    changes: Changes,
+    turns: Arc<Semaphore>,
+}
+
+impl Reader {
+    pub(super) fn new(client: Client, changes: Changes) -> Self {
+        Self { client, changes, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Begins to read one.
+    pub(super) fn read(&self, id: ObjectRef) {
+        let reader = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reader.until_read(id) => {}
+                () = reader.changes.closed() => {}
+            }
+        });
+    }
+
+    /// Tells what one holds, and until then why it can't be read.
+    async fn until_read(&self, id: ObjectRef) {
+        let (mut pause, longest) = PAUSES;
+        let mut failed = false;
+        loop {
+            let failure = match self.attempt(&id).await {
+                Ok(value) => {
+                    if failed {
+                        self.tell(Change::Well(SECRETS.name)).await;
+                    }
+                    return self.tell(Change::Read(id, value)).await;
+                }
+                Err(why) => format!("{id} can't be read: {why}"),
+            };
+            failed = true;
+            let of_watch = Failure { cause: Cause::Other, message: failure.clone() };
+            self.tell(Change::Failing(SECRETS.name, of_watch)).await;
+            self.tell(Change::Unread(id.clone(), failure)).await;
+            sleep(pause).await;
+            pause = (2 * pause).min(longest);
+        }
+    }
+
+    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Value>, String> {
+        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let version = SECRETS.versions[0];
+        let api = Api::<Raw>::namespaced_with(self.client.clone(), &id.namespace, &SECRETS.api(version));
+        // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
+        let only = ListParams::default().fields(&format!("metadata.name={},type=kubernetes.io/tls", id.name));
+        let found = tokio::time::timeout(PATIENCE, api.list(&only)).await;
+        let found =
+            found.map_err(|_| "the API server does not answer".to_owned())?.map_err(|error| error.to_string())?;
+        Ok(found.items.into_iter().next().and_then(|raw| kept(Kind::Secret, &SECRETS.api_version(version), raw)))
+    }
+
+    /// When nobody listens, there is nobody to tell.
+    async fn tell(&self, change: Change) {
+        let _ = self.changes.send(change).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(name: &str) -> ObjectRef {
+        ObjectRef { kind: Kind::Secret, namespace: "shop".into(), name: name.into() }
+    }
+
+    fn fleet(name: &str) -> ObjectRef {
+        ObjectRef { kind: Kind::GatewayFleet, namespace: "shop".into(), name: name.into() }
+    }
+
+    fn names(ids: &[ObjectRef]) -> Vec<&str> {
+        ids.iter().map(|id| id.name.as_str()).collect()
+    }
+
+    /// What is to be read, and what is to be forgotten.
+    #[track_caller]
+    fn due(secrets: &mut Secrets, read: &[&str], forget: &[&str]) {
+        let (to_read, to_forget) = secrets.due();
+        assert_eq!((names(&to_read), names(&to_forget)), (read.to_vec(), forget.to_vec()));
+    }
+
+    #[test]
+    fn what_a_fleet_refers_to_is_read_once_for_each_version() {
+        let mut secrets = Secrets::default();
+        secrets.see(secret("a"), "1".into());
+        secrets.see(secret("b"), "1".into());
+        due(&mut secrets, &[], &[]);
+        secrets.in_force([secret("a"), secret("missing")].into());
+        due(&mut secrets, &["a"], &[]);
+        due(&mut secrets, &[], &[]);
+        assert!(secrets.waits(false));
+        // It changes while it is read: what comes may be older.
+        secrets.see(secret("a"), "2".into());
+        due(&mut secrets, &[], &[]);
+        assert!(secrets.read(&secret("a"), false) && !secrets.waits(true));
+        due(&mut secrets, &["a"], &[]);
+        assert!(!secrets.waits(true), "there is one to go on with");
+        assert!(secrets.read(&secret("a"), false));
+        due(&mut secrets, &[], &[]);
+        // The one that is missing comes, another is let go.
+        secrets.see(secret("missing"), "9".into());
+        secrets.in_force([secret("missing")].into());
+        due(&mut secrets, &["missing"], &["a"]);
+        assert!(!secrets.read(&secret("a"), false), "nobody wants it any more");
+    }
+
+    #[test]
+    fn what_can_not_be_read_holds_up_the_first_world_alone() {
+        let mut secrets = Secrets::default();
+        secrets.see(secret("a"), "1".into());
+        secrets.in_force([secret("a")].into());
+        due(&mut secrets, &["a"], &[]);
+        assert!(secrets.read(&secret("a"), true));
+        assert!(secrets.waits(true) && !secrets.waits(false));
+        due(&mut secrets, &[], &[]);
+        secrets.see(secret("a"), "2".into());
+        due(&mut secrets, &[], &[]); // it is tried again as it is
+        secrets.lose(&secret("a"));
+        assert!(!secrets.waits(true) && !secrets.read(&secret("a"), false));
+        due(&mut secrets, &[], &[]);
+    }
+
+    #[test]
+    fn a_fleet_refers_by_what_it_is_and_by_what_is_in_force_of_it() {
+        let manifest = |name: &str, refers: serde_json::Value| {
+            let listener =
+                serde_json::json!({"name": "a", "protocol": "HTTPS", "port": 443, "tls": {"certificateRefs": refers}});
+            let metadata = serde_json::json!({"name": name, "namespace": "shop"});
+            let object = serde_json::json!({
+                "apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet", "metadata": metadata, "spec": {"listeners": [listener]},
+            });
+            crds::admit(object).unwrap()
+        };
+        let current = manifest("f", serde_json::json!([{"name": "a"}, {"name": "b", "namespace": "other"}]));
+        let mut secrets = Secrets::default();
+        secrets.fleet(&fleet("f"), Some(&current));
+        let accepted = Some(Arc::new(manifest("f", serde_json::json!([{"name": "c"}]))));
+        let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
+        let known = Remembered { generation: 1, content, created, accepted };
+        secrets.in_force(in_force(&[(fleet("f"), known)].into()));
+        let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
+        assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);
+        // What it is now can't be read.
+        secrets.fleet(&fleet("f"), None);
+        let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
+        assert_eq!(wanted, ["Secret shop/c"]);
+    }
+}
