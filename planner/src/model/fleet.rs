@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     /// What targets of CPU and memory are a share of.
-    fn base(resources: serde_json::Value, cluster: bool) -> (Option<f64>, Option<u64>) {
+    fn base(resources: &serde_json::Value, cluster: bool) -> (Option<f64>, Option<u64>) {
         let fleet = serde_json::from_value(json!({
             "apiVersion": crds::API_VERSION, "kind": "GatewayFleet", "metadata": {"name": "f"},
             "spec": {
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn targets_are_a_share_of_what_pods_ask_for_also_by_default() {
-        assert_eq!(base(json!({}), true), (Some(0.5), Some(1 << 30)));
-        assert_eq!(base(json!({}), false), (None, None));
+        assert_eq!(base(&json!({}), true), (Some(0.5), Some(1 << 30)));
+        assert_eq!(base(&json!({}), false), (None, None));
         let named = json!({"requests": {"memory": "256Mi"}, "limits": {"cpu": "2"}});
-        assert_eq!(base(named, true), (Some(2.0), Some(256 << 20)));
+        assert_eq!(base(&named, true), (Some(2.0), Some(256 << 20)));
     }
 }
