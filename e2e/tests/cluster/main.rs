@@ -3,16 +3,17 @@
 //! Counts are asserted exactly. Times are asserted at ten times the goal, because the machine that runs this may be busy;
 //! with `SLUICE_LONG` set (`--long`) at the goal itself, on the median of what was measured.
 //!
-//! The first test that needs a release installs it, the others use it too. `walkthrough`, the last, begins without it and
+//! They run in the order of their names. `chart`, the first, begins without a release; the first test after it that needs one
+//! installs it, the others use it too. `walkthrough`, the last, begins without it and
 //! ends without it; after a run of single tests it is left there: `helm uninstall sluice --namespace sluice-system`.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, like tests
 
-mod certificates;
 mod chart;
 mod conditions;
 mod cycle;
 mod fleet;
+mod grants;
 mod live;
 mod schema;
 mod takeover;
