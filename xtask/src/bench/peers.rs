@@ -42,8 +42,9 @@ impl Peers {
             |program: &str, flag: &str| Tool::new("chroot").args([&self.debian]).args([program, flag]).capture();
         let first = |(_, text): (bool, String)| text.lines().next().unwrap_or_default().trim().to_owned();
         let envoy = Tool::new(&self.envoy).args(["--version"]).capture()?.1;
-        // `envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
-        let envoy = envoy.split('/').nth(1).unwrap_or_default().to_owned();
+        // `PATH  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`
+        let build = envoy.split_once("version:").map_or("", |(_, build)| build);
+        let envoy = build.split('/').nth(1).unwrap_or_default();
         Ok(vec![first(chroot("nginx", "-v")?), first(chroot("haproxy", "-v")?), format!("Envoy {envoy}")])
     }
 }
