@@ -6,16 +6,18 @@
 use std::{collections::BTreeMap, fmt::Write, hint::black_box, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use limits::{Limiter, Table, TokenBucket};
 use prost::Message;
 use proxy::{
     Shared,
     config::Store,
+    exchange::headers::{self, Forwarded},
     filter::{Ctx, Flow},
     http1::{
         self, encode,
         lines::{Bounds, Lines},
+        request::Wants,
     },
     router::Query,
     shared::clock_us,
@@ -108,10 +110,14 @@ fn heads() {
         fields.clear();
     });
     let head = request(&lines, HeaderMap::new());
+    let [request_id, client, host] =
+        ["00000000000000000000000000000abc", "127.0.0.1", "shop.example"].map(HeaderValue::from_static);
+    let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
+    let own = vec![(headers::X_REQUEST_ID, request_id.clone())];
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
         out.clear();
-        encode::request(&mut out, black_box(&head.parts), head.body, false, false);
+        encode::request(&mut out, black_box(&head.parts), forwarded, head.body, Wants::default());
         black_box(&out);
     });
     measure("http1: lines of a response's head with 5 fields", |_| {
@@ -127,7 +133,7 @@ fn heads() {
     measure("http1: the response's head for the client", |_| {
         out.clear();
         let (version, after) = (http::Version::HTTP_11, encode::After::Keep);
-        encode::response(&mut out, black_box(&head.parts), head.body, &Method::GET, version, after);
+        encode::response(&mut out, black_box(&head.parts), &own, head.body, &Method::GET, version, after);
         black_box(&out);
     });
 }

@@ -90,7 +90,7 @@ fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
 
     let before = fields.clone();
     let host = HeaderValue::from_static("shop.example:80");
-    headers::add_forwarded(&mut fields, &headers::address(client), tls, &host);
+    headers::Forwarded { request_id: &id, client: &headers::address(client), tls, host: &host }.set(&mut fields);
     let only = |name: &str| {
         let values: Vec<_> = fields.get_all(name).iter().collect();
         assert_eq!(values.len(), 1, "{name}");
@@ -104,7 +104,8 @@ fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
     assert_eq!(theirs, sent.join(", "));
     assert_eq!(only("x-forwarded-proto"), if tls { "https" } else { "http" });
     assert_eq!(only("x-forwarded-host"), "shop.example:80");
-    for name in before.keys().filter(|name| !name.as_str().starts_with("x-forwarded-")) {
+    assert_eq!(only("x-request-id").as_bytes(), id.as_bytes());
+    for name in before.keys().filter(|name| !headers::Forwarded::has(name.as_str().as_bytes())) {
         assert!(before.get_all(name).iter().eq(fields.get_all(name).iter()), "{name}");
     }
 }

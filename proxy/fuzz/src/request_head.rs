@@ -10,13 +10,16 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header::HOST, request};
 use proxy::{
-    exchange::{headers, normalise},
+    exchange::{
+        headers::{self, Forwarded},
+        normalise,
+    },
     http1::{
         body::Framing,
         encode,
         limits::{DEFAULT, Limits},
         lines::{Bad, Bounds, Lines},
-        request::{Head, parse},
+        request::{Head, Wants, parse},
     },
 };
 
@@ -157,9 +160,11 @@ fn nothing_lost(text: &Text<'_>, got: &HeaderMap) {
 /// Sends an accepted head on, as `exchange` does, and reads that as the upstream would.
 fn sent(mut head: Head) {
     let Some(host) = prepared(&mut head.parts) else { return };
-    headers::add_forwarded(&mut head.parts.headers, &headers::address(Ipv4Addr::LOCALHOST.into()), false, &host);
+    let (request_id, client) = (HeaderValue::from_static("id"), headers::address(Ipv4Addr::LOCALHOST.into()));
+    let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
     let mut out = vec![];
-    encode::request(&mut out, &head.parts, head.body, head.websocket, head.takes_trailers);
+    encode::request(&mut out, &head.parts, forwarded, head.body, head.wants);
+    forwarded.set(&mut head.parts.headers);
     out.extend_from_slice(b"GET /smuggled HTTP/1.1\r\n\r\n");
 
     let limits = Limits { head_bytes: 8 << 10, target_bytes: 8 << 10, fields: 200, ..LIMITS };
@@ -173,8 +178,8 @@ fn sent(mut head: Head) {
     assert_eq!((&after.method, &after.uri, after.version), (&before.method, &before.uri, Version::HTTP_11));
     assert_eq!(after.headers, before.headers);
     assert!(again.keep_alive && !again.expects_continue);
-    assert_eq!((again.body, again.websocket), (head.body, head.websocket));
-    assert_eq!(again.takes_trailers, head.takes_trailers && !head.websocket);
+    let wants = Wants { trailers: head.wants.trailers && !head.wants.websocket, ..head.wants };
+    assert_eq!((again.body, again.wants), (head.body, wants));
 }
 
 /// Brings a head into the form in which it is routed and sent; `None`: it is refused.

@@ -8,15 +8,12 @@ use tokio::time::Sleep;
 use super::{
     Exchange,
     answer::{self, Cause},
-    headers,
+    headers::Forwarded,
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
     config::{Backends, Rule},
-    http1::{
-        body::Framing,
-        call::{self, Wants},
-    },
+    http1::{body::Framing, call, request::Wants},
     server::Waiting,
     telemetry::Blame,
     upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, http2, pick},
@@ -45,13 +42,12 @@ pub(super) enum Failure {
 /// Forwards one request.
 pub(super) async fn forward<S: Source>(
     backends: &Backends,
-    head: &mut request::Parts,
+    head: &request::Parts,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange,
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
-    headers::add_forwarded(&mut head.headers, exchange.conn.client(), exchange.conn.tls, &exchange.host);
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
     let (head, call) = within(deadline, send(backends, head, wants, source, exchange, rule)).await??;
     let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
@@ -112,13 +108,16 @@ async fn send<S: Source>(
 
 /// A call on a connection.
 fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
+    let conn = &exchange.conn;
+    let forwarded =
+        Forwarded { request_id: &exchange.request_id, client: conn.client(), tls: conn.tls, host: &exchange.host };
     match leased {
         Leased::Http1(io, lease) => {
-            let limits = Arc::clone(&exchange.conn.limits);
-            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, source.framing(), wants)))
+            let limits = Arc::clone(&conn.limits);
+            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, forwarded, source.framing(), wants)))
         }
         Leased::Http2(sender, stream, reused) => {
-            Call::Http2(Box::new(http2::Call::new((sender, stream, reused), head, source, wants)))
+            Call::Http2(Box::new(http2::Call::new((sender, stream, reused), head, forwarded, source, wants)))
         }
     }
 }

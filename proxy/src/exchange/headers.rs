@@ -54,19 +54,70 @@ pub fn address(client: IpAddr) -> HeaderValue {
     HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Tells the upstream who asked, and how. The client's address is appended, so that the last entry is always ours.
-pub fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, tls: bool, host: &HeaderValue) {
-    let hops = match headers.contains_key(X_FORWARDED_FOR) {
-        false => None,
-        true => {
-            let before = headers.get_all(X_FORWARDED_FOR).iter().chain([client]);
-            let hops: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
-            HeaderValue::try_from(hops.join(", ")).ok()
+/// Tells the upstream which request this is, who asked, and how: in place of whatever the message says in these fields.
+/// Only the hops of `X-Forwarded-For` stay; the client's address is appended, so that the last entry is always ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded<'a> {
+    /// `X-Request-Id`.
+    pub request_id: &'a HeaderValue,
+    /// The client's address, as [`address`] has it.
+    pub client: &'a HeaderValue,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// Host, as it came.
+    pub host: &'a HeaderValue,
+}
+
+impl Forwarded<'_> {
+    /// Whether a field, its name in lower case, is one of these.
+    pub fn has(name: &[u8]) -> bool {
+        match name.len() {
+            12 => name == b"x-request-id",
+            15 => name == b"x-forwarded-for",
+            16 => name == b"x-forwarded-host",
+            17 => name == b"x-forwarded-proto",
+            _ => false,
         }
-    };
-    headers.insert(X_FORWARDED_FOR, hops.unwrap_or_else(|| client.clone()));
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
-    headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+
+    /// Writes them as lines of a head. `fields`: what the message has.
+    pub fn write(&self, out: &mut Vec<u8>, fields: &HeaderMap) {
+        out.extend_from_slice(b"x-request-id: ");
+        out.extend_from_slice(self.request_id.as_bytes());
+        out.extend_from_slice(b"\r\nx-forwarded-for: ");
+        for hop in hops(fields) {
+            out.extend_from_slice(hop.as_bytes());
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(self.client.as_bytes());
+        out.extend_from_slice(b"\r\nx-forwarded-proto: ");
+        out.extend_from_slice(self.proto().as_bytes());
+        out.extend_from_slice(b"\r\nx-forwarded-host: ");
+        out.extend_from_slice(self.host.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Sets them in a message whose fields are not written here.
+    pub fn set(&self, fields: &mut HeaderMap) {
+        let mut all = hops(fields).collect::<Vec<_>>().join(", ");
+        if !all.is_empty() {
+            all += ", ";
+            all += self.client.to_str().unwrap_or_default();
+        }
+        let all = if all.is_empty() { None } else { HeaderValue::try_from(all).ok() };
+        fields.insert(X_REQUEST_ID, self.request_id.clone());
+        fields.insert(X_FORWARDED_FOR, all.unwrap_or_else(|| self.client.clone()));
+        fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.proto()));
+        fields.insert(X_FORWARDED_HOST, self.host.clone());
+    }
+
+    fn proto(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
+fn hops(fields: &HeaderMap) -> impl Iterator<Item = &str> {
+    fields.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok())
 }
 
 /// A client's request id is kept when it is a plain word of at most 128 characters; else the request gets a new one.
@@ -108,19 +159,35 @@ mod tests {
         assert_eq!(got, expect);
     }
 
+    #[track_caller]
+    fn check(sent: &[(&'static str, &'static str)], client: &str, tls: bool, hops: &'static str, proto: &'static str) {
+        let (request_id, host) = (HeaderValue::from_static("id"), HeaderValue::from_static("shop"));
+        let client = &address(client.parse().unwrap());
+        let forwarded = Forwarded { request_id: &request_id, client, tls, host: &host };
+        let fields = headers(sent);
+        let expect = [
+            ("x-request-id", "id"),
+            ("x-forwarded-for", hops),
+            ("x-forwarded-proto", proto),
+            ("x-forwarded-host", "shop"),
+        ];
+        let mut written = vec![];
+        forwarded.write(&mut written, &fields);
+        let lines: String = expect.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        assert_eq!(String::from_utf8(written).unwrap(), lines);
+        let mut set = fields;
+        forwarded.set(&mut set);
+        assert_eq!(set, headers(&expect));
+        assert!(set.keys().all(|name| Forwarded::has(name.as_str().as_bytes())));
+    }
+
     #[test]
     fn the_client_is_appended() {
-        let mut got = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
-        let shop = HeaderValue::from_static("shop");
-        let mapped = address("::ffff:10.0.0.9".parse().unwrap());
-        add_forwarded(&mut got, &mapped, false, &shop);
-        let expect =
-            [("x-forwarded-for", "1.1.1.1, 10.0.0.9"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "shop")];
-        assert_eq!(got, headers(&expect));
-        let mut got = HeaderMap::new();
-        add_forwarded(&mut got, &HeaderValue::from_static("::1"), true, &shop);
-        let expect = [("x-forwarded-for", "::1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "shop")];
-        assert_eq!(got, headers(&expect));
+        let sent = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-request-id", "another")];
+        check(&sent, "::ffff:10.0.0.9", false, "1.1.1.1, 10.0.0.9", "http");
+        let sent = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2, 3.3.3.3")];
+        check(&sent, "::1", true, "1.1.1.1, 2.2.2.2, 3.3.3.3, ::1", "https");
+        check(&[], "::1", true, "::1", "https");
     }
 
     #[test]

@@ -29,7 +29,11 @@ use crate::{
     body::{ResponseBody, Source},
     config::{Action, Rule},
     filter::{Answer, Ctx, Fields, Flow},
-    http1::{self, call::Wants, limits::Limits, request::Refused},
+    http1::{
+        self,
+        limits::Limits,
+        request::{Refused, Wants},
+    },
     http2::Http2Source,
     router::Query,
     server::{Conn, Worker},
@@ -42,6 +46,8 @@ use crate::{
 pub(crate) struct Reply {
     /// The final response's head.
     pub(crate) head: response::Parts,
+    /// Fields in place of whatever the head has of them.
+    pub(crate) fields: Fields,
     /// Its body.
     pub(crate) body: ReplyBody,
 }
@@ -77,11 +83,11 @@ pub(crate) async fn serve_http2(
         None => serve(&mut head, wants, &mut source, &mut exchange).await,
     };
     match reply {
-        Some(Reply { head, body: ReplyBody::Own(body) }) => {
-            Response::from_parts(head, ResponseBody::own(body, exchange))
+        Some(Reply { head, fields, body: ReplyBody::Own(body) }) => {
+            Response::from_parts(set(head, fields), ResponseBody::own(body, exchange))
         }
-        Some(Reply { head, body: ReplyBody::Upstream(call, deadline) }) => {
-            Response::from_parts(head, ResponseBody::upstream(call, source, exchange, deadline))
+        Some(Reply { head, fields, body: ReplyBody::Upstream(call, deadline) }) => {
+            Response::from_parts(set(head, fields), ResponseBody::upstream(call, source, exchange, deadline))
         }
         // There is nobody to answer, and no WebSocket without an upgrade.
         Some(Reply { body: ReplyBody::WebSocket(..), .. }) | None => {
@@ -90,6 +96,11 @@ pub(crate) async fn serve_http2(
             response
         }
     }
+}
+
+fn set(mut head: response::Parts, fields: Fields) -> response::Parts {
+    head.headers.extend(fields);
+    head
 }
 
 /// What a request by HTTP/2 has too much of; as a whole, its head was bounded when it was read.
@@ -121,7 +132,6 @@ pub(crate) async fn serve<S: Source>(
         Err(cause) => return Some(refuse(cause, exchange)),
     };
     exchange.rule = Some(rule.clone());
-    head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
     let mut ctx = Ctx {
         client: exchange.conn.peer.ip(),
         tls: exchange.conn.tls,
@@ -146,12 +156,12 @@ pub(crate) async fn serve<S: Source>(
     match outcome {
         Ok(forward::Inbound { mut head, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
-            finish(&mut head, exchange, ctx.response_headers);
+            let fields = finish(&head, exchange, ctx.response_headers);
             let body = match call {
                 Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),
             };
-            Some(Reply { head, body })
+            Some(Reply { head, fields, body })
         }
         Err(forward::Failure::Answer(cause, blame)) => {
             exchange.fail(cause.reason, blame);
@@ -178,7 +188,9 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
             head.uri = target.parse().map_err(|_| answer::BAD_PATH)?;
         }
     }
-    head.headers.insert(HOST, host.value.clone());
+    if head.headers.get(HOST) != Some(&host.value) {
+        head.headers.insert(HOST, host.value.clone());
+    }
 
     let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
@@ -198,20 +210,18 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
 /// A response of the proxy's own.
 fn own(answer: Answer, exchange: &mut Exchange, fields: Fields) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
-    finish(&mut head, exchange, fields);
+    let fields = finish(&head, exchange, fields);
     if exchange.method == Method::HEAD {
         head.headers.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
-    Reply { head, body: ReplyBody::Own(body) }
+    Reply { head, fields, body: ReplyBody::Own(body) }
 }
 
-/// The last touch on a response's head, whatever answers.
-fn finish(head: &mut response::Parts, exchange: &mut Exchange, fields: Fields) {
-    for (name, value) in fields {
-        head.headers.insert(name, value);
-    }
-    head.headers.insert(headers::X_REQUEST_ID, exchange.request_id.clone());
+/// The last touch on a response, whatever answers; `fields` are those that the proxy sets.
+fn finish(head: &response::Parts, exchange: &mut Exchange, mut fields: Fields) -> Fields {
+    fields.push((headers::X_REQUEST_ID, exchange.request_id.clone()));
     exchange.status = head.status.as_u16();
     exchange.answered = Some(Instant::now());
+    fields
 }

@@ -20,10 +20,12 @@ use super::{
     limits::Limits,
     lines::{Bad, Bounds},
     out::Out,
+    request::Wants,
     response as codec,
 };
 use crate::{
     body::{Source, SourceError},
+    exchange::headers::Forwarded,
     server::Waiting,
     upstream::{CallError, Lease},
 };
@@ -62,15 +64,6 @@ enum Upload {
     Stopped,
 }
 
-/// What a client wants beyond the message itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wants {
-    /// The connection to become a WebSocket.
-    pub(crate) websocket: bool,
-    /// Trailers.
-    pub(crate) trailers: bool,
-}
-
 impl Call {
     /// Makes the request ready to be sent.
     pub(crate) fn new(
@@ -78,11 +71,12 @@ impl Call {
         lease: Lease,
         limits: Arc<Limits>,
         head: &request::Parts,
+        forwarded: Forwarded<'_>,
         body: Framing,
         wants: Wants,
     ) -> Self {
         let mut out = Out::default();
-        encode::request(out.bytes(), head, body, wants.websocket, wants.trailers);
+        encode::request(out.bytes(), head, forwarded, body, wants);
         Self {
             io: Some(io),
             lease,

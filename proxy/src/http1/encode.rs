@@ -1,13 +1,13 @@
 //! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
 //! fields: a filter that sets one changes nothing.
 
-use http::{HeaderMap, Method, StatusCode, Version, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
 
 use super::{
     body::Framing,
-    request::{Known, known},
+    request::{Known, Wants, known},
 };
-use crate::{date, value::decimal};
+use crate::{date, exchange::headers::Forwarded, filter::Fields, value::decimal};
 
 /// What a connection is to become behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +21,13 @@ pub enum After {
 }
 
 /// Writes a request's head: in origin form, to one who speaks HTTP/1.1.
-pub fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, websocket: bool, trailers: bool) {
+pub fn request(out: &mut Vec<u8>, head: &request::Parts, forwarded: Forwarded<'_>, body: Framing, wants: Wants) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, &head.headers, false);
+    fields(out, &head.headers, false, |name| Forwarded::has(name.as_str().as_bytes()));
+    forwarded.write(out, &head.headers);
     match body {
         // RFC 9110 section 8.6: a length is told where a body is to be expected.
         Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => length(out, 0),
@@ -34,18 +35,20 @@ pub fn request(out: &mut Vec<u8>, head: &request::Parts, body: Framing, websocke
         Framing::Length(bytes) => length(out, bytes),
         Framing::Chunked | Framing::UntilClose => out.extend_from_slice(CHUNKED),
     }
-    if websocket {
+    if wants.websocket {
         out.extend_from_slice(WEBSOCKET);
-    } else if trailers {
+    } else if wants.trailers {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
+/// Writes a response's head to a client that speaks `version`; `own` stands in place of whatever the head has of these
+/// fields. `Framing::UntilClose` has to end in `After::Close`.
 pub fn response(
     out: &mut Vec<u8>,
     head: &response::Parts,
+    own: &Fields,
     body: Framing,
     method: &Method,
     version: Version,
@@ -53,7 +56,8 @@ pub fn response(
 ) {
     status_line(out, head.status);
     let bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
-    fields(out, &head.headers, bodiless);
+    let dated = fields(out, &head.headers, bodiless, |name| own.iter().any(|(other, _)| other == name));
+    own.iter().for_each(|(name, value)| field(out, name, value));
     match body {
         Framing::Empty if bodiless || head.status == StatusCode::NO_CONTENT || head.status.is_informational() => {}
         Framing::Empty => length(out, 0),
@@ -67,7 +71,7 @@ pub fn response(
         After::Close => out.extend_from_slice(b"connection: close\r\n"),
         After::WebSocket => out.extend_from_slice(WEBSOCKET),
     }
-    if !head.headers.contains_key(header::DATE) && !head.status.is_informational() {
+    if !dated && !head.status.is_informational() {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date::now().as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -79,7 +83,7 @@ pub fn response(
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers, false);
+        fields(out, trailers, false, |_| false);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -104,19 +108,27 @@ pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
 
-fn fields(out: &mut Vec<u8>, fields: &HeaderMap, with_length: bool) {
+/// Writes fields, but for those that are written elsewhere; answers whether `Date` was among them.
+fn fields(out: &mut Vec<u8>, fields: &HeaderMap, with_length: bool, elsewhere: impl Fn(&HeaderName) -> bool) -> bool {
+    let mut dated = false;
     for (name, value) in fields {
-        let name = name.as_str().as_bytes();
-        match known(name) {
+        match known(name.as_str().as_bytes()) {
+            Known::Other if elsewhere(name) => continue,
             Known::Other | Known::Host => {}
             Known::ContentLength if with_length => {}
             _ => continue,
         }
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        dated |= *name == header::DATE;
+        field(out, name, value);
     }
+    dated
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn length(out: &mut Vec<u8>, bytes: u64) {
@@ -141,21 +153,25 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Request, Response};
+    use http::{Request, Response};
 
     use super::*;
 
     #[test]
     fn requests() {
         let request = Request::post("http://a/b?c").header("host", "a").header("x", "1").header("x", "2");
+        let request = request.header("x-request-id", "theirs").header("x-forwarded-host", "theirs");
         let request = request.header("content-length", "9").header("connection", "x").header("transfer-encoding", "y");
         let (head, ()) = request.body(()).unwrap().into_parts();
+        let [request_id, client, host] = ["id", "::1", "shop"].map(HeaderValue::from_static);
+        let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
         let written = |body, websocket, trailers| {
             let mut out = vec![];
-            super::request(&mut out, &head, body, websocket, trailers);
+            super::request(&mut out, &head, forwarded, body, Wants { websocket, trailers });
             String::from_utf8(out).unwrap()
         };
-        let start = "POST /b?c HTTP/1.1\r\nhost: a\r\nx: 1\r\nx: 2\r\n";
+        let start = "POST /b?c HTTP/1.1\r\nhost: a\r\nx: 1\r\nx: 2\r\nx-request-id: id\r\nx-forwarded-for: ::1\r\n\
+                     x-forwarded-proto: http\r\nx-forwarded-host: shop\r\n";
         assert_eq!(written(Framing::Empty, false, false), format!("{start}content-length: 0\r\n\r\n"));
         assert_eq!(written(Framing::Length(70), false, false), format!("{start}content-length: 70\r\n\r\n"));
         let trailers = "te: trailers\r\nconnection: te\r\n\r\n";
@@ -171,7 +187,7 @@ mod tests {
         head.headers.insert("date", HeaderValue::from_static("now"));
         head.headers.insert("content-length", HeaderValue::from_static("7"));
         let mut out = vec![];
-        response(&mut out, &head, body, method, version, after);
+        response(&mut out, &head, &Fields::new(), body, method, version, after);
         assert_eq!(String::from_utf8(out).unwrap(), expect);
     }
 
@@ -211,9 +227,13 @@ mod tests {
         let end = "date: now\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         check(101, Framing::Empty, get, v1, After::WebSocket, &format!("HTTP/1.1 101 Switching Protocols\r\n{end}"));
         let mut out = vec![];
-        let (parts, ()) = Response::new(()).into_parts();
-        response(&mut out, &parts, Framing::Chunked, get, v1, After::Keep);
-        assert!(String::from_utf8(out).unwrap().contains(" GMT\r\n"));
+        let (parts, ()) =
+            Response::builder().header("x-a", "theirs").header("x-b", "theirs").body(()).unwrap().into_parts();
+        let own = vec![(HeaderName::from_static("x-a"), HeaderValue::from_static("ours"))];
+        response(&mut out, &parts, &own, Framing::Chunked, get, v1, After::Keep);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains(" GMT\r\n"), "{text}");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-b: theirs\r\nx-a: ours\r\n"), "{text}");
     }
 
     #[test]

@@ -20,10 +20,17 @@ pub struct Head {
     pub keep_alive: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub expects_continue: bool,
-    /// It asks for a WebSocket.
+    /// What the client wants beyond the message itself.
+    pub wants: Wants,
+}
+
+/// What a client wants beyond the message itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// The connection to become a WebSocket.
     pub websocket: bool,
-    /// The client takes trailers.
-    pub takes_trailers: bool,
+    /// Trailers.
+    pub trailers: bool,
 }
 
 /// Why a request is refused.
@@ -150,8 +157,7 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limit
         keep_alive: !hop.close && (http11 || hop.keep_alive),
         // RFC 9110 section 10.1.1: there is nothing to wait for, or the client is too old to.
         expects_continue: expects_continue && http11 && body != Framing::Empty,
-        websocket,
-        takes_trailers: takes_trailers && http11,
+        wants: Wants { websocket, trailers: takes_trailers && http11 },
     })
 }
 
@@ -347,7 +353,7 @@ mod tests {
         assert_eq!((head.parts.method.as_str(), head.parts.uri.to_string()), ("GET", "/a?b=c".into()));
         let values: Vec<_> = head.parts.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
         assert_eq!(values, [("host", &b"shop"[..]), ("x-a", b"1"), ("x-a", b"2")]);
-        assert!(head.keep_alive && !head.expects_continue && !head.websocket && head.body == Framing::Empty);
+        assert!(head.keep_alive && !head.expects_continue && !head.wants.websocket && head.body == Framing::Empty);
     }
 
     #[test]
@@ -443,7 +449,7 @@ mod tests {
         ));
         let names: Vec<_> = head.parts.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["host", "x-forwarded-for", "x-two"]);
-        assert!(!head.keep_alive && head.takes_trailers && !head.websocket);
+        assert!(!head.keep_alive && head.wants.trailers && !head.wants.websocket);
         assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(good("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
         assert!(!good("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n").keep_alive);
@@ -452,7 +458,7 @@ mod tests {
         assert!(!good(&with("expect: 100-continue\r\n")).expects_continue);
         let upgrade = |method: &str, more: &str| {
             let fields = "Host: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket";
-            good(&format!("{method} / HTTP/1.1\r\n{fields}\r\n{more}\r\n")).websocket
+            good(&format!("{method} / HTTP/1.1\r\n{fields}\r\n{more}\r\n")).wants.websocket
         };
         assert!(upgrade("GET", ""));
         assert!(!upgrade("POST", "") && !upgrade("GET", "content-length: 5\r\n"));

@@ -3,13 +3,12 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version, response};
 use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
     body::{Framing, Piece},
     buffers,
-    call::Wants,
     client::{Client, Event},
     encode::{self, After},
     out::Out,
@@ -20,6 +19,7 @@ use crate::{
     body::Source,
     config::Rule,
     exchange::{self, Cause, Exchange, Reply, ReplyBody},
+    filter::Fields,
     server::{Conn, Worker},
     upstream::{Call, CallError, Lease},
 };
@@ -92,10 +92,10 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
     let (mut head, ()) = Request::new(()).into_parts();
     head.version = Version::HTTP_11;
     let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head);
-    let Reply { head, body } = exchange::refuse(cause, &mut exchange);
+    let Reply { head, fields, body } = exchange::refuse(cause, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
-    encode::response(client.out.bytes(), &head, framing, &Method::GET, Version::HTTP_11, After::Close);
+    encode::response(client.out.bytes(), &head, &fields, framing, &Method::GET, Version::HTTP_11, After::Close);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
     if client.flush().await.is_err() {
@@ -108,18 +108,17 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
 async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, head: &mut Head) -> End {
     conn.note_request();
     let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head.parts);
-    let wants = Wants { websocket: head.websocket, trailers: head.takes_trailers };
-    let reply = exchange::serve(&mut head.parts, wants, client, &mut exchange).await;
+    let reply = exchange::serve(&mut head.parts, head.wants, client, &mut exchange).await;
     conn.progress();
     let end = match reply {
         None => End::Close { unread: false },
-        Some(Reply { head: reply, body }) => match body {
-            ReplyBody::Own(body) => own(conn, client, head, reply, body, &mut exchange).await,
+        Some(Reply { head: reply, fields, body }) => match body {
+            ReplyBody::Own(body) => own(conn, client, head, (reply, fields), body, &mut exchange).await,
             ReplyBody::Upstream(call, deadline) => {
-                relay(conn, client, head, reply, call, deadline, &mut exchange).await
+                relay(conn, client, head, (reply, fields), call, deadline, &mut exchange).await
             }
             ReplyBody::WebSocket(call, rule) => {
-                encode_response(client, head, reply, Framing::Empty, After::WebSocket);
+                encode_response(client, head, (reply, fields), Framing::Empty, After::WebSocket);
                 match client.flush().await {
                     Ok(()) => End::WebSocket(call, rule),
                     Err(_) => End::Close { unread: false },
@@ -136,14 +135,14 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
 fn encode_response<S>(
     client: &mut Client<S>,
     request: &Head,
-    reply: http::response::Parts,
+    (reply, own): (response::Parts, Fields),
     framing: Framing,
     after: After,
 ) where
     S: Stream,
 {
     let (method, version) = (&request.parts.method, request.parts.version);
-    encode::response(client.out.bytes(), &reply, framing, method, version, after);
+    encode::response(client.out.bytes(), &reply, &own, framing, method, version, after);
     buffers::give_fields(reply.headers);
 }
 
@@ -152,13 +151,13 @@ async fn own<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: http::response::Parts,
+    reply: (response::Parts, Fields),
     body: Bytes,
     exchange: &mut Exchange,
 ) -> End {
     // What was wrong with the request may be wrong with what follows.
     let wrong =
-        matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+        matches!(reply.0.status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
     let keep = request.keep_alive && !wrong && !conn.is_retiring() && client.can_discard();
     client.answering();
     let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
@@ -181,7 +180,7 @@ async fn relay<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: http::response::Parts,
+    reply: (response::Parts, Fields),
     mut call: Call,
     mut deadline: Option<Pin<Box<Sleep>>>,
     exchange: &mut Exchange,
@@ -227,7 +226,7 @@ async fn relay<S: Stream>(
                 },
             };
             if let Some(piece) = piece {
-                let (data, end) = take(&mut client.out, piece, framing, request.takes_trailers)?;
+                let (data, end) = take(&mut client.out, piece, framing, request.wants.trailers)?;
                 exchange.bytes_out += data;
                 (turn, ended) = (turn + data, end);
                 continue;

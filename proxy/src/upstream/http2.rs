@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use super::{CallError, pool::Stream};
 use crate::{
     body::{BodyError, RequestBody, Source, SourceError},
+    exchange::headers::Forwarded,
     http1::{
         body::{Framing, Piece},
-        call::Wants,
+        request::Wants,
     },
     server::Waiting,
 };
@@ -45,6 +46,7 @@ impl Call {
     pub(crate) fn new(
         (mut sender, stream, reused): (Sender, Stream, bool),
         head: &request::Parts,
+        forwarded: Forwarded<'_>,
         source: &mut impl Source,
         wants: Wants,
     ) -> Self {
@@ -57,7 +59,7 @@ impl Call {
                 (RequestBody::Fed(pieces, length), Some(feed))
             }
         };
-        let request = addressed(head, body, wants);
+        let request = addressed(head, forwarded, body, wants);
         let sending = Box::pin(async move {
             if let Err(e) = sender.ready().await {
                 return Err((e, Some(request.into_body())));
@@ -198,7 +200,7 @@ impl Call {
 }
 
 /// The request as hyper wants it for HTTP/2.
-fn addressed(head: &request::Parts, body: RequestBody, wants: Wants) -> Request<RequestBody> {
+fn addressed(head: &request::Parts, forwarded: Forwarded<'_>, body: RequestBody, wants: Wants) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
@@ -210,6 +212,7 @@ fn addressed(head: &request::Parts, body: RequestBody, wants: Wants) -> Request<
     if wants.trailers {
         fields.insert(header::TE, http::HeaderValue::from_static("trailers"));
     }
+    forwarded.set(&mut fields);
     *request.headers_mut() = fields;
     let mut parts = uri::Parts::default();
     parts.scheme = Some(uri::Scheme::HTTP);

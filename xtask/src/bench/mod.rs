@@ -28,7 +28,7 @@ use anyhow::Context as _;
 
 use self::{
     peers::Peers,
-    round::Sample,
+    round::{Load, Sample},
     scenario::{Kind, SCENARIOS, Scenario},
     subject::{Bench, Subject, Who},
     table::{Mode, Row},
@@ -74,7 +74,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(args.rounds > 0 && args.seconds > 0.0, "--rounds and --seconds must be above 0");
-    let scenarios = selected(&args.scenario)?;
+    let groups = selected(&args.scenario)?;
     let folders = Folders::of_user()?;
     let _alone = folders.lock("bench")?;
     if !args.no_build {
@@ -85,11 +85,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let who = subjects(args.peer.as_deref())?;
     let bench = Bench::new(peers, &args.profile, args.proxy_bin.clone())?;
     let mut rows = vec![];
-    for scenario in &scenarios {
-        println!("{:<4} {}", scenario.name, scenario.title);
-        let measured = measure(&bench, scenario, &who, args).with_context(|| scenario.name.to_owned())?;
-        measured.iter().for_each(|row| println!("       {}", row.line()));
-        rows.extend(measured);
+    for group in groups {
+        for measured in measure(&bench, group, &who, args)? {
+            println!("{:<4} {}", measured.scenario.name, measured.scenario.title);
+            measured.rows.iter().for_each(|row| println!("       {}", row.line()));
+            rows.extend(measured.rows);
+        }
     }
     println!("\n{}", table::markdown(&rows));
     if let Some(path) = &args.json {
@@ -103,13 +104,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn selected(names: &[String]) -> anyhow::Result<Vec<&'static Scenario>> {
-    if names.is_empty() {
-        return Ok(SCENARIOS.iter().collect());
+/// Those that are asked for, each with what it is compared to.
+fn selected(names: &[String]) -> anyhow::Result<Vec<&'static [Scenario]>> {
+    for name in names {
+        let known = || SCENARIOS.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+        let is_known = SCENARIOS.iter().any(|s| s.name.eq_ignore_ascii_case(name));
+        anyhow::ensure!(is_known, "--scenario {name}: there are {}", known());
     }
-    let known = || SCENARIOS.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
-    let find = |name: &String| SCENARIOS.iter().find(|s| s.name.eq_ignore_ascii_case(name));
-    names.iter().map(|name| find(name).with_context(|| format!("--scenario {name}: there are {}", known()))).collect()
+    let wanted = |s: &Scenario| names.is_empty() || names.iter().any(|name| s.name.eq_ignore_ascii_case(name));
+    let groups = SCENARIOS.chunk_by(|a, b| a.group() == b.group());
+    Ok(groups.filter(|group| group.iter().any(wanted)).collect())
 }
 
 fn subjects(peers: Option<&[String]>) -> anyhow::Result<Vec<Who>> {
@@ -124,39 +128,78 @@ fn subjects(peers: Option<&[String]>) -> anyhow::Result<Vec<Who>> {
     Ok(who)
 }
 
-/// Measures one scenario: every subject runs all the time, and they take turns.
-fn measure(bench: &Bench, scenario: &Scenario, who: &[Who], args: &Args) -> anyhow::Result<Vec<Row>> {
-    let start = |who: &Who| Subject::start(bench, *who, scenario);
-    let subjects: Vec<Subject> = who.iter().map(start).collect::<anyhow::Result<_>>()?;
-    if scenario.kind == Kind::Idle {
-        round::settle();
-        return subjects.iter().map(|s| Ok(Row::idle(scenario, s.who, s.memory()?))).collect();
-    }
-    let load = bench.load(scenario)?;
-    let rounds = |rate: f64| -> anyhow::Result<Vec<Vec<Sample>>> {
-        let mut samples: Vec<Vec<Sample>> = vec![vec![]; subjects.len()];
-        for _ in 0..args.rounds {
-            for (subject, samples) in subjects.iter().zip(&mut samples) {
-                let sample = round::run(&load, subject, scenario, rate, args.seconds);
-                samples.push(sample.with_context(|| subject.who.name())?);
-            }
-        }
-        Ok(samples)
-    };
-    let closed = rounds(0.0)?;
-    let busy = |samples: &Vec<Sample>| table::median(samples.iter().map(|s| s.busy)) >= BUSY;
-    if closed.iter().all(busy) {
-        return Ok(rows(scenario, &subjects, &closed, Mode::Closed));
-    }
-    let rps = |wanted: Who| {
-        let of = subjects.iter().zip(&closed).find(|(s, _)| s.who == wanted)?;
-        Some(table::median(of.1.iter().map(|s| s.requests_per_s)))
-    };
-    let slower = [Who::Nginx, Who::HaProxy].into_iter().filter_map(rps).reduce(f64::min);
-    let rate = COMMON * slower.or_else(|| rps(Who::Sluice)).unwrap_or(1000.0);
-    Ok(rows(scenario, &subjects, &rounds(rate)?, Mode::Rate(rate)))
+/// One scenario, measured.
+struct Measured {
+    scenario: &'static Scenario,
+    rows: Vec<Row>,
 }
 
-fn rows(scenario: &Scenario, subjects: &[Subject], samples: &[Vec<Sample>], mode: Mode) -> Vec<Row> {
-    subjects.iter().zip(samples).map(|(s, samples)| Row::new(scenario, s.who, samples, mode)).collect()
+/// One subject in one scenario, while it is measured.
+struct Running<'a> {
+    scenario: &'static Scenario,
+    load: &'a Load,
+    subject: Subject,
+    samples: Vec<Sample>,
+}
+
+/// Measures scenarios that are compared with each other: every subject runs all the time, and they take turns.
+fn measure(bench: &Bench, group: &'static [Scenario], who: &[Who], args: &Args) -> anyhow::Result<Vec<Measured>> {
+    let loads: Vec<Load> = group.iter().map(|scenario| bench.load(scenario)).collect::<anyhow::Result<_>>()?;
+    let mut running = vec![];
+    // The same subject in one scenario and the next follow each other, so that they meet the same machine.
+    for &who in who {
+        for (scenario, load) in group.iter().zip(&loads) {
+            let subject = Subject::start(bench, who, scenario).with_context(|| scenario.name.to_owned())?;
+            running.push(Running { scenario, load, subject, samples: vec![] });
+        }
+    }
+    if group.iter().any(|scenario| scenario.kind == Kind::Idle) {
+        round::settle();
+        return by_scenario(group, &running, |r| Ok(Row::idle(r.scenario, r.subject.who, r.subject.memory()?)));
+    }
+    rounds(&mut running, args, 0.0)?;
+    let mode = match common_rate(&running) {
+        None => Mode::Closed,
+        Some(rate) => {
+            rounds(&mut running, args, rate)?;
+            Mode::Rate(rate)
+        }
+    };
+    by_scenario(group, &running, |r| Ok(Row::new(r.scenario, r.subject.who, &r.samples, mode)))
+}
+
+fn rounds(running: &mut [Running<'_>], args: &Args, rate: f64) -> anyhow::Result<()> {
+    running.iter_mut().for_each(|r| r.samples.clear());
+    for _ in 0..args.rounds {
+        for r in &mut *running {
+            let sample = round::run(r.load, &r.subject, r.scenario, rate, args.seconds);
+            r.samples.push(sample.with_context(|| format!("{}: {}", r.scenario.name, r.subject.who.name()))?);
+        }
+    }
+    Ok(())
+}
+
+/// The rate at which to measure again, because not every subject kept its core busy.
+fn common_rate(running: &[Running<'_>]) -> Option<f64> {
+    let median = |r: &Running<'_>, of: fn(&Sample) -> f64| table::median(r.samples.iter().map(of));
+    if running.iter().all(|r| median(r, |s| s.busy) >= BUSY) {
+        return None;
+    }
+    let of = |who: &[Who]| {
+        let those = running.iter().filter(|r| who.contains(&r.subject.who));
+        those.map(|r| median(r, |s| s.requests_per_s)).reduce(f64::min)
+    };
+    Some(COMMON * of(&[Who::Nginx, Who::HaProxy]).or_else(|| of(&[Who::Sluice])).unwrap_or(1000.0))
+}
+
+fn by_scenario(
+    group: &'static [Scenario],
+    running: &[Running<'_>],
+    row: impl Fn(&Running<'_>) -> anyhow::Result<Row>,
+) -> anyhow::Result<Vec<Measured>> {
+    let of = |scenario: &'static Scenario| {
+        let rows = running.iter().filter(|r| r.scenario.name == scenario.name).map(&row).collect::<anyhow::Result<_>>();
+        Ok(Measured { scenario, rows: rows? })
+    };
+    group.iter().map(of).collect()
 }

@@ -88,6 +88,14 @@ pub(super) static SCENARIOS: [Scenario; 13] = [
 ];
 
 impl Scenario {
+    /// What it is measured together with, side by side and in one mode: those that are compared with each other.
+    pub(super) fn group(&self) -> &'static str {
+        match self.goal {
+            Goal::OfOwn(_, base) => base,
+            Goal::Of(..) | Goal::Memory(_) | Goal::Base => self.name,
+        }
+    }
+
     /// What is asked for: the last route, so that whoever tries one after the other tries them all.
     pub(super) fn path(&self) -> String {
         format!("/r{:05}/x", self.routes - 1)
