@@ -12,7 +12,7 @@ use prost::Message;
 use proxy::{
     Shared,
     config::Store,
-    exchange::headers::{self, Forwarded},
+    exchange::headers::Forwarded,
     filter::{Ctx, Flow},
     http1::{
         self, encode,
@@ -110,10 +110,10 @@ fn heads() {
         fields.clear();
     });
     let head = request(&lines, HeaderMap::new());
-    let [request_id, client, host] =
-        ["00000000000000000000000000000abc", "127.0.0.1", "shop.example"].map(HeaderValue::from_static);
-    let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
-    let own = vec![(headers::X_REQUEST_ID, request_id.clone())];
+    let request_id = "00000000000000000000000000000abc";
+    let [client, host] = ["127.0.0.1", "shop.example"].map(HeaderValue::from_static);
+    let forwarded = Forwarded { request_id, client: &client, tls: false, host: &host };
+    let own = encode::Own { request_id, fields: &[] };
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
         out.clear();
@@ -133,7 +133,7 @@ fn heads() {
     measure("http1: the response's head for the client", |_| {
         out.clear();
         let (version, after) = (http::Version::HTTP_11, encode::After::Keep);
-        encode::response(&mut out, black_box(&head.parts), &own, head.body, &Method::GET, version, after);
+        encode::response(&mut out, black_box(&head.parts), own, head.body, &Method::GET, version, after);
         black_box(&out);
     });
 }
@@ -282,7 +282,6 @@ fn requests(routes: usize) {
     let (mut head, ()) = Request::new(()).into_parts();
     measure("chain with one limit by client address, fields included", |i| {
         let mut ctx = Ctx {
-            rule: Arc::clone(&rule),
             client: (i as u32 % 10_000).to_be_bytes().into(),
             tls: false,
             port: 80,

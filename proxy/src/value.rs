@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
 use http::HeaderValue;
 
 /// What a block holds. A value that is kept keeps its block.
@@ -43,15 +43,10 @@ pub(crate) fn decimal(out: &mut impl bytes::BufMut, mut number: u64) {
     out.put_slice(&text[at..]);
 }
 
-/// Writes a number as 32 hexadecimal digits.
-pub(crate) fn hex(out: &mut BytesMut, number: u128) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let text: [u8; 32] = std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15]);
-    out.put_slice(&text);
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut as _;
+
     use super::*;
 
     #[test]
@@ -76,6 +71,5 @@ mod tests {
         };
         assert_eq!(written(|out| decimal(out, 0)), "0");
         assert_eq!(written(|out| decimal(out, u64::MAX)), u64::MAX.to_string());
-        assert_eq!(written(|out| hex(out, 0xabc)), "00000000000000000000000000000abc");
     }
 }

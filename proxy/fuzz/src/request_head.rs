@@ -160,8 +160,8 @@ fn nothing_lost(text: &Text<'_>, got: &HeaderMap) {
 /// Sends an accepted head on, as `exchange` does, and reads that as the upstream would.
 fn sent(mut head: Head) {
     let Some(host) = prepared(&mut head.parts) else { return };
-    let (request_id, client) = (HeaderValue::from_static("id"), headers::address(Ipv4Addr::LOCALHOST.into()));
-    let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
+    let client = headers::address(Ipv4Addr::LOCALHOST.into());
+    let forwarded = Forwarded { request_id: "id", client: &client, tls: false, host: &host };
     let mut out = vec![];
     encode::request(&mut out, &head.parts, forwarded, head.body, head.wants);
     forwarded.set(&mut head.parts.headers);

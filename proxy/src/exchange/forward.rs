@@ -1,6 +1,12 @@
 //! To a backend and back: balance, connect, send; try again where that is safe.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
 
 use http::{Method, request, response};
 use tokio::time::Sleep;
@@ -49,7 +55,8 @@ pub(super) async fn forward<S: Source>(
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
-    let (head, call) = within(deadline, send(backends, head, wants, source, exchange, rule)).await??;
+    let sending = pin!(send(backends, head, wants, source, exchange, rule));
+    let (head, call) = within(deadline, sending).await??;
     let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
     Ok(Inbound { head, call, deadline })
 }
@@ -77,7 +84,13 @@ async fn send<S: Source>(
         exchange.upstream.address = Some(endpoint.address);
         exchange.upstream.sent.get_or_insert_with(Instant::now);
         let limit = rule.backend_timeout.map(|limit| tokio::time::Instant::now() + limit);
-        let leased = match within(limit, exchange.worker.pool.lease(&endpoint, choice)).await? {
+        let pool = &exchange.worker.pool;
+        let leased = match pool.kept(&endpoint, choice) {
+            Some(kept) => Ok(kept),
+            // Boxed: rare, and larger than all the rest of a request.
+            None => within(limit, Box::pin(pool.make(&endpoint, choice)).as_mut()).await?,
+        };
+        let leased = match leased {
             Ok(leased) => leased,
             Err(ConnectError::Exhausted) => return Err(Failure::Answer(answer::EXHAUSTED, Blame::Internal)),
             Err(e) => {
@@ -87,7 +100,8 @@ async fn send<S: Source>(
             }
         };
         let mut call = call(leased, head, wants, source, exchange);
-        let error = match within(limit, response(&mut call, source)).await?? {
+        let answer = within(limit, pin!(response(&mut call, source))).await??;
+        let error = match answer {
             Ok(head) => {
                 exchange.upstream.head = Some(Instant::now());
                 return Ok((head, call));
@@ -109,8 +123,7 @@ async fn send<S: Source>(
 /// A call on a connection.
 fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
     let conn = &exchange.conn;
-    let forwarded =
-        Forwarded { request_id: &exchange.request_id, client: conn.client(), tls: conn.tls, host: &exchange.host };
+    let forwarded = Forwarded { request_id: exchange.id(), client: conn.client(), tls: conn.tls, host: &exchange.host };
     match leased {
         Leased::Http1(io, lease) => {
             let limits = Arc::clone(&conn.limits);
@@ -152,8 +165,8 @@ fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
     Failure::Answer(if invalid { answer::UPSTREAM_INVALID } else { answer::UPSTREAM_BROKE }, Blame::Upstream)
 }
 
-/// Bounds one try.
-async fn within<T>(limit: Option<tokio::time::Instant>, work: impl Future<Output = T>) -> Result<T, Failure> {
+/// Bounds one try. The work is pinned where it was made: handed over, a future is copied, and its caller holds it twice.
+async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Failure> {
     let late = |_| Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream);
     match limit {
         Some(limit) => tokio::time::timeout_at(limit, work).await.map_err(late),

@@ -7,7 +7,7 @@ use http::{
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::{http1::request::is_disguised, value};
+use crate::http1::request::is_disguised;
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,7 +59,7 @@ pub fn address(client: IpAddr) -> HeaderValue {
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
     /// `X-Request-Id`.
-    pub request_id: &'a HeaderValue,
+    pub request_id: &'a str,
     /// The client's address, as [`address`] has it.
     pub client: &'a HeaderValue,
     /// Whether it came over TLS.
@@ -105,7 +105,7 @@ impl Forwarded<'_> {
             all += self.client.to_str().unwrap_or_default();
         }
         let all = if all.is_empty() { None } else { HeaderValue::try_from(all).ok() };
-        fields.insert(X_REQUEST_ID, self.request_id.clone());
+        set_request_id(fields, self.request_id);
         fields.insert(X_FORWARDED_FOR, all.unwrap_or_else(|| self.client.clone()));
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.proto()));
         fields.insert(X_FORWARDED_HOST, self.host.clone());
@@ -120,18 +120,48 @@ fn hops(fields: &HeaderMap) -> impl Iterator<Item = &str> {
     fields.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok())
 }
 
-/// A client's request id is kept when it is a plain word of at most 128 characters; else the request gets a new one.
-pub fn request_id(headers: &HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
-    let plain = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-        (1..=128).contains(&bytes.len()) && bytes.iter().all(word)
-    };
-    headers.get(X_REQUEST_ID).filter(plain).cloned().unwrap_or_else(|| hex(random()))
+/// Sets `X-Request-Id`.
+pub(crate) fn set_request_id(fields: &mut HeaderMap, id: &str) {
+    // A plain word, as is every request id.
+    if let Ok(value) = HeaderValue::from_str(id) {
+        fields.insert(X_REQUEST_ID, value);
+    }
 }
 
-fn hex(number: u128) -> HeaderValue {
-    value::value(|out| value::hex(out, number)).unwrap_or_else(|| HeaderValue::from_static("-"))
+/// What a request is known by, here and further on: a plain word of at most 128 characters.
+#[derive(Clone, Debug)]
+pub enum RequestId {
+    /// The client's.
+    Sent(HeaderValue),
+    /// A new one: 32 hexadecimal digits.
+    Made([u8; 32]),
+}
+
+impl RequestId {
+    /// The client's if it is a plain word; else a new one.
+    pub fn of(fields: &HeaderMap, random: impl FnOnce() -> u128) -> Self {
+        let plain = |value: &&HeaderValue| {
+            let bytes = value.as_bytes();
+            let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+            (1..=128).contains(&bytes.len()) && bytes.iter().all(word)
+        };
+        let sent = fields.get(X_REQUEST_ID).filter(plain).cloned();
+        sent.map_or_else(|| Self::Made(hex(random())), Self::Sent)
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        let text = match self {
+            Self::Sent(value) => value.as_bytes(),
+            Self::Made(digits) => digits,
+        };
+        str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn hex(number: u128) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15])
 }
 
 #[cfg(test)]
@@ -161,9 +191,8 @@ mod tests {
 
     #[track_caller]
     fn check(sent: &[(&'static str, &'static str)], client: &str, tls: bool, hops: &'static str, proto: &'static str) {
-        let (request_id, host) = (HeaderValue::from_static("id"), HeaderValue::from_static("shop"));
-        let client = &address(client.parse().unwrap());
-        let forwarded = Forwarded { request_id: &request_id, client, tls, host: &host };
+        let (client, host) = (address(client.parse().unwrap()), HeaderValue::from_static("shop"));
+        let forwarded = Forwarded { request_id: "id", client: &client, tls, host: &host };
         let fields = headers(sent);
         let expect = [
             ("x-request-id", "id"),
@@ -195,7 +224,7 @@ mod tests {
         let random = || 0xabc;
         let made = "00000000000000000000000000000abc";
         for (sent, expect) in [("abc-1", "abc-1"), ("a b", made), ("\"", made), ("", made)] {
-            assert_eq!(request_id(&headers(&[("x-request-id", sent)]), random), expect, "{sent}");
+            assert_eq!(RequestId::of(&headers(&[("x-request-id", sent)]), random).as_str(), expect, "{sent}");
         }
     }
 }

@@ -9,7 +9,7 @@ pub mod headers;
 pub mod normalise;
 mod record;
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -46,7 +46,7 @@ use crate::{
 pub(crate) struct Reply {
     /// The final response's head.
     pub(crate) head: response::Parts,
-    /// Fields in place of whatever the head has of them.
+    /// Fields in place of whatever the head has of them; `X-Request-Id` comes with the exchange.
     pub(crate) fields: Fields,
     /// Its body.
     pub(crate) body: ReplyBody,
@@ -84,10 +84,11 @@ pub(crate) async fn serve_http2(
     };
     match reply {
         Some(Reply { head, fields, body: ReplyBody::Own(body) }) => {
-            Response::from_parts(set(head, fields), ResponseBody::own(body, exchange))
+            Response::from_parts(dressed(head, fields, &exchange), ResponseBody::own(body, exchange))
         }
         Some(Reply { head, fields, body: ReplyBody::Upstream(call, deadline) }) => {
-            Response::from_parts(set(head, fields), ResponseBody::upstream(call, source, exchange, deadline))
+            let head = dressed(head, fields, &exchange);
+            Response::from_parts(head, ResponseBody::upstream(call, source, exchange, deadline))
         }
         // There is nobody to answer, and no WebSocket without an upgrade.
         Some(Reply { body: ReplyBody::WebSocket(..), .. }) | None => {
@@ -98,8 +99,9 @@ pub(crate) async fn serve_http2(
     }
 }
 
-fn set(mut head: response::Parts, fields: Fields) -> response::Parts {
+fn dressed(mut head: response::Parts, fields: Fields, exchange: &Exchange) -> response::Parts {
     head.headers.extend(fields);
+    headers::set_request_id(&mut head.headers, exchange.id());
     head
 }
 
@@ -141,9 +143,7 @@ pub(crate) async fn serve<S: Source>(
         now_us: clock_us(exchange.started),
         identity: None,
         response_headers: Vec::new(),
-        rule,
     };
-    let rule = ctx.rule.clone();
     if let Flow::Answer(mut answer) = rule.chain.on_request(head, &mut ctx) {
         exchange.reason = Some(answer.reason);
         rule.chain.on_response(&mut answer.head, &mut ctx);
@@ -156,12 +156,12 @@ pub(crate) async fn serve<S: Source>(
     match outcome {
         Ok(forward::Inbound { mut head, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
-            let fields = finish(&head, exchange, ctx.response_headers);
+            exchange.answered(head.status);
             let body = match call {
                 Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),
             };
-            Some(Reply { head, fields, body })
+            Some(Reply { head, fields: ctx.response_headers, body })
         }
         Err(forward::Failure::Answer(cause, blame)) => {
             exchange.fail(cause.reason, blame);
@@ -210,18 +210,10 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
 /// A response of the proxy's own.
 fn own(answer: Answer, exchange: &mut Exchange, fields: Fields) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
-    let fields = finish(&head, exchange, fields);
+    exchange.answered(head.status);
     if exchange.method == Method::HEAD {
         head.headers.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
     Reply { head, fields, body: ReplyBody::Own(body) }
-}
-
-/// The last touch on a response, whatever answers; `fields` are those that the proxy sets.
-fn finish(head: &response::Parts, exchange: &mut Exchange, mut fields: Fields) -> Fields {
-    fields.push((headers::X_REQUEST_ID, exchange.request_id.clone()));
-    exchange.status = head.status.as_u16();
-    exchange.answered = Some(Instant::now());
-    fields
 }

@@ -9,9 +9,9 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::headers;
+use super::headers::RequestId;
 use crate::{
     config::Rule,
     server::{Conn, Worker},
@@ -27,7 +27,7 @@ pub(crate) struct Exchange {
     pub(super) target: Uri,
     pub(super) host: HeaderValue,
     pub(super) version: Version,
-    pub(super) request_id: HeaderValue,
+    pub(super) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
     pub(super) answered: Option<Instant>,
@@ -63,7 +63,7 @@ impl Exchange {
             target: head.uri.clone(),
             host: HeaderValue::from_static(""),
             version: head.version,
-            request_id: headers::request_id(&head.headers, || fastrand::u128(..)),
+            request_id: RequestId::of(&head.headers, || fastrand::u128(..)),
             started: Instant::now(),
             upstream: Upstream::default(),
             answered: None,
@@ -83,6 +83,12 @@ impl Exchange {
         self.blame.get_or_insert(blame);
     }
 
+    /// The final response's head is known.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+        self.answered = Some(Instant::now());
+    }
+
     /// The upstream broke off within the body.
     pub(crate) fn upstream_broke(&mut self) {
         self.fail("upstream_broke", Blame::Upstream);
@@ -99,8 +105,8 @@ impl Exchange {
     }
 
     /// `X-Request-Id`.
-    pub(super) fn id(&self) -> &str {
-        self.request_id.to_str().unwrap_or_default()
+    pub(crate) fn id(&self) -> &str {
+        self.request_id.as_str()
     }
 }
 
@@ -120,7 +126,7 @@ impl Drop for Exchange {
             host: self.host.to_str().unwrap_or_default(),
             version: self.version,
             status: self.status,
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            request_id: self.request_id.as_str(),
             duration: now.duration_since(self.started),
             upstream,
             added: before_body.saturating_sub(upstream.unwrap_or_default()),

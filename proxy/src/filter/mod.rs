@@ -21,7 +21,6 @@ use snapshot::{check::Unfit, proto};
 use self::answer::answer;
 pub(crate) use self::answer::head as problem_head;
 pub use self::limit::Limiters;
-use crate::config::Rule;
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +43,6 @@ pub enum Stage {
 
 /// What is known of a request on its way; closes into one [`crate::telemetry::RequestRecord`].
 pub struct Ctx {
-    /// The rule that serves it.
-    pub rule: Arc<Rule>,
     /// The client's address.
     pub client: IpAddr,
     /// Whether it came over TLS.

@@ -21,7 +21,6 @@ pub(crate) fn rule(name: &str) -> Arc<Rule> {
 /// A request of 192.0.2.1 at 1 s.
 pub(crate) fn ctx() -> Ctx {
     Ctx {
-        rule: rule("rule"),
         client: Ipv4Addr::new(192, 0, 2, 1).into(),
         tls: false,
         port: 80,

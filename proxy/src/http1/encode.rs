@@ -7,7 +7,11 @@ use super::{
     body::Framing,
     request::{Known, Wants, known},
 };
-use crate::{date, exchange::headers::Forwarded, filter::Fields, value::decimal};
+use crate::{
+    date,
+    exchange::headers::{Forwarded, X_REQUEST_ID},
+    value::decimal,
+};
 
 /// What a connection is to become behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +47,26 @@ pub fn request(out: &mut Vec<u8>, head: &request::Parts, forwarded: Forwarded<'_
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a response's head to a client that speaks `version`; `own` stands in place of whatever the head has of these
-/// fields. `Framing::UntilClose` has to end in `After::Close`.
+/// The fields of a response that are the proxy's, in place of whatever the head has of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// `X-Request-Id`.
+    pub request_id: &'a str,
+    /// Others.
+    pub fields: &'a [(HeaderName, HeaderValue)],
+}
+
+impl Own<'_> {
+    fn has(&self, name: &HeaderName) -> bool {
+        *name == X_REQUEST_ID || self.fields.iter().any(|(own, _)| own == name)
+    }
+}
+
+/// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
 pub fn response(
     out: &mut Vec<u8>,
     head: &response::Parts,
-    own: &Fields,
+    own: Own<'_>,
     body: Framing,
     method: &Method,
     version: Version,
@@ -56,8 +74,11 @@ pub fn response(
 ) {
     status_line(out, head.status);
     let bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
-    let dated = fields(out, &head.headers, bodiless, |name| own.iter().any(|(other, _)| other == name));
-    own.iter().for_each(|(name, value)| field(out, name, value));
+    let dated = fields(out, &head.headers, bodiless, |name| own.has(name));
+    own.fields.iter().for_each(|(name, value)| field(out, name, value));
+    out.extend_from_slice(b"x-request-id: ");
+    out.extend_from_slice(own.request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
     match body {
         Framing::Empty if bodiless || head.status == StatusCode::NO_CONTENT || head.status.is_informational() => {}
         Framing::Empty => length(out, 0),
@@ -163,8 +184,8 @@ mod tests {
         let request = request.header("x-request-id", "theirs").header("x-forwarded-host", "theirs");
         let request = request.header("content-length", "9").header("connection", "x").header("transfer-encoding", "y");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let [request_id, client, host] = ["id", "::1", "shop"].map(HeaderValue::from_static);
-        let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
+        let [client, host] = ["::1", "shop"].map(HeaderValue::from_static);
+        let forwarded = Forwarded { request_id: "id", client: &client, tls: false, host: &host };
         let written = |body, websocket, trailers| {
             let mut out = vec![];
             super::request(&mut out, &head, forwarded, body, Wants { websocket, trailers });
@@ -187,7 +208,7 @@ mod tests {
         head.headers.insert("date", HeaderValue::from_static("now"));
         head.headers.insert("content-length", HeaderValue::from_static("7"));
         let mut out = vec![];
-        response(&mut out, &head, &Fields::new(), body, method, version, after);
+        response(&mut out, &head, Own { request_id: "id", fields: &[] }, body, method, version, after);
         assert_eq!(String::from_utf8(out).unwrap(), expect);
     }
 
@@ -203,9 +224,9 @@ mod tests {
             get,
             v1,
             After::Keep,
-            "HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 3\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ndate: now\r\nx-request-id: id\r\ncontent-length: 3\r\n\r\n",
         );
-        let end = "date: now\r\ncontent-length: 7\r\nconnection: keep-alive\r\n\r\n";
+        let end = "date: now\r\ncontent-length: 7\r\nx-request-id: id\r\nconnection: keep-alive\r\n\r\n";
         check(404, Framing::Empty, head, v0, After::Keep, &format!("HTTP/1.1 404 Not Found\r\n{end}"));
         check(
             304,
@@ -213,7 +234,7 @@ mod tests {
             get,
             v1,
             After::Keep,
-            "HTTP/1.1 304 Not Modified\r\ndate: now\r\ncontent-length: 7\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\ndate: now\r\ncontent-length: 7\r\nx-request-id: id\r\n\r\n",
         );
         check(
             204,
@@ -221,19 +242,26 @@ mod tests {
             get,
             v1,
             After::Close,
-            "HTTP/1.1 204 No Content\r\ndate: now\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\ndate: now\r\nx-request-id: id\r\nconnection: close\r\n\r\n",
         );
-        check(799, Framing::Empty, get, v1, After::Keep, "HTTP/1.1 799 \r\ndate: now\r\ncontent-length: 0\r\n\r\n");
-        let end = "date: now\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        check(
+            799,
+            Framing::Empty,
+            get,
+            v1,
+            After::Keep,
+            "HTTP/1.1 799 \r\ndate: now\r\nx-request-id: id\r\ncontent-length: 0\r\n\r\n",
+        );
+        let end = "date: now\r\nx-request-id: id\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         check(101, Framing::Empty, get, v1, After::WebSocket, &format!("HTTP/1.1 101 Switching Protocols\r\n{end}"));
         let mut out = vec![];
         let (parts, ()) =
             Response::builder().header("x-a", "theirs").header("x-b", "theirs").body(()).unwrap().into_parts();
-        let own = vec![(HeaderName::from_static("x-a"), HeaderValue::from_static("ours"))];
-        response(&mut out, &parts, &own, Framing::Chunked, get, v1, After::Keep);
+        let fields = [(HeaderName::from_static("x-a"), HeaderValue::from_static("ours"))];
+        response(&mut out, &parts, Own { request_id: "id", fields: &fields }, Framing::Chunked, get, v1, After::Keep);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(" GMT\r\n"), "{text}");
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-b: theirs\r\nx-a: ours\r\n"), "{text}");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-b: theirs\r\nx-a: ours\r\nx-request-id: id\r\n"), "{text}");
     }
 
     #[test]

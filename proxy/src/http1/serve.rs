@@ -10,7 +10,7 @@ use super::{
     body::{Framing, Piece},
     buffers,
     client::{Client, Event},
-    encode::{self, After},
+    encode::{self, After, Own},
     out::Out,
     request::Head,
     stream::{Prefixed, Stream},
@@ -95,7 +95,8 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
     let Reply { head, fields, body } = exchange::refuse(cause, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
-    encode::response(client.out.bytes(), &head, &fields, framing, &Method::GET, Version::HTTP_11, After::Close);
+    let own = Own { request_id: exchange.id(), fields: &fields };
+    encode::response(client.out.bytes(), &head, own, framing, &Method::GET, Version::HTTP_11, After::Close);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
     if client.flush().await.is_err() {
@@ -118,7 +119,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
                 relay(conn, client, head, (reply, fields), call, deadline, &mut exchange).await
             }
             ReplyBody::WebSocket(call, rule) => {
-                encode_response(client, head, (reply, fields), Framing::Empty, After::WebSocket);
+                encode_response(client, head, (reply, fields), &exchange, Framing::Empty, After::WebSocket);
                 match client.flush().await {
                     Ok(()) => End::WebSocket(call, rule),
                     Err(_) => End::Close { unread: false },
@@ -135,14 +136,16 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
 fn encode_response<S>(
     client: &mut Client<S>,
     request: &Head,
-    (reply, own): (response::Parts, Fields),
+    (reply, fields): (response::Parts, Fields),
+    exchange: &Exchange,
     framing: Framing,
     after: After,
 ) where
     S: Stream,
 {
     let (method, version) = (&request.parts.method, request.parts.version);
-    encode::response(client.out.bytes(), &reply, &own, framing, method, version, after);
+    let own = Own { request_id: exchange.id(), fields: &fields };
+    encode::response(client.out.bytes(), &reply, own, framing, method, version, after);
     buffers::give_fields(reply.headers);
 }
 
@@ -162,7 +165,7 @@ async fn own<S: Stream>(
     client.answering();
     let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
     let after = if keep { After::Keep } else { After::Close };
-    encode_response(client, request, reply, framing, after);
+    encode_response(client, request, reply, exchange, framing, after);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
     if client.flush().await.is_err() {
@@ -193,7 +196,7 @@ async fn relay<S: Stream>(
     let keep = request.keep_alive && !conn.is_retiring() && framing != Framing::UntilClose && !client.has_body_left();
     let after = if keep { After::Keep } else { After::Close };
     client.answering();
-    encode_response(client, request, reply, framing, after);
+    encode_response(client, request, reply, exchange, framing, after);
     let mut ended = false;
     let relayed = poll_fn(|cx| {
         // Before anything else is waited for.

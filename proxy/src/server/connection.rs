@@ -21,7 +21,7 @@ use std::{
 
 use http::HeaderValue;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{Phase, Worker, room::Live};
 use crate::{
@@ -275,33 +275,43 @@ pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer
     let conn = Arc::new(Conn::new(&worker, peer, (port, public), tls.is_some()));
     let registered = Registered::new(&worker, &conn);
     poll_fn(|cx| Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))).await;
+    // Boxed, here and below: each is made where it stays, instead of being copied from hand to hand until its task runs,
+    // and a connection holds what it speaks, not what it might have spoken.
     match tls {
-        None => serve(&worker, &conn, registered, stream).await,
-        Some(config) => {
-            conn.wait(Waiting::Handshake, &conn.limits);
-            let mut handshake = TlsAcceptor::from(config).accept(stream);
-            let stream = poll_fn(|cx| match conn.expired() {
-                Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
-                None => Pin::new(&mut handshake).poll(cx),
-            });
-            match stream.await {
-                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    http2::serve(&worker, &conn, stream).await;
-                }
-                Ok(stream) => serve(&worker, &conn, registered, stream).await,
-                Err(e) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-            }
+        None => Box::pin(serve(&worker, &conn, registered, stream)).await,
+        Some(config) => Box::pin(secured(&worker, &conn, registered, stream, config)).await,
+    }
+}
+
+async fn secured(
+    worker: &Arc<Worker>,
+    conn: &Arc<Conn>,
+    registered: Registered,
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+) {
+    conn.wait(Waiting::Handshake, &conn.limits);
+    let mut handshake = TlsAcceptor::from(config).accept(stream);
+    let stream = poll_fn(|cx| match conn.expired() {
+        Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+        None => Pin::new(&mut handshake).poll(cx),
+    });
+    match stream.await {
+        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Box::pin(http2::serve(worker, conn, stream)).await;
         }
+        Ok(stream) => Box::pin(serve(worker, conn, registered, stream)).await,
+        Err(e) => tracing::debug!(peer = %conn.peer, error = %e, "TLS handshake failed"),
     }
 }
 
 async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Registered, io: S) {
     match serve::serve(worker, conn, io).await {
         Ended::Closed => {}
-        Ended::Http2(io) => http2::serve(worker, conn, io).await,
+        Ended::Http2(io) => Box::pin(http2::serve(worker, conn, io)).await,
         Ended::WebSocket(ends) => {
             drop(registered);
-            websocket::relay(worker, *ends).await;
+            Box::pin(websocket::relay(worker, *ends)).await;
         }
     }
 }

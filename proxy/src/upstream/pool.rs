@@ -108,22 +108,36 @@ pub enum ConnectError {
 }
 
 impl Pool {
-    /// A kept connection if one is ready, else a new one.
-    pub(crate) async fn lease(
+    /// A kept connection, if one is ready.
+    pub(crate) fn kept(self: &Arc<Self>, endpoint: &Arc<Endpoint>, choice: Choice) -> Option<Leased> {
+        Some(match endpoint.protocol {
+            Protocol::Http1 => {
+                let io = self.idle(endpoint, choice)?;
+                Leased::Http1(io, self.lease(UnderWay::new(endpoint), true))
+            }
+            Protocol::H2c => {
+                let (sender, streams) = self.open(endpoint, choice)?;
+                Leased::Http2(sender, Stream::new(streams, UnderWay::new(endpoint)), true)
+            }
+        })
+    }
+
+    /// A new one, or one that somebody else makes meanwhile.
+    pub(crate) async fn make(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         choice: Choice,
     ) -> Result<Leased, ConnectError> {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
-        let lease = |under_way, reused| Lease { pool: Arc::clone(self), under_way, reused };
         match endpoint.protocol {
-            Protocol::Http1 => match self.idle(endpoint, choice) {
-                Some(kept) => Ok(Leased::Http1(kept, lease(under_way, true))),
-                None => Ok(Leased::Http1(connect(endpoint).await?, lease(under_way, false))),
-            },
+            Protocol::Http1 => Ok(Leased::Http1(connect(endpoint).await?, self.lease(under_way, false))),
             Protocol::H2c => self.stream(endpoint, choice, under_way).await,
         }
+    }
+
+    fn lease(self: &Arc<Self>, under_way: UnderWay, reused: bool) -> Lease {
+        Lease { pool: Arc::clone(self), under_way, reused }
     }
 
     /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more.
@@ -179,16 +193,9 @@ impl Pool {
         choice: Choice,
         under_way: UnderWay,
     ) -> Result<Leased, ConnectError> {
-        if choice != Choice::New
-            && let Some((sender, streams)) = self.open(endpoint)
-        {
-            return Ok(Leased::Http2(sender, Stream::new(streams, under_way), true));
-        }
         let connecting = self.with(endpoint, |connections| Arc::clone(&connections.connecting));
         let _one = connecting.lock().await;
-        if choice != Choice::New
-            && let Some((sender, streams)) = self.open(endpoint)
-        {
+        if let Some((sender, streams)) = self.open(endpoint, choice) {
             return Ok(Leased::Http2(sender, Stream::new(streams, under_way), true));
         }
         let io = TokioIo::new(connect(endpoint).await?);
@@ -209,7 +216,10 @@ impl Pool {
     }
 
     /// An HTTP/2 connection with room for a stream.
-    fn open(&self, endpoint: &Endpoint) -> Option<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)> {
+    fn open(&self, endpoint: &Endpoint, choice: Choice) -> Option<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)> {
+        if choice == Choice::New {
+            return None;
+        }
         let mut by_endpoint = self.lock();
         let shared = &mut by_endpoint.get_mut(&endpoint.id)?.shared;
         shared.retain(|(sender, _)| !sender.is_closed());
