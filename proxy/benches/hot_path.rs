@@ -6,19 +6,21 @@
 use std::{collections::BTreeMap, fmt::Write, hint::black_box, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request};
 use limits::{Limiter, Table, TokenBucket};
 use prost::Message;
 use proxy::{
     Shared,
     config::Store,
-    exchange::headers::Forwarded,
+    exchange::headers::{Forwarded, RequestId},
+    fields::Fields,
     filter::{Ctx, Flow},
     http1::{
         self, encode,
         lines::{Bounds, Lines},
         request::Wants,
     },
+    message::RequestHead,
     router::Query,
     shared::clock_us,
     telemetry::{self, RequestRecord, Telemetry},
@@ -99,20 +101,19 @@ fn heads() {
     );
     let limits = http1::limits::DEFAULT;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes };
-    let (mut lines, mut fields) = (Lines::default(), HeaderMap::with_capacity(24));
+    let (mut lines, mut fields) = (Lines::default(), Fields::default());
     measure("http1: lines of a request's head with 6 fields", |_| {
         lines.reset(true);
         black_box(lines.read(&asked, bounds)).unwrap();
     });
     let request = |lines: &Lines, fields| http1::request::parse(&asked, lines, fields, &limits).unwrap();
     measure("http1: what the request's head means", |_| {
-        fields = black_box(request(&lines, mem::take(&mut fields))).parts.headers;
-        fields.clear();
+        fields = black_box(request(&lines, mem::take(&mut fields))).parts.fields;
     });
-    let head = request(&lines, HeaderMap::new());
-    let request_id = "00000000000000000000000000000abc";
-    let [client, host] = ["127.0.0.1", "shop.example"].map(HeaderValue::from_static);
-    let forwarded = Forwarded { request_id, client: &client, tls: false, host: &host };
+    let head = request(&lines, Fields::default());
+    let request_id = &RequestId::Made([b'0'; 32]);
+    let client = HeaderValue::from_static("127.0.0.1");
+    let forwarded = Forwarded { request_id, client: &client, tls: false, host: b"shop.example" };
     let own = encode::Own { request_id, fields: &[] };
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
@@ -126,10 +127,9 @@ fn heads() {
     });
     measure("http1: what the response's head means", |_| {
         let head = http1::response::parse(&answered, &lines, mem::take(&mut fields), &Method::GET).unwrap();
-        fields = black_box(head).parts.headers;
-        fields.clear();
+        fields = black_box(head).parts.fields;
     });
-    let head = http1::response::parse(&answered, &lines, HeaderMap::new(), &Method::GET).unwrap();
+    let head = http1::response::parse(&answered, &lines, Fields::default(), &Method::GET).unwrap();
     measure("http1: the response's head for the client", |_| {
         out.clear();
         let (version, after) = (http::Version::HTTP_11, encode::After::Keep);
@@ -245,7 +245,7 @@ fn requests(routes: usize) {
     let shared = Shared::new(Telemetry::default());
     push(&mut Store::new(Arc::clone(&shared)), &content(routes));
     let config = shared.config.load_full();
-    let headers = HeaderMap::new();
+    let fields = Fields::default();
     // A request's host and path are in the cache, as if they had just been read.
     let (mut host, mut path) = (String::new(), String::new());
     let mut ask = |i: u64, find: &dyn Fn(&str, &str)| {
@@ -263,23 +263,17 @@ fn requests(routes: usize) {
     });
     measure(&format!("route: one of {routes} routes, made up"), |i| {
         ask(i, &|host, path| {
-            let q = Query { tls: false, host, path, query: None, method: &Method::GET, headers: &headers };
+            let q = Query { tls: false, host, path, query: None, method: &Method::GET, fields: &fields };
             assert!(black_box(config.ports[&80].router.find(&q)).is_some());
         });
     });
-    let q = Query {
-        tls: false,
-        host: "h0.example",
-        path: "/api/v1/0",
-        query: None,
-        method: &Method::GET,
-        headers: &headers,
-    };
+    let q =
+        Query { tls: false, host: "h0.example", path: "/api/v1/0", query: None, method: &Method::GET, fields: &fields };
     let rule = Arc::clone(config.ports[&80].router.find(&q).unwrap().rule);
     if routes > 1 {
         return;
     }
-    let (mut head, ()) = Request::new(()).into_parts();
+    let mut head = RequestHead::from(Request::new(()).into_parts().0);
     measure("chain with one limit by client address, fields included", |i| {
         let mut ctx = Ctx {
             client: (i as u32 % 10_000).to_be_bytes().into(),
@@ -299,10 +293,10 @@ fn requests(routes: usize) {
         client: ([192, 0, 2, 1], 7).into(),
         method: &Method::GET,
         target: "/",
-        host: "h",
+        host: b"h",
         version: http::Version::HTTP_11,
         status: 200,
-        request_id: "id",
+        request_id: b"id",
         duration: std::time::Duration::from_micros(1_300),
         upstream: Some(std::time::Duration::from_micros(1_000)),
         added: std::time::Duration::from_micros(300),

@@ -8,9 +8,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::Method;
 use prost::Message as _;
-use proxy::{Shared, config::Store, router::Query, shared::Status, telemetry::Telemetry};
+use proxy::{Shared, config::Store, fields::Fields, router::Query, shared::Status, telemetry::Telemetry};
 use snapshot::{
     Hash, Key, check,
     proto::{Begin, Commit, OperatorMessage, Put, PutEntry, operator_message::Message},
@@ -98,11 +98,11 @@ fn judge(store: &Store, status: &Status, named: &BTreeMap<Key, Hash>) {
 /// Asks every port for some requests.
 fn ask(shared: &Shared) {
     let config = shared.config.load();
-    let headers = HeaderMap::new();
+    let fields = Fields::default();
     for port in config.ports.values() {
         for (host, path) in [("h0.example", "/"), ("a.b", "/api/v1/0/deep"), ("", "//"), ("[::1]", "/%FF")] {
             for tls in [false, true] {
-                let q = Query { tls, host, path, query: Some("a=b&c"), method: &Method::GET, headers: &headers };
+                let q = Query { tls, host, path, query: Some("a=b&c"), method: &Method::GET, fields: &fields };
                 if let Some(found) = port.router.find(&q) {
                     assert!(found.prefix <= path.len());
                 }

@@ -83,15 +83,16 @@ fn what_stays(before: &HeaderMap, after: &HeaderMap) {
 }
 
 fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
-    let id = headers::RequestId::of(&fields, || 0xabc);
+    let id = headers::RequestId::of(&fields.clone().into(), || 0xabc);
+    let request_id = &id;
     let id = id.as_str();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
     assert!((1..=128).contains(&id.len()) && id.bytes().all(plain), "{id:?}");
     assert!(fields.get("x-request-id").is_some_and(|sent| sent == id) || id == "00000000000000000000000000000abc");
 
     let before = fields.clone();
-    let host = HeaderValue::from_static("shop.example:80");
-    headers::Forwarded { request_id: id, client: &headers::address(client), tls, host: &host }.set(&mut fields);
+    headers::Forwarded { request_id, client: &headers::address(client), tls, host: b"shop.example:80" }
+        .set(&mut fields);
     let only = |name: &str| {
         let values: Vec<_> = fields.get_all(name).iter().collect();
         assert_eq!(values.len(), 1, "{name}");

@@ -7,11 +7,12 @@
 
 use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST};
+use http::{HeaderValue, Method, Uri, header::HOST};
 use proxy::{
     Shared,
     config::{Config, Store},
     exchange::normalise,
+    fields::Fields,
     router::Query,
     telemetry::Telemetry,
 };
@@ -53,7 +54,7 @@ fn path(uri: &Uri) {
         _ => "rest",
     };
     let q =
-        Query { tls: false, host: "any", path: &normal, query: None, method: &Method::GET, headers: &HeaderMap::new() };
+        Query { tls: false, host: "any", path: &normal, query: None, method: &Method::GET, fields: &Fields::default() };
     ROUTES.with(|config| {
         let found = config.ports[&80].router.find(&q).expect("every path has a rule");
         assert_eq!(&*found.rule.name, expect);
@@ -96,9 +97,9 @@ fn naive(path: &str) -> Option<(Vec<u8>, String)> {
 
 fn host(uri: &Uri, field: Option<&[u8]>) {
     let field = field.and_then(|field| HeaderValue::from_bytes(field).ok());
-    let fields: HeaderMap = field.iter().map(|field| (HOST, field.clone())).collect();
+    let fields: Fields = field.iter().map(|field| (HOST, field.clone())).collect();
     let Ok(host) = normalise::host(uri, &fields) else { return };
-    let (name, value) = (host.name(), host.value.to_str().expect("ASCII").to_ascii_lowercase());
+    let (name, value) = (host.name(), str::from_utf8(&host.value).expect("ASCII").to_ascii_lowercase());
     let port = value.strip_prefix(&*name).expect("the name comes first");
     let digits = port.strip_prefix(':').unwrap_or(port);
     assert!(
@@ -115,7 +116,7 @@ fn host(uri: &Uri, field: Option<&[u8]>) {
         let named = |text: &str| text.to_ascii_lowercase().trim_end_matches(":80").trim_end_matches(":443").to_owned();
         assert_eq!(named(authority.as_str()), named(field.to_str().expect("ASCII")), "two hosts in one request");
     }
-    let alone: HeaderMap = [(HOST, host.value.clone())].into_iter().collect();
+    let alone: Fields = [(HOST, HeaderValue::from_bytes(&host.value).expect("a valid value"))].into_iter().collect();
     assert_eq!(normalise::host(&Uri::from_static("/"), &alone), Ok(host));
 }
 

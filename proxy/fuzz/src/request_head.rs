@@ -8,12 +8,13 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Version, header::HOST, request};
+use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
 use proxy::{
     exchange::{
-        headers::{self, Forwarded},
+        headers::{self, Forwarded, RequestId},
         normalise,
     },
+    fields::Fields,
     http1::{
         body::Framing,
         encode,
@@ -21,6 +22,7 @@ use proxy::{
         lines::{Bad, Bounds, Lines},
         request::{Head, Wants, parse},
     },
+    message::RequestHead,
 };
 
 /// Small, so that they are met.
@@ -63,7 +65,7 @@ pub fn check(input: &[u8]) {
     assert_eq!(framing(&text), head.body);
     let field = |name: &str| text.fields.iter().filter(|(n, _)| n == name).count();
     assert!(field("host") == 1 || field("host") == 0 && text.version == "HTTP/1.0");
-    nothing_lost(&text, &head.parts.headers);
+    nothing_lost(&text, &head.parts.fields.to_map());
     sent(head);
 }
 
@@ -77,7 +79,7 @@ fn read(input: &[u8], step: usize, limits: &Limits) -> Result<Option<(Head, usiz
         there = (there + step).min(input.len());
         if let Some(end) = lines.read(&input[..there], bounds).map_err(|_: Bad| ())? {
             let bytes = Bytes::copy_from_slice(&input[..end]);
-            let head = parse(&bytes, &lines, HeaderMap::new(), limits).map_err(drop)?;
+            let head = parse(&bytes, &lines, Fields::default(), limits).map_err(drop)?;
             return Ok(Some((head, end)));
         }
     }
@@ -160,11 +162,13 @@ fn nothing_lost(text: &Text<'_>, got: &HeaderMap) {
 /// Sends an accepted head on, as `exchange` does, and reads that as the upstream would.
 fn sent(mut head: Head) {
     let Some(host) = prepared(&mut head.parts) else { return };
+    let request_id = RequestId::Made([b'0'; 32]);
     let client = headers::address(Ipv4Addr::LOCALHOST.into());
-    let forwarded = Forwarded { request_id: "id", client: &client, tls: false, host: &host };
+    let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
     let mut out = vec![];
     encode::request(&mut out, &head.parts, forwarded, head.body, head.wants);
-    forwarded.set(&mut head.parts.headers);
+    let mut before = head.parts.fields.to_map();
+    forwarded.set(&mut before);
     out.extend_from_slice(b"GET /smuggled HTTP/1.1\r\n\r\n");
 
     let limits = Limits { head_bytes: 8 << 10, target_bytes: 8 << 10, fields: 200, ..LIMITS };
@@ -174,23 +178,23 @@ fn sent(mut head: Head) {
     same_as_httparse(&out, end, &text);
     assert_eq!(framing(&text), head.body);
     assert_eq!(text.version, "HTTP/1.1");
-    let (before, after) = (head.parts, again.parts);
-    assert_eq!((&after.method, &after.uri, after.version), (&before.method, &before.uri, Version::HTTP_11));
-    assert_eq!(after.headers, before.headers);
+    let after = again.parts;
+    assert_eq!((&after.method, &after.uri, after.version), (&head.parts.method, &head.parts.uri, Version::HTTP_11));
+    assert_eq!(after.fields.to_map(), before);
     assert!(again.keep_alive && !again.expects_continue);
     let wants = Wants { trailers: head.wants.trailers && !head.wants.websocket, ..head.wants };
     assert_eq!((again.body, again.wants), (head.body, wants));
 }
 
 /// Brings a head into the form in which it is routed and sent; `None`: it is refused.
-fn prepared(head: &mut request::Parts) -> Option<HeaderValue> {
+fn prepared(head: &mut RequestHead) -> Option<Bytes> {
     if head.method == Method::CONNECT {
         return None;
     }
-    let host = normalise::host(&head.uri, &head.headers).ok()?.value;
+    let host = normalise::host(&head.uri, &head.fields).ok()?.value;
     let path = normalise::path(&head.uri).ok()?.unwrap_or_else(|| head.uri.path().to_owned());
     let target = head.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
     head.uri = target.parse().expect("a normalised path is a target");
-    head.headers.insert(HOST, host.clone());
+    head.fields.insert(HOST, HeaderValue::from_maybe_shared(host.clone()).expect("a valid value"));
     Some(host)
 }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Method, request, response};
+use http::Method;
 use tokio::time::Sleep;
 
 use super::{
@@ -20,6 +20,7 @@ use crate::{
     body::{Interrupt, Source, SourceError},
     config::{Backends, Rule},
     http1::{body::Framing, call, request::Wants},
+    message::{RequestHead, ResponseHead},
     server::Waiting,
     telemetry::Blame,
     upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, http2, pick},
@@ -30,7 +31,7 @@ const TRIES: usize = 3;
 
 /// A response on its way back.
 pub(super) struct Inbound {
-    pub(super) head: response::Parts,
+    pub(super) head: ResponseHead,
     /// Its body is to be read.
     pub(super) call: Call,
     /// When the body is cut off.
@@ -48,7 +49,7 @@ pub(super) enum Failure {
 /// Forwards one request.
 pub(super) async fn forward<S: Source>(
     backends: &Backends,
-    head: &request::Parts,
+    head: &RequestHead,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange,
@@ -63,12 +64,12 @@ pub(super) async fn forward<S: Source>(
 
 async fn send<S: Source>(
     backends: &Backends,
-    head: &request::Parts,
+    head: &RequestHead,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange,
     rule: &Rule,
-) -> Result<(response::Parts, Call), Failure> {
+) -> Result<(ResponseHead, Call), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
     let mut failed = None;
@@ -121,9 +122,10 @@ async fn send<S: Source>(
 }
 
 /// A call on a connection.
-fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
+fn call<S: Source>(leased: Leased, head: &RequestHead, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
     let conn = &exchange.conn;
-    let forwarded = Forwarded { request_id: exchange.id(), client: conn.client(), tls: conn.tls, host: &exchange.host };
+    let forwarded =
+        Forwarded { request_id: &exchange.request_id, client: conn.client(), tls: conn.tls, host: &exchange.host };
     match leased {
         Leased::Http1(io, lease) => {
             let limits = Arc::clone(&conn.limits);
@@ -136,7 +138,7 @@ fn call<S: Source>(leased: Leased, head: &request::Parts, wants: Wants, source: 
 }
 
 /// Waits for the response's head, and for what ends the exchange before.
-async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<response::Parts, CallError>, Failure> {
+async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<ResponseHead, CallError>, Failure> {
     poll_fn(|cx| {
         if let Poll::Ready(response) = call.poll_response(cx, source) {
             return Poll::Ready(Ok(response));
@@ -174,7 +176,7 @@ async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Futu
     }
 }
 
-fn is_replayable(head: &request::Parts, body: Framing, wants: Wants) -> bool {
+fn is_replayable(head: &RequestHead, body: Framing, wants: Wants) -> bool {
     body == Framing::Empty
         && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
         && !wants.websocket

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::http1::request::is_disguised;
+use crate::{fields::Fields, http1::request::is_disguised};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,56 +60,56 @@ pub fn address(client: IpAddr) -> HeaderValue {
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
     /// `X-Request-Id`.
-    pub request_id: &'a str,
+    pub request_id: &'a RequestId,
     /// The client's address, as [`address`] has it.
     pub client: &'a HeaderValue,
     /// Whether it came over TLS.
     pub tls: bool,
     /// Host, as it came.
-    pub host: &'a HeaderValue,
+    pub host: &'a [u8],
 }
 
 impl Forwarded<'_> {
-    /// Whether a field, its name in lower case, is one of these.
+    /// Whether a field is one of these.
     pub fn has(name: &[u8]) -> bool {
-        match name.len() {
-            12 => name == b"x-request-id",
-            15 => name == b"x-forwarded-for",
-            16 => name == b"x-forwarded-host",
-            17 => name == b"x-forwarded-proto",
-            _ => false,
-        }
+        let ours = match name.len() {
+            12 => "x-request-id",
+            15 => "x-forwarded-for",
+            16 => "x-forwarded-host",
+            17 => "x-forwarded-proto",
+            _ => return false,
+        };
+        name.eq_ignore_ascii_case(ours.as_bytes())
     }
 
     /// Writes them as lines of a head. `fields`: what the message has.
-    pub fn write(&self, out: &mut Vec<u8>, fields: &HeaderMap) {
+    pub fn write(&self, out: &mut Vec<u8>, fields: &Fields) {
         out.extend_from_slice(b"x-request-id: ");
         out.extend_from_slice(self.request_id.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-for: ");
-        for hop in hops(fields) {
-            out.extend_from_slice(hop.as_bytes());
+        for hop in fields.get_all(&X_FORWARDED_FOR).filter(|hop| is_text(hop)) {
+            out.extend_from_slice(hop);
             out.extend_from_slice(b", ");
         }
         out.extend_from_slice(self.client.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-proto: ");
         out.extend_from_slice(self.proto().as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-host: ");
-        out.extend_from_slice(self.host.as_bytes());
+        out.extend_from_slice(self.host);
         out.extend_from_slice(b"\r\n");
     }
 
     /// Sets them in a message whose fields are not written here.
     pub fn set(&self, fields: &mut HeaderMap) {
-        let mut all = hops(fields).collect::<Vec<_>>().join(", ");
-        if !all.is_empty() {
-            all += ", ";
-            all += self.client.to_str().unwrap_or_default();
-        }
-        let all = if all.is_empty() { None } else { HeaderValue::try_from(all).ok() };
-        set_request_id(fields, self.request_id);
-        fields.insert(X_FORWARDED_FOR, all.unwrap_or_else(|| self.client.clone()));
+        let before = fields.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).filter(|hop| is_text(hop));
+        let hops = before.chain([self.client.as_bytes()]).collect::<Vec<_>>().join(&b", "[..]);
+        self.request_id.set(fields);
+        // Each part was valid by itself.
+        fields.insert(X_FORWARDED_FOR, HeaderValue::try_from(hops).unwrap_or_else(|_| self.client.clone()));
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.proto()));
-        fields.insert(X_FORWARDED_HOST, self.host.clone());
+        if let Ok(host) = HeaderValue::from_bytes(self.host) {
+            fields.insert(X_FORWARDED_HOST, host);
+        }
     }
 
     fn proto(&self) -> &'static str {
@@ -116,52 +117,57 @@ impl Forwarded<'_> {
     }
 }
 
-fn hops(fields: &HeaderMap) -> impl Iterator<Item = &str> {
-    fields.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok())
-}
-
-/// Sets `X-Request-Id`.
-pub(crate) fn set_request_id(fields: &mut HeaderMap, id: &str) {
-    // A plain word, as is every request id.
-    if let Ok(value) = HeaderValue::from_str(id) {
-        fields.insert(X_REQUEST_ID, value);
-    }
+fn is_text(value: &[u8]) -> bool {
+    value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
 }
 
 /// What a request is known by, here and further on: a plain word of at most 128 characters.
 #[derive(Clone, Debug)]
 pub enum RequestId {
     /// The client's.
-    Sent(HeaderValue),
+    Sent(Bytes),
     /// A new one: 32 hexadecimal digits.
     Made([u8; 32]),
 }
 
 impl RequestId {
     /// The client's if it is a plain word; else a new one.
-    pub fn of(fields: &HeaderMap, random: impl FnOnce() -> u128) -> Self {
-        let plain = |value: &&HeaderValue| {
-            let bytes = value.as_bytes();
-            let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-            (1..=128).contains(&bytes.len()) && bytes.iter().all(word)
-        };
-        let sent = fields.get(X_REQUEST_ID).filter(plain).cloned();
+    pub fn of(fields: &Fields, random: impl FnOnce() -> u128) -> Self {
+        let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+        let plain = |value: &Bytes| (1..=128).contains(&value.len()) && value.iter().all(word);
+        let sent = fields.get_shared(&X_REQUEST_ID).filter(plain);
         sent.map_or_else(|| Self::Made(hex(random())), Self::Sent)
     }
 
     /// Its text.
-    pub fn as_str(&self) -> &str {
-        let text = match self {
-            Self::Sent(value) => value.as_bytes(),
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Sent(value) => value,
             Self::Made(digits) => digits,
-        };
-        str::from_utf8(text).unwrap_or_default()
+        }
+    }
+
+    /// The same.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// Sets it as a field.
+    pub(crate) fn set(&self, fields: &mut HeaderMap) {
+        // A plain word is a valid value.
+        if let Ok(value) = HeaderValue::from_bytes(self.as_bytes()) {
+            fields.insert(X_REQUEST_ID, value);
+        }
     }
 }
 
 fn hex(number: u128) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|i| DIGITS[(number >> (124 - 4 * i)) as usize & 15])
+    let mut text = [0; 32];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -191,8 +197,9 @@ mod tests {
 
     #[track_caller]
     fn check(sent: &[(&'static str, &'static str)], client: &str, tls: bool, hops: &'static str, proto: &'static str) {
-        let (client, host) = (address(client.parse().unwrap()), HeaderValue::from_static("shop"));
-        let forwarded = Forwarded { request_id: "id", client: &client, tls, host: &host };
+        let client = address(client.parse().unwrap());
+        let request_id = RequestId::Sent(Bytes::from_static(b"id"));
+        let forwarded = Forwarded { request_id: &request_id, client: &client, tls, host: b"shop" };
         let fields = headers(sent);
         let expect = [
             ("x-request-id", "id"),
@@ -201,7 +208,7 @@ mod tests {
             ("x-forwarded-host", "shop"),
         ];
         let mut written = vec![];
-        forwarded.write(&mut written, &fields);
+        forwarded.write(&mut written, &fields.clone().into());
         let lines: String = expect.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         assert_eq!(String::from_utf8(written).unwrap(), lines);
         let mut set = fields;
@@ -224,7 +231,7 @@ mod tests {
         let random = || 0xabc;
         let made = "00000000000000000000000000000abc";
         for (sent, expect) in [("abc-1", "abc-1"), ("a b", made), ("\"", made), ("", made)] {
-            assert_eq!(RequestId::of(&headers(&[("x-request-id", sent)]), random).as_str(), expect, "{sent}");
+            assert_eq!(RequestId::of(&headers(&[("x-request-id", sent)]).into(), random).as_str(), expect, "{sent}");
         }
     }
 }

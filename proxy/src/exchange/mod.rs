@@ -14,9 +14,9 @@ use std::{pin::Pin, sync::Arc};
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{
-    Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, HOST, TE},
-    request, response,
+    response,
 };
 use tokio::time::Sleep;
 
@@ -28,13 +28,14 @@ pub(crate) use self::{
 use crate::{
     body::{ResponseBody, Source},
     config::{Action, Rule},
-    filter::{Answer, Ctx, Fields, Flow},
+    filter::{Answer, Ctx, Flow, ResponseFields},
     http1::{
         self,
         limits::Limits,
         request::{Refused, Wants},
     },
     http2::Http2Source,
+    message::{RequestHead, ResponseHead},
     router::Query,
     server::{Conn, Worker},
     shared::clock_us,
@@ -45,9 +46,9 @@ use crate::{
 /// What a request comes to.
 pub(crate) struct Reply {
     /// The final response's head.
-    pub(crate) head: response::Parts,
+    pub(crate) head: ResponseHead,
     /// Fields in place of whatever the head has of them; `X-Request-Id` comes with the exchange.
-    pub(crate) fields: Fields,
+    pub(crate) fields: ResponseFields,
     /// Its body.
     pub(crate) body: ReplyBody,
 }
@@ -74,8 +75,9 @@ pub(crate) async fn serve_http2(
     headers::strip_hop_by_hop(&mut head.headers);
     headers::drop_disguised(&mut head.headers);
     let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
-    let mut exchange = Box::new(Exchange::open(worker, conn, &head));
     let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut head = RequestHead::from(head);
+    let mut exchange = Box::new(Exchange::open(worker, conn, &head));
     let mut source = Http2Source::new(body, length, Arc::clone(&exchange.conn));
     exchange.counted_in = Some(source.count());
     let reply = match beyond(&head, length, &exchange.conn.limits) {
@@ -99,18 +101,19 @@ pub(crate) async fn serve_http2(
     }
 }
 
-fn dressed(mut head: response::Parts, fields: Fields, exchange: &Exchange) -> response::Parts {
+fn dressed(head: ResponseHead, fields: ResponseFields, exchange: &Exchange) -> response::Parts {
+    let mut head = response::Parts::from(head);
     head.headers.extend(fields);
-    headers::set_request_id(&mut head.headers, exchange.id());
+    exchange.request_id.set(&mut head.headers);
     head
 }
 
 /// What a request by HTTP/2 has too much of; as a whole, its head was bounded when it was read.
-fn beyond(head: &request::Parts, length: Option<u64>, limits: &Limits) -> Option<Refused> {
+fn beyond(head: &RequestHead, length: Option<u64>, limits: &Limits) -> Option<Refused> {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     match () {
         () if target > limits.target_bytes => Some(Refused::TargetTooLong),
-        () if head.headers.len() > limits.fields => Some(Refused::HeadTooLarge),
+        () if head.fields.len() > limits.fields => Some(Refused::HeadTooLarge),
         () if length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
         () => None,
     }
@@ -119,12 +122,12 @@ fn beyond(head: &request::Parts, length: Option<u64>, limits: &Limits) -> Option
 /// What a client is told whose request was no request.
 pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
-    own(cause.answer(exchange.id()), exchange, Fields::new())
+    own(cause.answer(exchange.id()), exchange, ResponseFields::new())
 }
 
 /// Serves one request, whatever it came by; `head` is without fields of its connection. `None`: the client has gone.
 pub(crate) async fn serve<S: Source>(
-    head: &mut request::Parts,
+    head: &mut RequestHead,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange,
@@ -174,11 +177,11 @@ pub(crate) async fn serve<S: Source>(
 }
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
-fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule>, usize), Cause> {
+fn route(head: &mut RequestHead, exchange: &mut Exchange) -> Result<(Arc<Rule>, usize), Cause> {
     if head.method == Method::CONNECT {
         return Err(answer::BAD_TARGET);
     }
-    let host = normalise::host(&head.uri, &head.headers)?;
+    let host = normalise::host(&head.uri, &head.fields)?;
     exchange.host = host.value.clone();
     match normalise::path(&head.uri)? {
         None if head.uri.authority().is_none() => {}
@@ -188,8 +191,9 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
             head.uri = target.parse().map_err(|_| answer::BAD_PATH)?;
         }
     }
-    if head.headers.get(HOST) != Some(&host.value) {
-        head.headers.insert(HOST, host.value.clone());
+    if head.fields.get(&HOST) != Some(&host.value) {
+        let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| answer::BAD_HOST)?;
+        head.fields.insert(HOST, value);
     }
 
     let config = exchange.worker.shared.config.load();
@@ -201,18 +205,18 @@ fn route(head: &mut request::Parts, exchange: &mut Exchange) -> Result<(Arc<Rule
         path: head.uri.path(),
         query: head.uri.query(),
         method: &head.method,
-        headers: &head.headers,
+        fields: &head.fields,
     };
     let matched = port.router.find(&query).ok_or(answer::NO_ROUTE)?;
     Ok((matched.rule.clone(), matched.prefix))
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, exchange: &mut Exchange, fields: Fields) -> Reply {
+fn own(answer: Answer, exchange: &mut Exchange, fields: ResponseFields) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
     exchange.answered(head.status);
     if exchange.method == Method::HEAD {
-        head.headers.insert(CONTENT_LENGTH, body.len().into());
+        head.fields.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
     Reply { head, fields, body: ReplyBody::Own(body) }

@@ -7,75 +7,82 @@
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
-use http::{HeaderMap, HeaderValue, Uri, header::HOST};
+use bytes::Bytes;
+use http::{Uri, header::HOST};
 
 use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
+use crate::fields::Fields;
 
 /// The host a request is for.
 #[derive(Debug, PartialEq)]
 pub struct Host {
     /// As it came, with its port: for the upstream's Host field.
-    pub value: HeaderValue,
+    pub value: Bytes,
     /// Where the port begins.
     end: usize,
+    /// Whether the name is in lower case.
+    lower: bool,
 }
 
 impl Host {
     /// Without port, in lower case.
     pub fn name(&self) -> Cow<'_, str> {
-        let name = self.value.to_str().map_or("", |text| &text[..self.end]);
-        match name.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => name.to_ascii_lowercase().into(),
-            false => name.into(),
-        }
+        let name = str::from_utf8(&self.value[..self.end]).unwrap_or_default();
+        if self.lower { name.into() } else { name.to_ascii_lowercase().into() }
     }
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Cause> {
-    let mut fields = headers.get_all(HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
+pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
+    let field = fields.get_shared(&HOST);
+    if fields.get_all(&HOST).nth(1).is_some() {
         return Err(BAD_HOST);
     }
     let value = match (uri.authority(), field) {
         (Some(authority), field) => {
             // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1) and in HTTP/1.1: a client has to send them so, and one
             // server would route by what another passes over (RFC 9112 section 3.2.2).
-            let differs = field.is_some_and(|f| !same_host(f, authority.as_str()));
+            let differs = field.is_some_and(|field| !same_host(&field, authority.as_str().as_bytes()));
             let scheme = uri.scheme_str().is_some_and(|s| matches!(s, "http" | "https"));
             if authority.as_str().contains('@') || differs || !scheme {
                 return Err(BAD_HOST);
             }
-            HeaderValue::from_str(authority.as_str()).map_err(|_| BAD_HOST)?
+            Bytes::copy_from_slice(authority.as_str().as_bytes())
         }
-        (None, Some(field)) => field.clone(),
+        (None, Some(field)) => field,
         (None, None) => return Err(BAD_HOST),
     };
-    let end = name_end(value.to_str().map_err(|_| BAD_HOST)?).ok_or(BAD_HOST)?;
-    Ok(Host { value, end })
+    let (end, lower) = name_end(&value).ok_or(BAD_HOST)?;
+    Ok(Host { value, end, lower })
 }
 
-fn same_host(field: &HeaderValue, authority: &str) -> bool {
+fn same_host(field: &[u8], authority: &[u8]) -> bool {
     // `:80` and `:443` say no more than the scheme.
     let name = |host: &[u8]| host.strip_suffix(b":80").or_else(|| host.strip_suffix(b":443")).unwrap_or(host).len();
-    let (field, authority) = (field.as_bytes(), authority.as_bytes());
     field[..name(field)].eq_ignore_ascii_case(&authority[..name(authority)])
 }
 
-/// Length of the name within `name[:port]`, when both are well-formed.
-fn name_end(host: &str) -> Option<usize> {
-    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
-        Some(i) => host.split_at(i + 2),
-        None => host.split_at(host.find(':').unwrap_or(host.len())),
+/// Length of the name within `name[:port]`, when both are well-formed, and whether it is in lower case.
+fn name_end(host: &[u8]) -> Option<(usize, bool)> {
+    let mut upper = false;
+    let end = if let [b'[', rest @ ..] = host {
+        let length = memchr::memchr(b']', rest)?;
+        str::from_utf8(&rest[..length]).ok()?.parse::<Ipv6Addr>().ok()?;
+        upper = rest[..length].iter().any(u8::is_ascii_uppercase);
+        length + 2
+    } else {
+        let mut is_of_name = |b: &u8| {
+            upper |= b.is_ascii_uppercase();
+            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')
+        };
+        host.iter().take_while(|b| is_of_name(b)).count()
     };
-    let name_ok = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    let port_ok = match &host[end..] {
+        [] => true,
+        [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
     };
-    let digits = |port: &str| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-    let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(digits);
-    (!name.is_empty() && name.len() <= 255 && name_ok && port_ok).then_some(name.len())
+    ((1..=255).contains(&end) && port_ok).then_some((end, !upper))
 }
 
 /// Checks the target, and brings its path into the one form; `None`: it is in that form.
@@ -141,6 +148,8 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[track_caller]
@@ -171,9 +180,9 @@ mod tests {
 
     #[track_caller]
     fn check_host(uri: &str, fields: &[&str], expect: Option<&str>) {
-        let headers: HeaderMap =
+        let fields_of: Fields =
             fields.iter().map(|field| (HOST, HeaderValue::from_bytes(field.as_bytes()).unwrap())).collect();
-        let got = host(&uri.parse().unwrap(), &headers);
+        let got = host(&uri.parse().unwrap(), &fields_of);
         assert_eq!(got.as_ref().map(|h| h.name()).ok().as_deref(), expect, "{uri} {fields:?}");
     }
 

@@ -9,11 +9,13 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri, Version};
 
 use super::headers::RequestId;
 use crate::{
     config::Rule,
+    message::RequestHead,
     server::{Conn, Worker},
     telemetry::{Blame, RequestRecord},
 };
@@ -25,9 +27,9 @@ pub(crate) struct Exchange {
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) method: Method,
     pub(super) target: Uri,
-    pub(super) host: HeaderValue,
+    pub(super) host: Bytes,
     pub(super) version: Version,
-    pub(super) request_id: RequestId,
+    pub(crate) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
     pub(super) answered: Option<Instant>,
@@ -53,7 +55,7 @@ pub(super) struct Upstream {
 }
 
 impl Exchange {
-    pub(crate) fn open(worker: Arc<Worker>, conn: Arc<Conn>, head: &http::request::Parts) -> Self {
+    pub(crate) fn open(worker: Arc<Worker>, conn: Arc<Conn>, head: &RequestHead) -> Self {
         worker.shared.telemetry.opened();
         Self {
             worker,
@@ -61,9 +63,9 @@ impl Exchange {
             rule: None,
             method: head.method.clone(),
             target: head.uri.clone(),
-            host: HeaderValue::from_static(""),
+            host: Bytes::new(),
             version: head.version,
-            request_id: RequestId::of(&head.headers, || fastrand::u128(..)),
+            request_id: RequestId::of(&head.fields, || fastrand::u128(..)),
             started: Instant::now(),
             upstream: Upstream::default(),
             answered: None,
@@ -105,7 +107,7 @@ impl Exchange {
     }
 
     /// `X-Request-Id`.
-    pub(crate) fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.request_id.as_str()
     }
 }
@@ -123,10 +125,10 @@ impl Drop for Exchange {
             client: SocketAddr::new(self.conn.peer.ip().to_canonical(), self.conn.peer.port()),
             method: &self.method,
             target: self.target.path_and_query().map_or("", |t| t.as_str()),
-            host: self.host.to_str().unwrap_or_default(),
+            host: &self.host,
             version: self.version,
             status: self.status,
-            request_id: self.request_id.as_str(),
+            request_id: self.request_id.as_bytes(),
             duration: now.duration_since(self.started),
             upstream,
             added: before_body.saturating_sub(upstream.unwrap_or_default()),

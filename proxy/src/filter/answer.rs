@@ -1,10 +1,10 @@
 //! Answers of filters: RFC 9457 problem details.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{Answer, Flow};
-use crate::http1::buffers::take_fields;
+use crate::message::ResponseHead;
 
 /// Ends the request with a problem. `detail` is for the client and needs no escaping.
 pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
@@ -12,10 +12,9 @@ pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> 
 }
 
 /// The head of a problem.
-pub(crate) fn head(status: StatusCode) -> response::Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    (head.status, head.headers) = (status, take_fields());
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+pub(crate) fn head(status: StatusCode) -> ResponseHead {
+    let mut head = ResponseHead::new(status);
+    head.fields.append(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     head
 }
 

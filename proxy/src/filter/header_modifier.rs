@@ -1,9 +1,13 @@
 //! Sets, adds and removes header fields, of requests or of responses.
 
-use http::{HeaderMap, HeaderName, HeaderValue, request, response};
+use http::{HeaderName, HeaderValue};
 use snapshot::{check::Unfit, proto};
 
 use super::{Ctx, Filter, Flow, Stage};
+use crate::{
+    fields::Fields,
+    message::{RequestHead, ResponseHead},
+};
 
 /// The changes, in this order: set, add, remove.
 struct Changes {
@@ -35,8 +39,8 @@ impl Filter for RequestHeaders {
         Stage::Rewrite
     }
 
-    fn on_request(&self, head: &mut request::Parts, _ctx: &mut Ctx) -> Flow {
-        self.0.apply(&mut head.headers);
+    fn on_request(&self, head: &mut RequestHead, _ctx: &mut Ctx) -> Flow {
+        self.0.apply(&mut head.fields);
         Flow::Continue
     }
 }
@@ -46,8 +50,8 @@ impl Filter for ResponseHeaders {
         Stage::Rewrite
     }
 
-    fn on_response(&self, head: &mut response::Parts, _ctx: &mut Ctx) {
-        self.0.apply(&mut head.headers);
+    fn on_response(&self, head: &mut ResponseHead, _ctx: &mut Ctx) {
+        self.0.apply(&mut head.fields);
     }
 }
 
@@ -73,15 +77,15 @@ impl Changes {
         })
     }
 
-    fn apply(&self, headers: &mut HeaderMap) {
+    fn apply(&self, fields: &mut Fields) {
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            fields.insert(name.clone(), value.clone());
         }
         for (name, value) in &self.add {
-            headers.append(name, value.clone());
+            fields.append(name.clone(), value.clone());
         }
         for name in &self.remove {
-            headers.remove(name);
+            fields.remove(name);
         }
     }
 }
@@ -98,16 +102,16 @@ mod tests {
             add: vec![header("x-add", "2"), header("x-gone", "1")],
             remove: vec!["X-Gone".into(), "x-absent".into()],
         };
-        let mut headers = HeaderMap::new();
-        for (name, value) in [("x-set", "1"), ("x-set", "2"), ("x-add", "1"), ("x-gone", "0")] {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        Changes::compile("m", &modifier).unwrap().apply(&mut headers);
-        let mut expect = HeaderMap::new();
-        for (name, value) in [("x-set", "new"), ("x-add", "1"), ("x-add", "2")] {
-            expect.append(name, HeaderValue::from_static(value));
-        }
-        assert_eq!(headers, expect);
+        let of = |fields: &[(&'static str, &'static str)]| -> Fields {
+            let field = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            fields.iter().map(field).collect()
+        };
+        let mut fields = of(&[("x-set", "1"), ("x-set", "2"), ("x-add", "1"), ("x-gone", "0")]);
+        Changes::compile("m", &modifier).unwrap().apply(&mut fields);
+        let expect = of(&[("x-set", "new"), ("x-add", "1"), ("x-add", "2")]);
+        assert_eq!(fields.to_map(), expect.to_map());
     }
 
     #[test]

@@ -15,12 +15,13 @@ pub(crate) mod testing;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, request, response};
+use http::{HeaderName, HeaderValue};
 use snapshot::{check::Unfit, proto};
 
 use self::answer::answer;
 pub(crate) use self::answer::head as problem_head;
 pub use self::limit::Limiters;
+use crate::message::{RequestHead, ResponseHead};
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,11 +59,11 @@ pub struct Ctx {
     /// Who sends it, when authenticated.
     pub identity: Option<Consumer>,
     /// Header fields to set on the final response, whatever answers (RateLimit fields).
-    pub response_headers: Fields,
+    pub response_headers: ResponseFields,
 }
 
 /// Header fields in the order in which they are to be set.
-pub type Fields = Vec<(HeaderName, HeaderValue)>;
+pub type ResponseFields = Vec<(HeaderName, HeaderValue)>;
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ pub enum Flow {
 #[derive(Debug)]
 pub struct Answer {
     /// Status and header fields.
-    pub head: response::Parts,
+    pub head: ResponseHead,
     /// The body.
     pub body: Bytes,
     /// A fixed word for metrics and log, such as `rate_limited`.
@@ -96,12 +97,12 @@ pub trait Filter: Send + Sync {
     fn stage(&self) -> Stage;
 
     /// Looks at a request's head before it goes upstream. `head.uri` is in origin form with the checked path.
-    fn on_request(&self, _head: &mut request::Parts, _ctx: &mut Ctx) -> Flow {
+    fn on_request(&self, _head: &mut RequestHead, _ctx: &mut Ctx) -> Flow {
         Flow::Continue
     }
 
     /// Looks at the response's head on its way back.
-    fn on_response(&self, _head: &mut response::Parts, _ctx: &mut Ctx) {}
+    fn on_response(&self, _head: &mut ResponseHead, _ctx: &mut Ctx) {}
 }
 
 /// The filters of one rule, sorted by stage.
@@ -118,7 +119,7 @@ impl Chain {
     }
 
     /// Runs the request's way; an answer ends it.
-    pub fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+    pub fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         for filter in &self.filters {
             if let Flow::Answer(answer) = filter.on_request(head, ctx) {
                 return Flow::Answer(answer);
@@ -128,7 +129,7 @@ impl Chain {
     }
 
     /// Runs the response's way, last filter first.
-    pub fn on_response(&self, head: &mut response::Parts, ctx: &mut Ctx) {
+    pub fn on_response(&self, head: &mut ResponseHead, ctx: &mut Ctx) {
         self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
     }
 }

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, StatusCode,
     header::{HOST, LOCATION},
-    request,
 };
 use snapshot::{check::Unfit, proto};
 
 use super::{Answer, Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use crate::message::{RequestHead, ResponseHead};
 
 /// One redirect.
 pub(super) struct Redirect {
@@ -47,11 +47,11 @@ impl Redirect {
         })
     }
 
-    fn location(&self, head: &request::Parts, ctx: &Ctx) -> String {
+    fn location(&self, head: &RequestHead, ctx: &Ctx) -> String {
         let own = if ctx.tls { "https" } else { "http" };
         let scheme = self.scheme.unwrap_or(own);
         let host = self.host.as_deref().unwrap_or_else(|| {
-            let host = head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+            let host = head.fields.get(&HOST).and_then(|host| str::from_utf8(host).ok()).unwrap_or_default();
             host_name(host)
         });
         let default = if scheme == "https" { 443 } else { 80 };
@@ -75,14 +75,13 @@ impl Filter for Redirect {
         Stage::Rewrite
     }
 
-    fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+    fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         let Ok(location) = HeaderValue::try_from(self.location(head, ctx)) else {
             return answer(StatusCode::BAD_REQUEST, "bad_target", "The request has no location to redirect to.");
         };
-        let (mut parts, ()) = Response::new(()).into_parts();
-        parts.status = self.status;
-        parts.headers.insert(LOCATION, location);
-        Flow::Answer(Answer { head: parts, body: Bytes::new(), reason: "redirect" })
+        let mut head = ResponseHead::new(self.status);
+        head.fields.append(LOCATION, location);
+        Flow::Answer(Answer { head, body: Bytes::new(), reason: "redirect" })
     }
 }
 
@@ -106,14 +105,14 @@ mod tests {
     fn check(redirect: &proto::Redirect, tls: bool, port: u16, expect: &str) {
         let redirect = proto::Redirect { status: 302, ..redirect.clone() };
         let request = Request::builder().uri("/a/b?c=d").header(HOST, "shop.example:8443").body(()).unwrap();
-        let (mut head, ()) = request.into_parts();
+        let mut head = RequestHead::from(request.into_parts().0);
         let mut ctx = ctx();
         (ctx.tls, ctx.port, ctx.prefix) = (tls, port, 2);
         let Flow::Answer(answer) = Redirect::compile(&redirect).unwrap().on_request(&mut head, &mut ctx) else {
             panic!("no answer")
         };
         assert_eq!(answer.head.status, 302);
-        assert_eq!(answer.head.headers[LOCATION], expect);
+        assert_eq!(answer.head.fields.get(&LOCATION), Some(expect.as_bytes()));
     }
 
     #[test]

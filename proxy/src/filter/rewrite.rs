@@ -1,9 +1,10 @@
 //! Changes the host and the path that the backend sees.
 
-use http::{HeaderValue, StatusCode, header::HOST, request, uri::PathAndQuery};
+use http::{HeaderValue, StatusCode, header::HOST, uri::PathAndQuery};
 use snapshot::{check::Unfit, proto};
 
 use super::{Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use crate::message::RequestHead;
 
 /// One URL rewrite.
 pub(super) struct Rewrite {
@@ -28,9 +29,9 @@ impl Filter for Rewrite {
         Stage::Rewrite
     }
 
-    fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+    fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         if let Some(host) = &self.host {
-            head.headers.insert(HOST, host.clone());
+            head.fields.insert(HOST, host.clone());
         }
         if matches!(self.path, PathChange::Keep) {
             return Flow::Continue;
@@ -64,12 +65,12 @@ mod tests {
         let rewrite =
             proto::UrlRewrite { hostname: "internal".into(), path: Some(PathRewrite { rewrite: Some(path) }) };
         let request = Request::builder().uri("/v1/a?b=%20").header(HOST, "public").body(()).unwrap();
-        let (mut head, ()) = request.into_parts();
+        let mut head = RequestHead::from(request.into_parts().0);
         let mut ctx = ctx();
         ctx.prefix = 3;
         let flow = Rewrite::compile(&rewrite).unwrap().on_request(&mut head, &mut ctx);
         assert!(matches!(flow, Flow::Continue));
         assert_eq!(head.uri.to_string(), "/v2/a?b=%20");
-        assert_eq!(head.headers[HOST], "internal");
+        assert_eq!(head.fields.get(&HOST), Some(&b"internal"[..]));
     }
 }

@@ -4,9 +4,9 @@
 use std::{cell::RefCell, mem};
 
 use bytes::BytesMut;
-use http::HeaderMap;
 
 use super::lines::Lines;
+use crate::fields::Fields;
 
 /// What is read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
 const CLIENT: usize = 16 << 10;
@@ -16,11 +16,11 @@ const UPSTREAM: usize = 72 << 10;
 const OUT: usize = 4 << 10;
 /// One that grew beyond this is not kept.
 const MOST_OUT: usize = 64 << 10;
-/// Most fields of a map that is kept.
+/// Most fields whose memory is kept.
 const MOST_FIELDS: usize = 256;
 /// How many of each kind a thread keeps.
 const KEPT: usize = 64;
-/// How many maps: they are held while the upstream takes its time.
+/// How many fields: they are held while the upstream takes its time.
 const KEPT_FIELDS: usize = 256;
 
 /// Whose bytes a buffer takes.
@@ -45,7 +45,7 @@ struct Kept {
     client: Vec<(BytesMut, Lines)>,
     upstream: Vec<(BytesMut, Lines)>,
     out: Vec<Vec<u8>>,
-    fields: Vec<HeaderMap>,
+    fields: Vec<Fields>,
 }
 
 thread_local! {
@@ -104,13 +104,13 @@ pub(super) fn give_out(mut buffer: Vec<u8>) {
     }
 }
 
-/// An empty map of fields.
-pub(crate) fn take_fields() -> HeaderMap {
-    kept(|kept| kept.fields.pop()).flatten().unwrap_or_else(|| HeaderMap::with_capacity(24))
+/// No fields, and memory for some.
+pub(crate) fn take_fields() -> Fields {
+    kept(|kept| kept.fields.pop()).flatten().unwrap_or_default()
 }
 
-/// Gives one back.
-pub(crate) fn give_fields(mut fields: HeaderMap) {
+/// Gives their memory back.
+pub(crate) fn give_fields(mut fields: Fields) {
     fields.clear();
     if (1..MOST_FIELDS).contains(&fields.capacity()) {
         kept(|kept| keep(&mut kept.fields, fields, KEPT_FIELDS));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, request, response};
+use http::{Method, StatusCode};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
 use crate::{
     body::{Source, SourceError},
     exchange::headers::Forwarded,
+    message::{RequestHead, ResponseHead},
     server::Waiting,
     upstream::{CallError, Lease},
 };
@@ -70,7 +71,7 @@ impl Call {
         io: TcpStream,
         lease: Lease,
         limits: Arc<Limits>,
-        head: &request::Parts,
+        head: &RequestHead,
         forwarded: Forwarded<'_>,
         body: Framing,
         wants: Wants,
@@ -99,7 +100,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<response::Parts, CallError>> {
+    ) -> Poll<Result<ResponseHead, CallError>> {
         let sent = match self.poll_upload(cx, source) {
             Poll::Ready(Err(e)) => return Poll::Ready(Err(CallError::Source(e))),
             Poll::Ready(Ok(())) => true,
@@ -270,7 +271,7 @@ impl Call {
     }
 
     /// The final head, once it has come; 1xx are passed over.
-    fn head(&mut self) -> Result<Option<response::Parts>, CallError> {
+    fn head(&mut self) -> Result<Option<ResponseHead>, CallError> {
         loop {
             let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
             let bounds =
@@ -291,7 +292,7 @@ impl Call {
                 if self.interim > self.limits.interim {
                     return Err(CallError::Broken("there is no end of interim responses"));
                 }
-                buffers::give_fields(head.parts.headers);
+                buffers::give_fields(head.parts.fields);
                 lines.reset(true);
                 if self.buffer.bytes.is_empty() {
                     return Ok(None);

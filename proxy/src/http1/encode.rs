@@ -1,7 +1,7 @@
 //! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
 //! fields: a filter that sets one changes nothing.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::{
     body::Framing,
@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     date,
-    exchange::headers::{Forwarded, X_REQUEST_ID},
+    exchange::headers::{Forwarded, RequestId, X_REQUEST_ID},
+    fields::{Field, Fields},
+    message::{RequestHead, ResponseHead},
     value::decimal,
 };
 
@@ -25,13 +27,13 @@ pub enum After {
 }
 
 /// Writes a request's head: in origin form, to one who speaks HTTP/1.1.
-pub fn request(out: &mut Vec<u8>, head: &request::Parts, forwarded: Forwarded<'_>, body: Framing, wants: Wants) {
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants: Wants) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, &head.headers, false, |name| Forwarded::has(name.as_str().as_bytes()));
-    forwarded.write(out, &head.headers);
+    fields(out, &head.fields, false, Forwarded::has);
+    forwarded.write(out, &head.fields);
     match body {
         // RFC 9110 section 8.6: a length is told where a body is to be expected.
         Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => length(out, 0),
@@ -51,21 +53,22 @@ pub fn request(out: &mut Vec<u8>, head: &request::Parts, forwarded: Forwarded<'_
 #[derive(Clone, Copy, Debug)]
 pub struct Own<'a> {
     /// `X-Request-Id`.
-    pub request_id: &'a str,
+    pub request_id: &'a RequestId,
     /// Others.
     pub fields: &'a [(HeaderName, HeaderValue)],
 }
 
 impl Own<'_> {
-    fn has(&self, name: &HeaderName) -> bool {
-        *name == X_REQUEST_ID || self.fields.iter().any(|(own, _)| own == name)
+    fn has(&self, name: &[u8]) -> bool {
+        let is = |own: &HeaderName| name.eq_ignore_ascii_case(own.as_str().as_bytes());
+        is(&X_REQUEST_ID) || self.fields.iter().any(|(own, _)| is(own))
     }
 }
 
 /// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
 pub fn response(
     out: &mut Vec<u8>,
-    head: &response::Parts,
+    head: &ResponseHead,
     own: Own<'_>,
     body: Framing,
     method: &Method,
@@ -74,8 +77,10 @@ pub fn response(
 ) {
     status_line(out, head.status);
     let bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
-    let dated = fields(out, &head.headers, bodiless, |name| own.has(name));
-    own.fields.iter().for_each(|(name, value)| field(out, name, value));
+    let dated = fields(out, &head.fields, bodiless, |name| own.has(name));
+    for (name, value) in own.fields {
+        field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
     out.extend_from_slice(b"x-request-id: ");
     out.extend_from_slice(own.request_id.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -104,7 +109,11 @@ pub fn response(
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers, false, |_| false);
+        for (name, value) in trailers {
+            if !is_of_connection(name.as_str().as_bytes(), false) {
+                field(out, name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -130,25 +139,34 @@ const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
 
 /// Writes fields, but for those that are written elsewhere; answers whether `Date` was among them.
-fn fields(out: &mut Vec<u8>, fields: &HeaderMap, with_length: bool, elsewhere: impl Fn(&HeaderName) -> bool) -> bool {
+fn fields(out: &mut Vec<u8>, fields: &Fields, with_length: bool, elsewhere: impl Fn(&[u8]) -> bool) -> bool {
     let mut dated = false;
-    for (name, value) in fields {
-        match known(name.as_str().as_bytes()) {
-            Known::Other if elsewhere(name) => continue,
-            Known::Other | Known::Host => {}
-            Known::ContentLength if with_length => {}
-            _ => continue,
+    for Field { name, value, line, came } in fields.fields() {
+        // What came over HTTP/1.1 lost what is of its connection when it was read.
+        if !came && is_of_connection(name, with_length) || elsewhere(name) {
+            continue;
         }
-        dated |= *name == header::DATE;
-        field(out, name, value);
+        dated |= name.eq_ignore_ascii_case(b"date");
+        match line {
+            Some(line) => out.extend_from_slice(line),
+            None => field(out, name, value),
+        }
     }
     dated
 }
 
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
+fn is_of_connection(name: &[u8], with_length: bool) -> bool {
+    match known(name) {
+        Known::Other | Known::Host => false,
+        Known::ContentLength => !with_length,
+        _ => true,
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -174,7 +192,11 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
+    use bytes::Bytes;
+    use http::{
+        Request, Response,
+        header::{CONTENT_LENGTH, DATE},
+    };
 
     use super::*;
 
@@ -184,8 +206,10 @@ mod tests {
         let request = request.header("x-request-id", "theirs").header("x-forwarded-host", "theirs");
         let request = request.header("content-length", "9").header("connection", "x").header("transfer-encoding", "y");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let [client, host] = ["::1", "shop"].map(HeaderValue::from_static);
-        let forwarded = Forwarded { request_id: "id", client: &client, tls: false, host: &host };
+        let head = RequestHead::from(head);
+        let client = HeaderValue::from_static("::1");
+        let id = id();
+        let forwarded = Forwarded { request_id: &id, client: &client, tls: false, host: b"shop" };
         let written = |body, websocket, trailers| {
             let mut out = vec![];
             super::request(&mut out, &head, forwarded, body, Wants { websocket, trailers });
@@ -201,14 +225,17 @@ mod tests {
         assert_eq!(written(Framing::Empty, true, false), format!("{start}content-length: 0\r\n{websocket}"));
     }
 
+    fn id() -> RequestId {
+        RequestId::Sent(Bytes::from_static(b"id"))
+    }
+
     #[track_caller]
     fn check(status: u16, body: Framing, method: &Method, version: Version, after: After, expect: &str) {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.status = StatusCode::from_u16(status).unwrap();
-        head.headers.insert("date", HeaderValue::from_static("now"));
-        head.headers.insert("content-length", HeaderValue::from_static("7"));
+        let mut head = ResponseHead::new(StatusCode::from_u16(status).unwrap());
+        head.fields.insert(DATE, HeaderValue::from_static("now"));
+        head.fields.insert(CONTENT_LENGTH, HeaderValue::from_static("7"));
         let mut out = vec![];
-        response(&mut out, &head, Own { request_id: "id", fields: &[] }, body, method, version, after);
+        response(&mut out, &head, Own { request_id: &id(), fields: &[] }, body, method, version, after);
         assert_eq!(String::from_utf8(out).unwrap(), expect);
     }
 
@@ -258,7 +285,15 @@ mod tests {
         let (parts, ()) =
             Response::builder().header("x-a", "theirs").header("x-b", "theirs").body(()).unwrap().into_parts();
         let fields = [(HeaderName::from_static("x-a"), HeaderValue::from_static("ours"))];
-        response(&mut out, &parts, Own { request_id: "id", fields: &fields }, Framing::Chunked, get, v1, After::Keep);
+        response(
+            &mut out,
+            &parts.into(),
+            Own { request_id: &id(), fields: &fields },
+            Framing::Chunked,
+            get,
+            v1,
+            After::Keep,
+        );
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(" GMT\r\n"), "{text}");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-b: theirs\r\nx-a: ours\r\nx-request-id: id\r\n"), "{text}");

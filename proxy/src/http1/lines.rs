@@ -106,13 +106,13 @@ impl Lines {
         self.fields.is_empty()
     }
 
-    /// Names and values, without the white space around values.
-    pub fn fields<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], Range<usize>)> {
+    /// Where names and values stand; values without the white space around them.
+    pub fn fields<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         self.fields.iter().map(move |field| {
             let (colon, end) = (field.colon as usize, field.end as usize);
             let value = colon + 1 + head[colon + 1..end].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
             let trailing = head[value..end].iter().rev().take_while(|b| matches!(b, b' ' | b'\t')).count();
-            (&head[field.name as usize..colon], value..end - trailing)
+            (field.name as usize..colon, value..end - trailing)
         })
     }
 
@@ -160,7 +160,8 @@ mod tests {
         lines.reset(true);
         Ok(lines.read(text, BOUNDS)?.map(|end| {
             let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let fields = lines.fields(text).map(|(name, value)| format!("{}={}", show(name), show(&text[value])));
+            let fields =
+                lines.fields(text).map(|(name, value)| format!("{}={}", show(&text[name]), show(&text[value])));
             (end, std::iter::once(show(&text[lines.first()])).chain(fields).collect())
         }))
     }

@@ -4,16 +4,17 @@
 //! connection is told what it needs anew.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use super::{Malformed, body::Framing, grammar, limits::Limits, lines::Lines};
+use crate::{fields::Fields, message::RequestHead};
 
 /// A request's head, understood.
 #[derive(Debug)]
 pub struct Head {
     /// Method, target, version, and the fields that are for the upstream. No field of the connection or of the body's
     /// framing is among them.
-    pub parts: request::Parts,
+    pub parts: RequestHead,
     /// How its body is framed.
     pub body: Framing,
     /// The client wants to go on with the connection.
@@ -73,14 +74,15 @@ struct Hop {
     names: bool,
 }
 
-/// Reads a head, whose lines were found, into the empty `fields`.
-pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limits) -> Result<Head, Refused> {
+/// Reads a head, whose lines were found; `fields` lend their memory.
+pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
     let (method, target, version) = start_line(&bytes.slice(lines.first()), limits)?;
     let (mut hop, mut hosts, mut length, mut codings) = (Hop::default(), 0, None, 0);
     let (mut takes_trailers, mut expects_continue) = (false, false);
     let mut chunked = false;
-    for (name, range) in lines.fields(bytes) {
-        let value = &bytes[range.clone()];
+    fields.begin(bytes.clone());
+    for (at, range) in lines.fields(bytes) {
+        let (name, value) = (&bytes[at.clone()], &bytes[range.clone()]);
         match known(name) {
             Known::ContentLength => {
                 let number = grammar::number(value).ok_or(Malformed::ContentLength)?;
@@ -131,7 +133,8 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limit
             checked(value)?;
             continue;
         }
-        append(&mut fields, name, bytes.slice(range))?;
+        checked(value)?;
+        fields.came(at, range);
     }
     let body = match (codings, length) {
         (0, None | Some(0)) => Framing::Empty,
@@ -149,10 +152,8 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limit
     }
     let http11 = version == Version::HTTP_11;
     let websocket = hop.upgrade && hop.websocket && http11 && method == Method::GET && body == Framing::Empty;
-    let (mut parts, ()) = Request::new(()).into_parts();
-    (parts.method, parts.uri, parts.version, parts.headers) = (method, target, version, fields);
     Ok(Head {
-        parts,
+        parts: RequestHead { method, uri: target, version, fields },
         body,
         keep_alive: !hop.close && (http11 || hop.keep_alive),
         // RFC 9110 section 10.1.1: there is nothing to wait for, or the client is too old to.
@@ -165,6 +166,7 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, limits: &Limit
 pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>, Malformed> {
     let mut fields = Box::<HeaderMap>::default();
     for (name, range) in lines.fields(section) {
+        let name = &section[name];
         if matches!(known(name), Known::Other) && !name.contains(&b'_') && !is_disguised(name) {
             append(&mut fields, name, section.slice(range))?;
         } else {
@@ -230,7 +232,7 @@ pub(crate) fn is_disguised(name: &[u8]) -> bool {
 }
 
 /// Adds a field.
-pub(super) fn append(fields: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), Malformed> {
+fn append(fields: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), Malformed> {
     let name = HeaderName::from_bytes(name).map_err(|_| Malformed::FieldName)?;
     let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::FieldValue)?;
     // Fields are counted while lines are read: there is room.
@@ -239,8 +241,9 @@ pub(super) fn append(fields: &mut HeaderMap, name: &[u8], value: Bytes) -> Resul
 
 /// Checks a value that is not kept.
 pub(super) fn checked(value: &[u8]) -> Result<(), Malformed> {
-    let valid = value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
-    if valid { Ok(()) } else { Err(Malformed::FieldValue) }
+    // Without an early end, so that it is done many bytes at a time.
+    let invalid = value.iter().fold(false, |any, b| any | !matches!(b, b'\t' | b' '..=b'~' | 0x80..));
+    if invalid { Err(Malformed::FieldValue) } else { Ok(()) }
 }
 
 fn start_line(line: &Bytes, limits: &Limits) -> Result<(Method, Uri, Version), Refused> {
@@ -295,16 +298,10 @@ impl Hop {
 
 /// Takes out the fields that `Connection` names, but for those that a client must not be able to take out: a known attack
 /// on proxies.
-fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut HeaderMap) {
+fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
     for (name, range) in lines.fields(bytes) {
-        if matches!(known(name), Known::Connection) {
-            for item in grammar::items(&bytes[range]) {
-                if !is_disguised(item)
-                    && let Ok(name) = HeaderName::from_bytes(item)
-                {
-                    fields.remove(name);
-                }
-            }
+        if matches!(known(&bytes[name]), Known::Connection) {
+            grammar::items(&bytes[range]).filter(|item| !is_disguised(item)).for_each(|item| fields.remove(item));
         }
     }
 }
@@ -331,11 +328,16 @@ mod tests {
         })?;
         let Some(end) = end else { return Ok(None) };
         let head = BytesMut::from(text).split_to(end).freeze();
-        Ok(Some((parse(&head, &lines, HeaderMap::new(), &DEFAULT)?, end)))
+        Ok(Some((parse(&head, &lines, Fields::default(), &DEFAULT)?, end)))
     }
 
     fn good(text: &str) -> Head {
         read(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn names(head: &Head) -> Vec<String> {
+        let name = |(name, _): (&[u8], &[u8])| String::from_utf8_lossy(name).to_lowercase();
+        head.parts.fields.iter().map(name).collect()
     }
 
     #[track_caller]
@@ -351,8 +353,8 @@ mod tests {
     fn a_plain_request() {
         let head = good("GET /a?b=c HTTP/1.1\r\nHost: shop\r\nX-A: 1\r\nx-a:  2\t\r\n\r\n");
         assert_eq!((head.parts.method.as_str(), head.parts.uri.to_string()), ("GET", "/a?b=c".into()));
-        let values: Vec<_> = head.parts.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-        assert_eq!(values, [("host", &b"shop"[..]), ("x-a", b"1"), ("x-a", b"2")]);
+        let values: Vec<_> = head.parts.fields.iter().collect();
+        assert_eq!(values, [(&b"Host"[..], &b"shop"[..]), (b"X-A", b"1"), (b"x-a", b"2")]);
         assert!(head.keep_alive && !head.expects_continue && !head.wants.websocket && head.body == Framing::Empty);
     }
 
@@ -447,8 +449,7 @@ mod tests {
             "Connection: close, x-one,, Host , x-forwarded-for\r\nx-one: 1\r\nx-two: 2\r\nx-forwarded-for: 9\r\n\
              keep-alive: timeout=5\r\nproxy-authorization: x\r\nte: gzip, Trailers\r\nhttp2-settings: y\r\nupgrade: h2c\r\n",
         ));
-        let names: Vec<_> = head.parts.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x-forwarded-for", "x-two"]);
+        assert_eq!(names(&head), ["host", "x-two", "x-forwarded-for"]);
         assert!(!head.keep_alive && head.wants.trailers && !head.wants.websocket);
         assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(good("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
@@ -467,8 +468,7 @@ mod tests {
     #[test]
     fn a_field_in_disguise_is_dropped() {
         let head = good(&with("X_Forwarded_For: 1\r\nContent_Length: 5\r\nx_other: 2\r\nX-Forwarded_Proto: 3\r\n"));
-        let names: Vec<_> = head.parts.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x_other"]);
+        assert_eq!(names(&head), ["host", "x_other"]);
     }
 
     proptest! {
@@ -485,9 +485,9 @@ mod tests {
                 text.extend(b"\r\n\r\n");
                 if let Ok(Some((head, end))) = read(&text) {
                     prop_assert!(end <= text.len());
-                    for value in head.parts.headers.values() {
-                        prop_assert!(text.windows(value.len().max(1)).any(|w| w == value.as_bytes()) || value.is_empty());
-                        prop_assert!(!value.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0)));
+                    for (_, value) in head.parts.fields.iter() {
+                        prop_assert!(text.windows(value.len().max(1)).any(|w| w == value) || value.is_empty());
+                        prop_assert!(!value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)));
                     }
                 }
             }

@@ -1,22 +1,23 @@
 //! A response's head from upstream: what is ambiguous or broken there is not passed on, and ends its connection.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, response};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use super::{
     Malformed,
     body::Framing,
     grammar,
     lines::Lines,
-    request::{Known, append, checked, known},
+    request::{Known, checked, known},
 };
+use crate::{fields::Fields, message::ResponseHead};
 
 /// A response's head, understood.
 #[derive(Debug)]
 pub struct Head {
     /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a body
     /// that is not there: in answers to HEAD, and in 304.
-    pub parts: response::Parts,
+    pub parts: ResponseHead,
     /// How its body is framed.
     pub body: Framing,
     /// The upstream goes on with the connection.
@@ -25,14 +26,15 @@ pub struct Head {
     pub websocket: bool,
 }
 
-/// Reads the answer to a request of `method`, whose lines were found, into the empty `fields`.
-pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, method: &Method) -> Result<Head, Malformed> {
+/// Reads the answer to a request of `method`, whose lines were found; `fields` lend their memory.
+pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, method: &Method) -> Result<Head, Malformed> {
     let (status, version) = status_line(&bytes[lines.first()])?;
     let (mut length, mut codings, mut close, mut keep_alive) = (None, 0, false, false);
     let (mut upgrade, mut websocket, mut names) = (false, false, false);
+    fields.begin(bytes.clone());
     for (name, range) in lines.fields(bytes) {
         let value = &bytes[range.clone()];
-        match known(name) {
+        match known(&bytes[name.clone()]) {
             Known::ContentLength => {
                 let number = grammar::number(value).ok_or(Malformed::ContentLength)?;
                 // The same number twice is no ambiguity (RFC 9110 section 8.6); it is passed on once.
@@ -70,7 +72,10 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, method: &Metho
                 checked(value)?;
                 continue;
             }
-            Known::Host | Known::Expect | Known::Other => append(&mut fields, name, bytes.slice(range))?,
+            Known::Host | Known::Expect | Known::Other => {
+                checked(value)?;
+                fields.came(name, range);
+            }
         }
     }
     let http11 = version == Version::HTTP_11;
@@ -91,10 +96,8 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: HeaderMap, method: &Metho
         (_, Some(length)) => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    let (mut parts, ()) = Response::new(()).into_parts();
-    (parts.status, parts.version, parts.headers) = (status, Version::HTTP_11, fields);
     let keep_alive = !close && (http11 || keep_alive) && body != Framing::UntilClose;
-    Ok(Head { parts, body, keep_alive, websocket: upgrade && websocket })
+    Ok(Head { parts: ResponseHead { status, fields }, body, keep_alive, websocket: upgrade && websocket })
 }
 
 /// `HTTP/1.1 200 OK`; the reason may be missing, and so may the space before it.
@@ -114,14 +117,10 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), Malformed> {
     Ok((status, version))
 }
 
-fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut HeaderMap) {
+fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
     for (name, range) in lines.fields(bytes) {
-        if matches!(known(name), Known::Connection) {
-            for item in grammar::items(&bytes[range]) {
-                if let Ok(name) = http::HeaderName::from_bytes(item) {
-                    fields.remove(name);
-                }
-            }
+        if matches!(known(&bytes[name]), Known::Connection) {
+            grammar::items(&bytes[range]).for_each(|item| fields.remove(item));
         }
     }
 }
@@ -138,7 +137,7 @@ mod tests {
         lines.reset(true);
         let end = lines.read(text.as_bytes(), Bounds { bytes: 1 << 16, fields: 128, first: 1 << 12 }).unwrap().unwrap();
         let head = BytesMut::from(text).split_to(end).freeze();
-        parse(&head, &lines, HeaderMap::new(), method)
+        parse(&head, &lines, Fields::default(), method)
     }
 
     #[track_caller]
@@ -187,9 +186,8 @@ mod tests {
             &Method::HEAD,
             "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: x-a\r\nX-A: 1\r\nX-B: 2\r\nKeep-Alive: x\r\n\r\n",
         );
-        let fields = head.unwrap().parts.headers;
-        let got: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-        assert_eq!(got, [("x-b", &b"2"[..]), ("content-length", b"7")]);
+        let fields = head.unwrap().parts.fields;
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [(&b"X-B"[..], &b"2"[..]), (b"content-length", b"7")]);
         let head = read(&Method::GET, "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
         assert!(head.websocket);
     }

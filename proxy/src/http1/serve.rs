@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Version, response};
+use http::{Method, StatusCode, Uri, Version};
 use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
@@ -19,7 +19,9 @@ use crate::{
     body::Source,
     config::Rule,
     exchange::{self, Cause, Exchange, Reply, ReplyBody},
-    filter::Fields,
+    fields::Fields,
+    filter::ResponseFields,
+    message::{RequestHead, ResponseHead},
     server::{Conn, Worker},
     upstream::{Call, CallError, Lease},
 };
@@ -89,13 +91,13 @@ enum End {
 
 /// Answers what is no request.
 async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, cause: Cause) -> End {
-    let (mut head, ()) = Request::new(()).into_parts();
-    head.version = Version::HTTP_11;
+    let (uri, fields) = (Uri::default(), Fields::default());
+    let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head);
     let Reply { head, fields, body } = exchange::refuse(cause, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
-    let own = Own { request_id: exchange.id(), fields: &fields };
+    let own = Own { request_id: &exchange.request_id, fields: &fields };
     encode::response(client.out.bytes(), &head, own, framing, &Method::GET, Version::HTTP_11, After::Close);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
@@ -128,7 +130,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
         },
     };
     exchange.bytes_in = client.received;
-    buffers::give_fields(std::mem::take(&mut head.parts.headers));
+    buffers::give_fields(std::mem::take(&mut head.parts.fields));
     end
 }
 
@@ -136,7 +138,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
 fn encode_response<S>(
     client: &mut Client<S>,
     request: &Head,
-    (reply, fields): (response::Parts, Fields),
+    (reply, fields): (ResponseHead, ResponseFields),
     exchange: &Exchange,
     framing: Framing,
     after: After,
@@ -144,9 +146,9 @@ fn encode_response<S>(
     S: Stream,
 {
     let (method, version) = (&request.parts.method, request.parts.version);
-    let own = Own { request_id: exchange.id(), fields: &fields };
+    let own = Own { request_id: &exchange.request_id, fields: &fields };
     encode::response(client.out.bytes(), &reply, own, framing, method, version, after);
-    buffers::give_fields(reply.headers);
+    buffers::give_fields(reply.fields);
 }
 
 /// Sends an answer of the proxy's own.
@@ -154,7 +156,7 @@ async fn own<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: (response::Parts, Fields),
+    reply: (ResponseHead, ResponseFields),
     body: Bytes,
     exchange: &mut Exchange,
 ) -> End {
@@ -183,7 +185,7 @@ async fn relay<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: (response::Parts, Fields),
+    reply: (ResponseHead, ResponseFields),
     mut call: Call,
     mut deadline: Option<Pin<Box<Sleep>>>,
     exchange: &mut Exchange,

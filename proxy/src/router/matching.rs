@@ -70,7 +70,7 @@ impl Conditions {
 
     fn fit(&self, q: &Query<'_>) -> bool {
         self.method.as_ref().is_none_or(|m| m == q.method)
-            && self.headers.iter().all(|(name, value)| q.headers.get_all(name).iter().any(|v| value.fits(v.as_bytes())))
+            && self.headers.iter().all(|(name, value)| q.fields.get_all(name).any(|v| value.fits(v)))
             && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value))
     }
 }

@@ -17,13 +17,13 @@ mod path;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 pub(crate) use host::HostMap;
 pub(crate) use matching::{Candidate, Conditions, Path, Value, decoded};
 use path::PathTable;
 
-use crate::config::Rule;
+use crate::{config::Rule, fields::Fields};
 
 /// The routes of one port.
 #[derive(Default)]
@@ -49,7 +49,7 @@ pub struct Query<'a> {
     /// The method.
     pub method: &'a Method,
     /// Header fields.
-    pub headers: &'a HeaderMap,
+    pub fields: &'a Fields,
 }
 
 /// The rule that serves, and what matched.

@@ -112,7 +112,7 @@ fn reference(specs: &[Spec], q: &Query<'_>) -> Option<(String, usize)> {
         let (path, length) = path_rank(s, q.path)?;
         let fits = specific(s.listener, q.host) == Some(listener)
             && s.method.as_ref().is_none_or(|m| m == q.method)
-            && s.headers.iter().all(|(n, v)| q.headers.get_all(*n).iter().any(|got| got == v))
+            && s.headers.iter().all(|(n, v)| q.fields.get_all(*n).any(|got| got == v.as_bytes()))
             && s.query.iter().all(|(n, v)| pairs.iter().find(|(name, _)| name == n).map(|(_, got)| got) == Some(v));
         let conditions = (s.method.is_some(), s.headers.len(), s.query.len());
         let age = std::cmp::Reverse((s.created_ms, s.route, s.order, i));
@@ -145,11 +145,9 @@ proptest! {
         query in select(&[None, Some("q=1"), Some("q=2&r=1"), Some("r=2&q=1&q=2")][..]),
         fields in proptest::collection::vec((select(&["x-a", "x-b"][..]), select(&["1", "2"][..])), 0..4),
     ) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(name, HeaderValue::from_static(value));
-        }
-        let q = Query { tls: false, host, path, query, method: &method, headers: &headers };
+        let field = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let fields: Fields = fields.into_iter().map(field).collect();
+        let q = Query { tls: false, host, path, query, method: &method, fields: &fields };
         let router = router(&specs);
         prop_assert_eq!(router.find(&q).as_ref().map(found), reference(&specs, &q));
         let over_tls = Query { tls: true, ..q };
@@ -162,8 +160,8 @@ proptest! {
             listener: "", host: "", path: ('p', path), method: None, headers: vec![], query: vec![("é", "ü")],
             created_ms: 0, route: "a/a", order: (0, 0),
         }).collect();
-        let headers = HeaderMap::new();
-        let q = Query { tls: false, host: &host, path: &path, query: query.as_deref(), method: &Method::GET, headers: &headers };
+        let fields = Fields::default();
+        let q = Query { tls: false, host: &host, path: &path, query: query.as_deref(), method: &Method::GET, fields: &fields };
         prop_assert!(router(&specs).find(&q).is_none());
     }
 }
@@ -184,9 +182,9 @@ fn a_prefix_is_whole_elements() {
         })
         .into();
     let router = router(&specs);
-    let headers = HeaderMap::new();
+    let fields = Fields::default();
     for (path, expect) in [("/foo", ("1", 4)), ("/foo/bar", ("1", 4)), ("/foobar", ("0", 0)), ("/", ("0", 0))] {
-        let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, headers: &headers };
+        let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, fields: &fields };
         let (name, prefix) = found(&router.find(&q).unwrap());
         assert_eq!((name.as_str(), prefix), expect, "{path}");
     }
@@ -206,7 +204,7 @@ fn a_trailing_dot_is_the_same_host() {
         order: (0, 0),
     };
     let router = router(&[spec]);
-    let headers = HeaderMap::new();
-    let q = Query { tls: false, host: "a.example.", path: "/", query: None, method: &Method::GET, headers: &headers };
+    let fields = Fields::default();
+    let q = Query { tls: false, host: "a.example.", path: "/", query: None, method: &Method::GET, fields: &fields };
     assert!(router.find(&q).is_some());
 }

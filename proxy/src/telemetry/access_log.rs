@@ -137,14 +137,16 @@ fn wanted(settings: u32, record: &RequestRecord<'_>, random: impl FnOnce() -> u3
 }
 
 fn line(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
+    // Both are ASCII.
+    let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
     let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
     with_time(SystemTime::now(), |time| {
         let line = Line {
             time,
-            request_id: record.request_id,
+            request_id: text(record.request_id),
             client: record.client,
             method: record.method.as_str(),
-            host: record.host,
+            host: text(record.host),
             target: record.target,
             protocol: protocol(record.version),
             status: record.status,
@@ -253,10 +255,10 @@ mod tests {
             client: ([192, 0, 2, 1], 7).into(),
             method: &Method::GET,
             target: "/a?b=\"c\"",
-            host: "shop",
+            host: b"shop",
             version: Version::HTTP_2,
             status,
-            request_id: "id",
+            request_id: b"id",
             duration: Duration::from_micros(12_345),
             upstream: Some(Duration::from_micros(12_000)),
             added: Duration::from_micros(345),

@@ -75,13 +75,13 @@ pub struct RequestRecord<'a> {
     /// The request's path and query, as it came.
     pub target: &'a str,
     /// Host, as it came.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// Protocol of the client's connection.
     pub version: Version,
     /// The final status; 0: the client got none.
     pub status: u16,
     /// `X-Request-Id`.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// From the request's head to the response's end.
     pub duration: Duration,
     /// From the request's way upstream to the response's head; `None`: did not go upstream.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::channel::mpsc;
-use http::{HeaderMap, Request, Response, Uri, Version, header, request, response, uri};
+use http::{Request, Response, Uri, Version, header, uri};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
@@ -18,6 +18,7 @@ use crate::{
         body::{Framing, Piece},
         request::Wants,
     },
+    message::{RequestHead, ResponseHead},
     server::Waiting,
 };
 
@@ -45,7 +46,7 @@ impl Call {
     /// Makes the request ready to be sent.
     pub(crate) fn new(
         (mut sender, stream, reused): (Sender, Stream, bool),
-        head: &request::Parts,
+        head: &RequestHead,
         forwarded: Forwarded<'_>,
         source: &mut impl Source,
         wants: Wants,
@@ -76,7 +77,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<response::Parts, CallError>> {
+    ) -> Poll<Result<ResponseHead, CallError>> {
         let Some(sending) = &mut self.sending else {
             return Poll::Ready(Err(CallError::Broken("the response was taken")));
         };
@@ -112,9 +113,8 @@ impl Call {
         if self.framing != Framing::Empty {
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        head.version = Version::HTTP_11;
         self.body = Some(body);
-        Poll::Ready(Ok(head))
+        Poll::Ready(Ok(head.into()))
     }
 
     pub(super) fn poll_piece(
@@ -200,11 +200,11 @@ impl Call {
 }
 
 /// The request as hyper wants it for HTTP/2.
-fn addressed(head: &request::Parts, forwarded: Forwarded<'_>, body: RequestBody, wants: Wants) -> Request<RequestBody> {
+fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: RequestBody, wants: Wants) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
-    let mut fields: HeaderMap = head.headers.clone();
+    let mut fields = head.fields.to_map();
     let host = fields.remove(header::HOST);
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
         fields.remove(name);

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 
 pub use balance::pick;
 pub use endpoint::{Endpoint, Endpoints, Protocol};
-use http::response;
 pub(crate) use pool::{Choice, Lease, Leased};
 pub use pool::{ConnectError, Pool};
 
@@ -19,6 +18,7 @@ use crate::{
         self, Malformed,
         body::{Framing, Piece},
     },
+    message::ResponseHead,
 };
 
 /// A request under way to an upstream, and its response.
@@ -60,7 +60,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<response::Parts, CallError>> {
+    ) -> Poll<Result<ResponseHead, CallError>> {
         match self {
             Call::Http1(call) => call.poll_response(cx, source),
             Call::Http2(call) => call.poll_response(cx, source),

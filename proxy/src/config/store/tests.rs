@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use proptest::prelude::*;
 use snapshot::{
     proto::{Attachment, Cluster, Endpoint, Fleet, Listener, Match, PathMatch, Resource, Route, Rule, WeightedCluster},
@@ -12,6 +12,7 @@ use snapshot::{
 use super::*;
 use crate::{
     config::{Action, Config},
+    fields::Fields,
     router::Query,
     telemetry::Telemetry,
 };
@@ -110,8 +111,8 @@ impl Proxy {
     /// What serves a path on port 80: the rule's address and where it goes, or why not.
     fn ask(&self, path: &str) -> Option<(usize, Result<SocketAddr, String>)> {
         let config = self.config();
-        let headers = HeaderMap::new();
-        let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, headers: &headers };
+        let fields = Fields::default();
+        let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, fields: &fields };
         let found = config.ports.get(&80)?.router.find(&q)?;
         let target = match &found.rule.action {
             Action::Unavailable(why) => Err(why.to_string()),

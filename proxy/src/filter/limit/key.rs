@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, header::COOKIE, request};
+use http::{HeaderName, header::COOKIE};
 use limits::{Key, Table};
 use snapshot::{
     check::Unfit,
     proto::{self, key_part::Part},
 };
 
-use crate::{filter::Ctx, router::decoded};
+use crate::{filter::Ctx, message::RequestHead, router::decoded};
 
 /// One part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl KeyPart {
 }
 
 /// The key of a request; `None`: the limit has one bucket for all. Requests that lack a part share a bucket.
-pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &request::Parts, ctx: &Ctx) -> Option<Key> {
+pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &RequestHead, ctx: &Ctx) -> Option<Key> {
     if parts.is_empty() {
         return None;
     }
@@ -57,11 +57,11 @@ pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &reque
                 IpAddr::V6(ip) => key.part(&(ip.to_bits() & mask(*v6, 128)).to_be_bytes()),
             },
             KeyPart::Header(name) => {
-                let mut values = head.headers.get_all(name).iter().peekable();
+                let mut values = head.fields.get_all(name).peekable();
                 if values.peek().is_none() {
                     key.missing();
                 }
-                values.for_each(|value| key.part(value.as_bytes()));
+                values.for_each(|value| key.part(value));
             }
             KeyPart::Query(name) => {
                 let pairs = head.uri.query().unwrap_or_default().split('&');
@@ -72,7 +72,7 @@ pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &reque
                 }
             }
             KeyPart::Cookie(name) => {
-                let values = head.headers.get_all(COOKIE).iter().map(http::HeaderValue::as_bytes);
+                let values = head.fields.get_all(&COOKIE);
                 let mut pairs = values.flat_map(|value| value.split(|b| *b == b';')).map(<[u8]>::trim_ascii);
                 match pairs.find_map(|pair| pair.strip_prefix(&**name)?.strip_prefix(b"=")) {
                     Some(value) => key.part(value),
@@ -105,7 +105,7 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let mut ctx = ctx();
         ctx.client = client.parse().unwrap();
-        key(table, 1, std::slice::from_ref(part), &head, &ctx).unwrap()
+        key(table, 1, std::slice::from_ref(part), &head.into(), &ctx).unwrap()
     }
 
     #[test]

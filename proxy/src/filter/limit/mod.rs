@@ -14,19 +14,22 @@ mod registry;
 use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER, request};
+use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 use limits::{Decision, Key, Limiter, Receipt, Table};
 
 pub use self::registry::Limiters;
 use self::{key::KeyPart, registry::Counters};
 use super::{Answer, Ctx, Filter, Flow, Stage, answer};
-use crate::telemetry::{RATE_LIMITED, count};
+use crate::{
+    message::RequestHead,
+    telemetry::{RATE_LIMITED, count},
+};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Limits that are worked on without allocating.
-const INLINE: usize = 8;
+const INLINE: usize = 4;
 
 /// All limits of one rule.
 pub(super) struct Limits {
@@ -63,7 +66,7 @@ impl Filter for Limits {
         Stage::Limits
     }
 
-    fn on_request(&self, head: &mut request::Parts, ctx: &mut Ctx) -> Flow {
+    fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         let (mut inline, mut more) = ([Step::default(); INLINE], vec![]);
         let steps = match inline.get_mut(..self.limits.len()) {
             Some(steps) => steps,
@@ -148,7 +151,7 @@ impl Limits {
             return Flow::Continue;
         }
         let mut head = answer::head(StatusCode::TOO_MANY_REQUESTS);
-        head.headers.insert(RETRY_AFTER, fields::retry_after(&decision).into());
+        head.fields.append(RETRY_AFTER, fields::retry_after(&decision).into());
         Flow::Answer(Answer { head, body: limit.problem.clone(), reason: RATE_LIMITED })
     }
 }
@@ -169,7 +172,7 @@ impl Limits {
     }
 }
 
-// Eight of them are on the stack for each request.
+// Four of them are on the stack for each request.
 const _: () = assert!(mem::size_of::<Step>() <= 144);
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Limits of rules: what bites, what is told, what outlives a push.
 
-use http::{HeaderMap, Request};
+use http::Request;
 use snapshot::{
     Key as ResourceKey, Kind,
     proto::{self, ClientIp, LimitScope, PolicyTarget, RatePolicy, key_part},
 };
 
 use super::*;
-use crate::filter::testing::ctx;
+use crate::{fields::Fields, filter::testing::ctx};
 
 fn limit(name: &str, rate: u64, burst: u64) -> proto::Limit {
     let token_bucket = Some(proto::TokenBucket { rate, per_ms: 1000, burst });
@@ -30,18 +30,18 @@ fn compile(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &
 
 /// What a request is told: status (0: goes on), `Retry-After`, and the fields.
 fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, String) {
-    let (mut head, ()) = Request::new(()).into_parts();
+    let mut head = RequestHead::from(Request::new(()).into_parts().0);
     let mut ctx = ctx();
     ctx.now_us = now_us;
     ctx.client = [192, 0, 2, client].into();
     let flow = filter.on_request(&mut head, &mut ctx);
-    let text = |headers: &HeaderMap, name| headers.get(name).map_or(String::new(), |v| v.to_str().unwrap().to_owned());
+    let text = |fields: &Fields, name: HeaderName| String::from_utf8(fields.get(&name).unwrap_or_default().to_vec()).unwrap();
     let (status, retry) = match &flow {
         Flow::Continue => (0, String::new()),
-        Flow::Answer(answer) => (answer.head.status.as_u16(), text(&answer.head.headers, RETRY_AFTER)),
+        Flow::Answer(answer) => (answer.head.status.as_u16(), text(&answer.head.fields, RETRY_AFTER)),
     };
-    let headers: HeaderMap = ctx.response_headers.iter().cloned().collect();
-    let fields = |name| text(&headers, name);
+    let told: Fields = ctx.response_headers.iter().cloned().collect();
+    let fields = |name| text(&told, name);
     (status, retry, fields(RATE_LIMIT), fields(RATE_LIMIT_POLICY))
 }
 
@@ -67,12 +67,12 @@ fn what_a_client_is_told() {
     assert_eq!(ask(&*filter, NOW, 1), told(0, "", "\"a\";r=1;t=1"));
     assert_eq!(ask(&*filter, NOW, 1), told(0, "", "\"a\";r=0;t=1"));
     assert_eq!(ask(&*filter, NOW, 1), told(429, "1", "\"a\";r=0;t=1"));
-    let (mut head, ()) = Request::new(()).into_parts();
+    let mut head = RequestHead::from(Request::new(()).into_parts().0);
     let mut ctx = ctx();
     ctx.now_us = NOW;
     let Flow::Answer(answer) = filter.on_request(&mut head, &mut ctx) else { panic!("passed") };
     assert_eq!(answer.reason, "rate_limited");
-    assert_eq!(answer.head.headers["content-type"], "application/problem+json");
+    assert_eq!(answer.head.fields.get("content-type"), Some(&b"application/problem+json"[..]));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(body["violated-policies"], serde_json::json!(["a"]));
     assert_eq!(body["status"], 429);

@@ -1,0 +1,233 @@
+//! The header fields of one message on its way through.
+//!
+//! Those of a head of HTTP/1.1 stay where they were read: each is four numbers, and what nobody asks for is not looked at
+//! again until it is copied to the other side. What is set on the way stands beside them. A map of hashed names and
+//! counted values would cost more than all the rest of a request's parsing, for a dozen fields of which most only pass.
+//!
+//! Names are compared without regard to case. Fields of one name keep their order (RFC 9110 section 5.3).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Header fields, in the order in which they came and were set.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    head: Bytes,
+    came: Vec<Came>,
+    set: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Where a field stands in the head; heads are bounded far below what `u32` holds.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    name: u32,
+    colon: u32,
+    value: u32,
+    end: u32,
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
+    /// The line as it came, if it is what would be written: `name: value` and its end.
+    pub(crate) line: Option<&'a [u8]>,
+    /// Whether it came with a head of HTTP/1.1.
+    pub(crate) came: bool,
+}
+
+impl Fields {
+    /// Begins with none, in the memory of earlier ones; what is added stands in `head`.
+    pub(crate) fn begin(&mut self, head: Bytes) {
+        self.clear();
+        self.head = head;
+    }
+
+    /// Adds one that came: a token, and a value without control characters.
+    pub(crate) fn came(&mut self, name: Range<usize>, value: Range<usize>) {
+        let [name, colon, value, end] = [name.start, name.end, value.start, value.end].map(|at| at as u32);
+        self.came.push(Came { name, colon, value, end });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.came.len() + self.set.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first value.
+    pub fn get(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&[u8]> {
+        self.get_all(name).next()
+    }
+
+    /// All values.
+    pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
+        let name = name.as_ref();
+        let came = self.came.iter().filter(move |at| self.is_named(at, name));
+        let set = self.set.iter().filter(move |(other, _)| name.eq_ignore_ascii_case(other.as_str().as_bytes()));
+        came.map(|at| self.part(at.value, at.end)).chain(set.map(|(_, value)| value.as_bytes()))
+    }
+
+    /// The first value, shared with the head that it came in.
+    pub(crate) fn get_shared(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<Bytes> {
+        match self.came.iter().find(|at| self.is_named(at, name.as_ref())) {
+            Some(came) => Some(self.head.slice(came.value as usize..came.end as usize)),
+            None => self.get(name).map(Bytes::copy_from_slice),
+        }
+    }
+
+    /// Names, as they came, and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields().map(|field| (field.name, field.value))
+    }
+
+    /// The same, with what is known of where they came from.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let came = self.came.iter().map(|at| {
+            let (name, value) = (self.part(at.name, at.colon), self.part(at.value, at.end));
+            let line = self.part(at.name, at.end + 2);
+            let plain = at.value == at.colon + 2 && line[name.len() + 1] == b' ' && line.ends_with(b"\r\n");
+            Field { name, value, line: plain.then_some(line), came: true }
+        });
+        let set = self.set.iter().map(|(name, value)| {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            Field { name, value, line: None, came: false }
+        });
+        came.chain(set)
+    }
+
+    /// Puts one in the place of all of its name.
+    pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.remove(&name);
+        self.set.push((name, value));
+    }
+
+    /// Adds one behind those of its name.
+    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.set.push((name, value));
+    }
+
+    /// Takes out all of a name.
+    pub fn remove(&mut self, name: &(impl AsRef<[u8]> + ?Sized)) {
+        let name = name.as_ref();
+        let head = &self.head;
+        self.came.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
+        self.set.retain(|(other, _)| !other.as_str().as_bytes().eq_ignore_ascii_case(name));
+    }
+
+    /// As HTTP/2 wants them.
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.len() + 4);
+        for came in &self.came {
+            let name = HeaderName::from_bytes(self.part(came.name, came.colon));
+            let value = HeaderValue::from_maybe_shared(self.head.slice(came.value as usize..came.end as usize));
+            // Both were found valid when they came.
+            if let (Ok(name), Ok(value)) = (name, value) {
+                map.append(name, value);
+            }
+        }
+        for (name, value) in &self.set {
+            map.append(name.clone(), value.clone());
+        }
+        map
+    }
+
+    /// Takes all out; the memory for others stays.
+    pub(crate) fn clear(&mut self) {
+        self.head = Bytes::new();
+        self.came.clear();
+        self.set.clear();
+    }
+
+    /// For how many there is memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.came.capacity().max(self.set.capacity())
+    }
+
+    /// Lengths first: they tell most names apart without a look at the head.
+    fn is_named(&self, at: &Came, name: &[u8]) -> bool {
+        (at.colon - at.name) as usize == name.len() && self.part(at.name, at.colon).eq_ignore_ascii_case(name)
+    }
+
+    fn part(&self, start: u32, end: u32) -> &[u8] {
+        &self.head[start as usize..end as usize]
+    }
+}
+
+impl FromIterator<(HeaderName, HeaderValue)> for Fields {
+    fn from_iter<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: T) -> Self {
+        Self { set: fields.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Self {
+        let mut set: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            // A name is told once for all of its values.
+            if let Some(name) = name.or_else(|| set.last().map(|(name, _)| name.clone())) {
+                set.push((name, value));
+            }
+        }
+        Self { set, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn came() -> Fields {
+        let head = Bytes::from_static(b"Host: a\r\nX-A:1\r\nx-a:  2 \r\nB: \t3\r\nb:\t4\r\n\r\n");
+        let mut fields = Fields::default();
+        fields.begin(head.clone());
+        let mut at = 0;
+        for line in head.split_inclusive(|b| *b == b'\n').filter(|line| line.len() > 2) {
+            let colon = line.iter().position(|b| *b == b':').unwrap();
+            let value = colon + 1 + line[colon + 1..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+            let end = value + line[value..].trim_ascii_end().len();
+            fields.came(at..at + colon, at + value..at + end);
+            at += line.len();
+        }
+        fields
+    }
+
+    fn text(fields: &Fields) -> Vec<String> {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        fields.iter().map(|(name, value)| text(name) + "=" + &text(value)).collect()
+    }
+
+    #[test]
+    fn what_came_and_what_is_set() {
+        let mut fields = came();
+        let (a, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static);
+        assert_eq!(text(&fields), ["Host=a", "X-A=1", "x-a=2", "B=3", "b=4"]);
+        let lines: Vec<_> = fields.fields().filter_map(|field| field.line).collect();
+        assert_eq!(lines, [b"Host: a\r\n"], "only what would be written the same is copied as it stands");
+        assert_eq!(fields.get_all(&a).collect::<Vec<_>>(), [b"1", b"2"]);
+        fields.append(a.clone(), value("3"));
+        assert_eq!(fields.get_all(&a).collect::<Vec<_>>(), [b"1", b"2", b"3"]);
+        assert_eq!((fields.get_shared("HOST"), fields.get_shared("c")), (Some(Bytes::from_static(b"a")), None));
+        fields.insert(a.clone(), value("4"));
+        assert_eq!((fields.get(&a), fields.get_shared(&a)), (Some(&b"4"[..]), Some(Bytes::from_static(b"4"))));
+        fields.remove("B");
+        assert_eq!(text(&fields), ["Host=a", "x-a=4"]);
+    }
+
+    #[test]
+    fn there_and_back_as_a_map() {
+        let mut fields = came();
+        fields.append(HeaderName::from_static("b"), HeaderValue::from_static("5"));
+        let map = fields.to_map();
+        assert_eq!(map.get_all("b").iter().collect::<Vec<_>>(), ["3", "4", "5"]);
+        assert_eq!(Fields::from(map.clone()).to_map(), map);
+        assert_eq!(map.len(), fields.len());
+    }
+}
