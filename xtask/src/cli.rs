@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chart, cluster, crds, images, quickstart, test, tidy};
+use crate::{bench, chart, cluster, crds, images, pgo, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -34,6 +34,8 @@ enum Command {
     Images(images::Args),
     /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
     Bench(bench::Args),
+    /// Build the proxy with profile-guided optimisation, as releases should be: target/pgo/sluice-proxy.
+    Pgo,
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
     /// Write what of charts/sluice is generated anew: definitions, schema, README, and what it gives in its testdata.
@@ -50,6 +52,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::E2e(args) => test::e2e(&args),
         Command::Images(args) => images::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Pgo => pgo::run(),
         Command::Tidy => tidy::run(),
         Command::Chart => chart::run(),
         Command::Crds => crds::run(),

@@ -7,6 +7,7 @@ mod cluster;
 mod crds;
 mod files;
 mod images;
+mod pgo;
 mod quickstart;
 mod shell;
 mod test;

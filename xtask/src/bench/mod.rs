@@ -22,7 +22,7 @@ mod scenario;
 mod subject;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -33,7 +33,7 @@ use self::{
     subject::{Bench, Subject, Who},
     table::{Mode, Row},
 };
-use crate::{cluster::Folders, shell};
+use crate::{cluster::Folders, pgo, shell};
 
 /// Below this share of its core a subject was waiting, and what it did per request says less.
 const BUSY: f64 = 0.95;
@@ -67,8 +67,11 @@ pub(crate) struct Args {
     /// Measure what is built, without building.
     #[arg(long)]
     no_build: bool,
+    /// Measure the proxy that `cargo xtask pgo` builds, as releases should be.
+    #[arg(long)]
+    pgo: bool,
     /// Measure this sluice-proxy instead of the one that is built here.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "pgo")]
     proxy_bin: Option<PathBuf>,
 }
 
@@ -80,10 +83,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_build {
         println!("building sluice");
         shell::cargo(&["build", "--workspace", "--bins", "--profile", &args.profile]).run()?;
+        if args.pgo {
+            pgo::build()?;
+        }
     }
+    let proxy = if args.pgo { Some(pgo::program()?) } else { args.proxy_bin.clone() };
     let peers = Peers::install(&folders.cache().join("bench"))?;
     let who = subjects(args.peer.as_deref())?;
-    let bench = Bench::new(peers, &args.profile, args.proxy_bin.clone())?;
+    let bench = Bench::new(Some(peers), &args.profile, proxy)?;
     let mut rows = vec![];
     for group in groups {
         for measured in measure(&bench, group, &who, args)? {
@@ -98,7 +105,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.scenario.is_empty() && args.peer.is_none() {
         let page = shell::root().join("docs/benchmarks.md");
-        table::write_page(&page, &rows, &bench.versions()?, args.rounds, args.seconds)?;
+        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        table::write_page(&page, &rows, &bench.versions()?, &command)?;
         println!("written: {}", page.display());
     }
     Ok(())
@@ -114,6 +122,21 @@ fn selected(names: &[String]) -> anyhow::Result<Vec<&'static [Scenario]>> {
     let wanted = |s: &Scenario| names.is_empty() || names.iter().any(|name| s.name.eq_ignore_ascii_case(name));
     let groups = SCENARIOS.chunk_by(|a, b| a.group() == b.group());
     Ok(groups.filter(|group| group.iter().any(wanted)).collect())
+}
+
+/// What a proxy that counts for the compiler should have met: the usual, kept and new connections, plain and encrypted.
+const TRAINING: [&str; 8] = ["S1", "S2", "S2b", "S3", "S4", "S5r", "S8p", "S8t"];
+const TRAINING_SECONDS: f64 = 2.0;
+
+/// Puts a proxy under load, scenario by scenario; what it counted is written as it ends.
+pub(crate) fn train(proxy: &Path) -> anyhow::Result<()> {
+    let bench = Bench::new(None, "release", Some(proxy.to_owned()))?;
+    for scenario in SCENARIOS.iter().filter(|scenario| TRAINING.contains(&scenario.name)) {
+        let subject = Subject::start(&bench, Who::Sluice, scenario)?;
+        let sample = round::run(&bench.load(scenario)?, &subject, scenario, 0.0, TRAINING_SECONDS)?;
+        println!("  {:<4} {}: {:.0} requests a second", scenario.name, scenario.title, sample.requests_per_s);
+    }
+    Ok(())
 }
 
 fn subjects(peers: Option<&[String]>) -> anyhow::Result<Vec<Who>> {

@@ -49,7 +49,8 @@ impl Who {
 
 /// What all measurements share.
 pub(super) struct Bench {
-    peers: Peers,
+    /// Not needed to measure ourselves.
+    peers: Option<Peers>,
     proxy: PathBuf,
     operator: PathBuf,
     tools: PathBuf,
@@ -59,7 +60,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(peers: Peers, profile: &str, proxy: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(super) fn new(peers: Option<Peers>, profile: &str, proxy: Option<PathBuf>) -> anyhow::Result<Self> {
         let target = shell::bin_dir().parent().context("no target folder")?.join(profile);
         let certificate = TempDir::new()?;
         issue(certificate.path())?;
@@ -75,7 +76,11 @@ impl Bench {
 
     pub(super) fn versions(&self) -> anyhow::Result<Vec<String>> {
         let ours = Tool::new(&self.proxy).args(["--version"]).capture()?.1.trim().to_owned();
-        Ok(std::iter::once(ours).chain(self.peers.versions()?).collect())
+        Ok(std::iter::once(ours).chain(self.peers()?.versions()?).collect())
+    }
+
+    fn peers(&self) -> anyhow::Result<&Peers> {
+        self.peers.as_ref().context("the peers are not installed")
     }
 
     /// What sends requests, and answers them.
@@ -120,7 +125,7 @@ impl Subject {
         let address = free_address()?;
         // nginx and HAProxy see only what is in their Debian.
         let (parent, inside) = match who {
-            Who::Nginx | Who::HaProxy => (bench.peers.debian.join("tmp"), Some("/tmp")),
+            Who::Nginx | Who::HaProxy => (bench.peers()?.debian.join("tmp"), Some("/tmp")),
             Who::Sluice | Who::Envoy => (std::env::temp_dir(), None),
         };
         let folder = tempfile::Builder::new().prefix("sluice-bench-").tempdir_in(parent)?;
@@ -194,13 +199,13 @@ fn spawn(bench: &Bench, who: Who, setup: &Setup<'_>, folder: &Path) -> anyhow::R
     match who {
         Who::Nginx => {
             write("nginx.conf", configs::nginx(setup))?;
-            command.arg("chroot").arg(&bench.peers.debian).args(["nginx", "-c", &format!("{seen}/nginx.conf")]);
+            command.arg("chroot").arg(&bench.peers()?.debian).args(["nginx", "-c", &format!("{seen}/nginx.conf")]);
         }
         Who::HaProxy => {
             let (conf, map) = configs::haproxy(setup);
             write("haproxy.cfg", conf)?;
             write("routes.map", map)?;
-            command.arg("chroot").arg(&bench.peers.debian).args([
+            command.arg("chroot").arg(&bench.peers()?.debian).args([
                 "haproxy",
                 "-q",
                 "-f",
@@ -209,7 +214,7 @@ fn spawn(bench: &Bench, who: Who, setup: &Setup<'_>, folder: &Path) -> anyhow::R
         }
         Who::Envoy => {
             write("envoy.json", configs::envoy(setup).to_string())?;
-            command.arg(&bench.peers.envoy).args(["-c", &format!("{seen}/envoy.json"), "--concurrency", "1"]);
+            command.arg(&bench.peers()?.envoy).args(["-c", &format!("{seen}/envoy.json"), "--concurrency", "1"]);
             command.args(["--disable-hot-restart", "--log-level", "critical"]);
         }
         Who::Sluice => {

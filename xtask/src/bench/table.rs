@@ -176,19 +176,13 @@ const BEGIN: &str = "<!-- measured: cargo xtask bench -->";
 const END: &str = "<!-- /measured -->";
 
 /// Replaces what is measured in the page; what people wrote around it stays.
-pub(super) fn write_page(
-    path: &Path,
-    rows: &[Row],
-    versions: &[String],
-    rounds: usize,
-    seconds: f64,
-) -> anyhow::Result<()> {
+pub(super) fn write_page(path: &Path, rows: &[Row], versions: &[String], command: &str) -> anyhow::Result<()> {
     let page = std::fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}\n{END}\n"));
     let (before, rest) = page.split_once(BEGIN).with_context(|| format!("{}: no line {BEGIN}", path.display()))?;
     let (_, after) = rest.split_once(END).with_context(|| format!("{}: no line {END}", path.display()))?;
     let machine = machine();
     let measured = format!(
-        "{}\n\n`cargo xtask bench --rounds {rounds} --seconds {seconds}` on {machine}. {}.\n\nCPU time per request of the subject's processes; medians. In brackets: not valid (errors, or slower than the common rate).\n",
+        "{}\n\n`cargo xtask {command}` on {machine}. {}.\n\nCPU time per request of the subject's processes; medians. In brackets: not valid (errors, or slower than the common rate).\n",
         markdown(rows).trim_end(),
         versions.join("; "),
     );

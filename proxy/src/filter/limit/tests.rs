@@ -35,7 +35,8 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
     ctx.now_us = now_us;
     ctx.client = [192, 0, 2, client].into();
     let flow = filter.on_request(&mut head, &mut ctx);
-    let text = |fields: &Fields, name: HeaderName| String::from_utf8(fields.get(&name).unwrap_or_default().to_vec()).unwrap();
+    let text =
+        |fields: &Fields, name: HeaderName| String::from_utf8(fields.get(&name).unwrap_or_default().to_vec()).unwrap();
     let (status, retry) = match &flow {
         Flow::Continue => (0, String::new()),
         Flow::Answer(answer) => (answer.head.status.as_u16(), text(&answer.head.fields, RETRY_AFTER)),
