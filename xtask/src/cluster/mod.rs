@@ -90,8 +90,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     if matches!(args.action, Action::Check) {
-        check::run(&folders)?;
-        return Ok(ExitCode::SUCCESS);
+        // What failed is looked at in a cluster that is still there.
+        let left = "the cluster has been left as it is: see `cargo xtask cluster kubectl`";
+        let told = |error: anyhow::Error| if folders.state().exists() { error.context(left) } else { error };
+        return check::run(&folders).map(|()| ExitCode::SUCCESS).map_err(told);
     }
     let cluster = choose(&folders)?;
     match &args.action {
