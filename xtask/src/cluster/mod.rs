@@ -150,6 +150,11 @@ pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::helm(folders)
 }
 
+/// Whether all that takes long to build has been built once.
+pub(crate) fn is_built(folders: &Folders) -> bool {
+    [build::KUBERNETES.name, "helm", build::HEALTH.name].iter().all(|name| folders.program(name).exists())
+}
+
 /// What runs health scripts as Argo CD does, built if it is not there.
 pub(crate) fn health_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::build(folders, &build::HEALTH)

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -17,6 +17,23 @@ use crate::{
     images,
     shell::{self, PROFILE, Tool, cargo},
 };
+
+/// What a run with `--cluster` may take where everything has been built before.
+const GOAL: Duration = Duration::from_secs(25 * 60);
+
+/// Whether everything has been built before, perhaps of an older state of the sources.
+pub(super) fn is_warm() -> bool {
+    let built = |folders: Folders| cluster::is_built(&folders) && folders.archive("sluice-operator").exists();
+    Folders::of_user().is_ok_and(built) && shell::bin_dir().join("sluice-operator").exists()
+}
+
+/// Tells a warm run's time beside the goal. As with all times, the machine may be busy: ten times the goal fails.
+pub(super) fn judge(took: Duration) -> anyhow::Result<()> {
+    let word = if took <= GOAL { "within" } else { "beyond" };
+    println!("{word} the goal of {} min for --cluster with everything built", GOAL.as_secs() / 60);
+    anyhow::ensure!(took <= GOAL * 10, "more than ten times the goal");
+    Ok(())
+}
 
 /// The stages that are wanted.
 pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
