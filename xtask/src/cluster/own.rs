@@ -41,7 +41,6 @@ pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
     }
     boot::wait_until_ready(folders)?;
     println!("cluster ready after {:.1} s", started.elapsed().as_secs_f64());
-    println!("export KUBECONFIG={}", folders.kubeconfig().display());
     Ok(())
 }
 
