@@ -100,7 +100,8 @@ impl std::fmt::Display for Tool {
     }
 }
 
-fn quote(text: &str) -> String {
+/// A word as a shell reads it.
+pub(crate) fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

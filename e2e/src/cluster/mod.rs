@@ -1,6 +1,6 @@
 //! Sluice on a Kubernetes, as `cargo xtask test --cluster` tests it.
 //!
-//! - [`Shell`]: what a user types: `kubectl` and `helm`, with the cluster's kubeconfig.
+//! - [`Shell`]: what a user types, with the cluster's `kubectl` and `helm` or without.
 //! - [`Api`]: the API server, in JSON; [`Resource`]: where it has which objects.
 //! - [`sluice`]: the release of the chart, installed once for all tests of a process; [`cluster`]: without it.
 //! - [`Place`]: a namespace for one test, with a fleet, an upstream, and an [`Agent`] that sends from a pod.

@@ -41,7 +41,7 @@ pub fn cluster() -> anyhow::Result<Alone> {
     let mut guard = SLUICE.lock().unwrap_or_else(PoisonError::into_inner);
     if guard.is_none() {
         let shell = Shell::open()?;
-        let api = Api::connect(shell.kubeconfig())?;
+        let api = Api::connect(&shell.kubeconfig()?)?;
         let sluice = Sluice { shell, api, installed: false };
         // Of an earlier run, perhaps of other programs under the same name.
         sluice.uninstall()?;

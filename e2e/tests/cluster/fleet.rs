@@ -93,21 +93,26 @@ fn objects_are_kept_as_they_are_meant() {
 fn replicas_belong_to_the_scaler() {
     let sluice = sluice().unwrap();
     let place = Place::new(&sluice, "replicas", &Fleet::fixed(1)).unwrap();
-    let deployment = place.object(Resource::DEPLOYMENTS, NAME).unwrap();
-    let managed = deployment["metadata"]["managedFields"].as_array().unwrap();
-    let managers: Vec<_> = managed
-        .iter()
-        .filter(|entry| !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null())
-        .map(|entry| entry["manager"].as_str().unwrap())
-        .collect();
-    assert_eq!(managers, ["sluice-scaler"], "who owns spec.replicas");
+    assert_eq!(replicas(&place), (1, vec!["sluice-scaler".to_owned()]));
+    let generation = |deployment: &Value| deployment["metadata"]["generation"].as_u64().unwrap();
+    let before = generation(&place.object(Resource::DEPLOYMENTS, NAME).unwrap());
 
-    // Hand-made scaling of the Deployment does not last.
+    // Hand-made scaling of the Deployment does not last: one change by hand, one back.
     sluice.shell.run(&format!("kubectl scale deployment/{NAME} --replicas=3 --namespace {}", place.namespace)).unwrap();
+    place
+        .api()
+        .eventually("spec.replicas is restored", seconds(60), |_| {
+            let deployment = place.object(Resource::DEPLOYMENTS, NAME)?;
+            let restored = deployment["spec"]["replicas"] == 1 && generation(&deployment) >= before + 2;
+            Ok(restored.then_some(()))
+        })
+        .unwrap();
     place.wait_for_proxies(1, seconds(60)).unwrap();
+    assert_eq!(replicas(&place), (1, vec!["sluice-scaler".to_owned()]));
 
     // `kubectl scale` of the fleet is for mode External, and there it is what counts.
     place.patch_fleet(&json!({"scaling": {"mode": "External", "replicas": 1, "maxReplicas": 4}})).unwrap();
+    assert_eq!(replicas(&place).0, 1);
     let at = Instant::now();
     sluice
         .shell
@@ -115,6 +120,7 @@ fn replicas_belong_to_the_scaler() {
         .unwrap();
     place.wait_for_proxies(3, seconds(60)).unwrap();
     println!("scaled to 3 by /scale in {:.1?}", at.elapsed());
+    assert_eq!(replicas(&place), (3, vec!["sluice-scaler".to_owned()]));
     let scale = format!("{}/scale", Resource::GATEWAY_FLEETS.named(&place.namespace, FLEET));
     let scale = api_value(&place, &scale, |scale| scale["status"]["replicas"] == 3);
     let selector = scale["status"]["selector"].as_str().unwrap();
@@ -145,6 +151,15 @@ fn proxies_may_do_nothing_but_serve() {
         .collect();
     assert_eq!(tokens, [(json!("sluice"), json!(600))], "{volumes:#?}");
     assert_eq!(volumes.iter().filter(|volume| !volume["secret"].is_null()).count(), 0, "{volumes:#?}");
+}
+
+/// `spec.replicas` of the Deployment, and the field managers that own it.
+fn replicas(place: &Place<'_>) -> (u64, Vec<String>) {
+    let deployment = place.object(Resource::DEPLOYMENTS, NAME).unwrap();
+    let managed = deployment["metadata"]["managedFields"].as_array().unwrap();
+    let owns = |entry: &&Value| !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null();
+    let managers = managed.iter().filter(owns).map(|entry| entry["manager"].as_str().unwrap().to_owned());
+    (deployment["spec"]["replicas"].as_u64().unwrap(), managers.collect())
 }
 
 /// What is at a path, as soon as it is as wanted.

@@ -33,7 +33,7 @@ fn the_api_server_and_admit_agree() {
     let shell = Shell::open().unwrap();
     shell.run("kubectl apply --server-side --force-conflicts -f crds/yaml").unwrap();
     let _grants = grants::installed(&shell).unwrap();
-    let api = Api::connect(shell.kubeconfig()).unwrap();
+    let api = Api::connect(&shell.kubeconfig().unwrap()).unwrap();
     let inputs = inputs();
     assert!(inputs.len() > 200, "the manifests are gone");
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::mpsc::TryRecvError,
     time::{Duration, Instant},
 };
 
@@ -76,7 +77,12 @@ fn a_killed_leader_is_not_missed() {
     // No status turned meanwhile, and none was written as if it had.
     let mut writes = 0;
     for (kind, watch) in watches.iter().flatten() {
-        while let Ok((_, object)) = watch.try_recv() {
+        loop {
+            let object = match watch.try_recv() {
+                Ok((_, object)) => object,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => panic!("the watch of {} ended early", kind.plural()),
+            };
             writes += 1;
             for (key, value) in conditions_of(*kind, &object) {
                 let earlier = before.get(&key);
@@ -84,6 +90,7 @@ fn a_killed_leader_is_not_missed() {
             }
         }
     }
+    assert!(writes > 0, "the fleet shrank, and the watches saw nothing");
     let after = conditions(&place, &spaces);
     for (key, value) in &before {
         assert_eq!(after.get(key), Some(value), "{key}");

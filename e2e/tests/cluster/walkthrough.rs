@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use e2e::{
-    cluster::{Agent, Alone, FLEET, Fleet, HOST, Place, Resource, SYSTEM, UPSTREAM, cluster, names, project},
+    cluster::{Agent, Alone, FLEET, Fleet, HOST, Place, Resource, SYSTEM, Shell, UPSTREAM, cluster, names, project},
     harness::pause,
 };
 use serde_json::json;
@@ -12,6 +12,8 @@ use crate::{MIXED, assert_clean, bound, seconds};
 
 /// Columns whose values differ from run to run.
 const VARYING: [&str; 5] = ["ADDRESS", "DRIVEN-BY", "CONFIG", "LIMITED", "AGE"];
+/// The part whose last command gives a shell the cluster with kubectl and helm.
+const BEGIN: &str = "On Kubernetes";
 const DEFINITIONS: [&str; 3] = ["apiroutes.sluice.dev", "gatewayfleets.sluice.dev", "ratepolicies.sluice.dev"];
 
 #[test]
@@ -22,13 +24,15 @@ fn the_readme_works_as_it_is_written() {
     let place = Place::bare(&cluster, "walk").unwrap();
     let begun = Instant::now();
 
-    follow(&cluster, "Install");
+    follow(BEGIN);
+    println!("a cluster and images after {:.1?}", begun.elapsed());
+    follow("Install");
     println!("installed and tested after {:.1?}", begun.elapsed());
     let at = Instant::now();
     the_address_is_the_load_balancers(&cluster);
     println!("the load balancer's address is told after {:.1?}", at.elapsed());
 
-    follow(&cluster, "First route");
+    follow("First route");
     println!("first route after {:.1?}", begun.elapsed());
     // From a pod, by the Service's name.
     let target = format!("sluice-default.{SYSTEM}:80");
@@ -40,7 +44,7 @@ fn the_readme_works_as_it_is_written() {
     upgrades_lose_nothing(&cluster, &place.agent, &target);
 
     let own = fleet_of_ones_own(&place);
-    follow(&cluster, "Uninstall");
+    follow("Uninstall");
     let left = left(&cluster);
     assert!(left.is_empty(), "{left:#?}");
     for name in DEFINITIONS {
@@ -78,7 +82,7 @@ fn upgrades_lose_nothing(cluster: &Alone, agent: &Agent<'_>, target: &str) {
         .load(&format!("--target {target} --host {HOST} {MIXED} --rate 200 --path /orders --ws-path /live"))
         .unwrap();
     pause(seconds(3));
-    follow(cluster, "Upgrade");
+    follow("Upgrade");
     for set in ["operator.podAnnotations.rolled=yes", "fleet.spec.template.annotations.rolled=yes"] {
         let at = Instant::now();
         let upgrade = "helm upgrade sluice charts/sluice --reset-then-reuse-values --wait";
@@ -114,15 +118,19 @@ fn the_address_is_the_load_balancers(cluster: &Alone) {
         .unwrap();
 }
 
-/// Types the commands of a part of the README and compares what they print with what stands below each.
+/// Types the commands of a part of the README in a new shell, which has nothing but what the README gives it, and compares
+/// what they print with what stands below each.
 #[track_caller]
-fn follow(cluster: &Alone, heading: &str) {
+fn follow(heading: &str) {
     let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    let begin = steps(&readme, BEGIN).pop().unwrap().command;
+    let begin = if heading == BEGIN { "" } else { &begin };
     let steps = steps(&readme, heading);
     assert!(!steps.is_empty(), "README has no commands under {heading:?}");
     let mark = "=====";
     let script: String = steps.iter().map(|step| format!("echo '{mark}'\n{}\n", step.command)).collect();
-    let said = cluster.shell.run(&format!("trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n{script}")).unwrap();
+    let script = format!("trap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n{begin}\n{script}");
+    let said = Shell::new().run(&script).unwrap();
     for (step, said) in steps.iter().zip(said.split(&format!("{mark}\n")).skip(1)) {
         println!("$ {}\n{said}", step.command);
         compare(&step.output, said, &step.command);

@@ -113,10 +113,10 @@ fn inputs(module: &Path, package: &str, flags: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Runs go, and says every few seconds how far it is.
+/// Runs go, and says every few seconds how far it is: not on stdout, which is of what was asked for.
 fn run_go(what: &str, mut go: Command) -> anyhow::Result<()> {
     anyhow::ensure!(on_path("go"), "{what} is built from Go modules, and there is no `go`: install Go 1.26 or newer");
-    println!("building {what}");
+    eprintln!("building {what}");
     let started = Instant::now();
     go.env("CGO_ENABLED", "0").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = go.spawn().context("cannot run go")?;
@@ -131,7 +131,7 @@ fn run_go(what: &str, mut go: Command) -> anyhow::Result<()> {
             }
             if told.elapsed() > Duration::from_secs(10) {
                 told = Instant::now();
-                println!(
+                eprintln!(
                     "  {what}: {packages} packages compiled or modules fetched in {} s",
                     started.elapsed().as_secs()
                 );
@@ -141,7 +141,7 @@ fn run_go(what: &str, mut go: Command) -> anyhow::Result<()> {
     let status = child.wait()?;
     let output = last.into_iter().collect::<Vec<_>>().join("\n");
     anyhow::ensure!(status.success(), "{output}\ngo could not build {what} ({status})");
-    println!("  {what}: built in {} s", started.elapsed().as_secs());
+    eprintln!("  {what}: built in {} s", started.elapsed().as_secs());
     Ok(())
 }
 

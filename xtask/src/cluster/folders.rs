@@ -65,6 +65,11 @@ impl Folders {
         self.build().join(name)
     }
 
+    /// The commands that a shell finds by `cargo xtask cluster env`.
+    pub(super) fn commands(&self) -> PathBuf {
+        self.cache.join("commands")
+    }
+
     /// The archive of an image that was built.
     pub(crate) fn archive(&self, name: &str) -> PathBuf {
         self.build().join(format!("{name}.image.tar"))

@@ -8,6 +8,7 @@
 //!   packages   what Debian provides          build    what is compiled from Go modules
 //!   images     the images of the node itself boot     from an empty state folder to a Ready node
 //!   cleanup    down, and what it must leave  node     the first process inside, with its components
+//! commands   what a shell evaluates to have kubectl and helm
 //! session    the cluster for as long as tests need it
 //! check      `up; down; up`, with pods, Services, names, logs and exec
 //! ```
@@ -16,6 +17,7 @@ mod boot;
 mod build;
 mod check;
 mod cleanup;
+mod commands;
 mod components;
 mod folders;
 mod given;
@@ -55,6 +57,8 @@ enum Action {
         #[arg(required = true)]
         archives: Vec<PathBuf>,
     },
+    /// Print what a shell evaluates to have the cluster, with kubectl and helm: `eval "$(cargo xtask cluster env)"`.
+    Env,
     /// Print the path of the cluster's kubeconfig, as the last line.
     Kubeconfig,
     /// Run kubectl on the cluster.
@@ -90,13 +94,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     if matches!(args.action, Action::Check) {
-        check::run(&folders)?;
-        return Ok(ExitCode::SUCCESS);
+        // What failed is looked at in a cluster that is still there.
+        let left = "the cluster has been left as it is: see `cargo xtask cluster kubectl`";
+        let told = |error: anyhow::Error| if folders.state().exists() { error.context(left) } else { error };
+        return check::run(&folders).map(|()| ExitCode::SUCCESS).map_err(told);
     }
     let cluster = choose(&folders)?;
     match &args.action {
-        Action::Up => up(&cluster, &folders)?,
+        Action::Up => {
+            up(&cluster, &folders)?;
+            println!("kubectl and helm for this shell: eval \"$(cargo xtask cluster env)\"");
+        }
         Action::LoadImage { archives } => load_images(&cluster, &folders, archives)?,
+        Action::Env => print!("{}", commands::env(&cluster, &folders)?),
         Action::Kubeconfig => println!("{}", kubeconfig(&cluster, &folders)?.display()),
         Action::Kubectl(rest) => return Err(exec(kubectl(&cluster, &folders)?, &rest.args)),
         Action::Helm(rest) => return Err(exec(helm(&cluster, &folders)?, &rest.args)),
@@ -146,6 +156,11 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
 /// The helm that tests use, built if it is not there. It needs no cluster to render a chart.
 pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::helm(folders)
+}
+
+/// Whether all that takes long to build has been built once.
+pub(crate) fn is_built(folders: &Folders) -> bool {
+    [build::KUBERNETES.name, "helm", build::HEALTH.name].iter().all(|name| folders.program(name).exists())
 }
 
 /// What runs health scripts as Argo CD does, built if it is not there.

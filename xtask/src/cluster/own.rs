@@ -13,13 +13,18 @@ use serde_json::{Value, json};
 
 use super::{boot, build, cleanup, components::ALL, folders::Folders, images, packages, read, write};
 
-pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
-    let started = Instant::now();
+/// What must be there before anything else, such as a look at the machine.
+pub(super) fn prepare() -> anyhow::Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "a node of our own needs root: run this as root, set KUBECONFIG to a cluster you have, or start Docker and install kind"
     );
-    packages::install()?;
+    packages::install()
+}
+
+pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
+    let started = Instant::now();
+    prepare()?;
     for program in &build::PROGRAMS {
         build::build(folders, program)?;
     }
@@ -36,7 +41,6 @@ pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
     }
     boot::wait_until_ready(folders)?;
     println!("cluster ready after {:.1} s", started.elapsed().as_secs_f64());
-    println!("export KUBECONFIG={}", folders.kubeconfig().display());
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Cluster, choose, create, down, folders::Folders, given::Kind, kubeconfig, kubectl, load_images, own, own::Running,
-    up, write,
+    Cluster, check, check::Machine, choose, create, down, folders::Folders, given::Kind, kubeconfig, kubectl,
+    load_images, own, own::Running, up, write,
 };
 use crate::shell::Tool;
 
@@ -32,6 +32,8 @@ pub(crate) struct Session {
     cluster: Cluster,
     /// It was not up before: it goes at the end.
     ours: bool,
+    /// The machine before a node of our own was on it.
+    before: Option<Machine>,
 }
 
 impl Session {
@@ -41,20 +43,45 @@ impl Session {
         let _alone = folders.lock("cluster")?;
         let cluster = choose(&folders)?;
         let ours = !is_up(&cluster, &folders)?;
-        let session = Session { folders, cluster, ours };
+        let before = if ours && matches!(cluster, Cluster::Own) {
+            own::prepare()?;
+            // What an interrupted `up` left is cleared away by the next, and is not to be found again.
+            (!folders.state().exists()).then(Machine::now).transpose()?
+        } else {
+            None
+        };
+        let session = Session { folders, cluster, ours, before };
         match up(&session.cluster, &session.folders) {
             Ok(()) => Ok(session),
-            Err(error) => {
-                // Why it did not come up says more than whatever goes wrong from here on.
-                let logs = session.keep_logs();
-                if let Err(wrong) = down_if(&session) {
-                    println!("what was brought up could not be taken down: {wrong:#}");
-                }
-                Err(match logs {
-                    Ok(folder) => error.context(format!("what the cluster says of itself is in {}", folder.display())),
-                    Err(_) => error,
-                })
-            }
+            Err(error) => Err(session.give_up(error)),
+        }
+    }
+
+    /// `cargo xtask cluster check` where nobody has a cluster, or why not. Nothing stays up, whatever happens.
+    pub(crate) fn check() -> anyhow::Result<Result<(), &'static str>> {
+        let folders = Folders::of_user()?;
+        let _alone = folders.lock("cluster")?;
+        let cluster = choose(&folders)?;
+        if !matches!(cluster, Cluster::Own) {
+            return Ok(Err("it is about a node of our own, and another cluster is used here"));
+        }
+        if folders.state().exists() {
+            return Ok(Err("a cluster is up, and may be somebody's"));
+        }
+        let session = Session { folders, cluster, ours: true, before: None };
+        check::run(&session.folders).map(Ok).map_err(|error| session.give_up(error))
+    }
+
+    /// Keeps what a cluster that failed says, and takes it down.
+    fn give_up(&self, error: anyhow::Error) -> anyhow::Error {
+        // Why it failed says more than whatever goes wrong from here on.
+        let logs = self.keep_logs();
+        if let Err(wrong) = down_if(self) {
+            println!("what was brought up could not be taken down: {wrong:#}");
+        }
+        match logs {
+            Ok(folder) => error.context(format!("what the cluster says of itself is in {}", folder.display())),
+            Err(_) => error,
         }
     }
 
@@ -120,11 +147,15 @@ impl Session {
         Ok(folder)
     }
 
-    /// Takes the cluster down if it was not up before, and says which.
-    pub(crate) fn end(self) -> anyhow::Result<&'static str> {
+    /// Takes the cluster down if it was not up before, which leaves nothing of it; says which, and what changed meanwhile.
+    pub(crate) fn end(self) -> anyhow::Result<String> {
         let _alone = self.folders.lock("cluster")?;
         down_if(&self)?;
-        Ok(if self.ours { "" } else { "it was up before, and stays" })
+        match self.before {
+            Some(before) => before.expect_nothing_of_ours(),
+            None if self.ours => Ok(String::new()),
+            None => Ok("it was up before, and stays".to_owned()),
+        }
     }
 }
 

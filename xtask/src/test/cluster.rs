@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -18,18 +18,44 @@ use crate::{
     shell::{self, PROFILE, Tool, cargo},
 };
 
+/// What a run with `--cluster` may take where everything has been built before.
+const GOAL: Duration = Duration::from_secs(25 * 60);
+
+/// Whether everything has been built before, perhaps of an older state of the sources.
+pub(super) fn is_warm() -> bool {
+    let built = |folders: Folders| cluster::is_built(&folders) && folders.archive("sluice-operator").exists();
+    Folders::of_user().is_ok_and(built) && shell::bin_dir().join("sluice-operator").exists()
+}
+
+/// Tells a warm run's time beside the goal. As with all times, the machine may be busy: ten times the goal fails.
+pub(super) fn judge(took: Duration) -> anyhow::Result<()> {
+    let word = if took <= GOAL { "within" } else { "beyond" };
+    println!("{word} the goal of {} min for --cluster with everything built", GOAL.as_secs() / 60);
+    anyhow::ensure!(took <= GOAL * 10, "more than ten times the goal");
+    Ok(())
+}
+
 /// The stages that are wanted.
 pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     if wanted("chart") {
         report("chart", &chart)?;
     }
+    let stop = stop()?;
+    if long && wanted("check") {
+        println!("{:<9} up, down, up, down: nothing may be left", "check");
+        let at = Instant::now();
+        match Session::check()? {
+            Ok(()) => println!("{:<9} ok {:>7}", "check", seconds(at.elapsed())),
+            Err(reason) => println!("{:<9} skipped: {reason}", "check"),
+        }
+    }
     if !wanted("operator") && !wanted("cluster") {
         return Ok(());
     }
-    with_cluster(|session| {
-        let env = session.env()?;
+    anyhow::ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+    with_cluster(&stop, |session| {
         if wanted("operator") {
-            let env = env.clone();
+            let env = session.env()?;
             let args = ["test", "--package", "operator", "--features", "cluster", "--lib", "--tests", "--locked"];
             let tests = tool(move || with(cargo(&args), &env));
             report("operator", &|| session.ensure_no_operator().and_then(|()| tests()))?;
@@ -37,7 +63,7 @@ pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<(
         if wanted("cluster") {
             println!("{:<9} the whole system on Kubernetes, one test after the other", "cluster");
             let at = Instant::now();
-            system_tests(&env, None, long)?;
+            system_tests(None, long)?;
             println!("{:<9} ok {:>7}", "cluster", seconds(at.elapsed()));
         }
         Ok(())
@@ -46,18 +72,23 @@ pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<(
 
 /// Only the tests of the whole system, or those whose name contains the filter.
 pub(super) fn e2e(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
-    with_cluster(|session| system_tests(&session.env()?, filter, long))
+    let stop = stop()?;
+    with_cluster(&stop, |_| system_tests(filter, long))
 }
 
-/// Does something with a cluster that has the images of what is built now.
-fn with_cluster(work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    // What is brought up must be taken down, also after Ctrl-C: the program that runs ends, and its stage fails. A second one ends
-    // this program as well.
+/// What is brought up must be taken down, also after Ctrl-C: the program that runs ends, and its stage fails. A second one ends
+/// this program as well.
+fn stop() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    Ok(stop)
+}
+
+/// Does something with a cluster that has the images of what is built now.
+fn with_cluster(stop: &AtomicBool, work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Result<()> {
     println!("{:<9} a Kubernetes; the first time this takes minutes", "up");
     let at = Instant::now();
     let session = Session::begin()?;
@@ -79,8 +110,8 @@ fn with_cluster(work: impl FnOnce(&Session) -> anyhow::Result<()>) -> anyhow::Re
     });
     let session = std::cell::Cell::new(Some(session));
     let ended = report("down", &|| {
-        let notes = session.take().map_or(Ok(""), Session::end)?;
-        Ok(Outcome::Done(notes.to_owned()))
+        let notes = session.take().map_or(Ok(String::new()), Session::end)?;
+        Ok(Outcome::Done(notes))
     });
     done.and(ended)
 }
@@ -93,10 +124,11 @@ fn chart() -> anyhow::Result<Outcome> {
     Ok(Outcome::Done(String::new()))
 }
 
-fn system_tests(env: &[(&'static str, String)], filter: Option<&str>, long: bool) -> anyhow::Result<()> {
+/// They find the cluster as whoever types the README's commands does: nothing in their environment names it.
+fn system_tests(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
     let mut tool = cargo(&["test", "--quiet", "--workspace", "--profile", PROFILE, "--features", "e2e/cluster"]);
     tool = tool.args(["--test", "cluster", "--"]).args(filter).args(["--test-threads=1", "--format=pretty"]);
-    tool = with(tool, env).env("SLUICE_XTASK", &std::env::current_exe()?.display().to_string());
+    tool = tool.env("SLUICE_XTASK", &std::env::current_exe()?.display().to_string());
     if long {
         tool = tool.args(["--show-output"]).env("SLUICE_LONG", "1");
     }
