@@ -19,7 +19,7 @@
 //! ```
 //!
 //! The client should be made of a configuration that went through [`patient`]: without it an API server that takes a
-//! request and never answers is waited for forever.
+//! request and never answers is waited for forever, and one that refuses it for now is asked again for minutes, unseen.
 //!
 //! # How it behaves
 //!
@@ -81,10 +81,14 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 /// begins again.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// A configuration of a client that does not wait forever for an API server that is silent.
+/// A configuration of a client that does not wait forever for an API server that is silent, and sends what it is told once.
 pub fn patient(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
+    // kube would send a request that got 429, 503 or 504 fifteen times more, in pauses of up to minutes, beneath whoever
+    // sent it: a write without asking the fence again, of what was to be written then; a read past the end of the outage.
+    // Everything here tries again by itself, and what it then sends is of that moment.
+    config.default_retry = false;
     config
 }
 
