@@ -161,7 +161,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         let settings = proxies(&args, identity.bundle.clone());
         let recall = async {
             let recalled = memory.recall().await;
-            certificates.send_replace(Some(source::kube::in_force(&recalled.objects)));
+            let secrets = source::kube::in_force(&recalled.objects);
+            certificates.send_replace(Some(source::kube::InForce { world: 0, secrets }));
             recalled
         };
         tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))

@@ -67,7 +67,7 @@ use self::{health::Health, secrets::Reader, store::Store, watch::Change};
 use crate::event::Event;
 
 pub use progress::{Progress, WatchState, progress};
-pub use secrets::{InForce, in_force};
+pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -75,8 +75,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const QUEUE: usize = 256;
 /// What is optional is waited for no longer than this before the first world.
 const GRACE: Duration = Duration::from_secs(10);
-/// A Secret that is referred to anew holds a world back for no longer than this. Usually it is there in milliseconds.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+/// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
+/// is there in milliseconds.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
 /// begins again.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -100,7 +101,7 @@ pub async fn run(
     cluster: Cluster,
     events: mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
-    in_force: InForce,
+    in_force: FollowInForce,
 ) {
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
@@ -125,7 +126,7 @@ async fn collect(
     mut changes: mpsc::Receiver<Change>,
     events: &mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
-    mut in_force: InForce,
+    mut in_force: FollowInForce,
     read: impl Fn(ObjectRef),
 ) {
     let mut health = Health::new(progress);
@@ -149,13 +150,13 @@ async fn collect(
             biased;
             () = events.closed() => return,
             Ok(()) = in_force.changed() => {
-                if let Some(secrets) = in_force.borrow_and_update().clone() {
-                    store.in_force(secrets);
+                if let Some(told) = in_force.borrow_and_update().clone() {
+                    store.in_force(told);
                     is_known = true;
                 }
             }
             () = sleep_until(at), if is_ready => {
-                if events.send(Event::WorldChanged(store.observed())).await.is_err() {
+                if events.send(Event::WorldChanged(store.next())).await.is_err() {
                     return;
                 }
                 health.synced();
