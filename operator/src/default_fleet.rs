@@ -4,7 +4,8 @@
 //! chart holds the manifest as text. The ConfigMap owns the fleet: with it, the fleet goes, and what the fleet owns. Each
 //! name of a fleet has a ConfigMap of its own, so that the chart takes the former one away when the name changes.
 //!
-//! A fleet of that name which the ConfigMap does not own is somebody's: it is left alone.
+//! A fleet of that name which the ConfigMap does not own is somebody's: it is left alone. Of one that it owns, the replicas
+//! are left alone once somebody set them through `/scale`, as an autoscaler does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{PartialObjectMeta, Patch, PatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
@@ -29,7 +30,8 @@ use crate::{
 
 /// Where in the ConfigMap the manifest stands.
 pub const KEY: &str = "fleet.yaml";
-/// Applied again this often: a fleet that was deleted or edited by hand comes back as the ConfigMap has it.
+/// Applied again this often: a fleet that was edited by hand comes back as the ConfigMap has it. One that was deleted comes
+/// back at once.
 const AGAIN: Duration = Duration::from_secs(60);
 /// After an error of the API server, the next attempt.
 const RETRY: Duration = Duration::from_secs(2);
@@ -72,6 +74,9 @@ pub async fn follow(client: Client, namespace: String, name: String, mut lead: L
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let changes = watcher::watch_object(api, &name).default_backoff();
     let mut changes = std::pin::pin!(changes);
+    // Only names are needed, and all of them: which one it is may change with the manifest.
+    let fleets: Api<PartialObjectMeta<crds::GatewayFleet>> = Api::namespaced(client.clone(), &namespace);
+    let mut fleets = std::pin::pin!(watcher(fleets, watcher::Config::default()).default_backoff());
     let mut again = tokio::time::interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut latest: Option<Arc<ConfigMap>> = None;
@@ -84,6 +89,12 @@ pub async fn follow(client: Client, namespace: String, name: String, mut lead: L
                     tracing::warn!(configmap = name, %error, "the default fleet's ConfigMap can't be watched; tries again");
                     continue;
                 }
+                None => return,
+            },
+            fleet = fleets.next() => match fleet {
+                Some(Ok(watcher::Event::Delete(_) | watcher::Event::InitDone)) => {}
+                // It is applied from time to time all the same.
+                Some(Ok(_) | Err(_)) => continue,
                 None => return,
             },
             () = changed(&mut lead) => {}
@@ -133,13 +144,20 @@ enum Failure {
 }
 
 async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
-    let fleet = fleet(found).map_err(Failure::Manifest)?;
+    let mut fleet = fleet(found).map_err(Failure::Manifest)?;
     let namespace = found.namespace().unwrap_or_default();
     let name = fleet["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let api: Api<crds::GatewayFleet> = Api::namespaced(client.clone(), &namespace);
     let there = within(api.get_metadata_opt(&name)).await?;
-    if there.is_some_and(|there| !is_owned(&there.metadata, found)) {
-        return Err(Failure::Manifest(DefaultFleetError::Occupied(format!("{namespace}/{name}"))));
+    if let Some(there) = there {
+        if !is_owned(&there.metadata, found) {
+            return Err(Failure::Manifest(DefaultFleetError::Occupied(format!("{namespace}/{name}"))));
+        }
+        if is_scaled(&there.metadata)
+            && let Some(scaling) = fleet.pointer_mut("/spec/scaling").and_then(Value::as_object_mut)
+        {
+            scaling.remove("replicas");
+        }
     }
     let params = PatchParams::apply(MANAGER).force();
     within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await.map(drop)
@@ -149,6 +167,15 @@ async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
 fn is_owned(object: &ObjectMeta, by: &ConfigMap) -> bool {
     let owners = object.owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|o| o.controller == Some(true) && o.kind == "ConfigMap" && o.name == by.name_any())
+}
+
+/// Whether somebody set the replicas through `/scale`.
+fn is_scaled(fleet: &ObjectMeta) -> bool {
+    let mut through_scale =
+        fleet.managed_fields.iter().flatten().filter(|entry| entry.subresource.as_deref() == Some("scale"));
+    through_scale.any(|entry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:scaling/f:replicas").is_some())
+    })
 }
 
 async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
@@ -234,25 +261,58 @@ mod tests {
     const GOOD: &str = "apiVersion: sluice.dev/v1alpha1\nkind: GatewayFleet\nmetadata: {name: default}\n\
         spec: {listeners: [{name: http, protocol: HTTP, port: 80}]}\n";
 
-    /// Applies the manifest where this fleet is already: the methods that the API server was asked by, and what came of it.
-    async fn applied(there: Option<Value>) -> (Vec<Method>, Result<(), Failure>) {
+    /// Applies a manifest where this fleet is already: what the API server was asked, and what came of it.
+    async fn applied(manifest: &str, there: Option<Value>) -> (Vec<(Method, Value)>, Result<(), Failure>) {
         let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<Body>| {
-            told.send(request.method().clone()).unwrap();
             let (status, body) = match (request.method(), &there) {
                 (&Method::GET, None) => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound"})),
                 (_, there) => (200, there.clone().unwrap_or_else(|| owned("ConfigMap", "defaults", "u-1"))),
             };
             let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
-            async { Ok::<_, std::convert::Infallible>(answer) }
+            let told = told.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
+                told.send((head.method, body)).unwrap();
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         });
-        let done = apply(&Client::new(service, "sys"), &configmap(Some(GOOD))).await;
+        let done = apply(&Client::new(service, "sys"), &configmap(Some(manifest))).await;
         asked.close();
-        let mut methods = vec![];
-        while let Some(method) = asked.recv().await {
-            methods.push(method);
+        let mut requests = vec![];
+        while let Some(request) = asked.recv().await {
+            requests.push(request);
         }
-        (methods, done)
+        (requests, done)
+    }
+
+    fn methods(requests: Vec<(Method, Value)>) -> Vec<Method> {
+        requests.into_iter().map(|(method, _)| method).collect()
+    }
+
+    #[tokio::test]
+    async fn who_scales_the_fleet_is_not_overruled() {
+        let manifest = GOOD.replace("spec: {", "spec: {scaling: {mode: External, replicas: 3}, ");
+        let replicas = json!({"f:spec": {"f:scaling": {"f:replicas": {}}}});
+        let managed = |subresource: Option<&str>, fields: &Value| {
+            let mut there = owned("ConfigMap", "defaults", "u-1");
+            there["metadata"]["managedFields"] =
+                json!([{"manager": "m", "subresource": subresource, "fieldsV1": fields}]);
+            Some(there)
+        };
+        let cases = [
+            (None, Some(3)),
+            (managed(None, &replicas), Some(3)),
+            (managed(Some("status"), &json!({"f:status": {}})), Some(3)),
+            (managed(Some("scale"), &replicas), None),
+        ];
+        for (there, expect) in cases {
+            let (requests, done) = applied(&manifest, there).await;
+            assert!(done.is_ok(), "{done:?}");
+            let scaling = &requests[1].1["spec"]["scaling"];
+            assert_eq!((scaling["replicas"].as_u64(), &scaling["mode"]), (expect, &json!("External")));
+        }
     }
 
     fn owned(kind: &str, name: &str, uid: &str) -> Value {
@@ -268,15 +328,15 @@ mod tests {
         let mut users = owned("ConfigMap", "defaults", "u-1");
         users["metadata"]["ownerReferences"] = json!([]);
         for strangers in [users, owned("ConfigMap", "others", "u-2"), owned("Deployment", "defaults", "u-3")] {
-            let (methods, done) = applied(Some(strangers)).await;
+            let (requests, done) = applied(GOOD, Some(strangers)).await;
             let Err(Failure::Manifest(DefaultFleetError::Occupied(name))) = done else { panic!("{done:?}") };
-            assert_eq!((methods, name.as_str()), (vec![Method::GET], "sys/default"));
+            assert_eq!((methods(requests), name.as_str()), (vec![Method::GET], "sys/default"));
         }
         let applies = vec![Method::GET, Method::PATCH];
         for ours in [None, Some(owned("ConfigMap", "defaults", "u-1")), Some(owned("ConfigMap", "defaults", "u-0"))] {
-            let (methods, done) = applied(ours).await;
+            let (requests, done) = applied(GOOD, ours).await;
             assert!(done.is_ok(), "{done:?}");
-            assert_eq!(methods, applies);
+            assert_eq!(methods(requests), applies);
         }
     }
 

@@ -83,9 +83,15 @@ where
 mod tests {
     use std::time::{Duration, Instant};
 
+    use hyper::{body::Incoming, server::conn::http1};
+    use hyper_util::rt::TokioIo;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::PostParams;
+    use tokio::{net::TcpListener, sync::mpsc};
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
+    use crate::source::kube::patient;
 
     #[tokio::test]
     async fn writes_end_with_the_term() {
@@ -104,5 +110,33 @@ mod tests {
             term.set(Some(Instant::now()));
             assert!(send(method).await.unwrap_err().is::<NotLeading>(), "an old term");
         }
+    }
+
+    /// What is beneath the fence does not ask it: so nothing there may send again.
+    #[tokio::test]
+    async fn a_write_that_is_refused_for_now_is_sent_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", listener.local_addr().unwrap());
+        let (told, mut requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let told = told.clone();
+                let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    told.send(request.method().clone()).unwrap();
+                    let answer = Response::builder().status(503).body(String::new());
+                    async move { answer }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answer));
+            }
+        });
+        let term = Term::default();
+        term.set(Some(Instant::now() + Duration::from_secs(60)));
+        let client = client(patient(kube::Config::new(at.parse().unwrap())), term).unwrap();
+        let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, "ns");
+        let write = async { api.create(&PostParams::default(), &ConfigMap::default()).await };
+        let error = tokio::time::timeout(Duration::from_secs(20), write).await.expect("an answer").unwrap_err();
+        assert!(matches!(error, kube::Error::Api(status) if status.code == 503));
+        assert_eq!(requests.recv().await, Some(Method::POST));
+        assert!(requests.try_recv().is_err(), "nor in secret");
     }
 }

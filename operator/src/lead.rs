@@ -125,7 +125,11 @@ pub async fn run(
     let mut trouble = Trouble::default();
     while !*ends.borrow_and_update() {
         // A request under way is waited for: what it wrote is what the next one has to replace.
-        leases.step(&mut election, &mut trouble, &mut ends).await?;
+        if let Err(lost) = leases.step(&mut election, &mut trouble, &mut ends).await {
+            // Another may lead from now on, however long the last renewal would have been good for.
+            term.set(None);
+            return Err(lost);
+        }
         term.set(election.term().map(|(_, until)| until));
         tell(&lead, &election);
     }

@@ -6,12 +6,12 @@
 mod reign;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Millis, ObjectRef, Plan, Planner, World, scale::Decision};
+use planner::{FleetRef, Millis, Plan, Planner, World, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
 use self::reign::Reign;
@@ -62,7 +62,7 @@ pub struct Parts<F> {
     /// What the admin port shows.
     pub view: view::Shared,
     /// Told which certificates the contents in force refer to, for a source that reads no others.
-    pub certificates: watch::Sender<Option<BTreeSet<ObjectRef>>>,
+    pub certificates: watch::Sender<Option<source::kube::InForce>>,
 }
 
 /// The operator's state.
@@ -215,12 +215,9 @@ impl<F: Fleet> Operator<F> {
         for news in problems.into_iter().filter(|_| leads).filter_map(|p| news::of_problem(&self.observed, p)) {
             self.parts.happenings.say(news);
         }
-        let certificates = Some(source::kube::in_force(&remembered));
-        self.parts.certificates.send_if_modified(|known| {
-            let is_news = *known != certificates;
-            *known = certificates;
-            is_news
-        });
+        let secrets = source::kube::in_force(&remembered);
+        let in_force = source::kube::InForce { world: self.observed.number, secrets };
+        self.parts.certificates.send_replace(Some(in_force));
         (self.remembered, self.memory_due) = (Arc::new(remembered), true);
         for fleet in plan.fleets.keys() {
             self.gateways.entry(fleet.clone()).or_default();

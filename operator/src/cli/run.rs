@@ -149,10 +149,10 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     tracing::info!(server, namespace, pod = pod_name, "operator started");
 
     let (sender, events) = mpsc::channel(EVENTS);
-    let patient = Client::try_from(source::kube::patient(config))?;
+    let watching = Client::try_from(config)?;
     let cluster = Cluster { operator_namespace: namespace.clone() };
     let (certificates, in_force) = watch::channel(None);
-    let source = tokio::spawn(source::kube::run(patient, cluster, sender.clone(), progress, in_force));
+    let source = tokio::spawn(source::kube::run(watching, cluster, sender.clone(), progress, in_force));
     let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.
@@ -161,7 +161,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         let settings = proxies(&args, identity.bundle.clone());
         let recall = async {
             let recalled = memory.recall().await;
-            certificates.send_replace(Some(source::kube::in_force(&recalled.objects)));
+            let secrets = source::kube::in_force(&recalled.objects);
+            certificates.send_replace(Some(source::kube::InForce { world: 0, secrets }));
             recalled
         };
         tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))

@@ -1,59 +1,72 @@
-//! How much proxies may send at once. The first message of a stream is large, those after it are not: so few of the first are
-//! read at one time, and the size of each is held to what it is before any of it is kept.
+//! How much proxies may send at once. The first message of a stream may be large, those after it may not: so few large ones are
+//! read at one time, and the size of each is held to what it is before any of it is kept. Who is silent, or has little to say,
+//! takes no turn from others.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use hyper::body::{Body, Frame, SizeHint};
 use snapshot::report::{MAX_HELLO, MAX_REPORT};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
 use tonic::Status;
 
 use super::counts::{Count, Counts};
 use crate::identity::certificate::Peer;
 
-/// Hellos that are read at one time; more wait. A usual one takes milliseconds.
+/// Large Hellos that are read at one time; more wait. One takes milliseconds.
 const AT_ONCE: usize = 4;
+/// A Hello that is no larger than this waits for nobody: as much may be under way in any connection.
+const SMALL: usize = 256 << 10;
+/// Whose turn it is has sent all of it within this time.
+const TURN: Duration = Duration::from_secs(4);
 
-/// Whose turn it is to say Hello.
+/// Who says Hello. (On one machine proxies are the operator's own, and wait for nobody.)
 #[derive(Debug)]
 pub(super) struct Hellos {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     proxies: Counts,
-}
-
-/// A turn, until it is dropped.
-pub(super) struct Turn<'a> {
-    _permit: SemaphorePermit<'a>,
-    _count: Option<Count>,
 }
 
 impl Default for Hellos {
     fn default() -> Self {
-        Self { turns: Semaphore::new(AT_ONCE), proxies: Counts::default() }
+        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), proxies: Counts::default() }
     }
 }
 
 impl Hellos {
-    /// Waits for a turn, of which each proxy that is known has one at a time.
-    pub(super) async fn turn(&self, peer: Option<&Peer>) -> Result<Turn<'_>, Status> {
-        let one = |peer: &Peer| {
-            let count = self.proxies.one_more(peer.to_string(), 1);
-            count.ok_or_else(|| Status::resource_exhausted("another stream of this proxy has not said Hello yet"))
-        };
-        let count = peer.map(one).transpose()?;
-        let permit = self.turns.acquire().await.map_err(|_| Status::unavailable("the operator ends"))?;
-        Ok(Turn { _permit: permit, _count: count })
+    /// Of each proxy, where it is known, one stream at a time.
+    pub(super) fn one(&self, peer: &Peer) -> Result<Count, Status> {
+        let count = self.proxies.one_more(peer.to_string(), 1);
+        count.ok_or_else(|| Status::resource_exhausted("another stream of this proxy has not said Hello yet"))
+    }
+
+    /// A body that waits for its turn where it must.
+    pub(super) fn bound<B>(&self, body: B) -> Bounded<B> {
+        Bounded::new(body, Arc::clone(&self.turns))
     }
 }
+
+/// What a body gives.
+type Given = Option<Result<Frame<Bytes>, Status>>;
 
 /// The body of a stream of a proxy, which fails at a message that is too large. Each message begins with a byte of flags and
 /// four bytes of its size.
 pub(super) struct Bounded<B> {
     inner: B,
+    turns: Arc<Semaphore>,
+    /// It waits for its turn, with what came last.
+    waits: Option<(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>, Given)>,
+    /// It is its turn, until then at most.
+    turn: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
     /// What is read of the beginning of a message.
     head: [u8; 5],
     read: usize,
@@ -64,16 +77,21 @@ pub(super) struct Bounded<B> {
 
 impl<B> Bounded<B> {
     /// The first message may be a `Hello`, the others may not.
-    pub(super) fn new(inner: B) -> Self {
-        Self { inner, head: [0; 5], read: 0, left: 0, most: MAX_HELLO }
+    fn new(inner: B, turns: Arc<Semaphore>) -> Self {
+        Self { inner, turns, waits: None, turn: None, head: [0; 5], read: 0, left: 0, most: MAX_HELLO }
     }
 
-    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
+    /// Whether a large one began, of which more is to come.
+    fn check(&mut self, mut data: &[u8]) -> Result<bool, Status> {
+        let mut is_large = false;
         while let Some((first, rest)) = data.split_first() {
             if self.left > 0 {
                 let (_, after) = data.split_at(self.left.min(data.len()));
                 self.left -= data.len() - after.len();
                 data = after;
+                if self.left == 0 {
+                    (self.turn, is_large) = (None, false);
+                }
                 continue;
             }
             self.head[self.read] = *first;
@@ -86,10 +104,11 @@ impl<B> Bounded<B> {
                     let message = format!("a message of {} bytes; at most {} are taken here", self.left, self.most);
                     return Err(Status::out_of_range(message));
                 }
+                is_large = self.most == MAX_HELLO && self.left > SMALL;
                 (self.read, self.most) = (0, MAX_REPORT);
             }
         }
-        Ok(())
+        Ok(is_large)
     }
 }
 
@@ -98,35 +117,50 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Bounded<B> {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some((turn, _)) = &mut self.waits {
+            let turn = ready!(turn.as_mut().poll(cx)).map_err(|_| Status::unavailable("the operator ends"))?;
+            self.turn = Some((turn, Box::pin(tokio::time::sleep(TURN))));
+            return Poll::Ready(self.waits.take().and_then(|(_, frame)| frame));
+        }
+        if let Some((_, until)) = &mut self.turn
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(Status::deadline_exceeded("a large Hello that does not come"))));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-        if let Some(data) = data
-            && let Err(status) = self.check(data)
-        {
-            return Poll::Ready(Some(Err(status)));
+        match data.map(|data| self.check(data)).transpose() {
+            Err(status) => Poll::Ready(Some(Err(status))),
+            Ok(Some(true)) => {
+                self.waits = Some((Box::pin(Arc::clone(&self.turns).acquire_owned()), frame));
+                self.poll_frame(cx)
+            }
+            Ok(_) => Poll::Ready(frame),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.waits.is_none() && self.inner.is_end_stream()
     }
 
+    /// Nobody knows how much a stream brings.
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        SizeHint::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
 
     /// The number of the first message that is refused, when they come in pieces of this size.
     #[track_caller]
     fn check(sizes: &[usize], piece: usize, expect: Option<usize>) {
-        let mut body = Bounded::new(Full::new(Bytes::new()));
+        let mut body = Hellos::default().bound(Full::new(Bytes::new()));
         let refused = sizes.iter().position(|size| {
             let head = [&[0][..], &u32::try_from(*size).unwrap().to_be_bytes()].concat();
             // Of one that is too large not a byte has to come.
@@ -151,19 +185,72 @@ mod tests {
         check(&[MAX_HELLO, 10, MAX_HELLO], 16_384, Some(2));
     }
 
-    #[tokio::test]
-    async fn one_proxy_has_one_turn() {
+    fn peer(pod: &str) -> Peer {
+        Peer { fleet: planner::FleetRef { namespace: "ns".into(), name: "f".into() }, pod: pod.into() }
+    }
+
+    #[test]
+    fn one_proxy_says_one_hello_at_a_time() {
         let hellos = Hellos::default();
-        let fleet = || planner::FleetRef { namespace: "ns".into(), name: "f".into() };
-        let peer = |pod: &str| Peer { fleet: fleet(), pod: pod.into() };
-        let first = hellos.turn(Some(&peer("f-0"))).await.unwrap();
-        assert_eq!(hellos.turn(Some(&peer("f-0"))).await.err().unwrap().code(), tonic::Code::ResourceExhausted);
-        let others = [hellos.turn(Some(&peer("f-1"))).await, hellos.turn(None).await, hellos.turn(None).await];
-        assert!(others.iter().all(Result::is_ok));
-        let peer = peer("f-2");
-        let mut next = std::pin::pin!(hellos.turn(Some(&peer)));
-        assert!(futures::poll!(&mut next).is_pending());
+        let first = hellos.one(&peer("f-0"));
+        assert_eq!(hellos.one(&peer("f-0")).err().unwrap().code(), tonic::Code::ResourceExhausted);
+        assert!(hellos.one(&peer("f-1")).is_ok());
         drop(first);
-        assert!(next.await.is_ok());
+        assert!(hellos.one(&peer("f-0")).is_ok());
+    }
+
+    type Sent = Result<Frame<Bytes>, Status>;
+
+    /// What a proxy sends, and the body that it arrives in.
+    struct Stream {
+        sender: mpsc::UnboundedSender<Sent>,
+        body: Bounded<StreamBody<UnboundedReceiverStream<Sent>>>,
+    }
+
+    impl Stream {
+        fn new(hellos: &Hellos) -> Self {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            Self { sender, body: hellos.bound(StreamBody::new(UnboundedReceiverStream::new(receiver))) }
+        }
+
+        fn send(&self, bytes: Vec<u8>) {
+            self.sender.send(Ok(Frame::data(bytes.into()))).unwrap();
+        }
+
+        /// The beginning of a message of this size.
+        fn begin(&self, size: usize) {
+            self.send([&[0][..], &u32::try_from(size).unwrap().to_be_bytes()].concat());
+        }
+
+        /// Whether something arrives at once.
+        async fn arrives(&mut self) -> bool {
+            matches!(futures::poll!(self.body.frame()), Poll::Ready(Some(Ok(_))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_sends_much_takes_a_turn() {
+        let hellos = Hellos::default();
+        let mut all: Vec<Stream> = (0..=AT_ONCE).map(|_| Stream::new(&hellos)).collect();
+        let mut last = all.pop().unwrap();
+        for large in &mut all {
+            assert!(!large.arrives().await, "silent, it has no turn");
+            large.begin(SMALL + 1);
+            assert!(large.arrives().await);
+        }
+        // There is no turn left, which matters to large ones alone.
+        let mut small = Stream::new(&hellos);
+        small.begin(SMALL);
+        assert!(small.arrives().await);
+        last.begin(MAX_HELLO);
+        assert!(!last.arrives().await);
+        // All of one came; what follows on its stream needs no turn.
+        all[0].send(vec![0; SMALL + 1]);
+        assert!(all[0].arrives().await && last.arrives().await);
+        all[0].begin(MAX_REPORT);
+        assert!(all[0].arrives().await);
+        // Who does not go on loses it.
+        let error = last.body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }
 }

@@ -44,11 +44,10 @@ pub(super) async fn run(
     mut inbound: Streaming<ProxyMessage>,
     out: &Out,
 ) -> Result<(), Status> {
-    let first = tokio::time::timeout(HELLO_WITHIN, async {
-        let _turn = shared.hellos.turn(peer).await?;
-        inbound.message().await
-    });
+    let one = peer.map(|peer| shared.hellos.one(peer)).transpose()?;
+    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello"))??;
+    drop(one);
     let Some(ProxyMessage { message: Some(FromProxy::Hello(mut hello)) }) = first else {
         return Err(Status::invalid_argument("the first message is not Hello"));
     };

@@ -26,9 +26,8 @@ use tonic::{Request, Status, server::NamedService, transport::server::Connected}
 use tower::Service;
 
 use super::{
-    Control, MAX_HELLO,
+    Control, MAX_HELLO, Shared,
     counts::{Count, Counts},
-    hellos::Bounded,
     service,
 };
 use crate::{
@@ -243,11 +242,13 @@ pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
 pub(super) struct Gate {
     attach: ControlServer<Control>,
     enroll: ControlServer<Control>,
+    shared: Arc<Shared>,
 }
 
 impl Gate {
     pub(super) fn new(control: Control) -> Self {
-        Self { attach: service(control.clone(), MAX_HELLO), enroll: service(control, MAX_ENROLL) }
+        let shared = Arc::clone(&control.shared);
+        Self { attach: service(control.clone(), MAX_HELLO), enroll: service(control, MAX_ENROLL), shared }
     }
 }
 
@@ -268,7 +269,7 @@ impl Service<GrpcRequest> for Gate {
 
     fn call(&mut self, request: GrpcRequest) -> Self::Future {
         match request.uri().path().ends_with("/Attach") {
-            true => self.attach.call(request.map(|body| tonic::body::Body::new(Bounded::new(body)))),
+            true => self.attach.call(request.map(|body| tonic::body::Body::new(self.shared.hellos.bound(body)))),
             false => self.enroll.call(request),
         }
     }

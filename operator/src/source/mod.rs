@@ -24,6 +24,8 @@ pub struct Observed {
     pub strays: Vec<Problem>,
     /// The objects are a cluster's. `None`: of a folder.
     pub cluster: Option<Cluster>,
+    /// Counts what an API server's watches sent, so that the loop can say how far it is.
+    pub number: u64,
 }
 
 /// One object as a source has it.

@@ -46,7 +46,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is to stand in the ConfigMap.
+/// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
 type Data = BTreeMap<&'static str, String>;
 
 /// Keeps the ConfigMap equal to what is remembered.
@@ -57,7 +57,8 @@ pub struct Memory {
     wanted: watch::Sender<Data>,
     task: JoinHandle<()>,
     objects: BTreeMap<ObjectRef, Value>,
-    rollbacks: String,
+    /// `None`: not told yet, so that what the leader before left stays.
+    rollbacks: Option<String>,
     /// There is something in the ConfigMap, from whomever.
     holds: Arc<AtomicBool>,
 }
@@ -68,7 +69,7 @@ impl Memory {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let (wanted, receiver) = watch::channel(Data::new());
         let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
-        let (objects, rollbacks, holds) = (BTreeMap::new(), String::new(), Arc::default());
+        let (objects, rollbacks, holds) = (BTreeMap::new(), None, Arc::default());
         Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, holds }
     }
 
@@ -114,15 +115,15 @@ impl Memory {
     /// Keeps what was rolled back.
     pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
         let free_of_secrets: Vec<Rollback> = rollbacks.iter().map(Rollback::without_certificates).collect();
-        self.rollbacks = match free_of_secrets.is_empty() {
+        self.rollbacks = Some(match free_of_secrets.is_empty() {
             true => String::new(),
             false => serde_json::to_string(&free_of_secrets).unwrap_or_default(),
-        };
+        });
         self.keep();
     }
 
     fn keep(&self) {
-        let data = data(&self.objects, &self.rollbacks);
+        let data = data(&self.objects, self.rollbacks.as_deref());
         self.wanted.send_if_modified(|before| {
             // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
             let needless = data.values().all(String::is_empty) && !self.holds.load(Ordering::Relaxed);
@@ -145,16 +146,19 @@ impl Memory {
 }
 
 /// Both values, within the bound.
-fn data(objects: &BTreeMap<ObjectRef, Value>, rollbacks: &str) -> Data {
+fn data(objects: &BTreeMap<ObjectRef, Value>, rollbacks: Option<&str>) -> Data {
     let mut room = MOST;
     let mut left_out = vec![];
-    let rollbacks = if rollbacks.len() <= room {
-        rollbacks.to_owned()
-    } else {
-        left_out.push("what proxies refused".to_owned());
-        String::new()
-    };
-    room -= rollbacks.len();
+    let rollbacks = rollbacks.map(|rollbacks| match room.checked_sub(rollbacks.len()) {
+        Some(rest) => {
+            room = rest;
+            rollbacks.to_owned()
+        }
+        None => {
+            left_out.push("what proxies refused".to_owned());
+            String::new()
+        }
+    });
     let mut lines: Vec<String> = vec![];
     for (id, value) in objects {
         let line = value.to_string();
@@ -178,7 +182,7 @@ fn data(objects: &BTreeMap<ObjectRef, Value>, rollbacks: &str) -> Data {
         );
     }
     let objects = if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) };
-    BTreeMap::from([(OBJECTS, objects), (ROLLBACKS, rollbacks)])
+    [(OBJECTS, objects)].into_iter().chain(rollbacks.map(|rollbacks| (ROLLBACKS, rollbacks))).collect()
 }
 
 fn parse(found: &ConfigMap) -> Recalled {
@@ -267,7 +271,7 @@ mod tests {
     fn what_is_broken_comes_back_whole() {
         let (id, known) = remembered(Kind::Service, "a");
         let objects = BTreeMap::from([(id.clone(), known.json(&id))]);
-        let recalled = parse(&as_configmap(&data(&objects, "")));
+        let recalled = parse(&as_configmap(&data(&objects, None)));
         let back = &recalled.objects[&id];
         assert!(back.same(&known));
         assert_eq!((back.accepted_generation(), recalled.ledgers.len()), (Some(4), 0));
@@ -279,10 +283,27 @@ mod tests {
         assert!(parse(&ConfigMap::default()).objects.is_empty());
     }
 
+    /// Of a ConfigMap that nobody can reach.
+    fn memory() -> Memory {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        Memory::start(Client::try_from(config).unwrap(), "ns", "memory")
+    }
+
+    #[tokio::test]
+    async fn what_the_leader_before_left_of_rollbacks_stays_until_they_are_known() {
+        let mut memory = memory();
+        let (id, known) = remembered(Kind::ApiRoute, "broken");
+        memory.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &BTreeSet::new());
+        let written = |memory: &Memory| memory.wanted.borrow().get(ROLLBACKS).cloned();
+        assert_eq!(written(&memory), None);
+        memory.keep_rollbacks(&[]);
+        assert_eq!(written(&memory).as_deref(), Some(""));
+        memory.task.abort();
+    }
+
     #[tokio::test]
     async fn only_what_is_broken_and_no_secret_is_kept() {
-        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let mut memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let mut memory = memory();
         let (good, broken, secret) =
             (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "broken"), remembered(Kind::Secret, "s"));
         let accepted = BTreeSet::from([good.0.clone()]);
@@ -315,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_configmap_that_is_gone_is_not_made_anew() {
-        let (method, content, body, done) = asked(data(&BTreeMap::new(), "[]")).await;
+        let (method, content, body, done) = asked(data(&BTreeMap::new(), Some("[]"))).await;
         // What an API server does with an apply is to make it.
         assert_eq!((method, content.as_str()), (Method::PATCH, "application/merge-patch+json"));
         assert_eq!(body, json!({"data": {OBJECTS: null, ROLLBACKS: "[]"}}));
@@ -326,10 +347,10 @@ mod tests {
     fn it_is_bounded() {
         let objects = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}")));
         let objects: BTreeMap<_, _> = objects.map(|(id, known)| (id.clone(), known.json(&id))).collect();
-        let written = data(&objects, "");
+        let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
         assert!(total <= MOST && total > MOST / 2, "{total}");
         assert!(!parse(&as_configmap(&written)).objects.is_empty());
-        assert_eq!(data(&objects, &"x".repeat(MOST + 1))[ROLLBACKS], "");
+        assert_eq!(data(&objects, Some(&"x".repeat(MOST + 1)))[ROLLBACKS], "");
     }
 }

@@ -34,13 +34,15 @@ pub struct Recalled {
 }
 
 impl Recalled {
-    /// Adds what is not known yet, or in an older form. True when that changes anything.
+    /// Adds what is not known yet, or in an older form. True when that changes anything. Generations of an object that was
+    /// deleted and made anew begin anew: those of the former are not compared with them.
     pub fn merge_into(self, objects: &mut BTreeMap<ObjectRef, Remembered>) -> bool {
         let mut changed = false;
         for (id, recalled) in self.objects {
             match objects.get_mut(&id) {
                 // What is gone from the source meanwhile is no more to be remembered.
                 None => {}
+                Some(known) if is_another(known, &recalled) => {}
                 Some(known) if known.accepted_generation() >= recalled.accepted_generation() => {}
                 Some(known) => {
                     known.accepted = recalled.accepted;
@@ -50,6 +52,12 @@ impl Recalled {
         }
         changed
     }
+}
+
+/// Whether two contents are of two objects of one name, as far as that is known.
+fn is_another(known: &Remembered, recalled: &Remembered) -> bool {
+    let uid = |remembered: &Remembered| remembered.accepted.as_ref()?.metadata().uid.clone();
+    uid(known).zip(uid(recalled)).is_some_and(|(known, recalled)| known != recalled)
 }
 
 /// Keeps it.
@@ -121,10 +129,13 @@ mod tests {
 
     use super::*;
 
-    fn remembered(generation: Option<i64>) -> (ObjectRef, Remembered) {
+    /// The uid and generation of a content that was accepted.
+    type Accepted = Option<(&'static str, i64)>;
+
+    fn remembered(accepted: Accepted) -> (ObjectRef, Remembered) {
         let id = ObjectRef { kind: planner::Kind::Service, namespace: "ns".into(), name: "a".into() };
-        let accepted = generation.map(|generation| {
-            let metadata = json!({"name": "a", "namespace": "ns", "generation": generation});
+        let accepted = accepted.map(|(uid, generation)| {
+            let metadata = json!({"name": "a", "namespace": "ns", "uid": uid, "generation": generation});
             let value =
                 json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}});
             Arc::new(crds::admit(value).unwrap())
@@ -134,21 +145,24 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(known: Option<Option<i64>>, recalled: Option<i64>, expect: Option<Option<i64>>) {
+    fn check(known: Option<Accepted>, recalled: Accepted, expect: Option<Option<i64>>) {
         let mut objects: BTreeMap<_, _> = known.map(remembered).into_iter().collect();
+        let before = objects.clone();
         let recalled = Recalled { objects: BTreeMap::from([remembered(recalled)]), ..Recalled::default() };
         let changed = recalled.merge_into(&mut objects);
-        let got = objects.values().next().map(Remembered::accepted_generation);
-        assert_eq!((got, changed), (expect, expect != known));
+        let got = |objects: &BTreeMap<_, _>| objects.values().next().map(Remembered::accepted_generation);
+        assert_eq!((got(&objects), changed), (expect, expect != got(&before)));
     }
 
     #[test]
     fn the_newer_content_counts() {
-        check(Some(None), Some(3), Some(Some(3)));
-        check(Some(Some(2)), Some(3), Some(Some(3)));
-        check(Some(Some(4)), Some(3), Some(Some(4)));
-        check(Some(Some(3)), None, Some(Some(3)));
+        check(Some(None), Some(("u", 3)), Some(Some(3)));
+        check(Some(Some(("u", 2))), Some(("u", 3)), Some(Some(3)));
+        check(Some(Some(("u", 4))), Some(("u", 3)), Some(Some(4)));
+        check(Some(Some(("u", 3))), None, Some(Some(3)));
+        // Deleted and made anew meanwhile.
+        check(Some(Some(("u2", 1))), Some(("u", 5)), Some(Some(1)));
         // Deleted meanwhile.
-        check(None, Some(3), None);
+        check(None, Some(("u", 3)), None);
     }
 }

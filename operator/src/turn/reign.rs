@@ -2,15 +2,22 @@
 //! said what they run, their silence says nothing: no status falls, and no number moves.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use planner::FleetRef;
+use planner::{FleetRef, ObjectRef};
 use tokio::task::JoinHandle;
 
 use super::Operator;
-use crate::{fleet::Fleet, gateway::Gateway, lead::Lead, state::memory::Recalled};
+use crate::{
+    fleet::Fleet,
+    gateway::Gateway,
+    lead::Lead,
+    source::kube::{READ_WITHIN, in_force},
+    state::memory::Recalled,
+};
 
 /// Proxies that ran before this operator led dial it within this time; what they say is waited for before anything is
 /// concluded from their silence.
@@ -23,6 +30,9 @@ pub(super) enum Reign {
     No,
     /// It reads what the leader before left.
     Begins(JoinHandle<Recalled>),
+    /// It knows that, and the source reads the Secrets that it refers to, of which these are missing: what was published
+    /// without them would take certificates from proxies that serve by them. Waited for until then.
+    Reads { missing: BTreeSet<ObjectRef>, until: Instant },
     /// It leads; `Some`: since then, and others led before.
     Yes(Option<Instant>),
 }
@@ -44,14 +54,22 @@ impl<F: Fleet> Operator<F> {
         {
             // It can't panic; and what it knows is a help, not a need.
             let recalled = recall.await.unwrap_or_default();
-            self.reign = Reign::Yes(Some(now));
-            self.take_over(recalled).await;
+            let missing = self.take_over(recalled).await;
+            self.reign = Reign::Reads { missing, until: now + READ_WITHIN };
+        }
+        // A tick looks again when nothing else happens.
+        if let Reign::Reads { missing, until } = &mut self.reign {
+            missing.retain(|id| !self.observed.objects.contains_key(id));
+            if missing.is_empty() || now >= *until {
+                (self.reign, self.publish_due, self.memory_due) = (Reign::Yes(Some(now)), true, true);
+            }
         }
         matches!(self.reign, Reign::Yes(_))
     }
 
-    /// Joins what the leader before left with what this one saw itself.
-    async fn take_over(&mut self, mut recalled: Recalled) {
+    /// Joins what the leader before left with what this one saw itself; gives back the Secrets that are referred to anew.
+    async fn take_over(&mut self, mut recalled: Recalled) -> BTreeSet<ObjectRef> {
+        let before = in_force(&self.remembered);
         let (objects, refused) = (recalled.objects.len(), recalled.ledgers.len());
         tracing::info!(objects, refused, "leads now, with what the leader before left");
         for (fleet, ledger) in std::mem::take(&mut recalled.ledgers) {
@@ -62,9 +80,10 @@ impl<F: Fleet> Operator<F> {
         }
         if recalled.merge_into(Arc::make_mut(&mut self.remembered)) {
             self.news.get_or_insert_with(|| Arc::clone(&self.observed));
+            // Tells the source, too. That Secrets are missing is no news to be told anyone else: it does not lead yet.
             self.plan().await;
         }
-        (self.publish_due, self.memory_due) = (true, true);
+        in_force(&self.remembered).difference(&before).cloned().collect()
     }
 
     /// Whether silence of this fleet's proxies says something: they have all said what they run, or had the time to.
@@ -72,7 +91,7 @@ impl<F: Fleet> Operator<F> {
         match self.reign {
             Reign::Yes(Some(since)) => now.duration_since(since) >= SETTLES || gateway.all_attached(),
             Reign::Yes(None) => true,
-            Reign::No | Reign::Begins(_) => false,
+            Reign::No | Reign::Begins(_) | Reign::Reads { .. } => false,
         }
     }
 

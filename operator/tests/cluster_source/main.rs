@@ -10,7 +10,7 @@ mod support;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::{Kind, Object};
-use operator::source::Observed;
+use operator::source::{Observed, kube::InForce};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -95,15 +95,18 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         cluster.apply(ns, &renewed).await;
         let is_new = |observed: &Observed| certificate_of(observed, ns, "cert").is_some_and(|(_, pem)| pem == b"b");
         follow.until("the new certificate", SOON, is_new).await;
-        follow.in_force.send_replace(Some([id(Kind::Secret, ns, "own")].into()));
+        follow.in_force.send_replace(Some(InForce { world: 1, secrets: [id(Kind::Secret, ns, "own")].into() }));
         follow.until("the other one", SOON, |observed| certificate_of(observed, ns, "own").is_some()).await;
-        // The fleet goes, and with it what it alone refers to.
+        // The fleet goes, and once that is planned, what it alone refers to.
         cluster.delete(ns, &fleet(json!([]))).await;
         let world = follow.until("no fleet", SOON, |observed| !is_there(observed)).await;
-        assert!(!world.objects.contains_key(&id(Kind::Secret, ns, "cert")));
-        assert!(certificate_of(&world, ns, "own").is_some());
+        assert!(certificate_of(&world, ns, "cert").is_some() && certificate_of(&world, ns, "own").is_some());
+        let secrets = [id(Kind::Secret, ns, "own")].into();
+        follow.in_force.send_replace(Some(InForce { world: world.number, secrets }));
         cluster.delete(ns, &secret("own", "")).await;
-        follow.until("no certificate", SOON, |observed| certificate_of(observed, ns, "own").is_none()).await;
+        let gone = |observed: &Observed| certificate_of(observed, ns, "own").is_none();
+        let world = follow.until("no certificate", SOON, gone).await;
+        assert!(!world.objects.contains_key(&id(Kind::Secret, ns, "cert")));
     })
     .await;
 }

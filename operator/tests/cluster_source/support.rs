@@ -1,6 +1,6 @@
 //! What the tests share: objects of a namespace of their own, and a source that is followed.
 
-use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use crds::Kind;
 use kube::{
@@ -12,7 +12,7 @@ use operator::{
     event::Event,
     source::{
         Observed,
-        kube::{Progress, patient, progress, run},
+        kube::{InForce, Progress, patient, progress, run},
     },
 };
 use planner::ObjectRef;
@@ -164,7 +164,7 @@ pub(crate) struct Follow {
     events: mpsc::Receiver<Event>,
     world: Option<Arc<Observed>>,
     pub(crate) progress: watch::Receiver<Progress>,
-    pub(crate) in_force: watch::Sender<Option<BTreeSet<ObjectRef>>>,
+    pub(crate) in_force: watch::Sender<Option<InForce>>,
     _source: Aborted,
 }
 
@@ -185,7 +185,7 @@ impl Follow {
     pub(crate) fn start(client: Client) -> Self {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
-        let (in_force, known) = watch::channel(Some(BTreeSet::new()));
+        let (in_force, known) = watch::channel(Some(InForce::default()));
         let source = Aborted(tokio::spawn(run(client, here(), sender, told, known)));
         Self { events, world: None, progress, in_force, _source: source }
     }

@@ -21,6 +21,8 @@ use super::{
 
 /// Calls of the API server at once.
 const MOST: usize = 16;
+/// A job that takes longer is given up, and tried again later: as long as it is under way, its task does nothing else.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Looked at this often when nothing happens.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -82,7 +84,8 @@ fn begin(
             wanted.tasks.entry(task).or_default().busy = true;
         }
         tracing::debug!(%fleet, ?task, "begun");
-        let run = act::run(shared.client.clone(), fleet.clone(), job.clone());
+        let run = tokio::time::timeout(PATIENCE, act::run(shared.client.clone(), fleet.clone(), job.clone()));
+        let run = async { run.await.unwrap_or(Err(Error::Slow(PATIENCE))) };
         under_way.insert(jobs.spawn(run).id(), (fleet, task, job));
     }
     let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
@@ -170,5 +173,33 @@ fn what(fleet: &FleetRef, task: Task) -> String {
             format!("spec.replicas of Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet))
         }
         Task::Removal => format!("the end of fleet {fleet}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Request, Response};
+    use kube::client::Body;
+
+    use super::{
+        super::testing::{settings, small, wanting},
+        *,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_does_not_answer_is_asked_again_later() {
+        let silent =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, hyper::Error>>());
+        let shared = Arc::new(Shared::new(kube::Client::new(silent, "ns"), settings(), Arc::new(|| ())));
+        *shared.state() = wanting(&small(2));
+        let (mut jobs, mut under_way) = (JoinSet::new(), HashMap::new());
+        begin(&shared, &mut jobs, &mut under_way);
+        let waited = tokio::time::timeout(2 * PATIENCE, jobs.join_next_with_id()).await.expect("it is given up");
+        let (id, outcome) = waited.unwrap().unwrap();
+        let (fleet, task, job) = under_way.remove(&id).unwrap();
+        finish(&shared, &fleet, task, &job, Some(outcome));
+        let progress = &shared.state().fleets[&fleet].tasks[&task];
+        assert!(!progress.busy && progress.pace.until().is_some());
+        assert_eq!(progress.problem.as_ref().map(|problem| problem.reason), Some("ApiServerFails"));
     }
 }

@@ -1,5 +1,7 @@
 //! What keeps a fleet from being as planned, in words: what is wrong, with which object, and the fix.
 
+use std::time::Duration;
+
 use planner::FleetRef;
 
 use super::{
@@ -19,6 +21,9 @@ pub(super) enum Error {
     /// The API server refused it, or was not reached.
     #[error(transparent)]
     Api(#[from] kube::Error),
+    /// The API server did not answer within this time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Slow(Duration),
     /// An object of that name is not the fleet's.
     #[error("it exists and is not of this fleet")]
     Occupied,
@@ -63,7 +68,7 @@ pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
             };
             (reason, format!("{what} can't be applied: {said}; to fix it: {fix}"))
         }
-        Error::Api(error) => (
+        Error::Api(_) | Error::Slow(_) => (
             "ApiServerFails",
             format!("{what} can't be applied: {error}; it is tried again, see that the API server runs"),
         ),

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! The client should be made of a configuration that went through [`patient`]: without it an API server that takes a
-//! request and never answers is waited for forever.
+//! request and never answers is waited for forever, and one that refuses it for now is asked again for minutes, unseen.
 //!
 //! # How it behaves
 //!
@@ -67,7 +67,7 @@ use self::{health::Health, secrets::Reader, store::Store, watch::Change};
 use crate::event::Event;
 
 pub use progress::{Progress, WatchState, progress};
-pub use secrets::{InForce, in_force};
+pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -75,16 +75,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 const QUEUE: usize = 256;
 /// What is optional is waited for no longer than this before the first world.
 const GRACE: Duration = Duration::from_secs(10);
-/// A Secret that is referred to anew holds a world back for no longer than this. Usually it is there in milliseconds.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+/// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
+/// is there in milliseconds.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
 /// begins again.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// A configuration of a client that does not wait forever for an API server that is silent.
+/// A configuration of a client that does not wait forever for an API server that is silent, and sends what it is told once.
 pub fn patient(mut config: kube::Config) -> kube::Config {
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
+    // kube would send a request that got 429, 503 or 504 fifteen times more, in pauses of up to minutes, beneath whoever
+    // sent it: a write without asking the fence again, of what was to be written then; a read past the end of the outage.
+    // Everything here tries again by itself, and what it then sends is of that moment.
+    config.default_retry = false;
     config
 }
 
@@ -96,7 +101,7 @@ pub async fn run(
     cluster: Cluster,
     events: mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
-    in_force: InForce,
+    in_force: FollowInForce,
 ) {
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
@@ -121,7 +126,7 @@ async fn collect(
     mut changes: mpsc::Receiver<Change>,
     events: &mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
-    mut in_force: InForce,
+    mut in_force: FollowInForce,
     read: impl Fn(ObjectRef),
 ) {
     let mut health = Health::new(progress);
@@ -145,13 +150,13 @@ async fn collect(
             biased;
             () = events.closed() => return,
             Ok(()) = in_force.changed() => {
-                if let Some(secrets) = in_force.borrow_and_update().clone() {
-                    store.in_force(secrets);
+                if let Some(told) = in_force.borrow_and_update().clone() {
+                    store.in_force(told);
                     is_known = true;
                 }
             }
             () = sleep_until(at), if is_ready => {
-                if events.send(Event::WorldChanged(store.observed())).await.is_err() {
+                if events.send(Event::WorldChanged(store.next())).await.is_err() {
                     return;
                 }
                 health.synced();

@@ -2,7 +2,11 @@
 //! only names and versions are watched, and only what a fleet refers to is read, and held for as long as one does.
 //!
 //! A fleet refers by what it is now and by what is in force of it, which differ while it is broken. The former this finds
-//! out itself, so that a world is not sent before what it refers to is read; the latter it is told by the loop.
+//! out itself, so that a world is not sent before what it refers to is read; the latter it is told by the loop. Between
+//! them there is a time: what a fleet was a moment ago may come into force by a plan that is under way. So what a fleet
+//! dropped is held until the loop has planned the world that says so.
+//!
+//! Whether a fleet may refer to a Secret of another namespace is for the planner to say, once it is to be served.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +31,17 @@ use super::{
 };
 use crate::state::objects::Remembered;
 
-/// The Secrets that contents in force refer to; `None`: it is not known yet what is in force.
-pub type InForce = watch::Receiver<Option<BTreeSet<ObjectRef>>>;
+/// What the loop tells of the contents in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Number of the world that it planned last.
+    pub world: u64,
+    /// The Secrets that they refer to.
+    pub secrets: BTreeSet<ObjectRef>,
+}
+
+/// Follows it; `None`: it is not known yet what is in force.
+pub type FollowInForce = watch::Receiver<Option<InForce>>;
 
 /// Reads at one time.
 const AT_ONCE: usize = 8;
@@ -69,6 +82,8 @@ pub(super) struct Secrets {
     /// What each fleet refers to as it is now.
     fleets: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
     in_force: BTreeSet<ObjectRef>,
+    /// What fleets referred to before, by the number of the world that says that they do no more.
+    dropped: BTreeMap<u64, BTreeSet<ObjectRef>>,
     /// Each that was asked for.
     copies: BTreeMap<ObjectRef, Copy>,
 }
@@ -107,21 +122,27 @@ impl Secrets {
         self.seen.keys().filter(|id| !stays(id)).cloned().collect()
     }
 
-    /// A fleet is this now; `None`: it is no more. What can't be read of it refers to nothing.
-    pub(super) fn fleet(&mut self, id: &ObjectRef, fleet: Option<&Object>) {
-        match fleet {
-            Some(fleet) => drop(self.fleets.insert(id.clone(), references(id, fleet).collect())),
-            None => drop(self.fleets.remove(id)),
+    /// A fleet is this in the world of this number, the next; `None`: it is no more. What can't be read of it refers to
+    /// nothing.
+    pub(super) fn fleet(&mut self, id: &ObjectRef, fleet: Option<&Object>, world: u64) {
+        let former = match fleet {
+            Some(fleet) => self.fleets.insert(id.clone(), references(id, fleet).collect()),
+            None => self.fleets.remove(id),
+        };
+        // Of what it was before the first world nobody knows, and that one waits for all that is held.
+        if let Some(former) = former.filter(|former| world > 1 && !former.is_empty()) {
+            self.dropped.entry(world).or_default().extend(former);
         }
     }
 
-    /// What the contents in force refer to.
-    pub(super) fn in_force(&mut self, ids: BTreeSet<ObjectRef>) {
-        self.in_force = ids;
+    /// What the contents in force refer to, after the world of this number was planned.
+    pub(super) fn in_force(&mut self, InForce { world, secrets }: InForce) {
+        self.in_force = secrets;
+        self.dropped.retain(|by, _| *by > world);
     }
 
     fn wanted(&self) -> BTreeSet<&ObjectRef> {
-        self.fleets.values().flatten().chain(&self.in_force).collect()
+        self.fleets.values().chain(self.dropped.values()).flatten().chain(&self.in_force).collect()
     }
 
     /// What is to be read now, and what is not to be held any longer. What is to be read counts as being read from then on.
@@ -231,6 +252,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn secret(name: &str) -> ObjectRef {
@@ -239,6 +262,10 @@ mod tests {
 
     fn fleet(name: &str) -> ObjectRef {
         ObjectRef { kind: Kind::GatewayFleet, namespace: "shop".into(), name: name.into() }
+    }
+
+    fn told(world: u64, names: &[&str]) -> InForce {
+        InForce { world, secrets: names.iter().map(|name| secret(name)).collect() }
     }
 
     fn names(ids: &[ObjectRef]) -> Vec<&str> {
@@ -258,7 +285,7 @@ mod tests {
         secrets.see(secret("a"), "1".into());
         secrets.see(secret("b"), "1".into());
         due(&mut secrets, &[], &[]);
-        secrets.in_force([secret("a"), secret("missing")].into());
+        secrets.in_force(told(1, &["a", "missing"]));
         due(&mut secrets, &["a"], &[]);
         due(&mut secrets, &[], &[]);
         assert!(secrets.waits(false));
@@ -272,7 +299,7 @@ mod tests {
         due(&mut secrets, &[], &[]);
         // The one that is missing comes, another is let go.
         secrets.see(secret("missing"), "9".into());
-        secrets.in_force([secret("missing")].into());
+        secrets.in_force(told(1, &["missing"]));
         due(&mut secrets, &["missing"], &["a"]);
         assert!(!secrets.read(&secret("a"), false), "nobody wants it any more");
     }
@@ -281,7 +308,7 @@ mod tests {
     fn what_can_not_be_read_holds_up_the_first_world_alone() {
         let mut secrets = Secrets::default();
         secrets.see(secret("a"), "1".into());
-        secrets.in_force([secret("a")].into());
+        secrets.in_force(told(1, &["a"]));
         due(&mut secrets, &["a"], &[]);
         assert!(secrets.read(&secret("a"), true));
         assert!(secrets.waits(true) && !secrets.waits(false));
@@ -293,28 +320,54 @@ mod tests {
         due(&mut secrets, &[], &[]);
     }
 
+    /// Fleet `shop/f`, which refers to these.
+    fn manifest(refers: &Value) -> Object {
+        let listener = json!({"name": "a", "protocol": "HTTPS", "port": 443, "tls": {"certificateRefs": refers}});
+        let metadata = json!({"name": "f", "namespace": "shop"});
+        let spec = json!({"listeners": [listener]});
+        let object =
+            json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet", "metadata": metadata, "spec": spec});
+        crds::admit(object).unwrap()
+    }
+
+    #[test]
+    fn what_a_fleet_dropped_is_held_until_that_is_planned() {
+        let mut secrets = Secrets::default();
+        secrets.see(secret("a"), "1".into());
+        // What it refers to before the first world is told is nothing to anybody.
+        secrets.fleet(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
+        due(&mut secrets, &["a"], &[]);
+        secrets.fleet(&fleet("f"), None, 1);
+        due(&mut secrets, &[], &["a"]);
+        secrets.fleet(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
+        due(&mut secrets, &["a"], &[]);
+        // The next world drops it, while the one before is planned, or waits for that.
+        secrets.fleet(&fleet("f"), None, 2);
+        due(&mut secrets, &[], &[]);
+        secrets.in_force(InForce::default());
+        due(&mut secrets, &[], &[]);
+        secrets.in_force(told(1, &["a"]));
+        due(&mut secrets, &[], &[]);
+        // By now it is known what the fleet falls back to.
+        secrets.in_force(told(2, &["a"]));
+        due(&mut secrets, &[], &[]);
+        secrets.in_force(told(2, &[]));
+        due(&mut secrets, &[], &["a"]);
+    }
+
     #[test]
     fn a_fleet_refers_by_what_it_is_and_by_what_is_in_force_of_it() {
-        let manifest = |name: &str, refers: serde_json::Value| {
-            let listener =
-                serde_json::json!({"name": "a", "protocol": "HTTPS", "port": 443, "tls": {"certificateRefs": refers}});
-            let metadata = serde_json::json!({"name": name, "namespace": "shop"});
-            let object = serde_json::json!({
-                "apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet", "metadata": metadata, "spec": {"listeners": [listener]},
-            });
-            crds::admit(object).unwrap()
-        };
-        let current = manifest("f", serde_json::json!([{"name": "a"}, {"name": "b", "namespace": "other"}]));
+        let current = manifest(&json!([{"name": "a"}, {"name": "b", "namespace": "other"}]));
         let mut secrets = Secrets::default();
-        secrets.fleet(&fleet("f"), Some(&current));
-        let accepted = Some(Arc::new(manifest("f", serde_json::json!([{"name": "c"}]))));
+        secrets.fleet(&fleet("f"), Some(&current), 1);
+        let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
         let known = Remembered { generation: 1, content, created, accepted };
-        secrets.in_force(in_force(&[(fleet("f"), known)].into()));
+        secrets.in_force(InForce { world: 1, secrets: in_force(&[(fleet("f"), known)].into()) });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);
         // What it is now can't be read.
-        secrets.fleet(&fleet("f"), None);
+        secrets.fleet(&fleet("f"), None, 1);
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret shop/c"]);
     }

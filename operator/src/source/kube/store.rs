@@ -12,7 +12,7 @@ use snapshot::Hash;
 
 use super::{
     super::{Birth, Observed, SourceObject},
-    secrets::Secrets,
+    secrets::{InForce, Secrets},
     watch::Change,
 };
 
@@ -33,6 +33,12 @@ impl Store {
     pub(super) fn new(cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
         Self { observed: Arc::new(observed), lists: BTreeMap::new(), secrets: Secrets::default() }
+    }
+
+    /// Everything there is, to be sent as the next world.
+    pub(super) fn next(&mut self) -> Arc<Observed> {
+        Arc::make_mut(&mut self.observed).number += 1;
+        self.observed()
     }
 
     /// Everything there is.
@@ -75,8 +81,8 @@ impl Store {
     }
 
     /// What the contents in force refer to.
-    pub(super) fn in_force(&mut self, secrets: BTreeSet<ObjectRef>) {
-        self.secrets.in_force(secrets);
+    pub(super) fn in_force(&mut self, told: InForce) {
+        self.secrets.in_force(told);
     }
 
     /// The Secrets that are to be read now. What nothing refers to any more is forgotten: no world needs to be told so.
@@ -130,7 +136,7 @@ impl Store {
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
         if id.kind == Kind::GatewayFleet {
-            self.secrets.fleet(&id, current.as_deref().ok());
+            self.secrets.fleet(&id, current.as_deref().ok(), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content, origin: None, birth };
         Arc::make_mut(&mut self.observed).objects.insert(id, object);
@@ -140,7 +146,7 @@ impl Store {
     fn remove(&mut self, id: &ObjectRef) -> bool {
         match id.kind {
             Kind::Secret => self.secrets.lose(id),
-            Kind::GatewayFleet => self.secrets.fleet(id, None),
+            Kind::GatewayFleet => self.secrets.fleet(id, None, self.observed.number + 1),
             _ => {}
         }
         self.observed.objects.contains_key(id) && Arc::make_mut(&mut self.observed).objects.remove(id).is_some()

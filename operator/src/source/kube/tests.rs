@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};
@@ -34,6 +34,11 @@ fn set(kind: Kind, value: Value) -> Change {
 
 fn id(kind: Kind, name: &str) -> ObjectRef {
     ObjectRef { kind, namespace: "shop".into(), name: name.into() }
+}
+
+/// That contents in force refer to these.
+fn told<const N: usize>(secrets: [ObjectRef; N]) -> InForce {
+    InForce { world: 1, secrets: secrets.into() }
 }
 
 #[track_caller]
@@ -124,7 +129,7 @@ fn read(size: usize) -> Change {
 #[test]
 fn a_large_certificate_is_not_kept() {
     let mut store = Store::new(here());
-    store.in_force([id(Kind::Secret, "s")].into());
+    store.in_force(told([id(Kind::Secret, "s")]));
     take(&mut store, [(seen("1"), false)]);
     assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(read(200 << 10), true)]);
@@ -140,7 +145,7 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
     let held = |store: &Store| names(&store.observed()) == ["Secret shop/s"];
     take(&mut store, [(seen("1"), false), (read(8), false)]);
     assert!(store.begin_reads().is_empty() && !held(&store));
-    store.in_force([id(Kind::Secret, "s")].into());
+    store.in_force(told([id(Kind::Secret, "s")]));
     assert_eq!(store.begin_reads(), [id(Kind::Secret, "s")]);
     // It can't be read, so it is broken; it can, and then not any more, so it stays.
     let unread = || Change::Unread(id(Kind::Secret, "s"), "no".into());
@@ -159,7 +164,7 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
     assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(read(8), true)]);
     assert!(held(&store));
-    store.in_force([].into());
+    store.in_force(told([]));
     assert!(store.begin_reads().is_empty() && !held(&store));
 }
 
@@ -195,7 +200,7 @@ struct Bench {
     changes: mpsc::Sender<Change>,
     events: mpsc::Receiver<Event>,
     progress: channel::Receiver<Progress>,
-    in_force: channel::Sender<Option<BTreeSet<ObjectRef>>>,
+    in_force: channel::Sender<Option<InForce>>,
     asked: mpsc::UnboundedReceiver<ObjectRef>,
 }
 
@@ -204,7 +209,7 @@ impl Bench {
         let (changes, told) = mpsc::channel(1000);
         let (sender, events) = mpsc::channel(1000);
         let (progress, watched) = progress();
-        let (in_force, known) = channel::channel(Some(BTreeSet::new()));
+        let (in_force, known) = channel::channel(Some(InForce::default()));
         let (ask, asked) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             collect(Store::new(here()), told, &sender, progress, known, |id| ask.send(id).unwrap()).await;
@@ -276,7 +281,7 @@ async fn the_first_world_has_every_certificate_that_is_referred_to() {
     bench.tell(Change::Listed(Kind::Secret, "secrets")).await;
     bench.nothing().await;
     assert!(bench.asked.try_recv().is_err());
-    bench.in_force.send_replace(Some([id(Kind::Secret, "s")].into()));
+    bench.in_force.send_replace(Some(told([id(Kind::Secret, "s")])));
     assert_eq!(bench.asked.recv().await, Some(id(Kind::Secret, "s")));
     bench.nothing().await;
     bench.tell(Change::Unread(id(Kind::Secret, "s"), "no".into())).await;
@@ -291,7 +296,7 @@ async fn a_certificate_that_is_not_read_holds_others_up_for_a_moment() {
     bench.list(&[]).await;
     bench.next().await;
     bench.tell(seen("1")).await;
-    bench.in_force.send_replace(Some([id(Kind::Secret, "s")].into()));
+    bench.in_force.send_replace(Some(told([id(Kind::Secret, "s")])));
     bench.asked.recv().await.unwrap();
     let start = Instant::now();
     bench.tell(route("a", "u", 1, "/a")).await;

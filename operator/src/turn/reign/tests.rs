@@ -94,21 +94,75 @@ async fn a_proxy_that_never_dials_is_not_waited_for_for_ever() {
     assert!(bench.operator.shown.is_some());
 }
 
+/// What the leader before left of an object that is broken now.
+fn left(accepted: &serde_json::Value) -> serde_json::Value {
+    let metadata = &accepted["metadata"];
+    let record = serde_json::json!([{
+        "object": {"kind": accepted["kind"], "namespace": metadata["namespace"], "name": metadata["name"]},
+        "generation": 1, "content": snapshot::Hash::of(b"x").to_string(), "created": "2026-01-01T00:00:00Z",
+        "accepted": accepted,
+    }]);
+    serde_json::json!({"metadata": {"name": "memory"}, "data": {"objects.json": record.to_string()}})
+}
+
 #[tokio::test]
 async fn what_the_leader_before_accepted_stays_in_force() {
-    let route = route_manifest("/a");
-    let (key, name) = ("objects.json", "memory");
-    let record = serde_json::json!([{
-        "object": {"kind": "ApiRoute", "namespace": "shop", "name": "r"},
-        "generation": 1, "content": snapshot::Hash::of(b"x").to_string(), "created": "2026-01-01T00:00:00Z",
-        "accepted": route,
-    }]);
-    let found = serde_json::json!({"metadata": {"name": name}, "data": {key: record.to_string()}});
-    let (mut bench, told) = standby(Some(found));
+    let (mut bench, told) = standby(Some(left(&route_manifest("/a"))));
     // It never saw the route whole.
     bench.turn(observed(&[fleet_manifest(), route_manifest("no path")])).await;
     take_over(&mut bench, &told).await;
     assert!(bench.published().iter().any(|key| key.starts_with("Route/")), "{:?}", bench.published());
+}
+
+/// A standby that never saw its fleet whole, which serves by the certificate `cert`, up to where it knows that.
+async fn without_certificate() -> (Bench, serde_json::Value) {
+    let mut fleet = fleet_manifest();
+    let tls = serde_json::json!({"certificateRefs": [{"name": "cert"}]});
+    fleet["spec"]["listeners"] = serde_json::json!([{"name": "https", "protocol": "HTTPS", "port": 8443, "tls": tls}]);
+    let (mut bench, told) = standby(Some(left(&fleet)));
+    fleet["spec"]["scaling"]["minReplicas"] = 9.into();
+    bench.turn(observed(&[fleet.clone()])).await;
+    told.send_replace(Lead::Leader { epoch: 2 });
+    for _ in 0..500 {
+        bench.turn(Event::Tick).await;
+        if !matches!(bench.operator.reign, Reign::No | Reign::Begins(_)) {
+            assert!(matches!(bench.operator.reign, Reign::Reads { .. }), "{:?}", bench.operator.reign);
+            return (bench, fleet);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never led");
+}
+
+fn certificate() -> serde_json::Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let field = |tag, der: &[u8]| k8s_openapi::ByteString(pem::encode(&pem::Pem::new(tag, der)).into_bytes());
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert", "namespace": "sys"}, "type": "kubernetes.io/tls",
+        "data": {"tls.crt": field("CERTIFICATE", certificate.der()), "tls.key": field("PRIVATE KEY", &key.serialize_der())},
+    })
+}
+
+#[tokio::test]
+async fn nothing_is_published_without_the_certificates_of_what_stays_in_force() {
+    let (mut bench, broken) = without_certificate().await;
+    let told = bench.operator.parts.certificates.borrow().clone().unwrap();
+    assert_eq!(told.secrets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Secret sys/cert"]);
+    assert_eq!(bench.turn(Event::Tick).await, []);
+    assert!(bench.published().is_empty());
+    bench.turn(observed(&[broken, certificate()])).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Certificate/")), "{:?}", bench.published());
+}
+
+#[tokio::test]
+async fn a_certificate_that_never_comes_is_not_waited_for_for_ever() {
+    let (mut bench, _broken) = without_certificate().await;
+    let Reign::Reads { until, .. } = &mut bench.operator.reign else { panic!("it does not wait") };
+    assert!(*until > Instant::now());
+    *until = Instant::now();
+    bench.turn(Event::Tick).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Fleet/")), "{:?}", bench.published());
 }
 
 #[tokio::test]
