@@ -29,18 +29,8 @@ pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
 }
 
 /// Writes a number in decimal digits.
-pub(crate) fn decimal(out: &mut impl bytes::BufMut, mut number: u64) {
-    let mut text = [0; 20];
-    let mut at = text.len();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.put_slice(&text[at..]);
+pub(crate) fn decimal(out: &mut impl bytes::BufMut, number: u64) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]

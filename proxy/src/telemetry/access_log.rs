@@ -5,23 +5,19 @@
 //! some milliseconds later. So a line costs no allocation, and a burst of them one wake-up and one write.
 
 use std::{
-    cell::RefCell,
-    fmt::Write as _,
     io::{self, Write},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, Thread},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use http::Version;
-use serde::Serialize;
 use snapshot::proto::AccessLogLevel;
 use tokio::sync::oneshot;
 
-use super::{Blame, RequestRecord, Sharded};
+use super::{RequestRecord, Sharded, line};
 
 /// Bytes that may wait in each worker: some 5,000 lines.
 const MOST: usize = 2 << 20;
@@ -55,31 +51,6 @@ struct Buffers {
     closed: AtomicBool,
 }
 
-/// A line; its names are the log's interface.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: &'a str,
-    request_id: &'a str,
-    client: std::net::SocketAddr,
-    method: &'a str,
-    host: &'a str,
-    target: &'a str,
-    protocol: &'static str,
-    status: u16,
-    route: Option<&'a str>,
-    rule: Option<&'a str>,
-    duration_ms: f64,
-    upstream_ms: Option<f64>,
-    added_ms: f64,
-    upstream: Option<std::net::SocketAddr>,
-    bytes_in: u64,
-    bytes_out: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blame: Option<&'static str>,
-}
-
 impl AccessLog {
     pub(super) fn configure(&self, level: AccessLogLevel, percent: u32) {
         self.settings.store((level as u32) << 16 | percent.min(100), Relaxed);
@@ -108,7 +79,7 @@ impl AccessLog {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        line(&mut lines, record);
+        line::write(&mut lines, record);
         let wake = !self.buffers.awake.load(Relaxed) && !self.buffers.awake.swap(true, Relaxed);
         drop(lines);
         if wake && let Some(writer) = self.writer.get_or_init(|| start(&self.buffers)) {
@@ -133,67 +104,6 @@ fn wanted(settings: u32, record: &RequestRecord<'_>, random: impl FnOnce() -> u3
         Ok(AccessLogLevel::All) => error || random() < settings & 0xffff,
         Ok(AccessLogLevel::Errors) => error,
         Ok(AccessLogLevel::Off) | Err(_) => false,
-    }
-}
-
-fn line(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
-    // Both are ASCII.
-    let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
-    let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
-    with_time(SystemTime::now(), |time| {
-        let line = Line {
-            time,
-            request_id: text(record.request_id),
-            client: record.client,
-            method: record.method.as_str(),
-            host: text(record.host),
-            target: record.target,
-            protocol: protocol(record.version),
-            status: record.status,
-            route: record.rule.map(|r| r.route.as_ref()),
-            rule: record.rule.map(|r| r.name.as_ref()),
-            duration_ms: ms(record.duration),
-            upstream_ms: record.upstream.map(ms),
-            added_ms: ms(record.added),
-            upstream: record.upstream_address,
-            bytes_in: record.bytes_in,
-            bytes_out: record.bytes_out,
-            reason: record.reason,
-            blame: record.blame.map(Blame::as_str),
-        };
-        // Neither writing to memory nor these types fail.
-        let _ = serde_json::to_writer(&mut *out, &line);
-    });
-    out.push(b'\n');
-}
-
-/// A time as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
-fn with_time<R>(now: SystemTime, use_it: impl FnOnce(&str) -> R) -> R {
-    const WHOLE: usize = "2026-01-31T23:59:59".len();
-    thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
-    }
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    WRITTEN.with_borrow_mut(|(written, text)| {
-        if *written != now.as_secs() {
-            *written = now.as_secs();
-            let at = i64::try_from(now.as_secs()).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-            text.clear();
-            // Writing to a string does not fail.
-            let _ = write!(text, "{:.0}", at.unwrap_or_default());
-        }
-        text.truncate(WHOLE);
-        let _ = write!(text, ".{:03}Z", now.subsec_millis());
-        use_it(text)
-    })
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_11 => "HTTP/1.1",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "other",
     }
 }
 
@@ -244,12 +154,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Method;
+pub(super) mod tests {
+    use http::{Method, Version};
 
     use super::*;
+    use crate::telemetry::Blame;
 
-    fn record(status: u16, blame: Option<Blame>) -> RequestRecord<'static> {
+    pub(in crate::telemetry) fn record(status: u16, blame: Option<Blame>) -> RequestRecord<'static> {
         RequestRecord {
             rule: None,
             client: ([192, 0, 2, 1], 7).into(),
@@ -261,8 +172,8 @@ mod tests {
             request_id: b"id",
             duration: Duration::from_micros(12_345),
             upstream: Some(Duration::from_micros(12_000)),
-            added: Duration::from_micros(345),
-            upstream_address: Some(([127, 0, 0, 1], 9000).into()),
+            added: Duration::from_micros(45),
+            upstream_address: Some(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9000).into()),
             bytes_in: 1,
             bytes_out: 2,
             reason: blame.map(|_| "upstream_broke"),
@@ -288,34 +199,6 @@ mod tests {
         check(All, 10, 200, None, 10, false);
         check(All, 0, 500, None, 99, true);
         check(All, 100, 304, None, 99, true);
-    }
-
-    #[test]
-    fn lines_are_json_in_plain_words() {
-        let mut line = vec![];
-        super::line(&mut line, &record(502, Some(Blame::Upstream)));
-        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
-        let mut got: serde_json::Value = serde_json::from_slice(&line).unwrap();
-        let time = got["time"].take();
-        assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time}");
-        let expect = serde_json::json!({
-            "time": null, "request_id": "id", "client": "192.0.2.1:7", "method": "GET", "host": "shop",
-            "target": "/a?b=\"c\"", "protocol": "HTTP/2", "status": 502, "route": null, "rule": null,
-            "duration_ms": 12.345, "upstream_ms": 12.0, "added_ms": 0.345, "upstream": "127.0.0.1:9000",
-            "bytes_in": 1, "bytes_out": 2, "reason": "upstream_broke", "blame": "upstream",
-        });
-        assert_eq!(got, expect);
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        for (ms, expect) in [
-            (1_767_225_599_999, "2025-12-31T23:59:59.999Z"),
-            (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
-            (1_767_225_600_070, "2026-01-01T00:00:00.070Z"),
-        ] {
-            with_time(UNIX_EPOCH + Duration::from_millis(ms), |time| assert_eq!(time, expect));
-        }
     }
 
     #[test]

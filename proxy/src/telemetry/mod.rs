@@ -6,6 +6,7 @@
 mod access_log;
 mod exposition;
 mod histogram;
+mod line;
 mod load;
 mod process;
 mod routes;

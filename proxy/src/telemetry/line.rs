@@ -1,0 +1,189 @@
+//! One line of the access log: a JSON object; its names are the log's interface.
+//!
+//! Written by hand: a flood of rejected requests writes a line for each, and `serde_json` would format addresses and
+//! fractions anew by the machinery that suits anything.
+
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    io::Write as _,
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::Version;
+
+use super::RequestRecord;
+use crate::value::decimal;
+
+/// What stands between the value before and that of a field.
+macro_rules! field {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
+/// Writes the line of a request.
+pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    with_time(SystemTime::now(), |time| out.extend_from_slice(time));
+    out.push(b'"');
+    plain(out, field!("request_id"), record.request_id);
+    address(out, field!("client"), Some(record.client));
+    plain(out, field!("method"), record.method.as_str().as_bytes());
+    plain(out, field!("host"), record.host);
+    text(out, field!("target"), Some(record.target));
+    plain(out, field!("protocol"), protocol(record.version).as_bytes());
+    number(out, field!("status"), record.status.into());
+    text(out, field!("route"), record.rule.map(|rule| &*rule.route));
+    text(out, field!("rule"), record.rule.map(|rule| &*rule.name));
+    milliseconds(out, field!("duration_ms"), Some(record.duration));
+    milliseconds(out, field!("upstream_ms"), record.upstream);
+    milliseconds(out, field!("added_ms"), Some(record.added));
+    address(out, field!("upstream"), record.upstream_address);
+    number(out, field!("bytes_in"), record.bytes_in);
+    number(out, field!("bytes_out"), record.bytes_out);
+    if let Some(reason) = record.reason {
+        plain(out, field!("reason"), reason.as_bytes());
+    }
+    if let Some(blame) = record.blame {
+        plain(out, field!("blame"), blame.as_str().as_bytes());
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Text in which nothing can need escaping: tokens, names of hosts, our own words.
+fn plain(out: &mut Vec<u8>, field: &[u8], value: &[u8]) {
+    out.extend_from_slice(field);
+    out.push(b'"');
+    out.extend_from_slice(value);
+    out.push(b'"');
+}
+
+fn text(out: &mut Vec<u8>, field: &[u8], value: Option<&str>) {
+    // Without an early end, so that it is done many bytes at a time.
+    let is_plain = |text: &str| text.bytes().fold(true, |all, b| all & (b >= b' ') & (b != b'"') & (b != b'\\'));
+    match value {
+        Some(value) if is_plain(value) => plain(out, field, value.as_bytes()),
+        value => {
+            out.extend_from_slice(field);
+            // Writing to memory does not fail.
+            drop(serde_json::to_writer(out, &value));
+        }
+    }
+}
+
+fn number(out: &mut Vec<u8>, field: &[u8], value: u64) {
+    out.extend_from_slice(field);
+    decimal(out, value);
+}
+
+/// With three decimals.
+fn milliseconds(out: &mut Vec<u8>, field: &[u8], value: Option<Duration>) {
+    out.extend_from_slice(field);
+    let Some(value) = value else { return out.extend_from_slice(b"null") };
+    let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    decimal(out, us / 1000);
+    let [a, b, c] = three(us % 1000);
+    out.extend_from_slice(&[b'.', a, b, c]);
+}
+
+fn address(out: &mut Vec<u8>, field: &[u8], value: Option<SocketAddr>) {
+    out.extend_from_slice(field);
+    let Some(value) = value else { return out.extend_from_slice(b"null") };
+    out.push(b'"');
+    match value {
+        SocketAddr::V4(address) => {
+            let [a, b, c, d] = address.ip().octets();
+            for (part, end) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
+                decimal(out, part.into());
+                out.push(end);
+            }
+            decimal(out, address.port().into());
+        }
+        // Writing to memory does not fail.
+        SocketAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+    out.push(b'"');
+}
+
+/// Three digits.
+fn three(number: u64) -> [u8; 3] {
+    [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
+}
+
+/// A time as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
+fn with_time<R>(now: SystemTime, use_it: impl FnOnce(&[u8]) -> R) -> R {
+    const WHOLE: usize = "2026-01-31T23:59:59".len();
+    thread_local! {
+        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    WRITTEN.with_borrow_mut(|(written, text)| {
+        if *written != now.as_secs() {
+            *written = now.as_secs();
+            let at = i64::try_from(now.as_secs()).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            text.clear();
+            // Writing to a string does not fail.
+            let _ = write!(text, "{:.0}", at.unwrap_or_default());
+        }
+        text.truncate(WHOLE);
+        text.push('.');
+        text.extend(three(now.subsec_millis().into()).map(char::from));
+        text.push('Z');
+        use_it(text.as_bytes())
+    })
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Blame, access_log::tests::record};
+
+    #[test]
+    fn lines_are_json_in_plain_words() {
+        let mut line = vec![];
+        write(&mut line, &record(502, Some(Blame::Upstream)));
+        assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+        let mut got: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let time = got["time"].take();
+        assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time}");
+        let expect = serde_json::json!({
+            "time": null, "request_id": "id", "client": "192.0.2.1:7", "method": "GET", "host": "shop",
+            "target": "/a?b=\"c\"", "protocol": "HTTP/2", "status": 502, "route": null, "rule": null,
+            "duration_ms": 12.345, "upstream_ms": 12.0, "added_ms": 0.045, "upstream": "[2001:db8::1]:9000",
+            "bytes_in": 1, "bytes_out": 2, "reason": "upstream_broke", "blame": "upstream",
+        });
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn what_is_not_plain_is_escaped() {
+        for value in ["", "a b", "\"", "\\", "\n\t\u{1}", "é\u{7f}"] {
+            let mut out = vec![];
+            text(&mut out, field!("x"), Some(value));
+            let json = format!("{{\"y\":0{}}}", str::from_utf8(&out).unwrap());
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["x"], value, "{json}");
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (ms, expect) in [
+            (1_767_225_599_999, "2025-12-31T23:59:59.999Z"),
+            (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
+            (1_767_225_600_070, "2026-01-01T00:00:00.070Z"),
+        ] {
+            with_time(UNIX_EPOCH + Duration::from_millis(ms), |time| assert_eq!(time, expect.as_bytes()));
+        }
+    }
+}
