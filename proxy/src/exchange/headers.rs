@@ -155,7 +155,9 @@ impl RequestId {
     /// Sets it as a field.
     pub(crate) fn set(&self, fields: &mut HeaderMap) {
         // A plain word is a valid value.
-        if let Ok(value) = HeaderValue::from_bytes(self.as_bytes()) {
+        if let Ok(mut value) = HeaderValue::from_bytes(self.as_bytes()) {
+            // It never comes again: HPACK's tables are for what does (RFC 7541 section 6.2.3).
+            value.set_sensitive(true);
             fields.insert(X_REQUEST_ID, value);
         }
     }

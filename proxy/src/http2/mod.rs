@@ -89,7 +89,8 @@ where
                 Some(Ok((request, respond))) => {
                     conn.progress();
                     silence.broken();
-                    tokio::spawn(stream::run(worker.clone(), conn.clone(), request, respond));
+                    // Boxed: made where it stays, instead of being copied from hand to hand until its task runs.
+                    tokio::spawn(Box::pin(stream::run(worker.clone(), conn.clone(), request, respond)));
                 }
                 Some(Err(e)) => {
                     if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {

@@ -9,13 +9,16 @@ use crate::value::{decimal, value};
 /// `"name";r=12;t=1`: what is left, and in how many seconds all of it is there again, or, when nothing is left, the next.
 pub(super) fn rate_limit(name: &str, decision: &Decision) -> Option<HeaderValue> {
     let until_us = if decision.allowed { decision.reset_us } else { decision.retry_after_us };
-    value(|out| {
+    let mut value = value(|out| {
         out.put_slice(name.as_bytes());
         out.put_slice(b";r=");
         decimal(out, decision.remaining);
         out.put_slice(b";t=");
         decimal(out, seconds(until_us));
-    })
+    })?;
+    // It hardly comes again: HPACK's tables are for what does (RFC 7541 section 6.2.3).
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// `"name";q=100;w=1, ...`: tokens each so many seconds. `None`: there are none.
