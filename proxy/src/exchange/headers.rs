@@ -1,6 +1,6 @@
 //! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use http::{
@@ -8,7 +8,7 @@ use http::{
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::{fields::Fields, http1::request::is_disguised};
+use crate::{fields::Fields, http1::request::is_disguised, value::decimal};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,8 +51,27 @@ pub fn drop_disguised(headers: &mut HeaderMap) {
 
 /// A client's address as a field's value; an IPv4 address in IPv6 form is an IPv4 address.
 pub fn address(client: IpAddr) -> HeaderValue {
+    let text = match client.to_canonical() {
+        // By hand: each connection pays for it.
+        IpAddr::V4(client) => {
+            let mut text = Vec::with_capacity("255.255.255.255".len());
+            write_ipv4(&mut text, client);
+            text
+        }
+        IpAddr::V6(client) => client.to_string().into_bytes(),
+    };
     // An address is text without control characters: this can't fail.
-    HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Writes an address as dotted decimals.
+pub(crate) fn write_ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
+    for (i, part) in address.octets().into_iter().enumerate() {
+        if i > 0 {
+            out.push(b'.');
+        }
+        decimal(out, part.into());
+    }
 }
 
 /// Tells the upstream which request this is, who asked, and how: in place of whatever the message says in these fields.

@@ -86,10 +86,10 @@ pub(crate) async fn serve_http2(
     };
     match reply {
         Some(Reply { head, fields, body: ReplyBody::Own(body) }) => {
-            Response::from_parts(dressed(head, fields, &exchange), ResponseBody::own(body, exchange))
+            Response::from_parts(dressed(head, fields, &exchange.request_id), ResponseBody::own(body, exchange))
         }
         Some(Reply { head, fields, body: ReplyBody::Upstream(call, deadline) }) => {
-            let head = dressed(head, fields, &exchange);
+            let head = dressed(head, fields, &exchange.request_id);
             Response::from_parts(head, ResponseBody::upstream(call, source, exchange, deadline))
         }
         // There is nobody to answer, and no WebSocket without an upgrade.
@@ -101,10 +101,13 @@ pub(crate) async fn serve_http2(
     }
 }
 
-fn dressed(head: ResponseHead, fields: ResponseFields, exchange: &Exchange) -> response::Parts {
+/// The head with the proxy's own fields in it.
+fn dressed(head: ResponseHead, fields: ResponseFields, id: &headers::RequestId) -> response::Parts {
     let mut head = response::Parts::from(head);
-    head.headers.extend(fields);
-    exchange.request_id.set(&mut head.headers);
+    for (name, value) in fields {
+        head.headers.insert(name, value);
+    }
+    id.set(&mut head.headers);
     head
 }
 
@@ -220,4 +223,22 @@ fn own(answer: Answer, exchange: &mut Exchange, fields: ResponseFields) -> Reply
         body = Bytes::new();
     }
     Reply { head, fields, body: ReplyBody::Own(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn what_is_the_proxys_own_stands_in_place_of_the_upstreams() {
+        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.fields =
+            [field("ratelimit", "theirs"), field("x-request-id", "theirs"), field("x", "1")].into_iter().collect();
+        let got = dressed(head, vec![field("ratelimit", "ours")], &headers::RequestId::Sent(Bytes::from_static(b"id")));
+        let all = |name: &str| got.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+        assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"ours"[..]], vec![b"id"], vec![b"1"]]);
+    }
 }

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{Phase, Worker, room::Live};
 use crate::{
-    config::Http2Limits,
+    config::{Http2Limits, Settings},
     exchange::headers,
     http1::{
         limits::Limits,
@@ -137,10 +137,8 @@ pub struct Conn {
 }
 
 impl Conn {
-    fn new(worker: &Worker, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
+    fn new(worker: &Worker, settings: &Settings, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let config = worker.shared.config.load();
-        let settings = &config.settings;
         // ± 10 % so that connections made together do not end together.
         let age = settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         let phase = *worker.phase.borrow();
@@ -267,12 +265,13 @@ impl Conn {
 /// Serves one accepted connection to its end.
 pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
     let _live = live;
-    let (public, tls) = match worker.shared.config.load().ports.get(&port) {
-        Some(config) => (config.port, config.tls.clone()),
+    let (conn, tls) = {
+        let config = worker.shared.config.load();
         // The port was removed while the connection waited.
-        None => return,
+        let Some(at) = config.ports.get(&port) else { return };
+        let conn = Conn::new(&worker, &config.settings, peer, (port, at.port), at.tls.is_some());
+        (Arc::new(conn), at.tls.clone())
     };
-    let conn = Arc::new(Conn::new(&worker, peer, (port, public), tls.is_some()));
     let registered = Registered::new(&worker, &conn);
     poll_fn(|cx| Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))).await;
     // Boxed, here and below: each is made where it stays, instead of being copied from hand to hand until its task runs,

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use foldhash::fast::RandomState;
 use socket2::Socket;
 use tokio::{
     net::TcpListener,
@@ -16,6 +17,9 @@ use tokio::{
 
 use super::{Conn, Phase, accept, balance, connection::Clock, room::Room};
 use crate::{shared::Shared, upstream::Pool};
+
+/// Connections by their number, which is ours: nobody else has a say in how they hash.
+pub(super) type Conns = HashMap<u64, Arc<Conn>, RandomState>;
 
 /// What the tasks of one worker share.
 pub struct Worker {
@@ -31,7 +35,7 @@ pub struct Worker {
     pub(super) shares_sockets: bool,
     /// Client connections of all workers.
     pub(super) room: Arc<Room>,
-    conns: Mutex<HashMap<u64, Arc<Conn>>>,
+    conns: Mutex<Conns>,
 }
 
 impl Worker {
@@ -49,7 +53,7 @@ impl Worker {
     }
 
     /// Client connections of this worker, WebSockets not among them.
-    pub(super) fn conns(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+    pub(super) fn conns(&self) -> MutexGuard<'_, Conns> {
         self.conns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

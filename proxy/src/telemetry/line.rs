@@ -14,7 +14,7 @@ use std::{
 use http::Version;
 
 use super::RequestRecord;
-use crate::value::decimal;
+use crate::{exchange::headers::write_ipv4, value::decimal};
 
 /// What stands between the value before and that of a field.
 macro_rules! field {
@@ -94,11 +94,8 @@ fn address(out: &mut Vec<u8>, field: &[u8], value: Option<SocketAddr>) {
     out.push(b'"');
     match value {
         SocketAddr::V4(address) => {
-            let [a, b, c, d] = address.ip().octets();
-            for (part, end) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
-                decimal(out, part.into());
-                out.push(end);
-            }
+            write_ipv4(out, *address.ip());
+            out.push(b':');
             decimal(out, address.port().into());
         }
         // Writing to memory does not fail.
