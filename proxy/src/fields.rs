@@ -11,6 +11,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http1::buffers;
+
 /// Header fields, in the order in which they came and were set.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
@@ -169,14 +171,14 @@ impl FromIterator<(HeaderName, HeaderValue)> for Fields {
 
 impl From<HeaderMap> for Fields {
     fn from(map: HeaderMap) -> Self {
-        let mut set: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(map.len());
+        let mut fields = buffers::take_fields();
         for (name, value) in map {
             // A name is told once for all of its values.
-            if let Some(name) = name.or_else(|| set.last().map(|(name, _)| name.clone())) {
-                set.push((name, value));
+            if let Some(name) = name.or_else(|| fields.set.last().map(|(name, _)| name.clone())) {
+                fields.set.push((name, value));
             }
         }
-        Self { set, ..Self::default() }
+        fields
     }
 }
 

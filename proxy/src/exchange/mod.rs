@@ -30,7 +30,7 @@ use crate::{
     config::{Action, Rule},
     filter::{Answer, Ctx, Flow, ResponseFields},
     http1::{
-        self,
+        self, buffers,
         limits::Limits,
         request::{Refused, Wants},
     },
@@ -79,11 +79,12 @@ pub(crate) async fn serve_http2(
     let mut head = RequestHead::from(head);
     let mut exchange = Box::new(Exchange::open(worker, conn, &head));
     let mut source = Http2Source::new(body, length, Arc::clone(&exchange.conn));
-    exchange.counted_in = Some(source.count());
+    exchange.counted_in = source.count();
     let reply = match beyond(&head, length, &exchange.conn.limits) {
         Some(why) => Some(refuse(refused(why), &mut exchange)),
         None => serve(&mut head, wants, &mut source, &mut exchange).await,
     };
+    buffers::give_fields(head.fields);
     match reply {
         Some(Reply { head, fields, body: ReplyBody::Own(body) }) => {
             Response::from_parts(dressed(head, fields, &exchange.request_id), ResponseBody::own(body, exchange))

@@ -30,7 +30,8 @@ use crate::{
 pub(crate) struct Http2Source {
     body: RequestBody,
     framing: Framing,
-    count: Arc<AtomicU64>,
+    /// Bytes of a body so far, for as long as it lives; `None`: there is none.
+    count: Option<Arc<AtomicU64>>,
     conn: Arc<Conn>,
     waiting: Cell<Option<Wait>>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -47,23 +48,22 @@ struct Wait {
 
 impl Http2Source {
     pub(crate) fn new(stream: RecvStream, length: Option<u64>, conn: Arc<Conn>) -> Self {
-        let count = Arc::<AtomicU64>::default();
-        let (body, framing) = if stream.is_end_stream() {
-            (RequestBody::Empty, Framing::Empty)
+        let (body, framing, count) = if stream.is_end_stream() {
+            (RequestBody::Empty, Framing::Empty, None)
         } else {
-            let framing = length.map_or(Framing::Chunked, Framing::Length);
-            (RequestBody::Received(stream, length, Arc::clone(&count)), framing)
+            let (framing, count) = (length.map_or(Framing::Chunked, Framing::Length), Arc::default());
+            (RequestBody::Received(stream, length, Arc::clone(&count)), framing, Some(count))
         };
         Self { body, framing, count, conn, waiting: Cell::new(None), timer: None }
     }
 
-    /// Bytes so far, for as long as the body lives.
-    pub(crate) fn count(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.count)
+    /// See the field.
+    pub(crate) fn count(&self) -> Option<Arc<AtomicU64>> {
+        self.count.clone()
     }
 
     fn counted(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     fn is_bounded(&self) -> bool {
