@@ -21,7 +21,7 @@ const MOST_FIELDS: usize = 256;
 /// How many of each kind a thread keeps.
 const KEPT: usize = 64;
 /// How many fields: they are held while the upstream takes its time.
-const KEPT_FIELDS: usize = 256;
+const KEPT_FIELDS: usize = 1024;
 
 /// Whose bytes a buffer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,7 +238,11 @@ impl Call {
                     return Poll::Pending;
                 }
             }
-            let Upload::Body(framing) = self.upload else { return Poll::Ready(Ok(())) };
+            let Upload::Body(framing) = self.upload else {
+                // While the upstream thinks, others can write from it.
+                self.out.release();
+                return Poll::Ready(Ok(()));
+            };
             loop {
                 match ready!(source.poll_piece(cx)) {
                     Some(Ok(Piece::Data(data))) => self.out.push(data, framing),

@@ -67,14 +67,16 @@ impl Filter for Limits {
     }
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
-        let (mut inline, mut more) = ([Step::default(); INLINE], vec![]);
-        let steps = match inline.get_mut(..self.limits.len()) {
-            Some(steps) => steps,
-            None => {
-                more.resize(self.limits.len(), Step::default());
-                &mut more[..]
-            }
-        };
+        match self.limits.len() {
+            1 => self.check(&mut [Step::default()], head, ctx),
+            few @ ..=INLINE => self.check(&mut [Step::default(); INLINE][..few], head, ctx),
+            many => self.check(&mut vec![Step::default(); many], head, ctx),
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, steps: &mut [Step], head: &RequestHead, ctx: &mut Ctx) -> Flow {
         for (step, limit) in steps.iter_mut().zip(&self.limits) {
             step.key = key::key(&self.table, limit.limiter.namespace(), &limit.key, head, ctx);
         }
@@ -82,9 +84,7 @@ impl Filter for Limits {
         self.count(steps, passed);
         self.answer(steps, passed, ctx)
     }
-}
 
-impl Limits {
     /// Asks each limit; nothing is taken.
     fn ask(&self, steps: &mut [Step], now_us: u64) -> bool {
         let mut passed = true;
