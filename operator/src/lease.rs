@@ -7,7 +7,8 @@
 //!
 //! A Lease that was deleted says nothing of who held it, and its holder may not have heard: so it is nobody's only after
 //! [`DURATION`], also when somebody made it anew, empty. The holder itself puts it back as it was. One that is not there
-//! when a process starts may have been deleted just before: the same holds. (Other elections create it at once; the chart
+//! when a process starts may have been deleted just before: the same holds; and of one that is gone, or another, although
+//! it was empty when it was last read. (Other elections create it at once; the chart
 //! makes it, so that this costs an installation nothing.) One that is there and empty then is the chart's: it is taken.
 
 use std::time::{Duration, Instant};
@@ -143,8 +144,10 @@ impl Election {
         }
         // Nobody has held this one: if there was a holder, it was deleted, and perhaps made anew.
         let is_new = lease.as_ref().is_none_or(|lease| transitions(lease) == 0);
-        let is_missing = lease.is_none() && self.vacant_from.is_none();
-        if is_missing || (is_new && self.holder().is_some()) {
+        let is_missing = lease.is_none() && (self.vacant_from.is_none() || self.lease.is_some());
+        // Between two readings somebody may have taken even one that was empty before.
+        let is_another = |new: &Lease| self.lease.as_ref().is_some_and(|old| old.metadata.uid != new.metadata.uid);
+        if is_missing || (is_new && (self.holder().is_some() || lease.as_ref().is_some_and(is_another))) {
             self.vacant_from = Some(now + self.duration());
         } else {
             self.vacant_from.get_or_insert(now);

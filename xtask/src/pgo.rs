@@ -12,10 +12,13 @@ use anyhow::Context as _;
 
 use crate::{
     bench,
+    cluster::Folders,
     shell::{self, Tool},
 };
 
 pub(crate) fn run() -> anyhow::Result<()> {
+    // Whoever measures needs the same cores.
+    let _alone = Folders::of_user()?.lock("bench")?;
     let proxy = build()?;
     println!("{}", proxy.display());
     Ok(())
@@ -37,17 +40,24 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let host = line(&rustc, "host: ")?;
     let counting = compile(&folder.join("train"), host, &format!("-Cprofile-generate={}", raw.display()))?;
     // What an earlier program counted says nothing of this one.
-    if raw.exists() {
-        std::fs::remove_dir_all(&raw).with_context(|| raw.display().to_string())?;
-    }
+    remove(&raw)?;
     bench::train(&counting)?;
     let merge = Tool::new(&profdata).args(["merge".as_ref(), "-o".as_ref(), profile.as_os_str(), raw.as_os_str()]);
     merge.run()?;
     println!("building the proxy with what was counted");
+    // Cargo does not look into profiles: what was built with an earlier one would stay.
+    remove(&folder.join("use"))?;
     let built = compile(&folder.join("use"), host, &format!("-Cprofile-use={}", profile.display()))?;
     let program = program()?;
     std::fs::copy(&built, &program).with_context(|| built.display().to_string())?;
     Ok(program)
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| folder.display().to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn folder() -> anyhow::Result<PathBuf> {

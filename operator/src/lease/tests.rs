@@ -325,6 +325,26 @@ fn a_write_of_which_nothing_was_heard_is_not_lost() {
     assert_eq!(again.spec.unwrap().lease_transitions, lease.spec.unwrap().lease_transitions, "the same term");
 }
 
+#[test]
+fn one_that_was_empty_and_is_gone_may_have_been_taken_meanwhile() {
+    let start = Instant::now();
+    let uid = |uid: &str| Lease { metadata: ObjectMeta { uid: Some(uid.into()), ..ObjectMeta::default() }, spec: None };
+    for then in [None, Some(uid("2"))] {
+        let mut election = Election::new("a".into(), None, start);
+        election.read(Some(uid("1")), start);
+        assert!(matches!(election.next(start, Timestamp::UNIX_EPOCH), Step::Write(_)));
+        // Another was faster, and the Lease was deleted before this one could read what it had said.
+        election.conflicted(start);
+        assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Read);
+        election.read(then.clone(), start);
+        assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Wait(start + LOOK_EVERY));
+        let later = start + DURATION;
+        assert_eq!(election.next(later, Timestamp::UNIX_EPOCH), Step::Read);
+        election.read(then, later);
+        assert!(matches!(election.next(later, Timestamp::UNIX_EPOCH), Step::Write(_)));
+    }
+}
+
 proptest! {
     /// Whoever is stopped or cut off, however long requests take, and whenever, and if the Lease is deleted once: never two
     /// at once, and one when all are well.

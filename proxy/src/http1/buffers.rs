@@ -17,7 +17,7 @@ const OUT: usize = 4 << 10;
 /// One that grew beyond this is not kept.
 const MOST_OUT: usize = 64 << 10;
 /// Most fields whose memory is kept.
-const MOST_FIELDS: usize = 256;
+const MOST_FIELDS: usize = 64;
 /// How many of each kind a thread keeps.
 const KEPT: usize = 64;
 /// How many fields: they are held while the upstream takes its time.

@@ -70,8 +70,8 @@ struct Hop {
     keep_alive: bool,
     upgrade: bool,
     websocket: bool,
-    /// It names fields that are not for the next hop.
-    names: bool,
+    /// How many fields it names that are not for the next hop.
+    names: usize,
 }
 
 /// Reads a head, whose lines were found; `fields` lend their memory.
@@ -147,7 +147,11 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) 
     if hosts > 1 || hosts == 0 && version == Version::HTTP_11 {
         return Err(Refused::Host);
     }
-    if hop.names {
+    // More than there are fields: each would be looked for among all.
+    if hop.names > limits.fields {
+        return Err(Refused::HeadTooLarge);
+    }
+    if hop.names > 0 {
         strip_named(bytes, lines, &mut fields);
     }
     let http11 = version == Version::HTTP_11;
@@ -289,7 +293,7 @@ impl Hop {
                 10 if item.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 7 if item.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
                 0 => {}
-                _ => self.names = true,
+                _ => self.names += 1,
             }
         }
         checked(value)
@@ -301,7 +305,8 @@ impl Hop {
 fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
     for (name, range) in lines.fields(bytes) {
         if matches!(known(&bytes[name]), Known::Connection) {
-            grammar::items(&bytes[range]).filter(|item| !is_disguised(item)).for_each(|item| fields.remove(item));
+            let named = grammar::items(&bytes[range]).filter(|item| !item.is_empty() && !is_disguised(item));
+            named.for_each(|item| fields.remove(item));
         }
     }
 }
@@ -451,6 +456,9 @@ mod tests {
         ));
         assert_eq!(names(&head), ["host", "x-two", "x-forwarded-for"]);
         assert!(!head.keep_alive && head.wants.trailers && !head.wants.websocket);
+        let naming = |names: usize| with(&format!("Connection: {}x\r\n", "x,,,".repeat(names - 1)));
+        good(&naming(DEFAULT.fields));
+        bad(&naming(DEFAULT.fields + 1), Refused::HeadTooLarge);
         assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(good("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
         assert!(!good("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n").keep_alive);

@@ -68,11 +68,11 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, method: &Method) 
                 checked(value)?;
                 continue;
             }
-            Known::Te | Known::OfConnection => {
+            Known::Te | Known::Expect | Known::OfConnection => {
                 checked(value)?;
                 continue;
             }
-            Known::Host | Known::Expect | Known::Other => {
+            Known::Host | Known::Other => {
                 checked(value)?;
                 fields.came(name, range);
             }
@@ -120,7 +120,7 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), Malformed> {
 fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
     for (name, range) in lines.fields(bytes) {
         if matches!(known(&bytes[name]), Known::Connection) {
-            grammar::items(&bytes[range]).for_each(|item| fields.remove(item));
+            grammar::items(&bytes[range]).filter(|item| !item.is_empty()).for_each(|item| fields.remove(item));
         }
     }
 }
