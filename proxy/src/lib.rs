@@ -8,6 +8,7 @@
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
 //!                                           upstream/ balance, pools, calls
 //!                                           websocket.rs after 101
+//!  message.rs, fields.rs: a head on its way, whatever protocol it came by
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
 //!  admin.rs: /metrics /readyz /config /connections
 //! ```

@@ -1,7 +1,7 @@
 //! Field values that are made for one request: written into a block that the values of a thread share, so that most cost
 //! no allocation, neither when they are made nor when they are cloned.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, net::Ipv4Addr};
 
 use bytes::BytesMut;
 use http::HeaderValue;
@@ -31,6 +31,16 @@ pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
 /// Writes a number in decimal digits.
 pub(crate) fn decimal(out: &mut impl bytes::BufMut, number: u64) {
     out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writes an address as dotted decimals.
+pub(crate) fn ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
+    for (i, part) in address.octets().into_iter().enumerate() {
+        if i > 0 {
+            out.push(b'.');
+        }
+        decimal(out, part.into());
+    }
 }
 
 #[cfg(test)]

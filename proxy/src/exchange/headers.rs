@@ -1,6 +1,6 @@
 //! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{
@@ -8,7 +8,7 @@ use http::{
     header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::{fields::Fields, http1::request::is_disguised, value::decimal};
+use crate::{fields::Fields, http1::request::is_disguised, value::ipv4};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,23 +55,13 @@ pub fn address(client: IpAddr) -> HeaderValue {
         // By hand: each connection pays for it.
         IpAddr::V4(client) => {
             let mut text = Vec::with_capacity("255.255.255.255".len());
-            write_ipv4(&mut text, client);
+            ipv4(&mut text, client);
             text
         }
         IpAddr::V6(client) => client.to_string().into_bytes(),
     };
     // An address is text without control characters: this can't fail.
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
-}
-
-/// Writes an address as dotted decimals.
-pub(crate) fn write_ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
-    for (i, part) in address.octets().into_iter().enumerate() {
-        if i > 0 {
-            out.push(b'.');
-        }
-        decimal(out, part.into());
-    }
 }
 
 /// Tells the upstream which request this is, who asked, and how: in place of whatever the message says in these fields.

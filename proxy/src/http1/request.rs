@@ -152,7 +152,8 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) 
         return Err(Refused::HeadTooLarge);
     }
     if hop.names > 0 {
-        strip_named(bytes, lines, &mut fields);
+        // A client must not be able to take out what is the proxy's to say: a known attack on proxies.
+        strip_named(bytes, lines, &mut fields, is_disguised);
     }
     let http11 = version == Version::HTTP_11;
     let websocket = hop.upgrade && hop.websocket && http11 && method == Method::GET && body == Framing::Empty;
@@ -300,12 +301,11 @@ impl Hop {
     }
 }
 
-/// Takes out the fields that `Connection` names, but for those that a client must not be able to take out: a known attack
-/// on proxies.
-fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
+/// Takes out the fields that `Connection` names, but for those that are spared.
+pub(super) fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
     for (name, range) in lines.fields(bytes) {
         if matches!(known(&bytes[name]), Known::Connection) {
-            let named = grammar::items(&bytes[range]).filter(|item| !item.is_empty() && !is_disguised(item));
+            let named = grammar::items(&bytes[range]).filter(|item| !item.is_empty() && !spared(item));
             named.for_each(|item| fields.remove(item));
         }
     }

@@ -8,7 +8,7 @@ use super::{
     body::Framing,
     grammar,
     lines::Lines,
-    request::{Known, checked, known},
+    request::{Known, checked, known, strip_named},
 };
 use crate::{fields::Fields, message::ResponseHead};
 
@@ -83,7 +83,7 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, method: &Method) 
         return Err(Malformed::TransferEncoding);
     }
     if names {
-        strip_named(bytes, lines, &mut fields);
+        strip_named(bytes, lines, &mut fields, |_| false);
     }
     let bodiless = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     if bodiless && let Some(length) = length {
@@ -115,14 +115,6 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), Malformed> {
         _ => return Err(bad),
     }
     Ok((status, version))
-}
-
-fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields) {
-    for (name, range) in lines.fields(bytes) {
-        if matches!(known(&bytes[name]), Known::Connection) {
-            grammar::items(&bytes[range]).filter(|item| !item.is_empty()).for_each(|item| fields.remove(item));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 use http::Version;
 
 use super::RequestRecord;
-use crate::{exchange::headers::write_ipv4, value::decimal};
+use crate::value::{decimal, ipv4};
 
 /// What stands between the value before and that of a field.
 macro_rules! field {
@@ -94,7 +94,7 @@ fn address(out: &mut Vec<u8>, field: &[u8], value: Option<SocketAddr>) {
     out.push(b'"');
     match value {
         SocketAddr::V4(address) => {
-            write_ipv4(out, *address.ip());
+            ipv4(out, *address.ip());
             out.push(b':');
             decimal(out, address.port().into());
         }
