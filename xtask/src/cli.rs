@@ -34,7 +34,7 @@ enum Command {
     Images(images::Args),
     /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
     Bench(bench::Args),
-    /// Build the proxy with profile-guided optimisation, as releases should be: target/pgo/sluice-proxy.
+    /// Build the proxy with profile-guided optimisation, as releases should be: target/pgo/out/sluice-proxy.
     Pgo,
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use crate::{
     bench,
     cluster::Folders,
+    files,
     shell::{self, Tool},
 };
 
@@ -24,9 +25,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the program is once it is built.
+/// Where the program is once it is built: alone, so that the folder can be what an image is built from.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
-    Ok(folder()?.join("sluice-proxy"))
+    Ok(folder()?.join("out/sluice-proxy"))
 }
 
 /// Builds it.
@@ -49,6 +50,7 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     remove(&folder.join("use"))?;
     let built = compile(&folder.join("use"), host, &format!("-Cprofile-use={}", profile.display()))?;
     let program = program()?;
+    files::create(&folder.join("out"))?;
     std::fs::copy(&built, &program).with_context(|| built.display().to_string())?;
     Ok(program)
 }
