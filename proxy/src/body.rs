@@ -1,7 +1,7 @@
 //! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
-//! next piece; a response's is a [`Call`]'s.
+//! next piece; a response's is a [`crate::upstream::Call`]'s.
 //!
-//! Towards hyper (HTTP/2 on either side) both are its kind of body: [`RequestBody`] and [`ResponseBody`].
+//! Towards an upstream that speaks HTTP/2, a request's is hyper's kind of body: [`RequestBody`].
 
 use std::{
     pin::Pin,
@@ -16,17 +16,13 @@ use bytes::Bytes;
 use futures::{Stream as _, channel::mpsc};
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use crate::{
-    exchange::Exchange,
     http1::{
         body::{Framing, Piece},
         request::Refused,
     },
-    http2::Http2Source,
     server::Waiting,
-    upstream::{Call, CallError},
 };
 
 /// A request's body, where it comes from.
@@ -80,15 +76,9 @@ pub(crate) enum BodyError {
     /// The other side broke off.
     #[error(transparent)]
     Broken(#[from] h2::Error),
-    /// The upstream did.
-    #[error("upstream: {0}")]
-    Upstream(#[from] CallError),
     /// The client of another protocol did.
     #[error("the client broke off")]
     Client,
-    /// The rule's request timeout is over, or one side sent nothing for too long.
-    #[error("timeout")]
-    Timeout,
 }
 
 /// A request's body for hyper to send upstream.
@@ -141,104 +131,6 @@ impl Body for RequestBody {
                 SizeHint::with_exact(*length)
             }
             RequestBody::Received(_, None, _) | RequestBody::Fed(_, None) => SizeHint::default(),
-        }
-    }
-}
-
-/// A response's body for hyper to send to a client. Its end closes the exchange.
-pub(crate) struct ResponseBody {
-    from: Origin,
-    exchange: Box<Exchange>,
-    deadline: Option<Pin<Box<Sleep>>>,
-    ended: bool,
-}
-
-enum Origin {
-    Own(Option<Bytes>),
-    Upstream(Call, Http2Source),
-}
-
-impl ResponseBody {
-    /// A body of the proxy's own.
-    pub(crate) fn own(body: Bytes, exchange: Box<Exchange>) -> Self {
-        let body = (!body.is_empty()).then_some(body);
-        let ended = body.is_none();
-        Self { from: Origin::Own(body), exchange, deadline: None, ended }
-    }
-
-    /// A body from upstream, cut off at `deadline`. What is left of the request's body goes there meanwhile.
-    pub(crate) fn upstream(
-        call: Call,
-        source: Http2Source,
-        exchange: Box<Exchange>,
-        deadline: Option<Pin<Box<Sleep>>>,
-    ) -> Self {
-        let ended = call.is_done();
-        Self { from: Origin::Upstream(call, source), exchange, deadline, ended }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let (call, source) = match &mut this.from {
-            Origin::Own(body) => {
-                this.ended = true;
-                let body = body.take();
-                this.exchange.bytes_out += body.as_ref().map_or(0, |b| b.len() as u64);
-                return Poll::Ready(body.map(|b| Ok(Frame::data(b))));
-            }
-            Origin::Upstream(call, source) => (call, source),
-        };
-        let piece = match call.poll_piece(cx, source) {
-            Poll::Ready(piece) => piece,
-            Poll::Pending => {
-                let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-                match source.poll_interrupt(cx) {
-                    _ if late => this.exchange.timed_out(),
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Interrupt::Stalled(waiting)) if !waiting.is_for_client() => this.exchange.timed_out(),
-                    Poll::Ready(_) => this.exchange.client_went(),
-                }
-                return Poll::Ready(Some(Err(BodyError::Timeout)));
-            }
-        };
-        this.ended = call.is_done();
-        Poll::Ready(match piece {
-            None => None,
-            Some(Ok(Piece::Data(data))) => {
-                this.exchange.bytes_out += data.len() as u64;
-                Some(Ok(Frame::data(data)))
-            }
-            Some(Ok(Piece::Trailers(trailers))) => Some(Ok(Frame::trailers(*trailers))),
-            Some(Err(e)) => {
-                this.exchange.upstream_broke();
-                Some(Err(e.into()))
-            }
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let length = match &self.from {
-            Origin::Own(body) => Some(body.as_ref().map_or(0, |b| b.len() as u64)),
-            Origin::Upstream(call, _) => call.left(),
-        };
-        length.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Dropped before its end: the client went away, unless upstream or a timeout is already to blame.
-            self.exchange.client_went();
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The request path: normalise → route → request id → filters → balance → upstream, and back.
 //!
-//! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2, but for the
-//! adapter to bodies as the `http-body` crate has them.
+//! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2.
 
 mod answer;
 mod forward;
@@ -12,11 +11,9 @@ mod record;
 use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, HOST, TE},
-    response,
+    HeaderValue, Method,
+    header::{CONTENT_LENGTH, HOST},
 };
 use tokio::time::Sleep;
 
@@ -26,18 +23,12 @@ pub(crate) use self::{
     record::Exchange,
 };
 use crate::{
-    body::{ResponseBody, Source},
+    body::Source,
     config::{Action, Rule},
     filter::{Answer, Ctx, Flow, ResponseFields},
-    http1::{
-        self, buffers,
-        limits::Limits,
-        request::{Refused, Wants},
-    },
-    http2::Http2Source,
+    http1::{self, request::Wants},
     message::{RequestHead, ResponseHead},
     router::Query,
-    server::{Conn, Worker},
     shared::clock_us,
     telemetry::Blame,
     upstream::Call,
@@ -61,66 +52,6 @@ pub(crate) enum ReplyBody {
     Upstream(Call, Option<Pin<Box<Sleep>>>),
     /// There is none: the connections become a WebSocket.
     WebSocket(Box<http1::call::Call>, Arc<Rule>),
-}
-
-/// Serves one request that came by HTTP/2. Every failure is a response; the response's body closes the exchange.
-pub(crate) async fn serve_http2(
-    worker: Arc<Worker>,
-    conn: Arc<Conn>,
-    request: Request<RecvStream>,
-) -> Response<ResponseBody> {
-    conn.note_request();
-    let (mut head, body) = request.into_parts();
-    // Before anything is added: a client must not name our own fields in `Connection`.
-    headers::strip_hop_by_hop(&mut head.headers);
-    headers::drop_disguised(&mut head.headers);
-    let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut head = RequestHead::from(head);
-    let mut exchange = Box::new(Exchange::open(worker, conn, &head));
-    let mut source = Http2Source::new(body, length, Arc::clone(&exchange.conn));
-    exchange.counted_in = source.count();
-    let reply = match beyond(&head, length, &exchange.conn.limits) {
-        Some(why) => Some(refuse(refused(why), &mut exchange)),
-        None => serve(&mut head, wants, &mut source, &mut exchange).await,
-    };
-    buffers::give_fields(head.fields);
-    match reply {
-        Some(Reply { head, fields, body: ReplyBody::Own(body) }) => {
-            Response::from_parts(dressed(head, fields, &exchange.request_id), ResponseBody::own(body, exchange))
-        }
-        Some(Reply { head, fields, body: ReplyBody::Upstream(call, deadline) }) => {
-            let head = dressed(head, fields, &exchange.request_id);
-            Response::from_parts(head, ResponseBody::upstream(call, source, exchange, deadline))
-        }
-        // There is nobody to answer, and no WebSocket without an upgrade.
-        Some(Reply { body: ReplyBody::WebSocket(..), .. }) | None => {
-            let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            response
-        }
-    }
-}
-
-/// The head with the proxy's own fields in it.
-fn dressed(head: ResponseHead, fields: ResponseFields, id: &headers::RequestId) -> response::Parts {
-    let mut head = response::Parts::from(head);
-    for (name, value) in fields {
-        head.headers.insert(name, value);
-    }
-    id.set(&mut head.headers);
-    head
-}
-
-/// What a request by HTTP/2 has too much of; as a whole, its head was bounded when it was read.
-fn beyond(head: &RequestHead, length: Option<u64>, limits: &Limits) -> Option<Refused> {
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    match () {
-        () if target > limits.target_bytes => Some(Refused::TargetTooLong),
-        () if head.fields.len() > limits.fields => Some(Refused::HeadTooLarge),
-        () if length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
-        () => None,
-    }
 }
 
 /// What a client is told whose request was no request.
@@ -224,22 +155,4 @@ fn own(answer: Answer, exchange: &mut Exchange, fields: ResponseFields) -> Reply
         body = Bytes::new();
     }
     Reply { head, fields, body: ReplyBody::Own(body) }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderName;
-
-    use super::*;
-
-    #[test]
-    fn what_is_the_proxys_own_stands_in_place_of_the_upstreams() {
-        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
-        let mut head = ResponseHead::new(StatusCode::OK);
-        head.fields =
-            [field("ratelimit", "theirs"), field("x-request-id", "theirs"), field("x", "1")].into_iter().collect();
-        let got = dressed(head, vec![field("ratelimit", "ours")], &headers::RequestId::Sent(Bytes::from_static(b"id")));
-        let all = |name: &str| got.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-        assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"ours"[..]], vec![b"id"], vec![b"1"]]);
-    }
 }

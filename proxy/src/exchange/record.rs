@@ -1,13 +1,6 @@
 //! One request from its head to its end; whatever way it ends, it is recorded once.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, Version};
@@ -36,8 +29,6 @@ pub(crate) struct Exchange {
     pub(super) status: u16,
     /// Body bytes from the client.
     pub(crate) bytes_in: u64,
-    /// The same, of a body that is counted elsewhere.
-    pub(super) counted_in: Option<Arc<AtomicU64>>,
     /// Body bytes to the client so far.
     pub(crate) bytes_out: u64,
     pub(super) reason: Option<&'static str>,
@@ -71,7 +62,6 @@ impl Exchange {
             answered: None,
             status: 0,
             bytes_in: 0,
-            counted_in: None,
             bytes_out: 0,
             reason: None,
             blame: None,
@@ -133,7 +123,7 @@ impl Drop for Exchange {
             upstream,
             added: before_body.saturating_sub(upstream.unwrap_or_default()),
             upstream_address: self.upstream.address,
-            bytes_in: self.bytes_in + self.counted_in.as_ref().map_or(0, |n| n.load(Ordering::Relaxed)),
+            bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             reason: self.reason,
             blame: self.blame,

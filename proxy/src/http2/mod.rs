@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, source.rs) ─► exchange
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, source.rs, respond.rs) ─► exchange
 //!           └ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod budget;
 mod frames;
 mod meter;
+mod respond;
 mod silence;
 mod source;
 mod stream;
@@ -29,7 +30,6 @@ use tokio::{
     time,
 };
 
-pub(crate) use self::source::Http2Source;
 use self::{
     meter::Meter,
     silence::{Silence, Silent},

@@ -1,7 +1,8 @@
 //! The body of a request that came by HTTP/2, and how long its exchange is waited for.
 //!
-//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own, made
-//! when it first waits, and set anew only when it goes off too early.
+//! Streams share a connection, and so can't use its one place for what is waited for: each has a place of its own among
+//! those of the connection that the worker's tick wakes, taken when it first waits, and set anew only when it was woken too
+//! early.
 
 use std::{
     cell::Cell,
@@ -10,12 +11,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use h2::RecvStream;
 use http_body::Body as _;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     body::{Interrupt, RequestBody, Source, SourceError},
@@ -34,14 +34,22 @@ pub(crate) struct Http2Source {
     count: Option<Arc<AtomicU64>>,
     conn: Arc<Conn>,
     waiting: Cell<Option<Wait>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
+}
+
+/// When the stream will be woken.
+#[derive(Clone, Copy)]
+struct Alarm {
+    place: usize,
+    until: u32,
 }
 
 /// What is waited for.
 #[derive(Clone, Copy)]
 struct Wait {
     waiting: Waiting,
-    since: Instant,
+    /// Second of the worker's clock.
+    since: u32,
     /// Bytes of the body that had come.
     count: u64,
 }
@@ -54,15 +62,11 @@ impl Http2Source {
             let (framing, count) = (length.map_or(Framing::Chunked, Framing::Length), Arc::default());
             (RequestBody::Received(stream, length, Arc::clone(&count)), framing, Some(count))
         };
-        Self { body, framing, count, conn, waiting: Cell::new(None), timer: None }
+        Self { body, framing, count, conn, waiting: Cell::new(None), alarm: None }
     }
 
-    /// See the field.
-    pub(crate) fn count(&self) -> Option<Arc<AtomicU64>> {
-        self.count.clone()
-    }
-
-    fn counted(&self) -> u64 {
+    /// Bytes of the body so far.
+    pub(super) fn counted(&self) -> u64 {
         self.count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
@@ -101,30 +105,30 @@ impl Source for Http2Source {
 
     /// That the client has gone shows elsewhere: its stream is reset, and the exchange dropped.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        loop {
-            let Some(Wait { waiting, since, count }) = self.waiting.get() else { return Poll::Pending };
-            let until = since + waiting.limit(&self.conn.limits);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-            if timer.deadline() > until {
-                timer.as_mut().reset(until);
-            }
-            ready!(timer.as_mut().poll(cx));
+        let Some(wait) = self.waiting.get() else { return Poll::Pending };
+        let now = self.conn.second();
+        let mut until = self.conn.until(wait.since, wait.waiting);
+        if now >= until {
             // A body that was passed on as a whole shows here only that it goes on.
-            let counted = self.counted();
-            if counted != count {
-                self.waiting.set(Some(Wait { waiting, since: Instant::now(), count: counted }));
-            } else if Instant::now() >= until {
-                return Poll::Ready(Interrupt::Stalled(waiting));
-            } else if let Some(timer) = &mut self.timer {
-                timer.as_mut().reset(until);
+            let count = self.counted();
+            if count == wait.count {
+                return Poll::Ready(Interrupt::Stalled(wait.waiting));
             }
+            self.waiting.set(Some(Wait { since: now, count, ..wait }));
+            until = self.conn.until(now, wait.waiting);
         }
+        // One that is to be woken earlier looks again then.
+        if self.alarm.is_none_or(|alarm| alarm.until > until || alarm.until <= now) {
+            let place = self.conn.wake_at(self.alarm.map(|alarm| alarm.place), until, cx.waker());
+            self.alarm = Some(Alarm { place, until });
+        }
+        Poll::Pending
     }
 
     fn wait(&self, waiting: Waiting) {
         let wait = match self.waiting.get() {
             Some(wait) => Wait { waiting, ..wait },
-            None => Wait { waiting, since: Instant::now(), count: self.counted() },
+            None => Wait { waiting, since: self.conn.second(), count: self.counted() },
         };
         self.waiting.set(Some(wait));
     }
@@ -141,5 +145,13 @@ impl Source for Http2Source {
 
     fn return_body(&mut self, body: RequestBody) {
         self.body = body;
+    }
+}
+
+impl Drop for Http2Source {
+    fn drop(&mut self) {
+        if let Some(alarm) = self.alarm {
+            self.conn.wake_no_more(alarm.place);
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! next response, HTTP/2 by GOAWAY in two steps (RFC 9113 section 6.8). It is *closed* when it is idle and the proxy
 //! leaves.
 //!
-//! No connection has timers of its own: what it waits for, and until when, stands in its [`Conn`], and its worker looks
-//! there once a second. So a request costs no timer, and times are exact to a second or two.
+//! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`], and its
+//! worker looks there once a second. So a request costs no timer, and times are exact to a second or two.
 
 use std::{
     future::poll_fn,
@@ -23,7 +23,7 @@ use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use super::{Phase, Worker, room::Live};
+use super::{Phase, Worker, room::Live, waits::Waits};
 use crate::{
     config::{Http2Limits, Settings},
     exchange::headers,
@@ -134,6 +134,8 @@ pub struct Conn {
     waiting: AtomicU64,
     /// Its task's, set when that first runs.
     waker: OnceLock<Waker>,
+    /// Those of its streams.
+    waits: Waits,
 }
 
 impl Conn {
@@ -161,6 +163,7 @@ impl Conn {
             clock: Arc::clone(&worker.clock),
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
+            waits: Waits::default(),
         }
     }
 
@@ -179,9 +182,8 @@ impl Conn {
         if self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8 {
             return;
         }
-        // The second under way counts as none.
-        let until = u64::from(self.clock.second()) + waiting.limit(limits).as_secs().min(1 << 30) + 1;
-        self.waiting.store(until << 8 | waiting as u64, Ordering::Relaxed);
+        let until = until(self.clock.second(), waiting, limits);
+        self.waiting.store(u64::from(until) << 8 | waiting as u64, Ordering::Relaxed);
     }
 
     /// What was waited for came, or is waited for no more.
@@ -196,6 +198,26 @@ impl Conn {
             return None;
         }
         Waiting::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
+    }
+
+    /// The second of its worker's clock.
+    pub(crate) fn second(&self) -> u32 {
+        self.clock.second()
+    }
+
+    /// The second at which waiting ends that began at another.
+    pub(crate) fn until(&self, since: u32, waiting: Waiting) -> u32 {
+        until(since, waiting, &self.limits)
+    }
+
+    /// Has a stream woken; in the place that it has, if it has one. Answers its place.
+    pub(crate) fn wake_at(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
+        self.waits.set(place, until, waker)
+    }
+
+    /// Gives a stream's place up.
+    pub(crate) fn wake_no_more(&self, place: usize) {
+        self.waits.remove(place);
     }
 
     /// Asks the connection to end without a request lost.
@@ -253,6 +275,7 @@ impl Conn {
         if self.clock.second() >= self.old {
             self.retire();
         }
+        self.waits.tick(self.clock.second());
     }
 
     fn wake(&self) {
@@ -260,6 +283,12 @@ impl Conn {
             waker.wake_by_ref();
         }
     }
+}
+
+/// The second at which waiting ends; the one that was under way when it began counts as none.
+fn until(since: u32, waiting: Waiting, limits: &Limits) -> u32 {
+    let limit = u32::try_from(waiting.limit(limits).as_secs()).unwrap_or(u32::MAX);
+    since.saturating_add(limit).saturating_add(1)
 }
 
 /// Serves one accepted connection to its end.

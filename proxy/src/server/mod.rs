@@ -13,6 +13,7 @@ mod balance;
 mod connection;
 mod room;
 mod socket;
+mod waits;
 mod worker;
 
 use std::{

@@ -1,0 +1,221 @@
+//! A response on its stream, as fast as the client takes it.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream, server::SendResponse};
+use http::{
+    Response,
+    header::{CONTENT_LENGTH, DATE},
+    response,
+};
+use tokio::time::{self, Sleep};
+
+use super::source::Http2Source;
+use crate::{
+    body::{Interrupt, Source as _},
+    date,
+    exchange::{Exchange, ReplyBody, headers::RequestId},
+    filter::ResponseFields,
+    http1::body::Piece,
+    message::ResponseHead,
+    upstream::{Call, CallError},
+    value,
+};
+
+/// Why a response did not reach its end.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the client reset it: {0}")]
+    Reset(Reason),
+    #[error("the client took, or sent, nothing for too long")]
+    Stalled,
+    #[error("the connection is closed")]
+    Closed,
+    #[error("upstream: {0}")]
+    Upstream(CallError),
+    #[error("the request's time is over, or the upstream sent nothing for too long")]
+    Timeout,
+}
+
+/// Sends a reply, and records what became of it.
+pub(super) async fn respond(
+    head: ResponseHead,
+    fields: ResponseFields,
+    body: ReplyBody,
+    source: &mut Http2Source,
+    exchange: &mut Exchange,
+    sender: &mut SendResponse<Bytes>,
+) {
+    let head = dressed(head, fields, &exchange.request_id);
+    // A client that takes nothing of a response for this long: its stream is reset, and what it held is free.
+    let stall = exchange.conn.limits.client_stall;
+    let sent = match body {
+        ReplyBody::Own(body) => own(head, body, exchange, sender, stall).await,
+        ReplyBody::Upstream(call, deadline) => {
+            let mut relay = Relay { call, deadline, source, stall };
+            relay.run(head, exchange, sender).await
+        }
+        // None was asked for: there is no upgrade in HTTP/2.
+        ReplyBody::WebSocket(..) => return sender.send_reset(Reason::INTERNAL_ERROR),
+    };
+    let Err(ended) = sent else { return };
+    tracing::debug!(error = %ended, "stream ended early");
+    match ended {
+        Ended::Upstream(_) => exchange.upstream_broke(),
+        Ended::Timeout => exchange.timed_out(),
+        Ended::Http2(_) | Ended::Reset(_) | Ended::Stalled | Ended::Closed => exchange.client_went(),
+    }
+    // A clean end would make a cut response look whole.
+    match ended {
+        Ended::Upstream(_) | Ended::Timeout => sender.send_reset(Reason::INTERNAL_ERROR),
+        Ended::Stalled => sender.send_reset(Reason::CANCEL),
+        Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => {}
+    }
+}
+
+/// The head with the proxy's own fields in it.
+fn dressed(head: ResponseHead, fields: ResponseFields, id: &RequestId) -> response::Parts {
+    let mut head = response::Parts::from(head);
+    for (name, value) in fields {
+        head.headers.insert(name, value);
+    }
+    id.set(&mut head.headers);
+    if !head.headers.contains_key(DATE) {
+        head.headers.insert(DATE, date::now());
+    }
+    head
+}
+
+/// Sends the head; `None`: there is nothing to follow.
+fn begin(
+    mut head: response::Parts,
+    length: Option<u64>,
+    ended: bool,
+    sender: &mut SendResponse<Bytes>,
+) -> Result<Option<SendStream<Bytes>>, Ended> {
+    if let Some(length @ 1..) = length
+        && !head.headers.contains_key(CONTENT_LENGTH)
+        && let Some(length) = value::value(|out| value::decimal(out, length))
+    {
+        head.headers.insert(CONTENT_LENGTH, length);
+    }
+    let stream = sender.send_response(Response::from_parts(head, ()), ended)?;
+    Ok((!ended).then_some(stream))
+}
+
+/// Sends an answer of the proxy's own.
+async fn own(
+    head: response::Parts,
+    body: Bytes,
+    exchange: &mut Exchange,
+    sender: &mut SendResponse<Bytes>,
+    stall: Duration,
+) -> Result<(), Ended> {
+    exchange.bytes_out = body.len() as u64;
+    match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
+        Some(mut stream) => send(&mut stream, body, true, stall).await,
+        None => Ok(()),
+    }
+}
+
+/// An upstream's response on its way.
+struct Relay<'a> {
+    call: Call,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// What is left of the request's body goes its way meanwhile.
+    source: &'a mut Http2Source,
+    stall: Duration,
+}
+
+impl Relay<'_> {
+    async fn run(
+        &mut self,
+        head: response::Parts,
+        exchange: &mut Exchange,
+        sender: &mut SendResponse<Bytes>,
+    ) -> Result<(), Ended> {
+        let Some(mut stream) = begin(head, self.call.left(), self.call.is_done(), sender)? else { return Ok(()) };
+        loop {
+            match poll_fn(|cx| self.poll_piece(cx, &mut stream)).await? {
+                None => return Ok(stream.send_data(Bytes::new(), true)?),
+                Some(Piece::Trailers(trailers)) => return Ok(stream.send_trailers(*trailers)?),
+                Some(Piece::Data(data)) => {
+                    exchange.bytes_out += data.len() as u64;
+                    let end = self.call.is_done();
+                    send(&mut stream, data, end, self.stall).await?;
+                    if end {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut SendStream<Bytes>,
+    ) -> Poll<Result<Option<Piece>, Ended>> {
+        if let Poll::Ready(piece) = self.call.poll_piece(cx, self.source) {
+            return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(Ended::Timeout));
+        }
+        if let Poll::Ready(interrupt) = self.source.poll_interrupt(cx) {
+            return Poll::Ready(Err(match interrupt {
+                Interrupt::Stalled(waiting) if !waiting.is_for_client() => Ended::Timeout,
+                Interrupt::Stalled(_) => Ended::Stalled,
+                Interrupt::Gone => Ended::Closed,
+            }));
+        }
+        stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(Ended::Http2, Ended::Reset)))
+    }
+}
+
+/// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
+/// upstream meanwhile.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool, stall: Duration) -> Result<(), Ended> {
+    if data.is_empty() {
+        return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        if stream.capacity() == 0 {
+            let capacity = time::timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await;
+            capacity.map_err(|_| Ended::Stalled)?.ok_or(Ended::Closed)??;
+        }
+        let part = data.split_to(data.len().min(stream.capacity()));
+        if !part.is_empty() {
+            stream.send_data(part, end && data.is_empty())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn what_is_the_proxys_own_stands_in_place_of_the_upstreams() {
+        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.fields =
+            [field("ratelimit", "theirs"), field("x-request-id", "theirs"), field("x", "1")].into_iter().collect();
+        let got = dressed(head, vec![field("ratelimit", "ours")], &RequestId::Sent(Bytes::from_static(b"id")));
+        let all = |name: &str| got.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+        assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"ours"[..]], vec![b"id"], vec![b"1"]]);
+        assert!(got.headers.contains_key(DATE));
+    }
+}

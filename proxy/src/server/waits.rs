@@ -1,0 +1,91 @@
+//! Streams of one connection that wait for something: each is woken when its time is over.
+//!
+//! They share the worker's tick as connections do: a timer for each would cost more than the rest of its bookkeeping.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use slab::Slab;
+
+/// Who is to be woken, and when.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<Slab<Wait>>);
+
+#[derive(Debug)]
+struct Wait {
+    /// Not before this second of the worker's clock.
+    until: u32,
+    waker: Waker,
+}
+
+impl Waits {
+    /// Has `waker` woken at a second, by one tick; in the place that it has, if it has one. Answers its place.
+    pub(super) fn set(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
+        let mut waits = self.lock();
+        match place.and_then(|place| Some((place, waits.get_mut(place)?))) {
+            Some((place, wait)) => {
+                wait.until = until;
+                wait.waker.clone_from(waker);
+                place
+            }
+            None => waits.insert(Wait { until, waker: waker.clone() }),
+        }
+    }
+
+    /// Gives a place up.
+    pub(super) fn remove(&self, place: usize) {
+        self.lock().try_remove(place);
+    }
+
+    /// Called once a second.
+    pub(super) fn tick(&self, second: u32) {
+        for (_, wait) in self.lock().iter().filter(|(_, wait)| wait.until <= second) {
+            wait.waker.wake_by_ref();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Wait>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::task::{ArcWake, waker};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl ArcWake for Count {
+        fn wake_by_ref(this: &Arc<Self>) {
+            this.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn each_is_woken_in_its_time() {
+        let waits = Waits::default();
+        let [a, b] = [0, 0].map(|_| Arc::<Count>::default());
+        let woken = || (a.0.load(Relaxed), b.0.load(Relaxed));
+        let first = waits.set(None, 3, &waker(a.clone()));
+        let second = waits.set(None, 5, &waker(b.clone()));
+        waits.tick(2);
+        assert_eq!(woken(), (0, 0));
+        waits.tick(3);
+        assert_eq!(woken(), (1, 0));
+        assert_eq!(waits.set(Some(first), 6, &waker(a.clone())), first);
+        waits.tick(5);
+        assert_eq!(woken(), (1, 1));
+        waits.remove(second);
+        waits.tick(6);
+        assert_eq!(woken(), (2, 1));
+    }
+}
