@@ -114,7 +114,7 @@ fn heads() {
     let request_id = &RequestId::Made([b'0'; 32]);
     let client = HeaderValue::from_static("127.0.0.1");
     let forwarded = Forwarded { request_id, client: &client, tls: false, host: b"shop.example" };
-    let own = encode::Own { request_id, fields: &[] };
+    let own = encode::Own { request_id, rate_limit: None, at: Instant::now() };
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
         out.clear();
@@ -283,12 +283,13 @@ fn requests(routes: usize) {
             started: Instant::now(),
             now_us: clock_us(Instant::now()),
             identity: None,
-            response_headers: Vec::new(),
+            rate_limit: None,
         };
         assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Flow::Continue));
         black_box(ctx);
     });
     let record = RequestRecord {
+        ended: Instant::now(),
         rule: Some(&rule),
         client: ([192, 0, 2, 1], 7).into(),
         method: &Method::GET,

@@ -32,6 +32,7 @@ pub mod shared;
 pub mod telemetry;
 pub mod upstream;
 mod value;
+mod wall;
 mod websocket;
 
 pub use shared::Shared;

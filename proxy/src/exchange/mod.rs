@@ -8,7 +8,7 @@ pub mod headers;
 pub mod normalise;
 mod record;
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
@@ -25,7 +25,7 @@ pub(crate) use self::{
 use crate::{
     body::Source,
     config::{Action, Rule},
-    filter::{Answer, Ctx, Flow, ResponseFields},
+    filter::{Answer, Ctx, Flow, RateLimit},
     http1::{self, request::Wants},
     message::{RequestHead, ResponseHead},
     router::Query,
@@ -38,8 +38,8 @@ use crate::{
 pub(crate) struct Reply {
     /// The final response's head.
     pub(crate) head: ResponseHead,
-    /// Fields in place of whatever the head has of them; `X-Request-Id` comes with the exchange.
-    pub(crate) fields: ResponseFields,
+    /// What is said of the rule's limits.
+    pub(crate) rate_limit: Option<RateLimit>,
     /// Its body.
     pub(crate) body: ReplyBody,
 }
@@ -57,7 +57,7 @@ pub(crate) enum ReplyBody {
 /// What a client is told whose request was no request.
 pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
-    own(cause.answer(exchange.id()), exchange, ResponseFields::new())
+    own(cause.answer(exchange.id()), exchange, None)
 }
 
 /// Serves one request, whatever it came by; `head` is without fields of its connection. `None`: the client has gone.
@@ -80,32 +80,32 @@ pub(crate) async fn serve<S: Source>(
         started: exchange.started,
         now_us: clock_us(exchange.started),
         identity: None,
-        response_headers: Vec::new(),
+        rate_limit: None,
     };
     if let Flow::Answer(mut answer) = rule.chain.on_request(head, &mut ctx) {
         exchange.reason = Some(answer.reason);
         rule.chain.on_response(&mut answer.head, &mut ctx);
-        return Some(own(answer, exchange, ctx.response_headers));
+        return Some(own(answer, exchange, ctx.rate_limit));
     }
     let outcome = match &rule.action {
         Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
         Action::Unavailable(_) => Err(forward::Failure::Answer(answer::UNAVAILABLE, Blame::Internal)),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, call, deadline }) => {
+        Ok(forward::Inbound { mut head, came, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
-            exchange.answered(head.status);
+            exchange.answered(head.status, came);
             let body = match call {
                 Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),
             };
-            Some(Reply { head, fields: ctx.response_headers, body })
+            Some(Reply { head, rate_limit: ctx.rate_limit, body })
         }
         Err(forward::Failure::Answer(cause, blame)) => {
             exchange.fail(cause.reason, blame);
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            Some(own(answer, exchange, ctx.response_headers))
+            Some(own(answer, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Gone) => None,
     }
@@ -147,12 +147,12 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange) -> Result<(Arc<Rule>, 
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, exchange: &mut Exchange, fields: ResponseFields) -> Reply {
+fn own(answer: Answer, exchange: &mut Exchange, rate_limit: Option<RateLimit>) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
-    exchange.answered(head.status);
+    exchange.answered(head.status, Instant::now());
     if exchange.method == Method::HEAD {
         head.fields.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
-    Reply { head, fields, body: ReplyBody::Own(body) }
+    Reply { head, rate_limit, body: ReplyBody::Own(body) }
 }

@@ -76,9 +76,14 @@ impl Exchange {
     }
 
     /// The final response's head is known.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    pub(super) fn answered(&mut self, status: StatusCode, at: Instant) {
         self.status = status.as_u16();
-        self.answered = Some(Instant::now());
+        self.answered = Some(at);
+    }
+
+    /// When the final response's head was known.
+    pub(crate) fn answered_at(&self) -> Instant {
+        self.answered.unwrap_or(self.started)
     }
 
     /// The upstream broke off within the body.
@@ -111,6 +116,7 @@ impl Drop for Exchange {
         let upstream = self.upstream.sent.map(|sent| self.upstream.head.unwrap_or(now).duration_since(sent));
         let before_body = self.answered.unwrap_or(now).duration_since(self.started);
         self.worker.shared.telemetry.closed(&RequestRecord {
+            ended: now,
             rule: self.rule.as_ref(),
             client: SocketAddr::new(self.conn.peer.ip().to_canonical(), self.conn.peer.port()),
             method: &self.method,

@@ -15,12 +15,11 @@ pub(crate) mod testing;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
 use snapshot::{check::Unfit, proto};
 
 use self::answer::answer;
 pub(crate) use self::answer::head as problem_head;
-pub use self::limit::Limiters;
+pub use self::limit::{Limiters, RateLimit};
 use crate::message::{RequestHead, ResponseHead};
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
@@ -58,12 +57,9 @@ pub struct Ctx {
     pub now_us: u64,
     /// Who sends it, when authenticated.
     pub identity: Option<Consumer>,
-    /// Header fields to set on the final response, whatever answers (RateLimit fields).
-    pub response_headers: ResponseFields,
+    /// What the final response says of the rule's limits, whatever answers.
+    pub rate_limit: Option<RateLimit>,
 }
-
-/// Header fields in the order in which they are to be set.
-pub type ResponseFields = Vec<(HeaderName, HeaderValue)>;
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]

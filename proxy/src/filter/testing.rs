@@ -2,7 +2,9 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
-use super::{Chain, Ctx};
+use limits::Decision;
+
+use super::{Chain, Ctx, RateLimit};
 use crate::config::{Action, Rule};
 
 /// A rule that does nothing.
@@ -18,6 +20,12 @@ pub(crate) fn rule(name: &str) -> Arc<Rule> {
     })
 }
 
+/// One request more may pass.
+pub(crate) fn rate_limit() -> RateLimit {
+    let decision = Decision { allowed: true, remaining: 1, retry_after_us: 0, reset_us: 1_000_000 };
+    RateLimit { policy: "p".into(), name: "n".into(), decision }
+}
+
 /// A request of 192.0.2.1 at 1 s.
 pub(crate) fn ctx() -> Ctx {
     Ctx {
@@ -28,6 +36,6 @@ pub(crate) fn ctx() -> Ctx {
         started: Instant::now(),
         now_us: 1_000_000,
         identity: None,
-        response_headers: Vec::new(),
+        rate_limit: None,
     }
 }

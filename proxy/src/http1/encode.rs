@@ -1,7 +1,9 @@
 //! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
 //! fields: a filter that sets one changes nothing.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use std::time::Instant;
+
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::{
     body::Framing,
@@ -11,6 +13,7 @@ use crate::{
     date,
     exchange::headers::{Forwarded, RequestId, X_REQUEST_ID},
     fields::{Field, Fields},
+    filter::RateLimit,
     message::{RequestHead, ResponseHead},
     value::decimal,
 };
@@ -54,14 +57,16 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, forwarded: Forwarded<'_>, 
 pub struct Own<'a> {
     /// `X-Request-Id`.
     pub request_id: &'a RequestId,
-    /// Others.
-    pub fields: &'a [(HeaderName, HeaderValue)],
+    /// The rule's limits.
+    pub rate_limit: Option<&'a RateLimit>,
+    /// When the response was made: `Date`, unless the head has one.
+    pub at: Instant,
 }
 
 impl Own<'_> {
     fn has(&self, name: &[u8]) -> bool {
-        let is = |own: &HeaderName| name.eq_ignore_ascii_case(own.as_str().as_bytes());
-        is(&X_REQUEST_ID) || self.fields.iter().any(|(own, _)| is(own))
+        name.eq_ignore_ascii_case(X_REQUEST_ID.as_str().as_bytes())
+            || self.rate_limit.is_some_and(|limit| limit.has(name))
     }
 }
 
@@ -78,8 +83,8 @@ pub fn response(
     status_line(out, head.status);
     let bodiless = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
     let dated = fields(out, &head.fields, bodiless, |name| own.has(name));
-    for (name, value) in own.fields {
-        field(out, name.as_str().as_bytes(), value.as_bytes());
+    if let Some(limit) = own.rate_limit {
+        limit.write(out);
     }
     out.extend_from_slice(b"x-request-id: ");
     out.extend_from_slice(own.request_id.as_bytes());
@@ -99,7 +104,7 @@ pub fn response(
     }
     if !dated && !head.status.is_informational() {
         out.extend_from_slice(b"date: ");
-        out.extend_from_slice(date::now().as_bytes());
+        out.extend_from_slice(date::at(own.at).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
@@ -194,11 +199,12 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 mod tests {
     use bytes::Bytes;
     use http::{
-        Request, Response,
+        HeaderValue, Request, Response,
         header::{CONTENT_LENGTH, DATE},
     };
 
     use super::*;
+    use crate::filter::testing::rate_limit;
 
     #[test]
     fn requests() {
@@ -229,13 +235,17 @@ mod tests {
         RequestId::Sent(Bytes::from_static(b"id"))
     }
 
+    fn own<'a>(request_id: &'a RequestId, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
+        Own { request_id, rate_limit, at: Instant::now() }
+    }
+
     #[track_caller]
     fn check(status: u16, body: Framing, method: &Method, version: Version, after: After, expect: &str) {
         let mut head = ResponseHead::new(StatusCode::from_u16(status).unwrap());
         head.fields.insert(DATE, HeaderValue::from_static("now"));
         head.fields.insert(CONTENT_LENGTH, HeaderValue::from_static("7"));
         let mut out = vec![];
-        response(&mut out, &head, Own { request_id: &id(), fields: &[] }, body, method, version, after);
+        response(&mut out, &head, own(&id(), None), body, method, version, after);
         assert_eq!(String::from_utf8(out).unwrap(), expect);
     }
 
@@ -282,21 +292,18 @@ mod tests {
         let end = "date: now\r\nx-request-id: id\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         check(101, Framing::Empty, get, v1, After::WebSocket, &format!("HTTP/1.1 101 Switching Protocols\r\n{end}"));
         let mut out = vec![];
-        let (parts, ()) =
-            Response::builder().header("x-a", "theirs").header("x-b", "theirs").body(()).unwrap().into_parts();
-        let fields = [(HeaderName::from_static("x-a"), HeaderValue::from_static("ours"))];
-        response(
-            &mut out,
-            &parts.into(),
-            Own { request_id: &id(), fields: &fields },
-            Framing::Chunked,
-            get,
-            v1,
-            After::Keep,
-        );
+        let theirs = Response::builder().header("ratelimit", "theirs").header("x-b", "theirs");
+        let (parts, ()) = theirs.body(()).unwrap().into_parts();
+        let limit = rate_limit();
+        response(&mut out, &parts.into(), own(&id(), Some(&limit)), Framing::Chunked, get, v1, After::Keep);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(" GMT\r\n"), "{text}");
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\nx-b: theirs\r\nx-a: ours\r\nx-request-id: id\r\n"), "{text}");
+        assert!(
+            text.starts_with(
+                "HTTP/1.1 200 OK\r\nx-b: theirs\r\nratelimit-policy: p\r\nratelimit: n;r=1;t=1\r\nx-request-id: id\r\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     config::Rule,
     exchange::{self, Cause, Exchange, Reply, ReplyBody},
     fields::Fields,
-    filter::ResponseFields,
+    filter::RateLimit,
     message::{RequestHead, ResponseHead},
     server::{Conn, Worker},
     upstream::{Call, CallError, Lease},
@@ -94,10 +94,10 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
     let (uri, fields) = (Uri::default(), Fields::default());
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head);
-    let Reply { head, fields, body } = exchange::refuse(cause, &mut exchange);
+    let Reply { head, rate_limit, body } = exchange::refuse(cause, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
-    let own = Own { request_id: &exchange.request_id, fields: &fields };
+    let own = own_fields(&exchange, rate_limit.as_ref());
     encode::response(client.out.bytes(), &head, own, framing, &Method::GET, Version::HTTP_11, After::Close);
     exchange.bytes_out = body.len() as u64;
     client.out.push(body, framing);
@@ -115,13 +115,13 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
     conn.progress();
     let end = match reply {
         None => End::Close { unread: false },
-        Some(Reply { head: reply, fields, body }) => match body {
-            ReplyBody::Own(body) => own(conn, client, head, (reply, fields), body, &mut exchange).await,
+        Some(Reply { head: reply, rate_limit, body }) => match body {
+            ReplyBody::Own(body) => own(conn, client, head, (reply, rate_limit), body, &mut exchange).await,
             ReplyBody::Upstream(call, deadline) => {
-                relay(conn, client, head, (reply, fields), call, deadline, &mut exchange).await
+                relay(conn, client, head, (reply, rate_limit), call, deadline, &mut exchange).await
             }
             ReplyBody::WebSocket(call, rule) => {
-                encode_response(client, head, (reply, fields), &exchange, Framing::Empty, After::WebSocket);
+                encode_response(client, head, (reply, rate_limit), &exchange, Framing::Empty, After::WebSocket);
                 match client.flush().await {
                     Ok(()) => End::WebSocket(call, rule),
                     Err(_) => End::Close { unread: false },
@@ -138,7 +138,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
 fn encode_response<S>(
     client: &mut Client<S>,
     request: &Head,
-    (reply, fields): (ResponseHead, ResponseFields),
+    (reply, rate_limit): (ResponseHead, Option<RateLimit>),
     exchange: &Exchange,
     framing: Framing,
     after: After,
@@ -146,9 +146,14 @@ fn encode_response<S>(
     S: Stream,
 {
     let (method, version) = (&request.parts.method, request.parts.version);
-    let own = Own { request_id: &exchange.request_id, fields: &fields };
+    let own = own_fields(exchange, rate_limit.as_ref());
     encode::response(client.out.bytes(), &reply, own, framing, method, version, after);
     buffers::give_fields(reply.fields);
+}
+
+/// What the proxy itself says in a response's head.
+fn own_fields<'a>(exchange: &'a Exchange, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
+    Own { request_id: &exchange.request_id, rate_limit, at: exchange.answered_at() }
 }
 
 /// Sends an answer of the proxy's own.
@@ -156,7 +161,7 @@ async fn own<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: (ResponseHead, ResponseFields),
+    reply: (ResponseHead, Option<RateLimit>),
     body: Bytes,
     exchange: &mut Exchange,
 ) -> End {
@@ -185,7 +190,7 @@ async fn relay<S: Stream>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
-    reply: (ResponseHead, ResponseFields),
+    reply: (ResponseHead, Option<RateLimit>),
     mut call: Call,
     mut deadline: Option<Pin<Box<Sleep>>>,
     exchange: &mut Exchange,

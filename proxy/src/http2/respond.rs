@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::{
     body::{Interrupt, Source as _},
     date,
     exchange::{Exchange, ReplyBody, headers::RequestId},
-    filter::ResponseFields,
+    filter::RateLimit,
     http1::body::Piece,
     message::ResponseHead,
     upstream::{Call, CallError},
@@ -48,13 +48,13 @@ enum Ended {
 /// Sends a reply, and records what became of it.
 pub(super) async fn respond(
     head: ResponseHead,
-    fields: ResponseFields,
+    rate_limit: Option<RateLimit>,
     body: ReplyBody,
     source: &mut Http2Source,
     exchange: &mut Exchange,
     sender: &mut SendResponse<Bytes>,
 ) {
-    let head = dressed(head, fields, &exchange.request_id);
+    let head = dressed(head, rate_limit, &exchange.request_id, exchange.answered_at());
     // A client that takes nothing of a response for this long: its stream is reset, and what it held is free.
     let stall = exchange.conn.limits.client_stall;
     let sent = match body {
@@ -82,14 +82,14 @@ pub(super) async fn respond(
 }
 
 /// The head with the proxy's own fields in it.
-fn dressed(head: ResponseHead, fields: ResponseFields, id: &RequestId) -> response::Parts {
+fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at: Instant) -> response::Parts {
     let mut head = response::Parts::from(head);
-    for (name, value) in fields {
-        head.headers.insert(name, value);
+    if let Some(limit) = rate_limit {
+        limit.set(&mut head.headers);
     }
     id.set(&mut head.headers);
     if !head.headers.contains_key(DATE) {
-        head.headers.insert(DATE, date::now());
+        head.headers.insert(DATE, date::at(at));
     }
     head
 }
@@ -206,6 +206,7 @@ mod tests {
     use http::{HeaderName, HeaderValue, StatusCode};
 
     use super::*;
+    use crate::filter::testing::rate_limit;
 
     #[test]
     fn what_is_the_proxys_own_stands_in_place_of_the_upstreams() {
@@ -213,9 +214,10 @@ mod tests {
         let mut head = ResponseHead::new(StatusCode::OK);
         head.fields =
             [field("ratelimit", "theirs"), field("x-request-id", "theirs"), field("x", "1")].into_iter().collect();
-        let got = dressed(head, vec![field("ratelimit", "ours")], &RequestId::Sent(Bytes::from_static(b"id")));
+        let id = RequestId::Sent(Bytes::from_static(b"id"));
+        let got = dressed(head, Some(rate_limit()), &id, Instant::now());
         let all = |name: &str| got.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-        assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"ours"[..]], vec![b"id"], vec![b"1"]]);
+        assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"n;r=1;t=1"[..]], vec![b"id"], vec![b"1"]]);
         assert!(got.headers.contains_key(DATE));
     }
 }

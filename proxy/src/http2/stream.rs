@@ -52,8 +52,8 @@ pub(super) async fn run(
     };
     buffers::give_fields(head.fields);
     match reply {
-        Some(Reply { head, fields, body }) => {
-            respond(head, fields, body, &mut source, &mut exchange, &mut sender).await;
+        Some(Reply { head, rate_limit, body }) => {
+            respond(head, rate_limit, body, &mut source, &mut exchange, &mut sender).await;
         }
         // There is nobody to answer.
         None => sender.send_reset(Reason::CANCEL),

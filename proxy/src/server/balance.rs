@@ -24,9 +24,10 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
         let next = leaving.last().map(|(at, _)| *at);
         tokio::select! {
             _ = second.tick() => {
-                worker.clock.set(u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX));
+                let now = u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX);
+                worker.clock.set(now);
                 worker.conns().values().for_each(|c| c.tick());
-                worker.pool.reap();
+                worker.pool.reap(now);
             }
             changed = phase.changed() => {
                 if changed.is_err() {

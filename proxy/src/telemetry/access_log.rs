@@ -162,6 +162,7 @@ pub(super) mod tests {
 
     pub(in crate::telemetry) fn record(status: u16, blame: Option<Blame>) -> RequestRecord<'static> {
         RequestRecord {
+            ended: std::time::Instant::now(),
             rule: None,
             client: ([192, 0, 2, 1], 7).into(),
             method: &Method::GET,

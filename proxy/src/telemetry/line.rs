@@ -3,18 +3,15 @@
 //! Written by hand: a flood of rejected requests writes a line for each, and `serde_json` would format addresses and
 //! fractions anew by the machinery that suits anything.
 
-use std::{
-    cell::RefCell,
-    fmt::Write as _,
-    io::Write as _,
-    net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, fmt::Write as _, io::Write as _, net::SocketAddr, time::Duration};
 
 use http::Version;
 
 use super::RequestRecord;
-use crate::value::{decimal, ipv4};
+use crate::{
+    value::{decimal, ipv4},
+    wall,
+};
 
 /// What stands between the value before and that of a field.
 macro_rules! field {
@@ -26,7 +23,7 @@ macro_rules! field {
 /// Writes the line of a request.
 pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
-    with_time(SystemTime::now(), |time| out.extend_from_slice(time));
+    with_time(wall::unix(record.ended), |time| out.extend_from_slice(time));
     out.push(b'"');
     plain(out, field!("request_id"), record.request_id);
     address(out, field!("client"), Some(record.client));
@@ -109,13 +106,12 @@ fn three(number: u64) -> [u8; 3] {
     [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
 }
 
-/// A time as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
-fn with_time<R>(now: SystemTime, use_it: impl FnOnce(&[u8]) -> R) -> R {
+/// A time since 1970 began, as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
+fn with_time<R>(now: Duration, use_it: impl FnOnce(&[u8]) -> R) -> R {
     const WHOLE: usize = "2026-01-31T23:59:59".len();
     thread_local! {
         static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
     }
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     WRITTEN.with_borrow_mut(|(written, text)| {
         if *written != now.as_secs() {
             *written = now.as_secs();
@@ -180,7 +176,7 @@ mod tests {
             (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
             (1_767_225_600_070, "2026-01-01T00:00:00.070Z"),
         ] {
-            with_time(UNIX_EPOCH + Duration::from_millis(ms), |time| assert_eq!(time, expect.as_bytes()));
+            with_time(Duration::from_millis(ms), |time| assert_eq!(time, expect.as_bytes()));
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{Method, Version};
@@ -67,6 +67,8 @@ pub enum Blame {
 
 /// One request, over.
 pub struct RequestRecord<'a> {
+    /// When it was over.
+    pub ended: Instant,
     /// The rule that served it; `None`: none matched.
     pub rule: Option<&'a Arc<Rule>>,
     /// The client.

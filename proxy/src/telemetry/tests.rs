@@ -5,6 +5,7 @@ use crate::filter::testing::rule;
 
 fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static str>) -> RequestRecord<'a> {
     RequestRecord {
+        ended: std::time::Instant::now(),
         rule,
         client: ([192, 0, 2, 1], 7).into(),
         method: &Method::GET,

@@ -9,10 +9,10 @@ use std::{
     mem::MaybeUninit,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -26,11 +26,11 @@ use crate::{body::RequestBody, descriptors, server::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// An idle connection is closed at this age: shorter than the idle timeout of common servers (nginx: 75 s), so that the
+/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s), so that the
 /// proxy closes first.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
-/// Beyond a few, an idle connection is closed at this age: it was needed at a peak.
-const EXCESS_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: u32 = 55;
+/// Beyond a few, an idle connection is closed at this age in seconds: it was needed at a peak.
+const EXCESS_TIMEOUT: u32 = 10;
 const FEW: usize = 8;
 /// Most streams of one HTTP/2 connection; beyond, another one is made. RFC 9113 section 6.5.2 asks servers to allow as
 /// many; at one that allows fewer, the rest waits.
@@ -47,11 +47,14 @@ const RECEIVE_BUFFER: usize = 512 << 10;
 #[derive(Default)]
 pub struct Pool {
     by_endpoint: Mutex<HashMap<u64, Connections, RandomState>>,
+    /// Second of the worker's clock at the last [`Pool::reap`].
+    second: AtomicU32,
 }
 
 struct Connections {
     endpoint: Weak<Endpoint>,
-    idle: Vec<(TcpStream, Instant)>,
+    /// With the second from which on each is idle.
+    idle: Vec<(TcpStream, u32)>,
     shared: Vec<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)>,
     /// One HTTP/2 connection is made at a time: those who wait share it.
     connecting: Arc<tokio::sync::Mutex<()>>,
@@ -140,15 +143,16 @@ impl Pool {
         Lease { pool: Arc::clone(self), under_way, reused }
     }
 
-    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more.
-    pub fn reap(&self) {
-        let now = Instant::now();
+    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more. Called once a
+    /// second, with the second of the worker's clock.
+    pub fn reap(&self, second: u32) {
+        self.second.store(second, Ordering::Relaxed);
         self.lock().retain(|_, connections| {
             // The oldest come first: what was not needed for a while is more than a few.
             let mut left = connections.idle.len();
             connections.idle.retain(|(io, since)| {
                 let limit = if left > FEW { EXCESS_TIMEOUT } else { IDLE_TIMEOUT };
-                let kept = is_quiet(io) && now - *since < limit;
+                let kept = is_quiet(io) && second.saturating_sub(*since) < limit;
                 left -= usize::from(!kept);
                 kept
             });
@@ -240,7 +244,7 @@ impl Lease {
     pub(crate) fn give_back(&self, io: TcpStream) {
         self.pool.with(&self.under_way.0, |connections| {
             if connections.idle.len() < MAX_IDLE {
-                connections.idle.push((io, Instant::now()));
+                connections.idle.push((io, self.pool.second.load(Ordering::Relaxed)));
             }
         });
     }

@@ -1,45 +1,98 @@
 //! The fields of draft-ietf-httpapi-ratelimit-headers, and `Retry-After`.
 
-use bytes::{BufMut as _, Bytes};
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use limits::{Decision, TokenBucket};
 
 use crate::value::{decimal, value};
 
-/// `"name";r=12;t=1`: what is left, and in how many seconds all of it is there again, or, when nothing is left, the next.
-pub(super) fn rate_limit(name: &str, decision: &Decision) -> Option<HeaderValue> {
-    let until_us = if decision.allowed { decision.reset_us } else { decision.retry_after_us };
-    let mut value = value(|out| {
-        out.put_slice(name.as_bytes());
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What a client is told of its limits, in place of whatever the response says in these fields.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// All limits of the rule, as [`policy`] has them.
+    pub(in crate::filter) policy: Bytes,
+    /// The strictest, quoted.
+    pub(in crate::filter) name: Bytes,
+    /// What it decided.
+    pub(in crate::filter) decision: Decision,
+}
+
+impl RateLimit {
+    /// Whether a field is one of these.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        let ours = match name.len() {
+            9 => RATE_LIMIT,
+            11 if !self.decision.allowed => RETRY_AFTER,
+            16 => RATE_LIMIT_POLICY,
+            _ => return false,
+        };
+        name.eq_ignore_ascii_case(ours.as_str().as_bytes())
+    }
+
+    /// Writes them as lines of a head.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"ratelimit-policy: ");
+        out.extend_from_slice(&self.policy);
+        out.extend_from_slice(b"\r\nratelimit: ");
+        self.state(out);
+        if !self.decision.allowed {
+            out.extend_from_slice(b"\r\nretry-after: ");
+            decimal(out, self.retry_after());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Sets them in a message whose fields are not written here.
+    pub(crate) fn set(&self, fields: &mut HeaderMap) {
+        // What is written here are plain words and numbers.
+        if let Ok(policy) = HeaderValue::from_maybe_shared(self.policy.clone()) {
+            fields.insert(RATE_LIMIT_POLICY, policy);
+        }
+        if let Some(mut state) = value(|out| self.state(out)) {
+            // It hardly comes again: HPACK's tables are for what does (RFC 7541 section 6.2.3).
+            state.set_sensitive(true);
+            fields.insert(RATE_LIMIT, state);
+        }
+        if !self.decision.allowed {
+            fields.insert(RETRY_AFTER, self.retry_after().into());
+        }
+    }
+
+    /// `"name";r=12;t=1`: what is left, and in how many seconds all of it is there again, or, when nothing is left, the
+    /// next.
+    fn state(&self, out: &mut impl bytes::BufMut) {
+        let Decision { allowed, remaining, retry_after_us, reset_us } = self.decision;
+        out.put_slice(&self.name);
         out.put_slice(b";r=");
-        decimal(out, decision.remaining);
+        decimal(out, remaining);
         out.put_slice(b";t=");
-        decimal(out, seconds(until_us));
-    })?;
-    // It hardly comes again: HPACK's tables are for what does (RFC 7541 section 6.2.3).
-    value.set_sensitive(true);
-    Some(value)
+        decimal(out, seconds(if allowed { reset_us } else { retry_after_us }));
+    }
+
+    /// Whole seconds until a request may pass, at least 1.
+    fn retry_after(&self) -> u64 {
+        seconds(self.decision.retry_after_us).max(1)
+    }
 }
 
 /// `"name";q=100;w=1, ...`: tokens each so many seconds. `None`: there are none.
-pub(super) fn policy<'a>(limits: impl Iterator<Item = (&'a str, &'a TokenBucket)>) -> Option<HeaderValue> {
-    let item = |(name, bucket): (&str, &TokenBucket)| {
+pub(super) fn policy<'a>(limits: impl Iterator<Item = (&'a Bytes, &'a TokenBucket)>) -> Option<Bytes> {
+    let item = |(name, bucket): (&Bytes, &TokenBucket)| {
+        let name = String::from_utf8_lossy(name);
         // The window is in whole seconds: 10 each 100 ms is told as 100 each 1 s.
         let seconds = bucket.per_ms().div_ceil(1000);
         let quota = u128::from(bucket.rate()) * u128::from(seconds) * 1000 / u128::from(bucket.per_ms());
         format!("{name};q={quota};w={seconds}")
     };
     let items: Vec<_> = limits.map(item).collect();
-    (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten()
-}
-
-/// Whole seconds until a request may pass, at least 1.
-pub(super) fn retry_after(decision: &Decision) -> u64 {
-    seconds(decision.retry_after_us).max(1)
+    (!items.is_empty()).then(|| items.join(", ").into())
 }
 
 /// A name as a string of structured fields (RFC 9651), which holds printable ASCII only.
-pub(super) fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> Bytes {
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('"');
     for c in name.chars() {
@@ -50,7 +103,7 @@ pub(super) fn quoted(name: &str) -> String {
         }
     }
     quoted.push('"');
-    quoted
+    quoted.into()
 }
 
 /// The body of a 429: problem details as the draft's section on problem types defines them.
@@ -72,21 +125,38 @@ fn seconds(us: u64) -> u64 {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(decision: (bool, u64, u64, u64), state: &str, retry: Option<&str>) {
+        let (allowed, remaining, retry_after_us, reset_us) = decision;
+        let decision = Decision { allowed, remaining, retry_after_us, reset_us };
+        let limit = RateLimit { policy: Bytes::from_static(b"p"), name: Bytes::from_static(b"\"a\""), decision };
+        let mut written = vec![];
+        limit.write(&mut written);
+        let retry_line = retry.map_or_else(String::new, |retry| format!("retry-after: {retry}\r\n"));
+        let lines = format!("ratelimit-policy: p\r\nratelimit: {state}\r\n{retry_line}");
+        assert_eq!(String::from_utf8(written).unwrap(), lines);
+        let mut set = HeaderMap::new();
+        limit.set(&mut set);
+        let of = |name: &str| set.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((of("ratelimit-policy"), of("ratelimit"), of("retry-after")), (Some("p"), Some(state), retry));
+        assert!(["RateLimit", "ratelimit-policy"].iter().all(|name| limit.has(name.as_bytes())));
+        assert_eq!(limit.has(b"Retry-After"), retry.is_some());
+    }
+
     #[test]
-    fn values() {
-        let decision =
-            |allowed, remaining, retry_after_us, reset_us| Decision { allowed, remaining, retry_after_us, reset_us };
-        let check = |decision: Decision, field: &str, retry: u64| {
-            assert_eq!(rate_limit("\"a\"", &decision).unwrap(), field);
-            assert_eq!(retry_after(&decision), retry);
-        };
-        check(decision(true, 12, 0, 1), "\"a\";r=12;t=1", 1);
-        check(decision(true, 0, 0, 2_000_000), "\"a\";r=0;t=2", 1);
-        check(decision(false, 0, 1_000_001, 5_000_000), "\"a\";r=0;t=2", 2);
-        check(decision(false, 0, 10_000, 5_000_000), "\"a\";r=0;t=1", 1);
+    fn states() {
+        check((true, 12, 0, 1), "\"a\";r=12;t=1", None);
+        check((true, 0, 0, 2_000_000), "\"a\";r=0;t=2", None);
+        check((false, 0, 1_000_001, 5_000_000), "\"a\";r=0;t=2", Some("2"));
+        check((false, 0, 10_000, 5_000_000), "\"a\";r=0;t=1", Some("1"));
+        check((false, 0, 0, 0), "\"a\";r=0;t=0", Some("1"));
+    }
+
+    #[test]
+    fn policies() {
         let buckets = [(100, 1000), (10, 100), (1, 86_400_000), (3, 1500)].map(|(r, p)| TokenBucket::new(r, p, 1));
-        let names = ["\"a\"", "\"b\"", "\"c\"", "\"d\""];
-        let got = policy(names.into_iter().zip(&buckets)).unwrap();
+        let names = ["a", "b", "c", "d"].map(quoted);
+        let got = policy(names.iter().zip(&buckets)).unwrap();
         assert_eq!(got, "\"a\";q=100;w=1, \"b\";q=100;w=1, \"c\";q=1;w=86400, \"d\";q=4;w=2");
         assert_eq!(policy([].into_iter()), None);
         assert_eq!(quoted("a\"b\\cü"), "\"a\\\"b\\\\c?\"");

@@ -14,19 +14,16 @@ mod registry;
 use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::StatusCode;
 use limits::{Decision, Key, Limiter, Receipt, Table};
 
-pub use self::registry::Limiters;
+pub use self::{fields::RateLimit, registry::Limiters};
 use self::{key::KeyPart, registry::Counters};
 use super::{Answer, Ctx, Filter, Flow, Stage, answer};
 use crate::{
     message::RequestHead,
     telemetry::{RATE_LIMITED, count},
 };
-
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Limits that are worked on without allocating.
 const INLINE: usize = 4;
@@ -38,7 +35,7 @@ pub(super) struct Limits {
     /// Limits of one policy stand together; each policy's range of `limits`.
     policies: Vec<(std::ops::Range<usize>, Arc<registry::PolicyCounters>)>,
     /// `RateLimit-Policy`; `None`: all are in mode Audit.
-    policy: Option<HeaderValue>,
+    policy: Option<Bytes>,
 }
 
 /// One of them.
@@ -47,7 +44,7 @@ pub(super) struct Limit {
     key: Vec<KeyPart>,
     audit: bool,
     /// Its name in the fields, quoted.
-    name: String,
+    name: Bytes,
     counters: Arc<Counters>,
     /// The body when it rejects.
     problem: Bytes,
@@ -141,17 +138,13 @@ impl Limits {
         // Of those that reject, the one that does so the longest; else the one with the least left.
         let strictest = enforced.max_by_key(|(d, _)| (d.retry_after_us, u64::MAX - d.remaining, d.reset_us));
         let Some((decision, limit)) = strictest else { return Flow::Continue };
-        if let Some(policy) = &self.policy {
-            ctx.response_headers.push((RATE_LIMIT_POLICY, policy.clone()));
-        }
-        if let Some(value) = fields::rate_limit(&limit.name, &decision) {
-            ctx.response_headers.push((RATE_LIMIT, value));
-        }
+        // What is enforced is listed.
+        let policy = self.policy.clone().unwrap_or_default();
+        ctx.rate_limit = Some(RateLimit { policy, name: limit.name.clone(), decision });
         if passed {
             return Flow::Continue;
         }
-        let mut head = answer::head(StatusCode::TOO_MANY_REQUESTS);
-        head.fields.append(RETRY_AFTER, fields::retry_after(&decision).into());
+        let head = answer::head(StatusCode::TOO_MANY_REQUESTS);
         Flow::Answer(Answer { head, body: limit.problem.clone(), reason: RATE_LIMITED })
     }
 }
@@ -167,7 +160,7 @@ impl Limits {
         }
         policies.retain(|(range, _)| !range.is_empty());
         let enforced = limits.iter().filter(|l: &&Limit| !l.audit);
-        let policy = fields::policy(enforced.map(|l| (l.name.as_str(), l.limiter.bucket())));
+        let policy = fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket())));
         (!limits.is_empty()).then_some(Self { table, limits, policies, policy })
     }
 }

@@ -1,13 +1,13 @@
 //! Limits of rules: what bites, what is told, what outlives a push.
 
-use http::Request;
+use http::{HeaderMap, Request};
 use snapshot::{
     Key as ResourceKey, Kind,
     proto::{self, ClientIp, LimitScope, PolicyTarget, RatePolicy, key_part},
 };
 
 use super::*;
-use crate::{fields::Fields, filter::testing::ctx};
+use crate::filter::testing::ctx;
 
 fn limit(name: &str, rate: u64, burst: u64) -> proto::Limit {
     let token_bucket = Some(proto::TokenBucket { rate, per_ms: 1000, burst });
@@ -35,15 +35,14 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
     ctx.now_us = now_us;
     ctx.client = [192, 0, 2, client].into();
     let flow = filter.on_request(&mut head, &mut ctx);
-    let text =
-        |fields: &Fields, name: HeaderName| String::from_utf8(fields.get(&name).unwrap_or_default().to_vec()).unwrap();
-    let (status, retry) = match &flow {
-        Flow::Continue => (0, String::new()),
-        Flow::Answer(answer) => (answer.head.status.as_u16(), text(&answer.head.fields, RETRY_AFTER)),
+    let status = match &flow {
+        Flow::Continue => 0,
+        Flow::Answer(answer) => answer.head.status.as_u16(),
     };
-    let told: Fields = ctx.response_headers.iter().cloned().collect();
-    let fields = |name| text(&told, name);
-    (status, retry, fields(RATE_LIMIT), fields(RATE_LIMIT_POLICY))
+    let mut told = HeaderMap::new();
+    ctx.rate_limit.iter().for_each(|limit| limit.set(&mut told));
+    let field = |name| told.get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned());
+    (status, field("retry-after"), field("ratelimit"), field("ratelimit-policy"))
 }
 
 fn passes(filter: &dyn Filter, now_us: u64, client: u8, requests: usize) -> usize {
