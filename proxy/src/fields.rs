@@ -124,12 +124,14 @@ impl Fields {
         self.set.retain(|(other, _)| !other.as_str().as_bytes().eq_ignore_ascii_case(name));
     }
 
-    /// As HTTP/2 wants them.
+    /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and HTTP/2
+    /// may keep a message for long.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.len() + 4);
+        let head = if self.came.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };
         for came in &self.came {
             let name = HeaderName::from_bytes(self.part(came.name, came.colon));
-            let value = HeaderValue::from_maybe_shared(self.head.slice(came.value as usize..came.end as usize));
+            let value = HeaderValue::from_maybe_shared(head.slice(came.value as usize..came.end as usize));
             // Both were found valid when they came.
             if let (Ok(name), Ok(value)) = (name, value) {
                 map.append(name, value);

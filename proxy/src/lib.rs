@@ -24,7 +24,7 @@ pub mod exchange;
 pub mod fields;
 pub mod filter;
 pub mod http1;
-mod http2;
+pub mod http2;
 pub mod message;
 pub mod router;
 pub mod server;

@@ -1,15 +1,15 @@
 //! What of a client's fields is passed on, and what the upstream is told of the client. Lines of `name: value`; the first byte
 //! says who the client is.
 //!
-//! - Fields of the connection, those that `Connection` names and those in disguise go; everything else stays as it came.
+//! - Fields of the connection and those in disguise go; everything else stays as it came.
 //! - A client can neither take the proxy's own fields out nor speak for it: the last entry of `X-Forwarded-For` is its
 //!   address, and there is one `X-Forwarded-Proto` and one `X-Forwarded-Host`, under any spelling.
 //! - A request id is a plain word.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use proxy::exchange::headers;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use proxy::{exchange::headers, http2::head};
 
 const CLIENTS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -18,12 +18,14 @@ const CLIENTS: [IpAddr; 3] = [
 ];
 
 /// Fields of one connection (RFC 9110 section 7.6.1).
-const OF_CONNECTION: [&str; 7] = [
+const OF_CONNECTION: [&str; 9] = [
     "connection",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
+    "te",
     "transfer-encoding",
     "upgrade",
 ];
@@ -54,29 +56,26 @@ pub fn check(input: &[u8]) {
             before.append(name, value);
         }
     }
-    let mut after = before.clone();
-    headers::strip_hop_by_hop(&mut after);
-    headers::drop_disguised(&mut after);
+    let after = passed(before.clone());
     what_stays(&before, &after);
-    let mut again = after.clone();
-    headers::strip_hop_by_hop(&mut again);
-    headers::drop_disguised(&mut again);
-    assert_eq!(again, after, "a second time changes nothing");
+    assert_eq!(passed(after.clone()), after, "a second time changes nothing");
     told(after, CLIENTS[usize::from(flags >> 1) % 3], flags & 1 == 1);
 }
 
+/// What a stream passes on.
+fn passed(fields: HeaderMap) -> HeaderMap {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.headers = fields;
+    head::parse(parts).parts.fields.to_map()
+}
+
 fn what_stays(before: &HeaderMap, after: &HeaderMap) {
-    let lists = before.get_all("connection").iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<String> = lists.flat_map(|list| list.split(',')).map(|n| n.trim().to_ascii_lowercase()).collect();
     for name in before.keys() {
         let text = name.as_str();
         let disguised = text.contains('_') && OURS.contains(&&*text.replace('_', "-"));
         let kept: Vec<_> = after.get_all(name).iter().collect();
         let sent: Vec<_> = before.get_all(name).iter().collect();
-        let protected = matches!(text, "host" | "te" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto");
-        let other_te = text == "te" && !sent[0].as_bytes().eq_ignore_ascii_case(b"trailers");
-        let named = named.iter().any(|named| named == text) && !protected;
-        let goes = OF_CONNECTION.contains(&text) || disguised || other_te || named;
+        let goes = OF_CONNECTION.contains(&text) || disguised;
         assert_eq!(kept, if goes { vec![] } else { sent }, "{name}");
     }
     assert!(after.keys().all(|name| before.contains_key(name)));

@@ -1,53 +1,17 @@
-//! Header fields that a proxy removes and adds (RFC 9110 section 7.6).
+//! Header fields that the proxy adds (RFC 9110 section 7.6).
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{fields::Fields, http1::request::is_disguised, value::ipv4};
+use crate::{fields::Fields, value::ipv4};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// Removes what concerns one connection only: the fields that `Connection` names, and those that always do.
-/// `TE: trailers` stays, for gRPC.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            // A client must not be able to strip these (a known attack on proxies).
-            .filter(|name| ![HOST, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO].contains(name))
-            .collect();
-        named.into_iter().filter(|name| name != TE).for_each(|name| drop(headers.remove(name)));
-        headers.remove(CONNECTION);
-    }
-    for name in [TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
-        headers.remove(name);
-    }
-    if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
-        headers.remove(TE);
-    }
-}
-
-/// Removes fields whose names are ours with underscores for dashes.
-pub fn drop_disguised(headers: &mut HeaderMap) {
-    let disguised = |name: &&HeaderName| name.as_str().contains('_') && is_disguised(name.as_str().as_bytes());
-    let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
-    names.into_iter().for_each(|name| drop(headers.remove(name)));
-}
 
 /// A client's address as a field's value; an IPv4 address in IPv6 form is an IPv4 address.
 pub fn address(client: IpAddr) -> HeaderValue {
@@ -187,23 +151,6 @@ mod tests {
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
-    }
-
-    #[test]
-    fn what_concerns_one_connection_stays_on_it() {
-        let mut got = headers(&[
-            ("connection", "close, x-one, host, x-forwarded-for"),
-            ("x-one", "1"),
-            ("x-two", "2"),
-            ("host", "a"),
-            ("x-forwarded-for", "9.9.9.9"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("keep-alive", "timeout=5"),
-        ]);
-        strip_hop_by_hop(&mut got);
-        let expect = headers(&[("x-two", "2"), ("host", "a"), ("x-forwarded-for", "9.9.9.9"), ("te", "trailers")]);
-        assert_eq!(got, expect);
     }
 
     #[track_caller]

@@ -61,7 +61,7 @@ impl ReadBuffer {
     /// Makes room to read into. Bytes that were taken off the front make room once nothing refers to them.
     pub(crate) fn make_room(&mut self) {
         let wanted = self.from.capacity();
-        if self.bytes.capacity() == 0
+        if self.is_released()
             && let Some((bytes, lines)) = kept(|kept| kept.read(self.from).pop()).flatten()
         {
             (self.bytes, self.lines) = (bytes, lines);
@@ -71,9 +71,14 @@ impl ReadBuffer {
         }
     }
 
+    /// Whether it holds no memory.
+    pub(crate) fn is_released(&self) -> bool {
+        self.bytes.capacity() == 0
+    }
+
     /// Gives the memory back, with what is in it. If something still refers to it, it is not kept.
     pub(crate) fn release(&mut self) {
-        if self.bytes.capacity() == 0 {
+        if self.is_released() {
             return;
         }
         let (mut bytes, lines) = (mem::take(&mut self.bytes), mem::take(&mut self.lines));

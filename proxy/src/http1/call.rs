@@ -22,6 +22,7 @@ use super::{
     out::Out,
     request::Wants,
     response as codec,
+    stream::Stream as _,
 };
 use crate::{
     body::{Source, SourceError},
@@ -316,6 +317,10 @@ impl Call {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = &mut self.io else { return Poll::Ready(Ok(0)) };
+        // While the upstream thinks, others can read into it.
+        if self.buffer.is_released() {
+            ready!(io.poll_readable(cx));
+        }
         self.buffer.make_room();
         pin!(io.read_buf(&mut self.buffer.bytes)).poll(cx)
     }

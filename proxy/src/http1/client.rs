@@ -151,6 +151,9 @@ impl<S: Stream> Client<S> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_released() {
+            ready!(self.io.poll_readable(cx));
+        }
         self.buffer.make_room();
         pin!(self.io.read_buf(&mut self.buffer.bytes)).poll(cx)
     }

@@ -27,7 +27,7 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Digits and nothing else; no more than fit.
-pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
     digits.then(|| str::from_utf8(bytes).ok()?.parse().ok()).flatten()
 }

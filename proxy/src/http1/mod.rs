@@ -21,7 +21,7 @@ pub(crate) mod call;
 pub mod chunked;
 mod client;
 pub mod encode;
-mod grammar;
+pub(crate) mod grammar;
 pub mod limits;
 pub mod lines;
 mod out;

@@ -183,7 +183,7 @@ pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>,
 
 /// Fields that are not simply passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     Host,
     ContentLength,
     TransferEncoding,
@@ -197,7 +197,7 @@ pub(super) enum Known {
 }
 
 /// Tells by length first: most names are done with that.
-pub(super) fn known(name: &[u8]) -> Known {
+pub(crate) fn known(name: &[u8]) -> Known {
     let is = |other: &str, known| if name.eq_ignore_ascii_case(other.as_bytes()) { known } else { Known::Other };
     match name.len() {
         2 => is("te", Known::Te),

@@ -21,6 +21,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether its end is told by a message of its own.
     const FAREWELL: bool;
 
+    /// Pending when a read would be, for all that is known without trying.
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// Whether bytes wait in the kernel that the runtime has not heard of.
     fn has_unseen(&self) -> bool;
 
@@ -30,6 +35,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
 impl Stream for TcpStream {
     const FAREWELL: bool = false;
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error shows when it is read.
+        self.poll_read_ready(cx).map(drop)
+    }
 
     fn has_unseen(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];

@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, source.rs, respond.rs) ─► exchange
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, respond.rs) ─► exchange
 //!           └ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod budget;
 mod frames;
+pub mod head;
 mod meter;
 mod respond;
 mod silence;

@@ -28,6 +28,9 @@ use crate::{
     value,
 };
 
+/// A part of a body that is no longer than this does not keep what it was read into until the client takes it.
+const COPIED: usize = 8 << 10;
+
 /// Why a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
@@ -148,6 +151,8 @@ impl Relay<'_> {
                 None => return Ok(stream.send_data(Bytes::new(), true)?),
                 Some(Piece::Trailers(trailers)) => return Ok(stream.send_trailers(*trailers)?),
                 Some(Piece::Data(data)) => {
+                    // The buffer that it was read into is wanted back, and much larger.
+                    let data = if data.len() <= COPIED { Bytes::copy_from_slice(&data) } else { data };
                     exchange.bytes_out += data.len() as u64;
                     let end = self.call.is_done();
                     send(&mut stream, data, end, self.stall).await?;

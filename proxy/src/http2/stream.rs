@@ -4,19 +4,16 @@ use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::{
-    Request,
-    header::{CONTENT_LENGTH, TE},
-};
+use http::Request;
 
-use super::{respond::respond, source::Http2Source};
+use super::{
+    head::{self, Head},
+    respond::respond,
+    source::Http2Source,
+};
 use crate::{
-    exchange::{self, Exchange, Reply, headers},
-    http1::{
-        buffers,
-        limits::Limits,
-        request::{Refused, Wants},
-    },
+    exchange::{self, Exchange, Reply},
+    http1::{buffers, limits::Limits, request::Refused},
     message::RequestHead,
     server::{Conn, Worker},
 };
@@ -29,13 +26,8 @@ pub(super) async fn run(
     mut sender: SendResponse<Bytes>,
 ) {
     conn.note_request();
-    let (mut head, body) = request.into_parts();
-    // Before anything is added: a client must not name our own fields in `Connection`.
-    headers::strip_hop_by_hop(&mut head.headers);
-    headers::drop_disguised(&mut head.headers);
-    let wants = Wants { websocket: false, trailers: head.headers.remove(TE).is_some() };
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut head = RequestHead::from(head);
+    let (parts, body) = request.into_parts();
+    let Head { parts: mut head, wants, length } = head::parse(parts);
     let mut source = Http2Source::new(body, length, Arc::clone(&conn));
     let mut exchange = Exchange::open(worker, conn, &head);
     let reply = match beyond(&head, length, &exchange.conn.limits) {
