@@ -291,7 +291,8 @@ fn requests(routes: usize) {
     let record = RequestRecord {
         ended: Instant::now(),
         rule: Some(&rule),
-        client: ([192, 0, 2, 1], 7).into(),
+        client: b"192.0.2.1",
+        client_port: 7,
         method: &Method::GET,
         target: "/",
         host: b"h",

@@ -85,6 +85,12 @@ impl Fields {
         }
     }
 
+    /// Whether there are several of a name.
+    pub(crate) fn is_repeated(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> bool {
+        let mut values = self.get_all(name);
+        values.next().is_some() && values.next().is_some()
+    }
+
     /// Names, as they came, and values.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields().map(|field| (field.name, field.value))

@@ -138,9 +138,18 @@ impl RequestId {
 
 fn hex(number: u128) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    static PAIRS: [[u8; 2]; 256] = {
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
     let mut text = [0; 32];
     for (digits, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        digits.copy_from_slice(&PAIRS[usize::from(byte)]);
     }
     text
 }

@@ -35,7 +35,7 @@ impl Host {
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
 pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
     let field = fields.get_shared(&HOST);
-    if fields.get_all(&HOST).nth(1).is_some() {
+    if fields.is_repeated(&HOST) {
         return Err(BAD_HOST);
     }
     let value = match (uri.authority(), field) {
@@ -62,26 +62,32 @@ fn same_host(field: &[u8], authority: &[u8]) -> bool {
     field[..name(field)].eq_ignore_ascii_case(&authority[..name(authority)])
 }
 
+/// What a name in `Host` is made of.
+static OF_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        table[b] = (b as u8).is_ascii_alphanumeric() || matches!(b as u8, b'-' | b'.' | b'_');
+        b += 1;
+    }
+    table
+};
+
 /// Length of the name within `name[:port]`, when both are well-formed, and whether it is in lower case.
 fn name_end(host: &[u8]) -> Option<(usize, bool)> {
-    let mut upper = false;
     let end = if let [b'[', rest @ ..] = host {
         let length = memchr::memchr(b']', rest)?;
         str::from_utf8(&rest[..length]).ok()?.parse::<Ipv6Addr>().ok()?;
-        upper = rest[..length].iter().any(u8::is_ascii_uppercase);
         length + 2
     } else {
-        let mut is_of_name = |b: &u8| {
-            upper |= b.is_ascii_uppercase();
-            b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')
-        };
-        host.iter().take_while(|b| is_of_name(b)).count()
+        host.iter().position(|b| !OF_NAME[usize::from(*b)]).unwrap_or(host.len())
     };
     let port_ok = match &host[end..] {
         [] => true,
         [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,
     };
+    let upper = host[..end].iter().fold(false, |any, b| any | b.is_ascii_uppercase());
     ((1..=255).contains(&end) && port_ok).then_some((end, !upper))
 }
 

@@ -118,7 +118,8 @@ impl Drop for Exchange {
         self.worker.shared.telemetry.closed(&RequestRecord {
             ended: now,
             rule: self.rule.as_ref(),
-            client: SocketAddr::new(self.conn.peer.ip().to_canonical(), self.conn.peer.port()),
+            client: self.conn.client().as_bytes(),
+            client_port: self.conn.peer.port(),
             method: &self.method,
             target: self.target.path_and_query().map_or("", |t| t.as_str()),
             host: &self.host,

@@ -2,7 +2,7 @@
 //! not fit in their buffers is dropped and counted.
 //!
 //! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has gathered
-//! some milliseconds later. So a line costs no allocation, and a burst of them one wake-up and one write.
+//! some milliseconds later, or when there is much. So a line costs no allocation, and a burst of them one wake-up and one write.
 
 use std::{
     io::{self, Write},
@@ -23,8 +23,10 @@ use super::{RequestRecord, Sharded, line};
 const MOST: usize = 2 << 20;
 /// A buffer that grew beyond this is not kept.
 const KEPT: usize = 256 << 10;
-/// How long lines gather before they are written.
+/// How long lines gather before they are written,
 const GATHER: Duration = Duration::from_millis(20);
+/// unless there are so many bytes before: what is more leaves the caches before it is written.
+const ENOUGH: usize = 128 << 10;
 /// Longest wait for the buffers to be written when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -79,8 +81,10 @@ impl AccessLog {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
+        let before = lines.len();
         line::write(&mut lines, record);
-        let wake = !self.buffers.awake.load(Relaxed) && !self.buffers.awake.swap(true, Relaxed);
+        let first = !self.buffers.awake.load(Relaxed) && !self.buffers.awake.swap(true, Relaxed);
+        let wake = first || before < ENOUGH && lines.len() >= ENOUGH;
         drop(lines);
         if wake && let Some(writer) = self.writer.get_or_init(|| start(&self.buffers)) {
             writer.unpark();
@@ -164,7 +168,8 @@ pub(super) mod tests {
         RequestRecord {
             ended: std::time::Instant::now(),
             rule: None,
-            client: ([192, 0, 2, 1], 7).into(),
+            client: b"192.0.2.1",
+            client_port: 7,
             method: &Method::GET,
             target: "/a?b=\"c\"",
             host: b"shop",

@@ -3,7 +3,7 @@
 //! Written by hand: a flood of rejected requests writes a line for each, and `serde_json` would format addresses and
 //! fractions anew by the machinery that suits anything.
 
-use std::{cell::RefCell, fmt::Write as _, io::Write as _, net::SocketAddr, time::Duration};
+use std::{cell::Cell, io::Write as _, net::SocketAddr, time::Duration};
 
 use http::Version;
 
@@ -20,24 +20,30 @@ macro_rules! field {
     };
 }
 
-/// Writes the line of a request.
+/// Writes the line of a request. What it has not is left out: a route, an upstream, a reason.
 pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
-    with_time(wall::unix(record.ended), |time| out.extend_from_slice(time));
+    out.extend_from_slice(&time(wall::unix(record.ended)));
     out.push(b'"');
     plain(out, field!("request_id"), record.request_id);
-    address(out, field!("client"), Some(record.client));
+    client(out, field!("client"), record.client, record.client_port);
     plain(out, field!("method"), record.method.as_str().as_bytes());
     plain(out, field!("host"), record.host);
-    text(out, field!("target"), Some(record.target));
+    text(out, field!("target"), record.target);
     plain(out, field!("protocol"), protocol(record.version).as_bytes());
     number(out, field!("status"), record.status.into());
-    text(out, field!("route"), record.rule.map(|rule| &*rule.route));
-    text(out, field!("rule"), record.rule.map(|rule| &*rule.name));
-    milliseconds(out, field!("duration_ms"), Some(record.duration));
-    milliseconds(out, field!("upstream_ms"), record.upstream);
-    milliseconds(out, field!("added_ms"), Some(record.added));
-    address(out, field!("upstream"), record.upstream_address);
+    if let Some(rule) = record.rule {
+        plain(out, field!("route"), rule.route.as_bytes());
+        text(out, field!("rule"), &rule.name);
+    }
+    milliseconds(out, field!("duration_ms"), record.duration);
+    if let Some(upstream) = record.upstream {
+        milliseconds(out, field!("upstream_ms"), upstream);
+    }
+    milliseconds(out, field!("added_ms"), record.added);
+    if let Some(upstream) = record.upstream_address {
+        address(out, field!("upstream"), upstream);
+    }
     number(out, field!("bytes_in"), record.bytes_in);
     number(out, field!("bytes_out"), record.bytes_out);
     if let Some(reason) = record.reason {
@@ -49,7 +55,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Text in which nothing can need escaping: tokens, names of hosts, our own words.
+/// Text in which nothing can need escaping: tokens, names of hosts and of Kubernetes' objects, our own words.
 fn plain(out: &mut Vec<u8>, field: &[u8], value: &[u8]) {
     out.extend_from_slice(field);
     out.push(b'"');
@@ -57,17 +63,14 @@ fn plain(out: &mut Vec<u8>, field: &[u8], value: &[u8]) {
     out.push(b'"');
 }
 
-fn text(out: &mut Vec<u8>, field: &[u8], value: Option<&str>) {
+fn text(out: &mut Vec<u8>, field: &[u8], value: &str) {
     // Without an early end, so that it is done many bytes at a time.
-    let is_plain = |text: &str| text.bytes().fold(true, |all, b| all & (b >= b' ') & (b != b'"') & (b != b'\\'));
-    match value {
-        Some(value) if is_plain(value) => plain(out, field, value.as_bytes()),
-        value => {
-            out.extend_from_slice(field);
-            // Writing to memory does not fail.
-            drop(serde_json::to_writer(out, &value));
-        }
+    if value.bytes().fold(true, |all, b| all & (b >= b' ') & (b != b'"') & (b != b'\\')) {
+        return plain(out, field, value.as_bytes());
     }
+    out.extend_from_slice(field);
+    // Writing to memory does not fail.
+    drop(serde_json::to_writer(out, value));
 }
 
 fn number(out: &mut Vec<u8>, field: &[u8], value: u64) {
@@ -76,18 +79,27 @@ fn number(out: &mut Vec<u8>, field: &[u8], value: u64) {
 }
 
 /// With three decimals.
-fn milliseconds(out: &mut Vec<u8>, field: &[u8], value: Option<Duration>) {
+fn milliseconds(out: &mut Vec<u8>, field: &[u8], value: Duration) {
     out.extend_from_slice(field);
-    let Some(value) = value else { return out.extend_from_slice(b"null") };
     let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
     decimal(out, us / 1000);
     let [a, b, c] = three(us % 1000);
     out.extend_from_slice(&[b'.', a, b, c]);
 }
 
-fn address(out: &mut Vec<u8>, field: &[u8], value: Option<SocketAddr>) {
+/// As a socket's address is written: IPv6 in brackets.
+fn client(out: &mut Vec<u8>, field: &[u8], address: &[u8], port: u16) {
     out.extend_from_slice(field);
-    let Some(value) = value else { return out.extend_from_slice(b"null") };
+    let brackets: (&[u8], &[u8]) = if address.contains(&b':') { (b"\"[", b"]:") } else { (b"\"", b":") };
+    out.extend_from_slice(brackets.0);
+    out.extend_from_slice(address);
+    out.extend_from_slice(brackets.1);
+    decimal(out, port.into());
+    out.push(b'"');
+}
+
+fn address(out: &mut Vec<u8>, field: &[u8], value: SocketAddr) {
+    out.extend_from_slice(field);
     out.push(b'"');
     match value {
         SocketAddr::V4(address) => {
@@ -106,27 +118,28 @@ fn three(number: u64) -> [u8; 3] {
     [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
 }
 
-/// A time since 1970 began, as RFC 3339 has it, in UTC, with milliseconds. All but these is written anew once a second.
-fn with_time<R>(now: Duration, use_it: impl FnOnce(&[u8]) -> R) -> R {
-    const WHOLE: usize = "2026-01-31T23:59:59".len();
+/// As RFC 3339 has it, in UTC, with milliseconds: all but these is written anew once a second. `unix`: since 1970 began.
+fn time(unix: Duration) -> Time {
     thread_local! {
-        static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        static WRITTEN: Cell<(u64, Time)> = const { Cell::new((u64::MAX, *b"0000-00-00T00:00:00.000Z")) };
     }
-    WRITTEN.with_borrow_mut(|(written, text)| {
-        if *written != now.as_secs() {
-            *written = now.as_secs();
-            let at = i64::try_from(now.as_secs()).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-            text.clear();
-            // Writing to a string does not fail.
-            let _ = write!(text, "{:.0}", at.unwrap_or_default());
-        }
-        text.truncate(WHOLE);
-        text.push('.');
-        text.extend(three(now.subsec_millis().into()).map(char::from));
-        text.push('Z');
-        use_it(text.as_bytes())
-    })
+    let (second, mut text) = WRITTEN.get();
+    if second != unix.as_secs() {
+        let at = i64::try_from(unix.as_secs()).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+        let whole = at.unwrap_or_default().to_string();
+        // Years of five digits would be longer.
+        let length = whole.len().min(WHOLE);
+        text[..length].copy_from_slice(&whole.as_bytes()[..length]);
+        WRITTEN.set((unix.as_secs(), text));
+    }
+    text[WHOLE + 1..WHOLE + 4].copy_from_slice(&three(unix.subsec_millis().into()));
+    text
 }
+
+type Time = [u8; WHOLE + 5];
+
+/// Length without milliseconds.
+const WHOLE: usize = "2026-01-31T23:59:59".len();
 
 fn protocol(version: Version) -> &'static str {
     match version {
@@ -152,7 +165,7 @@ mod tests {
         assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time}");
         let expect = serde_json::json!({
             "time": null, "request_id": "id", "client": "192.0.2.1:7", "method": "GET", "host": "shop",
-            "target": "/a?b=\"c\"", "protocol": "HTTP/2", "status": 502, "route": null, "rule": null,
+            "target": "/a?b=\"c\"", "protocol": "HTTP/2", "status": 502,
             "duration_ms": 12.345, "upstream_ms": 12.0, "added_ms": 0.045, "upstream": "[2001:db8::1]:9000",
             "bytes_in": 1, "bytes_out": 2, "reason": "upstream_broke", "blame": "upstream",
         });
@@ -160,10 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_request_has_not_is_left_out() {
+        let mut line = vec![];
+        let mut record = record(404, None);
+        (record.client, record.upstream, record.upstream_address) = (b"2001:db8::1", None, None);
+        write(&mut line, &record);
+        let got: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(got["client"], "[2001:db8::1]:7");
+        let absent = ["route", "rule", "upstream_ms", "upstream", "reason", "blame"];
+        assert!(absent.iter().all(|name| got.get(name).is_none()), "{got}");
+    }
+
+    #[test]
     fn what_is_not_plain_is_escaped() {
         for value in ["", "a b", "\"", "\\", "\n\t\u{1}", "é\u{7f}"] {
             let mut out = vec![];
-            text(&mut out, field!("x"), Some(value));
+            text(&mut out, field!("x"), value);
             let json = format!("{{\"y\":0{}}}", str::from_utf8(&out).unwrap());
             assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["x"], value, "{json}");
         }
@@ -176,7 +201,7 @@ mod tests {
             (1_767_225_600_000, "2026-01-01T00:00:00.000Z"),
             (1_767_225_600_070, "2026-01-01T00:00:00.070Z"),
         ] {
-            with_time(Duration::from_millis(ms), |time| assert_eq!(time, expect.as_bytes()));
+            assert_eq!(time(Duration::from_millis(ms)), expect.as_bytes());
         }
     }
 }

@@ -71,8 +71,10 @@ pub struct RequestRecord<'a> {
     pub ended: Instant,
     /// The rule that served it; `None`: none matched.
     pub rule: Option<&'a Arc<Rule>>,
-    /// The client.
-    pub client: SocketAddr,
+    /// The client's address, as text.
+    pub client: &'a [u8],
+    /// Its port.
+    pub client_port: u16,
     /// The request's method.
     pub method: &'a Method,
     /// The request's path and query, as it came.

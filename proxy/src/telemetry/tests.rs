@@ -7,7 +7,8 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
     RequestRecord {
         ended: std::time::Instant::now(),
         rule,
-        client: ([192, 0, 2, 1], 7).into(),
+        client: b"192.0.2.1",
+        client_port: 7,
         method: &Method::GET,
         target: "/",
         host: b"h",
