@@ -66,14 +66,18 @@ impl Fields {
 
     /// The first value.
     pub fn get(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&[u8]> {
-        self.get_all(name).next()
+        let name = name.as_ref();
+        match self.came.iter().find(|at| self.is_named(at, name)) {
+            Some(at) => Some(self.part(at.value, at.end)),
+            None => self.set.iter().find(|(other, _)| is_same(other, name)).map(|(_, value)| value.as_bytes()),
+        }
     }
 
-    /// All values.
+    /// All values. Whoever can, should ask for each of them by `for_each`: it does not look at each step for where it is.
     pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
         let name = name.as_ref();
         let came = self.came.iter().filter(move |at| self.is_named(at, name));
-        let set = self.set.iter().filter(move |(other, _)| name.eq_ignore_ascii_case(other.as_str().as_bytes()));
+        let set = self.set.iter().filter(move |(other, _)| is_same(other, name));
         came.map(|at| self.part(at.value, at.end)).chain(set.map(|(_, value)| value.as_bytes()))
     }
 
@@ -87,8 +91,9 @@ impl Fields {
 
     /// Whether there are several of a name.
     pub(crate) fn is_repeated(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> bool {
-        let mut values = self.get_all(name);
-        values.next().is_some() && values.next().is_some()
+        let name = name.as_ref();
+        let came = self.came.iter().filter(|at| self.is_named(at, name)).count();
+        came + self.set.iter().filter(|(other, _)| is_same(other, name)).count() > 1
     }
 
     /// Names, as they came, and values.
@@ -96,7 +101,7 @@ impl Fields {
         self.fields().map(|field| (field.name, field.value))
     }
 
-    /// The same, with what is known of where they came from.
+    /// The same, with what is known of where they came from. By `for_each`, as above.
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         let came = self.came.iter().map(|at| {
             let (name, value) = (self.part(at.name, at.colon), self.part(at.value, at.end));
@@ -127,7 +132,7 @@ impl Fields {
         let name = name.as_ref();
         let head = &self.head;
         self.came.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
-        self.set.retain(|(other, _)| !other.as_str().as_bytes().eq_ignore_ascii_case(name));
+        self.set.retain(|(other, _)| !is_same(other, name));
     }
 
     /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and HTTP/2
@@ -169,6 +174,10 @@ impl Fields {
     fn part(&self, start: u32, end: u32) -> &[u8] {
         &self.head[start as usize..end as usize]
     }
+}
+
+fn is_same(other: &HeaderName, name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(other.as_str().as_bytes())
 }
 
 impl FromIterator<(HeaderName, HeaderValue)> for Fields {

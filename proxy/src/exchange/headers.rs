@@ -60,10 +60,10 @@ impl Forwarded<'_> {
         out.extend_from_slice(b"x-request-id: ");
         out.extend_from_slice(self.request_id.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-for: ");
-        for hop in fields.get_all(&X_FORWARDED_FOR).filter(|hop| is_text(hop)) {
+        fields.get_all(&X_FORWARDED_FOR).filter(|hop| is_text(hop)).for_each(|hop| {
             out.extend_from_slice(hop);
             out.extend_from_slice(b", ");
-        }
+        });
         out.extend_from_slice(self.client.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-proto: ");
         out.extend_from_slice(self.proto().as_bytes());

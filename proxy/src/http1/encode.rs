@@ -146,17 +146,17 @@ const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
 /// Writes fields, but for those that are written elsewhere; answers whether `Date` was among them.
 fn fields(out: &mut Vec<u8>, fields: &Fields, with_length: bool, elsewhere: impl Fn(&[u8]) -> bool) -> bool {
     let mut dated = false;
-    for Field { name, value, line, came } in fields.fields() {
+    fields.fields().for_each(|Field { name, value, line, came }| {
         // What came over HTTP/1.1 lost what is of its connection when it was read.
         if !came && is_of_connection(name, with_length) || elsewhere(name) {
-            continue;
+            return;
         }
         dated |= name.eq_ignore_ascii_case(b"date");
         match line {
             Some(line) => out.extend_from_slice(line),
             None => field(out, name, value),
         }
-    }
+    });
     dated
 }
 
