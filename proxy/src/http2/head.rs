@@ -6,10 +6,14 @@ use crate::{
     fields::Fields,
     http1::{
         buffers, grammar,
-        request::{Known, Wants, is_disguised, known},
+        limits::Limits,
+        request::{Known, Refused, Wants, is_disguised, known},
     },
     message::RequestHead,
 };
+
+/// A colon, a space and a line's end.
+const BESIDE: usize = 4;
 
 /// A request's head.
 #[derive(Debug)]
@@ -21,19 +25,45 @@ pub struct Head {
     pub wants: Wants,
     /// `Content-Length`.
     pub length: Option<u64>,
+    /// Bytes of names and values, as HTTP/1.1 would have them.
+    bytes: usize,
+}
+
+impl Head {
+    /// What it has too much of. `h2` itself refuses, without a word, what is twice as large ([`Limits`] of the builder).
+    pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
+        let RequestHead { uri, fields, .. } = &self.parts;
+        let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+        match () {
+            () if target > limits.target_bytes => Some(Refused::TargetTooLong),
+            () if fields.len() > limits.fields || target + self.bytes > limits.head_bytes => {
+                Some(Refused::HeadTooLarge)
+            }
+            () if self.length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
+            () => None,
+        }
+    }
 }
 
 /// Reads it.
 pub fn parse(parts: request::Parts) -> Head {
     let request::Parts { method, uri, version, headers, .. } = parts;
     let mut fields = buffers::take_fields();
-    let (trailers, length) = read(headers, &mut fields);
-    Head { parts: RequestHead { method, uri, version, fields }, wants: Wants { websocket: false, trailers }, length }
+    let Read { trailers, length, bytes } = read(headers, &mut fields);
+    let wants = Wants { websocket: false, trailers };
+    Head { parts: RequestHead { method, uri, version, fields }, wants, length, bytes }
 }
 
-/// Moves fields over; answers whether trailers are taken, and the body's length.
-fn read(headers: HeaderMap, fields: &mut Fields) -> (bool, Option<u64>) {
-    let (mut trailers, mut length) = (false, None);
+#[derive(Default)]
+struct Read {
+    trailers: bool,
+    length: Option<u64>,
+    bytes: usize,
+}
+
+/// Moves fields over.
+fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
+    let mut read = Read::default();
     let mut last: Option<HeaderName> = None;
     for (name, value) in headers {
         // A name is told once for all of its values.
@@ -42,20 +72,21 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> (bool, Option<u64>) {
         }
         let Some(name) = &last else { continue };
         let text = name.as_str().as_bytes();
+        read.bytes += text.len() + value.len() + BESIDE;
         match known(text) {
             Known::Te => {
-                trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
+                read.trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
                 continue;
             }
             Known::Connection | Known::Upgrade | Known::TransferEncoding | Known::OfConnection => continue,
-            Known::ContentLength => length = length.or_else(|| grammar::number(value.as_bytes())),
+            Known::ContentLength => read.length = read.length.or_else(|| grammar::number(value.as_bytes())),
             // Names with an underscore are known to some servers under the name with a dash.
             Known::Other if text.contains(&b'_') && is_disguised(text) => continue,
             Known::Host | Known::Expect | Known::Other => {}
         }
         fields.append(name.clone(), value);
     }
-    (trailers, length)
+    read
 }
 
 #[cfg(test)]
@@ -73,6 +104,6 @@ mod tests {
         let expect: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"a", b"2"), (b"content-length", b"7")];
         assert_eq!(fields, expect);
         assert!(head.wants.trailers && !head.wants.websocket);
-        assert_eq!(head.length, Some(7));
+        assert_eq!((head.length, head.bytes), (Some(7), 86));
     }
 }

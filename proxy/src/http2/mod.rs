@@ -44,7 +44,8 @@ const OF_FIELD: usize = 32;
 
 fn builder(conn: &Conn) -> server::Builder {
     let (limits, http2) = (&conn.limits, conn.http2_limits);
-    let head = limits.head_bytes + limits.fields * OF_FIELD;
+    // Up to twice of what is allowed is read and told why it is refused (`head.rs`).
+    let head = 2 * (limits.head_bytes + limits.fields * OF_FIELD);
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(http2.streams)

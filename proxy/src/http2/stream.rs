@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     exchange::{self, Exchange, Reply},
-    http1::{buffers, limits::Limits, request::Refused},
-    message::RequestHead,
+    http1::buffers,
     server::{Conn, Worker},
 };
 
@@ -27,10 +26,12 @@ pub(super) async fn run(
 ) {
     conn.note_request();
     let (parts, body) = request.into_parts();
-    let Head { parts: mut head, wants, length } = head::parse(parts);
+    let head = head::parse(parts);
+    let beyond = head.beyond(&conn.limits);
+    let Head { parts: mut head, wants, length, .. } = head;
     let mut source = Http2Source::new(body, length, Arc::clone(&conn));
     let mut exchange = Exchange::open(worker, conn, &head);
-    let reply = match beyond(&head, length, &exchange.conn.limits) {
+    let reply = match beyond {
         Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),
         None => {
             let mut serving = pin!(exchange::serve(&mut head, wants, &mut source, &mut exchange));
@@ -51,15 +52,4 @@ pub(super) async fn run(
         None => sender.send_reset(Reason::CANCEL),
     }
     exchange.bytes_in = source.counted();
-}
-
-/// What a request has too much of; as a whole, its head was bounded when it was read.
-fn beyond(head: &RequestHead, length: Option<u64>, limits: &Limits) -> Option<Refused> {
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    match () {
-        () if target > limits.target_bytes => Some(Refused::TargetTooLong),
-        () if head.fields.len() > limits.fields => Some(Refused::HeadTooLarge),
-        () if length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
-        () => None,
-    }
 }
