@@ -16,9 +16,7 @@ use std::{
 };
 
 use snapshot::proto::Limits;
-use support::{Client, HOST, Proxy, Upstream, field, pause, request};
-
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+use support::{Client, HOST, OK, Proxy, Upstream, field, pause, request};
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n").into()
@@ -320,17 +318,7 @@ fn impatient() -> Limits {
 
 #[test]
 fn who_is_too_slow_is_not_waited_for() {
-    let upstream = Upstream::start(|mut stream| {
-        let mut read = vec![];
-        while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
-            let answer: &[u8] = match asked.head.split(' ').nth(1).unwrap() {
-                "/silent" => b"",
-                "/stalls" => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
-                _ => OK,
-            };
-            stream.write_all(answer).unwrap();
-        }
-    });
+    let upstream = Upstream::slow();
     let proxy = Proxy::with(upstream.address, impatient(), |_| {});
     let check = |send: &str, expect: &str, at_least: f64| {
         let start = Instant::now();

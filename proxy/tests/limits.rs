@@ -15,10 +15,8 @@ use bytes::Bytes;
 use h2::client::{SendRequest, handshake};
 use http::{Request, Response};
 use snapshot::proto::Limits;
-use support::{Client, HOST, Proxy, Upstream, pause, request};
+use support::{Client, HOST, OK, Proxy, Upstream, pause, request};
 use tokio::{net::TcpStream, time::timeout};
-
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn get(path: &str, more: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{more}\r\n").into()
@@ -180,17 +178,7 @@ fn they_hold_for_http2() {
 
 #[test]
 fn http2_streams_are_as_many_as_allowed_and_wait_no_longer_than_that() {
-    let upstream = Upstream::start(|mut stream| {
-        let mut read = vec![];
-        while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
-            let answer: &[u8] = match asked.head.split(' ').nth(1).unwrap() {
-                "/silent" => b"",
-                "/stalls" => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
-                _ => OK,
-            };
-            stream.write_all(answer).unwrap();
-        }
-    });
+    let upstream = Upstream::slow();
     let limits = Limits {
         http2_concurrent_streams: 7,
         idle_timeout_ms: 2000,

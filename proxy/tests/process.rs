@@ -101,7 +101,7 @@ fn slow_upstream() -> Upstream {
         let mut read = vec![];
         while request(&mut stream, &mut read, &Mutex::default()).is_some() {
             pause(300);
-            if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
+            if stream.write_all(support::OK).is_err() {
                 return;
             }
         }

@@ -68,10 +68,12 @@ fn folder() -> anyhow::Result<PathBuf> {
 
 /// Compiles the proxy into a folder of its own, so that no other build is compiled anew for its flags.
 fn compile(folder: &Path, host: &str, flags: &str) -> anyhow::Result<PathBuf> {
-    let flags = std::env::var("RUSTFLAGS").map_or_else(|_| flags.to_owned(), |others| format!("{others} {flags}"));
+    // Encoded, they may hold paths with spaces.
+    let others = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let flags = others.split_whitespace().chain([flags]).collect::<Vec<_>>().join("\x1f");
     // With a target named, what runs while compiling is compiled without the flags.
     let build = shell::cargo(&["build", "--release", "--package", "proxy", "--bin", "sluice-proxy", "--target", host]);
-    build.env("RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &folder.display().to_string()).run()?;
+    build.env("CARGO_ENCODED_RUSTFLAGS", &flags).env("CARGO_TARGET_DIR", &folder.display().to_string()).run()?;
     Ok(folder.join(host).join("release/sluice-proxy"))
 }
 

@@ -271,6 +271,9 @@ pub struct Upstream {
     pub connections: Arc<AtomicU16>,
 }
 
+/// An answer without more.
+pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
 impl Upstream {
     pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -296,6 +299,21 @@ impl Upstream {
                 if stream.write_all(&response).is_err() {
                     return;
                 }
+            }
+        })
+    }
+
+    /// One that says nothing on `/silent`, stops within its answer on `/stalls`, and is well otherwise.
+    pub fn slow() -> Self {
+        Self::start(|mut stream| {
+            let mut read = vec![];
+            while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
+                let answer: &[u8] = match asked.head.split(' ').nth(1).unwrap() {
+                    "/silent" => b"",
+                    "/stalls" => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+                    _ => OK,
+                };
+                stream.write_all(answer).unwrap();
             }
         })
     }
