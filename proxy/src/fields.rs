@@ -30,6 +30,10 @@ struct Came {
     end: u32,
 }
 
+/// There are several fields of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repeated;
+
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
@@ -89,11 +93,17 @@ impl Fields {
         }
     }
 
-    /// Whether there are several of a name.
-    pub(crate) fn is_repeated(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> bool {
+    /// The only value, shared with the head that it came in.
+    pub(crate) fn only(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Result<Option<Bytes>, Repeated> {
         let name = name.as_ref();
-        let came = self.came.iter().filter(|at| self.is_named(at, name)).count();
-        came + self.set.iter().filter(|(other, _)| is_same(other, name)).count() > 1
+        let mut came = self.came.iter().filter(|at| self.is_named(at, name));
+        let mut set = self.set.iter().filter(|(other, _)| is_same(other, name));
+        match (came.next(), came.next(), set.next(), set.next()) {
+            (Some(at), None, None, None) => Ok(Some(self.head.slice(at.value as usize..at.end as usize))),
+            (None, None, Some((_, value)), None) => Ok(Some(Bytes::copy_from_slice(value.as_bytes()))),
+            (None, None, None, None) => Ok(None),
+            _ => Err(Repeated),
+        }
     }
 
     /// Names, as they came, and values.
@@ -167,6 +177,7 @@ impl Fields {
     }
 
     /// Lengths first: they tell most names apart without a look at the head.
+    #[inline]
     fn is_named(&self, at: &Came, name: &[u8]) -> bool {
         (at.colon - at.name) as usize == name.len() && self.part(at.name, at.colon).eq_ignore_ascii_case(name)
     }
@@ -234,6 +245,8 @@ mod tests {
         fields.append(a.clone(), value("3"));
         assert_eq!(fields.get_all(&a).collect::<Vec<_>>(), [b"1", b"2", b"3"]);
         assert_eq!((fields.get_shared("HOST"), fields.get_shared("c")), (Some(Bytes::from_static(b"a")), None));
+        let only = ["HOST", "x-a", "b", "c"].map(|name| fields.only(name));
+        assert_eq!(only, [Ok(Some(Bytes::from_static(b"a"))), Err(Repeated), Err(Repeated), Ok(None)]);
         fields.insert(a.clone(), value("4"));
         assert_eq!((fields.get(&a), fields.get_shared(&a)), (Some(&b"4"[..]), Some(Bytes::from_static(b"4"))));
         fields.remove("B");

@@ -126,7 +126,7 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange) -> Result<(Arc<Rule>, 
             head.uri = target.parse().map_err(|_| answer::BAD_PATH)?;
         }
     }
-    if head.fields.get(&HOST) != Some(&host.value) {
+    if !host.is_field && head.fields.get(&HOST) != Some(&host.value) {
         let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| answer::BAD_HOST)?;
         head.fields.insert(HOST, value);
     }

@@ -18,6 +18,8 @@ use crate::fields::Fields;
 pub struct Host {
     /// As it came, with its port: for the upstream's Host field.
     pub value: Bytes,
+    /// Whether that is the Host field, as it is.
+    pub is_field: bool,
     /// Where the port begins.
     end: usize,
     /// Whether the name is in lower case.
@@ -34,10 +36,8 @@ impl Host {
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
 pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
-    let field = fields.get_shared(&HOST);
-    if fields.is_repeated(&HOST) {
-        return Err(BAD_HOST);
-    }
+    let field = fields.only(&HOST).map_err(|_| BAD_HOST)?;
+    let is_field = uri.authority().is_none();
     let value = match (uri.authority(), field) {
         (Some(authority), field) => {
             // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1) and in HTTP/1.1: a client has to send them so, and one
@@ -53,7 +53,7 @@ pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
         (None, None) => return Err(BAD_HOST),
     };
     let (end, lower) = name_end(&value).ok_or(BAD_HOST)?;
-    Ok(Host { value, end, lower })
+    Ok(Host { value, is_field, end, lower })
 }
 
 fn same_host(field: &[u8], authority: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Version, uri::PathAndQuery};
 
 use super::headers::RequestId;
 use crate::{
@@ -19,7 +19,7 @@ pub(crate) struct Exchange {
     pub(crate) conn: Arc<Conn>,
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) method: Method,
-    pub(super) target: Uri,
+    pub(super) target: Option<PathAndQuery>,
     pub(super) host: Bytes,
     pub(super) version: Version,
     pub(crate) request_id: RequestId,
@@ -53,7 +53,7 @@ impl Exchange {
             conn,
             rule: None,
             method: head.method.clone(),
-            target: head.uri.clone(),
+            target: head.uri.path_and_query().cloned(),
             host: Bytes::new(),
             version: head.version,
             request_id: RequestId::of(&head.fields, || fastrand::u128(..)),
@@ -121,7 +121,7 @@ impl Drop for Exchange {
             client: self.conn.client().as_bytes(),
             client_port: self.conn.peer.port(),
             method: &self.method,
-            target: self.target.path_and_query().map_or("", |t| t.as_str()),
+            target: self.target.as_ref().map_or("", |t| t.as_str()),
             host: &self.host,
             version: self.version,
             status: self.status,
