@@ -117,7 +117,8 @@ fn host(uri: &Uri, field: Option<&[u8]>) {
         assert_eq!(named(authority.as_str()), named(field.to_str().expect("ASCII")), "two hosts in one request");
     }
     let alone: Fields = [(HOST, HeaderValue::from_bytes(&host.value).expect("a valid value"))].into_iter().collect();
-    assert_eq!(normalise::host(&Uri::from_static("/"), &alone), Ok(host));
+    let again = normalise::host(&Uri::from_static("/"), &alone).expect("it was valid");
+    assert!(again.is_field && again.value == host.value && again.name() == host.name());
 }
 
 thread_local! {

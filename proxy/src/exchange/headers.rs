@@ -46,13 +46,13 @@ impl Forwarded<'_> {
     /// Whether a field is one of these.
     pub fn has(name: &[u8]) -> bool {
         let ours = match name.len() {
-            12 => "x-request-id",
-            15 => "x-forwarded-for",
-            16 => "x-forwarded-host",
-            17 => "x-forwarded-proto",
+            12 => X_REQUEST_ID,
+            15 => X_FORWARDED_FOR,
+            16 => X_FORWARDED_HOST,
+            17 => X_FORWARDED_PROTO,
             _ => return false,
         };
-        name.eq_ignore_ascii_case(ours.as_bytes())
+        name.eq_ignore_ascii_case(ours.as_str().as_bytes())
     }
 
     /// Writes them as lines of a head. `fields`: what the message has.

@@ -94,7 +94,9 @@ pub(crate) async fn serve<S: Source>(
     match outcome {
         Ok(forward::Inbound { mut head, came, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
-            exchange.answered(head.status, came);
+            // The filters' time is ours too; without them it is still the same moment.
+            let at = if rule.chain.sees_responses() { Instant::now() } else { came };
+            exchange.answered(head.status, at);
             let body = match call {
                 Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),

@@ -50,6 +50,10 @@ impl Filter for ResponseHeaders {
         Stage::Rewrite
     }
 
+    fn sees_responses(&self) -> bool {
+        true
+    }
+
     fn on_response(&self, head: &mut ResponseHead, _ctx: &mut Ctx) {
         self.0.apply(&mut head.fields);
     }

@@ -97,6 +97,11 @@ pub trait Filter: Send + Sync {
         Flow::Continue
     }
 
+    /// Whether [`Filter::on_response`] is to be called.
+    fn sees_responses(&self) -> bool {
+        false
+    }
+
     /// Looks at the response's head on its way back.
     fn on_response(&self, _head: &mut ResponseHead, _ctx: &mut Ctx) {}
 }
@@ -105,13 +110,15 @@ pub trait Filter: Send + Sync {
 #[derive(Default)]
 pub struct Chain {
     filters: Vec<Box<dyn Filter>>,
+    sees_responses: bool,
 }
 
 impl Chain {
     /// Sorts filters into the proxy's order; those of one stage keep theirs.
     pub fn new(mut filters: Vec<Box<dyn Filter>>) -> Self {
         filters.sort_by_key(|f| f.stage());
-        Self { filters }
+        let sees_responses = filters.iter().any(|f| f.sees_responses());
+        Self { filters, sees_responses }
     }
 
     /// Runs the request's way; an answer ends it.
@@ -124,9 +131,16 @@ impl Chain {
         Flow::Continue
     }
 
+    /// Whether anything happens on the response's way.
+    pub fn sees_responses(&self) -> bool {
+        self.sees_responses
+    }
+
     /// Runs the response's way, last filter first.
     pub fn on_response(&self, head: &mut ResponseHead, ctx: &mut Ctx) {
-        self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
+        if self.sees_responses {
+            self.filters.iter().rev().filter(|f| f.sees_responses()).for_each(|f| f.on_response(head, ctx));
+        }
     }
 }
 

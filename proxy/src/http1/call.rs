@@ -322,7 +322,11 @@ impl Call {
             ready!(io.poll_readable(cx));
         }
         self.buffer.make_room();
-        pin!(io.read_buf(&mut self.buffer.bytes)).poll(cx)
+        let read = pin!(io.read_buf(&mut self.buffer.bytes)).poll(cx);
+        if read.is_pending() && self.buffer.bytes.is_empty() {
+            self.buffer.release();
+        }
+        read
     }
 
     /// Not a byte came back.

@@ -15,7 +15,7 @@ use super::{
     Malformed,
     body::{Decoder, Framing, Next, Piece},
     buffers::{self, From, ReadBuffer},
-    limits::Limits,
+    limits::{BESIDE_TARGET, Limits},
     lines::{Bad, Bounds, TooMuch},
     out::Out,
     request::{self, Head, Refused},
@@ -28,8 +28,6 @@ use crate::{
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a method, two spaces and a version may add to a target.
-const BESIDE_TARGET: usize = 128;
 /// A client that sends further requests before it has its answer may be this many bytes ahead.
 const AHEAD: usize = 8 << 10;
 

@@ -35,6 +35,9 @@ pub struct Limits {
     pub linger: Duration,
 }
 
+/// What a method, two spaces and a version may add to a target in a request's first line.
+pub(crate) const BESIDE_TARGET: usize = 128;
+
 /// What applies unless the fleet says otherwise.
 pub const DEFAULT: Limits = Limits {
     head_bytes: 64 << 10,

@@ -1,12 +1,12 @@
 //! What a request's head says that came by HTTP/2.
 
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
 use crate::{
     fields::Fields,
     http1::{
         buffers, grammar,
-        limits::Limits,
+        limits::{BESIDE_TARGET, Limits},
         request::{Known, Refused, Wants, is_disguised, known},
     },
     message::RequestHead,
@@ -18,8 +18,8 @@ const BESIDE: usize = 4;
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    /// What is for the exchange. Fields of the connection are not among it: no message has them (RFC 9113 section 8.2.2),
-    /// and `h2` ends a stream that does.
+    /// What is for the exchange. Fields of the connection are not among it: no message may have them (RFC 9113 section
+    /// 8.2.2). A stream with the usual ones is ended by `h2`; others are left out here.
     pub parts: RequestHead,
     /// What the client can take.
     pub wants: Wants,
@@ -30,15 +30,19 @@ pub struct Head {
 }
 
 impl Head {
-    /// What it has too much of. `h2` itself refuses, without a word, what is twice as large ([`Limits`] of the builder).
+    /// What it has too much of. What is much larger, `h2` itself refuses without a word (`builder` in `mod.rs`).
     pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
-        let RequestHead { uri, fields, .. } = &self.parts;
+        let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+        // As long as the first line would be.
+        let first = method.as_str().len() + target;
         match () {
-            () if target > limits.target_bytes => Some(Refused::TargetTooLong),
-            () if fields.len() > limits.fields || target + self.bytes > limits.head_bytes => {
-                Some(Refused::HeadTooLarge)
+            () if target > limits.target_bytes || first > limits.target_bytes + BESIDE_TARGET => {
+                Some(Refused::TargetTooLong)
             }
+            () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
+            () if first + authority + self.bytes > limits.head_bytes => Some(Refused::HeadTooLarge),
             () if self.length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
             () => None,
         }
@@ -61,10 +65,12 @@ struct Read {
     bytes: usize,
 }
 
-/// Moves fields over.
+/// Moves fields over. What a client splits for the sake of HPACK, the upstream gets whole: one Cookie (RFC 9113 section
+/// 8.2.3).
 fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
     let mut read = Read::default();
     let mut last: Option<HeaderName> = None;
+    let mut cookies = vec![];
     for (name, value) in headers {
         // A name is told once for all of its values.
         if name.is_some() {
@@ -82,11 +88,29 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
             Known::ContentLength => read.length = read.length.or_else(|| grammar::number(value.as_bytes())),
             // Names with an underscore are known to some servers under the name with a dash.
             Known::Other if text.contains(&b'_') && is_disguised(text) => continue,
+            Known::Other if *name == COOKIE => {
+                cookies.push(value);
+                continue;
+            }
             Known::Host | Known::Expect | Known::Other => {}
         }
         fields.append(name.clone(), value);
     }
+    if let Some(cookie) = joined(cookies) {
+        fields.append(COOKIE, cookie);
+    }
     read
+}
+
+fn joined(mut values: Vec<HeaderValue>) -> Option<HeaderValue> {
+    if values.len() < 2 {
+        return values.pop();
+    }
+    let text = values.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    // Each part was valid by itself.
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(values.iter().any(HeaderValue::is_sensitive));
+    Some(value)
 }
 
 #[cfg(test)]
@@ -99,11 +123,13 @@ mod tests {
     fn what_is_for_the_exchange() {
         let request = Request::get("https://shop/").header("te", "trailers").header("x_forwarded_for", "9.9.9.9");
         let request = request.header("a", "1").header("content-length", "7").header("a", "2").header("keep-alive", "x");
+        let request = request.header("cookie", "b=1").header("cookie", "c=2");
         let head = parse(request.body(()).unwrap().into_parts().0);
         let fields: Vec<_> = head.parts.fields.iter().collect();
-        let expect: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"a", b"2"), (b"content-length", b"7")];
+        let expect: [(&[u8], &[u8]); 4] =
+            [(b"a", b"1"), (b"a", b"2"), (b"content-length", b"7"), (b"cookie", b"b=1; c=2")];
         assert_eq!(fields, expect);
         assert!(head.wants.trailers && !head.wants.websocket);
-        assert_eq!((head.length, head.bytes), (Some(7), 86));
+        assert_eq!((head.length, head.bytes), (Some(7), 112));
     }
 }

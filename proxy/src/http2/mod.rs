@@ -44,8 +44,9 @@ const OF_FIELD: usize = 32;
 
 fn builder(conn: &Conn) -> server::Builder {
     let (limits, http2) = (&conn.limits, conn.http2_limits);
-    // Up to twice of what is allowed is read and told why it is refused (`head.rs`).
-    let head = 2 * (limits.head_bytes + limits.fields * OF_FIELD);
+    let head = limits.head_bytes + limits.fields * OF_FIELD;
+    // A quarter more than is allowed is read, and told why it is refused (`head.rs`). `h2` tells clients what it enforces.
+    let head = head + head / 4;
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(http2.streams)

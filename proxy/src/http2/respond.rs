@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -14,16 +14,17 @@ use http::{
     header::{CONTENT_LENGTH, DATE},
     response,
 };
-use tokio::time::{self, Sleep};
+use tokio::time::Sleep;
 
 use super::source::Http2Source;
 use crate::{
     body::{Interrupt, Source as _},
     date,
-    exchange::{Exchange, ReplyBody, headers::RequestId},
+    exchange::{Exchange, Reply, ReplyBody, headers::RequestId},
     filter::RateLimit,
     http1::body::Piece,
     message::ResponseHead,
+    server::Waiting,
     upstream::{Call, CallError},
     value,
 };
@@ -50,24 +51,27 @@ enum Ended {
 
 /// Sends a reply, and records what became of it.
 pub(super) async fn respond(
-    head: ResponseHead,
-    rate_limit: Option<RateLimit>,
-    body: ReplyBody,
+    reply: Reply,
     source: &mut Http2Source,
     exchange: &mut Exchange,
     sender: &mut SendResponse<Bytes>,
 ) {
+    let Reply { head, rate_limit, body } = reply;
     let head = dressed(head, rate_limit, &exchange.request_id, exchange.answered_at());
-    // A client that takes nothing of a response for this long: its stream is reset, and what it held is free.
-    let stall = exchange.conn.limits.client_stall;
-    let sent = match body {
-        ReplyBody::Own(body) => own(head, body, exchange, sender, stall).await,
-        ReplyBody::Upstream(call, deadline) => {
-            let mut relay = Relay { call, deadline, source, stall };
-            relay.run(head, exchange, sender).await
+    let (call, deadline, body) = match body {
+        ReplyBody::Own(body) => {
+            // Nobody will read it.
+            source.drop_body();
+            (None, None, body)
         }
+        ReplyBody::Upstream(call, deadline) => (Some(call), deadline, Bytes::new()),
         // None was asked for: there is no upgrade in HTTP/2.
         ReplyBody::WebSocket(..) => return sender.send_reset(Reason::INTERNAL_ERROR),
+    };
+    let mut response = Sending { call, deadline, source };
+    let sent = match &response.call {
+        None => response.own(head, body, exchange, sender).await,
+        Some(_) => response.relay(head, exchange, sender).await,
     };
     let Err(ended) = sent else { return };
     tracing::debug!(error = %ended, "stream ended early");
@@ -76,8 +80,8 @@ pub(super) async fn respond(
         Ended::Timeout => exchange.timed_out(),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Stalled | Ended::Closed => exchange.client_went(),
     }
-    // A clean end would make a cut response look whole.
     match ended {
+        // A clean end would make a cut response look whole.
         Ended::Upstream(_) | Ended::Timeout => sender.send_reset(Reason::INTERNAL_ERROR),
         Ended::Stalled => sender.send_reset(Reason::CANCEL),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => {}
@@ -114,38 +118,40 @@ fn begin(
     Ok((!ended).then_some(stream))
 }
 
-/// Sends an answer of the proxy's own.
-async fn own(
-    head: response::Parts,
-    body: Bytes,
-    exchange: &mut Exchange,
-    sender: &mut SendResponse<Bytes>,
-    stall: Duration,
-) -> Result<(), Ended> {
-    exchange.bytes_out = body.len() as u64;
-    match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
-        Some(mut stream) => send(&mut stream, body, true, stall).await,
-        None => Ok(()),
-    }
-}
-
-/// An upstream's response on its way.
-struct Relay<'a> {
-    call: Call,
+/// A response on its way.
+struct Sending<'a> {
+    /// Where it comes from; `None`: from the proxy itself.
+    call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// What is left of the request's body goes its way meanwhile.
     source: &'a mut Http2Source,
-    stall: Duration,
 }
 
-impl Relay<'_> {
-    async fn run(
+impl Sending<'_> {
+    /// Sends an answer of the proxy's own.
+    async fn own(
+        &mut self,
+        head: response::Parts,
+        body: Bytes,
+        exchange: &mut Exchange,
+        sender: &mut SendResponse<Bytes>,
+    ) -> Result<(), Ended> {
+        exchange.bytes_out = body.len() as u64;
+        match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
+            Some(mut stream) => self.send(&mut stream, body, true).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends an upstream's, as it comes.
+    async fn relay(
         &mut self,
         head: response::Parts,
         exchange: &mut Exchange,
         sender: &mut SendResponse<Bytes>,
     ) -> Result<(), Ended> {
-        let Some(mut stream) = begin(head, self.call.left(), self.call.is_done(), sender)? else { return Ok(()) };
+        let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
+        let Some(mut stream) = begin(head, left, done, sender)? else { return Ok(()) };
         loop {
             match poll_fn(|cx| self.poll_piece(cx, &mut stream)).await? {
                 None => return Ok(stream.send_data(Bytes::new(), true)?),
@@ -154,8 +160,8 @@ impl Relay<'_> {
                     // The buffer that it was read into is wanted back, and much larger.
                     let data = if data.len() <= COPIED { Bytes::copy_from_slice(&data) } else { data };
                     exchange.bytes_out += data.len() as u64;
-                    let end = self.call.is_done();
-                    send(&mut stream, data, end, self.stall).await?;
+                    let end = self.call.as_ref().is_none_or(Call::is_done);
+                    self.send(&mut stream, data, end).await?;
                     if end {
                         return Ok(());
                     }
@@ -164,46 +170,64 @@ impl Relay<'_> {
         }
     }
 
+    /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
+    /// upstream meanwhile.
+    async fn send(&mut self, stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Ended> {
+        if data.is_empty() {
+            return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
+        }
+        while !data.is_empty() {
+            stream.reserve_capacity(data.len());
+            if stream.capacity() == 0 {
+                poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
+            }
+            let part = data.split_to(data.len().min(stream.capacity()));
+            if !part.is_empty() {
+                stream.send_data(part, end && data.is_empty())?;
+            }
+        }
+        Ok(())
+    }
+
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut SendStream<Bytes>,
     ) -> Poll<Result<Option<Piece>, Ended>> {
-        if let Poll::Ready(piece) = self.call.poll_piece(cx, self.source) {
+        let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
+        if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Err(Ended::Timeout));
-        }
-        if let Poll::Ready(interrupt) = self.source.poll_interrupt(cx) {
-            return Poll::Ready(Err(match interrupt {
-                Interrupt::Stalled(waiting) if !waiting.is_for_client() => Ended::Timeout,
-                Interrupt::Stalled(_) => Ended::Stalled,
-                Interrupt::Gone => Ended::Closed,
-            }));
+        if let Poll::Ready(ended) = self.poll_end(cx) {
+            return Poll::Ready(Err(ended));
         }
         stream.poll_reset(cx).map(|reset| Err(reset.map_or_else(Ended::Http2, Ended::Reset)))
     }
-}
 
-/// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
-/// upstream meanwhile.
-async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool, stall: Duration) -> Result<(), Ended> {
-    if data.is_empty() {
-        return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
-    }
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        if stream.capacity() == 0 {
-            let capacity = time::timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await;
-            capacity.map_err(|_| Ended::Stalled)?.ok_or(Ended::Closed)??;
+    /// Waits until the client takes more: its stream is reset when it does not for too long, and what it held is free.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>, stream: &mut SendStream<Bytes>) -> Poll<Result<(), Ended>> {
+        if let Poll::Ready(capacity) = stream.poll_capacity(cx) {
+            self.source.progress();
+            return Poll::Ready(capacity.ok_or(Ended::Closed)?.map(drop).map_err(Ended::Http2));
         }
-        let part = data.split_to(data.len().min(stream.capacity()));
-        if !part.is_empty() {
-            stream.send_data(part, end && data.is_empty())?;
+        if let Some(call) = &mut self.call {
+            call.poll_rest(cx, self.source);
         }
+        self.source.wait(Waiting::ClientToRead);
+        self.poll_end(cx).map(Err)
     }
-    Ok(())
+
+    /// What ends the response before its time.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Ended::Timeout);
+        }
+        self.source.poll_interrupt(cx).map(|interrupt| match interrupt {
+            Interrupt::Stalled(waiting) if !waiting.is_for_client() => Ended::Timeout,
+            Interrupt::Stalled(_) => Ended::Stalled,
+            Interrupt::Gone => Ended::Closed,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,11 @@ impl Http2Source {
         Self { body, framing, count, conn, waiting: Cell::new(None), alarm: None }
     }
 
+    /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
+    pub(super) fn drop_body(&mut self) {
+        self.body = RequestBody::Empty;
+    }
+
     /// Bytes of the body so far.
     pub(super) fn counted(&self) -> u64 {
         self.count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))

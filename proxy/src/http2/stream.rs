@@ -12,7 +12,7 @@ use super::{
     source::Http2Source,
 };
 use crate::{
-    exchange::{self, Exchange, Reply},
+    exchange::{self, Exchange},
     http1::buffers,
     server::{Conn, Worker},
 };
@@ -45,9 +45,7 @@ pub(super) async fn run(
     };
     buffers::give_fields(head.fields);
     match reply {
-        Some(Reply { head, rate_limit, body }) => {
-            respond(head, rate_limit, body, &mut source, &mut exchange, &mut sender).await;
-        }
+        Some(reply) => respond(reply, &mut source, &mut exchange, &mut sender).await,
         // There is nobody to answer.
         None => sender.send_reset(Reason::CANCEL),
     }

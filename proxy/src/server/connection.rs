@@ -5,7 +5,8 @@
 //! leaves.
 //!
 //! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`], and its
-//! worker looks there once a second. So a request costs no timer, and times are exact to a second or two.
+//! worker looks there once a second. So a request costs no timer unless its rule has a timeout, and times are exact to a
+//! second or two.
 
 use std::{
     future::poll_fn,
@@ -182,7 +183,7 @@ impl Conn {
         if self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8 {
             return;
         }
-        let until = until(self.clock.second(), waiting, limits);
+        let until = until(self.clock.second(), waiting.limit(limits));
         self.waiting.store(u64::from(until) << 8 | waiting as u64, Ordering::Relaxed);
     }
 
@@ -207,7 +208,7 @@ impl Conn {
 
     /// The second at which waiting ends that began at another.
     pub(crate) fn until(&self, since: u32, waiting: Waiting) -> u32 {
-        until(since, waiting, &self.limits)
+        until(since, waiting.limit(&self.limits))
     }
 
     /// Has a stream woken; in the place that it has, if it has one. Answers its place.
@@ -285,10 +286,10 @@ impl Conn {
     }
 }
 
-/// The second at which waiting ends; the one that was under way when it began counts as none.
-fn until(since: u32, waiting: Waiting, limits: &Limits) -> u32 {
-    let limit = u32::try_from(waiting.limit(limits).as_secs()).unwrap_or(u32::MAX);
-    since.saturating_add(limit).saturating_add(1)
+/// The second at which waiting ends. Never too early: one that was begun counts whole, and the one under way not at all.
+fn until(since: u32, limit: Duration) -> u32 {
+    let seconds = u32::try_from(limit.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+    since.saturating_add(seconds).saturating_add(1)
 }
 
 /// Serves one accepted connection to its end.
@@ -362,5 +363,17 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.conns().remove(&self.id);
         self.worker.shared.telemetry.disconnected();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_given_less_time_than_allowed() {
+        let ends = [1, 999, 1000, 1001].map(|ms| until(7, Duration::from_millis(ms)));
+        assert_eq!(ends, [9, 9, 9, 10]);
+        assert_eq!(until(7, Duration::MAX), u32::MAX);
     }
 }

@@ -21,7 +21,7 @@ struct Wait {
 }
 
 impl Waits {
-    /// Has `waker` woken at a second, by one tick; in the place that it has, if it has one. Answers its place.
+    /// Has `waker` woken once, at a second; in the place that it has, if it has one. Answers its place.
     pub(super) fn set(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
         let mut waits = self.lock();
         match place.and_then(|place| Some((place, waits.get_mut(place)?))) {
@@ -41,7 +41,8 @@ impl Waits {
 
     /// Called once a second.
     pub(super) fn tick(&self, second: u32) {
-        for (_, wait) in self.lock().iter().filter(|(_, wait)| wait.until <= second) {
+        for (_, wait) in self.lock().iter_mut().filter(|(_, wait)| wait.until <= second) {
+            wait.until = u32::MAX;
             wait.waker.wake_by_ref();
         }
     }
@@ -80,6 +81,7 @@ mod tests {
         waits.tick(2);
         assert_eq!(woken(), (0, 0));
         waits.tick(3);
+        waits.tick(4);
         assert_eq!(woken(), (1, 0));
         assert_eq!(waits.set(Some(first), 6, &waker(a.clone())), first);
         waits.tick(5);
@@ -87,5 +89,7 @@ mod tests {
         waits.remove(second);
         waits.tick(6);
         assert_eq!(woken(), (2, 1));
+        waits.remove(first);
+        assert!(waits.lock().is_empty());
     }
 }

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use h2::client::{SendRequest, handshake};
 use proxy::{
     Shared,
     config::Applier,
@@ -379,4 +381,26 @@ pub fn request(stream: &mut TcpStream, read: &mut Vec<u8>, record: &Mutex<Vec<u8
         }
     }
     Some(Request { head, body })
+}
+
+/// A connection that speaks HTTP/2.
+pub async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) = handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    sender.ready().await.unwrap()
+}
+
+pub fn http2_request(method: &str, path: &str) -> http::request::Builder {
+    http::Request::builder().method(method).uri(format!("http://{HOST}{path}"))
+}
+
+/// Status and, of what is no 200, the body.
+pub async fn answer(response: http::Response<h2::RecvStream>) -> (u16, String) {
+    let (head, mut body) = response.into_parts();
+    let mut text = String::new();
+    while let Some(data) = body.data().await {
+        text += str::from_utf8(&data.unwrap()).unwrap();
+    }
+    (head.status.as_u16(), text)
 }

@@ -1,0 +1,161 @@
+//! Requests by HTTP/2: what the upstream gets of them, and streams that take their time.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    io::{Read as _, Write},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use snapshot::proto::Limits;
+use support::{HOST, OK, Proxy, Upstream, http2, http2_request, pause, request};
+use tokio::time::timeout;
+
+/// Beyond what a client's windows hold before it reads.
+const LARGE: usize = 300 << 10;
+
+#[test]
+fn cookies_and_lengths_reach_the_upstream_as_http1_has_them() {
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let heads = Arc::clone(&seen);
+    let upstream = Upstream::start(move |mut stream| {
+        let mut read = vec![];
+        while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
+            heads.lock().unwrap().push(asked.head + str::from_utf8(&asked.body).unwrap());
+            stream.write_all(OK).unwrap();
+        }
+    });
+    let proxy = Proxy::start(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let asked = http2_request("POST", "/").header("cookie", "a=1").header("x", "1").header("cookie", "b=2");
+        let (response, mut body) = sender.send_request(asked.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(b"hello"), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+    let seen = seen.lock().unwrap()[0].to_lowercase();
+    assert!(seen.contains("\r\ncookie: a=1; b=2\r\n") && seen.matches("cookie").count() == 1, "{seen}");
+    assert!(seen.contains(&format!("\r\nhost: {HOST}\r\n")) && seen.contains("chunked\r\n"), "{seen}");
+    assert!(seen.ends_with("\r\n\r\nhello"), "{seen}");
+}
+
+#[test]
+fn what_has_no_body_ends_with_its_head() {
+    let upstream = Upstream::start(|mut stream| {
+        let mut read = vec![];
+        while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
+            let answer: &[u8] = match asked.head.split(' ').nth(1).unwrap() {
+                "/204" => b"HTTP/1.1 204 No Content\r\n\r\n",
+                "/304" => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",
+                _ => b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
+            };
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let proxy = Proxy::start(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        for (method, path, status, length) in
+            [("HEAD", "/", 200, Some("7")), ("GET", "/204", 204, None), ("GET", "/304", 304, Some("7"))]
+        {
+            let (response, _) = sender.send_request(http2_request(method, path).body(()).unwrap(), true).unwrap();
+            let (head, body) = response.await.unwrap().into_parts();
+            let told = head.headers.get("content-length").map(|length| length.to_str().unwrap());
+            assert_eq!((head.status.as_u16(), told, body.is_end_stream()), (status, length, true), "{method} {path}");
+        }
+    });
+}
+
+#[test]
+fn an_upload_goes_on_while_the_client_reads_nothing() {
+    let (told, received) = mpsc::channel();
+    let upstream = Upstream::start(move |mut stream| {
+        // An echo that answers at once, and more than the client's windows hold.
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![b'x'; LARGE]).unwrap();
+        let (mut read, mut buffer) = (vec![], vec![0; 64 << 10]);
+        while !read.ends_with(b"0\r\n\r\n") {
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "the upload broke off");
+            read.extend(&buffer[..count]);
+        }
+        told.send(read.iter().filter(|b| **b == b'#').count()).unwrap();
+        pause(1000);
+    });
+    let proxy = Proxy::start(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let (response, mut body) = sender.send_request(http2_request("POST", "/").body(()).unwrap(), false).unwrap();
+        body.send_data(vec![b'#'; 200 << 10].into(), true).unwrap();
+        let mut response = timeout(Duration::from_secs(5), response).await.unwrap().unwrap().into_body();
+        let uploaded = tokio::task::spawn_blocking(move || received.recv_timeout(Duration::from_secs(5)));
+        assert_eq!(uploaded.await.unwrap(), Ok(200 << 10), "before anything of the response was read");
+        let mut got = 0;
+        while let Some(data) = response.data().await {
+            let data = data.unwrap();
+            got += data.len();
+            response.flow_control().release_capacity(data.len()).unwrap();
+        }
+        assert_eq!(got, LARGE);
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_given_up() {
+    let upstream = Upstream::start(|mut stream| {
+        request(&mut stream, &mut vec![], &Mutex::default()).unwrap();
+        // What was waited for before has a later end.
+        pause(1500);
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(&vec![b'x'; LARGE]).unwrap();
+        pause(8000);
+    });
+    let limits = Limits { client_stall_timeout_ms: 1000, ..Limits::default() };
+    let proxy = Proxy::with(upstream.address, limits, |_| {});
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let (response, _) = sender.send_request(http2_request("GET", "/").body(()).unwrap(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let start = Instant::now();
+        let reset = timeout(Duration::from_secs(6), async {
+            loop {
+                if let Err(e) = body.data().await.unwrap() {
+                    return e.reason();
+                }
+            }
+        });
+        assert_eq!(reset.await.unwrap(), Some(h2::Reason::CANCEL));
+        assert!((0.9..4.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    });
+    assert_eq!(proxy.metric("sluice_failed_requests_total", &["client_went", "downstream"]), 1.0);
+    assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
+}
+
+#[test]
+fn a_stream_that_the_client_resets_ends() {
+    let upstream = Upstream::slow();
+    let proxy = Proxy::start(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        for path in ["/silent", "/stalls"] {
+            let (response, mut stream) =
+                sender.send_request(http2_request("GET", path).body(()).unwrap(), true).unwrap();
+            let response = timeout(Duration::from_millis(300), response).await;
+            assert_eq!(response.is_ok(), path == "/stalls");
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        let ended = || proxy.metric("sluice_failed_requests_total", &["client_went", "downstream"]) == 2.0;
+        let end = timeout(Duration::from_secs(5), async {
+            while !ended() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        end.await.unwrap();
+    });
+    assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
+}
