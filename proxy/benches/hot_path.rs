@@ -106,7 +106,7 @@ fn heads() {
         lines.reset(true);
         black_box(lines.read(&asked, bounds)).unwrap();
     });
-    let request = |lines: &Lines, fields| http1::request::parse(&asked, lines, fields, &limits).unwrap();
+    let request = |lines: &Lines, fields| http1::request::parse(asked.clone(), lines, fields, &limits).unwrap();
     measure("http1: what the request's head means", |_| {
         fields = black_box(request(&lines, mem::take(&mut fields))).parts.fields;
     });
@@ -126,10 +126,10 @@ fn heads() {
         black_box(lines.read(&answered, bounds)).unwrap();
     });
     measure("http1: what the response's head means", |_| {
-        let head = http1::response::parse(&answered, &lines, mem::take(&mut fields), &Method::GET).unwrap();
+        let head = http1::response::parse(answered.clone(), &lines, mem::take(&mut fields), &Method::GET).unwrap();
         fields = black_box(head).parts.fields;
     });
-    let head = http1::response::parse(&answered, &lines, Fields::default(), &Method::GET).unwrap();
+    let head = http1::response::parse(answered, &lines, Fields::default(), &Method::GET).unwrap();
     measure("http1: the response's head for the client", |_| {
         out.clear();
         let (version, after) = (http::Version::HTTP_11, encode::After::Keep);

@@ -46,9 +46,8 @@ pub(crate) struct Field<'a> {
 }
 
 impl Fields {
-    /// Begins with none, in the memory of earlier ones; what is added stands in `head`.
-    pub(crate) fn begin(&mut self, head: Bytes) {
-        self.clear();
+    /// All that [`Fields::came`] stand in this head: nothing may be asked before.
+    pub(crate) fn stand_in(&mut self, head: Bytes) {
         self.head = head;
     }
 
@@ -217,7 +216,6 @@ mod tests {
     fn came() -> Fields {
         let head = Bytes::from_static(b"Host: a\r\nX-A:1\r\nx-a:  2 \r\nB: \t3\r\nb:\t4\r\n\r\n");
         let mut fields = Fields::default();
-        fields.begin(head.clone());
         let mut at = 0;
         for line in head.split_inclusive(|b| *b == b'\n').filter(|line| line.len() > 2) {
             let colon = line.iter().position(|b| *b == b':').unwrap();
@@ -226,6 +224,7 @@ mod tests {
             fields.came(at..at + colon, at + value..at + end);
             at += line.len();
         }
+        fields.stand_in(head);
         fields
     }
 

@@ -79,7 +79,7 @@ fn read(input: &[u8], step: usize, limits: &Limits) -> Result<Option<(Head, usiz
         there = (there + step).min(input.len());
         if let Some(end) = lines.read(&input[..there], bounds).map_err(|_: Bad| ())? {
             let bytes = Bytes::copy_from_slice(&input[..end]);
-            let head = parse(&bytes, &lines, Fields::default(), limits).map_err(drop)?;
+            let head = parse(bytes, &lines, Fields::default(), limits).map_err(drop)?;
             return Ok(Some((head, end)));
         }
     }

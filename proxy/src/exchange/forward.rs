@@ -54,7 +54,7 @@ pub(super) async fn forward<S: Source>(
     head: &RequestHead,
     wants: Wants,
     source: &mut S,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
@@ -69,7 +69,7 @@ async fn send<S: Source>(
     head: &RequestHead,
     wants: Wants,
     source: &mut S,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
     rule: &Rule,
 ) -> Result<(ResponseHead, Instant, Call), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
@@ -125,10 +125,14 @@ async fn send<S: Source>(
 }
 
 /// A call on a connection.
-fn call<S: Source>(leased: Leased, head: &RequestHead, wants: Wants, source: &mut S, exchange: &Exchange) -> Call {
+fn call<S: Source>(leased: Leased, head: &RequestHead, wants: Wants, source: &mut S, exchange: &Exchange<'_>) -> Call {
     let conn = &exchange.conn;
-    let forwarded =
-        Forwarded { request_id: &exchange.request_id, client: conn.client(), tls: conn.tls, host: &exchange.host };
+    let forwarded = Forwarded {
+        request_id: &exchange.request_id,
+        client: conn.client(),
+        tls: conn.tls,
+        host: &exchange.host.value,
+    };
     match leased {
         Leased::Http1(io, lease) => {
             let limits = Arc::clone(&conn.limits);

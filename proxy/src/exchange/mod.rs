@@ -55,7 +55,7 @@ pub(crate) enum ReplyBody {
 }
 
 /// What a client is told whose request was no request.
-pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange) -> Reply {
+pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange<'_>) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
     own(cause.answer(exchange.id()), exchange, None)
 }
@@ -65,7 +65,7 @@ pub(crate) async fn serve<S: Source>(
     head: &mut RequestHead,
     wants: Wants,
     source: &mut S,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> Option<Reply> {
     let (rule, prefix) = match route(head, exchange) {
         Ok(matched) => matched,
@@ -114,12 +114,12 @@ pub(crate) async fn serve<S: Source>(
 }
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
-fn route(head: &mut RequestHead, exchange: &mut Exchange) -> Result<(Arc<Rule>, usize), Cause> {
+fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), Cause> {
     if head.method == Method::CONNECT {
         return Err(answer::BAD_TARGET);
     }
-    let host = normalise::host(&head.uri, &head.fields)?;
-    exchange.host = host.value.clone();
+    exchange.host = normalise::host(&head.uri, &head.fields)?;
+    let host = &exchange.host;
     match normalise::path(&head.uri)? {
         None if head.uri.authority().is_none() => {}
         None => head.uri = head.uri.path_and_query().cloned().ok_or(answer::BAD_TARGET)?.into(),
@@ -149,7 +149,7 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange) -> Result<(Arc<Rule>, 
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, exchange: &mut Exchange, rate_limit: Option<RateLimit>) -> Reply {
+fn own(answer: Answer, exchange: &mut Exchange<'_>, rate_limit: Option<RateLimit>) -> Reply {
     let Answer { mut head, mut body, .. } = answer;
     exchange.answered(head.status, Instant::now());
     if exchange.method == Method::HEAD {

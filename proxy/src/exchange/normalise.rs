@@ -14,7 +14,7 @@ use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 use crate::fields::Fields;
 
 /// The host a request is for.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Host {
     /// As it came, with its port: for the upstream's Host field.
     pub value: Bytes,

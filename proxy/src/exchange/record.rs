@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use http::{Method, StatusCode, Version, uri::PathAndQuery};
 
-use super::headers::RequestId;
+use super::{headers::RequestId, normalise::Host};
 use crate::{
     config::Rule,
     message::RequestHead,
@@ -14,13 +13,13 @@ use crate::{
 };
 
 /// A request under way. Dropping it closes it.
-pub(crate) struct Exchange {
-    pub(super) worker: Arc<Worker>,
-    pub(crate) conn: Arc<Conn>,
+pub(crate) struct Exchange<'a> {
+    pub(super) worker: &'a Worker,
+    pub(crate) conn: &'a Conn,
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) method: Method,
     pub(super) target: Option<PathAndQuery>,
-    pub(super) host: Bytes,
+    pub(super) host: Host,
     pub(super) version: Version,
     pub(crate) request_id: RequestId,
     pub(super) started: Instant,
@@ -45,8 +44,8 @@ pub(super) struct Upstream {
     pub(super) head: Option<Instant>,
 }
 
-impl Exchange {
-    pub(crate) fn open(worker: Arc<Worker>, conn: Arc<Conn>, head: &RequestHead) -> Self {
+impl<'a> Exchange<'a> {
+    pub(crate) fn open(worker: &'a Worker, conn: &'a Conn, head: &RequestHead) -> Self {
         worker.shared.telemetry.opened();
         Self {
             worker,
@@ -54,7 +53,7 @@ impl Exchange {
             rule: None,
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
-            host: Bytes::new(),
+            host: Host::default(),
             version: head.version,
             request_id: RequestId::of(&head.fields, || fastrand::u128(..)),
             started: Instant::now(),
@@ -107,7 +106,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         if self.answered.is_none() {
@@ -122,7 +121,7 @@ impl Drop for Exchange {
             client_port: self.conn.peer.port(),
             method: &self.method,
             target: self.target.as_ref().map_or("", |t| t.as_str()),
-            host: &self.host,
+            host: &self.host.value,
             version: self.version,
             status: self.status,
             request_id: self.request_id.as_bytes(),

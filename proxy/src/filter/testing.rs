@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use limits::Decision;
 
-use super::{Chain, Ctx, RateLimit};
+use super::{Chain, Ctx, RateLimit, limit::Words};
 use crate::config::{Action, Rule};
 
 /// A rule that does nothing.
@@ -23,7 +23,7 @@ pub(crate) fn rule(name: &str) -> Arc<Rule> {
 /// One request more may pass.
 pub(crate) fn rate_limit() -> RateLimit {
     let decision = Decision { allowed: true, remaining: 1, retry_after_us: 0, reset_us: 1_000_000 };
-    RateLimit { policy: "p".into(), name: "n".into(), decision }
+    RateLimit { words: Words { policy: "p".into(), name: "n".into() }.into(), decision }
 }
 
 /// A request of 192.0.2.1 at 1 s.

@@ -287,7 +287,7 @@ impl Call {
             })?;
             let Some(end) = end else { return Ok(None) };
             let head = bytes.split_to(end).freeze();
-            let head = codec::parse(&head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
+            let head = codec::parse(head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
             let upgraded = head.parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if upgraded && !(self.websocket && head.websocket) {
                 return Err(CallError::Broken("the upstream switches protocols unasked"));

@@ -136,14 +136,17 @@ impl<S: Stream> Client<S> {
         };
         let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
-        Some(match request::parse(&head, lines, buffers::take_fields(), &self.limits) {
+        let begins = first.then(|| head.clone());
+        Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
                 (self.received, self.expects_continue) = (0, head.expects_continue);
                 Event::Request(head)
             }
             // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
-            Err(Refused::Malformed(Malformed::StartLine)) if first && !resembles_http(&head) => Event::End,
+            Err(Refused::Malformed(Malformed::StartLine)) if begins.is_some_and(|head| !resembles_http(&head)) => {
+                Event::End
+            }
             Err(refused) => Event::Refused(refused),
         })
     }

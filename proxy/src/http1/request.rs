@@ -3,6 +3,8 @@
 //! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the next
 //! connection is told what it needs anew.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
@@ -75,12 +77,13 @@ struct Hop {
 }
 
 /// Reads a head, whose lines were found; `fields` lend their memory.
-pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
-    let (method, target, version) = start_line(&bytes.slice(lines.first()), limits)?;
+pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
+    let (method, target, version) = start_line(&head, lines.first(), limits)?;
     let (mut hop, mut hosts, mut length, mut codings) = (Hop::default(), 0, None, 0);
     let (mut takes_trailers, mut expects_continue) = (false, false);
     let mut chunked = false;
-    fields.begin(bytes.clone());
+    let bytes = &head[..];
+    fields.clear();
     for (at, range) in lines.fields(bytes) {
         let (name, value) = (&bytes[at.clone()], &bytes[range.clone()]);
         match known(name) {
@@ -151,9 +154,11 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) 
     if hop.names > limits.fields {
         return Err(Refused::HeadTooLarge);
     }
-    if hop.names > 0 {
+    let naming = (hop.names > 0).then(|| head.clone());
+    fields.stand_in(head);
+    if let Some(head) = naming {
         // A client must not be able to take out what is the proxy's to say: a known attack on proxies.
-        strip_named(bytes, lines, &mut fields, is_disguised);
+        strip_named(&head, lines, &mut fields, is_disguised);
     }
     let http11 = version == Version::HTTP_11;
     let websocket = hop.upgrade && hop.websocket && http11 && method == Method::GET && body == Framing::Empty;
@@ -251,8 +256,9 @@ pub(super) fn checked(value: &[u8]) -> Result<(), Malformed> {
     if invalid { Err(Malformed::FieldValue) } else { Ok(()) }
 }
 
-fn start_line(line: &Bytes, limits: &Limits) -> Result<(Method, Uri, Version), Refused> {
+fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method, Uri, Version), Refused> {
     let bad = Malformed::StartLine;
+    let (start, line) = (at.start, &head[at]);
     let first = memchr::memchr(b' ', line).ok_or(bad)?;
     let last = memchr::memrchr(b' ', line).filter(|last| *last > first).ok_or(bad)?;
     let version = match &line[last + 1..] {
@@ -265,7 +271,7 @@ fn start_line(line: &Bytes, limits: &Limits) -> Result<(Method, Uri, Version), R
         return Err(bad.into());
     }
     let method = Method::from_bytes(&line[..first]).map_err(|_| bad)?;
-    let target = line.slice(first + 1..last);
+    let target = &line[first + 1..last];
     if target.len() > limits.target_bytes {
         return Err(Refused::TargetTooLong);
     }
@@ -273,7 +279,7 @@ fn start_line(line: &Bytes, limits: &Limits) -> Result<(Method, Uri, Version), R
     if target.is_empty() || !target.iter().all(|b| matches!(b, b'!'..=b'~') && *b != b'#') {
         return Err(bad.into());
     }
-    let target = Uri::from_maybe_shared(target).map_err(|_| bad)?;
+    let target = Uri::from_maybe_shared(head.slice(start + first + 1..start + last)).map_err(|_| bad)?;
     Ok((method, target, version))
 }
 
@@ -302,7 +308,7 @@ impl Hop {
 }
 
 /// Takes out the fields that `Connection` names, but for those that are spared.
-pub(super) fn strip_named(bytes: &Bytes, lines: &Lines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
+pub(super) fn strip_named(bytes: &[u8], lines: &Lines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
     for (name, range) in lines.fields(bytes) {
         if matches!(known(&bytes[name]), Known::Connection) {
             let named = grammar::items(&bytes[range]).filter(|item| !item.is_empty() && !spared(item));
@@ -333,7 +339,7 @@ mod tests {
         })?;
         let Some(end) = end else { return Ok(None) };
         let head = BytesMut::from(text).split_to(end).freeze();
-        Ok(Some((parse(&head, &lines, Fields::default(), &DEFAULT)?, end)))
+        Ok(Some((parse(head, &lines, Fields::default(), &DEFAULT)?, end)))
     }
 
     fn good(text: &str) -> Head {

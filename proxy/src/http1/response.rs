@@ -27,11 +27,12 @@ pub struct Head {
 }
 
 /// Reads the answer to a request of `method`, whose lines were found; `fields` lend their memory.
-pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, method: &Method) -> Result<Head, Malformed> {
+pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) -> Result<Head, Malformed> {
+    let bytes = &head[..];
     let (status, version) = status_line(&bytes[lines.first()])?;
     let (mut length, mut codings, mut close, mut keep_alive) = (None, 0, false, false);
     let (mut upgrade, mut websocket, mut names) = (false, false, false);
-    fields.begin(bytes.clone());
+    fields.clear();
     for (name, range) in lines.fields(bytes) {
         let value = &bytes[range.clone()];
         match known(&bytes[name.clone()]) {
@@ -82,8 +83,10 @@ pub fn parse(bytes: &Bytes, lines: &Lines, mut fields: Fields, method: &Method) 
     if codings > 1 || codings == 1 && (!http11 || length.is_some()) {
         return Err(Malformed::TransferEncoding);
     }
-    if names {
-        strip_named(bytes, lines, &mut fields, |_| false);
+    let naming = names.then(|| head.clone());
+    fields.stand_in(head);
+    if let Some(head) = naming {
+        strip_named(&head, lines, &mut fields, |_| false);
     }
     let bodiless = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     if bodiless && let Some(length) = length {
@@ -129,7 +132,7 @@ mod tests {
         lines.reset(true);
         let end = lines.read(text.as_bytes(), Bounds { bytes: 1 << 16, fields: 128, first: 1 << 12 }).unwrap().unwrap();
         let head = BytesMut::from(text).split_to(end).freeze();
-        parse(&head, &lines, Fields::default(), method)
+        parse(head, &lines, Fields::default(), method)
     }
 
     #[track_caller]

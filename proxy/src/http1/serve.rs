@@ -93,7 +93,7 @@ enum End {
 async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, cause: Cause) -> End {
     let (uri, fields) = (Uri::default(), Fields::default());
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
-    let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head);
+    let mut exchange = Exchange::open(worker, conn, &head);
     let Reply { head, rate_limit, body } = exchange::refuse(cause, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
@@ -110,7 +110,7 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
 /// Serves one request.
 async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, head: &mut Head) -> End {
     conn.note_request();
-    let mut exchange = Exchange::open(Arc::clone(worker), Arc::clone(conn), &head.parts);
+    let mut exchange = Exchange::open(worker, conn, &head.parts);
     let reply = exchange::serve(&mut head.parts, head.wants, client, &mut exchange).await;
     conn.progress();
     let end = match reply {
@@ -139,7 +139,7 @@ fn encode_response<S>(
     client: &mut Client<S>,
     request: &Head,
     (reply, rate_limit): (ResponseHead, Option<RateLimit>),
-    exchange: &Exchange,
+    exchange: &Exchange<'_>,
     framing: Framing,
     after: After,
 ) where
@@ -152,7 +152,7 @@ fn encode_response<S>(
 }
 
 /// What the proxy itself says in a response's head.
-fn own_fields<'a>(exchange: &'a Exchange, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
+fn own_fields<'a>(exchange: &'a Exchange<'_>, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
     Own { request_id: &exchange.request_id, rate_limit, at: exchange.answered_at() }
 }
 
@@ -163,7 +163,7 @@ async fn own<S: Stream>(
     request: &Head,
     reply: (ResponseHead, Option<RateLimit>),
     body: Bytes,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> End {
     // What was wrong with the request may be wrong with what follows.
     let wrong =
@@ -193,7 +193,7 @@ async fn relay<S: Stream>(
     reply: (ResponseHead, Option<RateLimit>),
     mut call: Call,
     mut deadline: Option<Pin<Box<Sleep>>>,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> End {
     let framing = match call.framing() {
         Framing::Chunked | Framing::UntilClose if request.parts.version == Version::HTTP_10 => Framing::UntilClose,

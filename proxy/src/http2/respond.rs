@@ -53,7 +53,7 @@ enum Ended {
 pub(super) async fn respond(
     reply: Reply,
     source: &mut Http2Source,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
     sender: &mut SendResponse<Bytes>,
 ) {
     let Reply { head, rate_limit, body } = reply;
@@ -133,7 +133,7 @@ impl Sending<'_> {
         &mut self,
         head: response::Parts,
         body: Bytes,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         sender: &mut SendResponse<Bytes>,
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
@@ -147,7 +147,7 @@ impl Sending<'_> {
     async fn relay(
         &mut self,
         head: response::Parts,
-        exchange: &mut Exchange,
+        exchange: &mut Exchange<'_>,
         sender: &mut SendResponse<Bytes>,
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));

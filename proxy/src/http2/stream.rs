@@ -30,7 +30,7 @@ pub(super) async fn run(
     let beyond = head.beyond(&conn.limits);
     let Head { parts: mut head, wants, length, .. } = head;
     let mut source = Http2Source::new(body, length, Arc::clone(&conn));
-    let mut exchange = Exchange::open(worker, conn, &head);
+    let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
         Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),
         None => {

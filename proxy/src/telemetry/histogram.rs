@@ -1,9 +1,8 @@
 //! A histogram of times, for metrics.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
+
+use super::sharded::Counter;
 
 /// Upper bounds of the buckets in µs; what is longer counts in one more.
 pub(crate) const BOUNDS_US: [u64; 15] = [
@@ -11,12 +10,12 @@ pub(crate) const BOUNDS_US: [u64; 15] = [
     10_000_000, 30_000_000,
 ];
 
-/// Counts by bucket, and the sum.
+/// Counts of one thread by bucket, and the sum.
 #[derive(Default)]
 #[repr(align(64))]
 pub(crate) struct Histogram {
-    counts: [AtomicU64; BOUNDS_US.len() + 1],
-    sum_us: AtomicU64,
+    counts: [Counter; BOUNDS_US.len() + 1],
+    sum_us: Counter,
 }
 
 /// What a histogram holds at a moment.
@@ -30,8 +29,8 @@ impl Histogram {
     pub(crate) fn observe(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(us, Relaxed);
+        self.counts[bucket].count();
+        self.sum_us.add(us);
     }
 }
 
@@ -39,8 +38,8 @@ impl<'a> FromIterator<&'a Histogram> for Counts {
     fn from_iter<I: IntoIterator<Item = &'a Histogram>>(histograms: I) -> Self {
         let mut total = Counts { counts: vec![0; BOUNDS_US.len() + 1], sum_us: 0 };
         for histogram in histograms {
-            total.counts.iter_mut().zip(&histogram.counts).for_each(|(sum, n)| *sum += n.load(Relaxed));
-            total.sum_us += histogram.sum_us.load(Relaxed);
+            total.counts.iter_mut().zip(&histogram.counts).for_each(|(sum, n)| *sum += n.get());
+            total.sum_us += histogram.sum_us.get();
         }
         total
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     RequestRecord, process,
-    sharded::{Sharded, count},
+    sharded::{Counter, Sharded},
 };
 use crate::Shared;
 
@@ -36,48 +36,48 @@ pub(super) struct Load {
 
 /// What one thread counts.
 pub(super) struct Counters {
-    admitted: AtomicU64,
-    limited: AtomicU64,
-    shed: AtomicU64,
-    errors: AtomicU64,
-    pub(super) opened: AtomicU64,
-    pub(super) closed: AtomicU64,
-    pub(super) connected: AtomicU64,
-    pub(super) disconnected: AtomicU64,
-    added: [AtomicU64; latency::BUCKETS],
-    pub(super) added_sum_us: AtomicU64,
+    admitted: Counter,
+    limited: Counter,
+    shed: Counter,
+    errors: Counter,
+    pub(super) opened: Counter,
+    pub(super) closed: Counter,
+    pub(super) connected: Counter,
+    pub(super) disconnected: Counter,
+    added: [Counter; latency::BUCKETS],
+    pub(super) added_sum_us: Counter,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         Self {
-            admitted: AtomicU64::default(),
-            limited: AtomicU64::default(),
-            shed: AtomicU64::default(),
-            errors: AtomicU64::default(),
-            opened: AtomicU64::default(),
-            closed: AtomicU64::default(),
-            connected: AtomicU64::default(),
-            disconnected: AtomicU64::default(),
-            added: std::array::from_fn(|_| AtomicU64::default()),
-            added_sum_us: AtomicU64::default(),
+            admitted: Counter::default(),
+            limited: Counter::default(),
+            shed: Counter::default(),
+            errors: Counter::default(),
+            opened: Counter::default(),
+            closed: Counter::default(),
+            connected: Counter::default(),
+            disconnected: Counter::default(),
+            added: std::array::from_fn(|_| Counter::default()),
+            added_sum_us: Counter::default(),
         }
     }
 }
 
 impl Counters {
     pub(super) fn closed(&self, record: &RequestRecord<'_>) {
-        count(&self.closed);
+        self.closed.count();
         match record.reason {
-            Some(super::RATE_LIMITED) => return count(&self.limited),
-            Some(super::SHED) => return count(&self.shed),
-            Some(_) if record.status >= 500 => count(&self.errors),
+            Some(super::RATE_LIMITED) => return self.limited.count(),
+            Some(super::SHED) => return self.shed.count(),
+            Some(_) if record.status >= 500 => self.errors.count(),
             _ => {}
         }
-        count(&self.admitted);
+        self.admitted.count();
         let added_us = u64::try_from(record.added.as_micros()).unwrap_or(u64::MAX);
-        count(&self.added[latency::bucket(added_us)]);
-        self.added_sum_us.fetch_add(added_us, std::sync::atomic::Ordering::Relaxed);
+        self.added[latency::bucket(added_us)].count();
+        self.added_sum_us.add(added_us);
     }
 }
 

@@ -15,7 +15,10 @@ mod sharded;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,7 +28,7 @@ use tokio::sync::broadcast;
 
 pub use load::report;
 pub use routes::RouteMetrics;
-pub(crate) use sharded::{Sharded, count};
+pub(crate) use sharded::{Counter, Sharded};
 
 use crate::{
     Shared,
@@ -124,7 +127,7 @@ impl Default for Telemetry {
 impl Telemetry {
     /// A request's head arrived. Paired with exactly one [`Telemetry::closed`].
     pub fn opened(&self) {
-        count(&self.load.counters.own().opened);
+        self.load.counters.own().opened.count();
     }
 
     /// A request is over: metrics, load window, access log (through a bounded queue that drops and counts).
@@ -141,7 +144,7 @@ impl Telemetry {
 
     /// A client connection was accepted.
     pub fn connected(&self) {
-        count(&self.load.counters.own().connected);
+        self.load.counters.own().connected.count();
     }
 
     /// A client connection was ended because of a flood of what is no request.
@@ -151,17 +154,17 @@ impl Telemetry {
 
     /// A client connection was closed at once, because its client had as many as it may have.
     pub fn connection_refused(&self) {
-        count(&self.refused);
+        self.refused.fetch_add(1, Relaxed);
     }
 
     /// Accepting paused for want of descriptors.
     pub fn accepting_paused(&self) {
-        count(&self.paused);
+        self.paused.fetch_add(1, Relaxed);
     }
 
     /// A client connection ended.
     pub fn disconnected(&self) {
-        count(&self.load.counters.own().disconnected);
+        self.load.counters.own().disconnected.count();
     }
 
     /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are held.

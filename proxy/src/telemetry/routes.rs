@@ -8,7 +8,7 @@ use std::{
 use super::{
     RequestRecord,
     histogram::{Counts, Histogram},
-    sharded::{number, shards},
+    sharded::{place, shards},
 };
 
 /// Classes of answers, by the first digit of their status; 0: the client got none.
@@ -40,7 +40,7 @@ impl RouteMetrics {
     /// Counts one request.
     pub(super) fn closed(&self, record: &RequestRecord<'_>) {
         let shards = self.shards.get_or_init(|| (0..shards()).map(|_| Shard::default()).collect());
-        let shard = &shards[number() & (shards.len() - 1)];
+        let shard = &shards[place()];
         shard.durations[class(record.status)].get_or_init(Box::default).observe(record.duration);
         if let Some(upstream) = record.upstream {
             shard.upstream.get_or_init(Box::default).observe(upstream);

@@ -10,7 +10,8 @@ use std::{
     thread,
 };
 
-/// One `T` for each thread, more or less: threads beyond the number of CPUs share.
+/// One `T` for each thread that counts, in the order in which they first do. The last one is shared by those for whom there
+/// is none left.
 pub(crate) struct Sharded<T>(Box<[Padded<T>]>);
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ impl<T: Default> Default for Sharded<T> {
 impl<T> Sharded<T> {
     /// This thread's.
     pub(crate) fn own(&self) -> &T {
-        &self.0[number() & (self.0.len() - 1)].0
+        &self.0[place()].0
     }
 
     /// Everyone's.
@@ -35,34 +36,58 @@ impl<T> Sharded<T> {
     }
 
     /// The sum of one counter over all threads.
-    pub(crate) fn sum(&self, counter: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.iter().map(|shard| counter(shard).load(Relaxed)).fold(0, u64::wrapping_add)
+    pub(crate) fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
+        self.iter().map(|shard| counter(shard).get()).fold(0, u64::wrapping_add)
     }
 }
 
-/// Adds one to a counter of [`Sharded::own`].
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
+/// A counter that stands in a thread's own place, and is added to by nobody else.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub(crate) fn count(&self) {
+        self.add(1);
+    }
+
+    /// Adds some. What a thread has for itself, it need not lock: that would cost more than the rest of the counting.
+    pub(crate) fn add(&self, number: u64) {
+        if place() < shards() - 1 {
+            self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+        } else {
+            self.0.fetch_add(number, Relaxed);
+        }
+    }
+
+    /// What it has come to.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
-/// A power of two.
+/// How many places there are: one for each CPU, and one more.
 pub(crate) fn shards() -> usize {
     static SHARDS: OnceLock<usize> = OnceLock::new();
-    *SHARDS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(32))
+    *SHARDS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(MOST) + 1)
 }
 
-/// A number for each thread, in the order in which they first count.
-pub(crate) fn number() -> usize {
+/// Places beyond which threads share.
+const MOST: usize = 32;
+
+/// The place of this thread.
+pub(crate) fn place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+        static PLACE: Cell<usize> = const { Cell::new(usize::MAX) };
     }
-    NUMBER.with(|number| {
-        if number.get() == usize::MAX {
-            number.set(NEXT.fetch_add(1, Relaxed));
-        }
-        number.get()
-    })
+    let place = PLACE.get();
+    if place != usize::MAX {
+        return place;
+    }
+    let place = NEXT.fetch_add(1, Relaxed).min(shards() - 1);
+    PLACE.set(place);
+    place
 }
 
 #[cfg(test)]
@@ -71,12 +96,13 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_between_threads() {
-        let counter = Sharded::<AtomicU64>::default();
+        let counter = Sharded::<Counter>::default();
+        let threads = 2 * shards();
         thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| (0..10_000).for_each(|_| count(counter.own())));
+            for _ in 0..threads {
+                scope.spawn(|| (0..10_000).for_each(|_| counter.own().count()));
             }
         });
-        assert_eq!(counter.sum(|c| c), 80_000);
+        assert_eq!(counter.sum(|c| c), 10_000 * threads as u64);
     }
 }

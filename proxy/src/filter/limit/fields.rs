@@ -1,5 +1,7 @@
 //! The fields of draft-ietf-httpapi-ratelimit-headers, and `Retry-After`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use limits::{Decision, TokenBucket};
@@ -12,12 +14,19 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// What a client is told of its limits, in place of whatever the response says in these fields.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
-    /// All limits of the rule, as [`policy`] has them.
-    pub(in crate::filter) policy: Bytes,
-    /// The strictest, quoted.
-    pub(in crate::filter) name: Bytes,
+    /// The strictest limit's words.
+    pub(in crate::filter) words: Arc<Words>,
     /// What it decided.
     pub(in crate::filter) decision: Decision,
+}
+
+/// What is the same for all requests that a limit is told of.
+#[derive(Debug)]
+pub(in crate::filter) struct Words {
+    /// All limits of the rule, as [`policy`] has them.
+    pub(in crate::filter) policy: Bytes,
+    /// The limit, quoted.
+    pub(in crate::filter) name: Bytes,
 }
 
 impl RateLimit {
@@ -35,7 +44,7 @@ impl RateLimit {
     /// Writes them as lines of a head.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"ratelimit-policy: ");
-        out.extend_from_slice(&self.policy);
+        out.extend_from_slice(&self.words.policy);
         out.extend_from_slice(b"\r\nratelimit: ");
         self.state(out);
         if !self.decision.allowed {
@@ -48,7 +57,7 @@ impl RateLimit {
     /// Sets them in a message whose fields are not written here.
     pub(crate) fn set(&self, fields: &mut HeaderMap) {
         // What is written here are plain words and numbers.
-        if let Ok(policy) = HeaderValue::from_maybe_shared(self.policy.clone()) {
+        if let Ok(policy) = HeaderValue::from_maybe_shared(self.words.policy.clone()) {
             fields.insert(RATE_LIMIT_POLICY, policy);
         }
         if let Some(mut state) = value(|out| self.state(out)) {
@@ -65,7 +74,7 @@ impl RateLimit {
     /// next.
     fn state(&self, out: &mut impl bytes::BufMut) {
         let Decision { allowed, remaining, retry_after_us, reset_us } = self.decision;
-        out.put_slice(&self.name);
+        out.put_slice(&self.words.name);
         out.put_slice(b";r=");
         decimal(out, remaining);
         out.put_slice(b";t=");
@@ -129,7 +138,8 @@ mod tests {
     fn check(decision: (bool, u64, u64, u64), state: &str, retry: Option<&str>) {
         let (allowed, remaining, retry_after_us, reset_us) = decision;
         let decision = Decision { allowed, remaining, retry_after_us, reset_us };
-        let limit = RateLimit { policy: Bytes::from_static(b"p"), name: Bytes::from_static(b"\"a\""), decision };
+        let words = Words { policy: "p".into(), name: quoted("a") };
+        let limit = RateLimit { words: words.into(), decision };
         let mut written = vec![];
         limit.write(&mut written);
         let retry_line = retry.map_or_else(String::new, |retry| format!("retry-after: {retry}\r\n"));

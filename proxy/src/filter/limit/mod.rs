@@ -17,13 +17,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use limits::{Decision, Key, Limiter, Receipt, Table};
 
+#[cfg(test)]
+pub(super) use self::fields::Words;
 pub use self::{fields::RateLimit, registry::Limiters};
 use self::{key::KeyPart, registry::Counters};
 use super::{Answer, Ctx, Filter, Flow, Stage, answer};
-use crate::{
-    message::RequestHead,
-    telemetry::{RATE_LIMITED, count},
-};
+use crate::{message::RequestHead, telemetry::RATE_LIMITED};
 
 /// Limits that are worked on without allocating.
 const INLINE: usize = 4;
@@ -34,8 +33,8 @@ pub(super) struct Limits {
     limits: Vec<Limit>,
     /// Limits of one policy stand together; each policy's range of `limits`.
     policies: Vec<(std::ops::Range<usize>, Arc<registry::PolicyCounters>)>,
-    /// `RateLimit-Policy`; `None`: all are in mode Audit.
-    policy: Option<Bytes>,
+    /// What a client is told that one of them is the strictest for.
+    words: Vec<Arc<fields::Words>>,
 }
 
 /// One of them.
@@ -118,29 +117,28 @@ impl Limits {
             match (allowed(step), limit.audit) {
                 // What another limit rejected was not allowed by this one either.
                 (true, _) if !passed => {}
-                (true, _) => count(&counts.allowed),
-                (false, true) => count(&counts.audited),
-                (false, false) => count(&counts.limited),
+                (true, _) => counts.allowed.count(),
+                (false, true) => counts.audited.count(),
+                (false, false) => counts.limited.count(),
             }
         }
         for (range, counters) in &self.policies {
             let counts = counters.own();
-            count(&counts.checked);
+            counts.checked.count();
             if !steps[range.clone()].iter().all(allowed) {
-                count(&counts.limited);
+                counts.limited.count();
             }
         }
     }
 
     fn answer(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
-        let enforced = steps.iter().zip(&self.limits).filter(|(_, limit)| !limit.audit);
+        let limits = self.limits.iter().zip(&self.words);
+        let enforced = steps.iter().zip(limits).filter(|(_, (limit, _))| !limit.audit);
         let enforced = enforced.filter_map(|(step, limit)| Some((step.decision?, limit)));
         // Of those that reject, the one that does so the longest; else the one with the least left.
         let strictest = enforced.max_by_key(|(d, _)| (d.retry_after_us, u64::MAX - d.remaining, d.reset_us));
-        let Some((decision, limit)) = strictest else { return Flow::Continue };
-        // What is enforced is listed.
-        let policy = self.policy.clone().unwrap_or_default();
-        ctx.rate_limit = Some(RateLimit { policy, name: limit.name.clone(), decision });
+        let Some((decision, (limit, words))) = strictest else { return Flow::Continue };
+        ctx.rate_limit = Some(RateLimit { words: Arc::clone(words), decision });
         if passed {
             return Flow::Continue;
         }
@@ -160,8 +158,11 @@ impl Limits {
         }
         policies.retain(|(range, _)| !range.is_empty());
         let enforced = limits.iter().filter(|l: &&Limit| !l.audit);
-        let policy = fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket())));
-        (!limits.is_empty()).then_some(Self { table, limits, policies, policy })
+        // Nobody is told of one in mode Audit.
+        let policy = fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket()))).unwrap_or_default();
+        let words = |limit: &Limit| Arc::new(fields::Words { policy: policy.clone(), name: limit.name.clone() });
+        let words = limits.iter().map(words).collect();
+        (!limits.is_empty()).then_some(Self { table, limits, words, policies })
     }
 }
 

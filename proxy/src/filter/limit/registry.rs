@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -14,7 +14,11 @@ use snapshot::{
 };
 
 use super::{Limit, Limits, fields, key::KeyPart};
-use crate::{filter::Filter, shared::clock_us, telemetry::Sharded};
+use crate::{
+    filter::Filter,
+    shared::clock_us,
+    telemetry::{Counter, Sharded},
+};
 
 /// Most keys whose state is held at a time.
 const KEYS: usize = 1 << 20;
@@ -56,15 +60,15 @@ pub(super) type PolicyCounters = Sharded<PolicyCounter>;
 
 #[derive(Default)]
 pub(crate) struct DecisionCounters {
-    pub(super) allowed: AtomicU64,
-    pub(super) limited: AtomicU64,
-    pub(super) audited: AtomicU64,
+    pub(super) allowed: Counter,
+    pub(super) limited: Counter,
+    pub(super) audited: Counter,
 }
 
 #[derive(Default)]
 pub(crate) struct PolicyCounter {
-    pub(super) checked: AtomicU64,
-    pub(super) limited: AtomicU64,
+    pub(super) checked: Counter,
+    pub(super) limited: Counter,
 }
 
 /// Decisions of one limit at a moment.
