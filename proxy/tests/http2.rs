@@ -91,8 +91,10 @@ fn an_upload_goes_on_while_the_client_reads_nothing() {
     proxy.runtime.block_on(async {
         let mut sender = http2(&proxy).await;
         let (response, mut body) = sender.send_request(http2_request("POST", "/").body(()).unwrap(), false).unwrap();
-        body.send_data(vec![b'#'; 200 << 10].into(), true).unwrap();
         let mut response = timeout(Duration::from_secs(5), response).await.unwrap().unwrap().into_body();
+        // Until the windows are full.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        body.send_data(vec![b'#'; 200 << 10].into(), true).unwrap();
         let uploaded = tokio::task::spawn_blocking(move || received.recv_timeout(Duration::from_secs(5)));
         assert_eq!(uploaded.await.unwrap(), Ok(200 << 10), "before anything of the response was read");
         let mut got = 0;
@@ -119,9 +121,9 @@ fn a_client_that_takes_nothing_is_given_up() {
     let proxy = Proxy::with(upstream.address, limits, |_| {});
     proxy.runtime.block_on(async {
         let mut sender = http2(&proxy).await;
+        let start = Instant::now();
         let (response, _) = sender.send_request(http2_request("GET", "/").body(()).unwrap(), true).unwrap();
         let mut body = response.await.unwrap().into_body();
-        let start = Instant::now();
         let reset = timeout(Duration::from_secs(6), async {
             loop {
                 if let Err(e) = body.data().await.unwrap() {
@@ -130,7 +132,7 @@ fn a_client_that_takes_nothing_is_given_up() {
             }
         });
         assert_eq!(reset.await.unwrap(), Some(h2::Reason::CANCEL));
-        assert!((0.9..4.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+        assert!(start.elapsed() > Duration::from_millis(2400), "{:?}", start.elapsed());
     });
     assert_eq!(proxy.metric("sluice_failed_requests_total", &["client_went", "downstream"]), 1.0);
     assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
@@ -145,8 +147,9 @@ fn a_stream_that_the_client_resets_ends() {
         for path in ["/silent", "/stalls"] {
             let (response, mut stream) =
                 sender.send_request(http2_request("GET", path).body(()).unwrap(), true).unwrap();
-            let response = timeout(Duration::from_millis(300), response).await;
-            assert_eq!(response.is_ok(), path == "/stalls");
+            let answers = path == "/stalls";
+            let wait = Duration::from_millis(if answers { 5000 } else { 300 });
+            assert_eq!(timeout(wait, response).await.is_ok(), answers);
             stream.send_reset(h2::Reason::CANCEL);
         }
         let ended = || proxy.metric("sluice_failed_requests_total", &["client_went", "downstream"]) == 2.0;

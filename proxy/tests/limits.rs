@@ -101,7 +101,6 @@ fn a_client_has_so_many_connections() {
     assert!(more.iter_mut().all(served));
 }
 
-/// An HTTP/2 connection, and the task that drives it.
 #[test]
 fn an_upstream_that_breaks_off_resets_the_stream() {
     let upstream = Upstream::start(|mut stream| {

@@ -102,7 +102,7 @@ pub trait Filter: Send + Sync {
         false
     }
 
-    /// Looks at the response's head on its way back.
+    /// Looks at the response's head on its way back, if it [sees responses](Filter::sees_responses).
     fn on_response(&self, _head: &mut ResponseHead, _ctx: &mut Ctx) {}
 }
 

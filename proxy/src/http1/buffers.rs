@@ -90,6 +90,15 @@ impl ReadBuffer {
     }
 }
 
+impl ReadBuffer {
+    /// The same, unless something still refers to it: then there is room in what is left of it.
+    pub(crate) fn release_unshared(&mut self) {
+        if self.bytes.try_reclaim(self.from.capacity()) {
+            self.release();
+        }
+    }
+}
+
 impl Drop for ReadBuffer {
     fn drop(&mut self) {
         self.release();

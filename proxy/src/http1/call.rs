@@ -324,7 +324,7 @@ impl Call {
         self.buffer.make_room();
         let read = pin!(io.read_buf(&mut self.buffer.bytes)).poll(cx);
         if read.is_pending() && self.buffer.bytes.is_empty() {
-            self.buffer.release();
+            self.buffer.release_unshared();
         }
         read
     }

@@ -35,7 +35,7 @@ impl Head {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
         let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
-        // As long as the first line would be.
+        // As long as the first line would be, but for its version.
         let first = method.as_str().len() + target;
         match () {
             () if target > limits.target_bytes || first > limits.target_bytes + BESIDE_TARGET => {

@@ -15,7 +15,6 @@ use crate::shared::Rebalance;
 pub(super) async fn housekeeping(worker: Arc<Worker>) {
     let mut orders = worker.shared.rebalance.subscribe();
     let mut phase = worker.phase.subscribe();
-    let began = Instant::now();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Connections to retire and when, the next one last.
@@ -24,7 +23,7 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
         let next = leaving.last().map(|(at, _)| *at);
         tokio::select! {
             _ = second.tick() => {
-                let now = u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX);
+                let now = worker.clock.second().saturating_add(1);
                 worker.clock.set(now);
                 worker.conns().values().for_each(|c| c.tick());
                 worker.pool.reap(now);

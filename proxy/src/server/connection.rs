@@ -6,7 +6,7 @@
 //!
 //! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`], and its
 //! worker looks there once a second. So a request costs no timer unless its rule has a timeout, and times are exact to a
-//! second or two.
+//! second or two. (HTTP/2 has one for each connection: that of its PINGs.)
 
 use std::{
     future::poll_fn,
@@ -90,7 +90,8 @@ impl Waiting {
     }
 }
 
-/// Seconds of a worker's life, for what need not be more exact.
+/// Seconds of a worker's life, for what need not be more exact: its ticks, counted. A late one makes what is waited for
+/// later, never earlier.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU32);
 

@@ -41,7 +41,7 @@ impl<T> Sharded<T> {
     }
 }
 
-/// A counter that stands in a thread's own place, and is added to by nobody else.
+/// A counter that is only ever reached by [`Sharded::own`], or else by [`place`]: one that threads share would lose counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
