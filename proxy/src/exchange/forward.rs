@@ -32,8 +32,6 @@ const TRIES: usize = 3;
 /// A response on its way back.
 pub(super) struct Inbound {
     pub(super) head: ResponseHead,
-    /// When that came.
-    pub(super) came: Instant,
     /// Its body is to be read.
     pub(super) call: Call,
     /// When the body is cut off.
@@ -59,9 +57,9 @@ pub(super) async fn forward<S: Source>(
 ) -> Result<Inbound, Failure> {
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
     let sending = pin!(send(backends, head, wants, source, exchange, rule));
-    let (head, came, call) = within(deadline, sending).await??;
+    let (head, call) = within(deadline, sending).await??;
     let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-    Ok(Inbound { head, came, call, deadline })
+    Ok(Inbound { head, call, deadline })
 }
 
 async fn send<S: Source>(
@@ -71,7 +69,7 @@ async fn send<S: Source>(
     source: &mut S,
     exchange: &mut Exchange<'_>,
     rule: &Rule,
-) -> Result<(ResponseHead, Instant, Call), Failure> {
+) -> Result<(ResponseHead, Call), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
     let mut failed = None;
@@ -106,9 +104,8 @@ async fn send<S: Source>(
         let answer = within(limit, pin!(response(&mut call, source))).await??;
         let error = match answer {
             Ok(head) => {
-                let came = Instant::now();
-                exchange.upstream.head = Some(came);
-                return Ok((head, came, call));
+                exchange.upstream.head = Some(Instant::now());
+                return Ok((head, call));
             }
             Err(e) => e,
         };

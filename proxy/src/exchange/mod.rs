@@ -92,11 +92,11 @@ pub(crate) async fn serve<S: Source>(
         Action::Unavailable(_) => Err(forward::Failure::Answer(answer::UNAVAILABLE, Blame::Internal)),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, came, call, deadline }) => {
+        Ok(forward::Inbound { mut head, call, deadline }) => {
             rule.chain.on_response(&mut head, &mut ctx);
             // The filters' time is ours too; without them it is still the same moment.
-            let at = if rule.chain.sees_responses() { Instant::now() } else { came };
-            exchange.answered(head.status, at);
+            let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());
+            exchange.answered(head.status, came.unwrap_or_else(Instant::now));
             let body = match call {
                 Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),

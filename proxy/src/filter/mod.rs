@@ -97,12 +97,12 @@ pub trait Filter: Send + Sync {
         Flow::Continue
     }
 
-    /// Whether [`Filter::on_response`] is to be called.
+    /// Whether [`Filter::on_response`] does anything: a chain of which no filter says so is not run on the way back.
     fn sees_responses(&self) -> bool {
         false
     }
 
-    /// Looks at the response's head on its way back, if it [sees responses](Filter::sees_responses).
+    /// Looks at the response's head on its way back; see [`Filter::sees_responses`].
     fn on_response(&self, _head: &mut ResponseHead, _ctx: &mut Ctx) {}
 }
 
@@ -139,7 +139,7 @@ impl Chain {
     /// Runs the response's way, last filter first.
     pub fn on_response(&self, head: &mut ResponseHead, ctx: &mut Ctx) {
         if self.sees_responses {
-            self.filters.iter().rev().filter(|f| f.sees_responses()).for_each(|f| f.on_response(head, ctx));
+            self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
         }
     }
 }

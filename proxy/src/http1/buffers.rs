@@ -88,9 +88,7 @@ impl ReadBuffer {
             kept(|kept| keep(kept.read(self.from), (bytes, lines), KEPT));
         }
     }
-}
 
-impl ReadBuffer {
     /// The same, unless something still refers to it: then there is room in what is left of it.
     pub(crate) fn release_unshared(&mut self) {
         if self.bytes.try_reclaim(self.from.capacity()) {

@@ -85,14 +85,28 @@ pub(crate) fn place() -> usize {
     if place != usize::MAX {
         return place;
     }
-    let place = NEXT.fetch_add(1, Relaxed).min(shards() - 1);
+    let place = next(&NEXT);
     PLACE.set(place);
     place
+}
+
+/// The next place that is free, or the one that is shared.
+fn next(taken: &AtomicUsize) -> usize {
+    taken.fetch_add(1, Relaxed).min(shards() - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_place_is_shared() {
+        let taken = AtomicUsize::default();
+        let last = shards() - 1;
+        let places: Vec<_> = (0..shards() + 3).map(|_| next(&taken)).collect();
+        let expect: Vec<_> = (0..last).chain([last; 4]).collect();
+        assert_eq!(places, expect);
+    }
 
     #[test]
     fn nothing_is_lost_between_threads() {
