@@ -26,8 +26,8 @@ use crate::{body::RequestBody, descriptors, server::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s), so that the
-/// proxy closes first.
+/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s), so
+/// that the proxy closes first.
 const IDLE_TIMEOUT: u32 = 55;
 /// Beyond a few, an idle connection is closed at this age in seconds: it was needed at a peak.
 const EXCESS_TIMEOUT: u32 = 10;
