@@ -9,6 +9,7 @@ mod crash;
 mod cycle;
 mod flood;
 mod h2spec;
+mod isolation;
 mod limit;
 mod live;
 mod nack;
