@@ -4,6 +4,7 @@
 //!  World ──validate──► Model ──compile──► Plan                 world.rs, model/, compile/, plan.rs
 //!    (each object alone)    (references)   { snapshots, problems, accepted }
 //!  desired Snapshot + Ledger ──publish──► Snapshot to push     publish.rs (refused resources rolled back)
+//!  Units of namespaces ──allot──► those that fit        share/ (with a README)
 //!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
 //!  LoadWindows ──► excess share of each proxy                  rebalance.rs
 //!  World + Plan + FleetViews ──► statuses                      status/
@@ -17,6 +18,7 @@ pub mod problem;
 pub mod publish;
 pub mod rebalance;
 pub mod scale;
+pub mod share;
 pub mod status;
 pub mod world;
 

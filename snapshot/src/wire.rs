@@ -10,7 +10,7 @@ use crate::{
 
 /// Largest resource, and the size that messages are cut to, in bytes.
 pub const MAX_RESOURCE: usize = 1 << 20;
-/// Largest snapshot, in bytes.
+/// Largest snapshot, keys included, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 << 20;
 /// Largest message: a resource of the largest size with its key and framing.
 pub const MAX_MESSAGE: usize = MAX_RESOURCE + 4096;
@@ -18,6 +18,9 @@ pub const MAX_MESSAGE: usize = MAX_RESOURCE + 4096;
 pub const MAX_ROUTES: usize = 10_000;
 /// Most endpoints in a snapshot.
 pub const MAX_ENDPOINTS: usize = 100_000;
+/// Most entries of the routing table that a snapshot leads to: a match stands there once for each host of each listener.
+/// (One route of 64 hosts and 1,024 matches is 65,536 entries for each listener, and weighs some 100 KB here.)
+pub const MAX_ENTRIES: usize = 500_000;
 
 /// Cuts a push into messages: `Begin, Put*, Delete*, Commit`.
 pub fn push(epoch: u64, base: Option<Hash>, revision: Hash, delta: &Delta) -> Vec<OperatorMessage> {
@@ -93,7 +96,16 @@ pub enum ProtocolError {
 /// Puts pushes together from messages.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    open: Option<(Push, usize)>,
+    open: Option<Open>,
+}
+
+/// A push that is under way. What it brings and what it takes away is bounded apart: one full snapshot may follow another
+/// with which it has nothing in common.
+#[derive(Debug)]
+struct Open {
+    push: Push,
+    brought: usize,
+    taken: usize,
 }
 
 impl Assembly {
@@ -104,17 +116,17 @@ impl Assembly {
             Message::Begin(begin) => self.begin(&begin)?,
             Message::Put(put) => self.put(put)?,
             Message::Delete(delete) => {
-                let (push, size) = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Delete"))?;
+                let open = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Delete"))?;
                 for key in delete.keys {
-                    *size += key.len();
-                    if *size > MAX_SNAPSHOT {
+                    open.taken += key.len();
+                    if open.taken > MAX_SNAPSHOT {
                         return Err(ProtocolError::TooLarge);
                     }
-                    push.delta.deletes.push(key.parse()?);
+                    open.push.delta.deletes.push(key.parse()?);
                 }
             }
             Message::Commit(commit) => {
-                let (push, _) = self.open.take().ok_or(ProtocolError::OutOfOrder("Commit"))?;
+                let Open { push, .. } = self.open.take().ok_or(ProtocolError::OutOfOrder("Commit"))?;
                 let found = Hash::from_slice(&commit.revision).ok_or(ProtocolError::BadHash("Commit"))?;
                 if found != push.revision {
                     return Err(ProtocolError::WrongCommit { found, begun: push.revision });
@@ -137,18 +149,18 @@ impl Assembly {
             _ => Some(Hash::from_slice(&begin.base).ok_or(bad)?),
         };
         let push = Push { epoch: begin.epoch, base, revision, delta: Delta::default() };
-        self.open = Some((push, 0));
+        self.open = Some(Open { push, brought: 0, taken: 0 });
         Ok(())
     }
 
     fn put(&mut self, put: Put) -> Result<(), ProtocolError> {
-        let (push, size) = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Put"))?;
+        let open = self.open.as_mut().ok_or(ProtocolError::OutOfOrder("Put"))?;
         for PutEntry { key, resource } in put.entries {
-            *size += key.len() + resource.len();
-            if *size > MAX_SNAPSHOT {
+            open.brought += key.len() + resource.len();
+            if open.brought > MAX_SNAPSHOT {
                 return Err(ProtocolError::TooLarge);
             }
-            push.delta.puts.insert(key.parse()?, Entry::encoded(resource));
+            open.push.delta.puts.insert(key.parse()?, Entry::encoded(resource));
         }
         Ok(())
     }
@@ -216,6 +228,14 @@ mod tests {
         };
         let key = Key::new(Kind::Route, "ns", &"r".repeat(200)).to_string();
         let (size, of_key) = (MAX_SNAPSHOT / 8, MAX_SNAPSHOT / 8 / key.len() + 1);
+        // One full snapshot after another that has nothing in common with it.
+        let mut assembly = Assembly::default();
+        assert_eq!(assembly.accept(begin.clone()), Ok(None));
+        let put = Put {
+            entries: vec![PutEntry { key: key.clone(), resource: Bytes::from(vec![0xff; MAX_SNAPSHOT - 1000]) }],
+        };
+        assert_eq!(assembly.accept(Message::Put(put)), Ok(None));
+        assert_eq!(assembly.accept(Message::Delete(Delete { keys: vec![key.clone(); of_key] })), Ok(None));
         refused(Message::Delete(Delete { keys: vec![key.clone(); of_key] }), 7);
         let resource = Bytes::from(vec![0xff; size]);
         refused(Message::Put(Put { entries: vec![PutEntry { key, resource }] }), 7);

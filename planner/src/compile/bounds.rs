@@ -1,17 +1,30 @@
-//! The bounds of a snapshot (`snapshot::wire`): what is beyond them is left out, and its object says so.
+//! The bounds of a snapshot (`snapshot::wire`), and who is within them. What is beyond them is left out, and its object
+//! says so.
+//!
+//! First comes what is the fleet's own, each kind within a bound of its own: settings, listeners, certificates, the
+//! policies that guard all of it. The rest is shared fairly between the namespaces whose routes it serves (`share/`). A
+//! route, the clusters that it sends requests to, and the policies that guard it are one unit: what guards is never left
+//! out while what it guards is served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use snapshot::{
-    Entry, Key, Kind, Snapshot,
-    proto::resource,
-    wire::{MAX_ENDPOINTS, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
+    Entry, Key, Snapshot,
+    proto::{RatePolicy, Resource, Route, resource},
+    wire::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
 };
 
+use super::Draft;
 use crate::{
     problem::{Problems, reason},
-    world::ObjectRef,
+    share::{self, Amounts, Unit},
+    world::{self, ObjectRef},
 };
+
+/// Most that the certificates of a fleet may have together, in bytes.
+const MAX_CERTIFICATES: usize = MAX_SNAPSHOT / 4;
+/// Most that the policies on a fleet as a whole may have together, in bytes.
+const MAX_FLEET_POLICIES: usize = MAX_SNAPSHOT / 8;
 
 /// A resource and the object that it comes from.
 pub(super) struct Sourced {
@@ -20,41 +33,262 @@ pub(super) struct Sourced {
     pub(super) source: ObjectRef,
 }
 
-/// Fills a snapshot; what comes first has precedence.
+/// A route, and what it costs and needs.
+pub(super) struct Served {
+    pub(super) resource: Sourced,
+    /// In the routing table.
+    pub(super) entries: u64,
+    pub(super) rules: u64,
+    pub(super) clusters: Vec<Key>,
+}
+
+/// A policy, and what it guards.
+pub(super) struct Guard {
+    pub(super) resource: Sourced,
+    /// Numbers of routes.
+    pub(super) routes: BTreeSet<usize>,
+    /// It guards all that the fleet serves.
+    pub(super) fleet: bool,
+    /// A limit counts once for each rule that it is a part of.
+    pub(super) entries: u64,
+}
+
+/// What namespaces share of a fleet.
+const WORDS: [&str; 4] = ["routes", "endpoints", "entries of the routing table", "KiB"];
+
+/// What a route costs in the table that each proxy has: a match stands there once for each host of each listener.
+pub(super) fn entries(route: &Route) -> u64 {
+    let hosts: usize = route.attachments.iter().map(|attachment| attachment.hostnames.len().max(1)).sum();
+    let matches: usize = route.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
+    (hosts as u64).saturating_mul(matches as u64)
+}
+
+/// Which certificates fit, in the order of precedence; they are shared fairly between the namespaces that they come from.
+/// `Err`: why one is left out.
+pub(super) fn certificates(certificates: &[Sourced]) -> Vec<Result<(), String>> {
+    let costs: Vec<Amounts<1>> = certificates.iter().map(|certificate| [size(certificate) as u64]).collect();
+    let owners: Vec<&str> = certificates.iter().map(|certificate| certificate.source.namespace.as_str()).collect();
+    let fit = |i: &usize| certificates[*i].entry.bytes().len() <= MAX_RESOURCE;
+    let numbers: Vec<usize> = (0..certificates.len()).filter(fit).collect();
+    let units: Vec<Unit<'_>> = numbers.iter().map(|i| Unit { owner: owners[*i], parts: vec![*i] }).collect();
+    let allotment = share::allot([MAX_CERTIFICATES as u64], &costs, &units);
+    let mut answer: Vec<Result<(), String>> = certificates
+        .iter()
+        .map(|certificate| Err(format!("{}: {}", certificate.source, too_large(certificate))))
+        .collect();
+    for (i, taken) in numbers.into_iter().zip(allotment.taken) {
+        answer[i] = taken.map_err(|_| {
+            format!(
+                "{} does not fit: the certificates of a fleet may have {} KiB together, and those of namespace {:?} have {} \
+                 KiB; leave out certificates that the chains do not need, or use a second fleet",
+                certificates[i].source,
+                MAX_CERTIFICATES >> 10,
+                owners[i],
+                allotment.used.get(owners[i]).map_or(0, |[bytes]| bytes >> 10),
+            )
+        });
+    }
+    answer
+}
+
+/// Fills a snapshot.
 pub(super) fn fill(
     fleet: &ObjectRef,
-    resources: impl IntoIterator<Item = Sourced>,
+    draft: Draft<'_>,
     problems: &mut Problems<'_>,
 ) -> (Snapshot, BTreeMap<Key, ObjectRef>) {
-    let (mut snapshot, mut sources) = (Snapshot::default(), BTreeMap::new());
-    let (mut routes, mut endpoints, mut size) = (0, 0, 0);
-    for Sourced { key, entry, source } in resources {
-        let route = usize::from(key.kind() == Kind::Route);
-        let more = match key.kind() {
-            Kind::Cluster => endpoints_of(&entry),
-            _ => 0,
-        };
-        let bytes = entry.bytes().len();
-        let over = if bytes > MAX_RESOURCE {
-            Some(format!("compiles to {bytes} bytes, and {MAX_RESOURCE} is the most: split it"))
-        } else if routes + route > MAX_ROUTES {
-            Some(format!("is beyond the {MAX_ROUTES} oldest routes of {fleet}, the most that it serves"))
-        } else if endpoints + more > MAX_ENDPOINTS {
-            Some(format!("is beyond the first {MAX_ENDPOINTS} endpoints of {fleet}, the most that it serves"))
-        } else if size + bytes > MAX_SNAPSHOT {
-            Some(format!("is beyond the first {MAX_SNAPSHOT} bytes of {fleet}, the most that it holds"))
+    let Draft { base, routes, policies, clusters, .. } = draft;
+    let mut filled = Filled::default();
+    base.into_iter().for_each(|resource| filled.add(resource));
+    let (of_fleet, policies): (Vec<Guard>, Vec<Guard>) = policies.into_iter().partition(|policy| policy.fleet);
+    guard_fleet(fleet, of_fleet, &mut filled, problems);
+
+    let mut parts = Parts::default();
+    let clusters = parts.clusters(clusters, problems);
+    let (guards, of_route) = parts.guards(policies, problems);
+    let mut units: Vec<(usize, ObjectRef, Vec<usize>)> = vec![];
+    for (number, Served { resource, entries, clusters: needed, .. }) in routes.into_iter().enumerate() {
+        let source = resource.source.clone();
+        if resource.entry.bytes().len() > MAX_RESOURCE {
+            problems.degraded(&source, "", reason::TOO_LARGE, too_large(&resource));
+            continue;
+        }
+        let mut needs = vec![parts.add(resource, [1, 0, entries])];
+        for key in &needed {
+            match clusters.get(key) {
+                Some(Ok(part)) => needs.push(*part),
+                Some(Err(why)) => problems.degraded(&source, "spec.rules", reason::TOO_LARGE, format!("{key} {why}")),
+                None => {}
+            }
+        }
+        needs.extend(of_route.get(&number).into_iter().flatten());
+        units.push((number, source, needs));
+    }
+
+    let room = MAX_SNAPSHOT.saturating_sub(filled.size);
+    let capacity = [MAX_ROUTES, MAX_ENDPOINTS, MAX_ENTRIES, room].map(|most| most as u64);
+    let shared: Vec<Unit<'_>> =
+        units.iter().map(|(_, source, parts)| Unit { owner: &source.namespace, parts: parts.clone() }).collect();
+    let allotment = share::allot(capacity, &parts.costs, &shared);
+    let (mut served, mut held) = (BTreeSet::new(), vec![false; parts.costs.len()]);
+    for ((number, source, parts), fit) in units.iter().zip(&allotment.taken) {
+        match fit {
+            Ok(()) => {
+                served.insert(*number);
+                parts.iter().for_each(|part| held[*part] = true);
+            }
+            Err(resource) => {
+                let used = allotment.used.get(source.namespace.as_str()).map_or(0, |used| used[*resource]);
+                let message =
+                    full(fleet, &source.namespace, (*resource, capacity[*resource], used), allotment.used.len());
+                problems.degraded(source, "", reason::TOO_LARGE, message);
+            }
+        }
+    }
+    for (source, routes) in guards.iter().filter(|(_, routes)| routes.is_disjoint(&served)) {
+        let count = routes.len();
+        let message = format!("guards {count} routes that {fleet} has no room for, and no other: see their conditions");
+        problems.degraded(source, "", reason::TOO_LARGE, message);
+    }
+    let kept = parts.resources.into_iter().zip(held).filter(|(_, held)| *held);
+    kept.for_each(|(resource, _)| filled.add(resource));
+    (filled.snapshot, filled.sources)
+}
+
+/// Adds the policies that guard all that a fleet serves. What is beyond their bound closes the fleet: one of them is
+/// enough for that.
+fn guard_fleet(fleet: &ObjectRef, policies: Vec<Guard>, filled: &mut Filled, problems: &mut Problems<'_>) {
+    let (mut bytes, mut closed) = (0, false);
+    for Guard { mut resource, .. } in policies {
+        let over = if resource.entry.bytes().len() > MAX_RESOURCE {
+            Some(too_large(&resource))
+        } else if bytes + size(&resource) > MAX_FLEET_POLICIES {
+            let most = MAX_FLEET_POLICIES >> 10;
+            Some(format!("is beyond the first {most} KiB of policies on {fleet}: make one of several"))
         } else {
             None
         };
-        if let Some(message) = over {
-            problems.degraded(&source, "", reason::TOO_LARGE, message);
-            continue;
+        if let Some(why) = over {
+            let message = format!("{why}; until then every request to {fleet} is answered 500");
+            problems.degraded(&resource.source, "", reason::TOO_LARGE, message);
+            if std::mem::replace(&mut closed, true) {
+                continue;
+            }
+            resource.entry = closes(&resource, &why);
         }
-        (routes, endpoints, size) = (routes + route, endpoints + more, size + bytes);
-        sources.insert(key.clone(), source);
-        snapshot.insert(key, entry);
+        bytes += size(&resource);
+        filled.add(resource);
     }
-    (snapshot, sources)
+}
+
+/// A policy that closes what it guards.
+fn closes(policy: &Sourced, why: &str) -> Entry {
+    let targets = match policy.entry.kind() {
+        Some(resource::Kind::RatePolicy(policy)) => policy.targets,
+        _ => vec![],
+    };
+    let unavailable = format!("{} {why}", policy.source);
+    let closed = RatePolicy { targets, limits: vec![], unavailable };
+    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::RatePolicy(closed)) })
+}
+
+/// What is in the snapshot so far.
+#[derive(Default)]
+struct Filled {
+    snapshot: Snapshot,
+    sources: BTreeMap<Key, ObjectRef>,
+    size: usize,
+}
+
+impl Filled {
+    fn add(&mut self, resource: Sourced) {
+        self.size += size(&resource);
+        self.sources.insert(resource.key.clone(), resource.source);
+        self.snapshot.insert(resource.key, resource.entry);
+    }
+}
+
+/// What units are made of.
+#[derive(Default)]
+struct Parts {
+    resources: Vec<Sourced>,
+    costs: Vec<Amounts<4>>,
+}
+
+/// Each policy's object, and the routes that it guards.
+type Guards = Vec<(ObjectRef, BTreeSet<usize>)>;
+
+impl Parts {
+    /// Adds one; its number.
+    fn add(&mut self, resource: Sourced, [routes, endpoints, entries]: Amounts<3>) -> usize {
+        self.costs.push([routes, endpoints, entries, size(&resource) as u64]);
+        self.resources.push(resource);
+        self.costs.len() - 1
+    }
+
+    /// The number of each cluster, or why it can't be there: its share of the requests is answered 500.
+    fn clusters(
+        &mut self,
+        clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+        problems: &mut Problems<'_>,
+    ) -> BTreeMap<Key, Result<usize, String>> {
+        let mut numbers = BTreeMap::new();
+        for (key, (entry, source)) in clusters {
+            // One without endpoints costs something too.
+            let endpoints = endpoints_of(&entry).max(1) as u64;
+            let resource = Sourced { key: key.clone(), entry, source };
+            let number = if resource.entry.bytes().len() > MAX_RESOURCE {
+                let why = too_large(&resource);
+                if resource.source.kind == world::Kind::Service {
+                    problems.degraded(&resource.source, "", reason::TOO_LARGE, why.clone());
+                }
+                Err(why)
+            } else {
+                Ok(self.add(resource, [0, endpoints, 0]))
+            };
+            numbers.insert(key, number);
+        }
+        numbers
+    }
+
+    /// What each policy guards, and the numbers of the policies that guard each route. One that is too large itself
+    /// closes what it guards.
+    fn guards(&mut self, policies: Vec<Guard>, problems: &mut Problems<'_>) -> (Guards, BTreeMap<usize, Vec<usize>>) {
+        let (mut guards, mut of_route): (Guards, BTreeMap<usize, Vec<usize>>) = (vec![], BTreeMap::new());
+        for Guard { mut resource, routes, mut entries, .. } in policies {
+            let source = resource.source.clone();
+            if resource.entry.bytes().len() > MAX_RESOURCE {
+                let why = too_large(&resource);
+                let message = format!("{why}; until then what it guards is answered 500");
+                problems.degraded(&source, "", reason::TOO_LARGE, message);
+                (resource.entry, entries) = (closes(&resource, &why), 0);
+            }
+            let number = self.add(resource, [0, 0, entries]);
+            routes.iter().for_each(|route| of_route.entry(*route).or_default().push(number));
+            guards.push((source, routes));
+        }
+        (guards, of_route)
+    }
+}
+
+/// What a resource costs on its way to a proxy.
+fn size(resource: &Sourced) -> usize {
+    resource.key.as_str().len() + resource.entry.bytes().len()
+}
+
+fn too_large(resource: &Sourced) -> String {
+    format!("compiles to {} bytes, and {MAX_RESOURCE} is the most: split it", resource.entry.bytes().len())
+}
+
+/// Why a route is left out of a fleet: which resource there is not enough of, how much there is, and its namespace's part.
+fn full(fleet: &ObjectRef, namespace: &str, (resource, most, used): (usize, u64, u64), sharers: usize) -> String {
+    let word = WORDS[resource];
+    let shown = |amount: u64| if word == "KiB" { amount >> 10 } else { amount };
+    let (most, used, even) = (shown(most), shown(used), shown(most / sharers.max(1) as u64));
+    format!(
+        "{fleet} has no room for it: of {most} {word}, which {sharers} namespaces share, {namespace:?} has {used} (an even \
+         share is {even}); remove routes that are older or larger, or use a second fleet"
+    )
 }
 
 fn endpoints_of(entry: &Entry) -> usize {
@@ -65,73 +299,4 @@ fn endpoints_of(entry: &Entry) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use snapshot::proto::{Certificate, Cluster, Endpoint, Resource, Route};
-
-    use super::*;
-    use crate::{World, world};
-
-    fn object(name: &str) -> ObjectRef {
-        ObjectRef { kind: world::Kind::ApiRoute, namespace: "ns".into(), name: name.into() }
-    }
-
-    fn sourced(name: &str, kind: resource::Kind) -> Sourced {
-        let of = match kind {
-            resource::Kind::Route(_) => Kind::Route,
-            resource::Kind::Cluster(_) => Kind::Cluster,
-            _ => Kind::Certificate,
-        };
-        let entry = Entry::new(&Resource { requires: vec![], kind: Some(kind) });
-        Sourced { key: Key::new(of, "ns", name), entry, source: object(name) }
-    }
-
-    /// What is left out, and why.
-    #[track_caller]
-    fn check(resources: Vec<Sourced>, expect: &[(&str, &str)]) {
-        let (world, all) = (World::default(), resources.len());
-        let mut problems = Problems::new(&world);
-        let (snapshot, sources) = fill(&object("fleet"), resources, &mut problems);
-        let problems = problems.into_sorted();
-        let got: Vec<_> =
-            problems.iter().map(|p| (p.object.as_ref().unwrap().name.as_str(), p.message.as_str())).collect();
-        assert_eq!(got, expect);
-        assert_eq!((snapshot.len(), sources.len()), (all - expect.len(), all - expect.len()));
-    }
-
-    fn certificate(name: &str, size: usize) -> Sourced {
-        let chain_pem = vec![b'a'; size].into();
-        sourced(name, resource::Kind::Certificate(Certificate { chain_pem, ..Certificate::default() }))
-    }
-
-    fn cluster(name: &str, endpoints: usize) -> Sourced {
-        let endpoint = Endpoint { address: "[::1]:1".into(), ..Endpoint::default() };
-        sourced(name, resource::Kind::Cluster(Cluster { endpoints: vec![endpoint; endpoints], ..Cluster::default() }))
-    }
-
-    #[test]
-    fn a_resource() {
-        let message = "compiles to 1048584 bytes, and 1048576 is the most: split it";
-        check(vec![certificate("a", MAX_RESOURCE), certificate("b", 10)], &[("a", message)]);
-    }
-
-    #[test]
-    fn routes() {
-        let routes = (0..=MAX_ROUTES).map(|i| sourced(&format!("r{i:05}"), resource::Kind::Route(Route::default())));
-        let message = "is beyond the 10000 oldest routes of ApiRoute ns/fleet, the most that it serves";
-        check(routes.collect(), &[("r10000", message)]);
-    }
-
-    #[test]
-    fn endpoints() {
-        let half = MAX_ENDPOINTS / 2;
-        let message = "is beyond the first 100000 endpoints of ApiRoute ns/fleet, the most that it serves";
-        check(vec![cluster("a", half), cluster("b", half), cluster("c", 1), cluster("d", 0)], &[("c", message)]);
-    }
-
-    #[test]
-    fn all_together() {
-        let certificates = (0..65).map(|i| certificate(&format!("c{i}"), MAX_RESOURCE - 100));
-        let message = "is beyond the first 67108864 bytes of ApiRoute ns/fleet, the most that it holds";
-        check(certificates.collect(), &[("c64", message)]);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! A fleet's own resources: settings, listeners, certificates.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crds::fleet::Target;
 use snapshot::{
@@ -8,7 +8,11 @@ use snapshot::{
     proto::{self, resource},
 };
 
-use super::{Draft, sourced};
+use super::{
+    Draft,
+    bounds::{self, Sourced},
+    sourced,
+};
 use crate::{
     model::{Fleet, Listener, Model, TlsSecret, grant},
     problem::{Problems, reason},
@@ -47,31 +51,22 @@ pub(super) fn draft<'m>(
     let key = Key::new(snapshot::Kind::Fleet, &object.namespace, &object.name);
     let mut base = vec![sourced(key, resource::Kind::Fleet(fleet.resource), object)];
     unmeasurable(object, fleet, problems);
-    let (mut listeners, mut programmed, mut certificates) = (vec![], vec![], BTreeMap::new());
+    let mut candidates = vec![];
     for (i, listener) in fleet.listeners.iter().enumerate() {
         if let Some((member, message)) = conflict(listener, &fleet.listeners[..i]) {
             problems.degraded(object, format!("spec.listeners[{i}].{member}"), reason::CONFLICTED, message);
             continue;
         }
-        let mut keys: Vec<String> = vec![];
-        for (j, (namespace, name)) in listener.certificates.iter().enumerate() {
-            match certificate(model, object, namespace.as_deref(), name) {
-                Ok((secret, content)) => {
-                    let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
-                    keys.push(key.to_string());
-                    certificates.entry(key).or_insert((secret, content));
-                }
-                Err(why) => {
-                    let field = format!("spec.listeners[{i}].tls.certificateRefs[{j}]");
-                    problems.degraded(object, field, why.reason(), why.to_string());
-                }
-            }
+        if listener.tls && listener.certificates.is_empty() {
+            let message = "a listener of protocol HTTPS needs a certificate, so it is not served";
+            problems.degraded(object, format!("spec.listeners[{i}].tls"), reason::INVALID_CERTIFICATE_REF, message);
         }
+        candidates.push((i, listener));
+    }
+    let (certificates, of_listener) = certificates(model, object, &candidates, problems);
+    let (mut listeners, mut programmed) = (vec![], vec![]);
+    for ((_, listener), keys) in candidates.into_iter().zip(of_listener) {
         if listener.tls && keys.is_empty() {
-            if listener.certificates.is_empty() {
-                let message = "a listener of protocol HTTPS needs a certificate, so it is not served";
-                problems.degraded(object, format!("spec.listeners[{i}].tls"), reason::INVALID_CERTIFICATE_REF, message);
-            }
             continue;
         }
         programmed.push(listener.name.clone());
@@ -87,20 +82,60 @@ pub(super) fn draft<'m>(
         listeners.push(sourced(key, resource::Kind::Listener(resource), object));
     }
     base.extend(listeners);
-    base.extend(
-        certificates
-            .into_iter()
-            .map(|(key, (secret, content))| sourced(key, resource::Kind::Certificate(content.clone()), &secret)),
-    );
+    base.extend(certificates);
     Draft {
         fleet,
         base,
         listeners: programmed,
         routes: vec![],
-        served: BTreeSet::new(),
+        served: BTreeMap::new(),
         policies: vec![],
         clusters: BTreeMap::new(),
     }
+}
+
+/// The certificates that a fleet's listeners refer to, as far as they are there and fit, and of each listener their keys.
+fn certificates(
+    model: &Model,
+    object: &ObjectRef,
+    listeners: &[(usize, &Listener)],
+    problems: &mut Problems<'_>,
+) -> (Vec<Sourced>, Vec<Vec<String>>) {
+    // In the order in which they are referred to; and where.
+    let (mut found, mut numbers): (Vec<Sourced>, BTreeMap<Key, usize>) = (vec![], BTreeMap::new());
+    let mut references: Vec<Vec<(usize, String)>> = vec![];
+    for (i, listener) in listeners {
+        let mut wanted = vec![];
+        for (j, (namespace, name)) in listener.certificates.iter().enumerate() {
+            let field = format!("spec.listeners[{i}].tls.certificateRefs[{j}]");
+            match certificate(model, object, namespace.as_deref(), name) {
+                Ok((secret, content)) => {
+                    let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
+                    let number = *numbers.entry(key.clone()).or_insert_with(|| {
+                        found.push(sourced(key, resource::Kind::Certificate(content.clone()), &secret));
+                        found.len() - 1
+                    });
+                    wanted.push((number, field));
+                }
+                Err(why) => problems.degraded(object, field, why.reason(), why.to_string()),
+            }
+        }
+        references.push(wanted);
+    }
+    let fits = bounds::certificates(&found);
+    let mut of_listener = vec![];
+    for wanted in references {
+        let mut keys = vec![];
+        for (number, field) in wanted {
+            match &fits[number] {
+                Ok(()) => keys.push(found[number].key.to_string()),
+                Err(why) => problems.degraded(object, field, reason::TOO_LARGE, why.as_str()),
+            }
+        }
+        of_listener.push(keys);
+    }
+    let found = found.into_iter().zip(fits).filter(|(_, fits)| fits.is_ok());
+    (found.map(|(certificate, _)| certificate).collect(), of_listener)
 }
 
 /// A target that has no data for ever: it holds, so that the fleet never shrinks.

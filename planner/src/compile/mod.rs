@@ -17,7 +17,13 @@ use snapshot::{
     proto::{self, Resource, resource},
 };
 
-use self::{attach::Attached, backends::Clusters, bounds::Sourced, conflicts::Conflicts, hosts::Hosts};
+use self::{
+    attach::Attached,
+    backends::Clusters,
+    bounds::{Guard, Served, Sourced},
+    conflicts::Conflicts,
+    hosts::Hosts,
+};
 use crate::{
     model::{Fleet, Model, Route},
     plan::{Parent, PlannedFleet},
@@ -33,10 +39,10 @@ struct Draft<'m> {
     /// Names of the listeners that are programmed.
     listeners: Vec<String>,
     /// In the order of age.
-    routes: Vec<Sourced>,
-    /// Their keys.
-    served: BTreeSet<Key>,
-    policies: Vec<Sourced>,
+    routes: Vec<Served>,
+    /// Which of them has a key.
+    served: BTreeMap<Key, usize>,
+    policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
 }
 
@@ -129,21 +135,25 @@ impl Draft<'_> {
         let rules = route.rules.iter().zip(&resolved.backends).filter(|(rule, _)| !rule.matches.is_empty());
         let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
         let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
-        let key = route_key(object);
-        self.served.insert(key.clone());
-        self.routes.push(sourced(key, resource::Kind::Route(resource), object));
-        for (key, cluster) in resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)) {
+        let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
+        let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
+        self.served.insert(key.clone(), self.routes.len());
+        self.routes.push(Served {
+            resource: sourced(key, resource::Kind::Route(resource), object),
+            entries,
+            rules,
+            clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),
+        });
+        for (key, cluster) in clusters {
             // Of two routes that name one address, the older is its source.
             self.clusters.entry(key.clone()).or_insert_with(|| cluster.clone());
         }
     }
 
     fn finish(self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
-        let clusters = self.clusters.into_iter().map(|(key, (entry, source))| Sourced { key, entry, source });
-        // What guards comes before what is guarded: should the snapshot be full, nothing stands open.
-        let resources = self.base.into_iter().chain(self.policies).chain(self.routes).chain(clusters);
-        let (snapshot, sources) = bounds::fill(object, resources, problems);
-        PlannedFleet { settings: self.fleet.settings.clone(), snapshot, sources }
+        let settings = self.fleet.settings.clone();
+        let (snapshot, sources) = bounds::fill(object, self, problems);
+        PlannedFleet { settings, snapshot, sources }
     }
 }
 

@@ -1,6 +1,6 @@
 //! RatePolicies → one resource in each fleet that has a target of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::common::TargetKind;
 use snapshot::{
@@ -8,7 +8,7 @@ use snapshot::{
     proto::{self, PolicyTarget, resource},
 };
 
-use super::{Draft, route_key, sourced};
+use super::{Draft, bounds::Guard, route_key, sourced};
 use crate::{
     model::{Model, Policy, Target},
     problem::{Problems, reason},
@@ -57,11 +57,29 @@ pub(super) fn add(
                 };
                 let key = Key::new(snapshot::Kind::RatePolicy, &object.namespace, &object.name);
                 let resource = proto::RatePolicy { targets, limits, unavailable };
-                draft.policies.push(sourced(key, resource::Kind::RatePolicy(resource), object));
+                let guard = guard(draft, key, resource, object);
+                draft.policies.push(guard);
             }
         }
     }
     found
+}
+
+/// A policy, and what it guards.
+fn guard(draft: &Draft<'_>, key: Key, policy: proto::RatePolicy, object: &ObjectRef) -> Guard {
+    let (mut routes, mut rules, mut fleet) = (BTreeSet::new(), 0, false);
+    for target in &policy.targets {
+        let served = target.route.parse().ok().and_then(|key| draft.served.get(&key));
+        match served {
+            Some(number) => {
+                routes.insert(*number);
+                rules += if target.rule.is_empty() { draft.routes[*number].rules } else { 1 };
+            }
+            None => fleet = true,
+        }
+    }
+    let entries = rules.saturating_mul(policy.limits.len() as u64);
+    Guard { resource: sourced(key, resource::Kind::RatePolicy(policy), object), routes, fleet, entries }
 }
 
 /// A target that exists.
@@ -76,7 +94,7 @@ impl Found {
         match self {
             Self::Fleet(target) => (target == fleet).then(PolicyTarget::default),
             Self::Route { key, rule } => {
-                draft.served.contains(key).then(|| PolicyTarget { route: key.to_string(), rule: rule.clone() })
+                draft.served.contains_key(key).then(|| PolicyTarget { route: key.to_string(), rule: rule.clone() })
             }
         }
     }

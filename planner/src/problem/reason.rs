@@ -33,6 +33,7 @@ reasons! {
     LISTENER_NOT_PROGRAMMED = "ListenerNotProgrammed";
     CONFLICTED = "Conflicted";
     TOO_LARGE = "TooLarge";
+    POLICY_UNAVAILABLE = "PolicyUnavailable";
 
     ACCEPTED = "Accepted";
     NOT_ACCEPTED = "NotAccepted";

@@ -7,6 +7,7 @@
 //! A route or policy that is programmed stays so while proxies come and go and other objects change: every Ready proxy
 //! holds a whole snapshot, and counts live on the fleet alone. So scaling writes no route's status.
 
+mod closed;
 mod conditions;
 mod fleet;
 mod policy;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use self::conditions::Findings;
+use self::{closed::Closed, conditions::Findings};
 use crate::{
     Millis, Plan, World,
     fleet::FleetView,
@@ -51,6 +52,8 @@ impl Status {
 struct Context<'a> {
     plan: &'a Plan,
     fleets: &'a BTreeMap<FleetRef, FleetView>,
+    /// What policies close, by fleet.
+    closed: BTreeMap<&'a FleetRef, Closed>,
     /// Proxies are pods, which have labels.
     cluster: bool,
     now: Millis,
@@ -72,7 +75,8 @@ pub fn statuses(
     previous: &BTreeMap<ObjectRef, Status>,
     now: Millis,
 ) -> BTreeMap<ObjectRef, Status> {
-    let context = Context { plan, fleets, cluster: world.cluster.is_some(), now };
+    let closed = plan.fleets.iter().map(|(name, fleet)| (name, Closed::new(&fleet.snapshot))).collect();
+    let context = Context { plan, fleets, closed, cluster: world.cluster.is_some(), now };
     let mut findings = conditions::by_object(plan);
     let status = |(object, entry): (&ObjectRef, &crate::WorldObject)| {
         let mut findings = findings.remove(object).unwrap_or_default();

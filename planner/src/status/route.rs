@@ -78,6 +78,8 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         let planned = context.plan.fleets.get(fleet);
         let keys = planned.map(|planned| keys(planned, subject)).unwrap_or_default();
         let refused = progress::refusal(subject.object, view, &keys);
+        let closed_by = || context.closed.get(fleet)?.of(&key(subject));
+        let missing = || planned.and_then(|planned| missing(fleet, planned, &keys));
         let closed = || {
             let listeners = planned.map(|planned| listeners(fleet, planned, subject)).unwrap_or_default();
             progress::closed(view, &listeners)
@@ -85,6 +87,8 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         Some(
             refused
                 .or_else(|| findings.degradation())
+                .or_else(closed_by)
+                .or_else(missing)
                 .or_else(closed)
                 .unwrap_or_else(|| progress::of_generation(view, subject.generation, previous)),
         )
@@ -94,6 +98,13 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         resolved_refs: findings.resolved_refs(),
         programmed: programmed.unwrap_or_else(|| Verdict::bad(reason::PENDING, "not attached to a fleet")),
     }
+}
+
+/// What of a route is not in what its fleet is to run. Whatever kept it out has said so already; should it not have, this
+/// is what counts.
+fn missing(fleet: &FleetRef, planned: &PlannedFleet, keys: &[Key]) -> Option<Verdict> {
+    let key = keys.iter().find(|key| planned.snapshot.entry(key).is_none())?;
+    Some(Verdict::bad(reason::TOO_LARGE, format!("{key} is not in what GatewayFleet {fleet} serves")))
 }
 
 /// The route's own key, and those of the clusters it sends requests to.
