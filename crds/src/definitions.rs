@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant,
-    schema::structural::{tidy, without_defaults},
+    schema::structural::{describe_defaults, tidy, without_defaults},
 };
 
 /// The definitions of all kinds. Take them from here: what `crd()` of a type gives is not tidied.
@@ -55,6 +55,7 @@ fn finish(schema: &mut JSONSchemaProps) {
     if let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
         without_defaults(status);
     }
+    describe_defaults(schema);
 }
 
 /// `1.0` becomes `1` everywhere. Our bounds are far below 2^53, where every whole f64 is exact.

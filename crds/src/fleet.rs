@@ -16,7 +16,7 @@ mod template;
 pub use limits::{Http2Limits, Limits};
 pub use listener::{AllowedRoutes, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef};
 pub use scaling::{Scaling, ScalingMode, Target};
-pub use service::{Backends, Service, ServiceType, TrafficPolicy};
+pub use service::{Backends, Readiness, Service, ServiceType, TrafficPolicy};
 pub use template::{Resources, Template};
 
 /// A fleet of proxies that serves a set of listeners and scales with load.
@@ -45,6 +45,12 @@ pub use template::{Resources, Template};
         name = "Programmed",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -42,11 +42,17 @@ use crate::{
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].reason"#
     ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RatePolicySpec {
-    /// What is limited, in this namespace.
+    /// What is limited, in this namespace. Example: `[{group: sluice.dev, kind: ApiRoute, name: orders}]`.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new(
         "self.all(a, self.exists_one(b, a.kind == b.kind && a.name == b.name && \
@@ -58,7 +64,8 @@ pub struct RatePolicySpec {
     /// Whether the limits bite.
     #[serde(default)]
     pub mode: PolicyMode,
-    /// Every limit applies; the strictest wins.
+    /// Every limit applies; the strictest wins. Example:
+    /// `[{name: each-client, key: [{type: ClientIP}], tokenBucket: {rate: 10, per: 1s, burst: 20}}]`.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub limits: Vec<Limit>,
@@ -81,7 +88,8 @@ pub struct Limit {
     /// Unique within the policy.
     #[schemars(schema_with = "text::label")]
     pub name: String,
-    /// One bucket for each value of these together; empty: one bucket for all.
+    /// One bucket for each value of these together; empty: one bucket for all. Example:
+    /// `[{type: Header, name: X-Tenant}, {type: ClientIP}]`.
     #[serde(default)]
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))")

@@ -48,6 +48,12 @@ pub use matching::{HeaderMatch, Method, PathMatch, PathMatchType, QueryParamMatc
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].reason"#
     ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

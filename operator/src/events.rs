@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::sync::mpsc;
 
-use crate::{fence, lead::MANAGER, metrics};
+use crate::{fence, lead::MANAGER, metrics, outage};
 
 /// Events that wait to be written.
 const WAITING: usize = 256;
@@ -56,6 +56,12 @@ impl Events {
     /// Where there is nobody to tell: it stands in the log.
     pub fn nowhere() -> Self {
         Self(None)
+    }
+
+    /// Whoever wants to know.
+    #[cfg(test)]
+    pub(crate) fn to(sender: mpsc::Sender<Happening>) -> Self {
+        Self(Some(sender))
     }
 
     /// Writes Events as this pod. To be called within a runtime.
@@ -138,8 +144,9 @@ async fn write(client: &Client, pod: &str, happening: Happening) {
         Ok(Ok(_)) => {}
         Ok(Err(error)) if fence::is_not_leading(&error) => {}
         // Nobody waits for it; what it says stands in the log and in statuses too.
+        Ok(Err(error)) if outage::is_one(&error) => outage::log("an Event", api.resource_url(), &error),
         Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "an Event can't be written"),
-        Err(_) => tracing::warn!(reason = event.reason, "the API server does not answer to an Event"),
+        Err(_) => outage::log("an Event", api.resource_url(), &"no answer"),
     }
 }
 

@@ -33,6 +33,7 @@ mod log;
 pub mod metrics;
 pub mod names;
 pub mod news;
+mod outage;
 mod places;
 pub mod push;
 pub mod source;

@@ -1,38 +1,149 @@
 //! What is new since the turn before, for the log and for Events.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, scale::Decision};
+use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, problem::reason, scale::Decision};
 use snapshot::{Key, proto::Nack};
 
 use crate::{events::Happening, source::Observed};
 
-/// The problems that were not there before; they go into the log, too.
-pub fn problems<'p>(before: Option<&Plan>, after: &'p Plan) -> Vec<&'p Problem> {
+/// Logs the problems that were not there before.
+pub fn log(before: Option<&Plan>, after: &Plan) {
     let before = before.map(|plan| plan.problems.as_slice()).unwrap_or_default();
     let known: HashSet<String> = before.iter().map(ToString::to_string).collect();
-    let new: Vec<&Problem> = after.problems.iter().filter(|problem| !known.contains(&problem.to_string())).collect();
-    for problem in &new {
+    for problem in after.problems.iter().filter(|problem| !known.contains(&problem.to_string())) {
         tracing::warn!("{problem}");
     }
     if !before.is_empty() && after.problems.is_empty() {
         tracing::info!("no problems any more");
     }
-    new
 }
 
-/// A problem of an object.
-pub fn of_problem(observed: &Observed, problem: &Problem) -> Option<Happening> {
-    let Problem { object, field, reason, message, .. } = problem;
-    let separator = if field.is_empty() { "" } else { ": " };
-    Some(Happening {
-        regarding: reference(observed, object.as_ref()?),
-        warning: true,
-        reason,
-        action: "Plan",
-        note: format!("{field}{separator}{message}"),
-    })
+/// What is wrong with an object: each begins once, and ends once.
+#[derive(Clone, Debug)]
+pub struct Wrong {
+    /// With which object.
+    pub object: ObjectRef,
+    /// With which of its fields; or which of what comes from it.
+    pub field: String,
+    /// A fixed word.
+    pub reason: &'static str,
+    /// What is wrong, in a sentence.
+    pub message: String,
+    /// What the operator tried.
+    pub action: &'static str,
+}
+
+impl Wrong {
+    /// A problem of a plan; `None`: of no object.
+    pub fn of_problem(problem: &Problem) -> Option<Self> {
+        let Problem { object, field, reason, message, .. } = problem;
+        let (field, message) = (field.clone(), message.clone());
+        Some(Self { object: object.clone()?, field, reason, message, action: "Plan" })
+    }
+
+    /// A fleet has too few proxies that are Ready.
+    pub fn of_readiness(fleet: &FleetRef, (reason, message): (&'static str, String)) -> Self {
+        Self { object: fleet_object(fleet), field: String::new(), reason, message, action: "Run" }
+    }
+}
+
+/// What passes by itself when objects are made one after the other, and in whichever order: of an object that is new it is
+/// told only once it has lasted.
+const PASSING: &[&str] = &[
+    reason::BACKEND_NOT_FOUND,
+    reason::BELOW_MINIMUM,
+    reason::INVALID_CERTIFICATE_REF,
+    reason::LISTENER_NOT_PROGRAMMED,
+    reason::NO_MATCHING_LISTENER_HOSTNAME,
+    reason::NO_MATCHING_PARENT,
+    reason::NO_READY_ENDPOINTS,
+    reason::NO_READY_PROXY,
+    reason::NOT_ALLOWED_BY_LISTENERS,
+    reason::REF_NOT_PERMITTED,
+    reason::TARGET_NOT_FOUND,
+    reason::TARGET_NOT_SERVED,
+    // Of a namespace that was made a moment ago.
+    "Forbidden",
+    "NotFound",
+];
+/// An object is new for so long, and has so long to be well.
+const NEW: Duration = Duration::from_secs(60);
+/// What comes and goes is one problem: it has ended when it did not come back for so long.
+const OVER: Duration = Duration::from_secs(10);
+
+/// What is wrong, since when, and what was told of it.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<(ObjectRef, String, &'static str), State>);
+
+#[derive(Debug)]
+struct State {
+    message: String,
+    since: Instant,
+    told: bool,
+    /// Since when it is not there.
+    gone: Option<Instant>,
+    action: &'static str,
+}
+
+impl Known {
+    /// Takes up all that is wrong; gives back what is to be told: of each problem that it begins, and that it is over.
+    /// `age` is that of an object, `None` when it is no more. Who does not lead tells nobody.
+    pub fn take(
+        &mut self,
+        wrong: impl Iterator<Item = Wrong>,
+        observed: &Observed,
+        leads: bool,
+        now: Instant,
+        age: impl Fn(&ObjectRef) -> Option<Duration>,
+    ) -> Vec<Happening> {
+        let mut told = vec![];
+        self.0.values_mut().for_each(|state| _ = state.gone.get_or_insert(now));
+        for Wrong { object, field, reason, message, action } in wrong {
+            let key = (object, field, reason);
+            match self.0.get_mut(&key) {
+                Some(state) => {
+                    // Counts and times change; what is wrong in another way is told once more.
+                    state.told &= same(&state.message, &message);
+                    (state.message, state.gone) = (message, None);
+                }
+                None => {
+                    let state = State { message, since: now, told: false, gone: None, action };
+                    self.0.insert(key, state);
+                }
+            }
+        }
+        self.0.retain(|(object, field, reason), state| {
+            let separator = if field.is_empty() { "" } else { ": " };
+            let age = age(object);
+            let waits = PASSING.contains(reason) && age.is_some_and(|age| age < NEW);
+            let begins = !state.told && state.gone.is_none() && !(waits && now.duration_since(state.since) < NEW);
+            state.told |= begins;
+            let over = |gone| age.is_none() || !state.told || now.duration_since(gone) >= OVER;
+            let over = state.gone.is_some_and(over);
+            let note = format!("{field}{separator}{}", state.message);
+            let begun =
+                Happening { regarding: reference(observed, object), warning: true, reason, action: state.action, note };
+            if leads && begins {
+                told.push(begun);
+            } else if leads && over && state.told && age.is_some() {
+                let note = format!("no more {reason}: {}", begun.note);
+                told.push(Happening { warning: false, reason: "Resolved", note, ..begun });
+            }
+            !over
+        });
+        told
+    }
+}
+
+/// Whether two messages say the same, but for numbers.
+fn same(a: &str, b: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    a == b || words(a) == words(b)
 }
 
 /// A fleet is to have another number of replicas; `None`: it stays.
@@ -94,8 +205,6 @@ fn reference(observed: &Observed, id: &ObjectRef) -> ObjectReference {
 
 #[cfg(test)]
 mod tests {
-    use planner::Severity;
-
     use super::*;
 
     fn decision(desired: u32, current: u32) -> Decision {
@@ -114,26 +223,93 @@ mod tests {
         assert_eq!(note(Some(decision(2, 2)), decision(5, 2)).as_deref(), Some("from 2 to 5 replicas: why"));
     }
 
-    #[test]
-    fn a_problem_names_its_object_and_field() {
+    fn wrong(reason: &'static str, message: &str) -> Wrong {
         let object = ObjectRef { kind: Kind::ApiRoute, namespace: "shop".into(), name: "r".into() };
-        let problem = Problem {
-            object: Some(object),
-            origin: None,
-            field: "spec.x".into(),
-            reason: "BackendNotFound",
-            message: "no Service".into(),
-            severity: Severity::Degraded,
-        };
-        let plan = Plan { problems: vec![problem], ..Plan::default() };
-        assert_eq!(problems(Some(&plan), &plan), Vec::<&Problem>::new());
-        let new = problems(None, &plan);
-        let happening = of_problem(&Observed::default(), new[0]).unwrap();
-        assert_eq!(happening.note, "spec.x: no Service");
-        assert_eq!(happening.regarding.api_version.as_deref(), Some("sluice.dev/v1alpha1"));
-        assert_eq!(
-            (happening.regarding.kind.as_deref(), happening.regarding.name.as_deref()),
-            (Some("ApiRoute"), Some("r"))
+        Wrong { object, field: "spec.x".into(), reason, message: message.into(), action: "Plan" }
+    }
+
+    struct Scene {
+        known: Known,
+        now: Instant,
+        age: Option<Duration>,
+        leads: bool,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self { known: Known::default(), now: Instant::now(), age: Some(NEW), leads: true }
+        }
+
+        /// What is told, `seconds` later.
+        fn told(&mut self, seconds: u64, wrong: &[Wrong]) -> Vec<String> {
+            self.now += Duration::from_secs(seconds);
+            let Self { known, now, age, leads } = self;
+            let told = known.take(wrong.iter().cloned(), &Observed::default(), *leads, *now, |_| *age);
+            told.into_iter()
+                .map(|h| format!("{} {}: {}", if h.warning { "Warning" } else { "Normal" }, h.reason, h.note))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn a_problem_begins_once_and_ends_once() {
+        let (mut scene, conflict) = (Scene::new(), [wrong("Conflicted", "older")]);
+        assert_eq!(scene.told(0, &conflict), ["Warning Conflicted: spec.x: older"]);
+        assert_eq!(scene.told(100, &conflict), [""; 0]);
+        // It comes and goes.
+        assert_eq!(scene.told(1, &[]), [""; 0]);
+        assert_eq!(scene.told(5, &conflict), [""; 0]);
+        assert_eq!(scene.told(1, &[]), [""; 0]);
+        assert_eq!(scene.told(10, &[]), ["Normal Resolved: no more Conflicted: spec.x: older"]);
+        assert_eq!(scene.told(10, &[]), [""; 0]);
+        // In another way; and other numbers.
+        assert_eq!(scene.told(0, &[wrong("Conflicted", "a, 1 of 2")]).len(), 1);
+        assert_eq!(scene.told(0, &[wrong("Conflicted", "a, 2 of 2")]), [""; 0]);
+        assert_eq!(scene.told(0, &[wrong("Conflicted", "b, 2 of 2")]), ["Warning Conflicted: spec.x: b, 2 of 2"]);
+        // Its object is deleted: nothing to be told of.
+        scene.age = None;
+        assert_eq!(scene.told(0, &[]), [""; 0]);
+        assert!(scene.known.0.is_empty());
+    }
+
+    #[test]
+    fn what_passes_while_things_are_made_is_not_told() {
+        for reason in PASSING {
+            let (mut scene, missing) = (Scene::new(), [wrong(reason, "m")]);
+            scene.age = Some(Duration::ZERO);
+            assert_eq!(scene.told(0, &missing), [""; 0]);
+            assert_eq!(scene.told(59, &missing), [""; 0]);
+            assert_eq!(scene.told(1, &[]), [""; 0]);
+            assert_eq!(scene.told(20, &[]), [""; 0], "never told, so never over");
+            // It lasts; or befalls what was well.
+            assert_eq!(scene.told(0, &missing), [""; 0]);
+            scene.age = Some(NEW);
+            assert_eq!(scene.told(1, &missing).len(), 1);
+        }
+    }
+
+    #[test]
+    fn who_does_not_lead_tells_nobody_and_who_leads_then_not_what_was_told() {
+        let mut scene = Scene::new();
+        scene.leads = false;
+        assert_eq!(scene.told(0, &[wrong("Conflicted", "m")]), [""; 0]);
+        scene.leads = true;
+        assert_eq!(scene.told(0, &[wrong("Conflicted", "m")]), [""; 0]);
+        assert_eq!(scene.told(0, &[]), [""; 0]);
+        assert_eq!(scene.told(10, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_problem_names_its_object() {
+        let mut known = Known::default();
+        let wrong = [wrong("Conflicted", "older")].into_iter();
+        let told = known.take(wrong, &Observed::default(), true, Instant::now(), |_| Some(NEW)).remove(0);
+        assert_eq!(told.regarding.api_version.as_deref(), Some("sluice.dev/v1alpha1"));
+        assert_eq!((told.regarding.kind.as_deref(), told.regarding.name.as_deref()), (Some("ApiRoute"), Some("r")));
+        let wrong = Wrong::of_readiness(
+            &FleetRef { namespace: "sys".into(), name: "default".into() },
+            (reason::NO_READY_PROXY, "none".into()),
         );
+        assert_eq!(wrong.object.to_string(), "GatewayFleet sys/default");
     }
 }

@@ -21,7 +21,8 @@ use crate::{
     fleet::{self, Fleet},
     gateway::Gateway,
     lead::Leading,
-    metrics, news,
+    metrics,
+    news::{self, Known, Wrong},
     push::{Published, Registry},
     source::{self, Observed},
     state::{
@@ -39,6 +40,8 @@ const TURN: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the scaler decides when nothing else happens.
 const DECIDE: Duration = Duration::from_millis(500);
+/// How often Events are told when there is no other plan.
+const TELL: Duration = Duration::from_secs(1);
 
 /// The parts that the loop works with.
 #[derive(Debug)]
@@ -90,6 +93,9 @@ pub struct Operator<F> {
     shown: Option<(Transitions, Instant)>,
     /// The plan as it is shown.
     complete: Complete,
+    /// What is wrong, as it was told; of which plan, and when.
+    known: Known,
+    told: Option<(Arc<Plan>, Instant)>,
     leaving: bool,
 }
 
@@ -113,6 +119,8 @@ impl<F: Fleet> Operator<F> {
             decided: None,
             shown: None,
             complete: Complete::default(),
+            known: Known::default(),
+            told: None,
             leaving: false,
         }
     }
@@ -171,11 +179,12 @@ impl<F: Fleet> Operator<F> {
         let Some(plan) = self.plan.clone() else { return };
         self.observe(&plan);
         if !leads {
+            self.tell(&plan, false, now, millis);
             self.parts.view.set(View::new(&self.world, &plan, &self.gateways, millis));
             return;
         }
         if std::mem::take(&mut self.memory_due) {
-            self.parts.memory.keep_objects(&self.remembered, &plan.accepted);
+            self.parts.memory.keep_objects(&self.remembered, &plan);
         }
         if self.leaving && self.parts.fleet.outlives_operator() {
             return;
@@ -189,14 +198,20 @@ impl<F: Fleet> Operator<F> {
 
     /// Derives what should be from what the source has, and remembers what was accepted.
     async fn plan(&mut self) {
+        // What is gone counts for a while, and no source says when that is over.
+        if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
+            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
+        }
         let Some(observed) = self.news.take() else { return };
         let remembered = Arc::clone(&self.remembered);
         let mut planner = std::mem::take(&mut self.planner);
+        let last_ready = self.plan.as_ref().map(|plan| Arc::clone(&plan.last_ready));
         let derive = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             // The same in both, so that the age of what is new does not change with the next turn.
             let now = jiff::Timestamp::now();
-            let world = world::world(&observed, &remembered, Some(now));
+            let mut world = world::world(&observed, &remembered, Some(now));
+            world.last_ready = last_ready;
             let joined = start.elapsed();
             let plan = planner.plan(&world);
             let planned = start.elapsed() - joined;
@@ -210,11 +225,7 @@ impl<F: Fleet> Operator<F> {
             return;
         };
         self.observed = observed;
-        let leads = matches!(self.reign, Reign::Yes(_));
-        let problems = news::problems(self.plan.as_deref(), &plan);
-        for news in problems.into_iter().filter(|_| leads).filter_map(|p| news::of_problem(&self.observed, p)) {
-            self.parts.happenings.say(news);
-        }
+        news::log(self.plan.as_deref(), &plan);
         let secrets = source::kube::in_force(&remembered);
         let in_force = source::kube::InForce { world: self.observed.number, secrets };
         self.parts.certificates.send_replace(Some(in_force));
@@ -327,9 +338,32 @@ impl<F: Fleet> Operator<F> {
         }
     }
 
+    /// Tells in Events what is wrong from now on, and what no more.
+    fn tell(&mut self, plan: &Arc<Plan>, leads: bool, now: Instant, millis: Millis) {
+        let is_news = self.told.as_ref().is_none_or(|(last, at)| !Arc::ptr_eq(last, plan) || now >= *at + TELL);
+        // Nothing is concluded from the silence of proxies that had no time to dial.
+        if !is_news || leads && self.settled_fleets(now).count() < self.gateways.len() {
+            return;
+        }
+        self.told = Some((Arc::clone(plan), now));
+        let unready = plan.fleets.iter().filter(|_| leads && !self.leaving).filter_map(|(fleet, planned)| {
+            let lacks = planner::unready(planned, &self.gateways.get(fleet)?.view())?;
+            Some(Wrong::of_readiness(fleet, lacks))
+        });
+        let wrong = plan.problems.iter().filter_map(Wrong::of_problem).chain(unready);
+        let age = |id: &planner::ObjectRef| {
+            let object = self.world.objects.get(id)?;
+            Some(object.created.map_or(Duration::MAX, |created| millis.since(created)))
+        };
+        for happening in self.known.take(wrong, &self.observed, leads, now, age) {
+            self.parts.happenings.say(happening);
+        }
+    }
+
     /// Shows what came of it: statuses, the admin port, metrics.
     fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
         let plan = self.complete.of(plan, &self.world, &self.gateways);
+        self.tell(&plan, true, now, millis);
         let view = View::new(&self.world, &plan, &self.gateways, millis);
         view.count();
         let shown = view.transitions();

@@ -1,9 +1,13 @@
 //! From what the source has to what the planner reads, and what is remembered of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::Object;
-use planner::{FleetRef, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
+use jiff::{SignedDuration, Timestamp};
+use planner::{Absent, FleetRef, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
 
 use crate::{
     gateway::Gateway,
@@ -11,48 +15,96 @@ use crate::{
     state::objects::Remembered,
 };
 
+/// What others refer to counts for so long after it is gone: what is deleted is often made again within seconds, by a tool
+/// that replaces it, or by someone who mends a mistake.
+const ABSENCE: SignedDuration = SignedDuration::from_secs(30);
+
 /// Joins what the source has with what was accepted before. `now` is the age of what is not remembered; `None`: unknown.
-pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<jiff::Timestamp>) -> World {
+pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<Timestamp>) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
-        let accepted = remembered.get(id).and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object));
+        let known = remembered.get(id);
+        let accepted = known.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
+        let accepted_at = known.and_then(|r| r.accepted_at).filter(|_| accepted.is_some()).map(millis);
         let birth = object.birth.as_ref().map(|birth| birth.created);
-        let created = birth.or_else(|| remembered.get(id).map(|r| r.created)).or(now);
-        let created = created.map(|at| Millis(u64::try_from(at.as_millisecond()).unwrap_or_default()));
+        let created = birth.or_else(|| known.map(|r| r.created)).or(now).map(millis);
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
-        (id.clone(), WorldObject { current, raw, accepted, generation, created, origin })
+        (id.clone(), WorldObject { current, raw, accepted, accepted_at, generation, created, origin })
     };
+    let gone = remembered.iter().filter(|(id, _)| !observed.objects.contains_key(*id));
+    let absent = gone.filter_map(|(id, known)| {
+        let (accepted, until) = (known.accepted.clone()?, absent_until(id, known, now.unwrap_or_default())?);
+        let accepted_at = known.accepted_at.map(millis);
+        Some((id.clone(), Absent { accepted, accepted_at, until: millis(until) }))
+    });
     World {
         objects: observed.objects.iter().map(object).collect(),
+        absent: absent.collect(),
+        now: millis(now.unwrap_or_default()),
+        last_ready: None,
         strays: observed.strays.clone(),
         cluster: observed.cluster.clone(),
     }
 }
 
-/// What is remembered from now on: nothing of objects that are gone, and of the others the content that the plan accepted.
+/// What is remembered from now on: of objects the content that the plan accepted; of those that are gone, for a while, what
+/// others still refer to.
 pub fn remember(
     observed: &Observed,
     plan: &Plan,
     before: &BTreeMap<ObjectRef, Remembered>,
-    now: jiff::Timestamp,
+    now: Timestamp,
 ) -> BTreeMap<ObjectRef, Remembered> {
     let remember = |(id, object): (&ObjectRef, &SourceObject)| {
         let former = before.get(id);
+        let kept = || former.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
         let accepted = match &object.current {
             Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
-            _ => former.and_then(|r| r.accepted.clone()).filter(|accepted| same(accepted, object)),
+            _ => kept(),
         };
+        let accepted_at = accepted.as_ref().filter(|_| outlives(id.kind)).map(|accepted| {
+            let known =
+                former.filter(|r| r.accepted.as_ref().is_some_and(|a| Arc::ptr_eq(a, accepted) || a == accepted));
+            known.and_then(|r| r.accepted_at).unwrap_or(now)
+        });
         let birth = object.birth.as_ref().map(|birth| birth.created);
         let created = birth.or_else(|| former.map(|r| r.created)).unwrap_or(now);
-        let remembered = Remembered { generation: object.generation, content: object.content, created, accepted };
-        (id.clone(), remembered)
+        let (generation, content) = (object.generation, object.content);
+        (id.clone(), Remembered { generation, content, created, accepted, accepted_at, gone: None })
     };
-    observed.objects.iter().map(remember).collect()
+    let mut remembered: BTreeMap<_, _> = observed.objects.iter().map(remember).collect();
+    let referred: BTreeSet<&ObjectRef> = plan.fleets.values().flat_map(|fleet| fleet.sources.values()).collect();
+    for (id, known) in before.iter().filter(|(id, _)| !observed.objects.contains_key(*id) && referred.contains(id)) {
+        if absent_until(id, known, now).is_some_and(|until| until > now) {
+            let gone = Some(known.gone.map_or(now, |gone| gone.min(now)));
+            remembered.insert(id.clone(), Remembered { gone, ..known.clone() });
+        }
+    }
+    remembered
+}
+
+/// Until when an object counts that the source has no more; `None`: it does not.
+fn absent_until(id: &ObjectRef, known: &Remembered, now: Timestamp) -> Option<Timestamp> {
+    // A clock that went back is no reason for a longer time.
+    let gone = known.gone.map_or(now, |gone| gone.min(now));
+    let until = gone.checked_add(ABSENCE).ok()?;
+    (outlives(id.kind) && known.accepted.is_some() && until > now).then_some(until)
+}
+
+/// Whether an object is referred to by its name, for what it holds: then a name counts for more than an object. What permits
+/// something (ReferenceGrants, labels of namespaces) permits nothing from the moment that it is gone; what users route by is
+/// theirs to take away.
+fn outlives(kind: Kind) -> bool {
+    matches!(kind, Kind::Secret | Kind::Service)
+}
+
+fn millis(at: Timestamp) -> Millis {
+    Millis(u64::try_from(at.as_millisecond()).unwrap_or_default())
 }
 
 /// Whether a content is that of this very object, and not of one of the same name that was deleted.
-fn same(content: &Object, object: &SourceObject) -> bool {
+fn same(id: &ObjectRef, content: &Object, object: &SourceObject) -> bool {
     match (&content.metadata().uid, &object.birth) {
-        (Some(uid), Some(birth)) => **uid == *birth.uid,
+        (Some(uid), Some(birth)) => outlives(id.kind) || **uid == *birth.uid,
         _ => true,
     }
 }
@@ -114,7 +166,7 @@ mod tests {
 
     const BORN: &str = "2026-01-02T03:04:05Z";
 
-    fn now() -> jiff::Timestamp {
+    fn now() -> Timestamp {
         "2026-06-01T00:00:00Z".parse().unwrap()
     }
 
@@ -157,7 +209,7 @@ mod tests {
         let created = |observed: &Observed, known: &BTreeMap<_, _>| {
             world(observed, known, Some(now())).objects[&id()].created.map(|Millis(at)| at)
         };
-        let millis = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond().try_into().ok();
+        let millis = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond().try_into().ok();
         assert_eq!(created(&observed(Some("u"), false), &BTreeMap::new()), millis(BORN));
         assert_eq!(created(&observed(None, false), &BTreeMap::new()), millis("2026-06-01T00:00:00Z"));
         let known = remember(&observed(Some("u"), false), &Plan::default(), &BTreeMap::new(), now());

@@ -22,13 +22,14 @@ pub mod share;
 pub mod status;
 pub mod world;
 
+pub use compile::LastReady;
 pub use fleet::{FleetPlan, FleetView, ProxyView};
 pub use model::quantity;
 pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};
 pub use publish::{Ledger, publish};
-pub use status::{Status, statuses};
-pub use world::{Cluster, FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
+pub use status::{Status, statuses, unready};
+pub use world::{Absent, Cluster, FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
 
 /// A moment, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,5 +39,13 @@ impl Millis {
     /// Time since `earlier`, 0 when that is later.
     pub fn since(self, earlier: Millis) -> std::time::Duration {
         std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::fmt::Display for Millis {
+    /// Whole seconds, as Kubernetes writes times.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
+        write!(f, "{}", jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
     }
 }

@@ -1,11 +1,15 @@
 //! World → (Model, Problems) → Snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::common::ParentRef;
 use snapshot::{Key, Snapshot};
 
 use crate::{
+    LastReady, Millis,
     compile::{self, Compiled},
     fleet::FleetSettings,
     model::{self, Memo},
@@ -26,6 +30,10 @@ pub struct Plan {
     pub parents: BTreeMap<ObjectRef, Vec<Parent>>,
     /// How many targets of each policy exist.
     pub targets: BTreeMap<ObjectRef, u32>,
+    /// The endpoints that were ready last, for the next world.
+    pub last_ready: Arc<LastReady>,
+    /// When the same world, a little later, gives another plan.
+    pub changes_at: Option<Millis>,
 }
 
 /// What became of one parentRef of a route.
@@ -62,8 +70,12 @@ impl Planner {
     pub fn plan(&mut self, world: &World) -> Plan {
         let mut problems = Problems::new(world);
         let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
-        let Compiled { fleets, parents, targets } = compile::compile(&model, &mut problems);
-        Plan { fleets, problems: problems.into_sorted(), accepted, parents, targets }
+        let compiled = compile::compile(&model, world.last_ready.as_deref(), world.now, &mut problems);
+        let Compiled { fleets, parents, targets, last_ready, changes_at } = compiled;
+        let absences = world.absent.values().map(|gone| gone.until);
+        let changes_at = changes_at.into_iter().chain(absences).min();
+        let (problems, last_ready) = (problems.into_sorted(), Arc::new(last_ready));
+        Plan { fleets, problems, accepted, parents, targets, last_ready, changes_at }
     }
 }
 

@@ -6,7 +6,7 @@ pub use crds::Kind;
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Problem};
+use crate::{LastReady, Millis, Problem};
 
 /// An object's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub struct WorldObject {
     pub raw: Option<Arc<serde_json::Value>>,
     /// The content that [`crate::Plan::accepted`] last named; in force while `current` can't be used.
     pub accepted: Option<Arc<Object>>,
+    /// When that was accepted, as far as it is known: of what others refer to.
+    pub accepted_at: Option<Millis>,
     /// `metadata.generation`; standalone: counted by the source, one more for each change of content.
     pub generation: i64,
     /// When the source first had it: its age, where `metadata.creationTimestamp` does not say. The same in every world;
@@ -103,11 +105,29 @@ pub struct WorldObject {
     pub origin: Option<Origin>,
 }
 
+/// An object that others refer to, and that the source has no more. Names outlive objects: what is deleted is often there
+/// again within seconds, so for a time what was accepted of it last stays in force.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// The content accepted last.
+    pub accepted: Arc<Object>,
+    /// When that was accepted.
+    pub accepted_at: Option<Millis>,
+    /// Until when it stays in force.
+    pub until: Millis,
+}
+
 /// Every object, and the problems of documents that are no object.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     /// Objects by identity.
     pub objects: BTreeMap<ObjectRef, WorldObject>,
+    /// Objects that are gone, and count for a while; none of them is in `objects`.
+    pub absent: BTreeMap<ObjectRef, Absent>,
+    /// When this is.
+    pub now: Millis,
+    /// [`crate::Plan::last_ready`] of the world before; `None`: there was none, so that nobody knows.
+    pub last_ready: Option<Arc<LastReady>>,
     /// Documents that name no object, duplicates, unreadable files.
     pub strays: Vec<Problem>,
     /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission. `None`: standalone.

@@ -139,8 +139,7 @@ fn document() -> impl Strategy<Value = Value> {
     let ours = |kind: &'static str, spec: Value| json!({"apiVersion": crds::API_VERSION, "kind": kind, "spec": spec});
     let service = list((80..83u16).prop_map(|port| json!({"name": format!("p{port}"), "port": port})), 2);
     let slice = (name(), list(mostly(&["10.0.0.1", "10.0.0.2"], &["fd00::1", "backend.example"]), 2));
-    let pem = |label: &str, der: &str| format!("-----BEGIN {label}-----\n{der}\n-----END {label}-----\n");
-    let (certificate, key) = (pem("CERTIFICATE", "MAcwADAAAwEA"), pem("PRIVATE KEY", "MAcCAQAwAAQA"));
+    let (certificate, key) = (include_str!("../testdata/tls/a.crt"), include_str!("../testdata/tls/a.key"));
     let content = prop_oneof![
         2 => fleet().prop_map(move |spec| ours("GatewayFleet", spec)),
         4 => route().prop_map(move |spec| ours("ApiRoute", spec)),
@@ -156,7 +155,7 @@ fn document() -> impl Strategy<Value = Value> {
         }),
         1 => any::<bool>().prop_map(move |good| json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "stringData": {"tls.crt": if good { certificate.clone() } else { "?".into() }, "tls.key": key.clone()},
+            "stringData": {"tls.crt": if good { certificate } else { "?" }, "tls.key": key},
         })),
     ];
     (content, name(), namespace()).prop_map(|(mut document, name, namespace)| {

@@ -35,6 +35,9 @@ with the former the former fleet goes. */}}
 {{- define "sluice.memoryConfigMap" -}}
 {{ include "sluice.fullname" . }}-memory
 {{- end }}
+{{- define "sluice.certificatesSecret" -}}
+{{ include "sluice.fullname" . }}-certificates
+{{- end }}
 
 {{/* Labels of every object. */}}
 {{- define "sluice.labels" -}}

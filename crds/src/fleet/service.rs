@@ -84,7 +84,18 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// What routes of the fleet may reach besides Services.
+/// What becomes of requests when no endpoint of their Service is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Readiness {
+    /// Those that were ready last, and were not told to leave, are tried on: pods that turn unready all together seldom fail
+    /// all together. What vanished from the Service is tried for 10 s.
+    #[default]
+    Preferred,
+    /// They answer 503.
+    Strict,
+}
+
+/// What routes of the fleet may reach, and when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backends {
@@ -93,4 +104,8 @@ pub struct Backends {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "k8s::cidrs")]
     pub allowed_addresses: Vec<String>,
+    /// What becomes of requests when no endpoint of their Service is ready: `Preferred` tries those that were ready last,
+    /// `Strict` answers 503. Either way the route's condition `Programmed` says NoReadyEndpoints.
+    #[serde(default)]
+    pub readiness: Readiness,
 }

@@ -41,16 +41,20 @@ pub struct RouteFilter {
     /// Which member below is set.
     #[serde(rename = "type")]
     pub kind: FilterType,
-    /// For `RequestHeaderModifier`.
+    /// For `RequestHeaderModifier`: what the backend gets. Example:
+    /// `{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Env, value: prod}], remove: [X-Debug]}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_header_modifier: Option<HeaderModifier>,
-    /// For `ResponseHeaderModifier`.
+    /// For `ResponseHeaderModifier`: what the client gets. Example:
+    /// `{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: Cache-Control, value: no-store}]}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_header_modifier: Option<HeaderModifier>,
-    /// For `RequestRedirect`.
+    /// For `RequestRedirect`: the client is sent elsewhere. Example:
+    /// `{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_redirect: Option<RequestRedirect>,
-    /// For `URLRewrite`.
+    /// For `URLRewrite`: what the backend is asked for. Example:
+    /// `{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<UrlRewrite>,
 }
@@ -147,11 +151,11 @@ pub struct PathModifier {
     /// Which member below is set.
     #[serde(rename = "type")]
     pub kind: PathModifierType,
-    /// For `ReplaceFullPath`.
+    /// For `ReplaceFullPath`: instead of the whole path, such as `/index.html`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::new_path")]
     pub replace_full_path: Option<String>,
-    /// For `ReplacePrefixMatch`: instead of the matched prefix.
+    /// For `ReplacePrefixMatch`: instead of the matched prefix, such as `/v2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text::new_prefix")]
     pub replace_prefix_match: Option<String>,

@@ -25,6 +25,25 @@ pub(crate) fn tidy(schema: &mut JSONSchemaProps) {
     each_child(schema, &mut tidy);
 }
 
+/// Says in words what a field is when it is left out: `kubectl explain` shows descriptions alone.
+pub(crate) fn describe_defaults(schema: &mut JSONSchemaProps) {
+    if let (Some(description), Some(default)) = (&mut schema.description, &schema.default)
+        && !default.0.is_object()
+        && !default.0.is_array()
+        && !description.contains("efault")
+    {
+        let text = default.0.as_str().map_or_else(|| whole(&default.0), str::to_owned);
+        let end = if description.ends_with('.') { "" } else { "." };
+        *description = format!("{description}{end} Default: {text}.");
+    }
+    each_child(schema, &mut describe_defaults);
+}
+
+/// A number without `.0`, which the typed form adds.
+fn whole(value: &Value) -> String {
+    value.to_string().trim_end_matches(".0").to_owned()
+}
+
 /// Drops the defaults: a status has none, or reading an object would show a state that nobody observed.
 pub(crate) fn without_defaults(schema: &mut JSONSchemaProps) {
     schema.default = None;

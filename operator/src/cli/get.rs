@@ -129,7 +129,9 @@ fn read(folder: &Path, args: &Args) -> Result<Vec<Value>, Failure> {
 fn rows(crd: &CustomResourceDefinition, objects: &[Value], wide: bool) -> Vec<Vec<String>> {
     let now = jiff::Timestamp::now();
     let columns = crd.spec.versions.first().and_then(|version| version.additional_printer_columns.clone());
-    let columns = columns.unwrap_or_default();
+    let mut columns = columns.unwrap_or_default();
+    // As kubectl has it: with `-o wide` alone.
+    columns.retain(|column| column.priority.unwrap_or_default() == 0);
     let namespace = |object: &Value| object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     let namespaces = wide || objects.iter().any(|object| namespace(object) != namespace(&objects[0]));
     let mut heads = vec!["NAME".to_owned()];

@@ -29,7 +29,11 @@ use crate::{
     log,
     push::{self, Registry},
     source,
-    state::{configmap, memory::Memory},
+    state::{
+        certificates::Certificates,
+        configmap,
+        memory::{self, Memory},
+    },
     status,
     turn::{Operator, Parts},
     view,
@@ -84,6 +88,9 @@ pub(super) struct Args {
     /// The ConfigMap with what the next leader must know of objects that are broken now.
     #[arg(long, value_name = "NAME", env = "SLUICE_MEMORY_CONFIGMAP", default_value = "sluice-memory")]
     memory_configmap: String,
+    /// The Secret with the certificates that were accepted last: one that is broken or gone serves on.
+    #[arg(long, value_name = "NAME", env = "SLUICE_CERTIFICATES_SECRET", default_value = "sluice-certificates")]
+    certificates_secret: String,
     /// A ConfigMap whose key fleet.yaml holds a GatewayFleet, which the leader applies and the ConfigMap owns.
     #[arg(long, value_name = "NAME", env = "SLUICE_DEFAULT_FLEET_CONFIGMAP")]
     default_fleet_configmap: Option<String>,
@@ -153,7 +160,10 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let cluster = Cluster { operator_namespace: namespace.clone() };
     let (certificates, in_force) = watch::channel(None);
     let source = tokio::spawn(source::kube::run(watching, cluster, sender.clone(), progress, in_force));
-    let memory = configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap);
+    let memory = memory::Cluster {
+        objects: configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap),
+        certificates: Certificates::start(fenced.clone(), namespace, &args.certificates_secret),
+    };
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));

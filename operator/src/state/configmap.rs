@@ -2,7 +2,7 @@
 //! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, or a proxy refuses a resource. What a Secret
-//! held is never in it: a certificate that is broken now is known only to the operators that saw it whole.
+//! held is never in it: that has a Secret (`certificates`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,16 +35,16 @@ use crate::{fence, lead::MANAGER};
 const OBJECTS: &str = "objects.json";
 const ROLLBACKS: &str = "rollbacks.json";
 /// Most that is written: the API server takes 1 MiB with everything around it.
-const MOST: usize = 900 << 10;
+pub(super) const MOST: usize = 900 << 10;
 /// Writes that follow within this time are one.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// After an error, the next attempt; writing, twice as long after each further one.
-const RETRY: Duration = Duration::from_secs(2);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// At the end, the last write is waited for so long.
-const LAST: Duration = Duration::from_secs(2);
+pub(super) const LAST: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
 type Data = BTreeMap<&'static str, String>;
@@ -259,7 +259,7 @@ mod tests {
         });
         let accepted = Some(Arc::new(crds::admit(value).unwrap()));
         let (content, created) = (Hash::of(b"x"), jiff::Timestamp::UNIX_EPOCH);
-        (id, Remembered { generation: 5, content, created, accepted })
+        (id, Remembered { generation: 5, content, created, accepted, accepted_at: None, gone: None })
     }
 
     fn as_configmap(data: &Data) -> ConfigMap {

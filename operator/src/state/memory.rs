@@ -1,17 +1,18 @@
 //! What outlives an operator process: the content accepted last of objects that are broken now, and what proxies refused.
-//! On one machine in files of the state folder, in a cluster in a ConfigMap.
+//! On one machine in files of the state folder, in a cluster in a ConfigMap and, of certificates, in a Secret.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
-use planner::{FleetRef, Ledger, ObjectRef};
+use planner::{FleetRef, Kind, Ledger, ObjectRef, Plan};
 
 use super::{
+    certificates::Certificates,
     configmap,
     mirror::Mirror,
     objects::{self, Remembered},
@@ -45,7 +46,7 @@ impl Recalled {
                 Some(known) if is_another(known, &recalled) => {}
                 Some(known) if known.accepted_generation() >= recalled.accepted_generation() => {}
                 Some(known) => {
-                    known.accepted = recalled.accepted;
+                    (known.accepted, known.accepted_at) = (recalled.accepted, recalled.accepted_at);
                     changed = true;
                 }
             }
@@ -65,8 +66,29 @@ fn is_another(known: &Remembered, recalled: &Remembered) -> bool {
 pub enum Memory {
     /// In files.
     Folder(Folder),
-    /// In a ConfigMap, which other operators read when they take over.
-    Cluster(Box<configmap::Memory>),
+    /// In a cluster, where other operators read it when they take over.
+    Cluster(Box<Cluster>),
+}
+
+/// A ConfigMap, and a Secret for what a ConfigMap must not hold.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What is no secret.
+    pub objects: configmap::Memory,
+    /// Certificates.
+    pub certificates: Certificates,
+}
+
+impl Cluster {
+    /// Reads what the leader before left.
+    pub fn recall(&self) -> BoxFuture<'static, Recalled> {
+        let (objects, certificates) = (self.objects.recall(), self.certificates.recall());
+        Box::pin(async {
+            let (mut recalled, certificates) = tokio::join!(objects, certificates);
+            recalled.objects.extend(certificates);
+            recalled
+        })
+    }
 }
 
 /// Files of the state folder.
@@ -97,11 +119,16 @@ impl Memory {
         }
     }
 
-    /// Keeps what is remembered of objects; `accepted` are those whose content is in use as it is.
-    pub fn keep_objects(&mut self, objects: &Objects, accepted: &BTreeSet<ObjectRef>) {
+    /// Keeps what is remembered of objects, as a plan has it.
+    pub fn keep_objects(&mut self, objects: &Objects, plan: &Plan) {
         match self {
             Self::Folder(folder) => folder.objects.set(Arc::clone(objects)),
-            Self::Cluster(memory) => memory.keep_objects(objects, accepted),
+            Self::Cluster(memory) => {
+                memory.objects.keep_objects(objects, &plan.accepted);
+                let in_force = plan.fleets.values().flat_map(|fleet| fleet.sources.values());
+                let in_force = in_force.filter(|id| id.kind == Kind::Secret).cloned().collect();
+                memory.certificates.keep(objects, &plan.accepted, &in_force);
+            }
         }
     }
 
@@ -109,7 +136,7 @@ impl Memory {
     pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
         match self {
             Self::Folder(folder) => folder.rollbacks.save(&folder.path, rollbacks),
-            Self::Cluster(memory) => memory.keep_rollbacks(rollbacks),
+            Self::Cluster(memory) => memory.objects.keep_rollbacks(rollbacks),
         }
     }
 
@@ -117,7 +144,9 @@ impl Memory {
     pub async fn finish(self) {
         match self {
             Self::Folder(folder) => folder.objects.finish().await,
-            Self::Cluster(memory) => memory.finish().await,
+            Self::Cluster(memory) => {
+                tokio::join!(memory.objects.finish(), memory.certificates.finish());
+            }
         }
     }
 }
@@ -141,7 +170,17 @@ mod tests {
             Arc::new(crds::admit(value).unwrap())
         });
         let content = Hash::of(b"x");
-        (id, Remembered { generation: 9, content, created: jiff::Timestamp::UNIX_EPOCH, accepted })
+        (
+            id,
+            Remembered {
+                generation: 9,
+                content,
+                created: jiff::Timestamp::UNIX_EPOCH,
+                accepted,
+                accepted_at: None,
+                gone: None,
+            },
+        )
     }
 
     #[track_caller]

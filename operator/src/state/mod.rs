@@ -11,6 +11,7 @@
 //!  proxies/        record, log and last-good snapshot of each proxy process
 //! ```
 
+pub mod certificates;
 pub mod configmap;
 pub mod file;
 pub mod memory;

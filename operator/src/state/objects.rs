@@ -22,6 +22,10 @@ pub struct Remembered {
     pub created: jiff::Timestamp,
     /// The content last accepted.
     pub accepted: Option<Arc<Object>>,
+    /// When that was accepted, as far as it is known; of what others refer to.
+    pub accepted_at: Option<jiff::Timestamp>,
+    /// Since when the source has it no more: it counts for a while, since what is deleted is often made again.
+    pub gone: Option<jiff::Timestamp>,
 }
 
 impl Remembered {
@@ -40,6 +44,10 @@ struct Record {
     content: String,
     created: jiff::Timestamp,
     accepted: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted_at: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gone: Option<jiff::Timestamp>,
 }
 
 impl Stored for Remembered {
@@ -49,7 +57,7 @@ impl Stored for Remembered {
             (None, None) => true,
             _ => false,
         };
-        accepted && (self.generation, self.content) == (other.generation, other.content)
+        accepted && (self.generation, self.content, self.gone) == (other.generation, other.content, other.gone)
     }
 
     fn json(&self, id: &ObjectRef) -> Value {
@@ -59,6 +67,8 @@ impl Stored for Remembered {
             content: self.content.to_string(),
             created: self.created,
             accepted: self.accepted.as_deref().map(to_value),
+            accepted_at: self.accepted_at,
+            gone: self.gone,
         };
         serde_json::to_value(record).unwrap_or_default()
     }
@@ -87,7 +97,7 @@ pub fn load(folder: &Path) -> BTreeMap<ObjectRef, Remembered> {
 
 /// Reads what [`Stored::json`] wrote. An object that this version would not admit any more is dropped, and said so.
 pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
-    let record: Record = serde_json::from_value(value)
+    let mut record: Record = serde_json::from_value(value)
         .map_err(|error| tracing::warn!(%error, "what was remembered of an object is not understood"))
         .ok()?;
     let admit = |value| match crds::admit(value) {
@@ -99,9 +109,9 @@ pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
         }
     };
     let content = parse_hash(&record.content)?;
-    let accepted = record.accepted.and_then(admit);
-    let (generation, created) = (record.generation, record.created);
-    Some((record.object, Remembered { generation, content, created, accepted }))
+    let accepted = record.accepted.take().and_then(admit);
+    let Record { object, generation, created, accepted_at, gone, .. } = record;
+    Some((object, Remembered { generation, content, created, accepted, accepted_at, gone }))
 }
 
 /// Reads the 64 hex digits that a hash prints as.
@@ -131,6 +141,8 @@ mod tests {
             content: Hash::of(b"x"),
             created: jiff::Timestamp::UNIX_EPOCH,
             accepted: Some(Arc::new(crds::admit(value).unwrap())),
+            accepted_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            gone: Some(jiff::Timestamp::UNIX_EPOCH),
         };
         let broken = Remembered { accepted: None, ..object.clone() };
         let mirror = Mirror::start(folder.clone(), Arc::default(), Duration::ZERO);
@@ -139,6 +151,7 @@ mod tests {
         let mut loaded = load(&folder);
         assert_eq!(loaded.len(), 2);
         assert!(loaded[&id("a")].same(&object));
+        assert_eq!(loaded[&id("a")].accepted_at, object.accepted_at);
         assert!(loaded[&id("../b")].accepted.is_none());
 
         let mirror = Mirror::start(folder.clone(), Arc::new(loaded.clone()), Duration::ZERO);

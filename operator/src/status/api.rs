@@ -23,7 +23,7 @@ use super::{
     Input, Pace, derive,
     queue::{Job, Outcome, Queue},
 };
-use crate::{fence, state::plural};
+use crate::{fence, outage, state::plural};
 
 /// Who writes statuses.
 const MANAGER: &str = "sluice-status";
@@ -118,7 +118,7 @@ async fn present(client: &Client) -> BTreeMap<ObjectRef, Status> {
             match list(client, kind).await {
                 Ok(listed) => break present.extend(listed),
                 Err(error) => {
-                    tracing::warn!(?kind, error, "statuses can't be listed; tries again");
+                    outage::log(&format!("statuses of {kind:?}s"), plural(kind), &error);
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -161,7 +161,7 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
     }
     let params = PatchParams::apply(MANAGER).force();
     let done = tokio::time::timeout(PATIENCE, api.patch_status(name, &params, &Patch::Apply(patch))).await;
-    let object = &job.object;
+    let (object, url) = (&job.object, format!("{}/{name}/status", api.resource_url()));
     let outcome = match done {
         Ok(Ok(_)) => Outcome::Written,
         Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => {
@@ -170,12 +170,16 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
         }
         // The process ends in a moment.
         Ok(Err(error)) if fence::is_not_leading(&error) => Outcome::Failed,
+        Ok(Err(error)) if outage::is_one(&error) => {
+            outage::log(&format!("status of {object}"), &url, &error);
+            Outcome::Failed
+        }
         Ok(Err(error)) => {
             tracing::warn!(%object, %error, "the status can't be written; tries again");
             Outcome::Failed
         }
         Err(_) => {
-            tracing::warn!(%object, "the API server does not answer to a status; tries again");
+            outage::log(&format!("status of {object}"), &url, &"no answer");
             Outcome::Failed
         }
     };

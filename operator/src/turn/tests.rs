@@ -1,3 +1,6 @@
+mod kept;
+mod told;
+
 use std::sync::Mutex;
 
 use planner::{FleetPlan, Kind, ObjectRef};

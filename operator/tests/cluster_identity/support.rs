@@ -157,7 +157,15 @@ impl Operator {
         });
         let id = ObjectRef { kind: Kind::GatewayFleet, namespace: fleet.namespace.clone(), name: fleet.name.clone() };
         let current = crds::admit(manifest).map(Arc::new);
-        let object = WorldObject { current, raw: None, accepted: None, generation: 1, created: None, origin: None };
+        let object = WorldObject {
+            current,
+            raw: None,
+            accepted: None,
+            accepted_at: None,
+            generation: 1,
+            created: None,
+            origin: None,
+        };
         let plan = planner::plan(&World { objects: [(id, object)].into(), ..World::default() });
         let published = Published::from(plan.fleets[&fleet].snapshot.clone());
         let revision = published.revision;

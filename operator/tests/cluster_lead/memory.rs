@@ -27,6 +27,8 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
             content: snapshot::Hash::of(b"x"),
             created: jiff::Timestamp::UNIX_EPOCH,
             accepted: Some(Arc::new(crds::admit(value).unwrap())),
+            accepted_at: None,
+            gone: None,
         };
         let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
 

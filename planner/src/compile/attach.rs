@@ -110,7 +110,7 @@ fn named_fleet<'m>(
 ) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
     let namespace = parent.namespace.as_ref().unwrap_or(&route.namespace);
     let fleet = fleet_ref(namespace, &parent.name);
-    find(model, &fleet).ok_or_else(|| match model.invalid.contains(&fleet) {
+    find(model, &fleet).ok_or_else(|| match model.invalid.contains_key(&fleet) {
         true => Detached::InvalidFleet(fleet.path()),
         false => Detached::NoFleet(fleet.path()),
     })
@@ -126,7 +126,7 @@ fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectR
     };
     let shared = fleet_ref(operator_namespace, DEFAULT_FLEET);
     find(model, &own).or_else(|| find(model, &shared)).ok_or_else(|| {
-        match [&own, &shared].into_iter().find(|fleet| model.invalid.contains(fleet)) {
+        match [&own, &shared].into_iter().find(|fleet| model.invalid.contains_key(*fleet)) {
             Some(invalid) => Detached::InvalidFleet(invalid.path()),
             None => Detached::NoDefaultHere { own: own.namespace.clone(), operator: operator_namespace.clone() },
         }
@@ -137,7 +137,7 @@ fn only_default(model: &Model) -> Result<(&ObjectRef, &Fleet), Detached> {
     let is_default = |object: &&ObjectRef| object.kind == Kind::GatewayFleet && object.name == DEFAULT_FLEET;
     let found: Vec<&ObjectRef> = model.fleets.keys().filter(is_default).collect();
     match found.as_slice() {
-        [] => Err(match model.invalid.iter().find(is_default) {
+        [] => Err(match model.invalid.keys().find(is_default) {
             Some(invalid) => Detached::InvalidFleet(invalid.path()),
             None => Detached::NoDefault,
         }),

@@ -7,19 +7,42 @@ use snapshot::{
     proto::{self, ClusterProtocol, Resource, resource},
 };
 
-use super::addresses::{self, NotAllowed};
+use super::{
+    addresses::{self, NotAllowed},
+    endpoints::{Choice, Chosen, LastReady, Unready},
+};
 use crate::{
-    model::{Backend, Model, Route, Service, ServicePort, Slice, SlicePort, grant},
+    Millis,
+    model::{Backend, Model, Route, Service, Stale, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
+
+/// One cluster.
+#[derive(Clone)]
+struct Built {
+    entry: Entry,
+    /// As it is where readiness is strict, if that is something else.
+    strict: Option<Entry>,
+    /// Why not all is well with it.
+    trouble: Option<String>,
+}
+
+/// A cluster, and what it comes from.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    pub(super) entry: Entry,
+    /// As it is where readiness is strict, if that is something else.
+    pub(super) strict: Option<Entry>,
+    pub(super) source: ObjectRef,
+}
 
 /// A route's backends.
 pub(super) struct Resolved {
     /// Of each rule; the order is the manifest's.
     pub(super) backends: Vec<Vec<proto::WeightedCluster>>,
-    /// What they name, and the object it comes from.
-    pub(super) clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+    /// What they name.
+    pub(super) clusters: BTreeMap<Key, Cluster>,
     /// In a cluster: the addresses among them, which each fleet must allow, and where they stand.
     pub(super) addresses: Vec<(Key, IpAddr, String)>,
 }
@@ -33,8 +56,8 @@ enum Unresolved {
     NotAllowed(NotAllowed),
     #[error("no Service {0} exists: create it, or correct the name")]
     NoService(String),
-    #[error("Service {0} is not valid, and never was")]
-    InvalidService(String),
+    #[error("Service {0} is not valid, and never was: {1}")]
+    InvalidService(String, String),
     #[error("Service {0} is of type ExternalName, which has no endpoints; give it a selector or EndpointSlices")]
     External(String),
     #[error("Service {service} has no TCP port {port}; it has: {has}")]
@@ -49,7 +72,7 @@ impl Unresolved {
     fn reason(&self) -> &'static str {
         match self {
             Self::NotPermitted(_) | Self::NotAllowed(_) => reason::REF_NOT_PERMITTED,
-            Self::NoService(_) | Self::InvalidService(_) | Self::NoPort { .. } => reason::BACKEND_NOT_FOUND,
+            Self::NoService(_) | Self::InvalidService(..) | Self::NoPort { .. } => reason::BACKEND_NOT_FOUND,
             Self::External(_) => reason::UNSUPPORTED_VALUE,
             Self::Protocol { .. } => reason::UNSUPPORTED_PROTOCOL,
         }
@@ -60,7 +83,7 @@ impl Unresolved {
             Self::NotPermitted(_) => ".namespace",
             Self::NotAllowed(_) => ".address",
             Self::NoPort { .. } | Self::Protocol { .. } => ".port",
-            Self::NoService(_) | Self::InvalidService(_) | Self::External(_) => ".name",
+            Self::NoService(_) | Self::InvalidService(..) | Self::External(_) => ".name",
         }
     }
 }
@@ -68,12 +91,18 @@ impl Unresolved {
 /// Clusters, each built once however many routes name it.
 pub(super) struct Clusters<'m> {
     model: &'m Model,
-    services: BTreeMap<Key, Result<Entry, Unresolved>>,
+    choice: Choice<'m>,
+    services: BTreeMap<Key, Result<Built, Unresolved>>,
 }
 
 impl<'m> Clusters<'m> {
-    pub(super) fn new(model: &'m Model) -> Self {
-        Self { model, services: BTreeMap::new() }
+    pub(super) fn new(model: &'m Model, choice: Choice<'m>) -> Self {
+        Self { model, choice, services: BTreeMap::new() }
+    }
+
+    /// What is known of endpoints from now on.
+    pub(super) fn finish(self) -> (LastReady, Option<Millis>) {
+        self.choice.finish()
     }
 
     /// Resolves every backend of a route.
@@ -85,12 +114,20 @@ impl<'m> Clusters<'m> {
             for (j, backend) in refs.iter().enumerate() {
                 let (key, weight, found) = self.cluster(object, backend);
                 match found {
-                    Ok(cluster) => {
+                    Ok((built, source)) => {
+                        let field = || format!("spec.rules[{i}].backendRefs[{j}].name");
+                        if let Some(stale) = self.model.stale.get(&source).filter(|_| source != *object) {
+                            problems.degraded(object, field(), reason::BACKEND_NOT_FOUND, tried(&source, stale));
+                        }
+                        if let Some(trouble) = built.trouble.filter(|_| weight > 0) {
+                            problems.degraded(object, field(), reason::NO_READY_ENDPOINTS, trouble);
+                        }
                         if let (true, Backend::Address { address, .. }) = (self.model.cluster.is_some(), backend) {
                             let field = format!("spec.rules[{i}].backendRefs[{j}].address");
                             addresses.push((key.clone(), address.ip(), field));
                         }
-                        clusters.insert(key.clone(), cluster);
+                        let Built { entry, strict, .. } = built;
+                        clusters.insert(key.clone(), Cluster { entry, strict, source });
                     }
                     Err(why) => {
                         let field = format!("spec.rules[{i}].backendRefs[{j}]{}", why.member());
@@ -104,7 +141,7 @@ impl<'m> Clusters<'m> {
         Resolved { backends, clusters, addresses }
     }
 
-    fn cluster(&mut self, route: &ObjectRef, backend: &Backend) -> (Key, u32, Result<(Entry, ObjectRef), Unresolved>) {
+    fn cluster(&mut self, route: &ObjectRef, backend: &Backend) -> (Key, u32, Result<(Built, ObjectRef), Unresolved>) {
         match backend {
             Backend::Address { address, protocol, weight } => {
                 let word = match protocol {
@@ -114,7 +151,8 @@ impl<'m> Clusters<'m> {
                 let endpoint = proto::Endpoint { address: address.to_string(), ..proto::Endpoint::default() };
                 let key = Key::cluster(&route.namespace, &address.to_string(), word);
                 let allowed = if self.model.cluster.is_some() { addresses::never(address.ip()) } else { Ok(()) };
-                let found = allowed.map(|()| (entry(*protocol, vec![endpoint]), route.clone()));
+                let built = || Built { entry: entry(*protocol, vec![endpoint]), strict: None, trouble: None };
+                let found = allowed.map(|()| (built(), route.clone()));
                 (key, *weight, found.map_err(Unresolved::NotAllowed))
             }
             Backend::Service { namespace, name, port, weight } => {
@@ -127,20 +165,28 @@ impl<'m> Clusters<'m> {
                     return (key, *weight, Err(Unresolved::NotPermitted(grant::missing(route, &service))));
                 }
                 let key = Key::cluster(namespace, name, &port.to_string());
-                let found = self.services.entry(key.clone()).or_insert_with(|| build(self.model, &service, *port));
-                let found = found.clone().map(|entry| (entry, service));
+                let (model, choice) = (self.model, &mut self.choice);
+                let found =
+                    self.services.entry(key.clone()).or_insert_with(|| build(model, choice, &key, &service, *port));
+                let found = found.clone().map(|built| (built, service));
                 (key, *weight, found)
             }
         }
     }
 }
 
-fn build(model: &Model, object: &ObjectRef, number: u16) -> Result<Entry, Unresolved> {
+fn build(
+    model: &Model,
+    choice: &mut Choice<'_>,
+    key: &Key,
+    object: &ObjectRef,
+    number: u16,
+) -> Result<Built, Unresolved> {
     let path = object.path();
     let Some(service) = model.services.get(object) else {
-        return Err(match model.invalid.contains(object) {
-            true => Unresolved::InvalidService(path),
-            false => Unresolved::NoService(path),
+        return Err(match model.invalid.get(object) {
+            Some(why) => Unresolved::InvalidService(path, why.clone()),
+            None => Unresolved::NoService(path),
         });
     };
     if service.external {
@@ -150,48 +196,47 @@ fn build(model: &Model, object: &ObjectRef, number: u16) -> Result<Entry, Unreso
         return Err(Unresolved::NoPort { service: path, port: number, has: ports(service) });
     };
     let protocol = port.protocol.clone().map_err(|word| Unresolved::Protocol { service: path, port: number, word })?;
-    let slices = model.slices.get(&(object.namespace.clone(), object.name.clone()));
-    Ok(entry(protocol, endpoints(service, port, slices.into_iter().flatten().map(AsRef::as_ref))))
+    let Chosen { endpoints, strict, unready } = choice.of(key, object, service, port);
+    let trouble = unready.map(|unready| no_ready(&object.path(), unready, endpoints.len()));
+    Ok(Built { entry: entry(protocol, endpoints), strict: strict.map(|set| entry(protocol, set)), trouble })
+}
+
+/// That no endpoint of a Service is ready, and what becomes of its requests.
+fn no_ready(service: &str, unready: Unready, tried: usize) -> String {
+    match (unready, tried) {
+        (Unready::Leaving(serve), _) => format!(
+            "no endpoint of Service {service} is ready, and {serve} that were told to leave serve still: see that others \
+             take their place"
+        ),
+        (Unready::Listed(0), 0) => format!(
+            "Service {service} has no endpoints: see that it selects pods, and that they run; its share of the requests \
+             answers 503"
+        ),
+        (Unready::Listed(there), 0) => format!(
+            "none of the {there} endpoints of Service {service} is ready, and none of them was: see why its pods are not; its \
+             share of the requests answers 503"
+        ),
+        (Unready::Listed(there), tried) => format!(
+            "no endpoint of Service {service} is ready ({there} are there): see why its pods are not; meanwhile {tried} that \
+             were are tried, but for fleets with spec.backends.readiness: Strict"
+        ),
+    }
+}
+
+/// What is wrong with a Service, and that requests go on to what it was.
+fn tried(service: &ObjectRef, stale: &Stale) -> String {
+    let service = service.path();
+    let wrong = match &stale.fault {
+        Some(fault) => format!("Service {service} is not valid: {fault}"),
+        None => format!("Service {service} is gone: create it again"),
+    };
+    let until = stale.until.map(|at| format!(" until {at}")).unwrap_or_default();
+    format!("{wrong}; requests go to what it was before{until}")
 }
 
 fn ports(service: &Service) -> String {
     let ports: Vec<_> = service.ports.iter().map(|p| p.port.to_string()).collect();
     if ports.is_empty() { "none".into() } else { ports.join(", ") }
-}
-
-/// Endpoints of all slices, in the order of their addresses. While slices are rewritten an address can stand in two: it
-/// is leaving only when both say so. A pod of two families stands in slices of both, and is one backend: by its address
-/// of the Service's first family.
-fn endpoints<'s>(
-    service: &Service,
-    port: &ServicePort,
-    slices: impl Iterator<Item = &'s Slice>,
-) -> Vec<proto::Endpoint> {
-    let mut found: BTreeMap<std::net::SocketAddr, proto::Endpoint> = BTreeMap::new();
-    for slice in slices {
-        let Some(number) = slice_port(port, &slice.ports) else { continue };
-        for endpoint in &slice.endpoints {
-            let address = std::net::SocketAddr::new(endpoint.address, number);
-            let entry = found.entry(address).or_insert_with(|| proto::Endpoint {
-                address: address.to_string(),
-                zone: endpoint.zone.clone(),
-                terminating: true,
-            });
-            entry.terminating &= endpoint.terminating;
-        }
-    }
-    let first = |address: &std::net::SocketAddr| service.ipv6_first.is_none_or(|ipv6| address.is_ipv6() == ipv6);
-    if found.keys().any(first) {
-        found.retain(|address, _| first(address));
-    }
-    found.into_values().collect()
-}
-
-/// A slice's ports bear the names of the Service's. Slices written by hand sometimes don't: then the number decides.
-fn slice_port(port: &ServicePort, ports: &[SlicePort]) -> Option<u16> {
-    let named = ports.iter().find(|p| p.name == port.name);
-    let found = named.or_else(|| ports.iter().find(|p| p.port.is_some() && p.port == port.target))?;
-    found.port.or(port.target)
 }
 
 fn entry(protocol: ClusterProtocol, endpoints: Vec<proto::Endpoint>) -> Entry {

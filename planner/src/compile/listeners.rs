@@ -14,7 +14,7 @@ use super::{
     sourced,
 };
 use crate::{
-    model::{Fleet, Listener, Model, TlsSecret, grant},
+    model::{Fleet, Listener, Model, Stale, TlsSecret, grant, secret},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -24,10 +24,10 @@ use crate::{
 enum Unusable {
     #[error("{0}")]
     NotPermitted(String),
-    #[error("no Secret {0} exists: create it, or correct the name")]
+    #[error("no Secret {0} of type kubernetes.io/tls exists: create it, or correct the name")]
     Missing(String),
-    #[error("Secret {0} is not valid, and never was")]
-    Invalid(String),
+    #[error("Secret {0} is not valid, and never was: {1}")]
+    Invalid(String, String),
     #[error("Secret {secret} is of type {found}; a certificate is of type kubernetes.io/tls")]
     OtherType { secret: String, found: String },
 }
@@ -36,7 +36,7 @@ impl Unusable {
     fn reason(&self) -> &'static str {
         match self {
             Self::NotPermitted(_) => reason::REF_NOT_PERMITTED,
-            Self::Missing(_) | Self::Invalid(_) | Self::OtherType { .. } => reason::INVALID_CERTIFICATE_REF,
+            Self::Missing(_) | Self::Invalid(..) | Self::OtherType { .. } => reason::INVALID_CERTIFICATE_REF,
         }
     }
 }
@@ -110,6 +110,10 @@ fn certificates(
             let field = format!("spec.listeners[{i}].tls.certificateRefs[{j}]");
             match certificate(model, object, namespace.as_deref(), name) {
                 Ok((secret, content)) => {
+                    if let Some(stale) = model.stale.get(&secret) {
+                        let message = serves(&secret, stale, &content.chain_pem);
+                        problems.degraded(object, field.clone(), reason::INVALID_CERTIFICATE_REF, message);
+                    }
                     let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
                     let number = *numbers.entry(key.clone()).or_insert_with(|| {
                         found.push(sourced(key, resource::Kind::Certificate(content.clone()), &secret));
@@ -177,9 +181,24 @@ fn certificate<'m>(
     match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
         Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
-        None if model.invalid.contains(&secret) => Err(Unusable::Invalid(path)),
-        None => Err(Unusable::Missing(path)),
+        None => Err(match model.invalid.get(&secret) {
+            Some(why) => Unusable::Invalid(path, why.clone()),
+            None => Unusable::Missing(path),
+        }),
     }
+}
+
+/// What is wrong with a certificate, and which one serves in its place.
+fn serves(secret: &ObjectRef, stale: &Stale, chain_pem: &[u8]) -> String {
+    let secret = secret.path();
+    let wrong = match &stale.fault {
+        Some(fault) => format!("Secret {secret} is not valid: {fault}"),
+        None => format!("Secret {secret} is gone: create it again"),
+    };
+    let accepted = stale.accepted_at.map_or("last".to_owned(), |at| format!("at {at}"));
+    let expires = secret::expires(chain_pem).map(|at| format!(", expires {at}")).unwrap_or_default();
+    let until = stale.until.map(|at| format!(", until {at}")).unwrap_or_default();
+    format!("{wrong}; what serves is the certificate accepted {accepted}{expires}{until}")
 }
 
 #[cfg(test)]

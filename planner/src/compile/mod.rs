@@ -6,6 +6,7 @@ mod attach;
 mod backends;
 mod bounds;
 mod conflicts;
+mod endpoints;
 mod hosts;
 mod listeners;
 mod policies;
@@ -17,6 +18,7 @@ use snapshot::{
     proto::{self, Resource, resource},
 };
 
+pub use self::endpoints::LastReady;
 use self::{
     attach::Attached,
     backends::Clusters,
@@ -25,6 +27,7 @@ use self::{
     hosts::Hosts,
 };
 use crate::{
+    Millis,
     model::{Fleet, Model, Route},
     plan::{Parent, PlannedFleet},
     problem::{Problems, reason},
@@ -51,13 +54,21 @@ pub(crate) struct Compiled {
     pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
+    pub(crate) last_ready: LastReady,
+    pub(crate) changes_at: Option<Millis>,
 }
 
-/// Compiles a model.
-pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
+/// Compiles a model, `now` that these endpoints were ready last.
+pub(crate) fn compile(
+    model: &Model,
+    last_ready: Option<&LastReady>,
+    now: Millis,
+    problems: &mut Problems<'_>,
+) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
-    let (mut clusters, mut hosts, mut conflicts) = (Clusters::new(model), Hosts::default(), Conflicts::default());
+    let mut clusters = Clusters::new(model, endpoints::Choice::new(model, last_ready, now));
+    let (mut hosts, mut conflicts) = (Hosts::default(), Conflicts::default());
     let mut parents = BTreeMap::new();
     for (object, route) in by_age(model) {
         let (mut attached, became) = attach::attach(model, object, route, problems);
@@ -83,7 +94,9 @@ pub(crate) fn compile(model: &Model, problems: &mut Problems<'_>) -> Compiled {
     }
     let targets = policies::add(model, &mut drafts, problems);
     let fleets = drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems)));
-    Compiled { fleets: fleets.collect(), parents, targets }
+    let fleets = fleets.collect();
+    let (last_ready, changes_at) = clusters.finish();
+    Compiled { fleets, parents, targets, last_ready, changes_at }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
@@ -146,7 +159,9 @@ impl Draft<'_> {
         });
         for (key, cluster) in clusters {
             // Of two routes that name one address, the older is its source.
-            self.clusters.entry(key.clone()).or_insert_with(|| cluster.clone());
+            let strict = cluster.strict.as_ref().filter(|_| self.fleet.strict_readiness);
+            let content = || (strict.unwrap_or(&cluster.entry).clone(), cluster.source.clone());
+            self.clusters.entry(key.clone()).or_insert_with(content);
         }
     }
 

@@ -107,7 +107,7 @@ fn find(model: &Model, policy: &ObjectRef, content: &Policy, target: &Target) ->
     };
     let object = ObjectRef { kind, namespace: policy.namespace.clone(), name: target.name.clone() };
     let path = object.path();
-    let missing = |path| match model.invalid.contains(&object) {
+    let missing = |path| match model.invalid.contains_key(&object) {
         true => Untargeted::Invalid { kind: word, path },
         false => Untargeted::Missing { kind: word, path },
     };

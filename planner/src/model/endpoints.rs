@@ -28,12 +28,25 @@ pub(crate) struct SlicePort {
     pub(crate) port: Option<u16>,
 }
 
-/// One pod that may get requests.
+/// One pod.
 #[derive(Clone, Debug)]
 pub(crate) struct SliceEndpoint {
     pub(crate) address: IpAddr,
     pub(crate) zone: String,
-    pub(crate) terminating: bool,
+    pub(crate) state: State,
+}
+
+/// What a pod is good for; the better is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    /// Requests.
+    Ready,
+    /// It was told to leave, and serves still: for when nothing else is there (as kube-proxy does).
+    Leaving,
+    /// Nothing, as things are.
+    Unready,
+    /// It was told to leave, and serves no more.
+    Left,
 }
 
 /// `None`: it belongs to no Service.
@@ -51,9 +64,8 @@ pub(super) fn validate(slice: &discovery::EndpointSlice) -> Result<Option<Slice>
             findings.push(Unfit::new(format!("endpoints[{i}].addresses[0]"), reason::INVALID_ADDRESS, message));
             continue;
         };
-        if let Some(terminating) = usable(endpoint.conditions.as_ref()) {
-            endpoints.push(SliceEndpoint { address, zone: endpoint.zone.clone().unwrap_or_default(), terminating });
-        }
+        let (zone, state) = (endpoint.zone.clone().unwrap_or_default(), state(endpoint.conditions.as_ref()));
+        endpoints.push(SliceEndpoint { address, zone, state });
     }
     let ports = slice.ports.iter().flatten().filter(|p| matches!(p.protocol.as_deref(), None | Some("TCP")));
     let ports = ports.filter_map(|p| {
@@ -66,14 +78,16 @@ pub(super) fn validate(slice: &discovery::EndpointSlice) -> Result<Option<Slice>
     unless(findings, Some(Slice { service: service.clone(), ports: ports.collect(), endpoints }))
 }
 
-/// Whether an endpoint may get requests at all, and if so, whether it is leaving. Unknown conditions count as Kubernetes
-/// says: ready when absent, serving as ready, not terminating.
-fn usable(conditions: Option<&discovery::EndpointConditions>) -> Option<bool> {
+/// Unknown conditions count as Kubernetes says: ready when absent, serving as ready, not terminating.
+fn state(conditions: Option<&discovery::EndpointConditions>) -> State {
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
-    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-    // Leaving but serving: kept, for when nothing else is there (as kube-proxy does).
-    if terminating { serving.then_some(true) } else { ready.then_some(false) }
+    match (conditions.and_then(|c| c.terminating).unwrap_or(false), ready, serving) {
+        (true, _, true) => State::Leaving,
+        (true, _, false) => State::Left,
+        (false, true, _) => State::Ready,
+        (false, false, _) => State::Unready,
+    }
 }
 
 #[cfg(test)]
@@ -81,20 +95,20 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>, expect: Option<bool>) {
+    fn check(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>, expect: State) {
         let conditions = discovery::EndpointConditions { ready, serving, terminating };
-        assert_eq!(usable(Some(&conditions)), expect);
+        assert_eq!(state(Some(&conditions)), expect);
     }
 
     #[test]
     fn conditions() {
-        assert_eq!(usable(None), Some(false));
-        check(None, None, None, Some(false));
-        check(Some(true), None, None, Some(false));
-        check(Some(false), None, None, None);
-        check(Some(false), Some(true), Some(true), Some(true));
-        check(Some(false), Some(false), Some(true), None);
+        assert_eq!(state(None), State::Ready);
+        check(None, None, None, State::Ready);
+        check(Some(true), None, None, State::Ready);
+        check(Some(false), None, None, State::Unready);
+        check(Some(false), Some(true), Some(true), State::Leaving);
+        check(Some(false), Some(false), Some(true), State::Left);
         // publishNotReadyAddresses says ready of a pod that leaves.
-        check(Some(true), Some(true), Some(true), Some(true));
+        check(Some(true), Some(true), Some(true), State::Leaving);
     }
 }

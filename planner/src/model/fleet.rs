@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::fleet::{FromNamespaces, Protocol, RouteNamespaces, Target};
+use crds::fleet::{FromNamespaces, Protocol, Readiness, RouteNamespaces, Target};
 use ipnet::IpNet;
 use snapshot::{
     Key, Kind, check,
@@ -28,6 +28,8 @@ pub(crate) struct Fleet {
     pub(crate) resource: proto::Fleet,
     /// Where a backend's address may be, in a cluster.
     pub(crate) allowed_addresses: Vec<IpNet>,
+    /// Without a ready endpoint a backend has none.
+    pub(crate) strict_readiness: bool,
 }
 
 /// One port of a fleet.
@@ -138,7 +140,8 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
         uid: fleet.metadata.uid.clone().unwrap_or_default(),
         container_ports: if cluster { container_ports(&spec.listeners) } else { BTreeMap::new() },
     };
-    unless(findings, Fleet { settings, listeners, resource, allowed_addresses })
+    let strict_readiness = spec.backends.readiness == Readiness::Strict;
+    unless(findings, Fleet { settings, listeners, resource, allowed_addresses, strict_readiness })
 }
 
 /// The ports that pods open instead of the listeners' own: one below 1024 is not for a process without privileges.

@@ -10,7 +10,7 @@ pub(crate) mod hostname;
 mod policy;
 pub mod quantity;
 mod route;
-mod secret;
+pub(crate) mod secret;
 pub(crate) mod selector;
 mod service;
 
@@ -22,7 +22,7 @@ use std::{
 use crds::Object;
 use snapshot::check::Unfit;
 
-pub(crate) use endpoints::{Slice, SlicePort};
+pub(crate) use endpoints::{Slice, SlicePort, State};
 pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
@@ -56,8 +56,21 @@ pub(crate) struct Model {
     pub(crate) grants: BTreeMap<String, Vec<Arc<Grant>>>,
     /// The objects are a cluster's.
     pub(crate) cluster: Option<Cluster>,
-    /// Objects that exist but were never valid: a reference to one says so.
-    pub(crate) invalid: BTreeSet<ObjectRef>,
+    /// Objects that exist but were never valid, and why: a reference to one says so.
+    pub(crate) invalid: BTreeMap<ObjectRef, String>,
+    /// Objects of which earlier content is in force: a reference to one says so.
+    pub(crate) stale: BTreeMap<ObjectRef, Stale>,
+}
+
+/// Why the content in force of an object is not what it is now. Displays what is wrong.
+#[derive(Debug)]
+pub(crate) struct Stale {
+    /// What is wrong with its current content; `None`: it is gone.
+    pub(crate) fault: Option<String>,
+    /// When what is in force was accepted.
+    pub(crate) accepted_at: Option<Millis>,
+    /// Until when it is in force.
+    pub(crate) until: Option<Millis>,
 }
 
 /// What can be wrong with one object's content; never empty.
@@ -131,24 +144,32 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
                     .and_then(|content| memo.valid(&mut next, object, content, entry.generation, in_cluster).ok());
                 let fallback = accepted.is_some();
                 let used = accepted.or_else(|| in_place_of_none(object, entry, &findings));
+                let fault = findings.first().map(ToString::to_string).unwrap_or_default();
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
                 }
                 if fallback {
                     problems.falls_back(object);
+                    let stale = Stale { fault: Some(fault), accepted_at: entry.accepted_at, until: None };
+                    model.stale.insert(object.clone(), stale);
+                } else if used.is_none() {
+                    model.invalid.insert(object.clone(), fault);
                 }
                 used
             }
         };
-        match used {
-            Some(valid) => {
-                if object.kind == Kind::ApiRoute {
-                    model.created_ms.insert(object.clone(), created_ms(entry));
-                }
-                model.insert(object, valid);
+        if let Some(valid) = used {
+            if object.kind == Kind::ApiRoute {
+                model.created_ms.insert(object.clone(), created_ms(entry));
             }
-            None => drop(model.invalid.insert(object.clone())),
+            model.insert(object, valid);
         }
+    }
+    for (object, gone) in &world.absent {
+        let Ok(valid) = memo.valid(&mut next, object, &gone.accepted, 1, in_cluster) else { continue };
+        model.insert(object, valid);
+        let stale = Stale { fault: None, accepted_at: gone.accepted_at, until: Some(gone.until) };
+        model.stale.insert(object.clone(), stale);
     }
     *memo = next;
     (model, accepted)

@@ -1,11 +1,13 @@
 //! Secret: a certificate and its key.
 //!
-//! Checked is what needs no cryptography: the PEM is read as proxies read it, and its content begins as certificates and
-//! keys do. Whether the key fits the certificate, and whether it is signed and in date, is not.
+//! It is checked as proxies check it, by the same code: what they would refuse must not take the place of what serves. Whether
+//! a certificate is signed by someone, and in date, is for clients to say.
 
 use std::iter;
 
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use k8s_openapi::api::core::v1 as core;
+use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{Error, PemObject},
@@ -39,6 +41,10 @@ pub(super) fn validate(secret: &core::Secret) -> Result<TlsSecret, Findings> {
     };
     let chain_pem = part("tls.crt", chain_fault);
     let private_key_pem = part("tls.key", key_fault);
+    if findings.is_empty() {
+        let found = pair_fault(&chain_pem, &private_key_pem);
+        findings.extend(found.map(|message| Unfit::new(field("tls.key"), reason::INVALID_CERTIFICATE, message)));
+    }
     unless(
         findings,
         TlsSecret::Certificate(Certificate { chain_pem: chain_pem.into(), private_key_pem: private_key_pem.into() }),
@@ -80,6 +86,37 @@ fn key_fault(pem: &[u8]) -> Option<String> {
     }
 }
 
+/// Why a key can't serve by a certificate: both can be read.
+fn pair_fault(chain_pem: &[u8], key_pem: &[u8]) -> Option<String> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem).collect::<Result<_, _>>().ok()?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).ok()?;
+    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+        Ok(_) => None,
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Some("is not the key of the first certificate in tls.crt: put both of one pair there".into())
+        }
+        Err(error) => Some(format!("can't serve by the first certificate in tls.crt: {error}")),
+    }
+}
+
+/// When the first certificate of a chain ends; `None`: it can't be read.
+pub(crate) fn expires(chain_pem: &[u8]) -> Option<Timestamp> {
+    let leaf = CertificateDer::pem_slice_iter(chain_pem).next()?.ok()?;
+    let (_, signed, _) = element(element(&leaf)?.1)?;
+    // A version, tagged 0; the serial number; the algorithm; who signed; then from when to when (RFC 5280, 4.1).
+    let members: Vec<(u8, &[u8])> = members(signed)?;
+    let validity = members.iter().filter(|(tag, _)| *tag != VERSION).nth(3)?.1;
+    let (tag, text) = *self::members(validity)?.get(1)?;
+    let text = std::str::from_utf8(text).ok()?;
+    // Two digits of the year: from 50 on it is of the last century.
+    let text = match tag {
+        UTC_TIME => format!("{}{text}", if text < "50" { "20" } else { "19" }),
+        _ => text.to_owned(),
+    };
+    let time = DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
 fn unreadable(error: &Error) -> &'static str {
     match error {
         Error::MissingSectionEnd { .. } => "a block has no -----END line",
@@ -92,7 +129,9 @@ fn unreadable(error: &Error) -> &'static str {
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+const UTC_TIME: u8 = 0x17;
 const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
 
 /// What is signed, how, and the signature (RFC 5280, 4.1).
 fn is_certificate(der: &[u8]) -> bool {
@@ -112,17 +151,22 @@ fn is_key(key: &PrivateKeyDer<'_>) -> bool {
 
 /// The tags of the members of a DER sequence, if it is one and whole.
 fn sequence(der: &[u8]) -> Option<Vec<u8>> {
-    let (SEQUENCE, mut members, []) = element(der)? else { return None };
-    let tags = iter::from_fn(|| {
-        let next = (!members.is_empty()).then(|| element(members));
-        let Some((tag, _, rest)) = next? else {
-            members = &[];
+    let (SEQUENCE, content, []) = element(der)? else { return None };
+    Some(members(content)?.into_iter().map(|(tag, _)| tag).collect())
+}
+
+/// Tags and contents of the elements that stand one after the other, if they are whole.
+fn members(mut content: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let members = iter::from_fn(|| {
+        let next = (!content.is_empty()).then(|| element(content));
+        let Some((tag, member, rest)) = next? else {
+            content = &[];
             return Some(None);
         };
-        members = rest;
-        Some(Some(tag))
+        content = rest;
+        Some(Some((tag, member)))
     });
-    tags.collect()
+    members.collect()
 }
 
 /// Tag and content of the first element, and what follows it.
@@ -143,71 +187,4 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CERTIFICATE: &str = "MAcwADAAAwEA"; // a sequence of two empty sequences and a bit string
-    const KEY: &str = "MAcCAQAwAAQA"; // a sequence of 0, an empty sequence and no octets
-
-    fn pem(label: &str, body: &str) -> String {
-        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
-    }
-
-    /// What is found, by its beginning; empty: nothing.
-    #[track_caller]
-    fn check(fault: fn(&[u8]) -> Option<String>, pem: &str, expect: &str) {
-        let found = fault(pem.as_bytes()).unwrap_or_default();
-        assert!(found.starts_with(expect) && found.is_empty() == expect.is_empty(), "{found:?} of {pem}");
-    }
-
-    #[test]
-    fn certificates() {
-        let good = pem("CERTIFICATE", CERTIFICATE);
-        check(chain_fault, &good, "");
-        check(chain_fault, &format!("leaf\n{good}{good}").replace('\n', "\r\n"), "");
-        for nothing in ["", "AAAA", &pem("PRIVATE KEY", KEY)] {
-            check(chain_fault, nothing, "is no PEM certificate: it needs a block");
-        }
-        check(
-            chain_fault,
-            "-----BEGIN CERTIFICATE-----\nAAAA\n",
-            "is no PEM certificate: a block has no -----END line",
-        );
-        check(
-            chain_fault,
-            &pem("CERTIFICATE", "?"),
-            "is no PEM certificate: what stands between BEGIN and END is not base64",
-        );
-        for other in ["", "bm90IGEga2V5", KEY, "MAcwADAA", "MAcwADAAAwEAAA=="] {
-            check(chain_fault, &format!("{good}{}", pem("CERTIFICATE", other)), "certificate 2 in it is none");
-        }
-    }
-
-    #[test]
-    fn keys() {
-        check(key_fault, &pem("PRIVATE KEY", KEY), "");
-        // The parameters of a curve may come first.
-        check(key_fault, &format!("{}{}", pem("EC PARAMETERS", "BgA="), pem("EC PRIVATE KEY", "MAUCAQEEAA==")), "");
-        check(key_fault, &pem("RSA PRIVATE KEY", "MBsCAQACAQACAQACAQACAQACAQACAQACAQACAQA="), "");
-        check(key_fault, &pem("RSA PRIVATE KEY", KEY), "is no private key");
-        check(key_fault, &pem("PRIVATE KEY", CERTIFICATE), "is no private key");
-        check(key_fault, &pem("PRIVATE KEY", "bm90IGEga2V5"), "is no private key");
-        check(key_fault, &pem("ENCRYPTED PRIVATE KEY", KEY), "is encrypted");
-        check(key_fault, &pem("CERTIFICATE", CERTIFICATE), "is no PEM private key: it needs a block");
-        check(key_fault, &pem("PRIVATE KEY", "!k3y"), "is no PEM private key: what stands");
-        check(key_fault, "-----BEGIN PRIVATE KEY-----\nk3y", "is no PEM private key: a block has no -----END line");
-    }
-
-    #[test]
-    fn lengths() {
-        let long = [&[SEQUENCE, 0x82, 0x01, 0x00][..], &[0x04, 0x81, 0xfd], &[7; 253]].concat();
-        assert_eq!(sequence(&long), Some(vec![OCTET_STRING]));
-        for cut in 0..long.len() {
-            assert_eq!(sequence(&long[..cut]), None, "{cut} bytes");
-        }
-        for length in [0x80, 0x85, 0xff] {
-            assert_eq!(sequence(&[SEQUENCE, length, 0, 0, 0, 0, 0, 0]), None);
-        }
-        assert_eq!(sequence(&[SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
-    }
-}
+mod tests;

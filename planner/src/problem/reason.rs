@@ -25,6 +25,7 @@ reasons! {
     NO_MATCHING_LISTENER_HOSTNAME = "NoMatchingListenerHostname";
 
     BACKEND_NOT_FOUND = "BackendNotFound";
+    NO_READY_ENDPOINTS = "NoReadyEndpoints";
     REF_NOT_PERMITTED = "RefNotPermitted";
     INVALID_CERTIFICATE_REF = "InvalidCertificateRef";
     TARGET_NOT_FOUND = "TargetNotFound";

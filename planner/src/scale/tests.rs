@@ -29,7 +29,15 @@ fn settings(scaling: Value) -> FleetSettings {
     .unwrap();
     let object = ObjectRef { kind: Kind::GatewayFleet, namespace: "n".into(), name: "f".into() };
     let current = Ok(Arc::new(Object::GatewayFleet(fleet)));
-    let entry = WorldObject { current, raw: None, accepted: None, generation: 1, created: None, origin: None };
+    let entry = WorldObject {
+        current,
+        raw: None,
+        accepted: None,
+        accepted_at: None,
+        generation: 1,
+        created: None,
+        origin: None,
+    };
     let world = World { objects: [(object, entry)].into(), ..World::default() };
     let plan = plan(&world);
     assert_eq!(plan.problems, []);

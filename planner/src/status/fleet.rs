@@ -84,12 +84,24 @@ fn scaling(planned: Option<&PlannedFleet>, decision: Option<&Decision>) -> Verdi
 
 /// Serves as many as it must: the number itself drifts and stands in the columns.
 fn ready(planned: Option<&PlannedFleet>, ready: usize) -> Verdict {
+    lacks(planned, ready).map_or_else(
+        || Verdict::good(reason::READY, "at least minReplicas proxies are Ready"),
+        |(reason, message)| Verdict::bad(reason, message),
+    )
+}
+
+/// Why the condition `Ready` of a fleet is False: reason and message; `None`: it is True.
+pub fn unready(planned: &PlannedFleet, view: &FleetView) -> Option<(&'static str, String)> {
+    lacks(Some(planned), progress::count(view).1)
+}
+
+fn lacks(planned: Option<&PlannedFleet>, ready: usize) -> Option<(&'static str, String)> {
     let least = planned.map_or(1, |planned| planned.settings.spec.scaling.min_replicas.max(1)) as usize;
     match ready {
-        0 => Verdict::bad(reason::NO_READY_PROXY, "no proxy is Ready"),
+        0 => Some((reason::NO_READY_PROXY, "no proxy is Ready".to_owned())),
         ready if ready < least => {
-            Verdict::bad(reason::BELOW_MINIMUM, format!("{ready} proxies are Ready; minReplicas is {least}"))
+            Some((reason::BELOW_MINIMUM, format!("{ready} proxies are Ready; minReplicas is {least}")))
         }
-        _ => Verdict::good(reason::READY, "at least minReplicas proxies are Ready"),
+        _ => None,
     }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+pub use self::fleet::unready;
 use self::{closed::Closed, conditions::Findings};
 use crate::{
     Millis, Plan, World,

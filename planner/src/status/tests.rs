@@ -46,7 +46,15 @@ impl Scene {
         let mut world = World::default();
         for (document, kind) in documents.into_iter().zip([Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy]) {
             let current = Ok(Arc::new(crds::admit(document).unwrap()));
-            let entry = WorldObject { current, raw: None, accepted: None, generation: 1, created: None, origin: None };
+            let entry = WorldObject {
+                current,
+                raw: None,
+                accepted: None,
+                accepted_at: None,
+                generation: 1,
+                created: None,
+                origin: None,
+            };
             world.objects.insert(object(kind), entry);
         }
         let proxy = |n| ProxyView { name: format!("p{n}"), ready: true, ..ProxyView::default() };

@@ -33,7 +33,8 @@ pub fn add(world: &mut World, document: Value, admit: bool) {
     let before = world.objects.remove(&object).and_then(|entry| entry.current.ok());
     let generation = if before.is_some() { 2 } else { 1 };
     let raw = current.is_err().then(|| Arc::new(document));
-    let entry = WorldObject { current, raw, accepted: before, generation, created: None, origin: None };
+    let entry =
+        WorldObject { current, raw, accepted: before, accepted_at: None, generation, created: None, origin: None };
     world.objects.insert(object, entry);
 }
 

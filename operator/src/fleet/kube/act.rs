@@ -42,6 +42,7 @@ pub(super) async fn run(client: Client, fleet: FleetRef, job: Job) -> Result<Opt
             mark(&client, &fleet, marks).await;
             scale(&client, &fleet, replicas).await
         }
+        Job::Replace { pods } => replace(&client, &fleet, pods).await.map(|()| None),
         Job::Remove { objects } => remove(&client, &fleet, objects).await.map(|()| None),
     }
 }
@@ -139,6 +140,25 @@ async fn scale(client: &Client, fleet: &FleetRef, replicas: u32) -> Result<Optio
     apply(client, fleet, Part::Deployment, &body, SCALER).await
 }
 
+/// Deletes pods of which the containers do not run: the Deployment makes others.
+async fn replace(client: &Client, fleet: &FleetRef, pods: Vec<(String, String)>) -> Result<(), Error> {
+    let api = Api::<Pod>::namespaced(client.clone(), &fleet.namespace);
+    for (name, uid) in pods {
+        tracing::info!(%fleet, pod = name, "ended again, and the kubelet would wait: another takes its place");
+        match api.delete(&name, &of_uid(uid)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(Error::Api(error)),
+        }
+    }
+    Ok(())
+}
+
+fn of_uid(uid: String) -> DeleteParams {
+    let preconditions = Some(Preconditions { uid: Some(uid), resource_version: None });
+    DeleteParams { preconditions, propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() }
+}
+
 /// Deletes a fleet's objects, if its GatewayFleet is gone: one that exists and is not planned is broken, and must not
 /// lose what runs. (Owned objects are collected without us; this is sooner, and takes those whose owner was removed.)
 async fn remove(client: &Client, fleet: &FleetRef, objects: Vec<(Part, String)>) -> Result<(), Error> {
@@ -151,12 +171,7 @@ async fn remove(client: &Client, fleet: &FleetRef, objects: Vec<(Part, String)>)
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), &fleet.namespace, &part.resource());
         let name = part.name(fleet);
         async move {
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
-                propagation_policy: Some(PropagationPolicy::Background),
-                ..DeleteParams::default()
-            };
-            match api.delete(&name, &params).await {
+            match api.delete(&name, &of_uid(uid)).await {
                 Ok(_) => Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 Err(error) => Err(Error::Api(error)),

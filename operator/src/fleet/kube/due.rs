@@ -18,6 +18,8 @@ pub(super) enum Task {
     Object(Part),
     /// Set the Deployment's replicas.
     Replicas,
+    /// Delete pods that are held back, so that others are made.
+    Spares,
     /// Delete everything.
     Removal,
 }
@@ -31,6 +33,8 @@ pub(super) enum Job {
     Create { part: Part, desired: Arc<Desired>, replicas: u32 },
     /// Set the replicas of the Deployment that has the rest, after the pods that are to leave are marked.
     Scale { replicas: u32, marks: Vec<Change> },
+    /// Delete these pods, by name and uid.
+    Replace { pods: Vec<(String, String)> },
     /// Delete these, by kind and uid.
     Remove { objects: Vec<(Part, String)> },
 }
@@ -39,7 +43,12 @@ pub(super) enum Job {
 pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &State, now: Instant) -> Vec<(Task, Job)> {
     let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.pace.over(now));
     let mut jobs = open(fleet, wanted, state);
-    jobs.retain(|(task, _)| may_begin(task));
+    for (_, job) in &mut jobs {
+        if let Job::Replace { pods } = job {
+            pods.truncate(wanted.spares.left(wanted.plan.replicas, now) as usize);
+        }
+    }
+    jobs.retain(|(task, job)| may_begin(task) && !matches!(job, Job::Replace { pods } if pods.is_empty()));
     jobs
 }
 
@@ -63,6 +72,7 @@ pub(super) fn open(fleet: &FleetRef, wanted: &Wanted, state: &State) -> Vec<(Tas
     };
     let mut jobs: Vec<(Task, Job)> = wanted.objects.iter().filter_map(object).collect();
     jobs.extend(replicas(fleet, wanted, state).map(|job| (Task::Replicas, job)));
+    jobs.extend(replace(fleet, state).map(|job| (Task::Spares, job)));
     jobs
 }
 
@@ -93,6 +103,14 @@ fn replicas(fleet: &FleetRef, wanted: &Wanted, state: &State) -> Option<Job> {
     let leaving = scale.replicas.saturating_sub(replicas) as usize;
     let marks = if leaving == 0 { vec![] } else { cost::changes(candidates(fleet, wanted, state), leaving) };
     Some(Job::Scale { replicas, marks })
+}
+
+/// The kubelet waits 10 s before it starts a container for the third time, then 20 s, up to minutes; another pod is there
+/// within a few seconds.
+fn replace(fleet: &FleetRef, state: &State) -> Option<Job> {
+    let held_back = state.pods_of(fleet).filter(|(_, pod)| pod.held_back && pod.living && !pod.leaving);
+    let pods: Vec<_> = held_back.map(|(name, pod)| (name.to_owned(), pod.uid.clone())).collect();
+    (!pods.is_empty()).then_some(Job::Replace { pods })
 }
 
 fn candidates<'a>(fleet: &'a FleetRef, wanted: &Wanted, state: &'a State) -> Vec<Candidate<'a>> {

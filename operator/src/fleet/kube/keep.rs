@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kube::{Resource as _, api::DynamicObject};
 use planner::FleetRef;
 use tokio::task::{Id as TaskId, JoinSet};
 
@@ -18,6 +19,7 @@ use super::{
     state::{Applied, Id, Shared, State},
     trouble::{self, Error},
 };
+use crate::outage;
 
 /// Calls of the API server at once.
 const MOST: usize = 16;
@@ -106,7 +108,11 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     };
     let problem = outcome.as_ref().err().filter(|error| !is_passing(error)).map(|error| {
         let problem = trouble::failed(fleet, &what(fleet, task), error);
-        tracing::warn!(%fleet, reason = problem.reason, "{}", problem.message);
+        match error {
+            Error::Api(cause) if outage::is_one(cause) => outage::log(&what(fleet, task), &url(fleet, task), cause),
+            Error::Slow(_) => outage::log(&what(fleet, task), &url(fleet, task), error),
+            _ => tracing::warn!(%fleet, reason = problem.reason, "{}", problem.message),
+        }
         problem
     });
     let live = outcome.ok().flatten();
@@ -131,7 +137,11 @@ fn note(
     is_failure: bool,
     now: Instant,
 ) {
-    let Some(progress) = state.fleets.get_mut(fleet).and_then(|wanted| wanted.tasks.get_mut(&task)) else { return };
+    let Some(wanted) = state.fleets.get_mut(fleet) else { return };
+    if let Job::Replace { pods } = job {
+        wanted.spares.take(pods.len(), now);
+    }
+    let Some(progress) = wanted.tasks.get_mut(&task) else { return };
     progress.busy = false;
     if is_failure {
         progress.pace.failed(now);
@@ -157,7 +167,7 @@ fn applied(job: &Job) -> Option<&Desired> {
     match job {
         Job::Apply { desired, .. } => Some(desired),
         Job::Create { part, desired, .. } => (*part != Part::Deployment).then_some(desired),
-        Job::Scale { .. } | Job::Remove { .. } => None,
+        Job::Scale { .. } | Job::Replace { .. } | Job::Remove { .. } => None,
     }
 }
 
@@ -166,12 +176,22 @@ fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Api(kube::Error::Api(status)) if status.code == 409)
 }
 
+/// Where the API server has what a task is about.
+fn url(fleet: &FleetRef, task: Task) -> String {
+    let part = match task {
+        Task::Object(part) => part,
+        Task::Replicas | Task::Spares | Task::Removal => Part::Deployment,
+    };
+    format!("{}/{}", DynamicObject::url_path(&part.resource(), Some(&fleet.namespace)), part.name(fleet))
+}
+
 fn what(fleet: &FleetRef, task: Task) -> String {
     match task {
         Task::Object(part) => format!("{} {}/{}", part.kind(), fleet.namespace, part.name(fleet)),
         Task::Replicas => {
             format!("spec.replicas of Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet))
         }
+        Task::Spares => format!("another pod in place of one of fleet {fleet} that crashed"),
         Task::Removal => format!("the end of fleet {fleet}"),
     }
 }

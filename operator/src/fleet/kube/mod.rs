@@ -25,7 +25,7 @@
 //! | (core) | `services`, `serviceaccounts`, `configmaps` | get, list, watch, create, patch, delete |
 //! | `policy` | `poddisruptionbudgets` | get, list, watch, create, patch, delete |
 //! | `networking.k8s.io` | `networkpolicies` | get, list, watch, create, patch, delete |
-//! | (core) | `pods` | list, watch, patch |
+//! | (core) | `pods` | list, watch, patch, delete |
 //! | `sluice.dev` | `gatewayfleets` | get |
 //!
 //! In every namespace that has a GatewayFleet; watches are over all namespaces.
@@ -44,6 +44,7 @@ mod pace;
 mod part;
 mod pods;
 mod render;
+mod spares;
 mod state;
 #[cfg(test)]
 mod testing;

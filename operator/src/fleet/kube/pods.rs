@@ -19,6 +19,10 @@ pub(super) struct Pod {
     pub(super) living: bool,
     /// Kubernetes sends it requests.
     pub(super) ready: bool,
+    /// Which of those of its name it is.
+    pub(super) uid: String,
+    /// It ended again, and the kubelet waits longer and longer before it starts it once more.
+    pub(super) held_back: bool,
     /// Its deletion cost, if it has one.
     pub(super) cost: Option<i32>,
     /// Why it does not run.
@@ -46,6 +50,8 @@ pub(super) fn read(pod: &ApiPod) -> Option<((String, String), Pod)> {
         leaving: meta.deletion_timestamp.is_some(),
         living: !matches!(phase, "Succeeded" | "Failed"),
         ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+        uid: meta.uid.clone().unwrap_or_default(),
+        held_back: containers(pod).iter().any(|container| waits_for(container) == "CrashLoopBackOff"),
         cost: pod.annotations().get(COST).and_then(|cost| cost.parse().ok()),
         trouble: trouble(pod, conditions),
     };
@@ -58,13 +64,22 @@ fn trouble(pod: &ApiPod, conditions: &[PodCondition]) -> Option<Trouble> {
         let said = quote(condition.message.as_deref().unwrap_or_default());
         return Some(Trouble { reason: trouble::UNSCHEDULABLE, said });
     }
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    containers.iter().filter(|container| !container.ready).find_map(container)
+    containers(pod).iter().filter(|container| !container.ready).find_map(container)
+}
+
+fn containers(pod: &ApiPod) -> &[ContainerStatus] {
+    pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default()
+}
+
+/// Why a container does not run yet, in the kubelet's word.
+fn waits_for(status: &ContainerStatus) -> &str {
+    let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default()
 }
 
 fn container(status: &ContainerStatus) -> Option<Trouble> {
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-    let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
+    let reason = waits_for(status);
     let said = || quote(waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default());
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "RegistryUnavailable" => {
@@ -122,7 +137,9 @@ mod tests {
             "name": "proxy", "image": "i:1", "imageID": "", "ready": false, "restartCount": 1,
             "state": {"waiting": {"reason": reason, "message": "says  the\nkubelet"}}, "lastState": last,
         });
-        pod(&json!({"phase": "Pending", "containerStatuses": [status]})).trouble
+        let pod = pod(&json!({"phase": "Pending", "containerStatuses": [status]}));
+        assert_eq!(pod.held_back, reason == "CrashLoopBackOff");
+        pod.trouble
     }
 
     #[track_caller]

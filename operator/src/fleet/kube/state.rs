@@ -19,6 +19,7 @@ use super::{
     part::Part,
     pods::Pod,
     render::{self, Desired},
+    spares::Spares,
 };
 use crate::fleet::{Problem, Sign};
 
@@ -82,6 +83,7 @@ pub(super) struct Wanted {
     /// Empty: it is to be no more.
     pub(super) objects: BTreeMap<Part, Arc<Desired>>,
     pub(super) tasks: BTreeMap<Task, Progress>,
+    pub(super) spares: Spares,
 }
 
 /// How far one task has come.
@@ -124,8 +126,13 @@ impl State {
             }
             return true;
         }
-        let mut wanted =
-            Wanted { plan: plan.clone(), signs: signs.clone(), objects: BTreeMap::new(), tasks: BTreeMap::new() };
+        let mut wanted = Wanted {
+            plan: plan.clone(),
+            signs: signs.clone(),
+            objects: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            spares: Spares::default(),
+        };
         wanted.render(settings);
         self.fleets.insert(plan.fleet.clone(), wanted);
         true

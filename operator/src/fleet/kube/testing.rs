@@ -37,6 +37,7 @@ pub(super) fn plan(manifest: &str, replicas: u32) -> FleetPlan {
         current: Ok(Arc::new(object)),
         raw: None,
         accepted: None,
+        accepted_at: None,
         generation: 1,
         created: None,
         origin: None,

@@ -66,7 +66,15 @@ fn plan(snapshot: Snapshot) -> Arc<Plan> {
     });
     let id = ObjectRef { kind: Kind::GatewayFleet, namespace: "ns".into(), name: "f".into() };
     let current = crds::admit(manifest).map(Arc::new);
-    let object = WorldObject { current, raw: None, accepted: None, generation: 1, created: None, origin: None };
+    let object = WorldObject {
+        current,
+        raw: None,
+        accepted: None,
+        accepted_at: None,
+        generation: 1,
+        created: None,
+        origin: None,
+    };
     let mut plan = planner::plan(&World { objects: [(id, object)].into(), ..World::default() });
     plan.fleets.get_mut(&fleet()).unwrap().snapshot = snapshot;
     Arc::new(plan)

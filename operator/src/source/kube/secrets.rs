@@ -362,7 +362,7 @@ mod tests {
         secrets.fleet(&fleet("f"), Some(&current), 1);
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
-        let known = Remembered { generation: 1, content, created, accepted };
+        let known = Remembered { generation: 1, content, created, accepted, accepted_at: None, gone: None };
         secrets.in_force(InForce { world: 1, secrets: in_force(&[(fleet("f"), known)].into()) });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);

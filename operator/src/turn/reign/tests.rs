@@ -11,19 +11,28 @@ use super::{
     },
     SETTLES,
 };
-use crate::{lead::Lead, state::configmap};
+use crate::{
+    lead::Lead,
+    state::{certificates::Certificates, configmap, memory},
+};
 
-/// An API server that has one ConfigMap, or has it not.
+/// An API server that has a ConfigMap and a Secret with this in it, or has them not.
 fn memory(found: Option<serde_json::Value>) -> Memory {
-    let service = tower::service_fn(move |_: Request<Body>| {
+    let service = tower::service_fn(move |request: Request<Body>| {
         let (status, body) = match &found {
-            Some(found) => (200, found.clone()),
+            Some(found) if request.uri().path().contains("secrets") => {
+                let text = found["certificates"].as_str().unwrap_or("[]").as_bytes().to_vec();
+                (200, serde_json::json!({"data": {"certificates.json": k8s_openapi::ByteString(text)}}))
+            }
+            Some(found) => (200, found.get("objects").cloned().unwrap_or_else(|| serde_json::json!({"metadata": {}}))),
             None => (404, serde_json::json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"})),
         };
         let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
         async { Ok::<_, std::convert::Infallible>(answer) }
     });
-    Memory::Cluster(Box::new(configmap::Memory::start(kube::Client::new(service, "sys"), "sys", "memory")))
+    let client = kube::Client::new(service, "sys");
+    let objects = configmap::Memory::start(client.clone(), "sys", "memory");
+    Memory::Cluster(Box::new(memory::Cluster { objects, certificates: Certificates::start(client, "sys", "kept") }))
 }
 
 /// A standby in a cluster, and what makes it the leader.
@@ -96,13 +105,16 @@ async fn a_proxy_that_never_dials_is_not_waited_for_for_ever() {
 
 /// What the leader before left of an object that is broken now.
 fn left(accepted: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({"objects": {"metadata": {"name": "memory"}, "data": {"objects.json": record(accepted).to_string()}}})
+}
+
+fn record(accepted: &serde_json::Value) -> serde_json::Value {
     let metadata = &accepted["metadata"];
-    let record = serde_json::json!([{
+    serde_json::json!([{
         "object": {"kind": accepted["kind"], "namespace": metadata["namespace"], "name": metadata["name"]},
         "generation": 1, "content": snapshot::Hash::of(b"x").to_string(), "created": "2026-01-01T00:00:00Z",
         "accepted": accepted,
-    }]);
-    serde_json::json!({"metadata": {"name": "memory"}, "data": {"objects.json": record.to_string()}})
+    }])
 }
 
 #[tokio::test]
@@ -152,6 +164,20 @@ async fn nothing_is_published_without_the_certificates_of_what_stays_in_force() 
     assert_eq!(bench.turn(Event::Tick).await, []);
     assert!(bench.published().is_empty());
     bench.turn(observed(&[broken, certificate()])).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Certificate/")), "{:?}", bench.published());
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_broken_is_what_the_leader_before_accepted() {
+    let mut fleet = fleet_manifest();
+    let tls = serde_json::json!({"certificateRefs": [{"name": "cert"}]});
+    fleet["spec"]["listeners"] = serde_json::json!([{"name": "https", "protocol": "HTTPS", "port": 8443, "tls": tls}]);
+    let good = certificate();
+    let (mut bench, told) = standby(Some(serde_json::json!({"certificates": record(&good).to_string()})));
+    let mut broken = good.clone();
+    broken["data"]["tls.crt"] = "Z2FyYmFnZQ==".into();
+    bench.turn(observed(&[fleet, broken])).await;
+    take_over(&mut bench, &told).await;
     assert!(bench.published().iter().any(|key| key.starts_with("Certificate/")), "{:?}", bench.published());
 }
 

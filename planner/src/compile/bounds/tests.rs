@@ -40,9 +40,10 @@ impl Scene {
         };
         let current = Ok(std::sync::Arc::new(decoded));
         let created = Some(crate::Millis(self.1));
-        self.0
-            .objects
-            .insert(id, WorldObject { current, raw: None, accepted: None, generation: 1, created, origin: None });
+        self.0.objects.insert(
+            id,
+            WorldObject { current, raw: None, accepted: None, accepted_at: None, generation: 1, created, origin: None },
+        );
         self
     }
 

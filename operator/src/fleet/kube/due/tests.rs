@@ -21,6 +21,7 @@ fn lines(state: &State, plan: &FleetPlan) -> Vec<String> {
         Job::Create { part, replicas, .. } if part == Part::Deployment => format!("create {part:?} with {replicas}"),
         Job::Create { part, .. } => format!("create {part:?}"),
         Job::Scale { replicas, marks } => format!("scale to {replicas} {marks:?}"),
+        Job::Replace { pods } => format!("replace {pods:?}"),
         Job::Remove { objects } => format!("remove {}", objects.len()),
     };
     due(&plan.fleet, &state.fleets[&plan.fleet], state, Instant::now()).into_iter().map(line).collect()
@@ -122,6 +123,29 @@ fn the_least_loaded_leaves() {
         change(state.pods.get_mut(&("edge".into(), "p2".into())).unwrap());
         assert_eq!(lines(&state, &plan), [r#"scale to 1 [("p1", Some(-1))]"#]);
     }
+}
+
+#[test]
+fn a_pod_that_is_held_back_is_replaced() {
+    let plan = small(2);
+    let mut state = settled(&plan);
+    let key = |name: &str| ("edge".to_owned(), name.to_owned());
+    for name in ["p1", "p2"] {
+        let pod = state.pods.get_mut(&key(name)).unwrap();
+        (pod.held_back, pod.ready, pod.uid) = (true, false, format!("{name}-1"));
+    }
+    assert_eq!(lines(&state, &plan), [r#"replace [("p1", "p1-1"), ("p2", "p2-1")]"#]);
+    // Those that leave, or are no more, are replaced by others already.
+    state.pods.get_mut(&key("p1")).unwrap().leaving = true;
+    assert_eq!(lines(&state, &plan), [r#"replace [("p2", "p2-1")]"#]);
+    // So many are enough for now.
+    wanted(&mut state, &plan).spares.take(7, Instant::now());
+    assert_eq!(lines(&state, &plan), [""; 0]);
+    // Nothing is made for a fleet that is to be no more.
+    wanted(&mut state, &plan).spares = Default::default();
+    let end = nothing(&plan.fleet, plan.drain);
+    state.want(&end, &BTreeMap::new(), &settings());
+    assert_eq!(lines(&state, &end), ["remove 6"]);
 }
 
 #[test]

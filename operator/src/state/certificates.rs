@@ -1,0 +1,227 @@
+//! The certificates that were accepted last, in a Secret of the operators' own: a certificate that is broken or gone serves
+//! on, whichever operators and proxies end. One that breaks while no operator runs was good before, so all of them are kept.
+//!
+//! The chart makes the Secret, empty, so that it goes with the release; whoever leads fills it. It has one key, and at most
+//! 900 KiB: some 170 certificates with their chains. Beyond that each namespace keeps its share, what is broken first.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crds::Object;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use planner::{Kind, ObjectRef};
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use super::{
+    configmap::{LAST, LONGEST_RETRY, MOST, PATIENCE, PAUSE, RETRY},
+    memory::Objects,
+    mirror::Stored as _,
+    objects::{self, Remembered},
+};
+use crate::{fence, lead::MANAGER};
+
+/// The key of the Secret.
+const KEY: &str = "certificates.json";
+
+/// What tells whether there is something new to be written.
+type Kept = (ObjectRef, Arc<Object>, Option<Timestamp>);
+
+/// Keeps the Secret equal to what is in force.
+pub struct Certificates {
+    api: Api<Secret>,
+    name: String,
+    /// The text of the key; empty: there is to be no key. `None`: not told yet, so that what the leader before left stays.
+    wanted: watch::Sender<Option<String>>,
+    task: JoinHandle<()>,
+    kept: Option<Vec<Kept>>,
+    /// There is something in the Secret, from whomever.
+    holds: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Certificates {
+    /// Without what it keeps: private keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    /// Starts on `namespace/name`; writes nothing before it is told to keep something.
+    pub fn start(client: Client, namespace: &str, name: &str) -> Self {
+        let api: Api<Secret> = Api::namespaced(client, namespace);
+        let (wanted, receiver) = watch::channel(None);
+        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
+        Self { api, name: name.to_owned(), wanted, task, kept: None, holds: Arc::default() }
+    }
+
+    /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
+    /// known, which is said.
+    pub fn recall(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, Remembered>> {
+        let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
+        Box::pin(async move {
+            loop {
+                let error = match timeout(PATIENCE, api.get_opt(&name)).await {
+                    Ok(Ok(found)) => {
+                        let data = found.and_then(|secret| secret.data).unwrap_or_default();
+                        holds.fetch_or(data.contains_key(KEY), Ordering::Relaxed);
+                        return data.get(KEY).map(|text| parse(&text.0)).unwrap_or_default();
+                    }
+                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+                        let error = status.message;
+                        tracing::error!(
+                            error,
+                            "the certificates accepted last can't be read: one that is broken is lost"
+                        );
+                        return BTreeMap::new();
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
+                tracing::warn!(secret = name, error, "can't read the certificates accepted last; tries again");
+                tokio::time::sleep(RETRY).await;
+            }
+        })
+    }
+
+    /// Keeps the certificates that proxies serve by, `in_force`; `accepted` are those that are in use as they are. What a
+    /// fleet only names, without a permission, takes no room.
+    pub fn keep(&mut self, remembered: &Objects, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
+        let first = ObjectRef { kind: Kind::Secret, namespace: String::new(), name: String::new() };
+        let all = || remembered.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
+        let secrets = || all().filter(|(id, _)| in_force.contains(*id));
+        let kept = secrets().filter_map(|(id, known)| Some((id.clone(), known.accepted.clone()?, known.gone)));
+        let kept: Vec<Kept> = kept.collect();
+        let same = |a: &Kept, b: &Kept| (&a.0, a.2) == (&b.0, b.2) && (Arc::ptr_eq(&a.1, &b.1) || a.1 == b.1);
+        let is_known = |known: &Vec<Kept>| kept.len() == known.len() && kept.iter().zip(known).all(|(a, b)| same(a, b));
+        // Nothing to say, and nothing was ever said: there is no need for a Secret.
+        let needless = kept.is_empty() && !self.holds.load(Ordering::Relaxed);
+        if needless || self.kept.as_ref().is_some_and(is_known) {
+            return;
+        }
+        self.kept = Some(kept);
+        self.holds.store(true, Ordering::Relaxed);
+        let records = secrets().filter(|(_, known)| known.accepted.is_some());
+        let records = records.map(|(id, known)| (id, !accepted.contains(id), known.json(id).to_string()));
+        self.wanted.send_replace(Some(text(records.collect(), MOST)));
+    }
+
+    /// Waits a moment for the last write.
+    pub async fn finish(self) {
+        drop(self.wanted);
+        if timeout(LAST, self.task).await.is_err() {
+            tracing::warn!(secret = self.name, "the certificates accepted last could not be written to the end");
+        }
+    }
+}
+
+/// The records within the bound. Of too many, namespaces give their next in turn, whichever took least before: of each
+/// what is broken now comes first.
+fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String {
+    records.sort_by(|(a, broken, _), (b, too, _)| (&a.namespace, !broken, &a.name).cmp(&(&b.namespace, !too, &b.name)));
+    // By bytes taken and namespace.
+    let mut turns: BTreeSet<(usize, &str)> = records.iter().map(|(id, ..)| (0, id.namespace.as_str())).collect();
+    let mut queues: BTreeMap<&str, VecDeque<(&ObjectRef, &str)>> = BTreeMap::new();
+    for (id, _, line) in &records {
+        queues.entry(&id.namespace).or_default().push_back((*id, line.as_str()));
+    }
+    let (mut lines, mut left_out) = (vec![], vec![]);
+    while let Some((taken, namespace)) = turns.pop_first() {
+        let Some((id, line)) = queues.get_mut(namespace).and_then(|queue| queue.pop_front()) else { continue };
+        // A comma and a line break, or the brackets.
+        let size = line.len() + 2;
+        match room.checked_sub(size) {
+            Some(rest) => {
+                room = rest;
+                lines.push(line);
+            }
+            None => left_out.push(id.to_string()),
+        }
+        turns.insert((taken + size, namespace));
+    }
+    if !left_out.is_empty() {
+        let (count, first) = (left_out.len(), left_out.first());
+        tracing::error!(
+            count,
+            first,
+            most = MOST,
+            "more certificates are in use than the operators' Secret holds: should one of those that are left out break \
+             while no operator runs, it serves no more"
+        );
+    }
+    if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
+}
+
+fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
+    let records: Vec<Value> = serde_json::from_slice(text)
+        // The error could quote what it read.
+        .map_err(|_| tracing::warn!("{KEY} of the operators' Secret is not understood"))
+        .unwrap_or_default();
+    let known = records.into_iter().filter_map(objects::from_record);
+    known.filter(|(id, _)| id.kind == Kind::Secret).collect()
+}
+
+async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Option<String>>) {
+    let (mut written, mut pause) = (None, RETRY);
+    loop {
+        let ended = wanted.changed().await.is_err();
+        loop {
+            let Some(text) = wanted.borrow_and_update().clone().filter(|text| written.as_ref() != Some(text)) else {
+                break;
+            };
+            match write(&api, &name, &text).await {
+                Ok(()) => (written, pause) = (Some(text), RETRY),
+                Err(error) => {
+                    tracing::warn!(
+                        secret = name,
+                        error,
+                        ?pause,
+                        "can't write the certificates accepted last; tries again"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_RETRY);
+                }
+            }
+        }
+        if ended {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), String> {
+    // A merge patch, unlike an apply, makes nothing that is not there.
+    let patch = match text {
+        "" => json!({"data": {KEY: null}}),
+        text => json!({"stringData": {KEY: text}}),
+    };
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    match timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(patch))).await {
+        Ok(Ok(_)) => Ok(()),
+        // Whoever leads now writes what it knows.
+        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err("there is no such Secret: it comes with the chart, apply that again".to_owned())
+        }
+        // What was sent is not quoted.
+        Ok(Err(kube::Error::Api(status))) => Err(format!("{} {}", status.code, status.reason)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Which endpoints of a Service requests go to: those that are ready; without one, those that leave and still serve. Without
+//! these too, those that were ready last are tried on. Pods that turn unready all together seldom fail all together: more
+//! often who asks them fails (a node that was cut off, a probe of what all of them depend on), and to send requests nowhere
+//! is the worst that can be made of it.
+//!
+//! Tried is only what was ready once, and what nobody took away: no pod that was told to leave, so that a Service scaled to
+//! nothing has nothing; nothing that is listed no more beside others that are new; and what vanished, only for a short time,
+//! and not while another namespace has its address.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use snapshot::{Key, proto};
+
+use crate::{
+    Millis,
+    model::{Model, Service, ServicePort, SlicePort, State},
+    world::ObjectRef,
+};
+
+/// What vanished is tried for so long: an address that nobody has is soon given to someone else.
+const VANISHED: Duration = Duration::from_secs(10);
+/// Most addresses of one port that are remembered after they vanished.
+const MOST_VANISHED: usize = 1024;
+
+/// The endpoints that were ready last, of each port of each Service that routes refer to; from one plan to the next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LastReady(BTreeMap<Key, Last>);
+
+/// Since when each is not listed any more; `None`: it is.
+type Last = BTreeMap<SocketAddr, Option<Millis>>;
+
+/// The endpoints of one port of a Service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chosen {
+    /// Those that requests go to.
+    pub(super) endpoints: Vec<proto::Endpoint>,
+    /// Those that they go to where readiness is strict, if that is something else.
+    pub(super) strict: Option<Vec<proto::Endpoint>>,
+    /// None is ready.
+    pub(super) unready: Option<Unready>,
+}
+
+/// What there is when no endpoint is ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unready {
+    /// So many that were told to leave, and serve still.
+    Leaving(usize),
+    /// So many that are listed, unready.
+    Listed(usize),
+}
+
+/// Chooses, and remembers.
+pub(super) struct Choice<'m> {
+    model: &'m Model,
+    /// `None`: nothing is known yet, so whatever there is may have been ready.
+    last: Option<&'m LastReady>,
+    now: Millis,
+    next: LastReady,
+    until: Option<Millis>,
+    /// The namespaces of each address that any slice lists.
+    owners: OnceCell<BTreeMap<IpAddr, BTreeSet<&'m str>>>,
+}
+
+impl<'m> Choice<'m> {
+    pub(super) fn new(model: &'m Model, last: Option<&'m LastReady>, now: Millis) -> Self {
+        Self { model, last, now, next: LastReady::default(), until: None, owners: OnceCell::new() }
+    }
+
+    /// What is known now, and when it will be something else without any news.
+    pub(super) fn finish(self) -> (LastReady, Option<Millis>) {
+        (self.next, self.until)
+    }
+
+    /// The endpoints of a port.
+    pub(super) fn of(&mut self, key: &Key, object: &ObjectRef, service: &Service, port: &ServicePort) -> Chosen {
+        let listed = self.listed(object, port);
+        let known = self.known(key, &object.namespace, &listed);
+        let usable = listed.iter().filter(|(_, (state, _))| matches!(state, State::Ready | State::Leaving));
+        let usable: Vec<_> = usable
+            .map(|(address, (state, zone))| (*address, endpoint(address, zone, *state == State::Leaving)))
+            .collect();
+        let chosen = if usable.is_empty() {
+            let zone = |address: &SocketAddr| listed.get(address).map(|(_, zone)| *zone).unwrap_or_default();
+            let tried = known.keys().map(|address| (*address, endpoint(address, zone(address), false))).collect();
+            let ends = known.values().flatten().map(|gone| Millis(gone.0 + VANISHED.as_millis() as u64));
+            self.until = self.until.into_iter().chain(ends).min();
+            let there = listed.values().filter(|(state, _)| *state == State::Unready).count();
+            let endpoints = of_one_family(service, tried);
+            let strict = (!endpoints.is_empty()).then(Vec::new);
+            Chosen { endpoints, strict, unready: Some(Unready::Listed(there)) }
+        } else {
+            let ready = listed.values().any(|(state, _)| *state == State::Ready);
+            let endpoints = of_one_family(service, usable);
+            let unready = (!ready).then_some(Unready::Leaving(endpoints.len()));
+            Chosen { endpoints, strict: None, unready }
+        };
+        self.next.0.insert(key.clone(), known);
+        chosen
+    }
+
+    /// Endpoints of all slices. While slices are rewritten an address can stand in two: the better counts.
+    fn listed(&self, object: &ObjectRef, port: &ServicePort) -> BTreeMap<SocketAddr, (State, &'m str)> {
+        let slices = self.model.slices.get(&(object.namespace.clone(), object.name.clone()));
+        let mut found: BTreeMap<SocketAddr, (State, &str)> = BTreeMap::new();
+        for slice in slices.into_iter().flatten() {
+            let Some(number) = slice_port(port, &slice.ports) else { continue };
+            for endpoint in &slice.endpoints {
+                let address = SocketAddr::new(endpoint.address, number);
+                let entry = found.entry(address).or_insert((endpoint.state, endpoint.zone.as_str()));
+                entry.0 = entry.0.min(endpoint.state);
+            }
+        }
+        found
+    }
+
+    /// What was ready once and nobody took away.
+    fn known(&self, key: &Key, namespace: &str, listed: &BTreeMap<SocketAddr, (State, &str)>) -> Last {
+        let nothing = Last::new();
+        let last = self.last.map(|last| last.0.get(key).unwrap_or(&nothing));
+        let mut known = Last::new();
+        let mut replaced = false;
+        for (address, (state, _)) in listed {
+            match state {
+                State::Ready => _ = known.insert(*address, None),
+                State::Unready if last.is_none_or(|last| last.contains_key(address)) => {
+                    _ = known.insert(*address, None);
+                }
+                State::Unready => replaced = true,
+                State::Leaving | State::Left => {}
+            }
+        }
+        let vanished = last.into_iter().flatten().filter(|(address, _)| !replaced && !listed.contains_key(address));
+        let vanished = vanished.map(|(address, gone)| (*address, gone.map_or(self.now, |gone| gone.min(self.now))));
+        let stays = |(address, gone): &(SocketAddr, Millis)| {
+            self.now.since(*gone) < VANISHED && !self.is_of_another(address.ip(), namespace)
+        };
+        known.extend(vanished.filter(stays).map(|(address, gone)| (address, Some(gone))).take(MOST_VANISHED));
+        known
+    }
+
+    /// Whether another namespace has an address by now.
+    fn is_of_another(&self, address: IpAddr, namespace: &str) -> bool {
+        let owners = self.owners.get_or_init(|| {
+            let mut owners: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+            for ((namespace, _), slices) in &self.model.slices {
+                for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
+                    owners.entry(endpoint.address).or_default().insert(namespace);
+                }
+            }
+            owners
+        });
+        owners.get(&address).is_some_and(|owners| owners.iter().any(|owner| *owner != namespace))
+    }
+}
+
+fn endpoint(address: &SocketAddr, zone: &str, terminating: bool) -> proto::Endpoint {
+    proto::Endpoint { address: address.to_string(), zone: zone.to_owned(), terminating }
+}
+
+/// A pod of two families stands in slices of both, and is one backend: by its address of the Service's first family.
+fn of_one_family(service: &Service, mut found: Vec<(SocketAddr, proto::Endpoint)>) -> Vec<proto::Endpoint> {
+    let first = |address: &SocketAddr| service.ipv6_first.is_none_or(|ipv6| address.is_ipv6() == ipv6);
+    if found.iter().any(|(address, _)| first(address)) {
+        found.retain(|(address, _)| first(address));
+    }
+    found.into_iter().map(|(_, endpoint)| endpoint).collect()
+}
+
+/// A slice's ports bear the names of the Service's. Slices written by hand sometimes don't: then the number decides.
+fn slice_port(port: &ServicePort, ports: &[SlicePort]) -> Option<u16> {
+    let named = ports.iter().find(|p| p.name == port.name);
+    let found = named.or_else(|| ports.iter().find(|p| p.port.is_some() && p.port == port.target))?;
+    found.port.or(port.target)
+}
