@@ -75,11 +75,28 @@ pub struct ApiRouteSpec {
     pub hostnames: Vec<String>,
     /// The most specific match wins, in Gateway API's precedence.
     #[schemars(length(min = 1, max = 64))]
-    #[x_kube(validation = Rule::new(
-        "[self.map(r, has(r.name) ? r.name : '')].all(names, names.all(a, a == '' || names.exists_one(b, a == b)))",
-    )
-    .message("two rules have the same name: policies refer to a rule by its name")
-    .reason(Reason::FieldValueDuplicate))]
+    #[x_kube(
+        validation = Rule::new(
+            "[self.map(r, has(r.name) ? r.name : '')].all(names, names.all(a, a == '' || names.exists_one(b, a == b)))",
+        )
+        .message("two rules have the same name: policies refer to a rule by its name")
+        .reason(Reason::FieldValueDuplicate),
+        validation = Rule::new(
+            "self.map(r, !has(r.matches) ? 0 : r.matches.map(m, \
+             (has(m.path) && m.path.type == 'RegularExpression' ? 1 : 0) + \
+             (has(m.headers) ? size(m.headers.filter(v, v.type == 'RegularExpression')) : 0) + \
+             (has(m.queryParams) ? size(m.queryParams.filter(v, v.type == 'RegularExpression')) : 0)).sum()).sum() <= 64",
+        )
+        .message("more than 64 regular expressions: split the route, or match prefixes"),
+        validation = Rule::new(
+            "self.map(r, !has(r.matches) ? 0 : r.matches.map(m, \
+             (has(m.path) && m.path.type == 'RegularExpression' ? size(m.path.value) : 0) + \
+             (has(m.headers) ? m.headers.map(v, v.type == 'RegularExpression' ? size(v.value) : 0).sum() : 0) + \
+             (has(m.queryParams) ? m.queryParams.map(v, v.type == 'RegularExpression' ? size(v.value) : 0).sum() : 0)\
+             ).sum()).sum() <= 8192",
+        )
+        .message("regular expressions of more than 8192 characters together: split the route, or match prefixes")
+    )]
     pub rules: Vec<self::Rule>, // `self`: KubeSchema brings kube's own Rule, of CEL, into scope
 }
 

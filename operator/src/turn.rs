@@ -236,6 +236,9 @@ impl<F: Fleet> Operator<F> {
         self.planner = planner;
         let plan = Arc::new(plan);
         self.parts.registry.planned(Arc::clone(&plan));
+        if plan.is_unfinished() {
+            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
+        }
         (self.world, self.plan) = (Arc::new(world), Some(plan));
         self.publish_due = true;
         self.decided = None;

@@ -13,7 +13,7 @@ use crate::{
     compile::{self, Compiled},
     fleet::FleetSettings,
     model::{self, Memo},
-    problem::{Problem, Problems},
+    problem::{Problem, Problems, Severity, reason},
     world::{FleetRef, ObjectRef, World},
 };
 
@@ -59,6 +59,13 @@ pub struct PlannedFleet {
     pub sources: BTreeMap<Key, ObjectRef>,
 }
 
+impl Plan {
+    /// Whether some objects wait for the next plan of the same world: `Pending`.
+    pub fn is_unfinished(&self) -> bool {
+        self.problems.iter().any(|p| (p.severity, p.reason) == (Severity::Rejected, reason::PENDING))
+    }
+}
+
 /// Plans world after world: what did not change since the last is not validated again.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
@@ -79,7 +86,13 @@ impl Planner {
     }
 }
 
-/// Validates and compiles one world.
+/// Validates and compiles one world, whatever that takes.
 pub fn plan(world: &World) -> Plan {
-    Planner::default().plan(world)
+    let mut planner = Planner::default();
+    loop {
+        let plan = planner.plan(world);
+        if !plan.is_unfinished() {
+            return plan;
+        }
+    }
 }

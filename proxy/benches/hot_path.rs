@@ -39,7 +39,7 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    let groups = ["memory", "limits", "heads", "requests-1", "requests-100", "requests-10000", "pushes"];
+    let groups = ["memory", "limits", "heads", "requests-1", "requests-100", "requests-10000", "expressions", "pushes"];
     let asked: Vec<String> = std::env::args().skip(1).filter(|arg| groups.contains(&arg.as_str())).collect();
     let runs = |group: &str| asked.is_empty() || asked.iter().any(|asked| asked == group);
     // First, while the heap is small.
@@ -56,6 +56,9 @@ fn main() {
         if runs(&format!("requests-{routes}")) {
             requests(routes);
         }
+    }
+    if runs("expressions") {
+        expressions();
     }
     if runs("pushes") {
         pushes(10_000);
@@ -264,7 +267,7 @@ fn requests(routes: usize) {
     measure(&format!("route: one of {routes} routes, made up"), |i| {
         ask(i, &|host, path| {
             let q = Query { tls: false, host, path, query: None, method: &Method::GET, fields: &fields };
-            assert!(black_box(config.ports[&80].router.find(&q)).is_some());
+            assert!(black_box(config.ports[&80].router.find(&q)).is_ok());
         });
     });
     let q =
@@ -312,6 +315,53 @@ fn requests(routes: usize) {
         shared.telemetry.opened();
         shared.telemetry.closed(black_box(&record));
     });
+}
+
+/// What routes are, how many there are, each of them, and the path that is asked for.
+type Case<'a> = (&'a str, usize, &'a dyn Fn(usize) -> (Key, Entry), &'a str);
+
+/// Routes by expressions: of what people have, and the worst that can be asked of the worst.
+fn expressions() {
+    let regex = |n: usize, value: String| {
+        let (key, _) = host_route(n, "/");
+        let path = PathMatch { kind: snapshot::proto::PathKind::Regex.into(), value };
+        let rule = Rule {
+            name: "all".into(),
+            matches: vec![Match { path: Some(path), ..Match::default() }],
+            backends: vec![WeightedCluster { cluster: "Cluster/ns/c/80".into(), weight: 1 }],
+            ..Rule::default()
+        };
+        let attachments = vec![Attachment { listener: "http".into(), hostnames: vec!["bench.example".into()] }];
+        (key, entry(resource::Kind::Route(Route { created_ms: 0, attachments, rules: vec![rule] })))
+    };
+    let usual = |n: usize| regex(n, format!("/service-{n}/orders/[0-9]+(/.*)?"));
+    let worst = |n: usize| regex(n, format!("(/[a-c]|/[x-z]/a)*/{n}"));
+    let long = "/a/b/x/a".repeat(1000);
+    let cases: [Case<'_>; 5] = [
+        ("usual", 1, &usual, "/service-0/orders/17"),
+        ("usual", 1000, &usual, "/service-500/orders/17"),
+        ("usual, none of which matches,", 1000, &usual, "/something/else/17"),
+        ("that look at all of a short path,", 1000, &worst, "/a/b/x/a/1"),
+        ("that look at all of 8 KB,", 1000, &worst, &long),
+    ];
+    for (what, count, route, path) in cases {
+        let shared = Shared::new(Telemetry::default());
+        let mut target: Snapshot = (0..count).map(route).collect();
+        let listener = Listener { name: "http".into(), port: 80, ..Listener::default() };
+        target.insert(Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener)));
+        target.insert(Key::cluster("ns", "c", "80"), entry(resource::Kind::Cluster(cluster(0))));
+        println!("push: {count} expressions {what} {:>20.1} ms", push(&mut Store::new(Arc::clone(&shared)), &target));
+        let config = shared.config.load_full();
+        let fields = Fields::default();
+        let q = Query { tls: false, host: "bench.example", path, query: None, method: &Method::GET, fields: &fields };
+        let mut best = f64::MAX;
+        for _ in 0..1000 {
+            let start = Instant::now();
+            let _ = black_box(config.ports[&80].router.find(&q));
+            best = best.min(start.elapsed().as_nanos() as f64);
+        }
+        println!("{:<60} {best:>9.0} ns", format!("route: {count} expressions {what} once"));
+    }
 }
 
 fn pushes(routes: usize) {

@@ -1,13 +1,14 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+mod expressions;
 pub mod reason;
 
 use std::{fmt, net::SocketAddr};
 
-use regex::RegexBuilder;
-
+pub use self::expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum};
 use crate::{
+    expression,
     key::{Key, Kind},
     proto::{
         Certificate, Cluster, Filter, Fleet, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy,
@@ -17,9 +18,6 @@ use crate::{
 
 /// Features that a resource can require of a proxy of this version.
 pub const FEATURES: &[&str] = &[];
-
-/// Largest compiled regular expression, in bytes: a few hundred states, so that 10,000 rules stay within memory.
-const REGEX_SIZE: usize = 256 << 10;
 
 /// Why a resource is not executable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,13 +62,9 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
     fit
 }
 
-/// Compiles a regular expression that must match the whole value.
-pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
-    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_SIZE).build().map_err(|e| match e {
-        regex::Error::CompiledTooBig(limit) => format!("compiles to more than {limit} bytes; make it simpler"),
-        // The last line of a syntax error says what is wrong; those before draw a picture of it.
-        e => e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-    })
+/// Whether that expression can be used.
+fn regex(field: &str, pattern: &str) -> Fit {
+    expression::verdict(pattern).map(drop).map_err(|fault| Unfit::new(field, fault.reason(), fault.to_string()))
 }
 
 /// What the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2 hold at most.
@@ -120,6 +114,7 @@ fn certificate(c: &Certificate) -> Fit {
 }
 
 fn route(r: &Route) -> Fit {
+    expressions_in_sum(r)?;
     for (i, attachment) in r.attachments.iter().enumerate() {
         for (j, name) in attachment.hostnames.iter().enumerate() {
             hostname(format_args!("attachments[{i}].hostnames[{j}]"), name, false)?;
@@ -147,9 +142,7 @@ fn rule(r: &Rule) -> Fit {
 fn route_match(m: &Match) -> Fit {
     if let Some(path) = &m.path {
         match PathKind::try_from(path.kind) {
-            Ok(PathKind::Regex) => {
-                regex(&path.value).map_err(|e| Unfit::new("path.value", reason::INVALID_REGEX, e))?;
-            }
+            Ok(PathKind::Regex) => regex("path.value", &path.value)?,
             Ok(_) if path.value.starts_with('/') => {}
             Ok(_) => return Err(Unfit::new("path.value", reason::INVALID_PATH, "must begin with /")),
             Err(_) => return Err(Unfit::new("path.type", reason::UNKNOWN_PATH_TYPE, format!("{}", path.kind))),
@@ -170,10 +163,7 @@ fn value_match(m: &ValueMatch, header: bool) -> Fit {
     if header {
         http_token(&m.name).map_err(|e| Unfit::new("name", reason::INVALID_HEADER, e))?;
     }
-    if m.regex {
-        regex(&m.value).map_err(|e| Unfit::new("value", reason::INVALID_REGEX, e))?;
-    }
-    Ok(())
+    if m.regex { regex("value", &m.value) } else { Ok(()) }
 }
 
 fn filter(f: &Filter) -> Fit {
@@ -351,7 +341,8 @@ mod tests {
         check_path(PathKind::Exact, "a", Some((field, "InvalidPath")));
         check_path(PathKind::Regex, "/a/[0-9]+", None);
         check_path(PathKind::Regex, "/a/(", Some((field, "InvalidRegex")));
-        check_path(PathKind::Regex, "(a{1000}){1000}", Some((field, "InvalidRegex")));
+        check_path(PathKind::Regex, "/only)|(?:/admin.*", Some((field, "InvalidRegex")));
+        check_path(PathKind::Regex, "(a{1000}){1000}", Some((field, "TooComplex")));
     }
 
     #[test]

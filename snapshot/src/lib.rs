@@ -11,12 +11,14 @@
 //! - [`proto`]: the messages, compiled from `proto/*.proto`.
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
+//! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
 //! - [`latency`]: the histogram of load reports.
 //! - [`handover`]: how listening sockets pass between processes (standalone).
 
 pub mod check;
+pub mod expression;
 pub mod handover;
 pub mod key;
 pub mod latency;

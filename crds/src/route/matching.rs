@@ -65,7 +65,7 @@ pub enum PathMatchType {
     /// Whole path elements from the start.
     #[default]
     PathPrefix,
-    /// A regular expression over the whole path (RE2 syntax).
+    /// A regular expression over the whole path (RE2 syntax). A route may have 64 expressions, of 8192 characters together.
     RegularExpression,
 }
 
@@ -75,7 +75,7 @@ pub enum ValueMatchType {
     /// The same bytes.
     #[default]
     Exact,
-    /// A regular expression over the whole value (RE2 syntax).
+    /// A regular expression over the whole value (RE2 syntax); they count as those of paths do.
     RegularExpression,
 }
 

@@ -4,6 +4,7 @@
 //! An object whose content can't be used is rejected with every finding, and its last accepted content is taken instead.
 
 mod endpoints;
+mod expressions;
 mod fleet;
 pub(crate) mod grant;
 pub(crate) mod hostname;
@@ -32,6 +33,7 @@ pub(crate) use secret::TlsSecret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
 
+use self::expressions::Looked;
 use crate::{
     Millis,
     problem::{Problems, Severity, reason},
@@ -93,6 +95,7 @@ enum Valid {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memo {
     known: BTreeMap<ObjectRef, Vec<Known>>,
+    looked: Looked,
 }
 
 type Known = (Arc<Object>, Result<Valid, Findings>);
@@ -111,18 +114,37 @@ impl Memo {
             // Its generation is a part of it, and there are few.
             return valid(object, content, generation, cluster);
         }
-        let known = self.known.get(object).into_iter().flatten();
-        let found = known.clone().find(|(known, _)| Arc::ptr_eq(known, content));
-        let found = found.or_else(|| known.clone().find(|(known, _)| known == content));
-        let result = found.map_or_else(|| valid(object, content, generation, cluster), |(_, result)| result.clone());
+        let result = match self.find(object, content) {
+            Some((_, result)) => result.clone(),
+            None if is_waiting(content) => return Err(vec![waits()]),
+            None => valid(object, content, generation, cluster),
+        };
         next.known.entry(object.clone()).or_default().push((content.clone(), result.clone()));
         result
     }
+
+    fn find(&self, object: &ObjectRef, content: &Arc<Object>) -> Option<&Known> {
+        let known = self.known.get(object)?;
+        let same = known.iter().find(|(known, _)| Arc::ptr_eq(known, content));
+        same.or_else(|| known.iter().find(|(known, _)| known == content))
+    }
+}
+
+/// Whether a content has expressions that no plan has looked at yet.
+fn is_waiting(content: &Object) -> bool {
+    matches!(content, Object::ApiRoute(route) if !expressions::are_looked_at(route))
+}
+
+fn waits() -> Unfit {
+    let message = "its regular expressions wait for others that changed before: it takes a moment";
+    Unfit::new("spec.rules", reason::PENDING, message)
 }
 
 /// Validates a world; the set names the objects whose current content is accepted.
 pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
-    let (mut accepted, mut next) = (BTreeSet::new(), Memo::default());
+    let mut looked = std::mem::take(&mut memo.looked);
+    looked.look(world, |object, content| memo.find(object, content).is_some());
+    let (mut accepted, mut next) = (BTreeSet::new(), Memo { looked, ..Memo::default() });
     let in_cluster = world.cluster.is_some();
     let mut model = Model { cluster: world.cluster.clone(), ..Model::default() };
     for (object, entry) in &world.objects {
@@ -177,6 +199,9 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
 
 /// What is in force of an object that is not valid and never was.
 fn in_place_of_none(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
+    if findings.iter().any(|finding| finding.reason == reason::PENDING) {
+        return None;
+    }
     if let (Kind::ApiRoute, Ok(current)) = (object.kind, &entry.current)
         && let Object::ApiRoute(route) = current.as_ref()
     {

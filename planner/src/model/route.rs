@@ -67,17 +67,21 @@ pub(super) fn rest(object: &ObjectRef, route: &crds::ApiRoute) -> Option<Route> 
 fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
     let spec = &route.spec;
     let mut findings = vec![];
+    let compiled: Vec<_> = spec.rules.iter().enumerate().map(|(i, rule)| self::rule(rule, i)).collect();
+    let whole = proto::Route { rules: compiled, ..proto::Route::default() };
+    // Before anything compiles them one by one.
+    let in_sum = check::expressions_in_sum(&whole).err();
+    let too_many = in_sum.is_some();
+    findings.extend(in_sum.map(|e| Unfit { field: format!("spec.{}", e.field), ..e }));
     let hostnames: Vec<_> = spec.hostnames.iter().map(|name| Hostname::new(name)).collect();
     for (i, hostname) in hostnames.iter().enumerate() {
         findings.extend(unfit_hostname(object, hostname).map(|e| Unfit { field: format!("spec.hostnames[{i}]"), ..e }));
     }
     let (mut rules, mut backends) = (vec![], vec![]);
-    for (i, rule) in spec.rules.iter().enumerate() {
+    for (i, (rule, compiled)) in spec.rules.iter().zip(whole.rules).enumerate() {
         let field = format!("spec.rules[{i}]");
-        let compiled = self::rule(rule, i);
-        findings.extend(
-            unfit_rule(object, &compiled).map(|e| Unfit { field: e.field.replacen("rules[0]", &field, 1), ..e }),
-        );
+        let unfit = if too_many { None } else { unfit_rule(object, &compiled) };
+        findings.extend(unfit.map(|e| Unfit { field: e.field.replacen("rules[0]", &field, 1), ..e }));
         rules.push(compiled);
         let refs = rule.backend_refs.iter().enumerate();
         let refs = refs.filter_map(|(j, backend)| {

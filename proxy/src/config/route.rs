@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, Method};
 use snapshot::{
     Key,
-    check::{self, Unfit},
+    check::Unfit,
+    expression::{self, Expression},
     proto::{self, PathKind},
 };
 
@@ -13,7 +14,7 @@ use super::{Action, Backends, Clusters, Policies, Rule};
 use crate::{
     Shared,
     filter::{self, Chain},
-    router::{Candidate, Conditions, Path, Value},
+    router::{Candidate, Conditions, Path, PathExpression, Value},
 };
 
 /// Compiles a route with the policies that target it: to the ways to reach its rules.
@@ -101,7 +102,10 @@ fn path(path: Option<&proto::PathMatch>) -> Result<Path, Unfit> {
     Ok(match path.kind() {
         PathKind::Prefix => Path::prefix(&path.value),
         PathKind::Exact => Path::Exact(path.value.as_str().into()),
-        PathKind::Regex => Path::Regex(Box::new(regex("path.value", &path.value)?)),
+        PathKind::Regex => {
+            let expression = regex("path.value", &path.value)?;
+            Path::Regex(Box::new(PathExpression::new(&path.value, expression)))
+        }
     })
 }
 
@@ -153,6 +157,6 @@ fn value(field: &str, m: &proto::ValueMatch) -> Result<Value, Unfit> {
     }
 }
 
-fn regex(field: &str, pattern: &str) -> Result<regex::Regex, Unfit> {
-    check::regex(pattern).map_err(|e| Unfit::new(field, "InvalidRegex", e))
+fn regex(field: &str, pattern: &str) -> Result<Arc<Expression>, Unfit> {
+    expression::compile(pattern).map_err(|fault| Unfit::new(field, fault.reason(), fault.to_string()))
 }

@@ -36,6 +36,12 @@ pub(crate) const BAD_PATH: Cause = cause(
 pub(crate) const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
 /// No route matches.
 pub(crate) const NO_ROUTE: Cause = cause(StatusCode::NOT_FOUND, "no_route", "No route matches this request.");
+/// Which route it is for would take too long to find out.
+pub(crate) const ROUTING_TOO_COSTLY: Cause = cause(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "routing_too_costly",
+    "The routes of this host have too many expressions to compare such a request with.",
+);
 /// The rule can't work as configured.
 pub(crate) const UNAVAILABLE: Cause =
     cause(StatusCode::INTERNAL_SERVER_ERROR, "rule_unavailable", "This route's configuration is not valid.");

@@ -28,7 +28,7 @@ use crate::{
     filter::{Answer, Ctx, Flow, RateLimit},
     http1::{self, request::Wants},
     message::{RequestHead, ResponseHead},
-    router::Query,
+    router::{Missed, Query},
     shared::clock_us,
     telemetry::Blame,
     upstream::Call,
@@ -144,7 +144,10 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         method: &head.method,
         fields: &head.fields,
     };
-    let matched = port.router.find(&query).ok_or(answer::NO_ROUTE)?;
+    let matched = port.router.find(&query).map_err(|missed| match missed {
+        Missed::NoRoute => answer::NO_ROUTE,
+        Missed::TooCostly => answer::ROUTING_TOO_COSTLY,
+    })?;
     Ok((matched.rule.clone(), matched.prefix))
 }
 

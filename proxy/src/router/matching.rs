@@ -4,9 +4,12 @@ use std::{cmp::Reverse, sync::Arc};
 
 use http::{HeaderName, Method};
 use percent_encoding::percent_decode;
-use regex::Regex;
+use snapshot::expression::Expression;
 
-use super::Query;
+use super::{
+    Query,
+    effort::{self, Effort},
+};
 use crate::config::Rule;
 
 /// What the path must be.
@@ -16,7 +19,13 @@ pub(crate) enum Path {
     /// Whole elements at its beginning; without a trailing slash.
     Prefix(Box<str>),
     /// The whole path.
-    Regex(Box<Regex>),
+    Regex(Box<PathExpression>),
+}
+
+/// An expression that a path must match, as it was written and compiled.
+pub(crate) struct PathExpression {
+    pub(super) source: Box<str>,
+    compiled: Arc<Expression>,
 }
 
 /// What a header field or a query parameter must be.
@@ -24,7 +33,7 @@ pub(crate) enum Value {
     /// Exactly this.
     Exact(Box<[u8]>),
     /// The whole value must match.
-    Regex(Regex),
+    Regex(Arc<Expression>),
 }
 
 /// What a request must be besides its path. Few routes ask for anything: their candidates have none of it.
@@ -57,9 +66,32 @@ impl Candidate {
     }
 
     /// Everything but the path.
-    pub(crate) fn fits(&self, q: &Query<'_>) -> bool {
-        self.conditions.as_ref().is_none_or(|conditions| conditions.fit(q))
+    pub(crate) fn fits(&self, q: &Query<'_>, effort: &Effort) -> bool {
+        self.conditions.as_ref().is_none_or(|conditions| conditions.fit(q, effort))
     }
+}
+
+impl PathExpression {
+    pub(crate) fn new(source: &str, compiled: Arc<Expression>) -> Self {
+        Self { source: source.into(), compiled }
+    }
+
+    /// The whole elements that every match begins with, at most so many; without a trailing slash.
+    pub(super) fn elements(&self, most: usize) -> &str {
+        let prefix = self.compiled.prefix();
+        let slashes = memchr::memchr_iter(b'/', prefix.as_bytes()).take(most + 1);
+        &prefix[..slashes.last().unwrap_or(0)]
+    }
+
+    pub(super) fn matches(&self, path: &str, effort: &Effort) -> bool {
+        matches(&self.compiled, path.as_bytes(), effort)
+    }
+}
+
+fn matches(expression: &Expression, value: &[u8], effort: &Effort) -> bool {
+    let compared = expression.compare(value);
+    effort.take(effort::EXPRESSION + compared.steps);
+    compared.matches
 }
 
 impl Conditions {
@@ -68,33 +100,43 @@ impl Conditions {
         self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
     }
 
-    fn fit(&self, q: &Query<'_>) -> bool {
+    fn fit(&self, q: &Query<'_>, effort: &Effort) -> bool {
+        effort.take(effort::CANDIDATE);
         self.method.as_ref().is_none_or(|m| m == q.method)
-            && self.headers.iter().all(|(name, value)| q.fields.get_all(name).any(|v| value.fits(v)))
-            && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value))
+            && self.headers.iter().all(|(name, value)| field(q, name, value, effort))
+            && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value, effort))
     }
 }
 
 impl Value {
-    fn fits(&self, value: &[u8]) -> bool {
+    fn fits(&self, value: &[u8], effort: &Effort) -> bool {
         match self {
             Value::Exact(expect) => **expect == *value,
-            Value::Regex(regex) => str::from_utf8(value).is_ok_and(|value| regex.is_match(value)),
+            Value::Regex(expression) => matches(expression, value, effort),
         }
     }
 }
 
+/// Whether some field of that name has that value.
+fn field(q: &Query<'_>, name: &HeaderName, value: &Value, effort: &Effort) -> bool {
+    effort.take(effort::FIELD * q.fields.len());
+    q.fields.get_all(name).any(|v| value.fits(v, effort))
+}
+
 /// Whether the first parameter of that name has that value. A repeated name counts once: its first value.
-fn parameter(query: &str, name: &[u8], value: &Value) -> bool {
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+fn parameter(query: &str, name: &[u8], value: &Value, effort: &Effort) -> bool {
+    let mut pairs = query.split('&').map(|pair| {
+        effort.take(effort::PARAMETER + pair.len() / effort::SCANNED);
+        pair.split_once('=').unwrap_or((pair, ""))
+    });
     let Some((_, raw)) = pairs.find(|(raw, _)| decoded(raw).eq(name.iter().copied())) else {
         return false;
     };
     match value {
         Value::Exact(expect) => decoded(raw).eq(expect.iter().copied()),
-        Value::Regex(_) if raw.bytes().all(|b| b != b'%' && b != b'+') => value.fits(raw.as_bytes()),
+        Value::Regex(_) if raw.bytes().all(|b| b != b'%' && b != b'+') => value.fits(raw.as_bytes(), effort),
         // Only an encoded value asked for by an expression costs an allocation.
-        Value::Regex(_) => value.fits(&decoded(raw).collect::<Vec<_>>()),
+        Value::Regex(_) => value.fits(&decoded(raw).collect::<Vec<_>>(), effort),
     }
 }
 
@@ -107,14 +149,20 @@ pub(crate) fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
 
 #[cfg(test)]
 mod tests {
+    use snapshot::expression;
+
     use super::*;
+    use crate::fields::Fields;
 
     #[track_caller]
     fn check(query: &str, name: &str, value: &str, expect: bool) {
-        let got = parameter(query, name.as_bytes(), &Value::Exact(value.as_bytes().into()));
+        let fields = Fields::default();
+        let q = Query { tls: false, host: "", path: "/", query: None, method: &Method::GET, fields: &fields };
+        let effort = Effort::of(&q);
+        let got = parameter(query, name.as_bytes(), &Value::Exact(value.as_bytes().into()), &effort);
         assert_eq!(got, expect, "{query} {name}={value}");
-        let regex = Value::Regex(Regex::new(&format!("^(?:{})$", regex::escape(value))).unwrap());
-        assert_eq!(parameter(query, name.as_bytes(), &regex), expect, "{query} {name}~{value}");
+        let regex = Value::Regex(expression::compile(&regex::escape(value)).unwrap());
+        assert_eq!(parameter(query, name.as_bytes(), &regex, &effort), expect, "{query} {name}~{value}");
     }
 
     #[test]

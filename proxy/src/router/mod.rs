@@ -9,8 +9,10 @@
 //!    whose method, headers or query do not match leaves the request to the next best path.
 //!
 //! Gateway API leaves the place of expressions open: behind prefixes, a catch-all `/` would hide every one of them.
-//! A request costs a few hash look-ups, whatever the number of routes, and allocates nothing.
+//! A request costs a few hash look-ups, whatever the number of routes, and allocates nothing. Where expressions, headers or
+//! parameters must be compared, it costs at most what [`effort`] says: some 128 µs, and 0.5 ms more with a path of 8 KiB.
 
+mod effort;
 mod host;
 mod matching;
 mod path;
@@ -19,8 +21,9 @@ use std::sync::Arc;
 
 use http::Method;
 
+use effort::Effort;
 pub(crate) use host::HostMap;
-pub(crate) use matching::{Candidate, Conditions, Path, Value, decoded};
+pub(crate) use matching::{Candidate, Conditions, Path, PathExpression, Value, decoded};
 use path::PathTable;
 
 use crate::{config::Rule, fields::Fields};
@@ -60,13 +63,28 @@ pub struct Matched<'a> {
     pub prefix: usize,
 }
 
+/// Why no rule serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// None matches.
+    NoRoute,
+    /// Finding out would take too long: too many expressions, headers and parameters are to be compared.
+    TooCostly,
+}
+
 impl Router {
-    /// The rule that serves a request; `None` answers 404.
-    pub fn find(&self, query: &Query<'_>) -> Option<Matched<'_>> {
+    /// The rule that serves a request.
+    pub fn find(&self, query: &Query<'_>) -> Result<Matched<'_>, Missed> {
+        let effort = Effort::of(query);
+        let found = self.look_up(query, &effort);
+        if effort.is_spent() { Err(Missed::TooCostly) } else { found.ok_or(Missed::NoRoute) }
+    }
+
+    fn look_up(&self, query: &Query<'_>, effort: &Effort) -> Option<Matched<'_>> {
         // A fully qualified name with its dot is the same name.
         let host = query.host.strip_suffix('.').unwrap_or(query.host);
         let listener = self.listeners[usize::from(query.tls)].get(host)?;
-        listener.0.find(host, |paths| paths.find(query))
+        listener.0.find(host, |paths| paths.find(query, effort))
     }
 
     /// The routes of the listener with that hostname; empty: any.

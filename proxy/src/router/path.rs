@@ -1,9 +1,9 @@
-//! Candidates by path: exact paths and prefixes in sets, expressions in a list.
+//! Candidates by path: exact paths and prefixes in sets, expressions by the elements that they all begin with.
 
 use std::{
     borrow::Borrow,
     cmp::Reverse,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
     mem,
     sync::Arc,
@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     Matched, Query,
+    effort::Effort,
     matching::{Candidate, Path},
 };
 
@@ -25,9 +26,15 @@ pub(crate) struct PathTable {
     depths: u64,
     /// Most elements of a prefix.
     deepest: usize,
-    /// The longest first: it is the more specific, as far as that can be told.
-    regex: Vec<Arc<Candidate>>,
+    /// By the whole elements that every match begins with. The longest expression first: it is the more specific, as far as
+    /// that can be told.
+    expressions: HashMap<Box<str>, Vec<Arc<Candidate>>, RandomState>,
+    /// Most such elements of an expression.
+    expressions_deepest: usize,
 }
+
+/// No more elements than these are looked at to find the expressions that could match.
+const ELEMENTS: usize = 8;
 
 /// Candidates of one path, by which they are found. Most paths have one candidate.
 struct Candidates {
@@ -42,11 +49,12 @@ impl PathTable {
         #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the path, which never changes")]
         let set = match &candidate.path {
             Path::Exact(_) => &mut self.exact,
-            Path::Regex(_) => {
-                let specific = |c: &Candidate| Reverse(c.path.as_str().len());
-                let before = |c: &Arc<Candidate>| (specific(c), c.rank()) <= (specific(&candidate), candidate.rank());
-                let place = self.regex.partition_point(before);
-                return self.regex.insert(place, candidate);
+            Path::Regex(expression) => {
+                let elements = expression.elements(ELEMENTS);
+                self.expressions_deepest = self.expressions_deepest.max(slashes(elements));
+                let others = self.expressions.entry(elements.into()).or_default();
+                let place = others.partition_point(|other| order(other) <= order(&candidate));
+                return others.insert(place, candidate);
             }
             Path::Prefix(prefix) => {
                 let depth = slashes(prefix);
@@ -66,20 +74,41 @@ impl PathTable {
     }
 
     /// Exact paths, then expressions, then the longest prefix.
-    pub(crate) fn find<'a>(&'a self, q: &Query<'_>) -> Option<Matched<'a>> {
-        if let Some(candidate) = self.exact.get(q.path).and_then(|candidates| candidates.fitting(q)) {
+    pub(crate) fn find<'a>(&'a self, q: &Query<'_>, effort: &Effort) -> Option<Matched<'a>> {
+        if let Some(candidate) = self.exact.get(q.path).and_then(|candidates| candidates.fitting(q, effort)) {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
-        let matches = |c: &&Arc<Candidate>| matches!(&c.path, Path::Regex(r) if r.is_match(q.path)) && c.fits(q);
-        if let Some(candidate) = self.regex.iter().find(matches) {
+        if !self.expressions.is_empty()
+            && let Some(candidate) = self.expression(q, effort)
+        {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
-        let (candidate, prefix) = self.longest_prefix(q)?;
+        let (candidate, prefix) = self.longest_prefix(q, effort)?;
         Some(Matched { rule: &candidate.rule, prefix })
     }
 
+    /// The first expression that matches. Only those are tried whose first elements are the path's.
+    fn expression(&self, q: &Query<'_>, effort: &Effort) -> Option<&Candidate> {
+        let mut groups: [&[Arc<Candidate>]; ELEMENTS + 1] = [&[]; ELEMENTS + 1];
+        let elements = memchr::memchr_iter(b'/', q.path.as_bytes()).filter(|at| *at > 0).map(|at| &q.path[..at]);
+        let elements = std::iter::once("").chain(elements.take(self.expressions_deepest));
+        for (group, elements) in groups.iter_mut().zip(elements) {
+            *group = self.expressions.get(elements).map_or(&[], Vec::as_slice);
+        }
+        while !effort.is_spent() {
+            let groups = groups.iter_mut().filter(|group| !group.is_empty());
+            let group = groups.min_by(|a, b| order(&a[0]).cmp(&order(&b[0])))?;
+            let (candidate, rest) = group.split_first()?;
+            *group = rest;
+            if matches!(&candidate.path, Path::Regex(e) if e.matches(q.path, effort)) && candidate.fits(q, effort) {
+                return Some(candidate);
+            }
+        }
+        None
+    }
+
     /// The candidate of the longest prefix that has one, and that prefix's length.
-    fn longest_prefix<'a>(&'a self, q: &Query<'_>) -> Option<(&'a Candidate, usize)> {
+    fn longest_prefix<'a>(&'a self, q: &Query<'_>, effort: &Effort) -> Option<(&'a Candidate, usize)> {
         let mut prefix = q.path;
         for depth in (0..=slashes(q.path)).rev() {
             if depth == 0 {
@@ -87,7 +116,7 @@ impl PathTable {
             }
             if depth <= self.deepest
                 && self.depths & bit(depth) != 0
-                && let Some(candidate) = self.prefix.get(prefix).and_then(|candidates| candidates.fitting(q))
+                && let Some(candidate) = self.prefix.get(prefix).and_then(|candidates| candidates.fitting(q, effort))
             {
                 return Some((candidate, prefix.len()));
             }
@@ -108,7 +137,7 @@ impl Path {
     fn as_str(&self) -> &str {
         match self {
             Path::Exact(path) | Path::Prefix(path) => path,
-            Path::Regex(regex) => regex.as_str(),
+            Path::Regex(expression) => &expression.source,
         }
     }
 }
@@ -122,8 +151,9 @@ impl Candidates {
         self.others.insert(place, candidate);
     }
 
-    fn fitting(&self, q: &Query<'_>) -> Option<&Candidate> {
-        std::iter::once(&self.first).chain(&self.others).find(|c| c.fits(q)).map(Arc::as_ref)
+    fn fitting(&self, q: &Query<'_>, effort: &Effort) -> Option<&Candidate> {
+        let mut candidates = std::iter::once(&self.first).chain(&self.others).take_while(|_| !effort.is_spent());
+        candidates.find(|c| c.fits(q, effort)).map(Arc::as_ref)
     }
 }
 
@@ -146,6 +176,11 @@ impl PartialEq for Candidates {
 }
 
 impl Eq for Candidates {}
+
+/// Which of two expressions is tried first.
+fn order(candidate: &Candidate) -> impl Ord + '_ {
+    (Reverse(candidate.path.as_str().len()), candidate.rank())
+}
 
 /// How many elements a path has: each begins with a slash.
 fn slashes(path: &str) -> usize {

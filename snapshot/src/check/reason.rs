@@ -24,6 +24,7 @@ reasons! {
     INVALID_STATUS = "InvalidStatus";
     NO_CERTIFICATE = "NoCertificate";
     NO_MATCH = "NoMatch";
+    TOO_COMPLEX = "TooComplex";
     UNKNOWN_FEATURE = "UnknownFeature";
     UNKNOWN_FILTER = "UnknownFilter";
     UNKNOWN_KEY = "UnknownKey";

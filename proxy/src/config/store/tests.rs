@@ -113,7 +113,7 @@ impl Proxy {
         let config = self.config();
         let fields = Fields::default();
         let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, fields: &fields };
-        let found = config.ports.get(&80)?.router.find(&q)?;
+        let found = config.ports.get(&80)?.router.find(&q).ok()?;
         let target = match &found.rule.action {
             Action::Unavailable(why) => Err(why.to_string()),
             Action::Forward(backends) => match backends.pick(0).unwrap().cluster.load().as_ref() {

@@ -1,0 +1,44 @@
+//! What a look-up may cost, whatever routes there are and whatever is asked: beyond it, the request is refused.
+
+use std::cell::Cell;
+
+use super::Query;
+
+/// What every look-up may cost. One unit is what comparing a byte with an expression takes: one or two nanoseconds.
+const LEAST: usize = 128 << 10;
+/// And for each byte of its path. So an expression can be asked for, and an attacker gains nothing by length.
+const FOR_EACH_BYTE: usize = 32;
+
+/// Candidates that ask for more than a path.
+pub(super) const CANDIDATE: usize = 8;
+/// Beginning with an expression.
+pub(super) const EXPRESSION: usize = 32;
+/// Passing a header field, or a query parameter.
+pub(super) const FIELD: usize = 4;
+pub(super) const PARAMETER: usize = 16;
+/// Bytes of a query that are passed at once.
+pub(super) const SCANNED: usize = 16;
+
+/// What is left of it.
+pub(crate) struct Effort(Cell<usize>);
+
+impl Effort {
+    pub(crate) fn of(query: &Query<'_>) -> Self {
+        Self(Cell::new(LEAST + FOR_EACH_BYTE * query.path.len()))
+    }
+
+    /// Takes what something costs, before or after it is done.
+    pub(crate) fn take(&self, units: usize) {
+        self.0.set(self.0.get().saturating_sub(units));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Nothing is left: what was found then is not the answer, since what stands before it was not looked at.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
