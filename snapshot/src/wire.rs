@@ -21,6 +21,9 @@ pub const MAX_ENDPOINTS: usize = 100_000;
 /// Most entries of the routing table that a snapshot leads to: a match stands there once for each host of each listener.
 /// (One route of 64 hosts and 1,024 matches is 65,536 entries for each listener, and weighs some 100 KB here.)
 pub const MAX_ENTRIES: usize = 500_000;
+/// Most that the expressions of a snapshot's routes may weigh together ([`crate::expression`]), each counted once, in bytes:
+/// some ten thousand as they are usually written.
+pub const MAX_EXPRESSIONS: usize = 64 << 20;
 
 /// Cuts a push into messages: `Begin, Put*, Delete*, Commit`.
 pub fn push(epoch: u64, base: Option<Hash>, revision: Hash, delta: &Delta) -> Vec<OperatorMessage> {

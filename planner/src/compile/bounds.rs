@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use snapshot::{
-    Entry, Key, Snapshot,
+    Entry, Key, Snapshot, check, expression,
     proto::{RatePolicy, Resource, Route, resource},
-    wire::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
+    wire::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_EXPRESSIONS, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
 };
 
 use super::Draft;
@@ -40,6 +40,8 @@ pub(super) struct Served {
     pub(super) entries: u64,
     pub(super) rules: u64,
     pub(super) clusters: Vec<Key>,
+    /// Its regular expressions, each once, and what they weigh.
+    pub(super) expressions: BTreeMap<String, u64>,
 }
 
 /// A policy, and what it guards.
@@ -54,13 +56,22 @@ pub(super) struct Guard {
 }
 
 /// What namespaces share of a fleet.
-const WORDS: [&str; 4] = ["routes", "endpoints", "entries of the routing table", "KiB"];
+const WORDS: [&str; 5] =
+    ["routes", "endpoints", "entries of the routing table", "KiB", "KiB of compiled regular expressions"];
+/// Which of them expressions are.
+const EXPRESSIONS: usize = 4;
 
 /// What a route costs in the table that each proxy has: a match stands there once for each host of each listener.
 pub(super) fn entries(route: &Route) -> u64 {
     let hosts: usize = route.attachments.iter().map(|attachment| attachment.hostnames.len().max(1)).sum();
     let matches: usize = route.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
     (hosts as u64).saturating_mul(matches as u64)
+}
+
+/// The regular expressions of a route, and what each weighs. They were looked at before, so that this costs nothing.
+pub(super) fn expressions(route: &Route) -> BTreeMap<String, u64> {
+    let weight = |pattern: &str| (pattern.to_owned(), expression::verdict(pattern).unwrap_or_default() as u64);
+    check::expressions(route).map(weight).collect()
 }
 
 /// Which certificates fit, in the order of precedence; they are shared fairly between the namespaces that they come from.
@@ -107,7 +118,7 @@ pub(super) fn fill(
     let clusters = parts.clusters(clusters, problems);
     let (guards, of_route) = parts.guards(policies, problems);
     let mut units: Vec<(usize, ObjectRef, Vec<usize>)> = vec![];
-    for (number, Served { resource, entries, clusters: needed, .. }) in routes.into_iter().enumerate() {
+    for (number, Served { resource, entries, clusters: needed, expressions, .. }) in routes.into_iter().enumerate() {
         let source = resource.source.clone();
         if resource.entry.bytes().len() > MAX_RESOURCE {
             problems.degraded(&source, "", reason::TOO_LARGE, too_large(&resource));
@@ -122,11 +133,12 @@ pub(super) fn fill(
             }
         }
         needs.extend(of_route.get(&number).into_iter().flatten());
+        needs.extend(expressions.into_iter().map(|(pattern, weight)| parts.expression(pattern, weight)));
         units.push((number, source, needs));
     }
 
     let room = MAX_SNAPSHOT.saturating_sub(filled.size);
-    let capacity = [MAX_ROUTES, MAX_ENDPOINTS, MAX_ENTRIES, room].map(|most| most as u64);
+    let capacity = [MAX_ROUTES, MAX_ENDPOINTS, MAX_ENTRIES, room, MAX_EXPRESSIONS].map(|most| most as u64);
     let shared: Vec<Unit<'_>> =
         units.iter().map(|(_, source, parts)| Unit { owner: &source.namespace, parts: parts.clone() }).collect();
     let allotment = share::allot(capacity, &parts.costs, &shared);
@@ -141,7 +153,8 @@ pub(super) fn fill(
                 let used = allotment.used.get(source.namespace.as_str()).map_or(0, |used| used[*resource]);
                 let message =
                     full(fleet, &source.namespace, (*resource, capacity[*resource], used), allotment.used.len());
-                problems.degraded(source, "", reason::TOO_LARGE, message);
+                let reason = if *resource == EXPRESSIONS { check::reason::TOO_COMPLEX } else { reason::TOO_LARGE };
+                problems.degraded(source, "", reason, message);
             }
         }
     }
@@ -151,7 +164,7 @@ pub(super) fn fill(
         problems.degraded(source, "", reason::TOO_LARGE, message);
     }
     let kept = parts.resources.into_iter().zip(held).filter(|(_, held)| *held);
-    kept.for_each(|(resource, _)| filled.add(resource));
+    kept.filter_map(|(resource, _)| resource).for_each(|resource| filled.add(resource));
     (filled.snapshot, filled.sources)
 }
 
@@ -211,8 +224,10 @@ impl Filled {
 /// What units are made of.
 #[derive(Default)]
 struct Parts {
-    resources: Vec<Sourced>,
-    costs: Vec<Amounts<4>>,
+    /// `None`: an expression, which comes with the routes that have it.
+    resources: Vec<Option<Sourced>>,
+    costs: Vec<Amounts<5>>,
+    expressions: BTreeMap<String, usize>,
 }
 
 /// Each policy's object, and the routes that it guards.
@@ -221,9 +236,19 @@ type Guards = Vec<(ObjectRef, BTreeSet<usize>)>;
 impl Parts {
     /// Adds one; its number.
     fn add(&mut self, resource: Sourced, [routes, endpoints, entries]: Amounts<3>) -> usize {
-        self.costs.push([routes, endpoints, entries, size(&resource) as u64]);
-        self.resources.push(resource);
+        self.costs.push([routes, endpoints, entries, size(&resource) as u64, 0]);
+        self.resources.push(Some(resource));
         self.costs.len() - 1
+    }
+
+    /// The number of an expression: one for all that have it, as proxies compile it once.
+    fn expression(&mut self, pattern: String, weight: u64) -> usize {
+        let (costs, resources) = (&mut self.costs, &mut self.resources);
+        *self.expressions.entry(pattern).or_insert_with(|| {
+            costs.push([0, 0, 0, 0, weight]);
+            resources.push(None);
+            costs.len() - 1
+        })
     }
 
     /// The number of each cluster, or why it can't be there: its share of the requests is answered 500.
@@ -283,7 +308,7 @@ fn too_large(resource: &Sourced) -> String {
 /// Why a route is left out of a fleet: which resource there is not enough of, how much there is, and its namespace's part.
 fn full(fleet: &ObjectRef, namespace: &str, (resource, most, used): (usize, u64, u64), sharers: usize) -> String {
     let word = WORDS[resource];
-    let shown = |amount: u64| if word == "KiB" { amount >> 10 } else { amount };
+    let shown = |amount: u64| if word.starts_with("KiB") { amount >> 10 } else { amount };
     let (most, used, even) = (shown(most), shown(used), shown(most / sharers.max(1) as u64));
     format!(
         "{fleet} has no room for it: of {most} {word}, which {sharers} namespaces share, {namespace:?} has {used} (an even \

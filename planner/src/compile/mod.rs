@@ -149,6 +149,7 @@ impl Draft<'_> {
         let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
         let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
         let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
+        let expressions = bounds::expressions(&resource);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
         self.served.insert(key.clone(), self.routes.len());
         self.routes.push(Served {
@@ -156,6 +157,7 @@ impl Draft<'_> {
             entries,
             rules,
             clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),
+            expressions,
         });
         for (key, cluster) in clusters {
             // Of two routes that name one address, the older is its source.

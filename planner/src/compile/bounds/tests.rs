@@ -293,3 +293,33 @@ fn what_is_sent_is_within_what_proxies_take() {
     assert!(numbers.values().all(Result::is_ok));
     assert!(parts.costs.iter().all(|[_, endpoints, _, bytes]| *endpoints == 1 && *bytes > 200));
 }
+
+#[test]
+fn expressions() {
+    let mut scene = Scene::new();
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+    let expression = |value: String| json!({"path": {"type": "RegularExpression", "value": value}});
+    let mut route = |namespace: &str, name: &str, matches: &[Value]| {
+        let rule = json!({"matches": matches, "backendRefs": [{"address": "10.0.0.1:80"}]});
+        let spec = json!({"hostnames": [format!("{name}.{namespace}.example")], "rules": [rule]});
+        scene.add("ApiRoute", namespace, name, &spec);
+    };
+    // Each has an automaton of 150 KiB.
+    let large = |i: usize, n: usize| {
+        let text: String = letters.iter().cycle().skip(i * 13 + n).take(580).collect();
+        expression(format!("/{i}/{n}/{text}"))
+    };
+    for i in 0..30 {
+        route("hostile", &format!("r{i:02}"), &(0..13).map(|n| large(i, n)).collect::<Vec<_>>());
+    }
+    route("late", "r", &[expression("/orders/[0-9]+".into())]);
+    // What others have already costs nothing more.
+    route("hostile", "same", &[large(0, 0)]);
+    let plan = scene.plan();
+    let said: Vec<_> = plan.problems.iter().filter(|problem| problem.reason == check::reason::TOO_COMPLEX).collect();
+    let names: Vec<&str> = said.iter().map(|problem| problem.object.as_ref().unwrap().name.as_str()).collect();
+    assert!((1..20).contains(&said.len()) && !names.contains(&"r00") && !names.contains(&"same"), "{names:?}");
+    assert!(said[0].message.contains("of 65536 KiB of compiled regular expressions"), "{}", said[0].message);
+    assert_eq!(count(&plan, Kind::Route, "late"), 1);
+    assert_eq!(count(&plan, Kind::Route, "hostile"), 31 - said.len());
+}
