@@ -14,7 +14,9 @@ mod service;
 mod template;
 
 pub use limits::{Http2Limits, Limits};
-pub use listener::{AllowedRoutes, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef};
+pub use listener::{
+    AllowedRoutes, AssignedHostnames, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef,
+};
 pub use scaling::{Scaling, ScalingMode, Target};
 pub use service::{Backends, Readiness, Service, ServiceType, TrafficPolicy};
 pub use template::{Resources, Template};

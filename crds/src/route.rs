@@ -57,6 +57,13 @@ pub use matching::{HeaderMatch, Method, PathMatch, PathMatchType, QueryParamMatc
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "!has(self.delegates) || !has(self.hostnames) || size(self.hostnames) == 0 || \
+     self.delegates.all(d, d.hostnames.all(h, self.hostnames.exists(own, \
+     own == h || (own.startsWith('*.') && h.endsWith(own.substring(1))))))",
+)
+.message("a delegate is of one of this route's hostnames, or of a host below a wildcard among them")
+.field_path(".delegates"))]
 pub struct ApiRouteSpec {
     /// The fleets that serve this route; default: the fleet named `default` of this namespace, else of the operator's.
     #[serde(default)]
@@ -73,6 +80,12 @@ pub struct ApiRouteSpec {
     #[serde(default)]
     #[schemars(schema_with = "hostnames")]
     pub hostnames: Vec<String>,
+    /// Who else may have which of these hostnames, or hosts below a wildcard among them. Without an entry no other
+    /// namespace may, as long as this one has the wildcard; a hostname that is handed over goes to the namespace that is
+    /// named here as soon as this one lets it go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub delegates: Vec<Delegate>,
     /// The most specific match wins, in Gateway API's precedence.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(
@@ -98,6 +111,18 @@ pub struct ApiRouteSpec {
         .message("regular expressions of more than 8192 characters together: split the route, or match prefixes")
     )]
     pub rules: Vec<self::Rule>, // `self`: KubeSchema brings kube's own Rule, of CEL, into scope
+}
+
+/// Hostnames that others may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Delegate {
+    /// The names of their namespaces.
+    #[schemars(schema_with = "k8s::namespaces")]
+    pub namespaces: Vec<String>,
+    /// Hosts; `*.a.shop.example` is that wildcard and every host below.
+    #[schemars(schema_with = "delegated")]
+    pub hostnames: Vec<String>,
 }
 
 /// What to do with the requests that match.
@@ -239,6 +264,16 @@ fn hostnames(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": text::hostname(generator),
+    })
+}
+
+fn delegated(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 16,
         "x-kubernetes-list-type": "set",
         "items": text::hostname(generator),
     })

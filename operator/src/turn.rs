@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Millis, Plan, Planner, World, scale::Decision};
+use planner::{FleetRef, Holds, Millis, Plan, Planner, World, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
 use self::reign::Reign;
@@ -78,7 +78,9 @@ pub struct Operator<F> {
     observed: Arc<Observed>,
     /// What is known of objects beyond that.
     remembered: Objects,
-    /// It may differ from what is kept.
+    /// Who has which hostname.
+    holds: Arc<Holds>,
+    /// What is remembered may differ from what is kept.
     memory_due: bool,
     world: Arc<World>,
     /// Knows the objects that it has validated before.
@@ -102,7 +104,7 @@ pub struct Operator<F> {
 impl<F: Fleet> Operator<F> {
     /// Ready to run.
     pub fn new(mut parts: Parts<F>) -> Self {
-        let Recalled { objects, ledgers } = std::mem::take(&mut parts.recalled);
+        let Recalled { objects, ledgers, holds } = std::mem::take(&mut parts.recalled);
         let gateways = ledgers.into_iter().map(|(fleet, ledger)| (fleet, Gateway::with_ledger(ledger))).collect();
         Self {
             parts,
@@ -110,6 +112,7 @@ impl<F: Fleet> Operator<F> {
             news: None,
             observed: Arc::default(),
             remembered: Arc::new(objects),
+            holds: Arc::new(Holds::recalled(holds)),
             memory_due: false,
             world: Arc::default(),
             planner: Planner::default(),
@@ -185,6 +188,7 @@ impl<F: Fleet> Operator<F> {
         }
         if std::mem::take(&mut self.memory_due) {
             self.parts.memory.keep_objects(&self.remembered, &plan);
+            self.parts.memory.keep_holds(&self.holds);
         }
         if self.leaving && self.parts.fleet.outlives_operator() {
             return;
@@ -203,14 +207,14 @@ impl<F: Fleet> Operator<F> {
             self.news.get_or_insert_with(|| Arc::clone(&self.observed));
         }
         let Some(observed) = self.news.take() else { return };
-        let remembered = Arc::clone(&self.remembered);
+        let (remembered, holds) = (Arc::clone(&self.remembered), Arc::clone(&self.holds));
         let mut planner = std::mem::take(&mut self.planner);
         let last_ready = self.plan.as_ref().map(|plan| Arc::clone(&plan.last_ready));
         let derive = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             // The same in both, so that the age of what is new does not change with the next turn.
             let now = jiff::Timestamp::now();
-            let mut world = world::world(&observed, &remembered, Some(now));
+            let mut world = world::world(&observed, &remembered, &holds, Some(now));
             world.last_ready = last_ready;
             let joined = start.elapsed();
             let plan = planner.plan(&world);
@@ -230,6 +234,7 @@ impl<F: Fleet> Operator<F> {
         let in_force = source::kube::InForce { world: self.observed.number, secrets };
         self.parts.certificates.send_replace(Some(in_force));
         (self.remembered, self.memory_due) = (Arc::new(remembered), true);
+        self.holds = Arc::clone(&plan.holds);
         for fleet in plan.fleets.keys() {
             self.gateways.entry(fleet.clone()).or_default();
         }

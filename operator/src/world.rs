@@ -7,7 +7,7 @@ use std::{
 
 use crds::Object;
 use jiff::{SignedDuration, Timestamp};
-use planner::{Absent, FleetRef, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
+use planner::{Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
 
 use crate::{
     gateway::Gateway,
@@ -19,8 +19,14 @@ use crate::{
 /// that replaces it, or by someone who mends a mistake.
 const ABSENCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Joins what the source has with what was accepted before. `now` is the age of what is not remembered; `None`: unknown.
-pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, now: Option<Timestamp>) -> World {
+/// Joins what the source has with what was accepted before, and who had which hostname. `now` is the age of what is not
+/// remembered; `None`: unknown.
+pub fn world(
+    observed: &Observed,
+    remembered: &BTreeMap<ObjectRef, Remembered>,
+    holds: &Arc<Holds>,
+    now: Option<Timestamp>,
+) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
         let known = remembered.get(id);
         let accepted = known.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
@@ -43,6 +49,7 @@ pub fn world(observed: &Observed, remembered: &BTreeMap<ObjectRef, Remembered>, 
         last_ready: None,
         strays: observed.strays.clone(),
         cluster: observed.cluster.clone(),
+        holds: Arc::clone(holds),
     }
 }
 
@@ -192,7 +199,7 @@ mod tests {
         let known = remember(&observed(before, false), &plan, &BTreeMap::new(), now());
         let broken = observed(after, true);
         let kept = remember(&broken, &Plan::default(), &known, now())[&id()].accepted.is_some();
-        assert_eq!(world(&broken, &known, None).objects[&id()].accepted.is_some(), kept);
+        assert_eq!(world(&broken, &known, &Arc::default(), None).objects[&id()].accepted.is_some(), kept);
         kept
     }
 
@@ -207,7 +214,7 @@ mod tests {
     #[test]
     fn an_api_server_says_how_old_an_object_is() {
         let created = |observed: &Observed, known: &BTreeMap<_, _>| {
-            world(observed, known, Some(now())).objects[&id()].created.map(|Millis(at)| at)
+            world(observed, known, &Arc::default(), Some(now())).objects[&id()].created.map(|Millis(at)| at)
         };
         let millis = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond().try_into().ok();
         assert_eq!(created(&observed(Some("u"), false), &BTreeMap::new()), millis(BORN));

@@ -4,6 +4,7 @@
 //!  World ──validate──► Model ──compile──► Plan                 world.rs, model/, compile/, plan.rs
 //!    (each object alone)    (references)   { snapshots, problems, accepted }
 //!  desired Snapshot + Ledger ──publish──► Snapshot to push     publish.rs (refused resources rolled back)
+//!  Plan.holds ──► World.holds of the next                     holds.rs (who has which hostname)
 //!  Units of namespaces ──allot──► those that fit        share/ (with a README)
 //!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
 //!  LoadWindows ──► excess share of each proxy                  rebalance.rs
@@ -12,6 +13,7 @@
 
 mod compile;
 pub mod fleet;
+pub mod holds;
 mod model;
 pub mod plan;
 pub mod problem;
@@ -24,6 +26,7 @@ pub mod world;
 
 pub use compile::LastReady;
 pub use fleet::{FleetPlan, FleetView, ProxyView};
+pub use holds::Holds;
 pub use model::quantity;
 pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};

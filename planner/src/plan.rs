@@ -12,6 +12,7 @@ use crate::{
     LastReady, Millis,
     compile::{self, Compiled},
     fleet::FleetSettings,
+    holds::Holds,
     model::{self, Memo},
     problem::{Problem, Problems, Severity, reason},
     world::{FleetRef, ObjectRef, World},
@@ -34,6 +35,8 @@ pub struct Plan {
     pub last_ready: Arc<LastReady>,
     /// When the same world, a little later, gives another plan.
     pub changes_at: Option<Millis>,
+    /// Who has which hostname: the caller gives it to the next world.
+    pub holds: Arc<Holds>,
 }
 
 /// What became of one parentRef of a route.
@@ -77,12 +80,12 @@ impl Planner {
     pub fn plan(&mut self, world: &World) -> Plan {
         let mut problems = Problems::new(world);
         let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
-        let compiled = compile::compile(&model, world.last_ready.as_deref(), world.now, &mut problems);
-        let Compiled { fleets, parents, targets, last_ready, changes_at } = compiled;
+        let compiled = compile::compile(&model, world, &mut problems);
+        let Compiled { fleets, parents, targets, last_ready, changes_at, holds } = compiled;
         let absences = world.absent.values().map(|gone| gone.until);
-        let changes_at = changes_at.into_iter().chain(absences).min();
-        let (problems, last_ready) = (problems.into_sorted(), Arc::new(last_ready));
-        Plan { fleets, problems, accepted, parents, targets, last_ready, changes_at }
+        let changes_at = changes_at.into_iter().chain(absences).chain(holds.next_end()).min();
+        let (problems, last_ready, holds) = (problems.into_sorted(), Arc::new(last_ready), Arc::new(holds));
+        Plan { fleets, problems, accepted, parents, targets, last_ready, changes_at, holds }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Severity {
     Rejected,
     /// The object is used; a part of it does not work (its rule answers 500).
     Degraded,
+    /// The object is used as it is; others want what it has.
+    Told,
 }
 
 /// One finding.
@@ -115,6 +117,17 @@ impl<'a> Problems<'a> {
         message: impl Into<String>,
     ) {
         self.push(object, Severity::Degraded, Unfit::new(field, reason, message));
+    }
+
+    /// Tells the owner of an object something that changes nothing of it.
+    pub(crate) fn told(
+        &mut self,
+        object: &ObjectRef,
+        field: impl Into<String>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.push(object, Severity::Told, Unfit::new(field, reason, message));
     }
 
     /// All of them, in the order of objects.

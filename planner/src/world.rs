@@ -6,7 +6,7 @@ pub use crds::Kind;
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
 
-use crate::{LastReady, Millis, Problem};
+use crate::{LastReady, Millis, Problem, holds::Holds};
 
 /// An object's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +132,8 @@ pub struct World {
     pub strays: Vec<Problem>,
     /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission. `None`: standalone.
     pub cluster: Option<Cluster>,
+    /// Who had which hostname, as the last plan left it.
+    pub holds: Arc<Holds>,
 }
 
 /// What the planner must know of the cluster.

@@ -83,6 +83,11 @@ fn fleet(f: &Fleet) -> Fit {
             return Err(Unfit::new(format!("limits.{field}"), reason::INVALID_LIMIT, message));
         }
     }
+    for (i, held) in f.held.iter().enumerate() {
+        for (j, name) in held.hostnames.iter().enumerate() {
+            hostname(format_args!("held[{i}].hostnames[{j}]"), name, true)?;
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::schema::{k8s, text};
@@ -81,6 +81,34 @@ pub struct AllowedRoutes {
     /// From which namespaces.
     #[serde(default)]
     pub namespaces: RouteNamespaces,
+    /// Which hostnames belong to which of them. A hostname that is named here is for these namespaces alone, whoever else
+    /// claims it and whoever came first, on every listener of the fleet; the most specific entry decides. What no entry
+    /// covers is for whoever claims it first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub hostnames: Vec<AssignedHostnames>,
+}
+
+/// Hostnames, and the namespaces that may have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssignedHostnames {
+    /// The names of the namespaces.
+    #[schemars(schema_with = "k8s::namespaces")]
+    pub namespaces: Vec<String>,
+    /// Hosts; `*.shop.example` is that wildcard and every host below; `*` is all that no other entry covers.
+    #[schemars(schema_with = "hostnames")]
+    pub hostnames: Vec<String>,
+}
+
+fn hostnames(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": text::hostname_or_all(generator),
+    })
 }
 
 /// The namespaces routes may come from.

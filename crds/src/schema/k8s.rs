@@ -174,6 +174,17 @@ pub(crate) fn cidrs(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 64, "x-kubernetes-list-type": "set", "items": cidr})
 }
 
+/// Names of namespaces.
+pub(crate) fn namespaces(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": text::label(generator),
+    })
+}
+
 /// `metav1.LabelSelector`.
 pub(crate) fn label_selector(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({

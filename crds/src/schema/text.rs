@@ -21,6 +21,11 @@ const HOSTNAME: Text = Text {
     words: "a host name: lower-case letters, digits and '-' in labels separated by '.', with '*.' in front for all hosts \
             below a domain, and no port",
 };
+const HOSTNAME_OR_ALL: Text = Text {
+    pattern: r"^(\*|(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)$",
+    max_length: 253,
+    words: "a host name in lower case, with '*.' in front for all hosts below a domain, or '*' alone for every host",
+};
 const LABEL: Text = Text {
     pattern: "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
     max_length: 63,
@@ -112,8 +117,9 @@ const GROUP: Text = Text {
 const KIND: Text =
     Text { pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", max_length: 63, words: "a kind, such as Service" };
 
-const ALL: [&Text; 19] = [
+const ALL: [&Text; 20] = [
     &HOSTNAME,
+    &HOSTNAME_OR_ALL,
     &LABEL,
     &SUBDOMAIN,
     &HEADER_NAME,
@@ -149,6 +155,11 @@ impl Text {
 
 pub(crate) fn hostname(_: &mut SchemaGenerator) -> Schema {
     HOSTNAME.schema()
+}
+
+/// A host name, a wildcard, or every host.
+pub(crate) fn hostname_or_all(_: &mut SchemaGenerator) -> Schema {
+    HOSTNAME_OR_ALL.schema()
 }
 
 /// A namespace, the name of a Service or of a limit.

@@ -58,7 +58,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn of(manifests: &Path) -> Result<(Plan, usize), Failure> {
     readable(manifests)?;
     let observed = directory::read_once(manifests);
-    Ok((planner::plan(&world::world(&observed, &Default::default(), None)), observed.objects.len()))
+    Ok((
+        planner::plan(&world::world(&observed, &Default::default(), &Default::default(), None)),
+        observed.objects.len(),
+    ))
 }
 
 /// An error unless this is a folder that can be listed.

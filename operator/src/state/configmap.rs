@@ -1,7 +1,8 @@
 //! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads. The chart makes it; it is only
 //! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
 //!
-//! It holds only what is needed: an entry exists while an object is broken, or a proxy refuses a resource. What a Secret
+//! It holds only what is needed: an entry exists while an object is broken, a proxy refuses a resource, or the age of
+//! routes does not say who has a hostname (`planner::holds`, which bounds that). What a Secret
 //! held is never in it: that has a Secret (`certificates`).
 
 use std::{
@@ -19,11 +20,12 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use planner::{FleetRef, Kind, Ledger, ObjectRef};
+use planner::{FleetRef, Holds, Kind, Ledger, ObjectRef};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
+    hostnames,
     memory::{Objects, Recalled},
     mirror::Stored as _,
     objects,
@@ -34,7 +36,8 @@ use crate::{fence, lead::MANAGER};
 /// Keys of the ConfigMap.
 const OBJECTS: &str = "objects.json";
 const ROLLBACKS: &str = "rollbacks.json";
-/// Most that is written: the API server takes 1 MiB with everything around it.
+const HOSTNAMES: &str = "hostnames.json";
+/// Most that is written besides hostnames: the API server takes 1 MiB with everything around it.
 pub(super) const MOST: usize = 900 << 10;
 /// Writes that follow within this time are one.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
@@ -59,6 +62,8 @@ pub struct Memory {
     objects: BTreeMap<ObjectRef, Value>,
     /// `None`: not told yet, so that what the leader before left stays.
     rollbacks: Option<String>,
+    /// The same.
+    hostnames: Option<String>,
     /// There is something in the ConfigMap, from whomever.
     holds: Arc<AtomicBool>,
 }
@@ -69,8 +74,8 @@ impl Memory {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let (wanted, receiver) = watch::channel(Data::new());
         let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
-        let (objects, rollbacks, holds) = (BTreeMap::new(), None, Arc::default());
-        Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, holds }
+        let (objects, rollbacks, hostnames, holds) = (BTreeMap::new(), None, None, Arc::default());
+        Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, hostnames, holds }
     }
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
@@ -122,8 +127,15 @@ impl Memory {
         self.keep();
     }
 
+    /// Keeps who has a hostname where nothing else says it.
+    pub fn keep_holds(&mut self, holds: &Holds) {
+        self.hostnames = Some(hostnames::text(holds));
+        self.keep();
+    }
+
     fn keep(&self) {
-        let data = data(&self.objects, self.rollbacks.as_deref());
+        let mut data = data(&self.objects, self.rollbacks.as_deref());
+        data.extend(self.hostnames.clone().map(|hostnames| (HOSTNAMES, hostnames)));
         self.wanted.send_if_modified(|before| {
             // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
             let needless = data.values().all(String::is_empty) && !self.holds.load(Ordering::Relaxed);
@@ -197,7 +209,8 @@ fn parse(found: &ConfigMap) -> Recalled {
         .unwrap_or_default();
     let objects = records.into_iter().filter_map(objects::from_record).collect();
     let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(|text| Rollbacks::parse(text)).unwrap_or_default();
-    Recalled { objects, ledgers }
+    let holds = text(HOSTNAMES).map(|text| hostnames::parse(text)).unwrap_or_default();
+    Recalled { objects, ledgers, holds }
 }
 
 async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Data>) {

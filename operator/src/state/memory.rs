@@ -1,4 +1,5 @@
-//! What outlives an operator process: the content accepted last of objects that are broken now, and what proxies refused.
+//! What outlives an operator process: the content accepted last of objects that are broken now, what proxies refused, and
+//! who has a hostname where the age of routes does not say it.
 //! On one machine in files of the state folder, in a cluster in a ConfigMap and, of certificates, in a Secret.
 
 use std::{
@@ -9,11 +10,11 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use planner::{FleetRef, Kind, Ledger, ObjectRef, Plan};
+use planner::{FleetRef, Holds, Kind, Ledger, ObjectRef, Plan, holds::Kept};
 
 use super::{
     certificates::Certificates,
-    configmap,
+    configmap, hostnames,
     mirror::Mirror,
     objects::{self, Remembered},
     rollbacks::{Rollback, Rollbacks},
@@ -32,6 +33,8 @@ pub struct Recalled {
     pub objects: BTreeMap<ObjectRef, Remembered>,
     /// Of what proxies refused.
     pub ledgers: BTreeMap<FleetRef, Ledger>,
+    /// Of hostnames.
+    pub holds: Vec<Kept>,
 }
 
 impl Recalled {
@@ -97,6 +100,7 @@ pub struct Folder {
     objects: Mirror<Remembered>,
     rollbacks: Rollbacks,
     path: PathBuf,
+    holds: hostnames::File,
 }
 
 impl Folder {
@@ -105,8 +109,9 @@ impl Folder {
         let objects = objects::load(&folder.join("objects"));
         let path = folder.join("rollbacks.json");
         let (rollbacks, ledgers) = Rollbacks::load(&path);
+        let (file, holds) = hostnames::File::load(folder.join("hostnames.json"));
         let mirror = Mirror::start(folder.join("objects"), Arc::new(objects.clone()), PAUSE);
-        (Self { objects: mirror, rollbacks, path }, Recalled { objects, ledgers })
+        (Self { objects: mirror, rollbacks, path, holds: file }, Recalled { objects, ledgers, holds })
     }
 }
 
@@ -137,6 +142,14 @@ impl Memory {
         match self {
             Self::Folder(folder) => folder.rollbacks.save(&folder.path, rollbacks),
             Self::Cluster(memory) => memory.objects.keep_rollbacks(rollbacks),
+        }
+    }
+
+    /// Keeps who has a hostname where nothing else says it.
+    pub fn keep_holds(&mut self, holds: &Holds) {
+        match self {
+            Self::Folder(folder) => folder.holds.save(holds),
+            Self::Cluster(memory) => memory.keep_holds(holds),
         }
     }
 

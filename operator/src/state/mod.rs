@@ -7,6 +7,8 @@
 //!  control.sock    where proxies attach
 //!  sockets.sock    where proxies take listening sockets
 //!  objects/        generation and last accepted content of each object    objects.rs
+//!  rollbacks.json  what proxies refused                                   rollbacks.rs
+//!  hostnames.json  who has a hostname, where age does not say it          hostnames.rs
 //!  status/         each custom resource with its status                   (`sluice-operator get` reads it)
 //!  proxies/        record, log and last-good snapshot of each proxy process
 //! ```
@@ -14,6 +16,7 @@
 pub mod certificates;
 pub mod configmap;
 pub mod file;
+pub mod hostnames;
 pub mod memory;
 pub mod mirror;
 pub mod objects;

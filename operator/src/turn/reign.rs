@@ -17,6 +17,7 @@ use crate::{
     lead::Lead,
     source::kube::{READ_WITHIN, in_force},
     state::memory::Recalled,
+    status,
 };
 
 /// Proxies that ran before this operator led dial it within this time; what they say is waited for before anything is
@@ -78,7 +79,10 @@ impl<F: Fleet> Operator<F> {
             let said = std::mem::replace(&mut gateway.ledger, ledger);
             gateway.ledger.nacked.extend(said.nacked);
         }
-        if recalled.merge_into(Arc::make_mut(&mut self.remembered)) {
+        let holds = std::mem::take(&mut recalled.holds);
+        let holds_changed = !holds.is_empty();
+        Arc::make_mut(&mut self.holds).merge(holds, status::now());
+        if recalled.merge_into(Arc::make_mut(&mut self.remembered)) || holds_changed {
             self.news.get_or_insert_with(|| Arc::clone(&self.observed));
             // Tells the source, too. That Secrets are missing is no news to be told anyone else: it does not lead yet.
             self.plan().await;

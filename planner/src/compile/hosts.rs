@@ -1,70 +1,259 @@
-//! Hostnames that another namespace holds: a route is not served under them.
+//! Which namespace has which hostname of a fleet. Only its routes are served under it, on whichever listener.
 //!
-//! The first holder on a listener keeps a hostname, so that no team takes over the requests of another. Within one
-//! namespace routes share a hostname freely; which of them serves a request is decided match by match (conflicts.rs).
-//! A hostname is that very text: `*.a.example` and `b.a.example` are two, and so is no hostname at all.
+//! - The namespace that claimed a hostname first has it (`holds.rs`). Within one namespace routes share it freely; which of
+//!   them serves a request is decided match by match (conflicts.rs).
+//! - What lies below a wildcard that another namespace had before is that namespace's to give (`spec.delegates` of its
+//!   route). A wildcard that comes later has what nobody else has. `*.com` and "any host" are nobody's domain: they decide
+//!   on nothing.
+//! - What the fleet assigns (`allowedRoutes.hostnames`) is for those namespaces alone, whoever came first.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+mod claims;
+mod patterns;
+mod told;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use self::{
+    claims::{Claim, claims},
+    patterns::{Patterns, decides},
+    told::{tell, withdraw},
+};
 use super::attach::Attached;
 use crate::{
-    model::Route,
-    problem::{Problems, reason},
-    world::ObjectRef,
+    Millis,
+    holds::{FleetHolds, GRACE, Hold, Holds},
+    model::{Fleet, Model, Route},
+    plan::Parent,
+    problem::Problems,
+    world::{FleetRef, Kind, ObjectRef},
 };
 
-/// A hostname (empty: any) on one listener of a fleet.
-type Claim<'m> = (&'m ObjectRef, String, String);
-
-/// Who came first under which hostname. Routes claim in the order of their age.
-#[derive(Default)]
-pub(super) struct Hosts<'m> {
-    holders: BTreeMap<Claim<'m>, ObjectRef>,
+/// A route, and where it attaches.
+pub(super) struct Placed<'m> {
+    pub(super) object: &'m ObjectRef,
+    pub(super) route: &'m Route,
+    pub(super) attached: BTreeMap<&'m ObjectRef, Attached>,
+    pub(super) parents: Vec<Parent>,
 }
 
-impl<'m> Hosts<'m> {
-    /// Claims every hostname of a route; those that another namespace holds are taken out of `attached`, and said.
-    pub(super) fn claim(
-        &mut self,
-        object: &ObjectRef,
-        route: &Route,
-        attached: &mut BTreeMap<&'m ObjectRef, Attached>,
-        problems: &mut Problems<'_>,
-    ) {
-        for (fleet, listeners) in attached {
-            // Of each hostname: who holds it, and on which listeners.
-            let mut lost: BTreeMap<String, (ObjectRef, Vec<String>)> = BTreeMap::new();
-            listeners.retain(|listener, hosts| {
-                let mut holds = |host: &str| match self.holders.entry((*fleet, listener.clone(), host.to_owned())) {
-                    Entry::Vacant(free) => {
-                        free.insert(object.clone());
-                        true
-                    }
-                    Entry::Occupied(held) if held.get().namespace == object.namespace => true,
-                    Entry::Occupied(held) => {
-                        let (_, on) = lost.entry(host.to_owned()).or_insert_with(|| (held.get().clone(), vec![]));
-                        on.push(listener.clone());
-                        false
-                    }
-                };
-                if hosts.is_empty() {
-                    return holds("");
-                }
-                hosts.retain(|host| holds(host.as_str()));
-                !hosts.is_empty()
-            });
-            for (host, (holder, on)) in lost {
-                let at = route.hostnames.iter().position(|name| name.as_str() == host);
-                let field = at.map_or_else(|| "spec.hostnames".to_owned(), |i| format!("spec.hostnames[{i}]"));
-                let host = if host.is_empty() { "any host".to_owned() } else { format!("host {host}") };
-                let message = format!(
-                    "namespace {:?} has {host} on listener {} of {fleet} ({holder} came first), so this route is not \
-                     served there: use another hostname",
-                    holder.namespace,
-                    on.join(", "),
-                );
-                problems.degraded(object, field, reason::CONFLICTED, message);
-            }
+/// Hostnames by the namespace that has them. Those that are assigned to several, of which none claims them: under no name.
+pub(super) type Held = BTreeMap<String, BTreeSet<String>>;
+
+/// What the claims of one fleet are settled by.
+struct Settling<'m> {
+    assigned: Patterns<BTreeSet<&'m str>>,
+    /// What each namespace gives to which others.
+    delegates: HashMap<&'m str, Patterns<BTreeSet<&'m str>>>,
+    /// Who has what, of the claims so far.
+    holders: Patterns<Holder<'m>>,
+}
+
+#[derive(Clone, Copy)]
+struct Holder<'m> {
+    namespace: &'m str,
+    since: i64,
+    by: By<'m>,
+}
+
+/// What keeps a hostname with its namespace.
+#[derive(Clone, Copy)]
+enum By<'m> {
+    /// The oldest route that claims it.
+    Route(&'m ObjectRef),
+    /// Nothing but that it had it, until then.
+    Grace(&'m Hold, Millis),
+}
+
+/// How a namespace comes to a hostname.
+#[derive(Clone, Copy, PartialEq)]
+enum Granted<'m> {
+    Plainly,
+    /// Though a wildcard above it is another's that left: it had it before, which its age does not say.
+    AsBefore,
+    /// From this namespace, which had it since then and let it go.
+    From(&'m str, i64),
+}
+
+/// Why a namespace does not have a hostname.
+enum Denied<'m> {
+    /// Another one has that very hostname.
+    Held(Holder<'m>),
+    /// It lies below this wildcard of another one.
+    Below(Holder<'m>, String),
+    /// The fleet assigns it to these.
+    Assigned(Vec<&'m str>),
+}
+
+/// What a namespace does not have, and why.
+type Lost<'m> = HashMap<(&'m str, String), Denied<'m>>;
+
+/// Takes hostnames out of where they may not be served, and says so; leaves behind who has what.
+pub(super) fn settle<'m>(
+    model: &'m Model,
+    before: &'m Holds,
+    now: Millis,
+    placed: &mut [Placed<'m>],
+    problems: &mut Problems<'_>,
+) -> (Holds, BTreeMap<&'m ObjectRef, Held>) {
+    let (mut after, mut held) = (Holds::default(), BTreeMap::new());
+    for (fleet, content) in &model.fleets {
+        let name = FleetRef::from(fleet);
+        let claims = claims(model, fleet, before.fleets.get(&name), now, placed);
+        let mut settling = Settling::new(fleet, content, placed);
+        let (holds, mut of_fleet, lost) = settling.settle(&claims, now);
+        settling.reserve(&mut of_fleet);
+        tell(fleet, &claims, &lost, problems);
+        withdraw(fleet, &lost, placed, problems);
+        after.fleets.insert(name, holds);
+        held.insert(fleet, of_fleet);
+    }
+    // A fleet that can't be read serves on as it is.
+    for unread in model.invalid.iter().filter(|object| object.kind == Kind::GatewayFleet).map(FleetRef::from) {
+        if let Some(holds) = before.fleets.get(&unread) {
+            after.fleets.insert(unread, holds.clone());
         }
     }
+    (after, held)
+}
+
+impl<'m> Settling<'m> {
+    fn new(fleet: &ObjectRef, content: &'m Fleet, placed: &[Placed<'m>]) -> Self {
+        let mut assigned: Patterns<BTreeSet<&str>> = Patterns::default();
+        for (namespaces, hostnames) in content.listeners.iter().flat_map(|listener| &listener.assigned) {
+            for hostname in hostnames {
+                assigned.entry(hostname).extend(namespaces.iter().map(String::as_str));
+            }
+        }
+        let mut delegates: HashMap<&str, Patterns<BTreeSet<&str>>> = HashMap::new();
+        for placed in placed.iter().filter(|placed| placed.attached.contains_key(fleet)) {
+            let route: &'m Route = placed.route;
+            for (namespaces, hostnames) in &route.delegates {
+                let of_namespace = delegates.entry(&placed.object.namespace).or_default();
+                for hostname in hostnames {
+                    of_namespace.entry(hostname.as_str()).extend(namespaces.iter().map(String::as_str));
+                }
+            }
+        }
+        Self { assigned, delegates, holders: Patterns::default() }
+    }
+
+    /// Settles claims in their order.
+    fn settle(&mut self, claims: &[Claim<'m>], now: Millis) -> (FleetHolds, Held, Lost<'m>) {
+        let (mut after, mut held, mut lost) = (FleetHolds::new(), Held::new(), Lost::new());
+        let newest = claims.iter().map(|claim| claim.since).max().unwrap_or_default();
+        for claim in claims {
+            let Claim { namespace, hostname, first, .. } = claim;
+            let verdict = self.judge(claim);
+            let mut hold = self.hold(claim, now);
+            match verdict {
+                Ok(granted) => {
+                    // Whoever waited until now has it from now on: others had theirs before.
+                    if claim.waited {
+                        hold.since = newest.saturating_add(1);
+                        hold.keep = true;
+                    }
+                    if let Granted::From(former, since) = granted {
+                        // It stands where that one stood: before whoever waits.
+                        hold.since = since;
+                        hold.keep = since != claim.created;
+                        after.names.get_mut(hostname).and_then(|claims| claims.remove(former));
+                        held.get_mut(former).map(|names| names.remove(hostname));
+                    }
+                    hold.keep |= granted == Granted::AsBefore;
+                    let by = match first {
+                        Some(route) => By::Route(route),
+                        None => By::Grace(claim.before, end(hold.left.unwrap_or(now))),
+                    };
+                    self.holders.set(hostname, Holder { namespace, since: hold.since, by });
+                    held.entry((*namespace).to_owned()).or_default().insert(hostname.clone());
+                }
+                // What was left and is another's meanwhile, or assigned to others, is nobody's wish.
+                Err(_) if first.is_none() => continue,
+                Err(denied) => {
+                    hold.held = false;
+                    if let Denied::Held(by) | Denied::Below(by, _) = &denied {
+                        // Whoever lost stands behind whoever won, also when both begin anew.
+                        hold.since = hold.since.max(by.since.saturating_add(1));
+                        hold.keep = hold.since != claim.created;
+                    }
+                    lost.insert((namespace, hostname.clone()), denied);
+                }
+            }
+            after.names.entry(hostname.clone()).or_default().insert((*namespace).to_owned(), hold);
+        }
+        // Nor does whoever waits for a hostname stand before whoever has it, however long it waits.
+        for of_name in after.names.values_mut().filter(|of_name| of_name.len() > 1) {
+            let Some(since) = of_name.values().find(|hold| hold.held).map(|hold| hold.since) else { continue };
+            for waits in of_name.values_mut().filter(|hold| !hold.held && hold.since <= since) {
+                (waits.since, waits.keep) = (since.saturating_add(1), true);
+            }
+        }
+        (after, held, lost)
+    }
+
+    /// Whether a namespace has a hostname, as things stand.
+    fn judge(&self, claim: &Claim<'m>) -> Result<Granted<'m>, Denied<'m>> {
+        let Claim { namespace, hostname, .. } = claim;
+        let assigned = self.assigned.most_specific(hostname);
+        if let Some((_, namespaces)) = assigned.filter(|(_, namespaces)| !namespaces.contains(namespace)) {
+            return Err(Denied::Assigned(namespaces.iter().copied().collect()));
+        }
+        match self.holders.get(hostname) {
+            None => {}
+            Some(Holder { namespace: former, since, by: By::Grace(hold, _) }) if hold.to.contains(*namespace) => {
+                return Ok(Granted::From(former, *since));
+            }
+            Some(holder) => return Err(Denied::Held(*holder)),
+        }
+        let Some((wildcard, holder)) = self.holders.above(hostname).find(|(wildcard, _)| decides(wildcard)) else {
+            return Ok(Granted::Plainly);
+        };
+        // What is said of every host says nothing of this one.
+        let expressly = assigned.is_some_and(|(pattern, _)| !pattern.is_empty());
+        if holder.namespace == *namespace || expressly || self.given(holder.namespace, hostname, namespace) {
+            return Ok(Granted::Plainly);
+        }
+        match holder.by {
+            By::Grace(..) if claim.before.held => Ok(Granted::AsBefore),
+            _ => Err(Denied::Below(*holder, format!("*{wildcard}"))),
+        }
+    }
+
+    fn given(&self, from: &str, hostname: &str, to: &str) -> bool {
+        self.delegates.get(from).is_some_and(|of| of.covering(hostname).any(|(_, namespaces)| namespaces.contains(to)))
+    }
+
+    /// What is to be known of a claim, should it be granted.
+    fn hold(&self, claim: &Claim<'m>, now: Millis) -> Hold {
+        let Claim { namespace, hostname, since, created, before, first, .. } = claim;
+        let (left, to) = match first {
+            None => (Some(before.left.unwrap_or(now)), before.to.clone()),
+            Some(_) => {
+                let given = self.delegates.get(namespace).into_iter().flat_map(|of| of.covering(hostname));
+                (None, given.flat_map(|(_, to)| to).map(|to| (*to).to_owned()).collect())
+            }
+        };
+        // Later than its route, or earlier than the one that has it now. Creations have whole seconds: of names in the same
+        // one, only what decides on others must be told apart for good.
+        let differs = *since != *created && (since.abs_diff(*created) >= 1000 || !is_exact(hostname));
+        Hold { since: *since, held: true, left, to, keep: differs || left.is_some() }
+    }
+
+    /// Adds what is assigned and not claimed: nobody else is to answer for it.
+    fn reserve(&self, held: &mut Held) {
+        for (pattern, namespaces) in self.assigned.all().filter(|(pattern, _)| self.holders.get(pattern).is_none()) {
+            let mut namespaces = namespaces.iter();
+            let only = namespaces.next().filter(|_| namespaces.next().is_none());
+            held.entry(only.copied().unwrap_or_default().to_owned()).or_default().insert(pattern);
+        }
+    }
+}
+
+fn is_exact(hostname: &str) -> bool {
+    !hostname.is_empty() && !hostname.starts_with('*')
+}
+
+/// When a time of grace ends.
+fn end(left: Millis) -> Millis {
+    Millis(left.0.saturating_add(u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX)))
 }

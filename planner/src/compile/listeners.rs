@@ -1,4 +1,4 @@
-//! A fleet's own resources: settings, listeners, certificates.
+//! A fleet's own resources: listeners, certificates.
 
 use std::collections::BTreeMap;
 
@@ -48,8 +48,7 @@ pub(super) fn draft<'m>(
     fleet: &'m Fleet,
     problems: &mut Problems<'_>,
 ) -> Draft<'m> {
-    let key = Key::new(snapshot::Kind::Fleet, &object.namespace, &object.name);
-    let mut base = vec![sourced(key, resource::Kind::Fleet(fleet.resource), object)];
+    let mut base = vec![];
     unmeasurable(object, fleet, problems);
     let mut candidates = vec![];
     for (i, listener) in fleet.listeners.iter().enumerate() {
@@ -89,6 +88,8 @@ pub(super) fn draft<'m>(
         listeners: programmed,
         routes: vec![],
         served: BTreeMap::new(),
+        hostnames: vec![],
+        held: BTreeMap::new(),
         policies: vec![],
         clusters: BTreeMap::new(),
     }
@@ -214,6 +215,7 @@ mod tests {
             hostname: (!hostname.is_empty()).then(|| Hostname::new(hostname)),
             certificates: vec![],
             from: RoutesFrom::All,
+            assigned: vec![],
         }
     }
 

@@ -7,15 +7,17 @@ mod backends;
 mod bounds;
 mod conflicts;
 mod endpoints;
+mod held;
 mod hosts;
 mod listeners;
 mod policies;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use snapshot::{
     Entry, Key, Kind,
     proto::{self, Resource, resource},
+    wire::MAX_SNAPSHOT,
 };
 
 pub use self::endpoints::LastReady;
@@ -24,14 +26,15 @@ use self::{
     backends::Clusters,
     bounds::{Guard, Served, Sourced},
     conflicts::Conflicts,
-    hosts::Hosts,
+    hosts::{Held, Placed},
 };
 use crate::{
     Millis,
+    holds::Holds,
     model::{Fleet, Model, Route},
     plan::{Parent, PlannedFleet},
     problem::{Problems, reason},
-    world::{FleetRef, ObjectRef},
+    world::{FleetRef, ObjectRef, World},
 };
 
 /// One fleet's resources as they come together.
@@ -45,6 +48,10 @@ struct Draft<'m> {
     routes: Vec<Served>,
     /// Which of them has a key.
     served: BTreeMap<Key, usize>,
+    /// Under which hostnames each of them is served.
+    hostnames: Vec<(Key, BTreeSet<String>)>,
+    /// Who has which hostname.
+    held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
 }
@@ -56,23 +63,26 @@ pub(crate) struct Compiled {
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
     pub(crate) last_ready: LastReady,
     pub(crate) changes_at: Option<Millis>,
+    pub(crate) holds: Holds,
 }
 
-/// Compiles a model, `now` that these endpoints were ready last.
-pub(crate) fn compile(
-    model: &Model,
-    last_ready: Option<&LastReady>,
-    now: Millis,
-    problems: &mut Problems<'_>,
-) -> Compiled {
+/// Compiles the model of a world.
+pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
-    let mut clusters = Clusters::new(model, endpoints::Choice::new(model, last_ready, now));
-    let (mut hosts, mut conflicts) = (Hosts::default(), Conflicts::default());
-    let mut parents = BTreeMap::new();
-    for (object, route) in by_age(model) {
-        let (mut attached, became) = attach::attach(model, object, route, problems);
-        hosts.claim(object, route, &mut attached, problems);
+    let place = |(object, route)| {
+        let (attached, parents) = attach::attach(model, object, route, problems);
+        Placed { object, route, attached, parents }
+    };
+    let mut placed: Vec<Placed<'_>> = by_age(model).into_iter().map(place).collect();
+    let (holds, held) = hosts::settle(model, &world.holds, world.now, &mut placed, problems);
+    for (fleet, held) in held {
+        drafts.entry(fleet).and_modify(|draft| draft.held = held);
+    }
+    let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
+    let (mut clusters, mut conflicts, mut parents) =
+        (Clusters::new(model, choice), Conflicts::default(), BTreeMap::new());
+    for Placed { object, route, attached, parents: became } in placed {
         parents.insert(object.clone(), became);
         conflicts.claim(object, route, &attached, problems);
         let resolved = clusters.resolve(object, route, problems);
@@ -96,7 +106,7 @@ pub(crate) fn compile(
     let fleets = drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems)));
     let fleets = fleets.collect();
     let (last_ready, changes_at) = clusters.finish();
-    Compiled { fleets, parents, targets, last_ready, changes_at }
+    Compiled { fleets, parents, targets, last_ready, changes_at, holds }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
@@ -148,10 +158,16 @@ impl Draft<'_> {
         let rules = route.rules.iter().zip(&resolved.backends).filter(|(rule, _)| !rule.matches.is_empty());
         let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
         let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
+        let hostnames = resource.attachments.iter().flat_map(|attachment| match attachment.hostnames.as_slice() {
+            [] => vec![String::new()],
+            hostnames => hostnames.to_vec(),
+        });
+        let hostnames = hostnames.collect();
         let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
         let expressions = bounds::expressions(&resource);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
         self.served.insert(key.clone(), self.routes.len());
+        self.hostnames.push((key.clone(), hostnames));
         self.routes.push(Served {
             resource: sourced(key, resource::Kind::Route(resource), object),
             entries,
@@ -167,10 +183,38 @@ impl Draft<'_> {
         }
     }
 
-    fn finish(self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
-        let settings = self.fleet.settings.clone();
-        let (snapshot, sources) = bounds::fill(object, self, problems);
-        PlannedFleet { settings, snapshot, sources }
+    fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
+        let (fleet, held, hostnames) =
+            (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.hostnames));
+        let told = |shows: &dyn Fn(&Key) -> bool| {
+            let shown = hostnames.iter().filter(|(key, _)| shows(key)).flat_map(|(_, names)| names);
+            let (held, left_out) = held::beside(&held, &shown.map(String::as_str).collect::<HashSet<_>>());
+            let key = Key::new(Kind::Fleet, &object.namespace, &object.name);
+            let resource = proto::Fleet { held, ..fleet.resource.clone() };
+            (sourced(key, resource::Kind::Fleet(resource), object), left_out)
+        };
+        let (settings, mut left_out) = told(&|_| true);
+        self.base.insert(0, settings);
+        let (mut snapshot, sources) = bounds::fill(object, self, problems);
+        // A route that there was no room for shows its hostnames no more, and they are its namespace's all the same.
+        let unserved: usize =
+            hostnames.iter().filter(|(key, _)| snapshot.entry(key).is_none()).map(|(_, names)| names.len()).sum();
+        if unserved > 0 {
+            let (Sourced { key, entry, .. }, more) = told(&|key| snapshot.entry(key).is_some());
+            let fits = snapshot.size() + entry.bytes().len() <= MAX_SNAPSHOT;
+            left_out = if fits { more } else { left_out + unserved };
+            if fits {
+                snapshot.insert(key, entry);
+            }
+        }
+        if left_out > 0 {
+            let message = format!(
+                "{left_out} hostnames that nobody serves now are more than proxies can be told of: any-host and wildcard \
+                 routes of other namespaces answer for them"
+            );
+            problems.degraded(object, "", reason::TOO_LARGE, message);
+        }
+        PlannedFleet { settings: fleet.settings.clone(), snapshot, sources }
     }
 }
 

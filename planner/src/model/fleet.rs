@@ -42,6 +42,8 @@ pub(crate) struct Listener {
     /// Namespace (`None`: the fleet's) and name of each Secret.
     pub(crate) certificates: Vec<(Option<String>, String)>,
     pub(crate) from: RoutesFrom,
+    /// Namespaces, and the hostname patterns that are theirs alone; `*`: any host.
+    pub(crate) assigned: Vec<(Vec<String>, Vec<String>)>,
 }
 
 /// The namespaces that a listener takes routes from.
@@ -166,7 +168,7 @@ fn fit(listener: &crds::fleet::Listener) -> Result<(), Unfit> {
 
 /// What the proxy would say of the settings.
 fn fit_fleet(fleet: &proto::Fleet) -> Result<(), Unfit> {
-    let resource = Resource { requires: vec![], kind: Some(resource::Kind::Fleet(*fleet)) };
+    let resource = Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet.clone())) };
     check::resource(&Key::new(Kind::Fleet, "namespace", "name"), &resource)
 }
 
@@ -193,7 +195,13 @@ fn listener(listener: &crds::fleet::Listener, from: RoutesFrom) -> Listener {
         hostname: listener.hostname.as_deref().map(Hostname::new),
         certificates: refs.map(|r| (r.namespace.clone(), r.name.clone())).collect(),
         from,
+        assigned: listener.allowed_routes.hostnames.iter().map(assigned).collect(),
     }
+}
+
+fn assigned(assigned: &crds::fleet::AssignedHostnames) -> (Vec<String>, Vec<String>) {
+    let hostnames = assigned.hostnames.iter().map(|name| Hostname::new(name).as_str().to_owned());
+    (assigned.namespaces.clone(), hostnames.collect())
 }
 
 fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
@@ -209,6 +217,7 @@ fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
         access_log_level: level.into(),
         access_log_sampling_percent: spec.access_log.sampling.min(100),
         limits: Some(limits(&spec.limits)),
+        held: vec![],
     }
 }
 

@@ -1,13 +1,13 @@
 //! Hostnames and how those of a listener and of a route meet (Gateway API's rules).
 
-/// A hostname in lower case, with `*.` in front for every host below a domain.
+/// A hostname in lower case and without the dot that may end it, with `*.` in front for every host below a domain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Hostname(String);
 
 impl Hostname {
     /// Parses; the schema's pattern and `snapshot::check` say in words what is wrong.
     pub(crate) fn new(name: &str) -> Self {
-        Self(name.to_ascii_lowercase())
+        Self(name.trim_end_matches('.').to_ascii_lowercase())
     }
 
     /// As text.

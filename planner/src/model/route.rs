@@ -18,6 +18,8 @@ pub(crate) struct Route {
     /// As written; empty: the fleet named `default`.
     pub(crate) parents: Vec<ParentRef>,
     pub(crate) hostnames: Vec<Hostname>,
+    /// Namespaces, and what of this one's hostnames they may have.
+    pub(crate) delegates: Vec<(Vec<String>, Vec<Hostname>)>,
     /// Complete but for their backends. One without matches is none: it keeps the place of a rule that can't be read.
     pub(crate) rules: Vec<proto::Rule>,
     /// Of each rule.
@@ -94,11 +96,16 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
     let route = Route {
         parents: spec.parent_refs.clone(),
         hostnames,
+        delegates: spec.delegates.iter().map(delegate).collect(),
         rules,
         backends,
         rule_names: spec.rules.iter().filter_map(|rule| rule.name.clone()).collect(),
     };
     (route, findings)
+}
+
+fn delegate(delegate: &crd::Delegate) -> (Vec<String>, Vec<Hostname>) {
+    (delegate.namespaces.clone(), delegate.hostnames.iter().map(|name| Hostname::new(name)).collect())
 }
 
 /// What the proxy would say of one rule.

@@ -33,6 +33,8 @@ reasons! {
 
     LISTENER_NOT_PROGRAMMED = "ListenerNotProgrammed";
     CONFLICTED = "Conflicted";
+    HOSTNAME_NOT_ALLOWED = "HostnameNotAllowed";
+    HOSTNAMES_CLAIMED = "HostnamesClaimed";
     TOO_LARGE = "TooLarge";
     POLICY_UNAVAILABLE = "PolicyUnavailable";
 

@@ -22,6 +22,8 @@ pub(super) struct Findings<'a> {
     pub(super) unresolved: Vec<&'a Problem>,
     /// Other things that don't work.
     pub(super) degraded: Vec<&'a Problem>,
+    /// What others want of it; nothing is wrong with it.
+    pub(super) told: Vec<&'a Problem>,
     /// Earlier content stays in force in place of what is rejected.
     pub(super) fallback: bool,
     /// There is no earlier content, but some rules of the current one are in force.
@@ -50,6 +52,7 @@ pub(super) fn by_object(plan: &Plan) -> BTreeMap<&ObjectRef, Findings<'_>> {
                 | reason::TARGET_NOT_FOUND,
             ) => &mut findings.unresolved,
             (Severity::Degraded, _) => &mut findings.degraded,
+            (Severity::Told, _) => &mut findings.told,
         };
         list.push(problem);
     }
@@ -162,6 +165,11 @@ impl Findings<'_> {
         }
         Verdict::of(&self.unresolved)
             .unwrap_or_else(|| Verdict::good(reason::RESOLVED_REFS, "every reference is resolved"))
+    }
+
+    /// The condition `Contested`, which is there while others claim what this one has.
+    pub(super) fn contested(&self) -> Option<Verdict> {
+        Verdict::of(&self.told).map(|verdict| Verdict { good: Some(true), ..verdict })
     }
 
     /// What of the content in use does not work.

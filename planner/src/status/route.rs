@@ -20,6 +20,9 @@ use crate::{
     world::FleetRef,
 };
 
+/// Not there when all is well.
+const CONTESTED: &str = "Contested";
+
 pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ApiRouteStatus {
     let previous = match subject.previous {
         Some(Status::Route(status)) => Some(status),
@@ -38,11 +41,12 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ApiRouteSt
         let conditions = verdicts.conditions(subject.generation, before(parent), context);
         RouteParentStatus { parent_ref: parent.parent_ref.clone(), conditions }
     });
-    ApiRouteStatus {
-        parents: parents.collect(),
-        conditions: overall.conditions(subject.generation, conditions_before, context),
-        fleet: fleets(in_force),
-    }
+    let mut conditions = overall.conditions(subject.generation, conditions_before, context);
+    let contested = subject.findings.contested();
+    conditions.extend(
+        contested.map(|verdict| verdict.condition(CONTESTED, subject.generation, conditions_before, context.now)),
+    );
+    ApiRouteStatus { parents: parents.collect(), conditions, fleet: fleets(in_force) }
 }
 
 /// Names of the fleets that serve a route.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Shared,
-    router::{Candidate, Router},
+    router::{Candidate, Claim, Holders, Router},
 };
 
 /// Compiles one snapshot after the other.
@@ -34,6 +34,8 @@ pub struct Compiler {
     routes: HashMap<Key, Arc<CompiledRoute>, RandomState>,
     /// Where routes are served: many are served in the same places.
     attachments: HashSet<Arc<[Attachment]>>,
+    /// Which namespace a hostname belongs to; the same allocation while nothing of that changes.
+    holders: Arc<Holders>,
     certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
     ports: HashMap<u16, Cached<PortContent, Arc<Port>>>,
     tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
@@ -45,6 +47,12 @@ pub struct Compiler {
 struct CompiledRoute {
     /// The route's content, and the policies that can apply to it.
     from: (Hash, Hash),
+    /// Whose it is.
+    namespace: Arc<str>,
+    /// `namespace/name`.
+    name: Box<str>,
+    /// When it was created, ms.
+    created_ms: i64,
     /// Where it is served.
     attachments: Arc<[Attachment]>,
     /// The ways to reach its rules.
@@ -57,8 +65,8 @@ struct Cached<F, T> {
     value: T,
 }
 
-/// Hash of a port's listeners with their certificates, and the routes of each.
-type PortContent = (Hash, Vec<Routes>);
+/// Hash of a port's listeners with their certificates, the routes of each, and whose the hostnames are.
+type PortContent = (Hash, Vec<Routes>, Arc<Holders>);
 
 /// The routes of one listener. The same compiled routes are the same allocations.
 type Routes = Vec<Arc<CompiledRoute>>;
@@ -79,6 +87,7 @@ impl Compiler {
             clusters: Clusters::default(),
             routes: HashMap::default(),
             attachments: HashSet::new(),
+            holders: Arc::default(),
             certificates: HashMap::new(),
             ports: HashMap::new(),
             tls: HashMap::new(),
@@ -121,6 +130,11 @@ impl Compiler {
                 Err(e) => tracing::error!("{key} does not compile any more: {e}"),
             }
         }
+        let fleet = fleet(snapshot).unwrap_or_default();
+        let holders = Holders::new(self.routes.values().map(|route| route.claim()), &fleet.held);
+        if holders != *self.holders {
+            self.holders = Arc::new(holders);
+        }
         let ports = listeners.iter().map(|(port, listeners)| (*port, self.port(*port, listeners, &attached, snapshot)));
         let ports: BTreeMap<u16, Arc<Port>> = ports.collect();
         let rules = self.routes.values().flat_map(|route| &route.candidates).map(|candidate| candidate.rule.as_ref());
@@ -129,7 +143,7 @@ impl Compiler {
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
         self.tls.retain(|port, _| ports.contains_key(port));
-        Built { config: Config { revision, epoch, settings: settings(snapshot), ports }, updates }
+        Built { config: Config { revision, epoch, settings: Settings::from(&fleet), ports }, updates }
     }
 
     /// Puts what was compiled in place: requests see it from now on.
@@ -150,7 +164,14 @@ impl Compiler {
             return Err(Unfit::new("", "WrongKind", "is no route"));
         };
         let candidates = route::compile(&self.shared, &mut self.clusters, policies, key, &route)?;
-        let compiled = Arc::new(CompiledRoute { from, attachments: self.interned(route.attachments), candidates });
+        let compiled = Arc::new(CompiledRoute {
+            from,
+            namespace: key.namespace().into(),
+            name: format!("{}/{}", key.namespace(), key.name()).into(),
+            created_ms: route.created_ms,
+            attachments: self.interned(route.attachments),
+            candidates,
+        });
         self.routes.insert(key.clone(), Arc::clone(&compiled));
         Ok(compiled)
     }
@@ -192,19 +213,20 @@ impl Compiler {
             certificates.filter_map(|key| snapshot.entry(&key).map(Entry::hash).map(|hash| (key, hash))).collect();
         let certificates = certificates.iter().map(|(key, hash)| (key, *hash));
         let from = revision(listeners.iter().map(|l| (l.key, l.hash)).chain(certificates));
-        let cached = self.ports.get(&port).filter(|c| c.from.0 == from && same(&c.from.1, &routes));
+        let same = |from: &PortContent| same(&from.1, &routes) && Arc::ptr_eq(&from.2, &self.holders);
+        let cached = self.ports.get(&port).filter(|c| c.from.0 == from && same(&c.from));
         if let Some(cached) = cached {
             return Arc::clone(&cached.value);
         }
-        let mut router = Router::default();
+        let mut router = Router::new(Arc::clone(&self.holders));
         for (l, routes) in listeners.iter().zip(&routes) {
             let hosts = router.listener(l.listener.tls, &l.listener.hostname);
             for route in *routes {
                 for attachment in route.attachments.iter().filter(|a| a.listener == l.listener.name) {
                     let any = [String::new()];
                     let hostnames = if attachment.hostnames.is_empty() { &any[..] } else { &attachment.hostnames };
-                    for hostname in hostnames {
-                        route.candidates.iter().for_each(|c| hosts.insert(hostname, Arc::clone(c)));
+                    for hostname in hostnames.iter().filter(|name| self.holders.has(&route.namespace, name)) {
+                        hosts.insert(hostname, &route.namespace, &route.candidates);
                     }
                 }
             }
@@ -213,7 +235,7 @@ impl Compiler {
         // Listeners of one opened port are of one public port: `store` refuses others.
         let public = listeners.first().and_then(|l| u16::try_from(l.listener.port).ok()).unwrap_or(port);
         let value = Arc::new(Port { port: public, tls: tls.flatten(), router });
-        let from = (from, routes.into_iter().map(<[_]>::to_vec).collect());
+        let from = (from, routes.into_iter().map(<[_]>::to_vec).collect(), Arc::clone(&self.holders));
         self.ports.insert(port, Cached { from, value: Arc::clone(&value) });
         value
     }
@@ -249,6 +271,13 @@ impl Compiler {
     }
 }
 
+impl CompiledRoute {
+    fn claim(&self) -> Claim<'_> {
+        let Self { namespace, name, created_ms, attachments, .. } = self;
+        Claim { namespace, route: name, created_ms: *created_ms, attachments }
+    }
+}
+
 /// A listener of a port.
 struct Listener<'a> {
     key: &'a Key,
@@ -271,10 +300,10 @@ fn same(before: &[Routes], now: &[&[Arc<CompiledRoute>]]) -> bool {
     before.len() == now.len() && before.iter().zip(now).all(routes)
 }
 
-fn settings(snapshot: &Snapshot) -> Settings {
-    let fleet = snapshot.of_kind(Kind::Fleet).find_map(|(_, entry)| match entry.kind() {
+/// The fleet's own resource.
+fn fleet(snapshot: &Snapshot) -> Option<proto::Fleet> {
+    snapshot.of_kind(Kind::Fleet).find_map(|(_, entry)| match entry.kind() {
         Some(resource::Kind::Fleet(fleet)) => Some(fleet),
         _ => None,
-    });
-    fleet.map_or_else(Settings::default, |fleet| Settings::from(&fleet))
+    })
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 /// Values by hostname pattern.
+#[derive(PartialEq)]
 pub(crate) struct HostMap<T> {
     exact: HashMap<Box<str>, T, RandomState>,
     /// By what follows the `*`, its dot included.
@@ -50,6 +51,15 @@ impl<T> HostMap<T> {
     /// The value of the most specific pattern that fits.
     pub(crate) fn get(&self, host: &str) -> Option<&T> {
         self.find(host, Some)
+    }
+
+    /// The value of exactly this pattern.
+    pub(crate) fn at(&self, pattern: &str) -> Option<&T> {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => self.wildcard.get(suffix),
+            None if pattern.is_empty() => self.any.as_ref(),
+            None => self.exact.get(pattern),
+        }
     }
 
     /// The value of exactly this name.

@@ -2,7 +2,10 @@
 
 use http::{HeaderName, HeaderValue};
 use proptest::{prelude::*, sample::select};
-use snapshot::expression;
+use snapshot::{
+    expression,
+    proto::{Attachment, HeldHostnames},
+};
 
 use super::*;
 use crate::filter::testing::rule;
@@ -43,7 +46,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     (
         (select(&LISTENERS[..]), select(&HOSTS[..]), path, method),
         (pairs(&["x-a", "x-b"]), pairs(&["q", "r"])),
-        (0..3i64, select(&["a/a", "a/b"][..]), (0..3usize, 0..2usize)),
+        (0..3i64, select(&["a/a", "a/b", "b/a"][..]), (0..3usize, 0..2usize)),
     )
         .prop_map(|((listener, host, path, method), (headers, query), (created_ms, route, order))| Spec {
             listener,
@@ -105,12 +108,27 @@ fn path_rank(spec: &Spec, path: &str) -> Option<((u8, usize), usize)> {
     }
 }
 
+fn namespace(spec: &Spec) -> &str {
+    spec.route.split('/').next().unwrap()
+}
+
+/// Whose a hostname is: the oldest route's, on whichever listener.
+fn holder<'s>(specs: &'s [Spec], host: &str) -> Option<&'s str> {
+    let claims = specs.iter().filter(|s| s.host == host);
+    claims.min_by_key(|s| (s.created_ms, s.route)).map(namespace)
+}
+
 /// The reference: of all that match, the best.
 fn reference(specs: &[Spec], q: &Query<'_>) -> Option<(String, usize)> {
     let listener = specs.iter().filter_map(|s| specific(s.listener, q.host)).max()?;
     let pairs: Vec<_> = q.query.unwrap_or_default().split('&').filter_map(|p| p.split_once('=')).collect();
+    let most = specs.iter().filter(|s| specific(s.host, q.host).is_some()).max_by_key(|s| specific(s.host, q.host))?;
+    let owner = holder(specs, most.host);
     let matching = specs.iter().enumerate().filter_map(|(i, s)| {
         let host = specific(s.host, q.host)?;
+        if owner != Some(namespace(s)) || holder(specs, s.host) != owner {
+            return None;
+        }
         let (path, length) = path_rank(s, q.path)?;
         let fits = specific(s.listener, q.host) == Some(listener)
             && s.method.as_ref().is_none_or(|m| m == q.method)
@@ -123,10 +141,36 @@ fn reference(specs: &[Spec], q: &Query<'_>) -> Option<(String, usize)> {
     matching.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, i, length)| (i.to_string(), length))
 }
 
+/// Where a route of that hostname is served.
+fn attachments(hostname: &str) -> Arc<[Attachment]> {
+    let hostnames = if hostname.is_empty() { vec![] } else { vec![hostname.to_owned()] };
+    vec![Attachment { listener: "l".into(), hostnames }].into()
+}
+
+fn holders(specs: &[Spec], beside: &[HeldHostnames]) -> Arc<Holders> {
+    let served: Vec<_> = specs.iter().map(|spec| attachments(spec.host)).collect();
+    let claims = specs.iter().zip(&served).map(|(spec, attachments)| Claim {
+        namespace: namespace(spec),
+        route: spec.route,
+        created_ms: spec.created_ms,
+        attachments,
+    });
+    Arc::new(Holders::new(claims, beside))
+}
+
 fn router(specs: &[Spec]) -> Router {
-    let mut router = Router::default();
+    router_with(specs, &[])
+}
+
+fn router_with(specs: &[Spec], beside: &[HeldHostnames]) -> Router {
+    let holders = holders(specs, beside);
+    let mut router = Router::new(Arc::clone(&holders));
     for (i, spec) in specs.iter().enumerate() {
-        router.listener(false, spec.listener).insert(spec.host, candidate(spec, i));
+        // A listener is there whatever it serves.
+        let routes = router.listener(false, spec.listener);
+        if holders.has(namespace(spec), spec.host) {
+            routes.insert(spec.host, &namespace(spec).into(), &[candidate(spec, i)]);
+        }
     }
     router
 }
@@ -154,6 +198,31 @@ proptest! {
         prop_assert_eq!(router.find(&q).as_ref().map(found).ok(), reference(&specs, &q));
         let over_tls = Query { tls: true, ..q };
         prop_assert!(router.find(&over_tls).is_err());
+    }
+
+    #[test]
+    fn no_rule_answers_for_another_namespaces_host(
+        specs in proptest::collection::vec(spec(), 0..25),
+        host in select(&["a.example", "b.example", "x.b.example", "y.b.example", "other", "example"][..]),
+        path in select(&ASKED[..]),
+        beside in select(&["a.example", "*.b.example", "*.example", "other", ""][..]),
+        keeper in select(&["", "a", "c"][..]),
+    ) {
+        let fields = Fields::default();
+        let q = Query { tls: false, host, path, query: None, method: &Method::GET, fields: &fields };
+        let beside = [HeldHostnames { namespace: keeper.into(), hostnames: vec![beside.into()] }];
+        let answered = router_with(&specs, &beside).find(&q).ok().map(|m| m.rule.route.split('/').next().unwrap().to_owned());
+        let kept = (beside[0].hostnames[0].as_str(), keeper);
+        let names = specs.iter().map(|s| s.host).chain([kept.0]);
+        let most = names.filter(|name| specific(name, host).is_some()).max_by_key(|name| specific(name, host));
+        let owner = most.and_then(|most| match (holder(&specs, most), kept) {
+            (Some(holder), (name, "")) if name == most => Some(holder),
+            (_, (name, keeper)) if name == most => Some(keeper),
+            (holder, _) => holder,
+        });
+        if let Some(answered) = answered {
+            prop_assert_eq!(Some(answered.as_str()), owner);
+        }
     }
 
     #[test]
@@ -255,9 +324,9 @@ fn a_look_up_is_bounded_whatever_the_routes_are() {
         ("parameters", &|n| base(any, n)),
     ];
     for (what, candidate) in worst {
-        let mut router = Router::default();
+        let mut router = Router::new(holders(&[spec(any, vec![])], &[]));
         for n in 0..4096 {
-            router.listener(false, "").insert("", Arc::new(candidate(n)));
+            router.listener(false, "").insert("", &"a".into(), &[Arc::new(candidate(n))]);
         }
         let start = std::time::Instant::now();
         let found = router.find(&q).map(drop);
@@ -272,7 +341,6 @@ fn a_look_up_is_bounded_whatever_the_routes_are() {
 /// Of the expressions of a host, a request meets those whose first elements are its path's.
 #[test]
 fn only_expressions_that_could_match_are_tried() {
-    let mut router = Router::default();
     let plain = Spec {
         listener: "",
         host: "",
@@ -284,11 +352,12 @@ fn only_expressions_that_could_match_are_tried() {
         route: "a/a",
         order: (0, 0),
     };
+    let mut router = Router::new(holders(std::slice::from_ref(&plain), &[]));
     for n in 0..200 {
         let source = format!("/service-{n}/items/[0-9]+");
         let path = Path::Regex(Box::new(PathExpression::new(&source, expression::compile(&source).unwrap())));
         let candidate = Arc::into_inner(candidate(&plain, n)).unwrap();
-        router.listener(false, "").insert("", Arc::new(Candidate { path, ..candidate }));
+        router.listener(false, "").insert("", &"a".into(), &[Arc::new(Candidate { path, ..candidate })]);
     }
     let fields = Fields::default();
     let path = "/service-17/items/4";
@@ -298,4 +367,72 @@ fn only_expressions_that_could_match_are_tried() {
     let before = effort.left();
     router.look_up(&q, &effort).unwrap();
     assert!(before - effort.left() <= 32 + path.len(), "{}", before - effort.left());
+}
+
+/// One of `/` on any listener.
+fn all_of(route: &'static str, host: &'static str, listener: &'static str, path: &'static str) -> Spec {
+    Spec {
+        listener,
+        host,
+        path: ('p', path),
+        method: None,
+        headers: vec![],
+        query: vec![],
+        created_ms: 0,
+        route,
+        order: (0, 0),
+    }
+}
+
+/// What answers a request for a host and a path.
+#[track_caller]
+fn check(router: &Router, host: &str, path: &str, expect: Option<&str>) {
+    let fields = Fields::default();
+    let q = Query { tls: false, host, path, query: None, method: &Method::GET, fields: &fields };
+    assert_eq!(router.find(&q).ok().map(|m| m.rule.route.to_string()).as_deref(), expect, "{host}{path}");
+}
+
+#[test]
+fn what_a_host_does_not_match_goes_to_nobody_else() {
+    let acme = "/.well-known/acme-challenge/token";
+    let mut specs = vec![
+        all_of("shop/orders", "api.shop.example", "", "/orders"),
+        all_of("evil/wildcard", "*.shop.example", "", "/"),
+        all_of("evil/any", "", "", "/"),
+    ];
+    let router = router(&specs);
+    check(&router, "api.shop.example", "/orders", Some("shop/orders"));
+    for host in ["api.shop.example", "api.shop.example.", "api.shop.example.."] {
+        check(&router, host, acme, None);
+    }
+    check(&router, "www.shop.example", acme, Some("evil/wildcard"));
+    check(&router, "other.example", acme, Some("evil/any"));
+    // Within a namespace it goes on.
+    specs.push(all_of("shop/all", "*.example", "", "/"));
+    let router = router_with(&specs, &[]);
+    check(&router, "api.shop.example", acme, Some("shop/all"));
+    check(&router, "www.shop.example", acme, Some("evil/wildcard"));
+}
+
+#[test]
+fn a_hostname_is_held_on_every_listener() {
+    // The holder has a route on one listener only; on the other, and of none at all, nobody else answers.
+    let specs = [
+        all_of("shop/orders", "api.shop.example", "api.shop.example", "/"),
+        all_of("evil/wildcard", "*.shop.example", "", "/"),
+        all_of("evil/any", "", "", "/"),
+    ];
+    let mut others = specs.to_vec();
+    others[0].listener = "elsewhere.example";
+    let router = router_with(&others, &[]);
+    check(&router, "api.shop.example", "/", None);
+    let held = |namespace: &str, hostname: &str| HeldHostnames {
+        namespace: namespace.into(),
+        hostnames: vec![hostname.into()],
+    };
+    let router = router_with(&specs[1..], &[held("shop", "api.shop.example"), held("", "*.pay.example")]);
+    check(&router, "api.shop.example", "/", None);
+    check(&router, "x.pay.example", "/", None);
+    check(&router, "www.shop.example", "/", Some("evil/wildcard"));
+    check(&router, "pay.example", "/", Some("evil/any"));
 }

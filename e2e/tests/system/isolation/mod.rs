@@ -3,3 +3,4 @@
 //! Each module holds one kind of harm: its header names the kind, its tests are examples of it that failed before.
 
 mod expressions;
+mod hostnames;
