@@ -2,12 +2,15 @@
 //!
 //! - the custom resource definitions, as they stand in crds/yaml
 //! - [`schema`]: values.schema.json, with the schema of a GatewayFleet's spec in it
+//! - files/fleet-defaults.json: what templates/_fleet.tpl must know of the defaults of that schema
 //! - [`readme`]: README.md, with a table of the values
 //! - [`health`]: the health script for Argo CD; nothing of it is generated
 //! - [`rendered`]: testdata, what the chart gives for some sets of values
+//! - [`refused`]: what it refuses; nothing of it is generated
 
 pub(crate) mod health;
 mod readme;
+mod refused;
 pub(crate) mod rendered;
 mod schema;
 
@@ -52,6 +55,7 @@ fn generated() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let frame: Value = serde_json::from_str(&files::read(&folder().join("values.schema.in.json"))?)?;
     let fleet = serde_yaml::from_str(&files::read(&shell::root().join("crds/yaml/gatewayfleets.yaml"))?)?;
     all.push(("values.schema.json".into(), schema::generate(frame, &fleet)?));
+    all.push(("files/fleet-defaults.json".into(), schema::defaults(&fleet)?));
     Ok(all)
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn check(helm: &Path) -> anyhow::Result<()> {
             case.0
         );
     }
+    super::refused::check(helm)?;
     definitions(helm)
 }
 

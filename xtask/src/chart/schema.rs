@@ -34,6 +34,20 @@ pub(super) fn generate(mut frame: Value, fleet: &Value) -> anyhow::Result<String
     Ok(format!("{}\n", serde_json::to_string_pretty(&frame)?))
 }
 
+/// Of each member of a fleet's spec that is an object, the defaults of its members.
+pub(super) fn defaults(fleet: &Value) -> anyhow::Result<String> {
+    let spec = fleet.pointer(SPEC).with_context(|| format!("no {SPEC} in the definition of GatewayFleets"))?;
+    let members = |schema: &Value| -> Map<String, Value> {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        properties.filter_map(|(name, schema)| Some((name.clone(), schema.get("default")?.clone()))).collect()
+    };
+    let all =
+        spec["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.clone(), members(schema)));
+    let all: Map<String, Value> =
+        all.filter(|(_, members)| !members.is_empty()).map(|(name, members)| (name, members.into())).collect();
+    Ok(format!("{}\n", serde_json::to_string_pretty(&all)?))
+}
+
 /// A structural schema as JSON Schema. The API server fills in defaults before it looks at what is required; and unknown fields
 /// are refused, as it does with strict validation.
 fn convert(schema: &Value) -> Value {
@@ -41,6 +55,9 @@ fn convert(schema: &Value) -> Value {
     let is = |key: &str| from.get(key) == Some(&Value::Bool(true));
     let mut to: Map<String, Value> =
         KEPT.iter().filter_map(|key| Some(((*key).to_owned(), from.get(*key)?.clone()))).collect();
+    if from.get("x-kubernetes-list-type") == Some(&json!("set")) {
+        to.insert("uniqueItems".to_owned(), json!(true));
+    }
     if is("x-kubernetes-int-or-string") {
         to.insert("type".to_owned(), json!(["integer", "string"]));
     } else {
@@ -111,6 +128,7 @@ mod tests {
                 "name": {"type": "string", "pattern": "^a$", "format": "ipv4"},
                 "mode": {"type": "string", "default": "A", "enum": ["A", "B"]},
                 "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "set": {"type": "array", "x-kubernetes-list-type": "set"},
                 "percent": {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": true},
             },
             "anyOf": [{"required": ["labels"], "properties": {"mode": {"enum": ["A"]}}}],
@@ -122,6 +140,7 @@ mod tests {
                 "name": {"pattern": "^a$", "type": "string"},
                 "mode": {"enum": ["A", "B"], "type": "string"},
                 "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "set": {"type": "array", "uniqueItems": true},
                 "percent": {"type": ["integer", "string"]},
             },
             "additionalProperties": false,
