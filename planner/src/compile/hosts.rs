@@ -108,7 +108,7 @@ pub(super) fn settle<'m>(
         held.insert(fleet, of_fleet);
     }
     // A fleet that can't be read serves on as it is.
-    for unread in model.invalid.iter().filter(|object| object.kind == Kind::GatewayFleet).map(FleetRef::from) {
+    for unread in model.invalid.keys().filter(|object| object.kind == Kind::GatewayFleet).map(FleetRef::from) {
         if let Some(holds) = before.fleets.get(&unread) {
             after.fleets.insert(unread, holds.clone());
         }
