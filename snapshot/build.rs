@@ -5,6 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["resources.proto", "control.proto"], ["proto"])?;
     let mut config = tonic_prost_build::configure()
         .bytes(".")
+        // What is decoded may take no more memory than it is worth.
+        .codec_path("crate::codec::Bounded")
         // Private keys stay out of logs, /debug and `plan`: Debug is written by hand, Serialize redacts.
         .skip_debug(["sluice.v1.Certificate", "sluice.v1.PutEntry"])
         .type_attribute(".sluice.v1", "#[derive(serde::Serialize)]");

@@ -116,6 +116,12 @@ pub struct GatewayFleetSpec {
             .field_path(".backendStallTimeout")
     )]
     pub limits: Limits,
+    /// How a change of the configuration reaches the proxies: some first, then all.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("duration(self.canary.observe) <= duration('1h')")
+        .message("observe must be at most 1h: later changes wait for so long")
+        .field_path(".canary.observe"))]
+    pub rollout: Rollout,
     /// Which requests are logged.
     #[serde(default)]
     pub access_log: AccessLog,
@@ -157,6 +163,34 @@ pub struct Connection {
 impl Default for Connection {
     fn default() -> Self {
         Self { max_age: Duration::from_secs(600) }
+    }
+}
+
+/// How a change of the configuration reaches the proxies. What ends a proxy, or is refused by it, never reaches all of them:
+/// they keep what they ran before, and the fleet's condition `Programmed` says `RolloutHalted`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Rollout {
+    /// Who gets it first.
+    pub canary: Canary,
+}
+
+/// Proxies that get a change before all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Canary {
+    /// Percent of the Ready proxies; one at least.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u32,
+    /// How long these are watched before all others get it: when they answer 5 percent points more of their requests with
+    /// 5xx than the others do, they go back. 0s: no longer than it takes them to take it up, which is milliseconds. Endpoints
+    /// that come and go are not waited for.
+    pub observe: Duration,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { percent: 1, observe: Duration::from_secs(0) }
     }
 }
 

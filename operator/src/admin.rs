@@ -1,4 +1,5 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`, and for clients on this machine `/debug/{world,snapshot,decision}`.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, and for clients on this machine `/debug/{world,snapshot,decision}` and
+//! `/refusals`, which is what `sluice-operator refusals` asks.
 
 use std::{
     convert::Infallible,
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use snapshot::Key;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -30,6 +32,12 @@ const IDLE: Duration = Duration::from_secs(30);
 const CONNECTIONS: usize = 64;
 /// A loop that began no turn for this long is stuck. Ten thousand routes take a few seconds.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// Has a refusal forgotten, by a query that is its key.
+pub const FORGET: &str = "/refusals/forget";
+/// A header field that goes with it.
+pub const ASKED_BY: &str = "sluice-asked-by";
+const NOT_LEADING: &str = "this operator does not lead: ask the one that does (its pod holds the Lease)\n";
 
 /// What is served.
 #[derive(Clone, Debug)]
@@ -139,10 +147,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, admin: Admin) {
 }
 
 async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<Full<Bytes>> {
+    let view = &admin.view;
+    if near && request.method() == Method::POST && request.uri().path() == FORGET {
+        return forget(request, view);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
-    let view = &admin.view;
     match request.uri().path() {
         "/healthz" => match view.since_turn().filter(|since| *since > STUCK) {
             None => text(StatusCode::OK, "ok\n".into()),
@@ -159,14 +170,41 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
             }
         }
         "/metrics" => text(StatusCode::OK, metrics::get().text().into()),
-        path if path.starts_with("/debug/") && !near => {
+        path if (path.starts_with("/debug/") || path.starts_with("/refusals")) && !near => {
             let message = "shows the whole configuration, so only to clients on loopback: use kubectl port-forward\n";
             text(StatusCode::FORBIDDEN, message.into())
         }
         "/debug/world" => debug(view, View::world).await,
         "/debug/snapshot" => debug(view, View::snapshot).await,
         "/debug/decision" => debug(view, View::decision).await,
-        _ => text(StatusCode::NOT_FOUND, "/metrics /healthz /readyz /debug/{world,snapshot,decision}\n".into()),
+        "/refusals" if !view.is_leading() => text(StatusCode::CONFLICT, NOT_LEADING.into()),
+        "/refusals" => debug(view, View::refusals).await,
+        _ => {
+            text(StatusCode::NOT_FOUND, "/metrics /healthz /readyz /refusals /debug/{world,snapshot,decision}\n".into())
+        }
+    }
+}
+
+/// Has the loop forget what is refused of a resource.
+fn forget<B>(request: &Request<B>, view: &view::Shared) -> Response<Full<Bytes>> {
+    // No page of a browser on this machine can send it unasked.
+    if !request.headers().contains_key(ASKED_BY) {
+        return text(StatusCode::FORBIDDEN, "use `sluice-operator refusals forget KEY`\n".into());
+    }
+    if !view.is_leading() {
+        return text(StatusCode::CONFLICT, NOT_LEADING.into());
+    }
+    let Ok(key) = request.uri().query().unwrap_or_default().parse::<Key>() else {
+        return text(StatusCode::BAD_REQUEST, "the query is no key, such as Route/shop/orders\n".into());
+    };
+    if !view.view().is_some_and(|view| view.is_refused(&key)) {
+        return text(StatusCode::NOT_FOUND, format!("no proxy refuses {key}\n").into());
+    }
+    match view.forget(key) {
+        true => text(StatusCode::OK, "forgotten: it is tried again\n".into()),
+        false => {
+            text(StatusCode::TOO_MANY_REQUESTS, "too much is to be forgotten at once: try again in a second\n".into())
+        }
     }
 }
 
@@ -247,11 +285,34 @@ mod tests {
         let bench = Bench::new();
         bench.admin.view.set(View::new(&Arc::default(), &Arc::default(), &BTreeMap::new(), Millis(0)));
         assert_eq!(bench.get("/debug/world", true).await.0, 200);
-        for path in ["/debug/world", "/debug/snapshot", "/debug/decision", "/debug/"] {
+        for path in ["/debug/world", "/debug/snapshot", "/debug/decision", "/debug/", "/refusals"] {
             assert_eq!(bench.get(path, false).await.0, 403, "{path}");
         }
         assert_eq!(bench.get("/metrics", false).await.0, 200);
         assert_eq!(bench.get("/", false).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_forgotten_by_who_leads_for_who_is_near() {
+        let bench = Bench::new();
+        bench.admin.view.set(View::new(&Arc::default(), &Arc::default(), &BTreeMap::new(), Millis(0)));
+        let post = async |query: &str, by: &str, near: bool| {
+            let request = Request::post(format!("{FORGET}?{query}")).header(by, "cli").body(()).unwrap();
+            answer(&request, &bench.admin, near).await.status().as_u16()
+        };
+        assert_eq!(bench.get("/refusals", true).await.0, 409, "it does not lead");
+        assert_eq!(post("Route/a/b", ASKED_BY, true).await, 409);
+        bench.admin.view.leads(true);
+        assert_eq!(bench.get("/refusals", true).await.0, 200);
+        assert_eq!(post("Route/a/b", ASKED_BY, false).await, 405, "from elsewhere");
+        assert_eq!(post("Route/a/b", "x-other", true).await, 403, "a page in a browser");
+        assert_eq!(post("nonsense", ASKED_BY, true).await, 400);
+        assert_eq!(post("Route/a/b", ASKED_BY, true).await, 404, "nobody refuses it");
+        for _ in 0..100 {
+            assert!(bench.admin.view.forget("Route/a/b".parse().unwrap()));
+        }
+        assert!(!bench.admin.view.forget("Route/a/b".parse().unwrap()), "bounded");
+        assert_eq!(bench.admin.view.take_forgotten().len(), 100);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use planner::FleetRef;
 use snapshot::proto::{Hello, LoadWindow, Nack};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     push::{Outbox, Published},
@@ -36,6 +37,8 @@ pub struct ProxyEvent {
     pub proxy: Arc<str>,
     /// What happened.
     pub what: ProxyWhat,
+    /// Its part of what may wait for the loop, until it is taken up.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// What happened on a proxy's stream.
@@ -57,7 +60,7 @@ pub enum ProxyWhat {
         /// Whether it is Ready.
         ready: bool,
     },
-    /// Load of a window of time.
+    /// Load of a window of time, as far as it is plausible.
     Load(LoadWindow),
     /// The stream ended.
     Detached,

@@ -9,12 +9,14 @@ use std::{
 use crds::fleet::Drain;
 use planner::{
     FleetRef, FleetView, Ledger, Millis, ProxyView,
+    publish::{self, Claims},
     rebalance::{self, Share},
+    rollout::Answers,
     scale::{self, Decision, Scaler},
 };
 use snapshot::{
-    Entry, Hash, Key, Kind, Snapshot,
-    proto::{Hello, Nack, OperatorMessage, Rebalance, operator_message::Message, resource},
+    Hash, Key, Snapshot,
+    proto::{Hello, LoadWindow, Nack, OperatorMessage, Rebalance, operator_message::Message},
 };
 
 use crate::{
@@ -22,6 +24,15 @@ use crate::{
     fleet::{Observation, Sign},
     load::{self, Load},
     push::{Outbox, Published},
+};
+
+mod refusals;
+mod rolling;
+mod withheld;
+
+pub use self::{
+    refusals::{RefusalShown, Scope},
+    rolling::Rolling,
 };
 
 /// After the fleet grew, shares are compared for this long, this often.
@@ -38,14 +49,18 @@ const SHORTEST_RETIREMENT: Duration = Duration::from_secs(3);
 pub struct Gateway {
     /// Recent load, as the scaler sees it.
     pub scaler: Scaler,
-    /// What proxies acknowledged and refused.
+    /// What proxies acknowledged, and what the fleet refuses.
     pub ledger: Ledger,
-    /// What is published.
+    /// What is published: what all proxies are to run.
     pub published: Option<Arc<Published>>,
+    /// How far they are with it.
+    pub rolling: Rolling,
     /// Resources that are published in an older form, and why.
     pub rolled_back: BTreeMap<Key, Nack>,
     /// Listeners that are not served, and why.
     pub withheld: BTreeMap<Key, String>,
+    /// Proxies that refuse what the others run, as was last said.
+    pub told_dissenters: BTreeSet<String>,
     /// How its proxies leave, as last planned: a fleet that is deleted leaves by it.
     pub drain: Drain,
     /// The last decision.
@@ -54,6 +69,9 @@ pub struct Gateway {
     pub observation: Observation,
     attached: BTreeMap<String, Attached>,
     loads: BTreeMap<String, Load>,
+    policies: load::Policies,
+    /// What each proxy answered since it began.
+    answers: BTreeMap<String, Answers>,
     growth: Growth,
 }
 
@@ -66,6 +84,15 @@ struct Attached {
     draining: bool,
     /// What it acknowledged last; `None`: nothing, or not as a whole.
     revision: Option<Hash>,
+    /// The same, whether as a whole or not.
+    taken: Option<Hash>,
+    acknowledged: Option<Arc<Published>>,
+    /// What it refuses of that, since when; before its first acknowledgement, what it says of what an operator before pushed.
+    claims: Claims,
+    claims_since: Option<Millis>,
+    said: Vec<Nack>,
+    /// What it lacks says nothing of the content.
+    own_trouble: bool,
     outbox: Outbox,
 }
 
@@ -102,45 +129,48 @@ impl Gateway {
         Self { ledger, ..Self::default() }
     }
 
-    /// Takes up what a proxy's stream brought. True when a resource was refused that was not before.
-    pub fn take(&mut self, session: u64, name: &str, what: ProxyWhat, now: Millis) -> bool {
+    /// Takes up what a proxy's stream brought.
+    pub fn take(&mut self, session: u64, name: &str, what: ProxyWhat, now: Millis) {
         match what {
-            ProxyWhat::Attached { hello, outbox } => return self.attach(session, name, &hello, outbox, now),
+            ProxyWhat::Attached { hello, outbox } => self.attach(session, name, *hello, outbox, now),
             // The end of a stream that another has replaced is no news.
-            _ if self.attached.get(name).is_none_or(|a| a.session != session) => return false,
-            ProxyWhat::Ack { published, nacks, ready } => {
-                let (own, refused): (Vec<_>, Vec<_>) = nacks.into_iter().partition(is_own_trouble);
-                if let Some(attached) = self.attached.get_mut(name) {
-                    for Nack { key, message, .. } in &own {
-                        tracing::warn!(proxy = name, key, message, "a proxy can't serve this yet");
-                    }
-                    attached.ready = ready;
-                    attached.revision = own.is_empty().then_some(published.revision);
-                }
-                return self.ledger.acknowledge(&published.snapshot, &refused);
-            }
+            _ if self.attached.get(name).is_none_or(|a| a.session != session) => {}
+            ProxyWhat::Ack { published, nacks, ready } => self.acknowledged(name, published, nacks, ready, now),
             ProxyWhat::Load(window) => {
                 if let Some(attached) = self.attached.get_mut(name) {
                     attached.draining |= window.draining;
                 }
-                if self.loads.entry(name.to_owned()).or_default().take(&window) {
-                    self.scaler.observe(name, &window, now);
-                }
+                self.observe(name, window, now, now);
             }
-            ProxyWhat::Detached => {
-                self.attached.remove(name);
-            }
+            ProxyWhat::Detached => drop(self.attached.remove(name)),
         }
-        false
     }
 
-    fn attach(&mut self, session: u64, name: &str, hello: &Hello, outbox: Outbox, now: Millis) -> bool {
+    fn acknowledged(&mut self, name: &str, published: Arc<Published>, nacks: Vec<Nack>, ready: bool, now: Millis) {
+        let Some(attached) = self.attached.get_mut(name) else { return };
+        let (own, refused): (Vec<_>, Vec<_>) = nacks.into_iter().partition(is_own_trouble);
+        if !attached.own_trouble {
+            for Nack { key, message, .. } in own.iter().take(8) {
+                tracing::warn!(proxy = name, key, message, "a proxy can't serve this yet");
+            }
+        }
+        attached.ready = ready;
+        attached.own_trouble = !own.is_empty();
+        attached.revision = own.is_empty().then_some(published.revision);
+        attached.taken = Some(published.revision);
+        attached.claims = publish::claims(refused, &[&published.snapshot]);
+        attached.claims_since = (!attached.claims.is_empty()).then(|| attached.claims_since.unwrap_or(now));
+        attached.said = vec![];
+        attached.acknowledged = Some(published);
+    }
+
+    fn attach(&mut self, session: u64, name: &str, hello: Hello, outbox: Outbox, now: Millis) {
         match self.observation.proxies.get(name).map(|proxy| proxy.pid) {
             Some(Some(pid)) if pid != hello.pid => {
                 // An earlier operator was killed at the very moment it started this one. Without its outbox, its stream
                 // ends.
                 tracing::error!(name, pid = hello.pid, other = pid, "two proxies have one name: end the first by hand");
-                return false;
+                return;
             }
             Some(_) => {}
             None => tracing::warn!(name, pid = hello.pid, "a proxy attached that this operator did not start"),
@@ -149,34 +179,51 @@ impl Gateway {
         if self.attached.get(name).is_some_and(|former| former.pid != hello.pid) {
             self.forget(name);
         }
+        let revision = Hash::from_slice(&hello.revision);
         let attached = Attached {
             session,
             pid: hello.pid,
-            admin: hello.admin_address.clone(),
+            admin: hello.admin_address,
             // What it serves may be outdated; its first acknowledgement follows in milliseconds.
             ready: hello.ready,
             draining: hello.draining,
-            revision: Hash::from_slice(&hello.revision),
+            revision,
+            taken: revision,
+            acknowledged: None,
+            claims: Claims::new(),
+            claims_since: None,
+            said: hello.nacks.into_iter().filter(|nack| !is_own_trouble(nack)).collect(),
+            own_trouble: false,
             outbox,
         };
         self.attached.insert(name.to_owned(), attached);
-        let mut news = false;
-        for nack in hello.nacks.iter().filter(|nack| !is_own_trouble(nack)) {
-            if let (Ok(key), Some(hash)) = (nack.key.parse(), Hash::from_slice(&nack.hash)) {
-                news |= self.ledger.nacked.insert((key, hash), nack.clone()).is_none();
-            }
+        let newest = hello.windows.iter().map(|window| window.start_unix_ms).max().unwrap_or_default();
+        for window in hello.windows {
+            // When it would have arrived, had the stream been open.
+            let arrived = Millis(now.0.saturating_sub(newest.saturating_sub(window.start_unix_ms)));
+            self.observe(name, window, arrived, now);
         }
-        let load = self.loads.entry(name.to_owned()).or_default();
-        for window in &hello.windows {
-            if load.take(window) {
-                self.scaler.observe(name, window, now);
-            }
+    }
+
+    /// Takes up a window of load: what is kept of it are sums.
+    fn observe(&mut self, name: &str, mut window: LoadWindow, arrived: Millis, now: Millis) {
+        let policies = std::mem::take(&mut window.policies);
+        if !self.loads.entry(name.to_owned()).or_default().take(&window, arrived) {
+            return;
         }
-        news
+        self.scaler.observe(name, &window, now);
+        let answers = self.answers.entry(name.to_owned()).or_default();
+        answers.all = answers.all.saturating_add(window.admitted);
+        answers.failed = answers.failed.saturating_add(window.failed.max(window.errors));
+        let published = self.published.as_deref();
+        let is_published = published.map(|p| move |key: &Key| p.snapshot.entry(key).is_some());
+        let is_published = is_published.as_ref().map(|f| f as &dyn Fn(&Key) -> bool);
+        self.policies.take(&policies, arrived, is_published);
     }
 
     fn forget(&mut self, name: &str) {
         self.loads.remove(name);
+        self.answers.remove(name);
         self.scaler.forget(name);
     }
 
@@ -199,39 +246,18 @@ impl Gateway {
         self.attached.iter().map(sign).collect()
     }
 
-    /// What may be published of what is desired: without what proxies refused, and without what can't run yet.
+    /// What may be published of what is desired: without what the fleet refuses, and without what can't run yet.
     pub fn publishable(&mut self, fleet: &FleetRef, desired: &Snapshot) -> Snapshot {
-        self.ledger.retain(desired);
         let (mut snapshot, rolled_back) = planner::publish(desired, &self.ledger);
         for (key, Nack { field, message, .. }) in &rolled_back {
             if !self.rolled_back.contains_key(key) {
-                tracing::warn!(%fleet, %key, field, message, "refused by a proxy, rolled back");
+                tracing::warn!(%fleet, %key, field, message, "refused by proxies, rolled back");
             }
         }
         self.rolled_back = rolled_back;
-        withhold(&mut snapshot, &self.observation.closed_ports());
+        withheld::withhold(&mut snapshot, &self.observation.closed_ports());
         self.withheld = self.withheld(desired, &snapshot);
         snapshot
-    }
-
-    /// Why desired listeners are not served: left out of the snapshot, or without any certificate in it.
-    fn withheld(&self, desired: &Snapshot, snapshot: &Snapshot) -> BTreeMap<Key, String> {
-        let refusal = |key: &Key| self.rolled_back.get(key).map(|nack| format!("{}: {}", nack.field, nack.message));
-        let closed = |port: u32| self.observation.problems.iter().find(|p| p.port.map(u32::from) == Some(port));
-        let why = |(key, entry): (&Key, &Entry)| {
-            let Some(resource::Kind::Listener(listener)) = entry.kind() else { return None };
-            let why = if snapshot.entry(key).is_none() {
-                closed(listener.port).map(|problem| problem.message.clone()).or_else(|| refusal(key))
-            } else if listener.tls {
-                let keys: Vec<Key> = listener.certificates.iter().filter_map(|key| key.parse().ok()).collect();
-                let none = keys.iter().all(|key| snapshot.entry(key).is_none());
-                none.then(|| keys.iter().find_map(|key| Some(format!("{key}: {}", refusal(key)?))))?
-            } else {
-                return None;
-            };
-            Some((key.clone(), why.unwrap_or_else(|| "it is not published".to_owned())))
-        };
-        desired.of_kind(Kind::Listener).filter_map(why).collect()
     }
 
     /// Every living proxy.
@@ -279,7 +305,7 @@ impl Gateway {
     }
 
     /// The fleet as its status is made of: there a pod is Ready when `kubectl get pods` says so.
-    pub fn view(&self) -> FleetView {
+    pub fn view(&self, now: Millis) -> FleetView {
         let proxy = |p: ProxyInfo| {
             let ready = p.pod_ready.unwrap_or(p.ready);
             ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision }
@@ -290,9 +316,11 @@ impl Gateway {
             decision: self.decision.clone(),
             published: self.published.as_ref().map(|p| p.revision),
             rolled_back: self.rolled_back.clone(),
+            disagreeing: self.disagreeing(),
+            halted: self.halted().map(str::to_owned),
             withheld: self.withheld.clone(),
             addresses: self.observation.addresses.clone(),
-            policies: load::policies(self.loads.values()),
+            policies: self.policies.sums(now),
         }
     }
 
@@ -339,19 +367,6 @@ impl Gateway {
 /// proxy tries again by itself.
 pub(crate) fn is_own_trouble(nack: &Nack) -> bool {
     nack.reason == "PortUnavailable"
-}
-
-/// Takes out the listeners whose port could not be opened: proxies would refuse them, and a refusal stands.
-fn withhold(snapshot: &mut Snapshot, ports: &BTreeSet<u16>) {
-    let is_closed = |entry: &Entry| match entry.kind() {
-        Some(resource::Kind::Listener(listener)) => ports.iter().any(|port| u32::from(*port) == listener.port),
-        _ => false,
-    };
-    let closed = snapshot.of_kind(Kind::Listener).filter(|(_, entry)| is_closed(entry));
-    let closed: Vec<Key> = closed.map(|(key, _)| key.clone()).collect();
-    for key in closed {
-        snapshot.remove(&key);
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub struct Metrics {
     pub acks: IntCounter,
     /// Resources refused.
     pub nacks: IntCounter,
+    /// Contents that are refused, by fleet and by whose refusal it is.
+    pub refusals: IntGaugeVec,
+    /// 1 while a change of a fleet's configuration is not rolled out.
+    pub rollout_halted: IntGaugeVec,
     /// Proxies by fleet and state.
     pub proxies: IntGaugeVec,
     /// Replicas wanted, by fleet.
@@ -88,6 +92,16 @@ impl Metrics {
             pushes: counter("sluice_operator_pushes_total", "Pushes to proxies."),
             acks: counter("sluice_operator_acks_total", "Pushes that a proxy acknowledged."),
             nacks: counter("sluice_operator_nacks_total", "Resources that a proxy refused, counted in each push."),
+            refusals: gauges(
+                "sluice_operator_refusals",
+                "Contents that proxies refuse: all of the fleet do without it, or one proxy does.",
+                &["fleet", "scope"],
+            ),
+            rollout_halted: gauges(
+                "sluice_operator_rollout_halted",
+                "1 while proxies keep what they ran before because a change of the configuration did harm.",
+                &["fleet"],
+            ),
             proxies: gauges("sluice_operator_proxies", "Proxies by fleet and state.", &["fleet", "state"]),
             desired: gauges("sluice_operator_desired_replicas", "Replicas wanted.", &["fleet"]),
             watch_failing: gauges(

@@ -1,7 +1,7 @@
 //! What is new since the turn before, for the log and for Events.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, problem::reason, scale::Decision};
 use snapshot::{Key, proto::Nack};
 
-use crate::{events::Happening, source::Observed};
+use crate::{events::Happening, gateway::Gateway, source::Observed};
 
 /// Logs the problems that were not there before.
 pub fn log(before: Option<&Plan>, after: &Plan) {
@@ -164,8 +164,67 @@ pub fn of_decision(
     })
 }
 
-/// Proxies refused resources that they did not refuse before.
-pub fn of_refusals(
+/// What was known of a fleet's proxies before something was taken up.
+pub struct Told {
+    rolled_back: BTreeMap<Key, Nack>,
+    dissenters: BTreeSet<String>,
+    halted: Option<String>,
+}
+
+impl Told {
+    /// What is known now.
+    pub fn of(gateway: &Gateway) -> Self {
+        let Gateway { rolled_back, .. } = gateway;
+        let halted = gateway.halted().map(str::to_owned);
+        Self { rolled_back: rolled_back.clone(), dissenters: gateway.told_dissenters.clone(), halted }
+    }
+
+    /// What is new since.
+    pub fn news(
+        &self,
+        observed: &Observed,
+        fleet: &FleetRef,
+        sources: &BTreeMap<Key, ObjectRef>,
+        gateway: &mut Gateway,
+    ) -> Vec<Happening> {
+        let mut news = of_refusals(observed, fleet, sources, &self.rolled_back, &gateway.rolled_back);
+        let say = |warning, note: String| Happening {
+            regarding: reference(observed, &fleet_object(fleet)),
+            warning,
+            reason: "ProxyDisagrees",
+            action: "RollOut",
+            note,
+        };
+        let dissenters = gateway.dissenters();
+        // Always the same words, whatever a proxy says and how often: so it is said once in a while.
+        news.extend(dissenters.difference(&self.dissenters).map(|proxy| {
+            tracing::warn!(%fleet, proxy, "refuses what the others run: sluice-operator refusals names it");
+            let what = "refuses what the other proxies run, and does without it: see `sluice-operator refusals`";
+            say(true, format!("{proxy} {what}"))
+        }));
+        news.extend(self.dissenters.difference(&dissenters).map(|proxy| Happening {
+            reason: "ProxyAgrees",
+            ..say(false, format!("{proxy} refuses nothing any more that the other proxies run"))
+        }));
+        gateway.told_dissenters = dissenters;
+        match (&self.halted, gateway.halted()) {
+            (None, Some(why)) => {
+                tracing::warn!(%fleet, why, "a change is not rolled out");
+                let note = format!("proxies keep what they ran before: {why}");
+                news.push(Happening { reason: "RolloutHalted", ..say(true, note) });
+            }
+            (Some(_), None) => {
+                let note = "what is wanted is rolled out, or tried again".to_owned();
+                news.push(Happening { reason: "RolloutResumed", ..say(false, note) });
+            }
+            _ => {}
+        }
+        news
+    }
+}
+
+/// The fleet refuses resources that it did not refuse before.
+fn of_refusals(
     observed: &Observed,
     fleet: &FleetRef,
     sources: &BTreeMap<Key, ObjectRef>,
@@ -181,7 +240,7 @@ pub fn of_refusals(
             warning: true,
             reason: "ProxyRejected",
             action: "RollBack",
-            note: format!("{key} {field}: {message}; a proxy of {fleet} refuses it, what was good before runs instead"),
+            note: format!("{key} {field}: {message}; proxies of {fleet} refuse it, what was good before runs instead"),
         }
     };
     new.map(happening).collect()

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Holds, Millis, Plan, Planner, World, scale::Decision};
+use planner::{FleetRef, Holds, Millis, Plan, Planner, World, plan::PlannedFleet, rollout::Care, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
 use self::reign::Reign;
@@ -166,9 +166,9 @@ impl<F: Fleet> Operator<F> {
     }
 
     fn take_proxy(&mut self, event: ProxyEvent) {
-        let ProxyEvent { session, fleet, proxy, what } = event;
+        let ProxyEvent { session, fleet, proxy, what, room: _room } = event;
         let gateway = self.gateways.entry((*fleet).clone()).or_default();
-        self.publish_due |= gateway.take(session, &proxy, what, status::now());
+        gateway.take(session, &proxy, what, status::now());
     }
 
     async fn turn(&mut self) {
@@ -179,6 +179,7 @@ impl<F: Fleet> Operator<F> {
             return;
         }
         let leads = self.leads(now).await;
+        self.parts.view.leads(leads);
         let Some(plan) = self.plan.clone() else { return };
         self.observe(&plan);
         if !leads {
@@ -195,7 +196,7 @@ impl<F: Fleet> Operator<F> {
         }
         self.decide(&plan, now, millis);
         self.ensure(&plan, millis);
-        self.publish(&plan);
+        self.publish(&plan, millis);
         self.rebalance(now, millis);
         self.show(&plan, now, millis);
     }
@@ -311,31 +312,56 @@ impl<F: Fleet> Operator<F> {
         self.gateways.retain(|fleet, gateway| plan.fleets.contains_key(fleet) || !gateway.is_empty());
     }
 
-    /// Publishes what should run, less what proxies refused.
-    fn publish(&mut self, plan: &Plan) {
+    /// Publishes what should run, less what fleets refuse, and rolls it out.
+    fn publish(&mut self, plan: &Plan, millis: Millis) {
         // Proxies that leave end with what they have.
-        if self.leaving || !std::mem::take(&mut self.publish_due) {
+        if self.leaving {
             return;
         }
-        let mut rollbacks = vec![];
+        let due = std::mem::take(&mut self.publish_due) | self.forget_refusals();
+        let mut changed = false;
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            let before = gateway.rolled_back.clone();
-            let snapshot = gateway.publishable(fleet, &planned.snapshot);
-            for news in news::of_refusals(&self.observed, fleet, &planned.sources, &before, &gateway.rolled_back) {
+            let told = news::Told::of(gateway);
+            if gateway.settle(&planned.snapshot, millis) || due {
+                changed = true;
+                let snapshot = gateway.publishable(fleet, &planned.snapshot);
+                let published = Published::from(snapshot);
+                if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
+                    let (revision, resources) = (published.revision.short(), published.snapshot.len());
+                    tracing::info!(%fleet, revision, resources, "published");
+                    gateway.published = Some(Arc::new(published));
+                }
+            }
+            let canary = planned.settings.spec.rollout.canary;
+            let care = Care { percent: canary.percent, observe: canary.observe.std() };
+            if let Some(offered) = gateway.roll(care, millis) {
+                self.parts.registry.offer(fleet, offered);
+            }
+            for news in told.news(&self.observed, fleet, &planned.sources, gateway) {
                 self.parts.happenings.say(news);
             }
-            rollbacks.extend(Rollback::new(fleet, &gateway.ledger, &planned.snapshot, &snapshot));
-            let published = Published::from(snapshot);
-            if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
-                let (revision, resources) = (published.revision.short(), published.snapshot.len());
-                tracing::info!(%fleet, revision, resources, "published");
-                let published = Arc::new(published);
-                self.parts.registry.publish(fleet, Arc::clone(&published));
-                gateway.published = Some(published);
+        }
+        if changed {
+            let rollback = |(fleet, planned): (&FleetRef, &PlannedFleet)| {
+                let gateway = self.gateways.get(fleet)?;
+                Rollback::new(fleet, &gateway.ledger, &planned.snapshot, &gateway.published.as_ref()?.snapshot)
+            };
+            let rollbacks: Vec<Rollback> = plan.fleets.iter().filter_map(rollback).collect();
+            self.parts.memory.keep_rollbacks(&rollbacks);
+        }
+    }
+
+    /// Forgets what people asked to be forgotten. True when something else is to be published.
+    fn forget_refusals(&mut self) -> bool {
+        let mut due = false;
+        for key in self.parts.view.take_forgotten() {
+            tracing::info!(%key, "what is refused of it is forgotten: it is tried again");
+            for gateway in self.gateways.values_mut() {
+                due |= gateway.forget_refusal(&key);
             }
         }
-        self.parts.memory.keep_rollbacks(&rollbacks);
+        due
     }
 
     fn rebalance(&mut self, now: Instant, millis: Millis) {
@@ -385,7 +411,7 @@ impl<F: Fleet> Operator<F> {
                 world: Arc::clone(&self.world),
                 observed: Arc::clone(&self.observed),
                 plan,
-                fleets: self.gateways.iter().map(|(fleet, gateway)| (fleet.clone(), gateway.view())).collect(),
+                fleets: self.gateways.iter().map(|(fleet, gateway)| (fleet.clone(), gateway.view(millis))).collect(),
                 remembered: Arc::clone(&self.remembered),
             });
             self.shown = Some((shown, now));

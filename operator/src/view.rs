@@ -14,11 +14,14 @@ use serde_json::{Value, json};
 use snapshot::{Entry, Hash, Key, Snapshot, proto::Nack};
 
 use crate::{
-    gateway::{Gateway, ProxyInfo},
+    gateway::{Gateway, ProxyInfo, RefusalShown, Scope},
     load::Totals,
     metrics,
     push::Published,
 };
+
+/// Most refusals that are to be forgotten in one turn.
+const MOST_FORGOTTEN: usize = 100;
 
 /// The outcome of one turn.
 #[derive(Debug)]
@@ -35,7 +38,11 @@ struct FleetShown {
     /// Fewest that must be Ready; `None`: the fleet is leaving.
     least: Option<u32>,
     published: Option<Arc<Published>>,
+    /// What was rolled out last.
+    stable: Option<Hash>,
+    halted: Option<String>,
     rolled_back: Vec<Nack>,
+    refusals: Vec<RefusalShown>,
     withheld: BTreeMap<Key, String>,
     proxies: Vec<ProxyInfo>,
     addresses: Vec<String>,
@@ -55,7 +62,9 @@ struct FleetTransitions {
     desired: Option<u32>,
     replicas: u32,
     published: Option<Hash>,
+    halted: Option<String>,
     rolled_back: Vec<Nack>,
+    refusals: Vec<RefusalShown>,
     withheld: BTreeMap<Key, String>,
     proxies: Vec<ProxyInfo>,
     addresses: Vec<String>,
@@ -75,6 +84,8 @@ pub struct Shared(Arc<Mutex<Latest>>);
 struct Latest {
     view: Option<Arc<View>>,
     turned: Option<Instant>,
+    leads: bool,
+    forgotten: Vec<Key>,
 }
 
 impl Shared {
@@ -98,6 +109,29 @@ impl Shared {
         self.latest().turned.map(|at| at.elapsed())
     }
 
+    /// Whether this operator leads.
+    pub fn leads(&self, leads: bool) {
+        self.latest().leads = leads;
+    }
+
+    /// Whether it did in its last turn.
+    pub fn is_leading(&self) -> bool {
+        self.latest().leads
+    }
+
+    /// Asks the loop to forget what is refused of a resource. False: too much is asked already.
+    pub fn forget(&self, key: Key) -> bool {
+        let mut latest = self.latest();
+        let has_room = latest.forgotten.len() < MOST_FORGOTTEN;
+        latest.forgotten.extend(has_room.then_some(key));
+        has_room
+    }
+
+    /// What was asked to be forgotten since the last time.
+    pub fn take_forgotten(&self) -> Vec<Key> {
+        std::mem::take(&mut self.latest().forgotten)
+    }
+
     fn latest(&self) -> MutexGuard<'_, Latest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,6 +147,9 @@ impl View {
                 replicas: gateway.replicas(),
                 least: scaling.map(|scaling| scaling.min_replicas),
                 published: gateway.published.clone(),
+                stable: gateway.stable(),
+                halted: gateway.halted().map(str::to_owned),
+                refusals: gateway.refusals(),
                 rolled_back: gateway.rolled_back.values().cloned().collect(),
                 withheld: gateway.withheld.clone(),
                 proxies: gateway.proxies(),
@@ -132,7 +169,9 @@ impl View {
             desired: shown.decision.as_ref().map(|decision| decision.desired),
             replicas: shown.replicas.current,
             published: shown.published.as_ref().map(|published| published.revision),
+            halted: shown.halted.clone(),
             rolled_back: shown.rolled_back.clone(),
+            refusals: shown.refusals.clone(),
             withheld: shown.withheld.clone(),
             proxies: shown.proxies.clone(),
             addresses: shown.addresses.clone(),
@@ -146,6 +185,8 @@ impl View {
         metrics.proxies.reset();
         metrics.desired.reset();
         metrics.problems.reset();
+        metrics.refusals.reset();
+        metrics.rollout_halted.reset();
         for (fleet, shown) in &self.fleets {
             let fleet = fleet.to_string();
             let count = |state: &str, n: usize| metrics.proxies.with_label_values(&[&fleet, state]).set(n as i64);
@@ -154,6 +195,11 @@ impl View {
             count("ready", ready);
             count("draining", draining);
             count("starting", shown.proxies.len() - ready - draining);
+            for (scope, word) in [(Scope::Fleet, "fleet"), (Scope::Proxy, "proxy")] {
+                let refusals = shown.refusals.iter().filter(|refusal| refusal.scope == scope).count();
+                metrics.refusals.with_label_values(&[&fleet, word]).set(refusals as i64);
+            }
+            metrics.rollout_halted.with_label_values(&[&fleet]).set(shown.halted.is_some().into());
             if let Some(decision) = &shown.decision {
                 metrics.desired.with_label_values(&[&fleet]).set(decision.desired.into());
             }
@@ -217,6 +263,18 @@ impl View {
         json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
     }
 
+    /// What proxies of each fleet refuse, and whether what is wanted is rolled out.
+    pub fn refusals(&self) -> Value {
+        let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| json!({"fleet": fleet.to_string(), "halted": shown.halted, "refusals": shown.refusals});
+        json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
+    }
+
+    /// Whether any proxy refuses this resource.
+    pub fn is_refused(&self, key: &Key) -> bool {
+        let mut refusals = self.fleets.values().flat_map(|shown| &shown.refusals);
+        refusals.any(|refusal| refusal.key == key.as_str())
+    }
+
     /// What was decided for each fleet, from what.
     pub fn decision(&self) -> Value {
         let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| {
@@ -260,7 +318,9 @@ fn nack(nack: &Nack) -> Value {
 /// Says so when fewer proxies than must be are Ready on what is published.
 fn too_few(fleet: &FleetRef, shown: &FleetShown) -> Option<String> {
     let revision = shown.published.as_ref().map(|published| published.revision);
-    let good = shown.proxies.iter().filter(|p| p.ready && p.revision == revision).count();
+    // What is not rolled out yet, and what is halted, leaves what was before.
+    let is_good = |p: &&ProxyInfo| p.ready && p.revision.is_some() && [revision, shown.stable].contains(&p.revision);
+    let good = shown.proxies.iter().filter(is_good).count();
     let least = shown.least? as usize;
     (good < least).then(|| format!("fleet {fleet}: {good} of {least} proxies are Ready on what is published"))
 }

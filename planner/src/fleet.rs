@@ -89,8 +89,12 @@ pub struct FleetView {
     /// Revision of what is published, made of the plan that the status is derived from (after roll-backs); `None` until
     /// the first.
     pub published: Option<Hash>,
-    /// Resources rolled back because a proxy refused them.
+    /// Resources rolled back because the fleet refuses them.
     pub rolled_back: BTreeMap<Key, Nack>,
+    /// What single proxies refuse and the others run, by resource and proxy.
+    pub disagreeing: BTreeMap<Key, BTreeMap<String, Nack>>,
+    /// Why what is published is not rolled out.
+    pub halted: Option<String>,
     /// Planned listeners that are not in what is published, by key, and why: the port is in use, the certificate is
     /// refused. A route with no other listener runs nowhere.
     pub withheld: BTreeMap<Key, String>,

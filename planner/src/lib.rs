@@ -3,9 +3,10 @@
 //! ```text
 //!  World ──validate──► Model ──compile──► Plan                 world.rs, model/, compile/, plan.rs
 //!    (each object alone)    (references)   { snapshots, problems, accepted }
-//!  desired Snapshot + Ledger ──publish──► Snapshot to push     publish.rs (refused resources rolled back)
+//!  desired Snapshot + Ledger ──publish──► Snapshot to push     publish.rs (what the fleet refuses, rolled back)
 //!  Plan.holds ──► World.holds of the next                     holds.rs (who has which hostname)
 //!  Units of namespaces ──allot──► those that fit        share/ (with a README)
+//!  revision + acks ──step(now)──► canaries, then all          rollout.rs
 //!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
 //!  LoadWindows ──► excess share of each proxy                  rebalance.rs
 //!  World + Plan + FleetViews ──► statuses                      status/
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod problem;
 pub mod publish;
 pub mod rebalance;
+pub mod rollout;
 pub mod scale;
 pub mod share;
 pub mod status;
@@ -30,7 +32,7 @@ pub use holds::Holds;
 pub use model::quantity;
 pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};
-pub use publish::{Ledger, publish};
+pub use publish::{Ledger, ProxyId, publish};
 pub use status::{Status, statuses, unready};
 pub use world::{Absent, Cluster, FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
 

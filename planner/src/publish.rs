@@ -1,65 +1,183 @@
-//! What is pushed: the desired snapshot, less what a proxy refused.
+//! What is pushed: the desired snapshot, less what the fleet's proxies refuse.
 //!
 //! ```text
-//!  desired ──publish──► published ──push──► proxies ──ack, nacks──► Ledger
-//!              ▲                                                      │
-//!              └──────── last acknowledged content, refusals ◄────────┘
+//!  desired ──publish──► published ──push──► proxies ──ack──► take: last acknowledged content ─┐
+//!              ▲                               │                                              │
+//!              │                               └──claims of each──► settle: refusals ─────────┤
+//!              └──────────────────────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! One proxy's word counts for itself: what it alone refuses it does without, and the others run. A refusal becomes the
+//! fleet's when a second proxy refuses the same content ([`Ledger::settle`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
+use serde::{Deserialize, Serialize};
 use snapshot::{
-    Entry, Hash, Key, Snapshot,
+    Entry, Hash, Key, Kind, Snapshot,
     proto::{Nack, RatePolicy, Resource, Route, Rule, resource},
 };
+
+use crate::Millis;
+
+/// A refusal of the fleet is tried again after so long, and after twice as long each further time, up to the longest.
+const TRIED_AGAIN: Duration = Duration::from_secs(60);
+const LONGEST_TRIED_AGAIN: Duration = Duration::from_secs(3600);
+/// So many proxies have to refuse a content before the fleet does without it, if it has so many.
+const ENOUGH: usize = 2;
+
+/// One proxy, as long as it lives: another process under the same name is another proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProxyId {
+    /// Its name.
+    pub name: String,
+    /// Its process; `None`: it is not on this machine, where names are used once.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for ProxyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// What proxies refuse of resources, by key and content.
+pub type Claims = BTreeMap<(Key, Hash), Nack>;
+
+/// A living proxy of the fleet, which stays: one whose word counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Serves, with an open stream.
+    pub ready: bool,
+    /// What it says that it refuses.
+    pub claims: &'a Claims,
+    /// What it acknowledged last: it runs that, less its claims.
+    pub acknowledged: Option<&'a Snapshot>,
+}
+
+/// A content that the fleet does without, because proxies refuse it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// What one of them says.
+    pub nack: Nack,
+    /// Who refuses it, and lives.
+    pub by: BTreeSet<ProxyId>,
+    /// Since when.
+    pub since: Millis,
+    /// How often it was tried again before.
+    pub tries: u32,
+}
+
+impl Refusal {
+    /// When it is tried again: proxies may be newer then, or what ailed them be gone. After 1, 2, 4 minutes, and so on.
+    pub fn tried_again(&self) -> Millis {
+        let wait = TRIED_AGAIN.saturating_mul(1 << self.tries.min(16)).min(LONGEST_TRIED_AGAIN);
+        Millis(self.since.0.saturating_add(wait.as_millis() as u64))
+    }
+}
 
 /// What the proxies of one fleet said of resources. Holds at most two contents of each resource that is published or
 /// that such a content refers to, and at most two refusals of each desired resource.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    /// Last content that a proxy acknowledged and none refused, by key.
+    /// Last content that a proxy acknowledged and the fleet does not refuse, by key.
     pub acked: BTreeMap<Key, Entry>,
-    /// The content acknowledged before that: what is left when another proxy refuses `acked` later.
+    /// The content acknowledged before that: what is left when the fleet refuses `acked` later.
     pub previous: BTreeMap<Key, Entry>,
-    /// Content that a proxy refused.
-    pub nacked: BTreeMap<(Key, Hash), Nack>,
-    /// Revision that was taken up last: the other proxies' acknowledgements of it say nothing new.
+    /// Content that the fleet refuses.
+    pub refused: BTreeMap<(Key, Hash), Refusal>,
+    /// How often a content that is not refused at the moment was tried again.
+    pub tried: BTreeMap<(Key, Hash), u32>,
+    /// Revision that was taken up last from a proxy that refuses none of it: others that acknowledge it say nothing new.
     pub taken: Option<Hash>,
 }
 
 impl Ledger {
-    /// Takes up an acknowledgement of `published`. True when a nack is new, so that [`publish`] gives another result.
-    pub fn acknowledge(&mut self, published: &Snapshot, nacks: &[Nack]) -> bool {
-        let mut new = false;
-        for nack in nacks {
-            let Some(refused) = refused(published, nack) else { continue };
-            if self.nacked.insert(refused.clone(), nack.clone()).is_none() {
-                self.demote(&refused);
-                new = true;
-            }
-        }
+    /// Takes up an acknowledgement of `published` by a proxy that refuses what `claims` say: the rest is good.
+    pub fn acknowledge(&mut self, published: &Snapshot, claims: &Claims) {
         let revision = published.revision();
         if self.taken != Some(revision) {
-            self.take(published);
-            self.taken = Some(revision);
+            self.take(published, claims);
+            self.taken = claims.is_empty().then_some(revision);
         }
-        new
     }
 
-    /// Forgets nacks of content that is no longer desired.
-    pub fn retain(&mut self, desired: &Snapshot) {
-        self.nacked.retain(|(key, hash), _| {
-            desired.entry(key).is_some_and(|entry| {
-                // A stand-in that was refused as well is kept in mind, or it would be tried again for ever.
-                entry.hash() == *hash || stand_in(entry).is_some_and(|entry| entry.hash() == *hash)
-            })
+    /// What the fleet refuses of what is desired, by what its proxies say now. True when [`publish`] gives another result.
+    ///
+    /// A refusal is the fleet's once two of its Ready proxies refuse the same content, or its only one does. What others run
+    /// that routes and policies rest on (listeners, certificates, clusters) is never taken from them: who refuses it does
+    /// without. It is the fleet's for as long as so many of them live, until it is tried again.
+    pub fn settle(&mut self, desired: &Snapshot, peers: &BTreeMap<ProxyId, Peer<'_>>, now: Millis) -> bool {
+        let before = self.refused.len();
+        let enough = ENOUGH.min(peers.len()).max(1);
+        let tried = &mut self.tried;
+        self.refused.retain(|what, refusal| {
+            refusal.by.retain(|id| peers.contains_key(id));
+            let stands = refusal.by.len() >= enough && is_desired(desired, what);
+            let due = refusal.tried_again() <= now;
+            if stands && due {
+                tried.insert(what.clone(), refusal.tries + 1);
+            }
+            stands && !due
         });
+        let mut changed = self.refused.len() < before;
+        self.tried.retain(|what, _| is_desired(desired, what));
+        let mut claimed: BTreeMap<&(Key, Hash), BTreeSet<&ProxyId>> = BTreeMap::new();
+        for (id, peer) in peers.iter().filter(|(_, peer)| peer.ready || peers.len() == 1) {
+            for what in peer.claims.keys().filter(|what| !self.refused.contains_key(*what)) {
+                claimed.entry(what).or_default().insert(id);
+            }
+        }
+        let is_run = |what: &(Key, Hash)| {
+            let runs = |peer: &Peer<'_>| {
+                let has = |p: &Snapshot| p.entry(&what.0).is_some_and(|entry| entry.hash() == what.1);
+                peer.acknowledged.is_some_and(has) && !peer.claims.contains_key(what)
+            };
+            peers.values().any(runs)
+        };
+        for (what, by) in claimed {
+            if by.len() < enough || !is_desired(desired, what) || (is_base(&what.0) && is_run(what)) {
+                continue;
+            }
+            let Some(nack) = by.iter().find_map(|id| peers.get(*id)?.claims.get(what)) else { continue };
+            let by = by.into_iter().cloned().collect();
+            let tries = self.tried.get(what).copied().unwrap_or_default();
+            self.refused.insert(what.clone(), Refusal { nack: nack.clone(), by, since: now, tries });
+            changed = true;
+        }
+        if changed {
+            for what in self.refused.keys().cloned().collect::<Vec<_>>() {
+                self.demote(&what);
+            }
+        }
+        changed
     }
 
-    /// Everything of `published` that nobody refused is good.
-    fn take(&mut self, published: &Snapshot) {
+    /// Forgets what is refused of a resource, so that it is tried again at once. True when anything was.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let before = self.refused.len();
+        self.refused.retain(|(refused, _), _| refused != key);
+        self.tried.retain(|(tried, _), _| tried != key);
+        self.refused.len() < before
+    }
+
+    /// Whether a content of what is desired is refused by the fleet.
+    pub fn refuses(&self, what: &(Key, Hash)) -> bool {
+        self.refused.contains_key(what)
+    }
+
+    /// Everything of `published` that neither the fleet nor this proxy refuses is good.
+    fn take(&mut self, published: &Snapshot, claims: &Claims) {
         for (key, entry) in published.iter() {
-            if self.acked.get(key) == Some(entry) || self.nacked.contains_key(&(key.clone(), entry.hash())) {
+            if self.acked.get(key) == Some(entry) {
+                continue;
+            }
+            let what = (key.clone(), entry.hash());
+            if self.refused.contains_key(&what) || claims.contains_key(&what) {
                 continue;
             }
             if let Some(before) = self.acked.insert(key.clone(), entry.clone()) {
@@ -74,7 +192,7 @@ impl Ledger {
         self.previous.retain(|key, _| !gone(key));
     }
 
-    /// One proxy acknowledged what another refuses: the content before takes its place.
+    /// A proxy acknowledged what the fleet refuses: the content before takes its place.
     fn demote(&mut self, (key, hash): &(Key, Hash)) {
         if self.acked.get(key).is_some_and(|entry| entry.hash() == *hash) {
             match self.previous.remove(key) {
@@ -86,21 +204,21 @@ impl Ledger {
 
     /// What runs in place of a refused resource, if anything.
     fn instead(&self, key: &Key, desired: &Entry) -> Option<Entry> {
-        let usable = |entry: &Entry| !self.nacked.contains_key(&(key.clone(), entry.hash()));
+        let usable = |entry: &Entry| !self.refused.contains_key(&(key.clone(), entry.hash()));
         let mut acked = [self.acked.get(key), self.previous.get(key)].into_iter().flatten();
         let acked = acked.find(|entry| usable(entry)).cloned();
         acked.or_else(|| stand_in(desired).filter(usable))
     }
 }
 
-/// Replaces each refused resource by its last acknowledged content, and brings back what that refers to. Without any, a
+/// Replaces each resource that the fleet refuses by its last acknowledged content, and brings back what that refers to. Without any, a
 /// Route or RatePolicy becomes one that makes its requests answer 500 (never open), and anything else is left out. The
 /// map names what was replaced.
 pub fn publish(desired: &Snapshot, ledger: &Ledger) -> (Snapshot, BTreeMap<Key, Nack>) {
     let (mut published, mut rolled_back) = (desired.clone(), BTreeMap::new());
-    for ((key, hash), nack) in &ledger.nacked {
+    for ((key, hash), refusal) in &ledger.refused {
         let Some(entry) = desired.entry(key).filter(|entry| entry.hash() == *hash) else { continue };
-        rolled_back.insert(key.clone(), nack.clone());
+        rolled_back.insert(key.clone(), refusal.nack.clone());
         match ledger.instead(key, entry) {
             Some(entry) => {
                 restore_references(&mut published, &entry, ledger);
@@ -123,11 +241,27 @@ fn restore_references(published: &mut Snapshot, restored: &Entry, ledger: &Ledge
     }
 }
 
-/// Key and hash of what a nack refuses, if it stands in `published`: a nack of anything else is out of date.
-fn refused(published: &Snapshot, nack: &Nack) -> Option<(Key, Hash)> {
-    let (key, hash) = (nack.key.parse().ok()?, Hash::from_slice(&nack.hash)?);
-    published.entry(&key).filter(|entry| entry.hash() == hash)?;
-    Some((key, hash))
+/// What a proxy refuses: what does not stand in `contents`, which are or were to be pushed to it, is none.
+pub fn claims(nacks: Vec<Nack>, contents: &[&Snapshot]) -> Claims {
+    let claim = |nack: Nack| {
+        let (key, hash) = (nack.key.parse::<Key>().ok()?, Hash::from_slice(&nack.hash)?);
+        let stands = contents.iter().any(|content| content.entry(&key).is_some_and(|entry| entry.hash() == hash));
+        stands.then_some(((key, hash), nack))
+    };
+    nacks.into_iter().filter_map(claim).collect()
+}
+
+/// Whether it is what is desired, or what stands in for that: a stand-in that was refused as well is kept in mind, or it
+/// would be tried again for ever.
+fn is_desired(desired: &Snapshot, (key, hash): &(Key, Hash)) -> bool {
+    desired
+        .entry(key)
+        .is_some_and(|entry| entry.hash() == *hash || stand_in(entry).is_some_and(|stand_in| stand_in.hash() == *hash))
+}
+
+/// What others rest on: without it they serve nothing, while a route or a policy fails alone.
+fn is_base(key: &Key) -> bool {
+    !matches!(key.kind(), Kind::Route | Kind::RatePolicy)
 }
 
 /// Keys that a resource refers to and can't work without.
@@ -164,151 +298,4 @@ fn stand_in(entry: &Entry) -> Option<Entry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use snapshot::{
-        Kind,
-        proto::{Cluster, Match, WeightedCluster},
-    };
-
-    use super::*;
-
-    fn key(name: &str) -> Key {
-        Key::new(Kind::Route, "ns", name)
-    }
-
-    /// A route of one rule named `rule`, to the cluster of that name.
-    fn route(rule: &str) -> Entry {
-        let cluster = Key::cluster("ns", rule, "80").to_string();
-        let backends = vec![WeightedCluster { cluster, weight: 1 }];
-        let rule = Rule { name: rule.into(), matches: vec![Match::default()], backends, ..Rule::default() };
-        let kind = resource::Kind::Route(Route { rules: vec![rule], ..Route::default() });
-        Entry::new(&Resource { requires: vec![], kind: Some(kind) })
-    }
-
-    fn cluster(name: &str) -> (Key, Entry) {
-        let kind = resource::Kind::Cluster(Cluster::default());
-        (Key::cluster("ns", name, "80"), Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
-    }
-
-    fn policy() -> Entry {
-        let kind = resource::Kind::RatePolicy(RatePolicy::default());
-        Entry::new(&Resource { requires: vec![], kind: Some(kind) })
-    }
-
-    fn nack(key: &Key, entry: &Entry) -> Nack {
-        let hash = entry.hash().as_bytes().to_vec().into();
-        Nack { key: key.to_string(), hash, reason: "Fault".into(), ..Nack::default() }
-    }
-
-    #[test]
-    fn a_refused_route_is_rolled_back_alone_with_what_it_refers_to() {
-        let good: Snapshot = [(key("a"), route("one")), (key("b"), route("one")), cluster("one")].into_iter().collect();
-        let mut ledger = Ledger::default();
-        assert!(!ledger.acknowledge(&good, &[]));
-
-        let bad = route("two");
-        let desired: Snapshot =
-            [(key("a"), bad.clone()), (key("b"), route("three")), cluster("two")].into_iter().collect();
-        assert_eq!(publish(&desired, &ledger), (desired.clone(), BTreeMap::new()));
-        let nacks = [nack(&key("a"), &bad)];
-        assert!(ledger.acknowledge(&desired, &nacks));
-        assert!(!ledger.acknowledge(&desired, &nacks), "said twice");
-
-        let (published, rolled_back) = publish(&desired, &ledger);
-        let expect = [(key("a"), route("one")), (key("b"), route("three")), cluster("one"), cluster("two")];
-        assert_eq!(published, expect.into_iter().collect());
-        assert_eq!(rolled_back, BTreeMap::from([(key("a"), nacks[0].clone())]));
-
-        assert!(!ledger.acknowledge(&published, &[]));
-        assert_eq!(publish(&desired, &ledger).0, published, "stays as it is");
-        let fixed: Snapshot = [(key("a"), route("three"))].into_iter().collect();
-        ledger.retain(&fixed);
-        assert_eq!(publish(&fixed, &ledger), (fixed.clone(), BTreeMap::new()));
-        assert!(ledger.nacked.is_empty());
-    }
-
-    #[test]
-    fn what_was_never_good_answers_500_and_is_left_out_last() {
-        let (p, r) = (Key::new(Kind::RatePolicy, "ns", "p"), key("a"));
-        let desired: Snapshot = [(r.clone(), route("x")), (p.clone(), policy()), cluster("x")].into_iter().collect();
-        let mut ledger = Ledger::default();
-        let c = cluster("x");
-        ledger.acknowledge(&desired, &[nack(&r, &route("x")), nack(&p, &policy()), nack(&c.0, &c.1)]);
-        let (published, rolled_back) = publish(&desired, &ledger);
-        assert_eq!(rolled_back.len(), 3);
-        assert_eq!(published.len(), 2);
-        let Some(resource::Kind::Route(stand_in)) = published.entry(&r).unwrap().kind() else { panic!() };
-        assert!(
-            stand_in.rules.iter().all(|r| !r.unavailable.is_empty() && !r.matches.is_empty() && r.backends.is_empty())
-        );
-        let Some(resource::Kind::RatePolicy(policy)) = published.entry(&p).unwrap().kind() else { panic!() };
-        assert!(!policy.unavailable.is_empty());
-
-        let refused = nack(&r, published.entry(&r).unwrap());
-        assert!(ledger.acknowledge(&published, &[refused]));
-        ledger.retain(&desired);
-        assert!(publish(&desired, &ledger).0.entry(&r).is_none());
-    }
-
-    #[test]
-    fn one_proxy_acknowledges_what_another_refuses() {
-        let (one, two): (Snapshot, Snapshot) =
-            ([(key("a"), route("1"))].into_iter().collect(), [(key("a"), route("2"))].into_iter().collect());
-        let mut ledger = Ledger::default();
-        ledger.acknowledge(&one, &[]);
-        ledger.acknowledge(&two, &[]);
-        assert!(ledger.acknowledge(&two, &[nack(&key("a"), &route("2"))]));
-        assert_eq!(publish(&two, &ledger).0, one);
-    }
-
-    #[test]
-    fn a_nack_of_other_content_is_out_of_date() {
-        let desired: Snapshot = [(key("a"), route("1"))].into_iter().collect();
-        let mut ledger = Ledger::default();
-        let garbage = Nack { key: "?".into(), ..Nack::default() };
-        assert!(!ledger.acknowledge(&desired, &[nack(&key("a"), &route("2")), nack(&key("b"), &route("1")), garbage]));
-        assert!(ledger.nacked.is_empty());
-    }
-
-    /// A proxy that refuses some contents: what it runs after the operator and it have talked until nothing changes.
-    fn settle(desired: &Snapshot, ledger: &mut Ledger, refuses: &BTreeSet<Hash>) -> Snapshot {
-        for _ in 0..6 {
-            ledger.retain(desired);
-            let (published, _) = publish(desired, ledger);
-            let nacks: Vec<_> =
-                published.iter().filter(|(_, e)| refuses.contains(&e.hash())).map(|(k, e)| nack(k, e)).collect();
-            if !ledger.acknowledge(&published, &nacks) {
-                return published;
-            }
-        }
-        panic!("operator and proxy never agree");
-    }
-
-    proptest! {
-        #[test]
-        fn operator_and_proxy_agree(
-            steps in proptest::collection::vec(proptest::collection::btree_map(0..5u8, 0..6u8, 0..5), 1..8),
-            bad in proptest::collection::btree_set(0..6u8, 0..4),
-        ) {
-            let content = |c: &u8| route(&c.to_string());
-            let mut refuses: BTreeSet<Hash> = bad.iter().map(|c| content(c).hash()).collect();
-            // Of half of them the stand-in is refused as well.
-            refuses.extend(bad.iter().filter(|c| **c % 2 == 0).filter_map(|c| stand_in(&content(c))).map(|e| e.hash()));
-            let mut ledger = Ledger::default();
-            for step in steps {
-                let desired: Snapshot = step.iter().map(|(k, c)| (key(&k.to_string()), content(c))).collect();
-                let published = settle(&desired, &mut ledger, &refuses);
-                for (name, entry) in published.iter() {
-                    prop_assert!(!refuses.contains(&entry.hash()), "{name} is refused");
-                }
-                for (name, entry) in desired.iter().filter(|(_, e)| !refuses.contains(&e.hash())) {
-                    prop_assert_eq!(published.entry(name), Some(entry), "a good resource is touched");
-                }
-                prop_assert!(published.iter().all(|(name, _)| desired.entry(name).is_some()));
-                prop_assert!(ledger.nacked.len() <= 2 * desired.len());
-                prop_assert!(ledger.acked.len() <= desired.len() && ledger.previous.len() <= desired.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -48,7 +48,7 @@ pub struct Key {
 pub struct ParseKeyError(String);
 
 /// Longest key: kind, two DNS names of 253 bytes, a listener name or an address.
-const MAX_KEY: usize = 700;
+pub(crate) const MAX_KEY: usize = 700;
 
 impl Key {
     /// `Kind/namespace/name`.

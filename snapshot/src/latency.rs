@@ -25,17 +25,17 @@ pub fn upper_us(bucket: usize) -> u64 {
 
 /// The quantile `q` (0 to 1) of counts by bucket, in microseconds; `None` when nothing was counted.
 pub fn quantile_us(counts: &[u64], q: f64) -> Option<u64> {
-    let total: u64 = counts.iter().sum();
+    let total = counts.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
     if total == 0 {
         return None;
     }
     // At least the first request, at most the last: q = 0.99 of 10 requests is the 10th.
     let rank = ((total as f64 * q).ceil() as u64).clamp(1, total);
-    let mut seen = 0;
+    let mut seen = 0u64;
     counts
         .iter()
         .position(|n| {
-            seen += n;
+            seen = seen.saturating_add(*n);
             seen >= rank
         })
         .map(upper_us)

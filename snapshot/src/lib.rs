@@ -14,10 +14,12 @@
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
+//! - [`codec`]: messages, decoded under a bound on what they take in memory.
 //! - [`latency`]: the histogram of load reports.
 //! - [`handover`]: how listening sockets pass between processes (standalone).
 
 pub mod check;
+pub mod codec;
 pub mod expression;
 pub mod handover;
 pub mod key;

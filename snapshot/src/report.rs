@@ -1,8 +1,13 @@
 //! What proxies tell, held to the sizes that operators take.
 
+use bytes::Bytes;
 use prost::Message as _;
 
-use crate::proto::{Hello, Nack};
+use crate::{
+    key::MAX_KEY,
+    latency,
+    proto::{Hello, LatencyCount, LoadWindow, Nack},
+};
 
 /// Largest `Hello`. It has what the proxy holds (20,000 resources of 100 bytes: 2 MB) and five minutes of load (a window a
 /// second, each with 50 bytes for each policy: 1000 policies make 15 MB).
@@ -11,6 +16,27 @@ pub const MAX_HELLO: usize = 16 << 20;
 pub const MAX_REPORT: usize = 4 << 20;
 /// Room for the rest of a message.
 const SPARE: usize = 4096;
+
+/// Most policies of one window that are counted: as many as a fleet has routes.
+pub const MAX_POLICIES: usize = 10_000;
+/// Most refusals of one proxy that are taken up; the others are once these are settled.
+pub const MAX_NACKS: usize = 4096;
+/// Longest text of a refusal, in bytes: what went wrong is said at its beginning.
+const LONGEST_MESSAGE: usize = 512;
+const LONGEST_FIELD: usize = 256;
+const LONGEST_REASON: usize = 64;
+/// Size of a hash.
+const HASH: usize = 32;
+
+/// What no process does, by which claims are bounded: longest window (one that was stopped for an hour), requests a
+/// millisecond, threads, memory, open connections. Products of them and sums over thousands of proxies fit into 64 bits.
+const LONGEST_WINDOW_MS: u32 = 3_600_000;
+const REQUESTS_PER_MS: u64 = 1_000;
+const MOST_WORKERS: u32 = 1_024;
+const MOST_MEMORY: u64 = 1 << 44;
+const MOST_OPEN: u32 = 1 << 24;
+/// In the year 10889, as milliseconds.
+const LATEST_MS: u64 = 1 << 48;
 
 /// Leaves out of a `Hello` what it can do without, until it is no larger than [`MAX_HELLO`]: first what each policy counted,
 /// then all load. A proxy that says nothing of what it holds is sent all of it anew.
@@ -48,12 +74,72 @@ pub fn fit_nacks(mut nacks: Vec<Nack>) -> Vec<Nack> {
     nacks
 }
 
+/// Holds a window to what one process can have done, so that nothing that is made of it overflows, and the claims of one
+/// proxy are no more than such. `None`: it tells of no time at all.
+pub fn plausible(mut window: LoadWindow) -> Option<LoadWindow> {
+    if window.duration_ms == 0 {
+        return None;
+    }
+    window.duration_ms = window.duration_ms.min(LONGEST_WINDOW_MS);
+    window.start_unix_ms = window.start_unix_ms.min(LATEST_MS);
+    let ms = u64::from(window.duration_ms);
+    let most = ms * REQUESTS_PER_MS;
+    let LoadWindow { admitted, limited, shed, errors, failed, .. } = &mut window;
+    for count in [admitted, limited, shed, errors, failed] {
+        *count = (*count).min(most);
+    }
+    window.workers = window.workers.clamp(1, MOST_WORKERS);
+    window.cpu_us = window.cpu_us.min(ms * 1_000 * u64::from(window.workers));
+    window.memory_bytes = window.memory_bytes.min(MOST_MEMORY);
+    (window.in_flight, window.connections) = (window.in_flight.min(MOST_OPEN), window.connections.min(MOST_OPEN));
+    window.added_latency = histogram(&window.added_latency, most);
+    window.policies.truncate(MAX_POLICIES);
+    window.policies.shrink_to_fit();
+    for policy in &mut window.policies {
+        policy.checked = policy.checked.min(most);
+        policy.limited = policy.limited.min(policy.checked);
+    }
+    Some(window)
+}
+
+/// Each bucket once, with at most so many.
+fn histogram(counts: &[LatencyCount], most: u64) -> Vec<LatencyCount> {
+    let mut sums = [0u64; latency::BUCKETS];
+    for LatencyCount { bucket, count } in counts {
+        if let Some(sum) = sums.get_mut(*bucket as usize) {
+            *sum = sum.saturating_add(*count).min(most);
+        }
+    }
+    let counts = (0..).zip(sums).filter(|(_, count)| *count > 0);
+    counts.map(|(bucket, count)| LatencyCount { bucket, count }).collect()
+}
+
+/// Holds what a proxy says of a refused resource to what is shown of it: so many, with texts of so much, on one line.
+pub fn plausible_nacks(mut nacks: Vec<Nack>) -> Vec<Nack> {
+    // No key is longer, no hash has another size.
+    nacks.retain(|nack| nack.key.len() <= MAX_KEY && nack.hash.len() == HASH);
+    nacks.truncate(MAX_NACKS);
+    nacks.shrink_to_fit();
+    for Nack { field, reason, message, hash, .. } in &mut nacks {
+        // A part of the message, which would be kept with it.
+        *hash = Bytes::copy_from_slice(hash);
+        for (text, longest) in [(field, LONGEST_FIELD), (reason, LONGEST_REASON), (message, LONGEST_MESSAGE)] {
+            if text.len() > longest || text.contains(char::is_control) {
+                *text = text.chars().filter(|c| !c.is_control()).collect();
+                text.truncate((0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
+                text.shrink_to_fit();
+            }
+        }
+    }
+    nacks
+}
+
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::{Ack, Held, LoadWindow, PolicyCount};
+    use crate::proto::{Ack, Held, PolicyCount};
 
     fn hello(held: usize, policies: usize) -> Hello {
         let policy = |i: usize| PolicyCount { policy: format!("RatePolicy/ns/{i:030}"), checked: 1 << 20, limited: 3 };
@@ -94,5 +180,62 @@ mod tests {
         let much = ack(10_000);
         assert!((4000..4200).contains(&much.nacks.len()), "{}", much.nacks.len());
         assert!(much.encoded_len() <= MAX_REPORT);
+    }
+
+    #[test]
+    fn what_is_said_of_a_refusal_is_short() {
+        let long = |c: &str| c.repeat(5_000);
+        let hash = Bytes::from(vec![7; 5_000]).slice(..32);
+        let nack = Nack { field: long("é"), reason: long("R"), message: long("a\nb"), hash, ..Nack::default() };
+        assert_eq!(plausible_nacks(vec![Nack { hash: Bytes::new(), ..nack.clone() }]), []);
+        let nacks = plausible_nacks(vec![nack; MAX_NACKS + 1]);
+        assert_eq!(nacks.len(), MAX_NACKS);
+        let Nack { field, reason, message, .. } = &nacks[0];
+        assert_eq!((field.len(), reason.len(), message.len()), (LONGEST_FIELD, LONGEST_REASON, LONGEST_MESSAGE));
+        assert!(message.starts_with("abab") && message.capacity() < 1024);
+    }
+
+    proptest! {
+        #[test]
+        fn no_claim_is_more_than_a_process_can_do(
+            start: u64, ms: u32, counts: [u64; 8], small: [u32; 3], latency in proptest::collection::vec((0..130u32, any::<u64>()), 0..300),
+        ) {
+            let [admitted, limited, shed, errors, cpu_us, memory_bytes, checked, over] = counts;
+            let [workers, in_flight, connections] = small;
+            let window = LoadWindow {
+                start_unix_ms: start, duration_ms: ms, admitted, limited, shed, errors, cpu_us, workers, memory_bytes,
+                in_flight, connections,
+                added_latency: latency.into_iter().map(|(bucket, count)| LatencyCount { bucket, count }).collect(),
+                policies: vec![PolicyCount { policy: "p".into(), checked, limited: over }; 3],
+                draining: false,
+                failed: errors,
+            };
+            let Some(window) = plausible(window) else {
+                prop_assert_eq!(ms, 0);
+                return Ok(());
+            };
+            let (ms, most) = (u64::from(window.duration_ms), u64::from(window.duration_ms) * 1_000);
+            prop_assert!(window.start_unix_ms.checked_add(ms).is_some_and(|end| i64::try_from(end).is_ok()));
+            prop_assert!([window.admitted, window.limited, window.shed, window.errors].iter().all(|n| *n <= most));
+            prop_assert!(window.cpu_us <= ms * 1_000 * u64::from(window.workers) && window.workers <= MOST_WORKERS);
+            prop_assert!(window.added_latency.len() <= latency::BUCKETS);
+            // Sums over every window of five minutes of 4096 proxies.
+            let sum: u64 = window.added_latency.iter().map(|n| n.count).sum();
+            prop_assert!(sum.checked_mul(300 * 4096).is_some());
+            prop_assert!(window.policies.iter().all(|p| p.limited <= p.checked && p.checked <= most));
+        }
+
+        /// What a sound proxy says stays as it is.
+        #[test]
+        fn a_sound_window_is_not_changed(admitted in 0..100_000u64, bucket in 0..100u32, workers in 1..64u32) {
+            let window = LoadWindow {
+                start_unix_ms: 1_700_000_000_000, duration_ms: 1000, admitted, workers, cpu_us: 1_000_000,
+                memory_bytes: 1 << 30, connections: 5000, in_flight: 10,
+                added_latency: vec![LatencyCount { bucket, count: admitted.max(1) }],
+                policies: vec![PolicyCount { policy: "RatePolicy/a/b".into(), checked: 20, limited: 10 }],
+                ..LoadWindow::default()
+            };
+            prop_assert_eq!(plausible(window.clone()), Some(window));
+        }
     }
 }

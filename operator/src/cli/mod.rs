@@ -5,6 +5,7 @@ mod columns;
 mod crds;
 mod get;
 mod plan;
+mod refusals;
 mod run;
 mod standalone;
 
@@ -25,7 +26,8 @@ const EXAMPLES: &str = "Examples:
   sluice-operator plan --manifests DIR           are the manifests right, and what would run?
   sluice-operator standalone --manifests DIR     run a gateway on this machine
   sluice-operator run --help                     run in a cluster, as the chart does
-  sluice-operator get apiroutes --manifests DIR  what came of each route?";
+  sluice-operator get apiroutes --manifests DIR  what came of each route?
+  sluice-operator refusals --manifests DIR       what do proxies refuse to run?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -33,6 +35,7 @@ enum Command {
     Standalone(standalone::Args),
     Plan(plan::Args),
     Get(get::Args),
+    Refusals(refusals::Args),
     Crds(crds::Args),
     Check(check::Args),
 }
@@ -47,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Standalone(args) => standalone::run(args),
         Command::Plan(args) => plan::run(&args),
         Command::Get(args) => get::run(&args),
+        Command::Refusals(args) => refusals::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -1,9 +1,10 @@
 use bytes::Bytes;
-use snapshot::proto::LoadWindow;
+use planner::rollout::Care;
+use snapshot::{Entry, proto::resource};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::fleet::Proxy;
+use crate::{fleet::Proxy, push::Offered};
 
 /// A fleet at a time that is told, with what its proxies were sent.
 struct Bench {
@@ -118,24 +119,110 @@ fn a_pod_is_ready_when_kubernetes_says_so() {
     bench.hello("starting", 2, 2, true);
     let ready = |proxies: &[ProxyView]| proxies.iter().map(|p| (p.name.clone(), p.ready)).collect::<Vec<_>>();
     let expect = [("connected", true), ("cut-off", true), ("starting", false)].map(|(n, r)| (n.to_owned(), r));
-    assert_eq!(ready(&bench.gateway.view().proxies), expect);
+    assert_eq!(ready(&bench.gateway.view(Millis(0)).proxies), expect);
     // To the scaler count those that it hears of.
     assert_eq!(bench.gateway.replicas().ready, 2);
 }
 
+fn route(rule: &str) -> (Key, Entry) {
+    let rules = vec![snapshot::proto::Rule { name: rule.into(), ..Default::default() }];
+    let route = resource::Kind::Route(snapshot::proto::Route { rules, ..Default::default() });
+    let resource = snapshot::proto::Resource { requires: vec![], kind: Some(route) };
+    ("Route/a/b".parse().unwrap(), Entry::new(&resource))
+}
+
+fn nack((key, entry): &(Key, Entry)) -> Nack {
+    let hash = Bytes::copy_from_slice(entry.hash().as_bytes());
+    Nack { key: key.to_string(), hash, message: "no".into(), ..Nack::default() }
+}
+
+impl Bench {
+    /// Wants this, and moves on as a turn does; gives back what a proxy is offered then.
+    fn turn(&mut self, desired: &Snapshot, now: u64) -> Option<Offered> {
+        let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
+        let is_new = self.gateway.published.is_none();
+        if self.gateway.settle(desired, Millis(now)) || is_new {
+            let published = self.gateway.publishable(&fleet, desired);
+            self.gateway.published = Some(Arc::new(Published::from(published)));
+        }
+        let care = Care { percent: 1, ..Care::default() };
+        self.gateway.roll(care, Millis(now))
+    }
+
+    fn ack(&mut self, name: &str, session: u64, content: &Snapshot, nacks: &[Nack]) {
+        let published = Arc::new(Published::from(content.clone()));
+        let ack = ProxyWhat::Ack { published, nacks: nacks.to_vec(), ready: true };
+        self.gateway.take(session, name, ack, Millis(0));
+    }
+}
+
+/// The nacks of a `Hello` stand for what is to be pushed alone, and for who says them.
 #[test]
-fn standing_refusals_are_taken_up() {
-    let mut bench = Bench::new();
-    let hash = Hash::of(b"x");
-    let nack = Nack { key: "Route/a/b".into(), hash: Bytes::copy_from_slice(hash.as_bytes()), ..Nack::default() };
-    let hello = Hello { nacks: vec![nack], ..Hello::default() };
-    let attach = |bench: &mut Bench, session| {
-        let what = ProxyWhat::Attached { hello: Box::new(hello.clone()), outbox: mpsc::channel(1).0 };
-        bench.gateway.take(session, "a", what, Millis(0))
+fn what_a_proxy_says_when_it_dials_counts_for_itself() {
+    let (good, made_up) = (route("good"), route("made-up"));
+    let desired: Snapshot = [good.clone()].into_iter().collect();
+    let say = |bench: &mut Bench, name: &str, session, pid, nacks: Vec<Nack>| {
+        bench.attach(name, session, pid, true);
+        let hello = Hello { pid, nacks, ready: true, ..Hello::default() };
+        let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
+        bench.gateway.take(session + 10, name, what, Millis(0));
     };
-    assert!(attach(&mut bench, 1));
-    assert!(!attach(&mut bench, 2), "no news");
-    assert!(bench.gateway.ledger.nacked.contains_key(&("Route/a/b".parse().unwrap(), hash)));
+    let mut bench = Bench::new();
+    bench.attach("c", 3, 3, true);
+    say(&mut bench, "a", 1, 1, vec![nack(&made_up), nack(&good)]);
+    bench.turn(&desired, 0);
+    assert_eq!(bench.gateway.published.as_ref().unwrap().snapshot, desired, "one refuses it");
+    assert_eq!(bench.gateway.disagreeing().keys().collect::<Vec<_>>(), [&good.0]);
+    say(&mut bench, "b", 2, 2, vec![nack(&good)]);
+    bench.turn(&desired, 0);
+    assert!(bench.gateway.rolled_back.contains_key(&good.0), "a second does too");
+    // Made up alone, it is none at all.
+    let mut bench = Bench::new();
+    say(&mut bench, "a", 1, 1, vec![nack(&made_up)]);
+    bench.turn(&desired, 0);
+    assert!(bench.gateway.ledger.refused.is_empty() && bench.gateway.refusals().is_empty());
+}
+
+/// One proxy that refuses everything, and what its fleet runs then.
+#[test]
+fn a_refusal_is_of_one_proxy_until_a_second_agrees() {
+    let (first, second) = (route("1"), route("2"));
+    let [one, two] = [&first, &second].map(|content| [content.clone()].into_iter().collect::<Snapshot>());
+    let mut bench = Bench::new();
+    for (i, name) in ["a", "b", "c"].iter().enumerate() {
+        bench.attach(name, i as u64, i as u32, true);
+    }
+    let names = ["a", "b", "c"];
+    bench.turn(&one, 0);
+    for (i, name) in names.iter().enumerate() {
+        bench.ack(name, i as u64, &one, &[]);
+    }
+    bench.turn(&one, 20);
+    assert_eq!(bench.gateway.stable(), Some(one.revision()));
+
+    // The next content goes to one, who refuses it; then to another, who does not; then to all.
+    bench.gateway.published = Some(Arc::new(Published::from(two.clone())));
+    let offered = bench.turn(&two, 40).unwrap();
+    let (content, canaries) = offered.canaries.unwrap();
+    assert_eq!((content.revision, canaries.len(), offered.all.unwrap().revision), (two.revision(), 1, one.revision()));
+    let at = |name: &str| names.iter().position(|n| *n == name).unwrap() as u64;
+    let hostile = canaries.first().unwrap().clone();
+    bench.ack(&hostile, at(&hostile), &two, &[nack(&second)]);
+    let (_, canaries) = bench.turn(&two, 60).unwrap().canaries.unwrap();
+    let witness = canaries.iter().find(|name| **name != hostile).unwrap().clone();
+    bench.ack(&witness, at(&witness), &two, &[]);
+    let offered = bench.turn(&two, 80).unwrap();
+    assert!(offered.all.unwrap().revision == two.revision() && offered.canaries.is_none());
+    let refusals = bench.gateway.refusals();
+    assert_eq!((refusals.len(), refusals[0].scope, &refusals[0].proxies), (1, Scope::Proxy, &vec![hostile.clone()]));
+    assert!(bench.gateway.rolled_back.is_empty());
+    assert_eq!(bench.gateway.view(Millis(0)).disagreeing[&second.0].len(), 1);
+    // Forgotten, it is asked again, and takes it.
+    assert!(!bench.gateway.forget_refusal(&second.0));
+    assert_eq!(bench.turn(&two, 100).unwrap().again, 1);
+    bench.ack(&hostile, at(&hostile), &two, &[]);
+    bench.turn(&two, 120);
+    assert!(bench.gateway.refusals().is_empty() && bench.gateway.dissenters().is_empty());
 }
 
 #[test]
@@ -159,17 +246,19 @@ fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
     let mut ack = |name: &str, session, nacks: &[Nack]| {
         let (published, nacks) = (Arc::clone(&published), nacks.to_vec());
         let ack = ProxyWhat::Ack { published, nacks, ready: true };
-        let news = bench.gateway.take(session, name, ack, Millis(0));
+        bench.gateway.take(session, name, ack, Millis(0));
+        bench.gateway.settle(&desired, Millis(0));
         let revisions = bench.gateway.proxies().into_iter().map(|p| p.revision.is_some()).collect::<Vec<_>>();
         assert_eq!(bench.gateway.publishable(&fleet, &desired), desired, "every other proxy goes on serving it");
-        (news, revisions)
+        revisions
     };
-    assert_eq!(ack("b", 2, &[]), (false, vec![false, true]));
-    assert_eq!(ack("a", 1, std::slice::from_ref(&nack)), (false, vec![false, true]), "a has not what is published");
-    assert_eq!(ack("a", 1, &[]), (false, vec![true, true]), "it tried again by itself");
+    assert_eq!(ack("b", 2, &[]), [false, true]);
+    assert_eq!(ack("a", 1, std::slice::from_ref(&nack)), [false, true], "a has not what is published");
+    assert_eq!(ack("a", 1, &[]), [true, true], "it tried again by itself");
     let hello = Hello { pid: 1, nacks: vec![nack], ..Hello::default() };
     let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
-    assert!(!bench.gateway.take(3, "a", what, Millis(0)));
+    bench.gateway.take(3, "a", what, Millis(0));
+    bench.gateway.settle(&desired, Millis(0));
     assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
 }
 
@@ -197,7 +286,8 @@ fn a_listener_that_is_not_served_says_why() {
     .into_iter()
     .collect();
     let nack = Nack { field: "tls.key".into(), message: "does not fit".into(), ..Nack::default() };
-    bench.gateway.ledger.nacked.insert(refused, nack);
+    let refusal = publish::Refusal { nack, by: BTreeSet::new(), since: Millis(0), tries: 0 };
+    bench.gateway.ledger.refused.insert(refused, refusal);
     let problem =
         crate::fleet::Problem { port: Some(81), reason: "PortUnavailable", message: "port 81 is in use".into() };
     bench.gateway.observed(Observation { problems: vec![problem], ..Observation::default() });
@@ -208,9 +298,9 @@ fn a_listener_that_is_not_served_says_why() {
         (key("Listener/ns/f/bad"), "Certificate/ns/bad: tls.key: does not fit".to_owned()),
         (key("Listener/ns/f/taken"), "port 81 is in use".to_owned()),
     ];
-    assert_eq!(bench.gateway.view().withheld, expect.into_iter().collect());
-    bench.gateway.ledger.nacked.clear();
+    assert_eq!(bench.gateway.view(Millis(0)).withheld, expect.into_iter().collect());
+    bench.gateway.ledger.refused.clear();
     bench.gateway.observed(Observation::default());
     assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
-    assert!(bench.gateway.view().withheld.is_empty());
+    assert!(bench.gateway.view(Millis(0)).withheld.is_empty());
 }

@@ -1,7 +1,7 @@
 //! The push server: proxies dial in, each holds one stream, and gets what its fleet publishes.
 //!
 //! ```text
-//!  turn ──publish──► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
+//!  turn ───roll────► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
 //!    ▲                                        │
 //!    └───────── Event::Proxy ◄── Hello, Ack, LoadWindow
 //! ```
@@ -13,6 +13,7 @@
 mod counts;
 mod enroll;
 mod hellos;
+mod pace;
 mod registry;
 mod standby;
 mod stream;
@@ -21,6 +22,7 @@ mod tests;
 mod tls;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::Path,
@@ -37,7 +39,10 @@ use snapshot::{
     proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
     report::MAX_HELLO,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+};
 use tokio_stream::{
     Stream,
     wrappers::{ReceiverStream, UnixListenerStream},
@@ -63,6 +68,42 @@ impl From<Snapshot> for Published {
     }
 }
 
+/// What the proxies of a fleet get: most what was rolled out, some what is tried.
+#[derive(Clone, Debug, Default)]
+pub struct Offered {
+    /// What was rolled out; `None`: proxies keep what they have.
+    pub all: Option<Arc<Published>>,
+    /// What is tried, and the names of those that get it.
+    pub canaries: Option<(Arc<Published>, BTreeSet<String>)>,
+    /// Counts up when proxies are to be asked again for what they refuse.
+    pub again: u64,
+}
+
+impl Offered {
+    /// The same to all.
+    pub fn to_all(published: Arc<Published>) -> Self {
+        Self { all: Some(published), ..Self::default() }
+    }
+
+    /// What one proxy gets.
+    fn to(&self, proxy: &str) -> Option<&Arc<Published>> {
+        let canary = self.canaries.as_ref().filter(|(_, names)| names.contains(proxy));
+        canary.map(|(published, _)| published).or(self.all.as_ref())
+    }
+}
+
+impl PartialEq for Offered {
+    fn eq(&self, other: &Self) -> bool {
+        let names = |offered: &Self| {
+            let revision = |published: &Arc<Published>| published.revision;
+            let canaries = offered.canaries.as_ref().map(|(published, _)| revision(published));
+            (offered.all.as_ref().map(revision), canaries, offered.again)
+        };
+        names(self) == names(other)
+            && self.canaries.as_ref().map(|(_, names)| names) == other.canaries.as_ref().map(|(_, names)| names)
+    }
+}
+
 /// Takes messages to one proxy, besides pushes.
 pub type Outbox = mpsc::Sender<OperatorMessage>;
 
@@ -70,6 +111,8 @@ pub type Outbox = mpsc::Sender<OperatorMessage>;
 const OUTBOX: usize = 4;
 /// Messages of a push that are on their way. Each is up to 1 MiB.
 const IN_FLIGHT: usize = 4;
+/// What proxies said and the loop has not taken up yet may take so much memory, in KiB: who has more to say waits.
+const ROOM_KIB: usize = 64 << 10;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -160,11 +203,14 @@ struct Shared {
     events: mpsc::Sender<Event>,
     sessions: AtomicU64,
     hellos: Hellos,
+    /// [`ROOM_KIB`].
+    room: Arc<Semaphore>,
 }
 
 impl Shared {
     fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>) -> Self {
-        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default() }
+        let room = Arc::new(Semaphore::new(ROOM_KIB));
+        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default(), room }
     }
 }
 

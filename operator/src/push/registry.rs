@@ -1,4 +1,4 @@
-//! What each fleet publishes, for streams to follow; and what is planned, which says what fleets there are.
+//! What each fleet's proxies are offered, for streams to follow; and what is planned, which says what fleets there are.
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +8,11 @@ use std::{
 use planner::{FleetRef, Plan};
 use tokio::sync::watch;
 
-use super::Published;
+use super::Offered;
 
-type Sender = watch::Sender<Option<Arc<Published>>>;
+type Sender = watch::Sender<Offered>;
 
-/// What each fleet publishes.
+/// What each fleet's proxies are offered.
 #[derive(Debug)]
 pub struct Registry {
     fleets: Mutex<BTreeMap<FleetRef, Sender>>,
@@ -27,8 +27,8 @@ impl Default for Registry {
 
 impl Registry {
     /// Makes this what the fleet's proxies are to run.
-    pub fn publish(&self, fleet: &FleetRef, published: Arc<Published>) {
-        self.with(fleet, |sender| sender.send_replace(Some(published)));
+    pub fn offer(&self, fleet: &FleetRef, offered: Offered) {
+        self.with(fleet, |sender| sender.send_replace(offered));
     }
 
     /// This is what should be now: of a leader and of a standby, in whose name nothing is published. What a fleet that is
@@ -45,14 +45,14 @@ impl Registry {
         self.plan.borrow().clone()
     }
 
-    /// Follows what a fleet publishes; nothing until the first time.
-    pub(super) fn subscribe(&self, fleet: &FleetRef) -> watch::Receiver<Option<Arc<Published>>> {
+    /// Follows what a fleet's proxies are offered; nothing until the first time.
+    pub(super) fn subscribe(&self, fleet: &FleetRef) -> watch::Receiver<Offered> {
         self.with(fleet, watch::Sender::subscribe)
     }
 
     fn with<T>(&self, fleet: &FleetRef, f: impl FnOnce(&Sender) -> T) -> T {
         let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
-        f(fleets.entry(fleet.clone()).or_insert_with(|| watch::Sender::new(None)))
+        f(fleets.entry(fleet.clone()).or_insert_with(|| watch::Sender::new(Offered::default())))
     }
 }
 
@@ -66,10 +66,10 @@ mod tests {
         let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
         let known = || registry.fleets.lock().unwrap().len();
         let proxy = registry.subscribe(&fleet);
-        registry.publish(&fleet, Arc::default());
+        registry.offer(&fleet, Offered::to_all(Arc::default()));
         registry.planned(Arc::default());
         assert_eq!(known(), 1, "a proxy follows it");
-        assert!(proxy.borrow().is_some());
+        assert!(proxy.borrow().all.is_some());
         drop(proxy);
         registry.planned(Arc::default());
         assert_eq!(known(), 0);

@@ -3,28 +3,32 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use planner::FleetRef;
+use prost::Message as _;
 use snapshot::{
     FORMAT_VERSION, Hash, Key,
     proto::{
-        Ack, Hello, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
+        Ack, Hello, LoadWindow, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
         proxy_message::Message as FromProxy,
     },
-    set, wire,
+    report, set, wire,
 };
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    IN_FLIGHT, OUTBOX, Published, Registry, Shared,
+    IN_FLIGHT, OUTBOX, Offered, Published, ROOM_KIB, Registry, Shared,
+    pace::Pace,
     standby::{self, Answer},
 };
 use crate::{
     event::{Event, ProxyEvent, ProxyWhat},
+    gateway::is_own_trouble,
     identity::certificate::Peer,
     metrics,
 };
@@ -33,6 +37,13 @@ use crate::{
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A proxy applies a push in milliseconds; one that takes this long is stuck and has to dial anew.
 const ACK_WITHIN: Duration = Duration::from_secs(30);
+/// What a proxy refuses is sent again after so long, and after twice as long each further time: what ailed it may be gone.
+const ASKED_AGAIN: Duration = Duration::from_secs(60);
+const LONGEST_ASKED_AGAIN: Duration = Duration::from_secs(3600);
+/// Most windows of a `Hello` that are taken up: five minutes at twice the usual one a second. What policies counted is of the
+/// last minute.
+const MOST_WINDOWS: usize = 600;
+const COUNTED_MS: u64 = 60_000;
 
 type Out = mpsc::Sender<Result<OperatorMessage, Status>>;
 
@@ -59,7 +70,7 @@ pub(super) async fn run(
     let (epoch, published, once) = match standby::answer(&lead, &hello, &fleet, &shared.registry)? {
         Answer::Serve { epoch } => (epoch, shared.registry.subscribe(&fleet), None),
         Answer::Tide(published) => {
-            let (sender, published) = watch::channel(Some(published));
+            let (sender, published) = watch::channel(Offered::to_all(published));
             (standby::EPOCH, published, Some(sender))
         }
         Answer::NotLeader(message) => {
@@ -75,6 +86,7 @@ pub(super) async fn run(
         )));
     }
     let held = held(&mut hello)?;
+    let hello = plausible(hello);
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
     let (outbox, mail) = mpsc::channel(OUTBOX);
@@ -92,6 +104,9 @@ pub(super) async fn run(
         before: None,
         in_flight: None,
         queue: VecDeque::new(),
+        again: None,
+        tries: 0,
+        asked_again: 0,
     };
     let follow = stream.follow(inbound, mail, out);
     let (report, result) = match keep {
@@ -150,6 +165,41 @@ fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
     std::mem::take(&mut hello.held).into_iter().map(entry).collect()
 }
 
+/// What the loop takes up of a `Hello`.
+fn plausible(mut hello: Hello) -> Hello {
+    hello.features = vec![];
+    hello.nacks = report::plausible_nacks(hello.nacks);
+    if hello.admin_address.parse::<SocketAddr>().is_err() {
+        hello.admin_address = String::new();
+    }
+    let surplus = hello.windows.len().saturating_sub(MOST_WINDOWS);
+    let windows: Vec<LoadWindow> = hello.windows.into_iter().skip(surplus).filter_map(report::plausible).collect();
+    let newest = windows.iter().map(|window| window.start_unix_ms).max().unwrap_or_default();
+    let counted = |mut window: LoadWindow| {
+        if window.start_unix_ms.saturating_add(COUNTED_MS) < newest {
+            window.policies = vec![];
+        }
+        window
+    };
+    hello.windows = windows.into_iter().map(counted).collect();
+    hello
+}
+
+/// About how much of memory it takes, in KiB.
+fn weight(what: &ProxyWhat) -> usize {
+    // The encoding, and what holds its parts.
+    let parts = |windows: &[LoadWindow]| -> usize {
+        windows.iter().map(|w| 2 + (w.policies.len() + w.added_latency.len()) / 20).sum()
+    };
+    let kib: usize = match what {
+        ProxyWhat::Attached { hello, .. } => hello.encoded_len() / 1024 + hello.nacks.len() / 8 + parts(&hello.windows),
+        ProxyWhat::Ack { nacks, .. } => nacks.iter().map(|nack| nack.encoded_len() + 128).sum::<usize>() / 1024,
+        ProxyWhat::Load(window) => window.encoded_len() / 1024 + parts(std::slice::from_ref(window)),
+        ProxyWhat::Detached => 0,
+    };
+    (kib + 1).min(ROOM_KIB)
+}
+
 /// Tells the loop.
 struct Report<'a> {
     shared: &'a Shared,
@@ -165,7 +215,9 @@ impl Report<'_> {
             return Ok(());
         }
         let (fleet, proxy) = (Arc::clone(&self.fleet), Arc::clone(&self.proxy));
-        let event = Event::Proxy(ProxyEvent { session: self.session, fleet, proxy, what });
+        let weight = u32::try_from(weight(&what)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.shared.room).acquire_many_owned(weight).await.ok();
+        let event = Event::Proxy(ProxyEvent { session: self.session, fleet, proxy, what, room });
         self.shared.events.send(event).await.map_err(|_| Status::unavailable("the operator ends"))
     }
 }
@@ -177,7 +229,7 @@ struct Stream<'a> {
     held: BTreeMap<Key, Hash>,
     /// What it had before the last push, which stays of each resource that it refuses.
     former: BTreeMap<Key, Hash>,
-    published: watch::Receiver<Option<Arc<Published>>>,
+    published: watch::Receiver<Offered>,
     /// What was pushed last.
     last: Option<(Arc<Published>, Instant)>,
     /// Revision of the push before.
@@ -186,6 +238,11 @@ struct Stream<'a> {
     in_flight: Option<Instant>,
     /// Messages of the push that are still to be sent.
     queue: VecDeque<OperatorMessage>,
+    /// It refuses some of what was pushed last: when it is asked again, and how often it was.
+    again: Option<Instant>,
+    tries: u32,
+    /// [`Offered::again`], as last followed.
+    asked_again: u64,
 }
 
 impl<'a> Stream<'a> {
@@ -196,16 +253,28 @@ impl<'a> Stream<'a> {
         out: &Out,
     ) -> (Report<'a>, Result<(), Status>) {
         self.published.mark_changed();
+        let mut pace = Pace::new(Instant::now());
         loop {
             let result = tokio::select! {
-                message = inbound.message() => match message {
-                    Ok(Some(ProxyMessage { message: Some(message) })) => self.accept(message).await,
-                    Ok(Some(ProxyMessage { message: None })) => Ok(()), // from a newer proxy: nothing to us
+                message = paced(&pace, &mut inbound) => match message {
+                    Ok(Some(message)) => {
+                        let is_asked_for = self.in_flight.is_some() && matches!(message.message, Some(FromProxy::Ack(_)));
+                        pace.take(message.encoded_len(), is_asked_for, Instant::now());
+                        match message.message {
+                            Some(message) => self.accept(message).await,
+                            None => Ok(()), // from a newer proxy: nothing to us
+                        }
+                    }
                     Ok(None) => return (self.report, Ok(())),
                     Err(status) => Err(status),
                 },
                 changed = self.published.changed(), if self.in_flight.is_none() => {
-                    changed.map_err(|_| Status::unavailable("the operator ends")).map(|()| self.push())
+                    changed.map_err(|_| Status::unavailable("the operator ends")).map(|()| self.push(false))
+                }
+                () = until(self.again), if self.in_flight.is_none() => {
+                    self.tries = self.tries.saturating_add(1);
+                    self.push(true);
+                    Ok(())
                 }
                 permit = out.reserve(), if !self.queue.is_empty() => match permit {
                     Ok(permit) => {
@@ -229,12 +298,21 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Starts a push of what is published, unless the proxy has just that from the last one.
-    fn push(&mut self) {
-        let Some(published) = self.published.borrow_and_update().clone() else { return };
+    /// Starts a push of what is offered, unless the proxy has just that from the last one. `again`: it refuses some of that,
+    /// which may be otherwise by now.
+    fn push(&mut self, again: bool) {
+        let offered = self.published.borrow_and_update().clone();
+        let asked_again = std::mem::replace(&mut self.asked_again, offered.again) != offered.again;
+        let again = again || (asked_again && self.again.is_some());
+        let Some(published) = offered.to(&self.report.proxy).cloned() else { return };
         if self.last.as_ref().is_some_and(|(last, _)| last.revision == published.revision) {
-            return;
+            if !again {
+                return;
+            }
+        } else {
+            self.tries = 0;
         }
+        self.again = None;
         let base = (!self.held.is_empty()).then(|| set::revision(self.held.iter().map(|(key, hash)| (key, *hash))));
         let delta = published.snapshot.diff(&self.held);
         let proxy = &self.report.proxy;
@@ -251,7 +329,10 @@ impl<'a> Stream<'a> {
     async fn accept(&mut self, message: FromProxy) -> Result<(), Status> {
         match message {
             FromProxy::Hello(_) => Err(Status::invalid_argument("a second Hello")),
-            FromProxy::Load(window) => self.report.send(ProxyWhat::Load(window)).await,
+            FromProxy::Load(window) => match report::plausible(window) {
+                Some(window) => self.report.send(ProxyWhat::Load(window)).await,
+                None => Ok(()),
+            },
             FromProxy::Ack(ack) => self.acknowledged(ack).await,
         }
     }
@@ -284,13 +365,28 @@ impl<'a> Stream<'a> {
                 };
             }
         }
-        self.report.send(ProxyWhat::Ack { published, nacks: ack.nacks, ready: ack.ready }).await
+        let refuses = ack.nacks.iter().any(|nack| !is_own_trouble(nack));
+        self.again = refuses.then(|| {
+            let wait = ASKED_AGAIN.saturating_mul(1 << self.tries.min(16)).min(LONGEST_ASKED_AGAIN);
+            Instant::now() + wait
+        });
+        let nacks = report::plausible_nacks(ack.nacks);
+        self.report.send(ProxyWhat::Ack { published, nacks, ready: ack.ready }).await
     }
 
     /// Whether the push is out as a whole: `Commit` is its last message.
     fn queue_is_sent(&self) -> bool {
         !self.queue.iter().any(|m| matches!(m.message, Some(ToProxy::Commit(_))))
     }
+}
+
+/// The next message, once what came before it is paid for.
+async fn paced(pace: &Pace, inbound: &mut Streaming<ProxyMessage>) -> Result<Option<ProxyMessage>, Status> {
+    let next = pace.next();
+    if next > Instant::now() {
+        tokio::time::sleep_until(next.into()).await;
+    }
+    inbound.message().await
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -15,6 +15,7 @@ use super::*;
 use crate::event::{ProxyEvent, ProxyWhat};
 
 mod cluster;
+mod worth;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,7 +79,7 @@ impl Server {
     fn publish(&self, snapshot: &Snapshot) -> Hash {
         let published = Published::from(snapshot.clone());
         let revision = published.revision;
-        self.registry.publish(&fleet(), Arc::new(published));
+        self.registry.offer(&fleet(), Offered::to_all(Arc::new(published)));
         revision
     }
 

@@ -1,9 +1,13 @@
-//! What proxies refused, and what runs in its place: a new operator must know it before the first proxy attaches, or it
-//! would publish the refused content again and have nothing to fall back on.
+//! What a fleet refuses, and what runs in its place: a new operator must know it before the first proxy attaches, or it
+//! would publish the refused content again and have nothing to fall back on. What single proxies refuse is not kept: they
+//! say it again.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use planner::{FleetRef, Ledger};
+use planner::{FleetRef, Ledger, Millis, ProxyId, publish::Refusal};
 use serde::{Deserialize, Serialize};
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
@@ -27,17 +31,27 @@ struct Refused {
     field: String,
     reason: String,
     message: String,
+    /// Who refuses it: of one that nobody did, it is tried again.
+    #[serde(default)]
+    by: BTreeSet<ProxyId>,
+    #[serde(default)]
+    since: u64,
+    #[serde(default)]
+    tries: u32,
 }
 
 impl Rollback {
     /// What is to be kept of a fleet; `None`: nothing was refused.
     pub fn new(fleet: &FleetRef, ledger: &Ledger, desired: &Snapshot, published: &Snapshot) -> Option<Self> {
-        let refused = ledger.nacked.iter().map(|((key, hash), nack)| Refused {
+        let refused = ledger.refused.iter().map(|((key, hash), Refusal { nack, by, since, tries })| Refused {
             key: key.to_string(),
             hash: hash.to_string(),
             field: nack.field.clone(),
             reason: nack.reason.clone(),
             message: nack.message.clone(),
+            by: by.clone(),
+            since: since.0,
+            tries: *tries,
         });
         let refused: Vec<Refused> = refused.collect();
         let instead = published.iter().filter(|(key, entry)| desired.entry(key) != Some(entry));
@@ -65,7 +79,8 @@ impl Rollback {
                 message: refused.message.clone(),
             };
             if !is_own_trouble(&nack) {
-                ledger.nacked.insert((key, hash), nack);
+                let Refused { by, since, tries, .. } = refused.clone();
+                ledger.refused.insert((key, hash), Refusal { nack, by, since: Millis(since), tries });
             }
         }
         for (key, hex) in &self.instead {
@@ -141,10 +156,12 @@ mod tests {
             reason: "Y".into(),
             message: "z".into(),
         };
+        let by = [ProxyId { name: "b-0".into(), pid: Some(7) }, ProxyId { name: "b-1".into(), pid: None }].into();
+        let refusal = Refusal { nack, by, since: Millis(5), tries: 3 };
         let desired: Snapshot = [(key.clone(), bad.clone())].into_iter().collect();
         let ledger = Ledger {
             acked: BTreeMap::from([(key.clone(), good)]),
-            nacked: BTreeMap::from([((key, bad.hash()), nack)]),
+            refused: BTreeMap::from([((key, bad.hash()), refusal)]),
             ..Ledger::default()
         };
         let (published, rolled_back) = planner::publish(&desired, &ledger);
@@ -154,6 +171,7 @@ mod tests {
         rollbacks.save(&path, &[Rollback::new(&fleet, &ledger, &desired, &published).unwrap()]);
         let ledgers = Rollbacks::load(&path).1;
         assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (published, rolled_back));
+        assert_eq!(ledgers[&fleet].refused, ledger.refused);
         // What is one proxy's own trouble does not stand against the content, whoever wrote it.
         let text = std::fs::read_to_string(&path).unwrap().replace("\"Y\"", "\"PortUnavailable\"");
         std::fs::write(&path, text).unwrap();

@@ -74,10 +74,7 @@ impl<F: Fleet> Operator<F> {
         let (objects, refused) = (recalled.objects.len(), recalled.ledgers.len());
         tracing::info!(objects, refused, "leads now, with what the leader before left");
         for (fleet, ledger) in std::mem::take(&mut recalled.ledgers) {
-            let gateway = self.gateways.entry(fleet).or_default();
-            // Proxies may have dialled already.
-            let said = std::mem::replace(&mut gateway.ledger, ledger);
-            gateway.ledger.nacked.extend(said.nacked);
+            self.gateways.entry(fleet).or_default().ledger = ledger;
         }
         let holds = std::mem::take(&mut recalled.holds);
         let holds_changed = !holds.is_empty();

@@ -131,10 +131,15 @@ impl Bench {
     }
 }
 
+/// What a proxy's stream brings.
+pub(super) fn said(name: &str, what: ProxyWhat) -> Event {
+    Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: name.into(), what, room: None })
+}
+
 /// A proxy dials, and acknowledges what is published.
 pub(super) async fn attached(bench: &mut Bench, name: &str) {
     let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
-    let event = |what| Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: name.into(), what });
+    let event = |what| said(name, what);
     let (outbox, _mail) = mpsc::channel(1);
     bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
     bench.turn(event(ProxyWhat::Ack { published, nacks: vec![], ready: true })).await;
@@ -222,8 +227,7 @@ async fn readiness_is_that_of_the_least_number_on_what_is_published() {
     assert_eq!(lacks, ["fleet sys/default: 0 of 1 proxies are Ready on what is published"]);
     let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
     let (outbox, _mail) = mpsc::channel(1);
-    let event =
-        |what| Event::Proxy(ProxyEvent { session: 1, fleet: Arc::new(fleet_ref()), proxy: "default-0".into(), what });
+    let event = |what| said("default-0", what);
     bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
     let ack = ProxyWhat::Ack { published, nacks: vec![], ready: true };
     bench.turn(event(ack)).await;

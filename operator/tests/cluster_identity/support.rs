@@ -15,7 +15,7 @@ use kube::{
 use operator::{
     identity::{self, Identity},
     lead,
-    push::{self, Published, Registry},
+    push::{self, Offered, Published, Registry},
 };
 use planner::{FleetRef, Kind, ObjectRef, World, WorldObject};
 use rcgen::{CertificateParams, KeyPair};
@@ -170,7 +170,7 @@ impl Operator {
         let published = Published::from(plan.fleets[&fleet].snapshot.clone());
         let revision = published.revision;
         registry.planned(Arc::new(plan));
-        registry.publish(&fleet, Arc::new(published));
+        registry.offer(&fleet, Offered::to_all(Arc::new(published)));
         // Whoever attaches is kept: its outbox is.
         let (sender, mut events) = mpsc::channel(16);
         tokio::spawn(async move {

@@ -44,6 +44,8 @@ reasons! {
     PROGRAMMED = "Programmed";
     PENDING = "Pending";
     PROXY_REJECTED = "ProxyRejected";
+    PROXY_DISAGREES = "ProxyDisagrees";
+    ROLLOUT_HALTED = "RolloutHalted";
     READY = "Ready";
     NO_READY_PROXY = "NoReadyProxy";
     BELOW_MINIMUM = "BelowMinimum";

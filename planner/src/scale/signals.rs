@@ -8,18 +8,27 @@ use crate::{Millis, fleet::FleetSettings};
 
 /// Fewer requests than this say nothing of a 99th percentile.
 const FEWEST_REQUESTS: u64 = 20;
+/// What one proxy says counts for at most so many replicas at their target, so that a false word makes no large fleet. One
+/// that really carries more makes it grow to as many at once, and further as connections move to them.
+const MOST_OF_ONE: f64 = 10.0;
 
 /// What the proxies that report did lately, together.
 #[derive(Debug)]
 pub(super) struct Load {
     /// How many report and don't drain.
     pub(super) proxies: u32,
+    each: Vec<One>,
+    added_latency: Vec<u64>,
+}
+
+/// What one of them did.
+#[derive(Clone, Copy, Debug)]
+struct One {
     requests_per_second: f64,
-    /// In whole proxies: 2.5 is every worker thread of two and a half.
+    /// Share of its worker threads.
     cpu: f64,
     cores: f64,
     memory_bytes: f64,
-    added_latency: Vec<u64>,
 }
 
 /// What one target measures.
@@ -48,20 +57,11 @@ pub(super) enum Demand {
 
 /// Sums up the fleet.
 pub(super) fn load(windows: &Windows, now: Millis) -> Load {
-    let mut load = Load {
-        proxies: 0,
-        requests_per_second: 0.0,
-        cpu: 0.0,
-        cores: 0.0,
-        memory_bytes: 0.0,
-        added_latency: vec![0; latency::BUCKETS],
-    };
+    let mut load = Load { proxies: 0, each: vec![], added_latency: vec![0; latency::BUCKETS] };
     for Recent { seconds, requests, cpu, cores, memory_bytes, added_latency } in windows.all_recent(now) {
         load.proxies += 1;
-        load.requests_per_second += requests / seconds;
-        load.cpu += cpu;
-        load.cores += cores;
-        load.memory_bytes += memory_bytes as f64;
+        let requests_per_second = requests / seconds;
+        load.each.push(One { requests_per_second, cpu, cores, memory_bytes: memory_bytes as f64 });
         for (sum, n) in load.added_latency.iter_mut().zip(added_latency) {
             *sum = sum.saturating_add(n);
         }
@@ -77,19 +77,24 @@ pub(super) fn read(settings: &FleetSettings, load: &Load, carriers: u32) -> Vec<
 
 fn reading(settings: &FleetSettings, load: &Load, carriers: f64, index: usize, target: &Target) -> Reading {
     // Total in the target's unit, the target, and what turns them into the unit shown.
+    let sum = |target: f64, unit: f64, of: &dyn Fn(&One) -> f64| {
+        let total = load.each.iter().map(|one| of(one).min(MOST_OF_ONE * target)).sum::<f64>();
+        (total, target, unit)
+    };
     let (name, measured) = match target {
         Target::Cpu { average_utilization } => {
             // 3 cores are the CPU of one and a half proxies that ask for 2.
-            let whole = settings.cpu_cores.map_or(load.cpu, |cores| load.cores / cores);
-            ("CPU", Some((whole, f64::from(*average_utilization) / 100.0, 100.0)))
+            let share = |one: &One| settings.cpu_cores.map_or(one.cpu, |cores| one.cores / cores);
+            ("CPU", Some(sum(f64::from(*average_utilization) / 100.0, 100.0, &share)))
         }
         Target::Memory { average_utilization } => {
-            let share = settings.memory_bytes.map(|bytes| load.memory_bytes / bytes as f64);
-            ("Memory", share.map(|share| (share, f64::from(*average_utilization) / 100.0, 100.0)))
+            let target = f64::from(*average_utilization) / 100.0;
+            let whole = settings.memory_bytes.map(|bytes| bytes as f64);
+            ("Memory", whole.map(|whole| sum(target, 100.0, &|one| one.memory_bytes / whole)))
         }
         Target::RequestRate { .. } => {
             let rate = settings.rates.get(&index);
-            ("RequestRate", rate.map(|rate| (load.requests_per_second, *rate, 1.0)))
+            ("RequestRate", rate.map(|rate| sum(*rate, 1.0, &|one| one.requests_per_second)))
         }
         Target::ProxyLatency { percentile, value } => return latency(load, *percentile, value.as_millis() as f64),
     };

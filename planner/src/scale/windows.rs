@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use snapshot::{latency, proto::LoadWindow};
+use snapshot::{latency, proto::LoadWindow, report};
 
 use crate::Millis;
 
@@ -60,20 +60,22 @@ pub(super) struct Recent {
 impl Windows {
     /// Takes up a window, unless it is known (a proxy that attaches anew tells its last five minutes again).
     pub(super) fn push(&mut self, proxy: &str, load: &LoadWindow, now: Millis) {
-        if load.duration_ms == 0 || (!self.proxies.contains_key(proxy) && self.proxies.len() >= MAX_PROXIES) {
+        if !self.proxies.contains_key(proxy) && self.proxies.len() >= MAX_PROXIES {
             return;
         }
-        // Clocks are milliseconds since 1970: no sound one is near the bounds of i64.
-        let start = i64::try_from(load.start_unix_ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+        let Some(load) = report::plausible(LoadWindow { policies: vec![], ..load.clone() }) else { return };
+        let start = i64::try_from(load.start_unix_ms).unwrap_or(i64::MAX / 4);
         let end = start + i64::from(load.duration_ms);
         let lag = millis(now) - end;
         let windows = &mut self.proxies.entry(proxy.to_owned()).or_default().windows;
+        // Its clock was set back: what it said by the other would hide all that it says from now on.
+        if windows.back().is_some_and(|w| w.end > end + 2 * KEPT_MS) {
+            windows.clear();
+        }
         let at = windows.partition_point(|w| w.start < start);
         if windows.get(at).is_some_and(|w| w.start == start) {
             return;
         }
-        let mut load = LoadWindow { policies: vec![], ..load.clone() };
-        load.added_latency.truncate(latency::BUCKETS);
         windows.insert(at, Window { start, end, lag, load });
         while windows.len() > MAX_WINDOWS
             || windows.front().zip(windows.back()).is_some_and(|(old, new)| old.end < new.end - KEPT_MS)
@@ -150,7 +152,7 @@ impl Proxy {
             let (load, seconds) = (&window.load, f64::from(window.load.duration_ms) / 1e3);
             recent.seconds += seconds;
             recent.requests += load.admitted as f64 + load.shed as f64;
-            worker_seconds += seconds * f64::from(load.workers.max(1));
+            worker_seconds += seconds * f64::from(load.workers);
             recent.cpu += load.cpu_us as f64 / 1e6;
             for count in &load.added_latency {
                 if let Some(bucket) = recent.added_latency.get_mut(count.bucket as usize) {
@@ -165,7 +167,7 @@ impl Proxy {
 }
 
 fn millis(now: Millis) -> i64 {
-    i64::try_from(now.0).unwrap_or(i64::MAX / 4)
+    i64::try_from(now.0).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
 #[cfg(test)]
@@ -222,6 +224,17 @@ mod tests {
             assert!(windows.recent("a", at((10_012 + apart) as u64)).is_some());
             assert_eq!(windows.recent("a", at((10_015 + apart) as u64)), None);
         }
+    }
+
+    /// A proxy whose clock was far in the future, by a fault or on purpose, is heard again once it is right.
+    #[test]
+    fn a_clock_that_is_set_back_does_not_make_a_proxy_silent() {
+        let mut windows = Windows::default();
+        windows.push("a", &LoadWindow { start_unix_ms: u64::MAX, ..load(0, 1) }, at(1));
+        for second in 10..13 {
+            windows.push("a", &load(second, 7), at(second + 1));
+        }
+        assert_eq!(windows.recent("a", at(13)).map(|recent| recent.requests), Some(21.0));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> GatewayFle
         .or_else(|| progress::refusal(subject.object, view, &own_keys(planned, subject)))
         .or_else(|| findings.degradation())
         .or_else(|| counted.withheld.keys().find_map(|key| progress::closed(view, [key])))
+        .or_else(|| progress::disagreement(view, counted.disagreeing.keys()))
         .unwrap_or_else(|| progress::everywhere(view));
     let all = [
         ("Accepted", findings.rejection().unwrap_or_else(|| Verdict::good(reason::ACCEPTED, "the settings are valid"))),

@@ -43,6 +43,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
             let message = "no fleet serves what it limits";
             fleets.is_empty().then(|| Verdict::bad(reason::TARGET_NOT_SERVED, message))
         })
+        .or_else(|| fleets.iter().find_map(|fleet| progress::disagreement(context.fleets.get(*fleet), [&key])))
         .unwrap_or_else(|| {
             let verdicts = fleets
                 .iter()

@@ -17,7 +17,15 @@ pub(super) fn count(view: &FleetView) -> (usize, usize) {
 
 /// Whether every Ready proxy runs what is published.
 pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
+    let halted = view.and_then(|view| view.halted.as_deref());
     match view.map(count) {
+        Some((running, ready)) if running < ready && halted.is_some() => {
+            let why = halted.unwrap_or_default();
+            let message = format!(
+                "{running} of {ready} proxies: {why}; they keep what they ran before. Change it, or see the proxies' logs"
+            );
+            Verdict::bad(reason::ROLLOUT_HALTED, message)
+        }
         None | Some((_, 0)) => Verdict::bad(reason::PENDING, "no proxy is Ready yet"),
         Some((running, ready)) if running == ready => Verdict::good(reason::PROGRAMMED, "runs on every Ready proxy"),
         Some((running, ready)) => Verdict::bad(reason::PENDING, format!("{running} of {ready} proxies")),
@@ -55,8 +63,21 @@ pub(super) fn refusal<'k>(
         _ => format!("{object}: {key} {field}"),
     };
     let message = format!(
-        "{own}: {message} [{reason}]; a proxy refuses it, and what was acknowledged last runs instead \
+        "{own}: {message} [{reason}]; proxies refuse it, and what was acknowledged last runs instead \
          (nothing before: requests answer 500)"
     );
     Some(Verdict::bad(reason::PROXY_REJECTED, message))
+}
+
+/// That not every proxy runs a resource of an object, when one alone refuses one of `keys`: it does without.
+pub(super) fn disagreement<'k>(view: Option<&FleetView>, keys: impl IntoIterator<Item = &'k Key>) -> Option<Verdict> {
+    let view = view.filter(|view| !view.disagreeing.is_empty())?;
+    let (key, by) = keys.into_iter().find_map(|key| view.disagreeing.get_key_value(key))?;
+    let (proxy, Nack { field, reason, message, .. }) = by.first_key_value()?;
+    let all = view.proxies.iter().filter(|proxy| !proxy.draining).count();
+    let running = all.saturating_sub(by.len());
+    let message = format!(
+        "{running} of {all} proxies: {proxy} refuses {key}: {field}: {message} [{reason}]; it does without, and is asked again"
+    );
+    Some(Verdict::bad(reason::PROXY_DISAGREES, message))
 }

@@ -94,6 +94,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
                 .or_else(closed_by)
                 .or_else(missing)
                 .or_else(closed)
+                .or_else(|| progress::disagreement(view, &keys))
                 .unwrap_or_else(|| progress::of_generation(view, subject.generation, previous)),
         )
     });

@@ -196,7 +196,7 @@ fn a_refused_resource_is_named() {
         ..Nack::default()
     };
     let cluster = Key::cluster("ns", "127.0.0.1:9000", "http1");
-    let tail = "a proxy refuses it, and what was acknowledged last runs instead (nothing before: requests answer 500)";
+    let tail = "proxies refuse it, and what was acknowledged last runs instead (nothing before: requests answer 500)";
     for (key, field, kind, at) in [
         (key(ResourceKind::Route), "rules[0]", Kind::ApiRoute, "ApiRoute ns/route: spec.rules[0]".to_owned()),
         (
@@ -223,6 +223,38 @@ fn a_refused_resource_is_named() {
         scene.derive();
         scene.check(kind, "Programmed", ("True", "Programmed", EVERYWHERE, second + 1));
     }
+}
+
+#[test]
+fn what_one_proxy_refuses_the_others_run() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    let nack = Nack { field: "rules[0]".into(), reason: "Fault".into(), message: "no".into(), ..Nack::default() };
+    let by = BTreeMap::from([("p2".to_owned(), nack)]);
+    scene.view.disagreeing = BTreeMap::from([(key(ResourceKind::Route), by)]);
+    scene.derive();
+    let message =
+        "1 of 2 proxies: p2 refuses Route/ns/route: rules[0]: no [Fault]; it does without, and is asked again";
+    for kind in [Kind::ApiRoute, Kind::GatewayFleet] {
+        scene.check(kind, "Programmed", ("False", "ProxyDisagrees", message, 2));
+    }
+    scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    scene.view.disagreeing.clear();
+    scene.derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 3));
+}
+
+#[test]
+fn what_is_not_rolled_out_says_why() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive().edit().publish(0);
+    scene.view.halted = Some("2 proxies ended when they got it".into());
+    scene.derive();
+    let message = "0 of 2 proxies: 2 proxies ended when they got it; they keep what they ran before. Change it, or see the \
+                   proxies' logs";
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "RolloutHalted", message, 2));
+    scene.check(Kind::GatewayFleet, "Programmed", ("False", "RolloutHalted", message, 2));
+    scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(super) struct Counters {
     limited: Counter,
     shed: Counter,
     errors: Counter,
+    failed: Counter,
     pub(super) opened: Counter,
     pub(super) closed: Counter,
     pub(super) connected: Counter,
@@ -55,6 +56,7 @@ impl Default for Counters {
             limited: Counter::default(),
             shed: Counter::default(),
             errors: Counter::default(),
+            failed: Counter::default(),
             opened: Counter::default(),
             closed: Counter::default(),
             connected: Counter::default(),
@@ -75,6 +77,9 @@ impl Counters {
             _ => {}
         }
         self.admitted.count();
+        if record.status >= 500 {
+            self.failed.count();
+        }
         let added_us = u64::try_from(record.added.as_micros()).unwrap_or(u64::MAX);
         self.added[latency::bucket(added_us)].count();
         self.added_sum_us.add(added_us);
@@ -101,6 +106,7 @@ impl Load {
             limited: self.counters.sum(|c| &c.limited),
             shed: self.counters.sum(|c| &c.shed),
             errors: self.counters.sum(|c| &c.errors),
+            failed: self.counters.sum(|c| &c.failed),
             added: self.added(),
             cpu_us,
         }
@@ -114,6 +120,7 @@ struct Totals {
     limited: u64,
     shed: u64,
     errors: u64,
+    failed: u64,
     added: Vec<u64>,
     cpu_us: u64,
 }
@@ -194,6 +201,7 @@ fn window(before: &Totals, after: &Totals, duration: Duration) -> LoadWindow {
         limited: after.limited - before.limited,
         shed: after.shed - before.shed,
         errors: after.errors - before.errors,
+        failed: after.failed - before.failed,
         cpu_us: after.cpu_us.saturating_sub(before.cpu_us),
         added_latency: added
             .map(|(bucket, (after, before))| LatencyCount { bucket: bucket as u32, count: after - before })

@@ -169,7 +169,7 @@ async fn a_proxy_enrols_attaches_and_is_pushed_to() {
     let mut cluster = cluster(leader()).await;
     let content = snapshot(&[("a", "1.1.1.1:1")]);
     cluster.registry.planned(plan(content.clone()));
-    cluster.registry.publish(&fleet(), Arc::new(Published::from(content.clone())));
+    cluster.registry.offer(&fleet(), Offered::to_all(Arc::new(Published::from(content.clone()))));
     let mut proxy = cluster.proxy(hello(&Snapshot::default())).await;
     assert_eq!(proxy.push().await.revision, content.revision());
     proxy.ack(content.revision(), vec![]).await;
@@ -392,7 +392,7 @@ async fn without_a_leader_only_who_has_nothing_gets_something() {
     assert_eq!(proxy.message().await.unwrap(), not_leader(""));
     assert!(cluster.events.try_recv().is_err(), "a standby's loop hears nothing");
     let next = snapshot(&[("a", "3.3.3.3:3")]);
-    cluster.registry.publish(&fleet(), Arc::new(Published::from(next.clone())));
+    cluster.registry.offer(&fleet(), Offered::to_all(Arc::new(Published::from(next.clone()))));
     let mut proxy = cluster.proxy(hello(&content)).await;
     let push = proxy.push().await;
     assert_eq!((push.epoch, push.base, push.revision), (7, Some(content.revision()), next.revision()));
