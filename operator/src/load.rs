@@ -236,7 +236,7 @@ mod tests {
             policies.take(&counts, Millis(second * 1000), Some(&is_published));
         }
         assert_eq!(policies.sums(Millis(119_000)), BTreeMap::from([(key("b"), (1200, 600))]));
-        assert_eq!(policies.sums(Millis(150_000)), BTreeMap::from([(key("b"), (600, 300))]));
+        assert_eq!(policies.sums(Millis(150_000)), BTreeMap::from([(key("b"), (400, 200))]));
         assert_eq!(policies.sums(Millis(300_000)), BTreeMap::new());
         // What was long ago does not come back, and sums end where numbers do.
         policies.take(&[count("b")], Millis(10_000), Some(&is_published));

@@ -197,27 +197,25 @@ mod tests {
         ProxyMessage { message: Some(message) }.encode_to_vec()
     }
 
-    #[track_caller]
-    fn refused(message: proxy_message::Message) {
-        let bytes = self::message(message);
-        assert!(bytes.len() <= MAX_REPORT, "{}", bytes.len());
-        assert!(matches!(ProxyMessage::check_weight(&bytes), Err(TooHeavy::Parts(_))), "{} bytes", bytes.len());
+    /// A field that holds this.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![(number << 3) | 2];
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        [&bytes, content].concat()
     }
 
     /// What has two bytes on the wire takes up to 128 in memory.
     #[test]
     fn what_is_little_on_the_wire_and_much_in_memory_is_refused() {
-        let many = 2_000_000;
-        let load = LoadWindow { policies: vec![PolicyCount::default(); many], ..LoadWindow::default() };
-        refused(proxy_message::Message::Load(load.clone()));
-        let load = LoadWindow { added_latency: vec![LatencyCount::default(); many], ..LoadWindow::default() };
-        refused(proxy_message::Message::Load(load));
-        refused(proxy_message::Message::Ack(Ack { nacks: vec![Nack::default(); many], ..Ack::default() }));
-        refused(proxy_message::Message::Hello(Hello { nacks: vec![Nack::default(); many], ..Hello::default() }));
-        refused(proxy_message::Message::Hello(Hello { held: vec![Held::default(); many], ..Hello::default() }));
-        refused(proxy_message::Message::Hello(Hello { features: vec![String::new(); many], ..Hello::default() }));
-        let windows = vec![LoadWindow::default(); many];
-        refused(proxy_message::Message::Hello(Hello { windows, ..Hello::default() }));
+        // As many empty parts of each kind as 4 MB have room for: of a `Hello`, of an `Ack`, of a window.
+        for (message, part) in [(1, 6), (1, 7), (1, 8), (1, 9), (2, 3), (3, 12), (3, 13)] {
+            let bytes = field(message, &field(part, &[]).repeat(2_000_000));
+            assert!(bytes.len() <= MAX_REPORT);
+            let weighed = ProxyMessage::check_weight(&bytes);
+            assert!(matches!(weighed, Err(TooHeavy::Parts(_))), "{message}.{part}: {weighed:?}");
+        }
+        let windows = field(9, &field(13, &[]).repeat(1_000)).repeat(1_000);
+        assert!(matches!(ProxyMessage::check_weight(&field(1, &windows)), Err(TooHeavy::Parts(_))));
     }
 
     #[test]

@@ -174,7 +174,7 @@ mod tests {
         let rows = rows(&Shown { fleets: vec![fleet] }, jiff::Timestamp::from_second(130).unwrap());
         let text = table(&rows);
         let lines: Vec<Vec<&str>> =
-            text.lines().map(|line| line.split("   ").filter(|c| !c.is_empty()).collect()).collect();
+            text.lines().map(|line| line.split("   ").map(str::trim).filter(|c| !c.is_empty()).collect()).collect();
         assert_eq!(lines[1][2..7], ["fleet", "default-0,default-1", "InvalidRegex", "30s", "30s"]);
         assert!(lines[1][7].contains("rules[0]: too large") && lines[2][2].contains("proxy"), "{text}");
     }

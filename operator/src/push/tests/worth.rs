@@ -99,7 +99,7 @@ async fn what_is_taken_up_is_plausible() {
     said.nacks = vec![Nack { message: "m".repeat(10_000), hash: Bytes::from(vec![7; 32]), ..Nack::default() }; 200];
     said.windows = vec![LoadWindow { start_unix_ms: u64::MAX, duration_ms: u32::MAX, ..LoadWindow::default() }; 5_000];
     let proxy = server.attach(said).await;
-    let ProxyWhat::Attached { hello, .. } = server.event().await else { panic!() };
+    let ProxyWhat::Attached { hello, outbox: _outbox } = server.event().await else { panic!() };
     assert_eq!((hello.admin_address.as_str(), hello.features.len(), hello.windows.len()), ("", 0, 600));
     assert!(hello.nacks.len() == 200 && hello.nacks.iter().all(|nack| nack.message.len() == 512));
     proxy.load(LoadWindow { admitted: 5, ..LoadWindow::default() }).await;
