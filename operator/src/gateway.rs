@@ -230,6 +230,12 @@ impl Gateway {
     /// Takes up what there is of the fleet; forgets proxies that are gone.
     pub fn observed(&mut self, observation: Observation) {
         self.observation = observation;
+        if self.observation.unknown {
+            // Those that have a stream are there, as far as is known.
+            let attached = self.attached.keys().map(|name| (name.clone(), crate::fleet::Proxy::default()));
+            self.observation.proxies.extend(attached);
+            self.observation.replicas = u32::try_from(self.observation.proxies.len()).unwrap_or(u32::MAX);
+        }
         let gone = |name: &&String| !self.observation.proxies.contains_key(*name) && !self.attached.contains_key(*name);
         let gone: Vec<String> = self.loads.keys().filter(gone).cloned().collect();
         gone.iter().for_each(|name| self.forget(name));

@@ -257,8 +257,9 @@ impl<F: Fleet> Operator<F> {
         }
         self.decided = Some(now);
         for (fleet, planned) in &plan.fleets {
-            // Nothing is concluded from the silence of proxies that had no time to dial.
-            if !self.gateways.get(fleet).is_some_and(|gateway| self.settled(gateway, now)) {
+            // Nothing is concluded from the silence of proxies that had no time to dial, or can't be seen.
+            let is_settled = |gateway: &Gateway| self.settled(gateway, now) && !gateway.observation.unknown;
+            if !self.gateways.get(fleet).is_some_and(is_settled) {
                 continue;
             }
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
@@ -404,7 +405,8 @@ impl<F: Fleet> Operator<F> {
         let drift = self.parts.statuses.pace.drift;
         let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= drift);
         // Until then, what the leader before wrote is nearer to the truth than what is known here.
-        let decided = |fleet| self.gateways.get(fleet).is_some_and(|gateway| gateway.decision.is_some());
+        let is_decided = |gateway: &Gateway| gateway.decision.is_some() || gateway.observation.unknown;
+        let decided = |fleet| self.gateways.get(fleet).is_some_and(is_decided);
         let settled = self.settled_fleets(now).count() == self.gateways.len() && plan.fleets.keys().all(decided);
         if due && settled {
             self.parts.statuses.set(status::Input {

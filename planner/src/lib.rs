@@ -34,7 +34,7 @@ pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};
 pub use publish::{Ledger, ProxyId, publish};
 pub use status::{Status, statuses, unready};
-pub use world::{Absent, Cluster, FleetRef, Kind, ObjectRef, Origin, World, WorldObject};
+pub use world::{Absent, Cluster, FleetRef, Kind, ObjectRef, Origin, Unreadable, World, WorldObject};
 
 /// A moment, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,10 @@
 //! What the sources know: every object, as it stands and as it was last accepted.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 pub use crds::Kind;
 use crds::{Object, Violation};
@@ -137,8 +141,49 @@ pub struct World {
 }
 
 /// What the planner must know of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// The operator's own namespace: the fleet `default` in it is that of every namespace without one.
     pub operator_namespace: String,
+    /// The namespaces where the operator may run fleets; `None`: every one.
+    pub fleet_namespaces: Option<Arc<BTreeSet<String>>>,
+    /// The operator's ServiceAccount, there: to whom rights are given.
+    pub service_account: String,
+    /// The namespaces whose Secrets can't be read, of those that fleets refer to.
+    pub unreadable: BTreeMap<String, Unreadable>,
+}
+
+/// Why the Secrets of a namespace can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The operator has no right to.
+    Denied,
+    /// Fleets refer to Secrets of more namespaces than this, and others were sooner.
+    TooMany(usize),
+}
+
+impl Cluster {
+    /// Why the Secrets of a namespace can't be read, if they can't, and what is to be done about it.
+    pub(crate) fn unreadable(&self, namespace: &str) -> Option<String> {
+        let Self { operator_namespace, service_account, .. } = self;
+        Some(match self.unreadable.get(namespace)? {
+            Unreadable::Denied => {
+                let role = format!("{service_account}-certificates");
+                format!(
+                    "the operator may not read the Secrets of namespace {namespace}; whoever administers it permits that by: kubectl \
+                     create role {role} --namespace={namespace} --verb=get,list,watch --resource=secrets && kubectl create \
+                     rolebinding {role} --namespace={namespace} --role={role} \
+                     --serviceaccount={operator_namespace}:{service_account}"
+                )
+            }
+            Unreadable::TooMany(most) => format!(
+                "fleets refer to Secrets of more than {most} namespaces, and others were sooner: keep certificates in fewer"
+            ),
+        })
+    }
+
+    /// Whether the operator may run a fleet there.
+    pub fn runs_fleets_in(&self, namespace: &str) -> bool {
+        self.fleet_namespaces.as_ref().is_none_or(|all| all.contains(namespace))
+    }
 }

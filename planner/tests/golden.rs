@@ -8,12 +8,13 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use planner::{Cluster, FleetView, ProxyView, plan, statuses};
+use planner::{Cluster, FleetView, ProxyView, Unreadable, plan, statuses};
 use serde::Serialize;
 use snapshot::Key;
 use support::NOW;
@@ -69,10 +70,25 @@ fn in_cluster(input: &Path) -> bool {
     input.components().any(|part| part.as_os_str() == "cluster")
 }
 
+/// Lines `# fleetNamespaces: a b` and `# unreadable: a` in the manifests say what the operator may not do.
+fn cluster(manifests: &str) -> Cluster {
+    let words = |key: &str| {
+        let line = manifests.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(key)?.strip_prefix(": "));
+        line.map(|line| line.split(' ').map(str::to_owned).collect::<BTreeSet<_>>())
+    };
+    let unreadable = words("unreadable").unwrap_or_default();
+    Cluster {
+        operator_namespace: "sluice-system".into(),
+        service_account: "sluice-operator".into(),
+        fleet_namespaces: words("fleetNamespaces").map(Arc::new),
+        unreadable: unreadable.into_iter().map(|name| (name, Unreadable::Denied)).collect(),
+    }
+}
+
 /// Two Ready proxies run what was planned.
 fn answer(manifests: &str, cluster: bool) -> String {
     let mut world = support::world(manifests);
-    world.cluster = cluster.then(|| Cluster { operator_namespace: "sluice-system".into() });
+    world.cluster = cluster.then(|| self::cluster(manifests));
     let plan = plan(&world);
     let views = plan.fleets.iter().map(|(fleet, planned)| {
         let revision = Some(planned.snapshot.revision());

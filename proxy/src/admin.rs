@@ -1,4 +1,5 @@
-//! The admin port: metrics and probes, for people and collectors on a trusted network.
+//! The admin port, for people on this machine: to anybody else it says whether this proxy is ready, which the kubelet asks, and
+//! nothing more. And the metrics port, for collectors, where there are any: metrics, and whether this process is alive.
 
 use std::{
     collections::VecDeque,
@@ -27,8 +28,17 @@ const IDLE: Duration = Duration::from_secs(30);
 /// however many there are.
 const CONNECTIONS: usize = 16;
 
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Everything, for clients on loopback; readiness for anybody.
+    Admin,
+    /// Metrics and liveness, for whoever reaches it.
+    Metrics,
+}
+
 /// Serves in the background; answers where.
-pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Result<SocketAddr> {
+pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) -> io::Result<SocketAddr> {
     let listener = match TcpListener::bind(address).await {
         // A machine without IPv6, where a pod's `[::]` is meant as "everywhere".
         Err(e) if address.ip() == Ipv6Addr::UNSPECIFIED && e.kind() != io::ErrorKind::AddrInUse => {
@@ -40,11 +50,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
     tokio::spawn(async move {
         let mut open = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS);
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(e) => {
                     // No descriptor left, most likely: those of others end.
-                    tracing::warn!("admin port: {e}");
+                    tracing::warn!(?port, "{e}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -57,8 +67,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
             }
             let shared = Arc::clone(&shared);
             let connection = tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let response = answer(&shared, &request);
+                let is_near = peer.ip().to_canonical().is_loopback();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let response = match port {
+                        Port::Admin => admin(&shared, &request, is_near),
+                        Port::Metrics => metrics(&shared, &request),
+                    };
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let mut builder = http1::Builder::new();
@@ -73,14 +87,23 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr) -> io::Resul
     Ok(address)
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n");
+fn admin<B>(shared: &Shared, request: &Request<B>, is_near: bool) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !is_near && path != "/readyz" {
+        // Also of a path that there is not: nothing is to be found out.
+        return response(
+            StatusCode::FORBIDDEN,
+            TEXT,
+            "only /readyz; the rest is for clients on loopback: use kubectl port-forward\n",
+        );
     }
-    match request.uri().path() {
+    if let Some(refusal) = refuse(request) {
+        return refusal;
+    }
+    match path {
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
         "/readyz" => ready(shared),
-        "/metrics" => response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared)),
+        "/metrics" => exposition(shared),
         "/config" => response(StatusCode::OK, JSON, config(shared)),
         "/connections" => match shared.connections_report.get() {
             Some(report) => response(StatusCode::OK, JSON, report().to_string()),
@@ -88,6 +111,27 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         },
         _ => response(StatusCode::NOT_FOUND, TEXT, "/metrics /readyz /healthz /config /connections\n"),
     }
+}
+
+fn metrics<B>(shared: &Shared, request: &Request<B>) -> Response<Full<Bytes>> {
+    if let Some(refusal) = refuse(request) {
+        return refusal;
+    }
+    match request.uri().path() {
+        "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
+        "/metrics" => exposition(shared),
+        _ => response(StatusCode::NOT_FOUND, TEXT, "/metrics /healthz\n"),
+    }
+}
+
+/// Nothing is to be changed here.
+fn refuse<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    (!is_read).then(|| response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n"))
+}
+
+fn exposition(shared: &Shared) -> Response<Full<Bytes>> {
+    response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared))
 }
 
 fn ready(shared: &Shared) -> Response<Full<Bytes>> {
@@ -147,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn probes_and_reports() {
         let shared = Shared::new(Telemetry::default());
-        let address = serve(Arc::clone(&shared), ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = serve(Arc::clone(&shared), ([127, 0, 0, 1], 0).into(), Port::Admin).await.unwrap();
         let check = async |path: &str, status: u16, part: &str| {
             let (got, body) = get(address, path).await;
             assert!(got == status && body.contains(part), "{path}: {got} {body}");
@@ -172,10 +216,44 @@ mod tests {
         check("/config", 200, "\"ready\":false").await;
     }
 
+    /// What others than clients on loopback get, by path: only whether this proxy is ready, whatever they send.
+    #[test]
+    fn strangers_learn_whether_it_is_ready_and_nothing_else() {
+        let shared = Shared::new(Telemetry::default());
+        shared.connections_report.set(Box::new(|| json!({"open": 7}))).ok().unwrap();
+        let ask = |method: &str, path: &str, is_near: bool| {
+            let request = Request::builder().method(method).uri(path).body(()).unwrap();
+            admin(&shared, &request, is_near).status().as_u16()
+        };
+        let others =
+            ["/", "/healthz", "/metrics", "/config", "/connections", "/readyz/", "//readyz", "/readyz/../config", "/x"];
+        for path in others {
+            for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+                assert_eq!(ask(method, path, false), 403, "{method} {path}");
+            }
+        }
+        assert_eq!(
+            (ask("GET", "/readyz", false), ask("GET", "/readyz?config", false), ask("POST", "/readyz", false)),
+            (503, 503, 405)
+        );
+        for path in ["/healthz", "/metrics", "/config", "/connections"] {
+            assert_eq!(ask("GET", path, true), 200, "{path}");
+        }
+        // Collectors get what they are for.
+        let collect = |path: &str| {
+            let request = Request::get(path).body(()).unwrap();
+            metrics(&shared, &request).status().as_u16()
+        };
+        assert_eq!(
+            ["/metrics", "/healthz", "/readyz", "/config", "/connections"].map(collect),
+            [200, 200, 404, 404, 404]
+        );
+    }
+
     #[tokio::test]
     async fn answers_however_many_there_are() {
         let shared = Shared::new(Telemetry::default());
-        let address = serve(shared, ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = serve(shared, ([127, 0, 0, 1], 0).into(), Port::Admin).await.unwrap();
         let mut silent = vec![];
         for _ in 0..2 * CONNECTIONS {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());

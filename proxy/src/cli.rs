@@ -43,9 +43,13 @@ pub struct Options {
     /// Worker threads; as many as there are CPUs unless set
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub workers: Option<u16>,
-    /// Where metrics and probes are served; port 0 takes a free one
+    /// Where everything about this proxy is shown, to clients on loopback; to others, only whether it is ready. Port 0 takes
+    /// a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     pub admin: SocketAddr,
+    /// Where /metrics and /healthz are served besides, to whoever reaches it
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Folder for the last-good file, from which a restarted proxy serves while the operator is away
     #[arg(long)]
     pub state: Option<PathBuf>,
@@ -85,8 +89,12 @@ async fn supervise(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let admin = admin::serve(Arc::clone(&shared), options.admin).await;
+    let admin = admin::serve(Arc::clone(&shared), options.admin, admin::Port::Admin).await;
     let admin = admin.with_context(|| format!("--admin {}: does not open", options.admin))?;
+    if let Some(address) = options.metrics {
+        let metrics = admin::serve(Arc::clone(&shared), address, admin::Port::Metrics).await;
+        metrics.with_context(|| format!("--metrics {address}: does not open"))?;
+    }
     tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, "started");
     tokio::spawn(telemetry::report(Arc::clone(&shared), u32::try_from(workers).unwrap_or(u32::MAX)));
     let identity = Identity { name: options.name, fleet: options.fleet, admin };

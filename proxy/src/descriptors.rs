@@ -14,8 +14,8 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// Kept for the admin port and its probes, the control stream, files and handing over sockets.
-pub(crate) const KEPT: usize = 48;
+/// Kept for the admin and the metrics port with their probes, the control stream, files and handing over sockets.
+pub(crate) const KEPT: usize = 64;
 
 /// How many this process may have. The first call raises that to what the system lets it have: what a shell or a service
 /// manager sets by default is meant for programs that use `select`.

@@ -10,7 +10,7 @@
 //!                                           websocket.rs after 101
 //!  message.rs, fields.rs: a head on its way, whatever protocol it came by
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
-//!  admin.rs: /metrics /readyz /config /connections
+//!  admin.rs: /readyz, /config /connections on loopback; /metrics
 //! ```
 
 mod admin;

@@ -1,17 +1,23 @@
 //! `cargo xtask chart`: what of charts/sluice is generated.
 //!
 //! - the custom resource definitions, as they stand in crds/yaml
+//! - [`scan`]: what scanners find in it, each with a reason
 //! - [`schema`]: values.schema.json, with the schema of a GatewayFleet's spec in it
 //! - files/fleet-defaults.json: what templates/_fleet.tpl must know of the defaults of that schema
 //! - [`readme`]: README.md, with a table of the values
 //! - [`health`]: the health script for Argo CD; nothing of it is generated
+//! - [`hostile`]: values that look like YAML give nothing but themselves
 //! - [`rendered`]: testdata, what the chart gives for some sets of values
 //! - [`refused`]: what it refuses; nothing of it is generated
 
 pub(crate) mod health;
+pub(crate) mod hostile;
+#[cfg(test)]
+mod policies;
 mod readme;
 mod refused;
 pub(crate) mod rendered;
+pub(crate) mod scan;
 mod schema;
 
 use std::path::{Path, PathBuf};

@@ -76,11 +76,16 @@ impl Tool {
     }
 
     /// Runs it silently and gives whether it succeeded and all that it wrote.
-    pub(crate) fn capture(mut self) -> anyhow::Result<(bool, String)> {
+    pub(crate) fn capture(self) -> anyhow::Result<(bool, String)> {
+        let (succeeded, given, said) = self.outcome()?;
+        Ok((succeeded, given + &said))
+    }
+
+    /// Runs it silently and gives whether it succeeded, and what it wrote to stdout and to stderr.
+    pub(crate) fn outcome(mut self) -> anyhow::Result<(bool, String, String)> {
         let output = self.command.output().with_context(|| format!("cannot run `{self}`"))?;
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.success(), text))
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
     }
 }
 

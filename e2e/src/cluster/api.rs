@@ -50,12 +50,26 @@ impl Api {
 
     /// Sends a request; the outer error is none of the API server's making.
     pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Result<Value, Refusal>> {
+        self.send_as(None, method, path, body)
+    }
+
+    /// The same with the rights of a user, such as `system:serviceaccount:NAMESPACE:NAME`.
+    pub fn send_as(
+        &self,
+        user: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Result<Value, Refusal>> {
         let content = match method {
             Method::PATCH if path.contains("fieldManager=") => "application/apply-patch+yaml",
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
-        let request = Request::builder().method(method).uri(path).header("content-type", content);
+        let mut request = Request::builder().method(method).uri(path).header("content-type", content);
+        if let Some(user) = user {
+            request = request.header("impersonate-user", user);
+        }
         let request = request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default())?;
         match self.runtime.block_on(self.client.request::<Value>(request)) {
             Ok(value) => Ok(Ok(value)),

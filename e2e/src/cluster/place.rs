@@ -9,7 +9,7 @@ use super::{
     Agent, Api, Condition, Resource, Shell, Sluice,
     agent::{PORT, RemoteLoad},
     condition,
-    release::OURS,
+    release::{OPERATOR, OURS, SYSTEM},
 };
 use crate::{
     agent::{Probe, Until},
@@ -26,6 +26,8 @@ pub const UPSTREAM: &str = "echo";
 const MANAGER: &str = "e2e";
 /// The pod that sends.
 const AGENT: &str = "load";
+/// What permits the operator to read certificates.
+const CERTIFICATES: &str = "sluice-operator-certificates";
 const IMAGE: &str = "localhost/sluice-e2e:dev";
 
 /// A namespace with a fleet named `edge`, an upstream named `echo`, and an agent; dropping it deletes all.
@@ -125,7 +127,31 @@ impl<'a> Place<'a> {
                  readinessProbe: {{tcpSocket: {{port: {PORT}}}, periodSeconds: 1}}\n",
             namespace = place.namespace
         ))?;
+        place.permit_certificates()?;
         Ok(place)
+    }
+
+    /// The operator may read the Secrets of this namespace, as the chart's README has it.
+    fn permit_certificates(&self) -> anyhow::Result<()> {
+        let namespace = &self.namespace;
+        self.apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\n\
+             kind: Role\n\
+             metadata: {{name: {CERTIFICATES}, namespace: {namespace}}}\n\
+             rules: [{{apiGroups: [\"\"], resources: [secrets], verbs: [get, list, watch]}}]\n\
+             ---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\n\
+             kind: RoleBinding\n\
+             metadata: {{name: {CERTIFICATES}, namespace: {namespace}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {CERTIFICATES}}}\n\
+             subjects: [{{kind: ServiceAccount, name: {OPERATOR}, namespace: {SYSTEM}}}]\n"
+        ))
+    }
+
+    /// It may no more.
+    pub fn forbid_certificates(&self) -> anyhow::Result<()> {
+        self.api().delete(Resource::ROLE_BINDINGS, &self.namespace, CERTIFICATES, None)?;
+        self.api().delete(Resource::ROLES, &self.namespace, CERTIFICATES, None)
     }
 
     /// The manifest of a Deployment and Service that answer with this name.
@@ -181,6 +207,11 @@ impl<'a> Place<'a> {
     /// Server-side apply.
     pub fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         self.sluice.api.apply_all(manifest, MANAGER)
+    }
+
+    /// What it is a place of.
+    pub fn sluice(&self) -> &'a Sluice {
+        self.sluice
     }
 
     /// The API server.

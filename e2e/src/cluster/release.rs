@@ -62,7 +62,7 @@ pub fn sluice() -> anyhow::Result<Alone> {
         // The definitions are there, of another test or of a developer.
         sluice.shell.run(&format!(
             "helm install {RELEASE} charts/sluice --namespace {SYSTEM} --create-namespace \
-             --take-ownership --force-conflicts --values e2e/cluster/values.yaml --wait --timeout 3m"
+             --take-ownership --force-conflicts --values e2e/cluster/values.yaml --set rbac.scope=Cluster --wait --timeout 3m"
         ))?;
         sluice.fleet_is_programmed(SYSTEM, "default")?;
         sluice.installed = true;

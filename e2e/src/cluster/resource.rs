@@ -29,6 +29,8 @@ impl Resource {
     pub const REFERENCE_GRANTS_BETA: Resource =
         Resource { group: "/apis/gateway.networking.k8s.io/v1beta1", plural: "referencegrants" };
     pub const REPLICA_SETS: Resource = Resource { group: "/apis/apps/v1", plural: "replicasets" };
+    pub const ROLES: Resource = Resource { group: RBAC, plural: "roles" };
+    pub const ROLE_BINDINGS: Resource = Resource { group: RBAC, plural: "rolebindings" };
     pub const SECRETS: Resource = core("secrets");
     pub const SERVICES: Resource = core("services");
     pub const SERVICE_ACCOUNTS: Resource = core("serviceaccounts");
@@ -71,7 +73,10 @@ impl Resource {
             "Pod" => Resource::PODS,
             "RatePolicy" => Resource::RATE_POLICIES,
             "ReferenceGrant" => Resource::REFERENCE_GRANTS,
+            "Role" => Resource::ROLES,
+            "RoleBinding" => Resource::ROLE_BINDINGS,
             "Secret" => Resource::SECRETS,
+            "ServiceAccount" => Resource::SERVICE_ACCOUNTS,
             "Service" => Resource::SERVICES,
             _ => return None,
         })

@@ -8,7 +8,7 @@ use e2e::{
 };
 use serde_json::json;
 
-use crate::{MIXED, assert_clean, bound, seconds};
+use crate::{MIXED, assert_clean, bound, isolation::rights, seconds};
 
 /// Columns whose values differ from run to run.
 const VARYING: [&str; 5] = ["ADDRESS", "DRIVEN-BY", "CONFIG", "LIMITED", "AGE"];
@@ -65,10 +65,19 @@ fn the_readme_works_as_it_is_written() {
     cluster.gone(&place.namespace).unwrap();
 }
 
-/// A fleet in a namespace of its own, with a route; the names of its proxies.
+/// A fleet in a namespace of its own, with a route; the names of its proxies. It is refused until a value names the namespace.
 fn fleet_of_ones_own(place: &Place<'_>) -> Vec<String> {
     place.apply(&place.upstream_yaml(UPSTREAM)).unwrap();
     place.apply(&Fleet::fixed(1).yaml(&place.namespace)).unwrap();
+    let told =
+        place.until_condition(Resource::GATEWAY_FLEETS, FLEET, ("Accepted", "False"), bound(seconds(2))).unwrap();
+    assert_eq!(told.reason, "NamespaceNotAllowed", "{told:?}");
+    assert!(told.message.contains("`fleetNamespaces`"), "{told:?}");
+    // What the operator may elsewhere it may not here, whatever it is named.
+    let denied = rights::all_denied_by_default(place);
+    println!("{denied} actions of the operator's account are denied by default");
+    let values = format!("--reset-then-reuse-values --set 'fleetNamespaces={{{}}}'", place.namespace);
+    place.shell().run(&format!("helm upgrade sluice charts/sluice --namespace {SYSTEM} {values} --wait")).unwrap();
     place.apply(&place.route_yaml("all", "/", "")).unwrap();
     place.deployment_is_ready(UPSTREAM).unwrap();
     place.wait_for_proxies(1, seconds(90)).unwrap();

@@ -1,13 +1,15 @@
 //! `run`: the operator in a cluster.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::{core::v1::ObjectReference, networking::v1::NetworkPolicyPeer};
 use kube::Client;
 use planner::Cluster;
 use tokio::{
@@ -24,7 +26,7 @@ use crate::{
     events::{Events, Happening},
     fence,
     fleet::kube::{KubeFleet, Settings},
-    identity,
+    identity::{self, Identity},
     lead::{self, Candidate, Lead, LeadError, Leading, Term},
     log,
     push::{self, Registry},
@@ -54,6 +56,13 @@ pub(super) struct Args {
     /// Namespace of this operator: its Lease, Secret and ConfigMap are here.
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     namespace: String,
+    /// A namespace where GatewayFleets may be; may be repeated. The operator then needs the rights to run them in these
+    /// alone, and refuses others; without it, it needs them everywhere.
+    #[arg(long, value_name = "NAMESPACE", env = "SLUICE_FLEET_NAMESPACES", value_delimiter = ',')]
+    fleet_namespace: Vec<String>,
+    /// This operator's ServiceAccount, which messages name that say which right it lacks.
+    #[arg(long, value_name = "NAME", env = "SLUICE_SERVICE_ACCOUNT", default_value = "sluice-operator")]
+    service_account: String,
     /// Name of this operator's pod, by which it runs for the lease and signs Events.
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pod_name: String,
@@ -70,6 +79,9 @@ pub(super) struct Args {
     /// A Secret to fetch it with, in the namespace of each fleet; may be repeated.
     #[arg(long, value_name = "NAME", env = "SLUICE_PROXY_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     proxy_image_pull_secret: Vec<String>,
+    /// Who may reach the metrics of proxies: `from` of a NetworkPolicy, as JSON; nobody unless set.
+    #[arg(long, value_name = "JSON", env = "SLUICE_PROXY_METRICS_FROM", default_value = "[]")]
+    proxy_metrics_from: Peers,
     /// Where proxies are taken, over TLS.
     #[arg(long, value_name = "IP:PORT", env = "SLUICE_CONTROL_LISTEN", default_value = "[::]:9443")]
     control_listen: SocketAddr,
@@ -94,6 +106,18 @@ pub(super) struct Args {
     /// A ConfigMap whose key fleet.yaml holds a GatewayFleet, which the leader applies and the ConfigMap owns.
     #[arg(long, value_name = "NAME", env = "SLUICE_DEFAULT_FLEET_CONFIGMAP")]
     default_fleet_configmap: Option<String>,
+}
+
+/// Some of the peers of a NetworkPolicy.
+#[derive(Clone, Debug)]
+struct Peers(Vec<NetworkPolicyPeer>);
+
+impl FromStr for Peers {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text).map(Self)
+    }
 }
 
 const EXAMPLES: &str = "Example, against the cluster that $KUBECONFIG names:
@@ -157,7 +181,12 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
 
     let (sender, events) = mpsc::channel(EVENTS);
     let watching = Client::try_from(config)?;
-    let cluster = Cluster { operator_namespace: namespace.clone() };
+    let cluster = Cluster {
+        operator_namespace: namespace.clone(),
+        fleet_namespaces: fleet_namespaces(&args),
+        service_account: args.service_account.clone(),
+        ..Cluster::default()
+    };
     let (certificates, in_force) = watch::channel(None);
     let source = tokio::spawn(source::kube::run(watching, cluster, sender.clone(), progress, in_force));
     let memory = memory::Cluster {
@@ -168,7 +197,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     // A full queue is news enough: the loop looks at every fleet in each turn.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
     let starting = async {
-        let settings = proxies(&args, identity.bundle.clone());
+        let settings = proxies(&args, &identity);
         let recall = async {
             let recalled = memory.recall().await;
             let secrets = source::kube::in_force(&recalled.objects);
@@ -219,14 +248,23 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     done
 }
 
+/// Where fleets may be run; `None`: everywhere.
+fn fleet_namespaces(args: &Args) -> Option<Arc<BTreeSet<String>>> {
+    let named: BTreeSet<String> = args.fleet_namespace.iter().filter(|name| !name.is_empty()).cloned().collect();
+    (!named.is_empty()).then(|| Arc::new(named))
+}
+
 /// What pods of proxies are made of.
-fn proxies(args: &Args, ca: watch::Receiver<Arc<str>>) -> Settings {
+fn proxies(args: &Args, identity: &Identity) -> Settings {
     Settings {
         image: args.proxy_image.clone(),
         image_pull_policy: args.proxy_image_pull_policy.clone(),
         image_pull_secrets: args.proxy_image_pull_secret.clone(),
+        namespaces: fleet_namespaces(args),
         control: format!("https://{}.{}.svc:{CONTROL_PORT}", args.control_service, args.namespace),
-        ca,
+        ca: identity.bundle.clone(),
+        metrics_from: args.proxy_metrics_from.0.clone(),
+        pods: identity.pods.clone(),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Observation {
     pub addresses: Vec<String>,
     /// What keeps the fleet from being as planned.
     pub problems: Vec<Problem>,
+    /// It can't be seen what there is: nothing is concluded from what is not here.
+    pub unknown: bool,
 }
 
 impl Observation {

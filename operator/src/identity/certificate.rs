@@ -1,5 +1,5 @@
 //! Certificates that an authority signs: operators' (server), and proxies' (client, with the pod in a URI:
-//! `spiffe://sluice/ns/NAMESPACE/fleet/NAME/pod/POD`).
+//! `spiffe://sluice/ns/NAMESPACE/fleet/NAME/pod/POD/uid/UID`).
 
 use std::fmt;
 
@@ -55,6 +55,8 @@ pub struct Peer {
     pub fleet: FleetRef,
     /// Its pod, in the fleet's namespace.
     pub pod: String,
+    /// Which of that name: the certificate is of no use to one that comes after it.
+    pub uid: String,
 }
 
 /// `namespace/pod`.
@@ -100,8 +102,8 @@ pub fn proxy(
     now: Timestamp,
 ) -> Result<Signed, CertificateError> {
     let mut params = CertificateParams::default();
-    let Peer { fleet: FleetRef { namespace, name }, pod } = peer;
-    let uri = format!("{SCHEME}ns/{namespace}/fleet/{name}/pod/{pod}");
+    let Peer { fleet: FleetRef { namespace, name }, pod, uid } = peer;
+    let uri = format!("{SCHEME}ns/{namespace}/fleet/{name}/pod/{pod}/uid/{uid}");
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     Ok(sign(authority, params, "sluice-proxy", key, PROXY, now)?)
@@ -116,12 +118,12 @@ impl Peer {
             return Err(CertificateError::Nameless);
         };
         let parts: Vec<&str> = uri.strip_prefix(SCHEME).unwrap_or_default().split('/').collect();
-        let ["ns", namespace, "fleet", name, "pod", pod] = parts.as_slice() else {
+        let ["ns", namespace, "fleet", name, "pod", pod, "uid", uid] = parts.as_slice() else {
             return Err(CertificateError::Nameless);
         };
         let fleet = FleetRef { namespace: (*namespace).to_owned(), name: (*name).to_owned() };
         let until = time(certificate.validity().not_after.timestamp()).ok_or(CertificateError::Nameless)?;
-        Ok((Self { fleet, pod: (*pod).to_owned() }, until))
+        Ok((Self { fleet, pod: (*pod).to_owned(), uid: (*uid).to_owned() }, until))
     }
 }
 
@@ -192,7 +194,8 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        Peer { fleet: FleetRef { namespace: "shop".into(), name: "eu.west".into() }, pod: "sluice-eu-1-x".into() }
+        let fleet = FleetRef { namespace: "shop".into(), name: "eu.west".into() };
+        Peer { fleet, pod: "sluice-eu-1-x".into(), uid: "5b0c2a4e-77d1".into() }
     }
 
     fn request(key: &KeyPair) -> Vec<u8> {

@@ -9,10 +9,11 @@
 //! ```
 //!
 //! - [`authority`]: what is signed with, and when that changes (pure). [`certificate`]: what is signed.
-//! - [`secret`]: where it is kept. [`review`]: who holds a token.
+//! - [`secret`]: where it is kept. [`review`]: who holds a token. [`pods`]: which pods live, by whose end certificates end.
 
 pub mod authority;
 pub mod certificate;
+pub mod pods;
 pub mod review;
 pub mod secret;
 mod tls;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use self::{
     authority::{Authorities, Authority},
     certificate::{CertificateError, Peer, Signed},
+    pods::Pods,
     review::ReviewError,
     secret::Store,
 };
@@ -45,6 +47,8 @@ const LATER: Duration = Duration::from_secs(30);
 pub struct Identity {
     /// What proxies trust operators by, in PEM: `ca.crt` of each fleet's ConfigMap. Empty until there is an authority.
     pub bundle: watch::Receiver<Arc<str>>,
+    /// The pods that certificates may name. Until it is told what there is, any.
+    pub pods: Pods,
     current: watch::Receiver<Option<Arc<Current>>>,
     client: Client,
 }
@@ -93,7 +97,7 @@ pub fn start(client: Client, namespace: &str, secret: &str, service: &str, lead:
     let (currents, current) = watch::channel(None);
     let store = Store::new(client.clone(), namespace, secret);
     tokio::spawn(follow(store, server_names(namespace, service), lead, currents, bundles));
-    Identity { bundle, current, client }
+    Identity { bundle, pods: Pods::default(), current, client }
 }
 
 fn server_names(namespace: &str, service: &str) -> Vec<String> {
@@ -121,7 +125,7 @@ impl Identity {
         let Some(fleet) = fleets.find(|fleet| names::fleet_object(&fleet.name) == holder.service_account) else {
             return Err(EnrollError::NotOfFleet(holder.service_account, holder.namespace));
         };
-        let peer = Peer { fleet: fleet.clone(), pod: holder.pod };
+        let peer = Peer { fleet: fleet.clone(), pod: holder.pod, uid: holder.uid };
         let current = self.current.borrow().clone().ok_or(EnrollError::NoAuthority)?;
         let now = Timestamp::now();
         let authority = current.authorities.signer(now).ok_or(EnrollError::NoAuthority)?;

@@ -18,6 +18,8 @@ pub struct Holder {
     pub service_account: String,
     /// Its name.
     pub pod: String,
+    /// Which of that name.
+    pub uid: String,
 }
 
 /// Why a token does not do. Never says anything of the token itself.
@@ -67,8 +69,8 @@ fn holder(status: TokenReviewStatus) -> Result<Holder, ReviewError> {
         Some([value]) if !value.is_empty() => Some(value.clone()),
         _ => None,
     };
-    let (Some(pod), Some(_)) = (fact(POD_NAME), fact(POD_UID)) else { return Err(ReviewError::Unbound(name)) };
-    Ok(Holder { namespace: namespace.to_owned(), service_account: service_account.to_owned(), pod })
+    let (Some(pod), Some(uid)) = (fact(POD_NAME), fact(POD_UID)) else { return Err(ReviewError::Unbound(name)) };
+    Ok(Holder { namespace: namespace.to_owned(), service_account: service_account.to_owned(), pod, uid })
 }
 
 #[cfg(test)]
@@ -101,8 +103,12 @@ mod tests {
 
     #[test]
     fn a_pod_of_a_service_account() {
-        let expect =
-            Holder { namespace: "shop".into(), service_account: "sluice-eu".into(), pod: "sluice-eu-0".into() };
+        let expect = Holder {
+            namespace: "shop".into(),
+            service_account: "sluice-eu".into(),
+            pod: "sluice-eu-0".into(),
+            uid: "1-2".into(),
+        };
         assert_eq!(holder(status()).unwrap(), expect);
     }
 

@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn peer(pod: &str) -> Peer {
-        Peer { fleet: planner::FleetRef { namespace: "ns".into(), name: "f".into() }, pod: pod.into() }
+        Peer { fleet: planner::FleetRef { namespace: "ns".into(), name: "f".into() }, pod: pod.into(), uid: "1".into() }
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! On one machine over a Unix socket, whose folder says who may connect. In a cluster over TLS ([`tls`]): a proxy
-//! enrols first ([`enroll`]), and attaches with its certificate. A standby sends proxies to the leader; while there is
-//! none, it gives one that has nothing what it would publish itself.
+//! enrols first ([`enroll`]), and attaches with its certificate, for as long as the pod lives that this names. A standby
+//! sends proxies to the leader; while there is none, it gives one that has nothing what it would publish itself.
 
 mod counts;
 mod enroll;
@@ -51,7 +51,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::hellos::Hellos;
 pub use self::registry::Registry;
-use crate::{event::Event, identity::Identity, lead::Leading};
+use crate::{
+    event::Event,
+    identity::{Identity, pods::Pods},
+    lead::Leading,
+};
 
 /// What the proxies of a fleet are to run.
 #[derive(Debug, Default)]
@@ -126,7 +130,8 @@ pub async fn serve(
     let failed = |error| ServeError::Listen(socket.display().to_string(), error);
     remove_stale(socket).map_err(failed)?;
     let listener = tokio::net::UnixListener::bind(socket).map_err(failed)?;
-    let control = Control { access: Access::Anyone, shared: Arc::new(Shared::new(lead, registry, events)) };
+    let shared = Arc::new(Shared::new(lead, registry, events, Pods::default()));
+    let control = Control { access: Access::Anyone, shared };
     builder()
         .serve_with_incoming(service(control, MAX_HELLO), UnixListenerStream::new(listener))
         .await
@@ -154,7 +159,7 @@ pub async fn serve_tls_on(
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
     let incoming = tls::incoming(listener, identity.clone());
-    let shared = Arc::new(Shared::new(lead, registry, events));
+    let shared = Arc::new(Shared::new(lead, registry, events, identity.pods.clone()));
     let control = Control { access: Access::Certificates(Arc::new(enroll::Office::new(identity))), shared };
     builder()
         // One stream is open for long, and another takes over from it.
@@ -205,12 +210,13 @@ struct Shared {
     hellos: Hellos,
     /// [`ROOM_KIB`].
     room: Arc<Semaphore>,
+    pods: Pods,
 }
 
 impl Shared {
-    fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>) -> Self {
+    fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>, pods: Pods) -> Self {
         let room = Arc::new(Semaphore::new(ROOM_KIB));
-        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default(), room }
+        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default(), room, pods }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +56,10 @@ pub(super) async fn run(
     mut inbound: Streaming<ProxyMessage>,
     out: &Out,
 ) -> Result<(), Status> {
+    // Before anything is read of it.
+    if let Some(peer) = peer.filter(|peer| !shared.pods.has(peer)) {
+        return Err(dead(peer));
+    }
     let one = peer.map(|peer| shared.hellos.one(peer)).transpose()?;
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello"))??;
@@ -108,7 +113,16 @@ pub(super) async fn run(
         tries: 0,
         asked_again: 0,
     };
-    let follow = stream.follow(inbound, mail, out);
+    let gone = async {
+        match peer {
+            Some(peer) => {
+                shared.pods.gone(peer).await;
+                dead(peer)
+            }
+            None => pending().await,
+        }
+    };
+    let follow = stream.follow(inbound, mail, out, gone);
     let (report, result) = match keep {
         None => follow.await,
         Some(_keep) => tokio::select! {
@@ -121,6 +135,15 @@ pub(super) async fn run(
     };
     report.send(ProxyWhat::Detached).await?;
     result
+}
+
+/// The pod that a certificate names is gone; or was never seen, which passes for one that has just begun.
+fn dead(peer: &Peer) -> Status {
+    let Peer { fleet, pod, uid } = peer;
+    Status::unavailable(format!(
+        "pod {}/{pod} with uid {uid} of fleet {fleet} is not there (any more)",
+        fleet.namespace
+    ))
 }
 
 fn check(hello: &Hello) -> Result<FleetRef, Status> {
@@ -251,11 +274,14 @@ impl<'a> Stream<'a> {
         mut inbound: Streaming<ProxyMessage>,
         mut mail: mpsc::Receiver<OperatorMessage>,
         out: &Out,
+        gone: impl Future<Output = Status>,
     ) -> (Report<'a>, Result<(), Status>) {
         self.published.mark_changed();
         let mut pace = Pace::new(Instant::now());
+        let mut gone = pin!(gone);
         loop {
             let result = tokio::select! {
+                status = &mut gone => Err(status),
                 message = paced(&pace, &mut inbound) => match message {
                     Ok(Some(message)) => {
                         let is_asked_for = self.in_flight.is_some() && matches!(message.message, Some(FromProxy::Ack(_)));

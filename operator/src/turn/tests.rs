@@ -112,7 +112,7 @@ impl Bench {
 
     pub(super) fn observe(&self, replicas: u32, problems: Vec<Problem>) {
         let proxies = (0..replicas).map(|i| (format!("default-{i}"), Proxy::default())).collect();
-        let observation = Observation { replicas, proxies, addresses: vec![], problems };
+        let observation = Observation { replicas, proxies, addresses: vec![], problems, unknown: false };
         self.fleet.0.lock().unwrap().observed.insert(fleet_ref(), observation);
     }
 
@@ -255,4 +255,25 @@ async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
     bench.operator.parts.statuses.pace.drift = Duration::ZERO;
     bench.turn(Event::Tick).await;
     assert_ne!(at(&bench), second);
+}
+
+/// A namespace that the operator may not look into: its fleet is let be, and nobody else waits for it.
+#[tokio::test]
+async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
+    let mut bench = Bench::new();
+    let unknown = Observation { unknown: true, ..Observation::default() };
+    bench.fleet.0.lock().unwrap().observed.insert(fleet_ref(), unknown);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    same(&bench.published(), &ALL);
+    let gateway = &bench.operator.gateways[&fleet_ref()];
+    assert!(gateway.decision.is_none() && gateway.observation.unknown);
+    assert!(bench.operator.shown.is_some(), "statuses are written all the same");
+    // Those that have dialled are there, as far as is known.
+    attached(&mut bench, "default-0").await;
+    bench.turn(Event::Tick).await;
+    let gateway = &bench.operator.gateways[&fleet_ref()];
+    assert_eq!((gateway.ready(), gateway.replicas().current, gateway.decision.is_none()), (1, 1, true));
+    // It is seen again: it is as large as it is, not as small as it might be.
+    bench.observe(3, vec![]);
+    assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
 }

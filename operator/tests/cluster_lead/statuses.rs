@@ -38,7 +38,7 @@ fn input(namespace: &str, found: &ApiRoute) -> Input {
         birth: Some(Birth { uid: found.uid().unwrap().into(), created: jiff::Timestamp::now() }),
     };
     let id = ObjectRef { kind: Kind::ApiRoute, namespace: namespace.to_owned(), name: "r".into() };
-    let cluster = Some(Cluster { operator_namespace: "sluice-system".into() });
+    let cluster = Some(Cluster { operator_namespace: "sluice-system".into(), ..Cluster::default() });
     let observed = Observed { objects: BTreeMap::from([(id, object)]), cluster, ..Observed::default() };
     let world = world::world(&observed, &BTreeMap::new(), None);
     let plan = planner::plan(&world);

@@ -178,7 +178,7 @@ impl Drop for Aborted {
 
 /// Where the operator of these tests would be.
 pub(crate) fn here() -> planner::Cluster {
-    planner::Cluster { operator_namespace: "sluice-system".into() }
+    planner::Cluster { operator_namespace: "sluice-system".into(), ..planner::Cluster::default() }
 }
 
 impl Follow {

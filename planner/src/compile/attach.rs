@@ -121,7 +121,7 @@ fn named_fleet<'m>(
 /// routes of all others, or detach them.
 fn default_fleet<'m>(model: &'m Model, route: &ObjectRef) -> Result<(&'m ObjectRef, &'m Fleet), Detached> {
     let own = fleet_ref(&route.namespace, DEFAULT_FLEET);
-    let Some(Cluster { operator_namespace }) = &model.cluster else {
+    let Some(Cluster { operator_namespace, .. }) = &model.cluster else {
         return find(model, &own).map_or_else(|| only_default(model), Ok);
     };
     let shared = fleet_ref(operator_namespace, DEFAULT_FLEET);

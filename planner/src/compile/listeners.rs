@@ -28,6 +28,8 @@ enum Unusable {
     Missing(String),
     #[error("Secret {0} is not valid, and never was: {1}")]
     Invalid(String, String),
+    #[error("Secret {secret} can't be read: {why}")]
+    Unreadable { secret: String, why: String },
     #[error("Secret {secret} is of type {found}; a certificate is of type kubernetes.io/tls")]
     OtherType { secret: String, found: String },
 }
@@ -35,7 +37,7 @@ enum Unusable {
 impl Unusable {
     fn reason(&self) -> &'static str {
         match self {
-            Self::NotPermitted(_) => reason::REF_NOT_PERMITTED,
+            Self::NotPermitted(_) | Self::Unreadable { .. } => reason::REF_NOT_PERMITTED,
             Self::Missing(_) | Self::Invalid(..) | Self::OtherType { .. } => reason::INVALID_CERTIFICATE_REF,
         }
     }
@@ -111,7 +113,13 @@ fn certificates(
             let field = format!("spec.listeners[{i}].tls.certificateRefs[{j}]");
             match certificate(model, object, namespace.as_deref(), name) {
                 Ok((secret, content)) => {
-                    if let Some(stale) = model.stale.get(&secret) {
+                    if let Some(why) = unreadable(model, &secret.namespace) {
+                        let message = format!(
+                            "Secret {} is served as it was read last, and can't be read any more: {why}",
+                            secret.path()
+                        );
+                        problems.degraded(object, field.clone(), reason::REF_NOT_PERMITTED, message);
+                    } else if let Some(stale) = model.stale.get(&secret) {
                         let message = serves(&secret, stale, &content.chain_pem);
                         problems.degraded(object, field.clone(), reason::INVALID_CERTIFICATE_REF, message);
                     }
@@ -182,9 +190,11 @@ fn certificate<'m>(
     match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
         Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
-        None => Err(match model.invalid.get(&secret) {
-            Some(why) => Unusable::Invalid(path, why.clone()),
-            None => Unusable::Missing(path),
+        None => Err(match (model.invalid.get(&secret), unreadable(model, namespace)) {
+            (Some(why), _) => Unusable::Invalid(path, why.clone()),
+            // Whether there is one nobody knows.
+            (None, Some(why)) => Unusable::Unreadable { secret: path, why },
+            (None, None) => Unusable::Missing(path),
         }),
     }
 }
@@ -200,6 +210,11 @@ fn serves(secret: &ObjectRef, stale: &Stale, chain_pem: &[u8]) -> String {
     let expires = secret::expires(chain_pem).map(|at| format!(", expires {at}")).unwrap_or_default();
     let until = stale.until.map(|at| format!(", until {at}")).unwrap_or_default();
     format!("{wrong}; what serves is the certificate accepted {accepted}{expires}{until}")
+}
+
+/// Why the Secrets of a namespace can't be read, if they can't.
+fn unreadable(model: &Model, namespace: &str) -> Option<String> {
+    model.cluster.as_ref()?.unreadable(namespace)
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use crate::{
     problem::reason,
 };
 
-/// The port of a proxy's own, which no listener can have within its pod.
-const ADMIN_PORT: u16 = 9091;
+/// The ports of a proxy's own, which no listener can have within its pod: admin and metrics.
+const OWN_PORTS: [u16; 2] = [9091, 9092];
 
 /// A valid GatewayFleet.
 #[derive(Clone, Debug)]
@@ -150,7 +150,7 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
 fn container_ports(listeners: &[crds::fleet::Listener]) -> BTreeMap<u16, u16> {
     let own: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
     let (mut taken, mut ports) = (own.clone(), BTreeMap::new());
-    for port in own.into_iter().filter(|port| *port < 1024 || *port == ADMIN_PORT) {
+    for port in own.into_iter().filter(|port| *port < 1024 || OWN_PORTS.contains(port)) {
         // 80 → 10080; 10081 when a listener has 10080 itself. At most 64 ports are taken, so that it ends far below 65536.
         let free = (10_000 + port..).find(|free| taken.insert(*free));
         ports.extend(free.map(|free| (port, free)));

@@ -148,9 +148,10 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
     let in_cluster = world.cluster.is_some();
     let mut model = Model { cluster: world.cluster.clone(), ..Model::default() };
     for (object, entry) in &world.objects {
-        let current = match &entry.current {
-            Ok(current) => memo.valid(&mut next, object, current, entry.generation, in_cluster),
-            Err(violations) => {
+        let current = match (&entry.current, misplaced(object, world)) {
+            (Ok(_), Some(misplaced)) => Err(vec![misplaced]),
+            (Ok(current), None) => memo.valid(&mut next, object, current, entry.generation, in_cluster),
+            (Err(violations), _) => {
                 Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason::INVALID, v.message.clone())).collect())
             }
         };
@@ -195,6 +196,25 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
     }
     *memo = next;
     (model, accepted)
+}
+
+/// Why a fleet can't be where it is: the operator has no rights there.
+fn misplaced(object: &ObjectRef, world: &World) -> Option<Unfit> {
+    let cluster = world.cluster.as_ref().filter(|_| object.kind == Kind::GatewayFleet)?;
+    let namespace = &object.namespace;
+    let message = || {
+        let all = cluster.fleet_namespaces.iter().flat_map(|all| all.iter());
+        let others: Vec<&str> = all.map(String::as_str).filter(|other| *other != cluster.operator_namespace).collect();
+        // As it is to be typed, unless that would be a page.
+        let others = if others.len() > 16 { vec!["..."] } else { others };
+        let value = others.into_iter().chain([namespace.as_str()]).collect::<Vec<_>>().join(",");
+        format!(
+            "the operator may not run fleets in namespace {namespace}: add it to the chart's value `fleetNamespaces` (helm upgrade \
+             --reset-then-reuse-values --set 'fleetNamespaces={{{value}}}'), or make the fleet in one that is in it"
+        )
+    };
+    let finding = || Unfit::new("metadata.namespace", reason::NAMESPACE_NOT_ALLOWED, message());
+    (!cluster.runs_fleets_in(namespace)).then(finding)
 }
 
 /// What is in force of an object that is not valid and never was.

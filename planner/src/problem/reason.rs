@@ -20,6 +20,8 @@ reasons! {
     UNSUPPORTED_PROTOCOL = "UnsupportedProtocol";
     UNSUPPORTED_VALUE = "UnsupportedValue";
 
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed";
+
     NO_MATCHING_PARENT = "NoMatchingParent";
     NOT_ALLOWED_BY_LISTENERS = "NotAllowedByListeners";
     NO_MATCHING_LISTENER_HOSTNAME = "NoMatchingListenerHostname";

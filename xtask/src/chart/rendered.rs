@@ -109,6 +109,15 @@ mod tests {
         all
     }
 
+    /// Kinds without namespace.
+    const CLUSTER_SCOPED: [&str; 5] = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ];
+
     fn list<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
         value.pointer(pointer).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     }
@@ -125,19 +134,103 @@ mod tests {
                 let kinds = list(rule, "/resources");
                 let touchy = ["secrets", "gatewayfleets"].iter().any(|kind| kinds.contains(kind));
                 assert!(!touchy || reads || named, "{case}: {rule} writes whatever its name is");
-                let roles = kinds.iter().any(|kind| kind.contains("role"));
+                let roles =
+                    kinds.iter().any(|kind| ["role", "admission", "impersonat"].iter().any(|word| kind.contains(word)));
                 assert!(!roles, "{case}: {rule} gives rights to others");
             }
         }
         assert!(rules > 20);
     }
 
+    /// What is bound by a ClusterRoleBinding holds in everybody's namespaces.
+    #[test]
+    fn everywhere_the_operator_reads_no_secret_and_writes_what_it_says_of_others() {
+        let said = ["apiroutes/status", "gatewayfleets/status", "ratepolicies/status", "events", "tokenreviews"];
+        let mut names = vec![];
+        for (case, role) in documents().into_iter().filter(|(_, document)| document["kind"] == "ClusterRole") {
+            let name = role["metadata"]["name"].as_str().unwrap().to_owned();
+            // Users' rights, in namespaces where they have these already; and what the values ask for.
+            let confined = name.ends_with("-edit") || (case == "bare" && name.ends_with("-fleets"));
+            for rule in role["rules"].as_array().unwrap() {
+                let kinds = list(rule, "/resources");
+                assert!(!kinds.contains(&"secrets"), "{case}: {rule}");
+                let reads = list(rule, "/verbs").iter().all(|verb| ["get", "list", "watch"].contains(verb));
+                assert!(reads || confined || kinds.iter().all(|kind| said.contains(kind)), "{case}: {name}: {rule}");
+            }
+            names.push(format!("{case}: {name}"));
+        }
+        let expect = [
+            "bare: sluice-operator",
+            "bare: sluice-operator-fleets",
+            "default: sluice-operator",
+            "default: sluice-edit",
+            "default: sluice-view",
+            "full: gateway-operator",
+            "full: gateway-edit",
+            "full: gateway-view",
+        ];
+        assert_eq!(names, expect);
+    }
+
+    /// Where it may run fleets is what it is told.
+    #[test]
+    fn the_operator_is_told_where_it_has_roles() {
+        for (case, expect) in
+            [("default", &["sluice-system"][..]), ("full", &["sluice-system", "shop-edge"]), ("bare", &[])]
+        {
+            let all = documents();
+            let of_case = || all.iter().filter(|(of, _)| of == case).map(|(_, document)| document);
+            let deployment = of_case().find(|document| document["kind"] == "Deployment").unwrap();
+            let args = list(deployment, "/spec/template/spec/containers/0/args");
+            let told: Vec<_> = args.iter().filter_map(|arg| arg.strip_prefix("--fleet-namespace=")).collect();
+            assert_eq!(told, expect, "{case}");
+            let makes = |role: &&Value| role["rules"].to_string().contains("deployments");
+            let roles: Vec<_> = of_case().filter(|document| document["kind"] == "Role").filter(makes).collect();
+            let roles: Vec<_> = roles.iter().filter_map(|role| role["metadata"]["namespace"].as_str()).collect();
+            assert_eq!(roles, expect, "{case}");
+        }
+    }
+
+    /// Whatever the operator may write beyond its own few objects, a policy confines.
+    #[test]
+    fn what_the_operator_may_write_is_confined() {
+        for case in ["bare", "default", "full"] {
+            let all = documents();
+            let of_case = || all.iter().filter(|(of, _)| of == case).map(|(_, document)| document);
+            let policies: Vec<_> = of_case().filter(|d| d["kind"] == "ValidatingAdmissionPolicy").collect();
+            let bindings: Vec<_> = of_case().filter(|d| d["kind"] == "ValidatingAdmissionPolicyBinding").collect();
+            assert_eq!((policies.len(), bindings.len()), (3, 3), "{case}");
+            for (policy, binding) in policies.iter().zip(bindings) {
+                assert_eq!(policy["spec"]["failurePolicy"], "Fail", "{case}");
+                assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"], "{case}");
+                assert_eq!(list(binding, "/spec/validationActions"), ["Deny"], "{case}");
+            }
+            let rules = policies[0]["spec"]["matchConstraints"]["resourceRules"].as_array().unwrap();
+            let confined: Vec<_> = rules.iter().flat_map(|rule| list(rule, "/resources")).collect();
+            for role in of_case().filter(|d| matches!(d["kind"].as_str(), Some("Role" | "ClusterRole"))) {
+                for rule in role["rules"].as_array().unwrap() {
+                    let named = !list(rule, "/resourceNames").is_empty();
+                    let users = role["metadata"]["name"].as_str().unwrap().ends_with("-edit");
+                    let writes =
+                        list(rule, "/verbs").iter().any(|verb| ["create", "patch", "update", "delete"].contains(verb));
+                    for kind in list(rule, "/resources").into_iter().filter(|_| writes && !named && !users) {
+                        let says = kind.ends_with("/status") || ["events", "tokenreviews", "leases"].contains(&kind);
+                        assert!(says || confined.contains(&kind), "{case}: nothing confines {kind}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn every_object_says_its_namespace() {
         for (case, document) in documents() {
             let kind = document["kind"].as_str().unwrap();
-            if !matches!(kind, "ClusterRole" | "ClusterRoleBinding" | "CustomResourceDefinition") {
-                assert_eq!(document["metadata"]["namespace"], "sluice-system", "{case}: {kind}");
+            let namespace = document["metadata"]["namespace"].as_str();
+            match kind {
+                "Role" | "RoleBinding" if namespace == Some("shop-edge") => assert_eq!(case, "full"),
+                _ if CLUSTER_SCOPED.contains(&kind) => assert_eq!(namespace, None, "{case}: {kind}"),
+                _ => assert_eq!(namespace, Some("sluice-system"), "{case}: {kind}"),
             }
         }
     }

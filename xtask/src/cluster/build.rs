@@ -61,6 +61,16 @@ pub(super) fn build(folders: &Folders, program: &Program) -> anyhow::Result<Path
     Ok(built)
 }
 
+/// Where Go has the sources of Kubernetes, of the version that is built.
+pub(super) fn kubernetes_source() -> anyhow::Result<PathBuf> {
+    let mut go = Command::new("go");
+    let said =
+        go.args(["mod", "download", "-json", KUBERNETES_MODULE]).current_dir(folders::sources().join("kubernetes"));
+    let said = said.output().context("cannot run `go mod download`")?;
+    let module: serde_json::Value = serde_json::from_slice(&said.stdout).context("what `go mod download` says")?;
+    Ok(module["Dir"].as_str().context("Go does not say where the sources of Kubernetes are")?.into())
+}
+
 /// Builds helm, unless it is there.
 pub(super) fn helm(folders: &Folders) -> anyhow::Result<PathBuf> {
     let mut go = Command::new("go");

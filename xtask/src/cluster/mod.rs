@@ -153,6 +153,11 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
     }
 }
 
+/// Where the sources of Kubernetes are, with what they say of its API.
+pub(crate) fn kubernetes_source() -> anyhow::Result<PathBuf> {
+    build::kubernetes_source()
+}
+
 /// The helm that tests use, built if it is not there. It needs no cluster to render a chart.
 pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::helm(folders)

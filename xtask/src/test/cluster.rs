@@ -38,7 +38,10 @@ pub(super) fn judge(took: Duration) -> anyhow::Result<()> {
 /// The stages that are wanted.
 pub(super) fn run(long: bool, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     if wanted("chart") {
-        report("chart", &chart)?;
+        report("chart", &|| chart(long))?;
+    }
+    if long && wanted("scan") {
+        report("scan", &scan)?;
     }
     let stop = stop()?;
     if long && wanted("check") {
@@ -117,11 +120,19 @@ fn with_cluster(stop: &AtomicBool, work: impl FnOnce(&Session) -> anyhow::Result
 }
 
 /// What needs helm and Go, and no cluster.
-fn chart() -> anyhow::Result<Outcome> {
+fn chart(long: bool) -> anyhow::Result<Outcome> {
     let folders = Folders::of_user()?;
-    chart::rendered::check(&cluster::helm_program(&folders)?)?;
+    let helm = cluster::helm_program(&folders)?;
+    chart::rendered::check(&helm)?;
     chart::health::check(&cluster::health_program(&folders)?)?;
-    Ok(Outcome::Done(String::new()))
+    Ok(Outcome::Done(chart::hostile::check(&helm, long)?))
+}
+
+/// What scanners find, which takes minutes to install the first time.
+fn scan() -> anyhow::Result<Outcome> {
+    let folders = Folders::of_user()?;
+    let said = chart::scan::check(&cluster::helm_program(&folders)?, &folders)?;
+    Ok(said.map_or_else(Outcome::Skipped, Outcome::Done))
 }
 
 /// They find the cluster as whoever types the README's commands does: nothing in their environment names it.

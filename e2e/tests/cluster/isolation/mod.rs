@@ -4,3 +4,4 @@
 
 mod breaks;
 mod breaks_backends;
+pub(crate) mod rights;

@@ -41,6 +41,10 @@ pub(super) enum Job {
 
 /// What is not as it should be of one fleet, and may be done now.
 pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &State, now: Instant) -> Vec<(Task, Job)> {
+    // What is not known to be there would be made anew, and what runs set to what nobody decided.
+    if !state.is_known(&fleet.namespace) {
+        return vec![];
+    }
     let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.pace.over(now));
     let mut jobs = open(fleet, wanted, state);
     for (_, job) in &mut jobs {

@@ -45,12 +45,14 @@ fn observation(state: &State, fleet: &FleetRef) -> Observation {
     };
     let addresses = state.live(Part::Service, fleet).map(|live| live.details.addresses.clone()).unwrap_or_default();
     let mut problems: Vec<Problem> = wanted.map(|wanted| tasks(fleet, wanted)).unwrap_or_default();
+    problems.extend(state.refusal(&fleet.namespace).map(|(kind, said)| trouble::unseen(fleet, kind, said)));
     if is_wanted {
         let trouble = deployment.and_then(|live| live.details.trouble.as_deref());
         problems.extend(trouble.map(|said| trouble::no_pods(fleet, said)));
         problems.extend(trouble::pods(fleet, state.pods_of(fleet)));
     }
-    Observation { replicas, proxies: state.pods_of(fleet).filter_map(proxy).collect(), addresses, problems }
+    let proxies = state.pods_of(fleet).filter_map(proxy).collect();
+    Observation { replicas, proxies, addresses, problems, unknown: !state.is_known(&fleet.namespace) }
 }
 
 fn tasks(fleet: &FleetRef, wanted: &Wanted) -> Vec<Problem> {

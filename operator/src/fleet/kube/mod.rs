@@ -28,7 +28,8 @@
 //! | (core) | `pods` | list, watch, patch, delete |
 //! | `sluice.dev` | `gatewayfleets` | get |
 //!
-//! In every namespace that has a GatewayFleet; watches are over all namespaces.
+//! In the namespaces where it may run fleets ([`Settings::namespaces`]), each watched by itself; else in all. One in which
+//! it lacks a right says so on its fleets, and stays as it is: what is not known there is not taken for nothing.
 
 mod act;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod keep;
 mod labels;
 mod live;
 mod look;
+mod namespaces;
 mod pace;
 mod part;
 mod pods;
@@ -51,12 +53,17 @@ mod testing;
 mod trouble;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use planner::{FleetPlan, FleetRef};
 
 use self::state::Shared;
 use super::{Fleet, Observation, Sign};
+use crate::identity::pods::Pods;
 
 /// Field manager of everything but `spec.replicas`.
 pub const MANAGER: &str = "sluice-operator";
@@ -75,10 +82,16 @@ pub struct Settings {
     pub image_pull_policy: String,
     /// Secrets, in each fleet's namespace, to pull it with.
     pub image_pull_secrets: Vec<String>,
+    /// The namespaces where fleets may be run; `None`: every one.
+    pub namespaces: Option<Arc<BTreeSet<String>>>,
     /// Where proxies attach: `https://sluice-operator.NAMESPACE.svc:9443`.
     pub control: String,
     /// The certificates, as PEM, that proxies know the operator by. Empty: not known yet, and no proxy is started.
     pub ca: tokio::sync::watch::Receiver<Arc<str>>,
+    /// Who may reach the metrics of proxies.
+    pub metrics_from: Vec<NetworkPolicyPeer>,
+    /// Told which pods live.
+    pub pods: Pods,
 }
 
 /// The fleets of a cluster.

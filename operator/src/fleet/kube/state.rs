@@ -1,7 +1,7 @@
 //! What is wanted and what there is, as one value: everything is decided from it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -15,6 +15,7 @@ use super::{
     due::{self, Task},
     labels,
     live::Live,
+    namespaces::Namespaces,
     pace::Pace,
     part::Part,
     pods::Pod,
@@ -35,7 +36,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(client: kube::Client, settings: Settings, wake: Wake) -> Self {
-        Self { client, settings, wake, changed: Notify::new(), state: Mutex::default() }
+        let state = State::of(settings.namespaces.as_deref());
+        Self { client, settings, wake, changed: Notify::new(), state: Mutex::new(state) }
     }
 
     /// For a moment: never across an await.
@@ -57,8 +59,9 @@ pub(super) struct State {
     pub(super) objects: BTreeMap<Id, Live>,
     /// By namespace and name.
     pub(super) pods: BTreeMap<(String, String), Pod>,
-    /// The newest version that the watch of each kind has brought.
-    seen: BTreeMap<Part, u64>,
+    /// The newest version that the watch of each kind has brought; by namespace, where each has watches of its own.
+    seen: BTreeMap<(Part, String), u64>,
+    namespaces: Namespaces,
 }
 
 /// One object.
@@ -107,6 +110,11 @@ pub(super) struct Applied {
 }
 
 impl State {
+    /// Nothing yet of these namespaces, each of which has watches of its own; `None`: of all.
+    pub(super) fn of(namespaces: Option<&BTreeSet<String>>) -> Self {
+        Self { namespaces: Namespaces::new(namespaces), ..Self::default() }
+    }
+
     /// Takes up a plan. True when something may be due by it.
     pub(super) fn want(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>, settings: &Settings) -> bool {
         if plan.spec.is_none() && !self.has_anything_of(&plan.fleet) {
@@ -170,23 +178,57 @@ impl State {
         Part::ALL.into_iter().any(|part| self.live(part, fleet).is_some()) || self.pods_of(fleet).next().is_some()
     }
 
-    /// The watch lists every object of a kind anew. True when that is news.
-    pub(super) fn listed(&mut self, part: Part, objects: Vec<(Id, Live)>) -> bool {
+    /// The watch lists every object of a kind anew, in one namespace or in all. True when that is news.
+    pub(super) fn listed(&mut self, part: Part, namespace: Option<&str>, objects: Vec<(Id, Live)>) -> bool {
         let newest = objects.iter().map(|(_, live)| live.version).max().unwrap_or_default();
-        self.saw(part, newest);
+        self.saw(part, namespace.unwrap_or_default(), newest);
         let objects: BTreeMap<Id, Live> = objects.into_iter().collect();
-        let known = self.objects.iter().filter(|(id, _)| id.part == part);
+        let is_listed = |id: &Id| id.part == part && namespace.is_none_or(|namespace| id.namespace == namespace);
+        let known = self.objects.iter().filter(|(id, _)| is_listed(id));
         if known.eq(objects.iter()) {
             return false;
         }
-        self.objects.retain(|id, _| id.part != part);
+        self.objects.retain(|id, _| !is_listed(id));
         self.objects.extend(objects);
         true
     }
 
+    /// The same of pods.
+    pub(super) fn pods_listed(&mut self, namespace: Option<&str>, pods: Vec<((String, String), Pod)>) -> bool {
+        let pods: BTreeMap<(String, String), Pod> = pods.into_iter().collect();
+        let is_listed = |(of, _): &(String, String)| namespace.is_none_or(|namespace| of == namespace);
+        if self.pods.iter().filter(|(id, _)| is_listed(id)).eq(pods.iter()) {
+            return false;
+        }
+        self.pods.retain(|id, _| !is_listed(id));
+        self.pods.extend(pods);
+        true
+    }
+
+    /// Everything of a kind was listed in a namespace. True when that is news.
+    pub(super) fn known(&mut self, namespace: &str, kind: &str) -> bool {
+        self.namespaces.known(namespace, kind)
+    }
+
+    /// The operator may not watch a kind in a namespace, as the API server says; or nothing is in its way. True when that
+    /// is news.
+    pub(super) fn refused(&mut self, namespace: &str, kind: &str, said: Option<String>) -> bool {
+        self.namespaces.refused(namespace, kind, said)
+    }
+
+    /// Whether what is not here of a namespace is not there.
+    pub(super) fn is_known(&self, namespace: &str) -> bool {
+        self.namespaces.is_known(namespace)
+    }
+
+    /// What the operator may not watch in a namespace, and what the API server says of it.
+    pub(super) fn refusal(&self, namespace: &str) -> Option<(&str, &str)> {
+        self.namespaces.refusal(namespace)
+    }
+
     /// The watch shows an object. True when that is news.
     pub(super) fn appeared(&mut self, id: Id, live: Live) -> bool {
-        self.saw(id.part, live.version);
+        self.saw_at(&id, live.version);
         // What an answer brought may be newer.
         if self.objects.get(&id).is_some_and(|known| known.uid == live.uid && known.version >= live.version) {
             return false;
@@ -197,20 +239,30 @@ impl State {
 
     /// The watch shows that an object is gone. True when that is news.
     pub(super) fn vanished(&mut self, id: &Id, last: &Live) -> bool {
-        self.saw(id.part, last.version);
+        self.saw_at(id, last.version);
         let is_it = self.objects.get(id).is_some_and(|known| known.uid == last.uid);
         is_it && self.objects.remove(id).is_some()
     }
 
     /// An answer of the API server brought an object. The watch may have shown it already, and its end after that.
     pub(super) fn answered(&mut self, id: Id, live: Live) {
-        if self.seen.get(&id.part).is_none_or(|seen| live.version > *seen) {
+        let seen = self.seen.get(&(id.part, self.watch_of(&id).to_owned()));
+        if seen.is_none_or(|seen| live.version > *seen) {
             self.objects.insert(id, live);
         }
     }
 
-    fn saw(&mut self, part: Part, version: u64) {
-        let seen = self.seen.entry(part).or_default();
+    /// What tells the watch that shows an object from others of its kind.
+    fn watch_of<'a>(&self, id: &'a Id) -> &'a str {
+        if self.namespaces.are_all() { "" } else { &id.namespace }
+    }
+
+    fn saw_at(&mut self, id: &Id, version: u64) {
+        self.saw(id.part, self.watch_of(id), version);
+    }
+
+    fn saw(&mut self, part: Part, watch: &str, version: u64) {
+        let seen = self.seen.entry((part, watch.to_owned())).or_default();
         *seen = version.max(*seen);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     pods::Pod,
     state::{Applied, Id, State},
 };
-use crate::fleet;
+use crate::{fleet, identity::pods::Pods};
 
 pub(super) const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
@@ -22,9 +22,15 @@ pub(super) fn settings() -> Settings {
         image: "registry.example/sluice-proxy:1.2.3".into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: vec!["registry".into()],
+        namespaces: None,
         control: "https://sluice-operator.sluice-system.svc:9443".into(),
         // Without its sender it stays as it is.
         ca: tokio::sync::watch::channel(Arc::from(CA)).1,
+        metrics_from: serde_json::from_str(
+            r#"[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]"#,
+        )
+        .unwrap(),
+        pods: Pods::default(),
     }
 }
 
@@ -42,7 +48,7 @@ pub(super) fn plan(manifest: &str, replicas: u32) -> FleetPlan {
         created: None,
         origin: None,
     };
-    let cluster = Cluster { operator_namespace: "sluice-system".into() };
+    let cluster = Cluster { operator_namespace: "sluice-system".into(), ..Cluster::default() };
     let world = World { objects: [(id, entry)].into(), cluster: Some(cluster), ..World::default() };
     let plan = planner::plan(&world);
     let (_, planned) = plan.fleets.iter().next().unwrap_or_else(|| panic!("{:?}", plan.problems));

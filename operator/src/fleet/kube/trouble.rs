@@ -13,6 +13,8 @@ use crate::fleet::Problem;
 pub(super) const UNSCHEDULABLE: &str = "Unschedulable";
 pub(super) const IMAGE_PULL: &str = "ImagePullFailed";
 pub(super) const NOT_STARTED: &str = "ProxyNotStarted";
+/// How the operator gets rights in a namespace.
+const GRANT: &str = "see that the chart's value `fleetNamespaces` and the Roles that come of it have namespace";
 pub(super) const CRASHES: &str = "ProxyCrashes";
 
 /// Why something could not be done to an object.
@@ -55,9 +57,8 @@ pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
                     ("NamespaceTerminating", "nothing: the fleet goes with its namespace".to_owned())
                 }
                 (401 | 403, _) => {
-                    let fix = "give the operator's ServiceAccount the rights of the chart's ClusterRole, or ask whoever \
-                               runs the admission policy that is named";
-                    ("Forbidden", fix.to_owned())
+                    let fix = format!("{GRANT} {namespace}, or ask whoever runs the admission policy that is named");
+                    ("Forbidden", fix)
                 }
                 (422 | 400, _) if said.contains("immutable") || said.contains("may not change once set") => {
                     ("Immutable", format!("undo the change, or delete the {what}: it is made again as it should be"))
@@ -74,6 +75,16 @@ pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
         ),
     };
     Problem { port: None, reason, message }
+}
+
+/// What there is of the fleet can't be seen.
+pub(super) fn unseen(fleet: &FleetRef, kind: &str, said: &str) -> Problem {
+    let namespace = &fleet.namespace;
+    let message = format!(
+        "the operator may not watch {kind} in namespace {namespace}, so that it changes nothing there: {said}; to fix it: \
+         {GRANT} {namespace}"
+    );
+    Problem { port: None, reason: "Forbidden", message }
 }
 
 /// Something undoes what is applied, time and again.
@@ -158,7 +169,12 @@ mod tests {
 
     #[test]
     fn refusals() {
-        check(403, "services \"x\" is forbidden: User cannot patch", "Forbidden", "ClusterRole");
+        check(
+            403,
+            "services \"x\" is forbidden: User cannot patch",
+            "Forbidden",
+            "`fleetNamespaces` and the Roles that come of it have namespace ns",
+        );
         check(403, "exceeded quota: q", "QuotaExceeded", "raise the quota of namespace ns");
         check(422, "spec.loadBalancerClass: may not change once set", "Immutable", "delete the Service ns/sluice-f");
         check(422, "spec.ports[0]: Invalid value", "Refused", "GatewayFleet");

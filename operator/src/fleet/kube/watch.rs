@@ -1,17 +1,22 @@
-//! Follows what there is: every object and pod of fleets, in all namespaces.
+//! Follows what there is: every object and pod of fleets, in all namespaces or in those where the operator may run fleets,
+//! each of these by watches of its own. Where it has no right to, that namespace alone is not known.
 
-use std::{fmt::Debug, pin::pin, sync::Arc};
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, Service, ServiceAccount},
+    core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, Resource,
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::{
+        WatchStreamExt as _,
+        utils::Backoff,
+        watcher::{self, DefaultBackoff, watcher},
+    },
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -20,11 +25,15 @@ use super::{
     labels::OURS,
     live::{self, Kind},
     pods,
-    state::Shared,
+    state::{Shared, State},
 };
+use crate::identity::pods::{Pod, Pods};
 
-/// How many kinds are watched.
-const WATCHES: usize = 7;
+/// What is watched in each place.
+pub(super) const KINDS: [&str; 7] =
+    ["serviceaccounts", "configmaps", "deployments", "services", "poddisruptionbudgets", "networkpolicies", "pods"];
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a watch says.
 enum Change<F> {
@@ -34,98 +43,181 @@ enum Change<F> {
     Appeared(F),
     /// One is gone; as it last was.
     Vanished(F),
+    /// The operator has no right to it, in the words of the API server.
+    Refused(String),
 }
 
-/// Starts the watches; returns when each has listed what there is.
+/// What is watched of one kind: one namespace, or all.
+#[derive(Clone)]
+struct Place {
+    shared: Arc<Shared>,
+    namespace: Option<Arc<str>>,
+    /// Told once when it is known what there is, or that it can't be.
+    known: mpsc::Sender<()>,
+}
+
+/// Starts the watches; returns when each has listed what there is, or may not.
 pub(super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
-    let (listed, mut lists) = mpsc::channel(WATCHES);
-    tasks.spawn(objects::<ServiceAccount>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(objects::<ConfigMap>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(objects::<Deployment>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(objects::<Service>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(objects::<PodDisruptionBudget>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(objects::<NetworkPolicy>(Arc::clone(shared), listed.clone()));
-    tasks.spawn(all_pods(Arc::clone(shared), listed));
-    for _ in 0..WATCHES {
-        lists.recv().await;
+    let namespaces: Vec<Option<Arc<str>>> = match &shared.settings.namespaces {
+        Some(namespaces) => namespaces.iter().map(|namespace| Some(namespace.as_str().into())).collect(),
+        None => vec![None],
+    };
+    let watches = namespaces.len() * KINDS.len();
+    let (known, mut all_known) = mpsc::channel(watches.max(1));
+    for namespace in namespaces {
+        let place = || Place { shared: Arc::clone(shared), namespace: namespace.clone(), known: known.clone() };
+        tasks.spawn(objects::<ServiceAccount>(place()));
+        tasks.spawn(objects::<ConfigMap>(place()));
+        tasks.spawn(objects::<Deployment>(place()));
+        tasks.spawn(objects::<Service>(place()));
+        tasks.spawn(objects::<PodDisruptionBudget>(place()));
+        tasks.spawn(objects::<NetworkPolicy>(place()));
+        tasks.spawn(all_pods(place()));
+    }
+    for _ in 0..watches {
+        all_known.recv().await;
     }
 }
 
-async fn objects<K>(shared: Arc<Shared>, listed: mpsc::Sender<()>)
+async fn objects<K>(place: Place)
 where
     K: Kind + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K: Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    follow(Api::<K>::all(shared.client.clone()), live::read, |change| {
-        let mut state = shared.state();
-        let is_first = matches!(change, Change::Listed(_));
-        let is_news = match change {
-            Change::Listed(all) => state.listed(K::PART, all),
+    place
+        .follow(live::read::<K>, |state, namespace, change| match change {
+            Change::Listed(all) => state.listed(K::PART, namespace, all),
             Change::Appeared((id, live)) => state.appeared(id, live),
             Change::Vanished((id, live)) => state.vanished(&id, &live),
-        };
-        drop(state);
-        if is_news {
-            shared.news();
-        }
-        if is_first {
-            // Only the first time is waited for.
-            let _ = listed.try_send(());
-        }
-    })
-    .await;
+            Change::Refused(_) => false,
+        })
+        .await;
 }
 
-async fn all_pods(shared: Arc<Shared>, listed: mpsc::Sender<()>) {
-    follow(Api::<Pod>::all(shared.client.clone()), pods::read, |change| {
-        let mut state = shared.state();
-        let is_first = matches!(change, Change::Listed(_));
-        let is_news = match change {
-            Change::Listed(all) => {
-                let all = all.into_iter().collect();
-                let former = std::mem::replace(&mut state.pods, all);
-                former != state.pods
+async fn all_pods(place: Place) {
+    let living = place.shared.settings.pods.clone();
+    place
+        .follow(pods::read, |state, namespace, change| {
+            tell(&living, namespace, &change);
+            match change {
+                Change::Listed(all) => state.pods_listed(namespace, all),
+                Change::Appeared((id, pod)) => state.pods.insert(id, pod.clone()).is_none_or(|former| former != pod),
+                Change::Vanished((id, _)) => state.pods.remove(&id).is_some(),
+                Change::Refused(_) => false,
             }
-            Change::Appeared((id, pod)) => state.pods.insert(id, pod.clone()).is_none_or(|former| former != pod),
-            Change::Vanished((id, _)) => state.pods.remove(&id).is_some(),
-        };
-        drop(state);
-        if is_news {
-            shared.news();
-        }
-        if is_first {
-            let _ = listed.try_send(());
-        }
-    })
-    .await;
+        })
+        .await;
 }
 
-/// Follows one kind for ever: what fails is tried again, later and later.
-async fn follow<K, F>(api: Api<K>, read: impl Fn(&K) -> Option<F>, mut take: impl FnMut(Change<F>))
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let mut events = pin!(watcher(api, watcher::Config::default().labels(OURS)).default_backoff());
-    let mut list = vec![];
-    let mut fails = false;
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                if !std::mem::replace(&mut fails, true) {
-                    let kind = K::plural(&());
-                    tracing::warn!(%kind, %error, "can't be watched; tried again (the operator needs get, list and watch)");
+/// Tells those who let proxies in which pods live. One that has failed or completed runs nothing any more.
+fn tell(living: &Pods, namespace: Option<&str>, change: &Change<((String, String), pods::Pod)>) {
+    let pod = |pod: &pods::Pod| Pod { fleet: pod.fleet.clone(), uid: pod.uid.clone() };
+    match change {
+        Change::Listed(all) => {
+            let all = all.iter().filter(|(_, pod)| pod.living);
+            living.listed(namespace, all.map(|(id, of)| (id.clone(), pod(of))));
+        }
+        Change::Appeared((id, of)) if of.living => living.lives(id.clone(), pod(of)),
+        Change::Appeared((id, _)) | Change::Vanished((id, _)) => living.ended(id),
+        Change::Refused(_) => {}
+    }
+}
+
+impl Place {
+    /// Follows one kind for ever: what fails is tried again, later and later.
+    async fn follow<K, F>(
+        self,
+        read: impl Fn(&K) -> Option<F>,
+        mut take: impl FnMut(&mut State, Option<&str>, Change<F>) -> bool,
+    ) where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let (client, namespace) = (self.shared.client.clone(), self.namespace.as_deref());
+        let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |n| Api::namespaced(client.clone(), n));
+        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Capped(DefaultBackoff::default()));
+        let (mut events, kind) = (pin!(events), K::plural(&()));
+        let (mut list, mut fails) = (vec![], false);
+        while let Some(event) = events.next().await {
+            let change = match event {
+                Ok(watcher::Event::Init) => {
+                    list.clear();
+                    continue;
                 }
-                continue;
+                Ok(watcher::Event::InitApply(object)) => {
+                    list.extend(read(&object));
+                    continue;
+                }
+                Ok(watcher::Event::InitDone) => Some(Change::Listed(std::mem::take(&mut list))),
+                Ok(watcher::Event::Apply(object)) => read(&object).map(Change::Appeared),
+                Ok(watcher::Event::Delete(object)) => read(&object).map(Change::Vanished),
+                Err(error) => {
+                    if !std::mem::replace(&mut fails, true) {
+                        tracing::warn!(%kind, namespace, %error, "can't be watched; tried again (the operator needs get, list and watch)");
+                    }
+                    match refusal(error) {
+                        Some(said) => Some(Change::Refused(said)),
+                        None => continue,
+                    }
+                }
+            };
+            let refused = match &change {
+                Some(Change::Refused(said)) => Some(said.clone()),
+                _ => None,
+            };
+            fails = refused.is_some();
+            // A namespace that may not be read is waited for no longer. That nothing may be, is: it can't be told from nothing.
+            let is_known = match &change {
+                Some(Change::Listed(_)) => true,
+                Some(Change::Refused(_)) => namespace.is_some(),
+                _ => false,
+            };
+            let mut state = self.shared.state();
+            let mut is_news = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
+            if let Some(change) = change {
+                if let (Change::Listed(_), Some(namespace)) = (&change, namespace) {
+                    is_news |= state.known(namespace, &kind);
+                }
+                is_news |= take(&mut state, namespace, change);
             }
-        };
-        fails = false;
-        match event {
-            watcher::Event::Init => list.clear(),
-            watcher::Event::InitApply(object) => list.extend(read(&object)),
-            watcher::Event::InitDone => take(Change::Listed(std::mem::take(&mut list))),
-            watcher::Event::Apply(object) => read(&object).into_iter().for_each(|fact| take(Change::Appeared(fact))),
-            watcher::Event::Delete(object) => read(&object).into_iter().for_each(|fact| take(Change::Vanished(fact))),
+            drop(state);
+            if is_news {
+                self.shared.news();
+            }
+            if is_known {
+                // Only the first time is waited for.
+                let _ = self.known.try_send(());
+            }
         }
+    }
+}
+
+/// What the API server says when the operator has no right to it.
+fn refusal(error: watcher::Error) -> Option<String> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    let status = match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status,
+        _ => return None,
+    };
+    (status.code == 403).then_some(status.message)
+}
+
+/// Later and later, up to [`MAX_PAUSE`]: who gives the operator a right looks whether that helped.
+struct Capped(DefaultBackoff);
+
+impl Iterator for Capped {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(MAX_PAUSE))
+    }
+}
+
+impl Backoff for Capped {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }

@@ -1,6 +1,6 @@
 //! The server over TLS, against a proxy that does what a test says. The API server is a fake here.
 
-use std::{future::ready, net::Ipv4Addr};
+use std::{future::ready, net::Ipv4Addr, time::Instant};
 
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
@@ -20,6 +20,7 @@ use crate::{
     identity::{
         authority::{Authorities, Authority},
         certificate::{self, Peer, Signed},
+        pods::Pod,
         tests::{FakeApi, leading},
     },
     lead::Lead,
@@ -161,7 +162,7 @@ fn card(authority: &Authority, peer: &Peer, now: Timestamp) -> Card {
 }
 
 fn peer() -> Peer {
-    Peer { fleet: fleet(), pod: POD.into() }
+    Peer { fleet: fleet(), pod: POD.into(), uid: "1".into() }
 }
 
 #[tokio::test]
@@ -278,6 +279,52 @@ async fn a_connection_ends_with_its_certificate() {
     proxy.message().await.unwrap_err();
     let after = now.duration_until(Timestamp::now()).as_millis();
     assert!((1900..6000).contains(&after), "{after} ms");
+}
+
+/// What a pod leaves behind, such as its certificate and key in a copy of its memory, is of no use to anybody.
+#[tokio::test]
+async fn a_certificate_dies_with_its_pod() {
+    let mut cluster = cluster(leader()).await;
+    cluster.registry.planned(plan(Snapshot::default()));
+    cluster.registry.publish(&fleet(), Arc::new(Published::from(Snapshot::default())));
+    let name = || ("ns".to_owned(), POD.to_owned());
+    let pod = |uid: &str| Pod { fleet: "f".into(), uid: uid.into() };
+    cluster.identity.pods.listed(None, [(name(), pod("1"))].into_iter());
+    let (card, _) = cluster.enroll("good").await.unwrap();
+    let again = || (card.0.clone(), card.1.clone_key());
+    let attach = async |cluster: &Cluster| {
+        let channel = cluster.channel(Some(again())).await.unwrap();
+        let mut proxy = cluster.attach(channel, hello(&Snapshot::default())).await.unwrap();
+        let first = proxy.message().await;
+        (proxy, first)
+    };
+    let (mut proxy, first) = attach(&cluster).await;
+    first.unwrap();
+    // It goes on as long as somebody holds its outbox.
+    let attached = cluster.events.recv().await;
+    assert!(matches!(attached, Some(Event::Proxy(ProxyEvent { what: ProxyWhat::Attached { .. }, .. }))));
+    // Others come and go.
+    cluster.identity.pods.lives(("ns".into(), "f-1".into()), pod("2"));
+    cluster.identity.pods.ended(&("ns".into(), "f-1".into()));
+    // It is gone: what is open ends at once, and nobody gets in by it again.
+    let at = Instant::now();
+    cluster.identity.pods.ended(&name());
+    let status = loop {
+        match proxy.message().await {
+            Ok(_) => {} // of the push
+            Err(status) => break status,
+        }
+    };
+    println!("the stream ended {:?} after the pod; goal: 1 s", at.elapsed());
+    assert!(status.message().contains("is not there"), "{status}");
+    assert!(at.elapsed() < Duration::from_secs(1));
+    while !matches!(cluster.events.recv().await, Some(Event::Proxy(ProxyEvent { what: ProxyWhat::Detached, .. }))) {}
+    assert!(attach(&cluster).await.1.is_err());
+    // Another pod of that name is another.
+    cluster.identity.pods.lives(name(), pod("2"));
+    assert!(attach(&cluster).await.1.is_err());
+    cluster.identity.pods.lives(name(), pod("1"));
+    attach(&cluster).await.1.unwrap();
 }
 
 #[tokio::test]

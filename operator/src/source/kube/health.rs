@@ -1,11 +1,13 @@
 //! Keeps track of how the watches do: for readiness, and in the log.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use tokio::sync::watch;
 
 use super::{
     outage::{Cause, Failure, Outages},
     progress::{Progress, WatchState},
-    resource::{GRANTS, GRANTS_DEFINITION, REQUIRED},
+    resource::{GRANTS, GRANTS_DEFINITION, REQUIRED, SECRETS},
     watch::Change,
 };
 use crate::metrics;
@@ -15,18 +17,22 @@ use crate::metrics;
 pub(super) struct Health {
     progress: watch::Sender<Progress>,
     outages: Outages,
+    /// Namespaces whose Secrets the operator may not read.
+    denied: BTreeSet<Arc<str>>,
 }
 
 impl Health {
     pub(super) fn new(progress: watch::Sender<Progress>) -> Self {
-        let all = REQUIRED.iter().chain([&GRANTS, &GRANTS_DEFINITION]);
+        let all = REQUIRED.iter().chain([&SECRETS, &GRANTS, &GRANTS_DEFINITION]);
         let state = |optional| WatchState { optional, ..WatchState::default() };
         let watches = all.map(|watched| (watched.name, state(watched.optional))).collect();
         progress.send_replace(Progress { synced: false, watches });
+        let health = Self { progress, outages: Outages::default(), denied: BTreeSet::new() };
         // Lists nothing that a world has.
-        let health = Self { progress, outages: Outages::default() };
         health.update(GRANTS_DEFINITION.name, |state| state.listed = true);
-        for watched in REQUIRED.iter().chain([&GRANTS]) {
+        // In each namespace by itself, once fleets refer to one.
+        health.update(SECRETS.name, |state| state.listed = true);
+        for watched in REQUIRED.iter().chain([&SECRETS, &GRANTS]) {
             health.update(watched.name, |_| {}); // so that its metric is there
         }
         health
@@ -65,8 +71,22 @@ impl Health {
                 self.update(watch, |state| state.listed = true);
             }
             Change::Well(watch) => self.well(watch),
+            Change::ListedIn(namespace) => {
+                if self.denied.remove(namespace) {
+                    tracing::info!(%namespace, "Secrets of this namespace are read");
+                }
+                self.well(SECRETS.name);
+            }
+            // A fact about that namespace, which the fleets that refer to it tell.
+            Change::FailingIn(namespace, Failure { cause: Cause::Forbidden, message }) => {
+                if self.denied.insert(Arc::clone(namespace)) {
+                    tracing::warn!(%namespace, "{message}; what was read before stays");
+                }
+            }
+            Change::FailingIn(_, failure) => self.failing(SECRETS.name, failure),
             Change::Failing(watch, failure) => self.failing(watch, failure),
             Change::Began(_)
+            | Change::BeganIn(_)
             | Change::Set(..)
             | Change::Seen(..)
             | Change::Read(..)

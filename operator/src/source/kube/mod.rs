@@ -1,9 +1,11 @@
-//! An API server as source: watches of everything that a plan is made of, in all namespaces.
+//! An API server as source: watches of everything that a plan is made of, in all namespaces; of Secrets only in those that
+//! fleets refer to.
 //!
 //! ```text
 //!  steps.rs: a watch, outages and all          raw.rs: objects as they come; secrets.rs: those that are read one by one
 //!    ▲                                         resource.rs: what is watched; keep.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
+//!  namespaces.rs: Secrets, in each ────┤
 //!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
 //!    their definition is there                      │          └► crds::admit
 //!                                                   └► health.rs, outage.rs ─► progress.rs, the log
@@ -34,17 +36,20 @@
 //! | group | resources | verbs |
 //! |---|---|---|
 //! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies` | `list`, `watch` |
-//! | (core) | `services`, `secrets`, `namespaces` | `list`, `watch` |
+//! | (core) | `services`, `namespaces` | `list`, `watch` |
+//! | (core) | `secrets`, where fleets refer to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
 //! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
 //!
 //! Of Secrets only those of type `kubernetes.io/tls` are asked for, of these only the names, and the content of those that a
-//! fleet refers to; RBAC can't express that.
+//! fleet refers to; RBAC can't express that. A namespace where it may not read them is a fact about that namespace: fleets
+//! that refer to its Secrets say so, with the Role that permits it; what was read before stays, and it is tried again.
 
 mod grants;
 mod health;
 mod keep;
+mod namespaces;
 mod outage;
 mod progress;
 mod raw;
@@ -63,7 +68,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use self::{health::Health, secrets::Reader, store::Store, watch::Change};
+use self::{
+    health::Health,
+    namespaces::{Order, Watches},
+    secrets::Reader,
+    store::Store,
+    watch::Change,
+};
 use crate::event::Event;
 
 pub use progress::{Progress, WatchState, progress};
@@ -109,9 +120,11 @@ pub async fn run(
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
     }
     let reader = Reader::new(client.clone(), sender.clone());
+    let mut secrets = Watches::new(client.clone(), sender.clone());
     watches.spawn(grants::follow(client, sender));
+    let (read, follow) = (|id| reader.read(id), |order| secrets.obey(order));
     tokio::select! {
-        () = collect(Store::new(cluster), changes, &events, progress, in_force, |id| reader.read(id)) => {}
+        () = collect(Store::new(cluster), changes, &events, progress, in_force, read, follow) => {}
         ended = watches.join_next() => {
             if let Some(Err(error)) = ended {
                 tracing::error!(%error, "a watch of the API server failed");
@@ -128,6 +141,7 @@ async fn collect(
     progress: channel::Sender<Progress>,
     mut in_force: FollowInForce,
     read: impl Fn(ObjectRef),
+    mut follow: impl FnMut(Order),
 ) {
     let mut health = Health::new(progress);
     let mut batch = Vec::with_capacity(QUEUE);
@@ -138,6 +152,9 @@ async fn collect(
     let (mut is_known, mut held_until) = (false, None);
     in_force.mark_changed();
     loop {
+        let (orders, is_told) = store.follow();
+        orders.into_iter().for_each(&mut follow);
+        is_news |= is_told;
         store.begin_reads().into_iter().for_each(&read);
         let is_first = !health.is_synced();
         let is_whole = !store.waits(is_first);

@@ -7,7 +7,7 @@ use planner::Kind;
 /// unnoticed is found out within it, and a little.
 const WATCH_SECONDS: u32 = 60;
 
-/// A resource that is watched, in all namespaces.
+/// A resource that is watched, in all namespaces or in one.
 #[derive(Debug)]
 pub(super) struct Watched {
     /// `plural.group`: the name of its definition, and what messages call it.
@@ -49,8 +49,8 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
     }
 }
 
-/// Certificates with their keys.
-pub(super) const SECRETS: Watched = Watched {
+/// Certificates with their keys: in each namespace by itself.
+pub(super) static SECRETS: Watched = Watched {
     names_only: true,
     fields: Some("type=kubernetes.io/tls"),
     // `kubectl apply` leaves the whole object in an annotation. 50 of at most 256 KiB.
@@ -59,13 +59,12 @@ pub(super) const SECRETS: Watched = Watched {
 };
 
 /// What every plan needs.
-pub(super) static REQUIRED: [Watched; 7] = [
+pub(super) static REQUIRED: [Watched; 6] = [
     ours("gatewayfleets.sluice.dev", Kind::GatewayFleet, "GatewayFleet", "gatewayfleets"),
     ours("apiroutes.sluice.dev", Kind::ApiRoute, "ApiRoute", "apiroutes"),
     ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
     core("services", Kind::Service, "Service", "services"),
     core("namespaces", Kind::Namespace, "Namespace", "namespaces"),
-    SECRETS,
     // 50 of usually 100 endpoints, at most 1000.
     Watched {
         group: "discovery.k8s.io",
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_api_server() {
-        let watched = REQUIRED.iter().chain([&GRANTS, &GRANTS_DEFINITION]);
+        let watched = REQUIRED.iter().chain([&SECRETS, &GRANTS, &GRANTS_DEFINITION]);
         for watched in watched {
             let expect = match watched.group {
                 "" => watched.plural.to_owned(),
@@ -150,7 +149,8 @@ mod tests {
                 assert_eq!(versions, kind.api_versions());
             }
         }
-        let mut kinds: Vec<Kind> = REQUIRED.iter().chain([&GRANTS]).filter_map(|watched| watched.kind).collect();
+        let mut kinds: Vec<Kind> =
+            REQUIRED.iter().chain([&SECRETS, &GRANTS]).filter_map(|watched| watched.kind).collect();
         kinds.sort();
         assert_eq!(kinds, Kind::ALL);
     }

@@ -1,5 +1,6 @@
-//! TLS Secrets. A cluster may have thousands, with the keys of everybody, of which fleets refer to a few: so of all of them
-//! only names and versions are watched, and only what a fleet refers to is read, and held for as long as one does.
+//! TLS Secrets. A cluster may have thousands, with the keys of everybody, of which fleets refer to a few: so in the
+//! namespaces that fleets refer to (namespaces.rs) only names and versions are watched, and only what a fleet refers to is
+//! read, and held for as long as one does.
 //!
 //! A fleet refers by what it is now and by what is in force of it, which differ while it is broken. The former this finds
 //! out itself, so that a world is not sent before what it refers to is read; the latter it is told by the loop. Between
@@ -117,9 +118,24 @@ impl Secrets {
         self.copies.remove(id);
     }
 
-    /// Those that there are and are not to stay.
-    pub(super) fn but(&self, stays: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
-        self.seen.keys().filter(|id| !stays(id)).cloned().collect()
+    /// Those that there are of a namespace, of which this holds.
+    pub(super) fn of(&self, namespace: &str, holds: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
+        let first = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: String::new() };
+        let of_namespace = self.seen.range(first..).map(|(id, _)| id).take_while(|id| id.namespace == namespace);
+        of_namespace.filter(|id| holds(id)).cloned().collect()
+    }
+
+    /// Those of a namespace are watched no more.
+    pub(super) fn forget(&mut self, namespace: &str) {
+        for id in self.of(namespace, |_| true) {
+            self.seen.remove(&id);
+        }
+    }
+
+    /// The namespaces of what is referred to: those that have a fleet, and others.
+    pub(super) fn namespaces(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
+        let fleets: BTreeSet<&str> = self.fleets.keys().map(|fleet| fleet.namespace.as_str()).collect();
+        self.wanted().into_iter().map(|id| id.namespace.as_str()).partition(|namespace| fleets.contains(namespace))
     }
 
     /// A fleet is this in the world of this number, the next; `None`: it is no more. What can't be read of it refers to

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client,
-    core::PartialObjectMeta,
+    core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Resource},
     runtime::{
         utils::Backoff as _,
         watcher::{self, DefaultBackoff, Event, watcher},
@@ -23,6 +23,8 @@ use super::{
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The same while the resource is not known: it is about to be installed.
 const MAX_PAUSE_MISSING: Duration = Duration::from_secs(1);
+/// The same while the operator has no right to it: who gives it one looks whether that helped.
+const MAX_PAUSE_FORBIDDEN: Duration = Duration::from_secs(3);
 /// A watch that did not fail again within this time after an attempt works again. Nothing else says so while nothing
 /// changes. Longer than kube's client tries to connect (30 s).
 const QUIET: Duration = Duration::from_secs(35);
@@ -52,13 +54,13 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(client: Client, watched: &'static Watched, version: &str) -> Self {
-        let (resource, config) = (watched.api(version), watched.config());
+    /// In one namespace, or in all.
+    pub(super) fn new(client: Client, watched: &'static Watched, version: &str, namespace: Option<&str>) -> Self {
         let stream = match watched.names_only {
-            false => watcher(Api::<Raw>::all_with(client, &resource), config).boxed(),
+            false => watcher(api::<Raw>(client, watched, version, namespace), watched.config()).boxed(),
             true => {
-                let api = Api::<PartialObjectMeta<Raw>>::all_with(client, &resource);
-                watcher(api, config).map_ok(raw::named).boxed()
+                let api = api::<PartialObjectMeta<Raw>>(client, watched, version, namespace);
+                watcher(api, watched.config()).map_ok(raw::named).boxed()
             }
         };
         Self { watched, stream, backoff: DefaultBackoff::default(), pause: None, failing: false, next: None }
@@ -101,6 +103,7 @@ impl Steps {
                     tracing::debug!(watch = self.watched.name, %error, ?failure, "a watch failed");
                     let most = match &failure {
                         Some(Failure { cause: Cause::Missing, .. }) => MAX_PAUSE_MISSING,
+                        Some(Failure { cause: Cause::Forbidden, .. }) => MAX_PAUSE_FORBIDDEN,
                         _ => MAX_PAUSE,
                     };
                     let pause = self.backoff.next().unwrap_or(most).min(most);
@@ -112,6 +115,17 @@ impl Steps {
                 }
             }
         }
+    }
+}
+
+fn api<K>(client: Client, watched: &Watched, version: &str, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+{
+    let resource = watched.api(version);
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
     }
 }
 
@@ -164,7 +178,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (client, asked) = client(answers);
-            let mut steps = Steps::new(client, &REQUIRED[1], "v1alpha1");
+            let mut steps = Steps::new(client, &REQUIRED[1], "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
                 told.push(match steps.next().await {

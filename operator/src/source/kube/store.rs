@@ -12,6 +12,8 @@ use snapshot::Hash;
 
 use super::{
     super::{Birth, Observed, SourceObject},
+    namespaces::{Namespaces, Order},
+    outage::{Cause, Failure},
     secrets::{InForce, Secrets},
     watch::Change,
 };
@@ -26,13 +28,22 @@ pub(super) struct Store {
     /// The kinds that are being told anew, and which of their objects were.
     lists: BTreeMap<Kind, BTreeSet<ObjectRef>>,
     secrets: Secrets,
+    /// The namespaces whose Secrets are watched, and what is told anew of those.
+    namespaces: Namespaces,
+    secret_lists: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
 }
 
 impl Store {
     /// Nothing yet of this cluster.
     pub(super) fn new(cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
-        Self { observed: Arc::new(observed), lists: BTreeMap::new(), secrets: Secrets::default() }
+        Self {
+            observed: Arc::new(observed),
+            lists: BTreeMap::new(),
+            secrets: Secrets::default(),
+            namespaces: Namespaces::default(),
+            secret_lists: BTreeMap::new(),
+        }
     }
 
     /// Everything there is, to be sent as the next world.
@@ -57,8 +68,14 @@ impl Store {
                 self.listed(&id);
                 self.set(id, value)
             }
+            Change::BeganIn(namespace) => {
+                self.secret_lists.insert(namespace, BTreeSet::new());
+                false
+            }
             Change::Seen(id, version) => {
-                self.listed(&id);
+                if let Some(list) = self.secret_lists.get_mut(id.namespace.as_str()) {
+                    list.insert(id.clone());
+                }
                 self.secrets.see(id, version);
                 false
             }
@@ -71,6 +88,17 @@ impl Store {
             Change::Listed(kind, _) => {
                 let told = self.lists.remove(&kind).unwrap_or_default();
                 self.retain(kind, |id| told.contains(id))
+            }
+            Change::ListedIn(namespace) => {
+                self.namespaces.listed(&namespace);
+                let told = self.secret_lists.remove(&namespace).unwrap_or_default();
+                let is_news = self.remove_all(&self.secrets.of(&namespace, |id| !told.contains(id)));
+                self.tell_unreadable() || is_news
+            }
+            // What was read before stays.
+            Change::FailingIn(namespace, Failure { cause, .. }) => {
+                self.namespaces.failing(&namespace, cause == Cause::Forbidden);
+                self.tell_unreadable()
             }
             Change::Absent(kind, _) => {
                 self.lists.remove(&kind);
@@ -85,6 +113,32 @@ impl Store {
         self.secrets.in_force(told);
     }
 
+    /// The watches of Secrets that are to begin or to end; and whether it is news which namespaces have none.
+    pub(super) fn follow(&mut self) -> (Vec<Order>, bool) {
+        let (own, others) = self.secrets.namespaces();
+        let orders = self.namespaces.want(&own, &others);
+        for order in &orders {
+            if let Order::End(namespace) = order {
+                self.secret_lists.remove(namespace);
+                self.secrets.forget(namespace);
+            }
+        }
+        let is_news = self.tell_unreadable();
+        (orders, is_news)
+    }
+
+    /// Which namespaces' Secrets can't be read, as a part of the world. True when that is news.
+    fn tell_unreadable(&mut self) -> bool {
+        let unreadable = self.namespaces.unreadable();
+        if self.observed.cluster.as_ref().is_none_or(|cluster| cluster.unreadable == unreadable) {
+            return false;
+        }
+        if let Some(cluster) = &mut Arc::make_mut(&mut self.observed).cluster {
+            cluster.unreadable = unreadable;
+        }
+        true
+    }
+
     /// The Secrets that are to be read now. What nothing refers to any more is forgotten: no world needs to be told so.
     pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
         let (read, forget) = self.secrets.due();
@@ -96,9 +150,9 @@ impl Store {
         read
     }
 
-    /// Whether a Secret is being read for the first time; strictly: also when that failed before.
+    /// Whether a Secret is being read for the first time, or looked for; strictly: also when that failed before.
     pub(super) fn waits(&self, strictly: bool) -> bool {
-        self.secrets.waits(strictly)
+        self.secrets.waits(strictly) || self.namespaces.waits(strictly)
     }
 
     fn listed(&mut self, id: &ObjectRef) {
@@ -136,7 +190,9 @@ impl Store {
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
         if id.kind == Kind::GatewayFleet {
-            self.secrets.fleet(&id, current.as_deref().ok(), self.observed.number + 1);
+            // One that may not run where it is refers to nothing.
+            let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
+            self.secrets.fleet(&id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content, origin: None, birth };
         Arc::make_mut(&mut self.observed).objects.insert(id, object);
@@ -154,17 +210,15 @@ impl Store {
 
     /// Removes the objects of a kind that are not to stay.
     fn retain(&mut self, kind: Kind, stays: impl Fn(&ObjectRef) -> bool) -> bool {
-        let gone: Vec<ObjectRef> = match kind {
-            // There are more of them than are held.
-            Kind::Secret => self.secrets.but(stays),
-            _ => {
-                let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
-                let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
-                of_kind.filter(|id| !stays(id)).cloned().collect()
-            }
-        };
+        let first = ObjectRef { kind, namespace: String::new(), name: String::new() };
+        let of_kind = self.observed.objects.range(first..).map(|(id, _)| id).take_while(|id| id.kind == kind);
+        let gone: Vec<ObjectRef> = of_kind.filter(|id| !stays(id)).cloned().collect();
+        self.remove_all(&gone)
+    }
+
+    fn remove_all(&mut self, gone: &[ObjectRef]) -> bool {
         let mut is_news = false;
-        for id in &gone {
+        for id in gone {
             is_news |= self.remove(id);
         }
         is_news

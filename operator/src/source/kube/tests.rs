@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use planner::{Cluster, Kind, ObjectRef};
+use planner::{Cluster, Kind, ObjectRef, Unreadable};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
 use crate::source::Observed;
 
 fn here() -> Cluster {
-    Cluster { operator_namespace: "sys".into() }
+    Cluster { operator_namespace: "sys".into(), ..Cluster::default() }
 }
 
 fn route(name: &str, uid: &str, generation: i64, path: &str) -> Change {
@@ -159,7 +159,7 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
     take(&mut store, [(unread(), false)]);
     assert!(store.observed().objects[&id(Kind::Secret, "s")].current.is_ok());
     // Listed anew, and not among them.
-    take(&mut store, [(Change::Began(Kind::Secret), false), (Change::Listed(Kind::Secret, ""), true)]);
+    take(&mut store, [(Change::BeganIn("shop".into()), false), (Change::ListedIn("shop".into()), true)]);
     take(&mut store, [(seen("3"), false)]);
     assert_eq!(store.begin_reads().len(), 1);
     take(&mut store, [(read(8), true)]);
@@ -202,6 +202,7 @@ struct Bench {
     progress: channel::Receiver<Progress>,
     in_force: channel::Sender<Option<InForce>>,
     asked: mpsc::UnboundedReceiver<ObjectRef>,
+    orders: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Bench {
@@ -211,10 +212,22 @@ impl Bench {
         let (progress, watched) = progress();
         let (in_force, known) = channel::channel(Some(InForce::default()));
         let (ask, asked) = mpsc::unbounded_channel();
+        let (follow, orders) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            collect(Store::new(here()), told, &sender, progress, known, |id| ask.send(id).unwrap()).await;
+            collect(
+                Store::new(here()),
+                told,
+                &sender,
+                progress,
+                known,
+                |id| ask.send(id).unwrap(),
+                |order| {
+                    follow.send(order).unwrap();
+                },
+            )
+            .await;
         });
-        Self { changes, events, progress: watched, in_force, asked }
+        Self { changes, events, progress: watched, in_force, asked, orders }
     }
 
     async fn tell(&self, change: Change) {
@@ -250,17 +263,17 @@ fn failing(watch: &'static str, cause: Cause) -> Change {
 async fn the_first_world_is_whole() {
     let mut bench = Bench::new();
     bench.tell(route("a", "u", 1, "/a")).await;
-    bench.list(&["secrets", GRANTS.name]).await;
+    bench.list(&["services", GRANTS.name]).await;
     bench.nothing().await;
     assert_eq!(
         bench.progress.borrow().to_string(),
-        "not synced: referencegrants.gateway.networking.k8s.io: being listed; secrets: being listed"
+        "not synced: referencegrants.gateway.networking.k8s.io: being listed; services: being listed"
     );
-    bench.tell(failing("secrets", Cause::Missing)).await;
+    bench.tell(failing("services", Cause::Missing)).await;
     bench.tell(Change::Absent(Kind::ReferenceGrant, GRANTS.name)).await;
     bench.nothing().await;
-    assert_eq!(bench.progress.borrow().to_string(), "not synced: secrets: Missing");
-    bench.tell(Change::Listed(Kind::Secret, "secrets")).await;
+    assert_eq!(bench.progress.borrow().to_string(), "not synced: services: Missing");
+    bench.tell(Change::Listed(Kind::Service, "services")).await;
     assert_eq!(bench.next().await.objects.len(), 0, "the route was told, but is not in the list");
     bench.nothing().await;
     assert_eq!(bench.progress.borrow().to_string(), "synced");
@@ -275,13 +288,18 @@ async fn the_first_world_is_whole() {
 async fn the_first_world_has_every_certificate_that_is_referred_to() {
     let mut bench = Bench::new();
     bench.in_force.send_replace(None);
-    bench.list(&["secrets"]).await;
-    bench.tell(Change::Began(Kind::Secret)).await;
-    bench.tell(seen("1")).await;
-    bench.tell(Change::Listed(Kind::Secret, "secrets")).await;
+    bench.list(&[]).await;
     bench.nothing().await;
-    assert!(bench.asked.try_recv().is_err());
+    assert!(bench.asked.try_recv().is_err() && bench.orders.try_recv().is_err(), "nobody refers to any");
     bench.in_force.send_replace(Some(told([id(Kind::Secret, "s")])));
+    assert_eq!(bench.orders.recv().await, Some(Order::Begin("shop".into())));
+    bench.nothing().await;
+    let refused = Failure { cause: Cause::Other, message: "etcd".into() };
+    bench.tell(Change::FailingIn("shop".into(), refused)).await;
+    bench.nothing().await;
+    bench.tell(Change::BeganIn("shop".into())).await;
+    bench.tell(seen("1")).await;
+    bench.tell(Change::ListedIn("shop".into())).await;
     assert_eq!(bench.asked.recv().await, Some(id(Kind::Secret, "s")));
     bench.nothing().await;
     bench.tell(Change::Unread(id(Kind::Secret, "s"), "no".into())).await;
@@ -295,13 +313,74 @@ async fn a_certificate_that_is_not_read_holds_others_up_for_a_moment() {
     let mut bench = Bench::new();
     bench.list(&[]).await;
     bench.next().await;
-    bench.tell(seen("1")).await;
     bench.in_force.send_replace(Some(told([id(Kind::Secret, "s")])));
+    bench.orders.recv().await.unwrap();
+    let start = Instant::now();
+    bench.tell(route("b", "u", 1, "/b")).await;
+    assert_eq!(names(&*bench.next().await), ["ApiRoute shop/b"]);
+    assert!(
+        (READ_WITHIN..2 * READ_WITHIN).contains(&start.elapsed()),
+        "its namespace does not list: {:?}",
+        start.elapsed()
+    );
+    bench.tell(Change::BeganIn("shop".into())).await;
+    bench.tell(seen("1")).await;
+    bench.tell(Change::ListedIn("shop".into())).await;
+    bench.tell(Change::Gone(id(Kind::ApiRoute, "b"))).await;
     bench.asked.recv().await.unwrap();
     let start = Instant::now();
     bench.tell(route("a", "u", 1, "/a")).await;
     assert_eq!(names(&*bench.next().await), ["ApiRoute shop/a"]);
     assert!((READ_WITHIN..2 * READ_WITHIN).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+/// Without the right to read its Secrets, a namespace is a fact for the planner, and holds nothing up.
+#[tokio::test]
+async fn a_namespace_that_may_not_be_read_is_that_namespace_alone() {
+    let mut bench = Bench::new();
+    bench.in_force.send_replace(Some(told([
+        id(Kind::Secret, "s"),
+        ObjectRef { namespace: "vault".into(), ..id(Kind::Secret, "s") },
+    ])));
+    bench.list(&[]).await;
+    let denied = || Failure { cause: Cause::Forbidden, message: "secrets is forbidden".into() };
+    bench.tell(Change::FailingIn("vault".into(), denied())).await;
+    bench.tell(Change::BeganIn("shop".into())).await;
+    bench.tell(seen("1")).await;
+    bench.tell(Change::ListedIn("shop".into())).await;
+    bench.tell(read(8)).await;
+    let world = bench.next().await;
+    assert_eq!(names(&world), ["Secret shop/s"]);
+    assert_eq!(world.cluster.as_ref().unwrap().unreadable, [("vault".to_owned(), Unreadable::Denied)].into());
+    assert_eq!(bench.progress.borrow().to_string(), "synced");
+    // Permitted, it is news even where there is nothing; denied later on, what was read stays.
+    bench.tell(Change::ListedIn("vault".into())).await;
+    assert!(bench.next().await.cluster.as_ref().unwrap().unreadable.is_empty());
+    bench.tell(Change::FailingIn("shop".into(), denied())).await;
+    let world = bench.next().await;
+    assert_eq!(names(&world), ["Secret shop/s"]);
+    assert!(world.cluster.as_ref().unwrap().unreadable.contains_key("shop"));
+    // Nobody refers to it any more.
+    bench.in_force.send_replace(Some(told([])));
+    assert!(bench.next().await.cluster.as_ref().unwrap().unreadable.is_empty());
+}
+
+#[test]
+fn a_fleet_that_may_not_run_where_it_is_has_nothing_read() {
+    let fleet = |namespace: &str| {
+        let listener =
+            json!({"name": "a", "protocol": "HTTPS", "port": 443, "tls": {"certificateRefs": [{"name": "s"}]}});
+        let metadata = json!({"name": "f", "namespace": namespace});
+        let spec = json!({"listeners": [listener]});
+        set(
+            Kind::GatewayFleet,
+            json!({"apiVersion": crds::API_VERSION, "kind": "GatewayFleet", "metadata": metadata, "spec": spec}),
+        )
+    };
+    let allowed = Some(Arc::new(["shop".to_owned()].into()));
+    let mut store = Store::new(Cluster { fleet_namespaces: allowed, ..here() });
+    take(&mut store, [(fleet("shop"), true), (fleet("other"), true)]);
+    assert_eq!(store.follow().0, [Order::Begin("shop".into())]);
 }
 
 #[tokio::test]
@@ -359,7 +438,7 @@ async fn it_ends_with_the_loop() {
     let (changes, told) = mpsc::channel(1);
     let (sender, events) = mpsc::channel(1);
     let collecting = tokio::spawn(async move {
-        collect(Store::new(here()), told, &sender, progress().0, channel::channel(None).1, drop).await;
+        collect(Store::new(here()), told, &sender, progress().0, channel::channel(None).1, drop, drop).await;
     });
     drop(events);
     tokio::time::timeout(Duration::from_secs(20), collecting).await.unwrap().unwrap();

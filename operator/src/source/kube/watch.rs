@@ -11,7 +11,7 @@ use super::{
     keep,
     outage::Failure,
     raw::Raw,
-    resource::Watched,
+    resource::{SECRETS, Watched},
     steps::{Step, Steps},
 };
 
@@ -22,6 +22,8 @@ pub(super) enum Change {
     Began(Kind),
     /// An object, as it is now, less what is not kept.
     Set(ObjectRef, Value),
+    /// The same of the Secrets of a namespace.
+    BeganIn(Arc<str>),
     /// A Secret, of which only this version is known as long as it is not read.
     Seen(ObjectRef, Arc<str>),
     /// A Secret that was asked for, as it is now; nothing: there is none any more.
@@ -32,6 +34,10 @@ pub(super) enum Change {
     Gone(ObjectRef),
     /// All objects of a kind were told: there are no others.
     Listed(Kind, &'static str),
+    /// All Secrets of a namespace were told.
+    ListedIn(Arc<str>),
+    /// The watch of the Secrets of a namespace does not work.
+    FailingIn(Arc<str>, Failure),
     /// There is no such kind, so there are no objects.
     Absent(Kind, &'static str),
     /// The watch of this name does not work.
@@ -45,7 +51,7 @@ pub(super) type Changes = mpsc::Sender<Change>;
 /// Tells what a watch says until nobody listens.
 pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, changes: Changes) {
     let Some(kind) = watched.kind else { return };
-    let mut steps = Steps::new(client, watched, version);
+    let mut steps = Steps::new(client, watched, version, None);
     let api_version = watched.api_version(version);
     loop {
         let change = match steps.next().await {
@@ -64,11 +70,29 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
     }
 }
 
+/// Tells what there is of the Secrets of a namespace until nobody listens.
+pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Changes) {
+    let mut steps = Steps::new(client, &SECRETS, SECRETS.versions[0], Some(&namespace));
+    loop {
+        let change = match steps.next().await {
+            Step::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),
+            Step::Event(Event::InitDone) => Some(Change::ListedIn(Arc::clone(&namespace))),
+            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => {
+                keep::identity(Kind::Secret, &raw.value).map(|id| Change::Seen(id, raw.version().into()))
+            }
+            Step::Event(Event::Delete(raw)) => keep::identity(Kind::Secret, &raw.value).map(Change::Gone),
+            Step::Failing(failure) => Some(Change::FailingIn(Arc::clone(&namespace), failure)),
+            Step::Well => Some(Change::Well(SECRETS.name)),
+        };
+        let Some(change) = change else { continue };
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
 fn set(kind: Kind, api_version: &str, raw: Raw) -> Option<Change> {
     let id = keep::identity(kind, &raw.value)?;
-    if kind == Kind::Secret {
-        return Some(Change::Seen(id, raw.version().into()));
-    }
     Some(match kept(kind, api_version, raw) {
         Some(value) => Change::Set(id, value),
         None => Change::Gone(id),

@@ -169,3 +169,31 @@ fn the_end_of_a_fleet() {
     wanted(&mut state, &plan).tasks.get_mut(&Task::Removal).unwrap().busy = false;
     assert_eq!(lines(&state, &plan).len(), 5);
 }
+
+/// Where the operator may not look, everything would seem to be missing.
+#[test]
+fn nothing_where_it_is_not_known_what_there_is() {
+    let plan = small(3);
+    let mut state = State::of(Some(&["edge".to_owned(), "other".to_owned()].into()));
+    state.want(&plan, &BTreeMap::new(), &settings());
+    assert_eq!(lines(&state, &plan), [""; 0]);
+    assert!(state.refused("edge", "pods", Some("pods is forbidden".into())));
+    let problems = crate::fleet::kube::look::observe(&state).remove(&plan.fleet).unwrap();
+    let said: Vec<_> = problems.problems.iter().map(|problem| (problem.reason, problem.message.as_str())).collect();
+    assert!(problems.unknown && said[0].0 == "Forbidden" && said[0].1.contains("pods is forbidden"), "{said:?}");
+    // The right is given: everything is listed, and there is nothing.
+    state.refused("edge", "pods", None);
+    for kind in crate::fleet::kube::watch::KINDS {
+        state.known("edge", kind);
+    }
+    assert_eq!(lines(&state, &plan).len(), 5);
+    let seen = crate::fleet::kube::look::observe(&state).remove(&plan.fleet).unwrap();
+    assert!(!seen.unknown && seen.problems.is_empty(), "{seen:?}");
+    // What is listed of one namespace says nothing of another.
+    let object = live(&plan.fleet, Part::Service);
+    state.listed(Part::Service, Some("edge"), vec![(Id::new(Part::Service, &plan.fleet), object)]);
+    assert!(!state.listed(Part::Service, Some("other"), vec![]));
+    assert!(state.live(Part::Service, &plan.fleet).is_some());
+    assert!(state.listed(Part::Service, Some("edge"), vec![]));
+    assert!(state.live(Part::Service, &plan.fleet).is_none());
+}

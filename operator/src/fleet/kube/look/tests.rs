@@ -28,6 +28,7 @@ fn a_fleet_that_runs() {
         proxies: [proxy("p1", false, true), proxy("p2", false, true), proxy("p3", true, false)].into(),
         addresses: vec!["203.0.113.10".into()],
         problems: vec![],
+        unknown: false,
     };
     assert_eq!(all[&plan.fleet], expect);
 }

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use planner::FleetPlan;
 
-use super::{Part, metadata, pod::ADMIN_PORT, selector, service::container_port};
+use super::{Part, Settings, metadata, pod::METRICS_PORT, selector, service::container_port};
 
 /// Pods are evicted one by one. Said as what may be missing rather than what must be there: that a single replica must be
 /// there would keep its node from ever being drained.
@@ -29,27 +29,30 @@ pub(super) fn budget(plan: &FleetPlan) -> PodDisruptionBudget {
     }
 }
 
-/// Lets in what a proxy serves, and nothing else, also where a namespace lets in nothing: the listeners' ports from
-/// anywhere, since a gateway is for anyone; the admin port from anywhere, since probes come from nodes and metrics are
-/// asked for from namespaces that are not known here. (It changes nothing and shows no secrets.) Where proxies may go is
-/// not limited: they go to pods of every namespace, to the operator, and to the name server.
-pub(super) fn network_policy(plan: &FleetPlan) -> NetworkPolicy {
+/// Lets in what a proxy serves, and nothing else, also where a namespace lets in nothing: to the listeners' ports from
+/// anywhere, since a gateway is for anyone; to the metrics from whom the settings name. To the admin port from nobody: the
+/// kubelet of a pod's node always gets in, whatever a policy says. Where proxies may go is not limited: they go to pods of
+/// every namespace, to the operator, and to the name server.
+pub(super) fn network_policy(plan: &FleetPlan, settings: &Settings) -> NetworkPolicy {
     let port = |number: i32| NetworkPolicyPort {
         port: Some(IntOrString::Int(number)),
         protocol: Some("TCP".into()),
         end_port: None,
     };
-    let mut numbers: BTreeSet<i32> = plan.ports.iter().map(|p| i32::from(container_port(plan, *p))).collect();
-    numbers.insert(ADMIN_PORT);
+    let served: BTreeSet<i32> = plan.ports.iter().map(|p| i32::from(container_port(plan, *p))).collect();
+    let served = served.into_iter().map(port).collect();
+    let mut ingress = vec![NetworkPolicyIngressRule { ports: Some(served), from: None }];
+    // From nobody: no rule. One that names nobody would mean everybody.
+    if !settings.metrics_from.is_empty() {
+        let from = Some(settings.metrics_from.clone());
+        ingress.push(NetworkPolicyIngressRule { ports: Some(vec![port(METRICS_PORT)]), from });
+    }
     NetworkPolicy {
         metadata: metadata(plan, Part::NetworkPolicy),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(plan)),
             policy_types: Some(vec!["Ingress".into()]),
-            ingress: Some(vec![NetworkPolicyIngressRule {
-                ports: Some(numbers.into_iter().map(port).collect()),
-                from: None,
-            }]),
+            ingress: Some(ingress),
             egress: None,
         }),
     }

@@ -44,7 +44,7 @@ pub(super) fn render(plan: &FleetPlan, settings: &Settings, ca: &str) -> BTreeMa
         Part::Deployment => Some(value(&deployment(plan, spec, settings))),
         Part::Service => Some(value(&service::service(plan, spec))),
         Part::Budget => Some(value(&guard::budget(plan))),
-        Part::NetworkPolicy => Some(value(&guard::network_policy(plan))),
+        Part::NetworkPolicy => Some(value(&guard::network_policy(plan, settings))),
     };
     let desired = |body: Value| Desired { hash: Hash::of(body.to_string().as_bytes()), body };
     Part::ALL.into_iter().filter_map(|part| Some((part, desired(body(part)?)))).collect()

@@ -25,8 +25,10 @@ use planner::{
 use super::{Part, Settings};
 use crate::fleet::kube::labels;
 
-/// The port of probes and metrics.
-pub(super) const ADMIN_PORT: i32 = 9091;
+/// The port that tells the kubelet whether a proxy is ready, and clients within its pod everything.
+const ADMIN_PORT: i32 = 9091;
+/// The port of metrics, and of liveness.
+pub(super) const METRICS_PORT: i32 = 9092;
 /// The key of the trust bundle in its ConfigMap, and so its file.
 pub(super) const CA_FILE: &str = "ca.crt";
 /// Whom tokens of proxies are for.
@@ -87,6 +89,7 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
         ("--name", "$(POD_NAME)".into()),
         ("--fleet", plan.fleet.to_string()),
         ("--admin", format!("[::]:{ADMIN_PORT}")),
+        ("--metrics", format!("[::]:{METRICS_PORT}")),
         ("--workers", workers.to_string()),
         ("--state", STATE_FOLDER.into()),
     ];
@@ -109,17 +112,12 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
             }),
             value: None,
         }]),
-        ports: Some(vec![ContainerPort {
-            name: Some("admin".into()),
-            container_port: ADMIN_PORT,
-            protocol: Some("TCP".into()),
-            ..ContainerPort::default()
-        }]),
-        // A minute to open its admin port; then once a second, until it has a configuration. One that takes none from
+        ports: Some(vec![port("admin", ADMIN_PORT), port("metrics", METRICS_PORT)]),
+        // A minute to open its ports; then once a second, until it has a configuration. One that takes none from
         // the operator is alive all the same: a restart would not help it.
-        startup_probe: Some(probe("/healthz", 1, 60)),
-        readiness_probe: Some(probe("/readyz", 2, 3)),
-        liveness_probe: Some(probe("/healthz", 10, 6)),
+        startup_probe: Some(probe("metrics", "/healthz", 1, 60)),
+        readiness_probe: Some(probe("admin", "/readyz", 2, 3)),
+        liveness_probe: Some(probe("metrics", "/healthz", 10, 6)),
         resources: Some(resources),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -138,11 +136,20 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
     }
 }
 
-fn probe(path: &str, period: i32, failures: i32) -> Probe {
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number,
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn probe(port: &str, path: &str, period: i32, failures: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
-            port: IntOrString::String("admin".into()),
+            port: IntOrString::String(port.into()),
             ..HTTPGetAction::default()
         }),
         period_seconds: Some(period),

@@ -102,8 +102,8 @@ fn a_list_is_all_there_is_of_a_kind() {
     state.appeared(id(), at(1));
     let other = Id::new(Part::ConfigMap, &fleet);
     state.appeared(other.clone(), live(&fleet, Part::ConfigMap));
-    assert!(!state.listed(Part::Service, vec![(id(), at(1))]), "the watch began anew, and nothing had happened");
-    assert!(state.listed(Part::Service, vec![]));
+    assert!(!state.listed(Part::Service, None, vec![(id(), at(1))]), "the watch began anew, and nothing had happened");
+    assert!(state.listed(Part::Service, None, vec![]));
     assert_eq!(state.objects.keys().collect::<Vec<_>>(), [&other]);
 }
 

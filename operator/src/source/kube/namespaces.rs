@@ -1,0 +1,175 @@
+//! The namespaces whose Secrets are watched: those of Secrets that fleets refer to, each by a watch of its own, since the
+//! operator has the right to read Secrets namespace by namespace. Where it has not, that namespace's Secrets are unknown,
+//! and nothing else is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use kube::Client;
+use planner::Unreadable;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::watch::{self, Changes};
+
+/// Most that are watched: each is a connection to the API server.
+const MOST: usize = 256;
+
+/// What is to be done to a watch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Begin(Arc<str>),
+    End(Arc<str>),
+}
+
+/// Which are watched, and how far that is.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    watched: BTreeMap<Arc<str>, State>,
+    /// Those that found no place.
+    beyond: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Asked,
+    Failed,
+    Listed,
+    Denied,
+}
+
+impl Namespaces {
+    /// These are to be watched, the first ones sooner than the others. What is watched keeps its place.
+    pub(super) fn want(&mut self, first: &BTreeSet<&str>, others: &BTreeSet<&str>) -> Vec<Order> {
+        let is_wanted = |namespace: &str| first.contains(namespace) || others.contains(namespace);
+        let end: Vec<_> = self.watched.keys().filter(|namespace| !is_wanted(namespace)).cloned().collect();
+        for namespace in &end {
+            self.watched.remove(namespace);
+        }
+        let mut orders: Vec<_> = end.into_iter().map(Order::End).collect();
+        self.beyond.clear();
+        for namespace in first.iter().chain(others.difference(first)) {
+            if self.watched.contains_key(*namespace) {
+                continue;
+            }
+            if self.watched.len() >= MOST {
+                self.beyond.insert((*namespace).to_owned());
+                continue;
+            }
+            let namespace: Arc<str> = (*namespace).into();
+            self.watched.insert(Arc::clone(&namespace), State::Asked);
+            orders.push(Order::Begin(namespace));
+        }
+        orders
+    }
+
+    /// All Secrets of one were told.
+    pub(super) fn listed(&mut self, namespace: &str) {
+        self.set(namespace, State::Listed);
+    }
+
+    /// Those of one can't be read now; or the operator may not, which stays like that until somebody permits it.
+    pub(super) fn failing(&mut self, namespace: &str, is_denied: bool) {
+        let state = match self.watched.get(namespace) {
+            _ if is_denied => State::Denied,
+            Some(State::Asked) => State::Failed,
+            Some(state) => *state,
+            None => return,
+        };
+        self.set(namespace, state);
+    }
+
+    /// What a watch says that has ended meanwhile is nothing to anybody.
+    fn set(&mut self, namespace: &str, state: State) {
+        if let Some(known) = self.watched.get_mut(namespace) {
+            *known = state;
+        }
+    }
+
+    /// Whether one is asked for the first time what there is; strictly: also when that failed before.
+    pub(super) fn waits(&self, strictly: bool) -> bool {
+        self.watched.values().any(|state| *state == State::Asked || (strictly && *state == State::Failed))
+    }
+
+    /// Those whose Secrets can't be read.
+    pub(super) fn unreadable(&self) -> BTreeMap<String, Unreadable> {
+        let denied = self.watched.iter().filter(|(_, state)| **state == State::Denied);
+        let denied = denied.map(|(namespace, _)| (namespace.to_string(), Unreadable::Denied));
+        denied.chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MOST)))).collect()
+    }
+}
+
+/// The watches. They end with it.
+pub(super) struct Watches {
+    client: Client,
+    changes: Changes,
+    tasks: JoinSet<()>,
+    handles: BTreeMap<Arc<str>, AbortHandle>,
+}
+
+impl Watches {
+    pub(super) fn new(client: Client, changes: Changes) -> Self {
+        Self { client, changes, tasks: JoinSet::new(), handles: BTreeMap::new() }
+    }
+
+    pub(super) fn obey(&mut self, order: Order) {
+        while self.tasks.try_join_next().is_some() {}
+        match order {
+            Order::Begin(namespace) => {
+                let watch = watch::secrets(self.client.clone(), Arc::clone(&namespace), self.changes.clone());
+                self.handles.insert(namespace, self.tasks.spawn(watch));
+            }
+            Order::End(namespace) => {
+                if let Some(handle) = self.handles.remove(&namespace) {
+                    handle.abort();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(namespace: &str) -> Order {
+        Order::Begin(namespace.into())
+    }
+
+    #[test]
+    fn what_is_referred_to_is_watched() {
+        let mut namespaces = Namespaces::default();
+        assert_eq!(namespaces.want(&["shop"].into(), &["shop", "vault"].into()), [begin("shop"), begin("vault")]);
+        assert_eq!(namespaces.want(&["shop"].into(), &["vault"].into()), []);
+        namespaces.listed("shop");
+        assert!(namespaces.waits(false));
+        namespaces.failing("vault", false);
+        assert!(namespaces.waits(true) && !namespaces.waits(false));
+        namespaces.failing("vault", true);
+        assert!(!namespaces.waits(true), "what is denied is not waited for");
+        assert_eq!(namespaces.unreadable(), [("vault".to_owned(), Unreadable::Denied)].into());
+        namespaces.listed("vault");
+        assert_eq!(namespaces.unreadable(), BTreeMap::new());
+        assert_eq!(namespaces.want(&["shop"].into(), &[].into()), [Order::End("vault".into())]);
+        namespaces.failing("vault", true);
+        assert_eq!(namespaces.unreadable(), BTreeMap::new(), "said by a watch that has ended");
+    }
+
+    /// Whoever can make fleets could refer to Secrets of each namespace there is.
+    #[test]
+    fn what_was_watched_before_keeps_its_place() {
+        let many: Vec<String> = (0..2 * MOST).map(|i| format!("n{i:03}")).collect();
+        let many: BTreeSet<&str> = many.iter().map(String::as_str).collect();
+        let mut namespaces = Namespaces::default();
+        namespaces.want(&["zebra"].into(), &[].into());
+        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MOST - 1);
+        let unreadable = namespaces.unreadable();
+        assert_eq!(unreadable.len(), MOST + 2);
+        assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
+        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MOST)));
+        // When others leave, those that waited have their places.
+        assert_eq!(namespaces.want(&["own", "zebra"].into(), &["n511"].into()).last(), Some(&begin("n511")));
+        assert_eq!(namespaces.unreadable(), BTreeMap::new());
+    }
+}
