@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chart, cluster, crds, images, pgo, quickstart, test, tidy};
+use crate::{bench, chart, cluster, crds, dist, images, pgo, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -36,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Build the proxy with profile-guided optimisation, as releases should be: target/pgo/out/sluice-proxy.
     Pgo,
+    /// Put together what a release consists of, in target/dist: programs, bills of materials, chart, checksums.
+    Dist(dist::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
     /// Write what of charts/sluice is generated anew: definitions, schema, README, and what it gives in its testdata.
@@ -53,6 +55,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Images(args) => images::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Pgo => pgo::run(),
+        Command::Dist(args) => dist::run(&args),
         Command::Tidy => tidy::run(),
         Command::Chart => chart::run(),
         Command::Crds => crds::run(),

@@ -5,10 +5,13 @@ mod chart;
 mod cli;
 mod cluster;
 mod crds;
+mod dist;
 mod files;
 mod images;
 mod pgo;
 mod quickstart;
+#[cfg(test)]
+mod security;
 mod shell;
 mod test;
 mod tidy;
