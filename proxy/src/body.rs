@@ -5,10 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -22,6 +19,7 @@ use crate::{
         body::{Framing, Piece},
         request::Refused,
     },
+    http2::Taken,
     server::Waiting,
 };
 
@@ -41,6 +39,9 @@ pub(crate) trait Source {
 
     /// From now on, this is waited for.
     fn wait(&self, waiting: Waiting);
+
+    /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
+    fn hold(&mut self, bytes: usize);
 
     /// Something that was waited for came.
     fn progress(&self);
@@ -87,7 +88,7 @@ pub(crate) enum RequestBody {
     /// None.
     Empty,
     /// A stream's, of this length if that is known, its bytes counted.
-    Received(RecvStream, Option<u64>, Arc<AtomicU64>),
+    Received(RecvStream, Option<u64>, Arc<Taken>),
     /// Pieces that another protocol's connection brings.
     Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>, Option<u64>),
 }
@@ -100,11 +101,11 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Fed(pieces, _) => Pin::new(pieces).poll_next(cx),
-            RequestBody::Received(stream, _, count) => Poll::Ready(match ready!(stream.poll_data(cx)) {
+            RequestBody::Received(stream, _, taken) => Poll::Ready(match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // Whoever asked has room for it: the client may send as much again.
                     let _ = stream.flow_control().release_capacity(data.len());
-                    count.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    taken.add(data.len());
                     Some(Ok(Frame::data(data)))
                 }
                 Some(Err(e)) => Some(Err(e.into())),

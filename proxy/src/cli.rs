@@ -10,6 +10,7 @@ use crate::{
     Shared, admin,
     config::{Applier, Ports},
     control::{self, Address, Identity, Operator},
+    memory::{self, Limit},
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
     telemetry::{self, Telemetry},
@@ -43,6 +44,10 @@ pub struct Options {
     /// Worker threads; as many as there are CPUs unless set
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub workers: Option<u16>,
+    /// Memory that this process may have, in bytes; else, and at most, what its control group allows, or without one a quarter
+    /// of the machine's
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub memory: Option<u64>,
     /// Where everything about this proxy is shown, to clients on loopback; to others, only whether it is ready. Port 0 takes
     /// a free one
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -67,7 +72,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let operator = Operator::new(control, token_file, ca_file).map_err(anyhow::Error::msg)?;
     let workers =
         options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let shared = Shared::new(Telemetry::default());
+    let shared = Shared::within(Telemetry::default(), Limit::find(options.memory));
     let sockets = options.sockets.clone().map_or(SocketSource::Bind, SocketSource::Handover);
     let server_options = ServerOptions { workers, sockets, handover: options.handover.clone() };
     let server = Server::start(Arc::clone(&shared), server_options).context("the workers do not start")?;
@@ -97,6 +102,7 @@ async fn supervise(
     }
     tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, "started");
     tokio::spawn(telemetry::report(Arc::clone(&shared), u32::try_from(workers).unwrap_or(u32::MAX)));
+    tokio::spawn(memory::watch(Arc::clone(&shared.memory)));
     let identity = Identity { name: options.name, fleet: options.fleet, admin };
     tokio::spawn({
         let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
@@ -156,5 +162,7 @@ mod tests {
         check(&["--control", "http://x:1"], Err("never plaintext"));
         check(&["--control", "x"], Err("is neither unix:PATH nor https://HOST:PORT"));
         check(&["--control", "unix:/c", "--workers", "0"], Err("--workers"));
+        check(&["--control", "unix:/c", "--memory", "536870912"], Ok(()));
+        check(&["--control", "unix:/c", "--memory", "0"], Err("--memory"));
     }
 }

@@ -9,6 +9,7 @@
 //!                                           upstream/ balance, pools, calls
 //!                                           websocket.rs after 101
 //!  message.rs, fields.rs: a head on its way, whatever protocol it came by
+//!  memory/: what clients hold, and who is ended when it gets scarce
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
 //!  admin.rs: /readyz, /config /connections on loopback; /metrics
 //! ```
@@ -25,6 +26,7 @@ pub mod fields;
 pub mod filter;
 pub mod http1;
 pub mod http2;
+pub mod memory;
 pub mod message;
 pub mod router;
 pub mod server;

@@ -10,7 +10,13 @@ use arc_swap::ArcSwap;
 use snapshot::{Hash, proto::Nack};
 use tokio::sync::watch;
 
-use crate::{config::Config, filter::Limiters, telemetry::Telemetry, upstream::Endpoints};
+use crate::{
+    config::Config,
+    filter::Limiters,
+    memory::{Limit, Memory},
+    telemetry::Telemetry,
+    upstream::Endpoints,
+};
 
 /// Shared by every worker of the process.
 pub struct Shared {
@@ -22,6 +28,8 @@ pub struct Shared {
     pub endpoints: Endpoints,
     /// State of the rate limits, across pushes.
     pub limiters: Limiters,
+    /// What clients hold of this process' memory.
+    pub memory: Arc<Memory>,
     /// Whether and how this proxy leaves.
     pub drain: watch::Sender<Drain>,
     /// The last order to shift load to others.
@@ -69,13 +77,19 @@ pub struct Status {
 }
 
 impl Shared {
-    /// With nothing to execute yet.
+    /// With nothing to execute yet, in a process with the limit that is found.
     pub fn new(telemetry: Telemetry) -> Arc<Self> {
+        Self::within(telemetry, Limit::find(None))
+    }
+
+    /// The same, with this limit.
+    pub fn within(telemetry: Telemetry, limit: Limit) -> Arc<Self> {
         Arc::new(Self {
             config: ArcSwap::from_pointee(Config::default()),
             telemetry,
             endpoints: Endpoints::default(),
             limiters: Limiters::default(),
+            memory: Memory::new(limit),
             drain: watch::Sender::new(Drain::Serving),
             rebalance: watch::Sender::new(None),
             status: watch::Sender::new(Status::default()),

@@ -26,6 +26,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
 const BUFFER: usize = 16 << 10;
+/// What both directions hold.
+pub(crate) const HELD: usize = 2 * BUFFER;
 
 /// Relays between client and upstream until one of them ends, or the proxy leaves. The request counts as under way to its
 /// endpoint, and keeps its rule.

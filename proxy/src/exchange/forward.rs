@@ -147,6 +147,7 @@ async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<R
         if let Poll::Ready(response) = call.poll_response(cx, source) {
             return Poll::Ready(Ok(response));
         }
+        source.hold(call.held(false));
         // Once it is known what is waited for.
         source.poll_interrupt(cx).map(|interrupt| {
             Err(match interrupt {

@@ -12,7 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method,
+    HeaderValue, Method, Uri, Version,
     header::{CONTENT_LENGTH, HOST},
 };
 use tokio::time::Sleep;
@@ -25,10 +25,12 @@ pub(crate) use self::{
 use crate::{
     body::Source,
     config::{Action, Rule},
+    fields::Fields,
     filter::{Answer, Ctx, Flow, RateLimit},
     http1::{self, request::Wants},
     message::{RequestHead, ResponseHead},
     router::{Missed, Query},
+    server::{Conn, Worker},
     shared::clock_us,
     telemetry::Blame,
     upstream::Call,
@@ -58,6 +60,13 @@ pub(crate) enum ReplyBody {
 pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange<'_>) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
     own(cause.answer(exchange.id()), exchange, None)
+}
+
+/// Records a connection that was ended for what it held before there was a request.
+pub(crate) fn ended_for_memory(worker: &Worker, conn: &Conn) {
+    let (uri, fields) = (Uri::default(), Fields::default());
+    let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
+    drop(Exchange::open(worker, conn, &head));
 }
 
 /// Serves one request, whatever it came by; `head` is without fields of its connection. `None`: the client has gone.

@@ -95,9 +95,12 @@ impl<'a> Exchange<'a> {
         self.fail("request_timeout", Blame::Upstream);
     }
 
-    /// The client left before the end.
+    /// The client left before the end; or was made to, for what it held.
     pub(crate) fn client_went(&mut self) {
-        self.fail("client_went", Blame::Downstream);
+        match self.conn.holder.is_ended() {
+            true => self.fail("memory_exhausted", Blame::Internal),
+            false => self.fail("client_went", Blame::Downstream),
+        }
     }
 
     /// `X-Request-Id`.
@@ -109,7 +112,7 @@ impl<'a> Exchange<'a> {
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
-        if self.answered.is_none() {
+        if self.answered.is_none() || self.conn.holder.is_ended() {
             self.client_went();
         }
         let upstream = self.upstream.sent.map(|sent| self.upstream.head.unwrap_or(now).duration_since(sent));

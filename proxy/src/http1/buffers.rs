@@ -76,6 +76,11 @@ impl ReadBuffer {
         self.bytes.capacity() == 0
     }
 
+    /// Bytes of memory that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives the memory back, with what is in it. If something still refers to it, it is not kept.
     pub(crate) fn release(&mut self) {
         if self.is_released() {

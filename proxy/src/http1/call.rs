@@ -193,6 +193,11 @@ impl Call {
         self.body.is_done()
     }
 
+    /// Bytes of memory that are held for it.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.held() + self.out.held()
+    }
+
     /// How the response's body was framed.
     pub(crate) fn framing(&self) -> Framing {
         self.framing

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     body::{Interrupt, RequestBody, Source, SourceError},
+    memory::{Charge, Kind},
     server::{Conn, Waiting},
 };
 
@@ -30,6 +31,8 @@ use crate::{
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that sends further requests before it has its answer may be this many bytes ahead.
 const AHEAD: usize = 8 << 10;
+/// What TLS keeps, at most, of what its client does not read.
+const OF_TLS: usize = 64 << 10;
 
 /// A connection, between and within requests.
 pub(crate) struct Client<S> {
@@ -48,6 +51,10 @@ pub(crate) struct Client<S> {
     pub(crate) received: u64,
     expects_continue: bool,
     first: bool,
+    /// Memory of the head under way, or of the one that is being answered.
+    heads: Charge,
+    /// The same of bodies.
+    bodies: Charge,
 }
 
 /// What a client sends next.
@@ -68,6 +75,7 @@ pub(crate) enum Event {
 
 impl<S: Stream> Client<S> {
     pub(crate) fn new(io: S, conn: Arc<Conn>, limits: Arc<Limits>) -> Self {
+        let [heads, bodies] = [Kind::Heads, Kind::Bodies].map(|kind| Charge::new(&conn.holder, kind));
         Self {
             io,
             conn,
@@ -80,6 +88,8 @@ impl<S: Stream> Client<S> {
             received: 0,
             expects_continue: false,
             first: true,
+            heads,
+            bodies,
         }
     }
 
@@ -87,6 +97,7 @@ impl<S: Stream> Client<S> {
     pub(crate) async fn next(&mut self) -> Event {
         self.out.release();
         self.buffer.lines.reset(true);
+        self.bodies.set(0);
         let waiting = if self.buffer.bytes.is_empty() { Waiting::Idle } else { Waiting::Head };
         self.conn.wait(waiting, &self.limits);
         let event = poll_fn(|cx| self.poll_next(cx)).await;
@@ -108,13 +119,17 @@ impl<S: Stream> Client<S> {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if idle => {
                     self.buffer.release();
+                    self.heads.set(0);
                     if self.conn.is_closing() && !self.io.has_unseen() || self.conn.expired().is_some() {
                         return Poll::Ready(Event::End);
                     }
                     return Poll::Pending;
                 }
                 Poll::Pending if self.conn.expired().is_some() => return Poll::Ready(Event::TooSlow),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.heads.set(self.buffer.held());
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -136,6 +151,8 @@ impl<S: Stream> Client<S> {
         };
         let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
+        // As long as the request is under way, since it may have to be sent again.
+        self.heads.set(head.len() + bytes.capacity());
         let begins = first.then(|| head.clone());
         Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
@@ -314,6 +331,13 @@ impl<S: Stream> Source for Client<S> {
 
     fn wait(&self, waiting: Waiting) {
         self.conn.wait(waiting, &self.limits);
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        let of_tls = if S::FAREWELL && self.unflushed { OF_TLS } else { 0 };
+        // Without a body, what is left of it is the head's.
+        let read = if self.body.is_done() { 0 } else { self.buffer.held() };
+        self.bodies.set(bytes + read + self.out.held() + of_tls);
     }
 
     fn progress(&self) {

@@ -37,6 +37,11 @@ impl Out {
         self.written
     }
 
+    /// Bytes of memory that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity() + self.large.len()
+    }
+
     /// Nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.at == self.bytes.len() && self.large.is_empty() && self.after.is_empty()

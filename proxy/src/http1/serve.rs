@@ -212,7 +212,7 @@ async fn relay<S: Stream>(
             Some(_) => return Poll::Ready(Err(Broken::Deadline)),
             None => {}
         }
-        let mut turn = 0;
+        let (mut turn, mut unread) = (0, false);
         loop {
             // What has come is put together before it is written.
             let come = if ended || client.out.is_full() { None } else { call.piece() };
@@ -231,6 +231,7 @@ async fn relay<S: Stream>(
                     },
                     Poll::Pending => {
                         call.poll_rest(cx, client);
+                        unread = true;
                         None
                     }
                 },
@@ -241,6 +242,7 @@ async fn relay<S: Stream>(
                 (turn, ended) = (turn + data, end);
                 continue;
             }
+            client.hold(call.held(unread));
             if let Some(deadline) = &mut deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {

@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,6 +16,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
+
+use crate::memory::Holder;
 
 /// A client's connection.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -52,7 +55,77 @@ impl Stream for TcpStream {
     }
 }
 
-impl Stream for TlsStream<TcpStream> {
+/// A client's connection, as it was accepted. Ended for what it holds, it is closed by a reset: what the kernel has for a
+/// client that reads nothing is freed with it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    io: TcpStream,
+    holder: Arc<Holder>,
+}
+
+impl Accepted {
+    pub(crate) fn new(io: TcpStream, holder: Arc<Holder>) -> Self {
+        Self { io, holder }
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if self.holder.is_ended() {
+            self.close_by_reset();
+        }
+    }
+}
+
+impl Stream for Accepted {
+    const FAREWELL: bool = false;
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_readable(cx)
+    }
+
+    fn has_unseen(&self) -> bool {
+        self.io.has_unseen()
+    }
+
+    fn close_by_reset(&self) {
+        self.io.close_by_reset();
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
     const FAREWELL: bool = true;
 
     fn has_unseen(&self) -> bool {

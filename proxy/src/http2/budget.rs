@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn frame(kind: FrameType, length: u32, flag: bool) -> Frame {
-        Frame { kind, length, flag }
+        Frame { kind, length, flag, end_headers: true, stream: 1 }
     }
 
     /// `each` of a second, over and over: after how many frames the budget is exceeded.

@@ -22,6 +22,10 @@ pub(super) struct Frame {
     pub(super) length: u32,
     /// END_STREAM of DATA and HEADERS; ACK of SETTINGS and PING.
     pub(super) flag: bool,
+    /// END_HEADERS of HEADERS and CONTINUATION.
+    pub(super) end_headers: bool,
+    /// The stream that it is of; 0: the connection.
+    pub(super) stream: u32,
 }
 
 /// Where in the byte stream one is.
@@ -61,7 +65,7 @@ impl Frames {
     }
 }
 
-fn read([a, b, c, kind, flags, ..]: [u8; 9]) -> Frame {
+fn read([a, b, c, kind, flags, stream @ ..]: [u8; 9]) -> Frame {
     let kind = match kind {
         0 => FrameType::Data,
         1 => FrameType::Headers,
@@ -73,7 +77,8 @@ fn read([a, b, c, kind, flags, ..]: [u8; 9]) -> Frame {
         9 => FrameType::Continuation,
         _ => FrameType::Other,
     };
-    Frame { kind, length: u32::from_be_bytes([0, a, b, c]), flag: flags & 1 == 1 }
+    let (length, stream) = (u32::from_be_bytes([0, a, b, c]), u32::from_be_bytes(stream) & (u32::MAX >> 1));
+    Frame { kind, length, flag: flags & 1 == 1, end_headers: flags & 4 == 4, stream }
 }
 
 #[cfg(test)]
@@ -87,11 +92,11 @@ mod tests {
 
     #[test]
     fn frames_are_seen_however_the_bytes_are_split() {
-        let bytes = [b"PREFACE".to_vec(), frame(4, 0, &[0; 12]), frame(0, 1, b""), frame(99, 0, &[9; 300])].concat();
+        let bytes = [b"PREFACE".to_vec(), frame(4, 0, &[0; 12]), frame(0, 1, b""), frame(99, 4, &[9; 300])].concat();
         let expect = [
-            Frame { kind: FrameType::Settings, length: 12, flag: false },
-            Frame { kind: FrameType::Data, length: 0, flag: true },
-            Frame { kind: FrameType::Other, length: 300, flag: false },
+            Frame { kind: FrameType::Settings, length: 12, flag: false, end_headers: false, stream: 1 },
+            Frame { kind: FrameType::Data, length: 0, flag: true, end_headers: false, stream: 1 },
+            Frame { kind: FrameType::Other, length: 300, flag: false, end_headers: true, stream: 1 },
         ];
         for split in 0..=bytes.len() {
             let (mut frames, mut seen) = (Frames::after(7), vec![]);

@@ -14,6 +14,8 @@ use crate::{
 
 /// A colon, a space and a line's end.
 const BESIDE: usize = 4;
+/// A name and a value, in a list.
+const OF_FIELD: usize = size_of::<(http::HeaderName, HeaderValue)>();
 
 /// A request's head.
 #[derive(Debug)]
@@ -30,6 +32,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Bytes of memory that it holds. Values may be shared with others of its connection, and are counted all the same:
+    /// they are copied on their way.
+    pub(super) fn held(&self) -> usize {
+        self.bytes + self.parts.fields.len() * OF_FIELD
+    }
+
     /// What it has too much of. What is much larger, `h2` itself refuses without a word (`builder` in `mod.rs`).
     pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;

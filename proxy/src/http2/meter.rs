@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     budget::{Budget, Class},
     frames::Frames,
+    held::Held,
 };
 
 /// Length of the client's preface: `PRI * HTTP/2.0 …` (RFC 9113 section 3.4).
@@ -28,6 +29,7 @@ pub(super) struct Meter<S> {
     outbound: Frames,
     budget: Budget,
     exceeded: Exceeded,
+    held: Arc<Held>,
 }
 
 /// Which budget was used up, for whoever ends the connection.
@@ -53,17 +55,20 @@ impl Exceeded {
 
 impl<S> Meter<S> {
     /// Counts what comes and goes on `io`, which may have so many streams open.
-    pub(super) fn new(io: S, now: Instant, streams: u32) -> (Self, Exceeded) {
+    pub(super) fn new(io: S, now: Instant, streams: u32, held: Arc<Held>) -> (Self, Exceeded) {
         let exceeded = Exceeded::default();
         let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now, streams));
-        (Self { io, inbound, outbound, budget, exceeded: exceeded.clone() }, exceeded)
+        (Self { io, inbound, outbound, budget, exceeded: exceeded.clone(), held }, exceeded)
     }
 
     fn wrote<'a>(&mut self, mut n: usize, slices: impl Iterator<Item = &'a [u8]>) {
         for slice in slices {
             let part = &slice[..n.min(slice.len())];
             n -= part.len();
-            self.outbound.pass(part, |frame| self.budget.sent(frame));
+            self.outbound.pass(part, |frame| {
+                self.budget.sent(frame);
+                self.held.sent(frame);
+            });
             if n == 0 {
                 break;
             }
@@ -89,7 +94,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         let start = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         this.budget.refill(Instant::now());
-        this.inbound.pass(&buf.filled()[start..], |frame| this.budget.received(frame));
+        this.inbound.pass(&buf.filled()[start..], |frame| {
+            this.budget.received(frame);
+            this.held.received(frame);
+        });
         this.judge();
         Poll::Ready(Ok(()))
     }
@@ -132,11 +140,13 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::{config::Http2Limits, memory::testing::holder};
 
     #[tokio::test]
     async fn floods_are_read_no_further() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) = Meter::new(server, Instant::now(), 100);
+        let (mut meter, exceeded) =
+            Meter::new(server, Instant::now(), 100, Held::new(&holder(), Http2Limits::default()));
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         meter.read_exact(&mut [0; 24]).await.unwrap();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -153,7 +163,8 @@ mod tests {
     #[tokio::test]
     async fn resets_that_we_send_count() {
         let (_client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) = Meter::new(server, Instant::now(), 100);
+        let (mut meter, exceeded) =
+            Meter::new(server, Instant::now(), 100, Held::new(&holder(), Http2Limits::default()));
         let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         for _ in 0..200 {
             let (a, b) = reset.split_at(5);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, respond.rs) ─► exchange
-//!           └ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
+//!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
+//!           └ held.rs: what h2 holds of bodies and heads, against the worker's memory
 //! ```
 //!
 //! Bounded by `h2` itself: streams, a head's size and its CONTINUATIONs, small DATA frames, streams reset before they
@@ -11,6 +12,7 @@
 mod budget;
 mod frames;
 pub mod head;
+mod held;
 mod meter;
 mod respond;
 mod silence;
@@ -31,14 +33,21 @@ use tokio::{
     time,
 };
 
+pub(crate) use self::source::Taken;
 use self::{
+    held::Held,
     meter::Meter,
     silence::{Silence, Silent},
 };
-use crate::server::{Conn, Waiting, Worker};
+use crate::{
+    memory::{Charge, Kind},
+    server::{Conn, Waiting, Worker},
+};
 
 /// The last words of a connection that exceeded its budget have this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
+const OF_CONNECTION: usize = 24 << 10;
 /// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
 const OF_FIELD: usize = 32;
 
@@ -66,7 +75,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     conn.note_http2();
-    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams);
+    let mut connection = Charge::new(&conn.holder, Kind::Connections);
+    connection.set(OF_CONNECTION);
+    let held = Held::new(&conn.holder, conn.http2_limits);
+    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams, Arc::clone(&held));
     let mut h2 = match time::timeout(conn.limits.head_time, builder(conn).handshake::<_, Bytes>(io)).await {
         Ok(Ok(h2)) => h2,
         Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
@@ -89,9 +101,15 @@ where
             // First what the client sent: an idle connection is closed only when there is nothing to read.
             biased;
             request = h2.accept() => match request {
-                Some(Ok((request, respond))) => {
+                Some(Ok((request, mut respond))) => {
                     conn.progress();
                     silence.broken();
+                    if conn.holder.is_refused() {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        continue;
+                    }
+                    // At once, so that nobody has a head that was not charged.
+                    let request = stream::Request::new(&conn.holder, &held, request);
                     // Boxed: made where it stays, instead of being copied from hand to hand until its task runs.
                     tokio::spawn(Box::pin(stream::run(worker.clone(), conn.clone(), request, respond)));
                 }

@@ -179,11 +179,16 @@ impl Sending<'_> {
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
+                let held = data.len() + self.call.as_ref().map_or(0, |call| call.held(true));
+                self.source.hold(held);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
+                self.source.hold(0);
             }
             let part = data.split_to(data.len().min(stream.capacity()));
             if !part.is_empty() {
+                let bytes = part.len();
                 stream.send_data(part, end && data.is_empty())?;
+                self.source.queued(bytes);
             }
         }
         Ok(())
@@ -198,6 +203,7 @@ impl Sending<'_> {
         if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
+        self.source.hold(call.held(false));
         if let Poll::Ready(ended) = self.poll_end(cx) {
             return Poll::Ready(Err(ended));
         }

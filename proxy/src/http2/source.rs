@@ -17,12 +17,14 @@ use std::{
 use h2::RecvStream;
 use http_body::Body as _;
 
+use super::held::Held;
 use crate::{
     body::{Interrupt, RequestBody, Source, SourceError},
     http1::{
         body::{Framing, Piece},
         request::Refused,
     },
+    memory::{Charge, Kind},
     server::{Conn, Waiting},
 };
 
@@ -30,11 +32,33 @@ use crate::{
 pub(crate) struct Http2Source {
     body: RequestBody,
     framing: Framing,
-    /// Bytes of a body so far, for as long as it lives; `None`: there is none.
-    count: Option<Arc<AtomicU64>>,
+    /// What of a body was taken so far, for as long as it lives; `None`: there is none.
+    count: Option<Arc<Taken>>,
+    held: Arc<Held>,
+    stream: u32,
+    /// Whether the stream is known there.
+    is_held: bool,
+    /// What is held for the exchange; made when there first is something.
+    charge: Option<Charge>,
     conn: Arc<Conn>,
     waiting: Cell<Option<Wait>>,
     alarm: Option<Alarm>,
+}
+
+/// Counts what was taken of a request's body.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    bytes: AtomicU64,
+    held: Arc<Held>,
+    stream: u32,
+}
+
+impl Taken {
+    /// So much was taken.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.held.taken(self.stream, bytes);
+    }
 }
 
 /// When the stream will be woken.
@@ -55,24 +79,38 @@ struct Wait {
 }
 
 impl Http2Source {
-    pub(crate) fn new(stream: RecvStream, length: Option<u64>, conn: Arc<Conn>) -> Self {
+    pub(super) fn new(stream: RecvStream, length: Option<u64>, held: Arc<Held>, conn: Arc<Conn>) -> Self {
+        let id = u32::from(stream.stream_id());
         let (body, framing, count) = if stream.is_end_stream() {
             (RequestBody::Empty, Framing::Empty, None)
         } else {
-            let (framing, count) = (length.map_or(Framing::Chunked, Framing::Length), Arc::default());
+            let (framing, count) = (
+                length.map_or(Framing::Chunked, Framing::Length),
+                Arc::new(Taken { bytes: AtomicU64::new(0), held: Arc::clone(&held), stream: id }),
+            );
             (RequestBody::Received(stream, length, Arc::clone(&count)), framing, Some(count))
         };
-        Self { body, framing, count, conn, waiting: Cell::new(None), alarm: None }
+        let (is_held, waiting) = (count.is_some(), Cell::new(None));
+        Self { body, framing, count, held, stream: id, is_held, charge: None, conn, waiting, alarm: None }
     }
 
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
         self.body = RequestBody::Empty;
+        if self.count.is_some() {
+            self.held.unwanted(self.stream);
+        }
+    }
+
+    /// So much of the response is with `h2`, to be sent.
+    pub(super) fn queued(&mut self, bytes: usize) {
+        self.is_held = true;
+        self.held.queued(self.stream, bytes);
     }
 
     /// Bytes of the body so far.
     pub(super) fn counted(&self) -> u64 {
-        self.count.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+        self.count.as_ref().map_or(0, |count| count.bytes.load(Ordering::Relaxed))
     }
 
     fn is_bounded(&self) -> bool {
@@ -138,6 +176,12 @@ impl Source for Http2Source {
         self.waiting.set(Some(wait));
     }
 
+    fn hold(&mut self, bytes: usize) {
+        if bytes > 0 || self.charge.is_some() {
+            self.charge.get_or_insert_with(|| Charge::new(&self.conn.holder, Kind::Bodies)).set(bytes);
+        }
+    }
+
     fn progress(&self) {
         self.waiting.set(None);
     }
@@ -157,6 +201,9 @@ impl Drop for Http2Source {
     fn drop(&mut self) {
         if let Some(alarm) = self.alarm {
             self.conn.wake_no_more(alarm.place);
+        }
+        if self.is_held {
+            self.held.dropped(self.stream);
         }
     }
 }

@@ -4,32 +4,49 @@ use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use http::Request;
 
 use super::{
     head::{self, Head},
+    held::Held,
     respond::respond,
     source::Http2Source,
 };
 use crate::{
     exchange::{self, Exchange},
     http1::buffers,
+    memory::{Charge, Holder, Kind},
     server::{Conn, Worker},
 };
 
+/// What a stream takes besides its head: its task, and its place in `h2`.
+const OF_STREAM: usize = 4 << 10;
+
+/// A request, as a stream brings it.
+pub(super) struct Request {
+    head: Head,
+    body: RecvStream,
+    held: Arc<Held>,
+    charge: Charge,
+}
+
+impl Request {
+    /// Charges a request for its head, for as long as it lives.
+    pub(super) fn new(holder: &Arc<Holder>, held: &Arc<Held>, request: http::Request<RecvStream>) -> Self {
+        let (parts, body) = request.into_parts();
+        let head = head::parse(parts);
+        let mut charge = Charge::new(holder, Kind::Heads);
+        charge.set(OF_STREAM + head.held());
+        Self { head, body, held: Arc::clone(held), charge }
+    }
+}
+
 /// Serves a stream to its end.
-pub(super) async fn run(
-    worker: Arc<Worker>,
-    conn: Arc<Conn>,
-    request: Request<RecvStream>,
-    mut sender: SendResponse<Bytes>,
-) {
+pub(super) async fn run(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, mut sender: SendResponse<Bytes>) {
     conn.note_request();
-    let (parts, body) = request.into_parts();
-    let head = head::parse(parts);
+    let Request { head, body, held, charge: _charge } = request;
     let beyond = head.beyond(&conn.limits);
     let Head { parts: mut head, wants, length, .. } = head;
-    let mut source = Http2Source::new(body, length, Arc::clone(&conn));
+    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn));
     let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
         Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),

@@ -14,7 +14,7 @@ const YIELD: Duration = Duration::from_millis(4);
 /// Pause when descriptors run out all the same: those that close meanwhile make room.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts from one listener until aborted. While there is no room, what comes waits in the kernel.
+/// Accepts from one listener until aborted. While there is no room, or no memory, what comes waits in the kernel.
 pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16) {
     loop {
         if worker.room.is_full() {
@@ -29,10 +29,15 @@ pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16
             }
             worker.room.free().await;
         }
+        if worker.account.is_over() {
+            worker.shared.telemetry.accepting_paused();
+            worker.account.room().await;
+        }
         if yields(&worker) {
             tokio::time::sleep(YIELD).await;
             // What the others left is taken at once, all of it.
             while !worker.room.is_full()
+                && !worker.account.is_over()
                 && let Some(accepted) = listener.accept().now_or_never()
             {
                 take(&worker, &listener, accepted, port).await;

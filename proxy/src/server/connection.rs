@@ -24,20 +24,31 @@ use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
-use super::{Phase, Worker, room::Live, waits::Waits};
+use super::{
+    Phase, Worker,
+    room::{self, Live},
+    waits::Waits,
+};
 use crate::{
     config::{Http2Limits, Settings},
-    exchange::headers,
+    exchange::{self, headers},
     http1::{
         limits::Limits,
         serve::{self, Ended},
-        stream::Stream,
+        stream::{Accepted, Stream},
     },
-    http2, websocket,
+    http2,
+    memory::{Charge, Holder, Kind},
+    websocket,
 };
 
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection takes by itself, in bytes: its task, and what is known of it.
+const OF_CONNECTION: usize = 6 << 10;
+/// The same of TLS: keys, and what it reads whole records into.
+const OF_TLS: usize = 24 << 10;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +149,19 @@ pub struct Conn {
     waker: OnceLock<Waker>,
     /// Those of its streams.
     waits: Waits,
+    /// What it holds of memory.
+    pub(crate) holder: Arc<Holder>,
 }
 
 impl Conn {
-    fn new(worker: &Worker, settings: &Settings, peer: SocketAddr, (port, public_port): (u16, u16), tls: bool) -> Self {
+    fn new(
+        worker: &Worker,
+        holder: &Arc<Holder>,
+        settings: &Settings,
+        peer: SocketAddr,
+        (port, public_port): (u16, u16),
+        tls: bool,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // ± 10 % so that connections made together do not end together.
         let age = settings.connection_max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -166,6 +186,7 @@ impl Conn {
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
             waits: Waits::default(),
+            holder: Arc::clone(holder),
         }
     }
 
@@ -200,6 +221,11 @@ impl Conn {
             return None;
         }
         Waiting::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
+    }
+
+    /// Whether this is what it waits for.
+    fn is_waiting_for(&self, waiting: Waiting) -> bool {
+        self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8
     }
 
     /// The second of its worker's clock.
@@ -296,20 +322,39 @@ fn until(since: u32, limit: Duration) -> u32 {
 /// Serves one accepted connection to its end.
 pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
     let _live = live;
+    let entered = worker.account.enter(room::client(peer.ip()));
+    let holder = &entered.holder;
     let (conn, tls) = {
         let config = worker.shared.config.load();
         // The port was removed while the connection waited.
         let Some(at) = config.ports.get(&port) else { return };
-        let conn = Conn::new(&worker, &config.settings, peer, (port, at.port), at.tls.is_some());
+        let conn = Conn::new(&worker, holder, &config.settings, peer, (port, at.port), at.tls.is_some());
         (Arc::new(conn), at.tls.clone())
     };
     let registered = Registered::new(&worker, &conn);
-    poll_fn(|cx| Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))).await;
+    let mut held = Charge::new(holder, Kind::Connections);
+    held.set(OF_CONNECTION + if tls.is_some() { OF_TLS } else { 0 });
+    let stream = Accepted::new(stream, Arc::clone(holder));
+    poll_fn(|cx| {
+        holder.note_task(cx);
+        Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))
+    })
+    .await;
     // Boxed, here and below: each is made where it stays, instead of being copied from hand to hand until its task runs,
     // and a connection holds what it speaks, not what it might have spoken.
-    match tls {
-        None => Box::pin(serve(&worker, &conn, registered, stream)).await,
-        Some(config) => Box::pin(secured(&worker, &conn, registered, stream, config)).await,
+    let serving: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match tls {
+        None => Box::pin(serve(&worker, &conn, registered, stream)),
+        Some(config) => Box::pin(secured(&worker, &conn, registered, stream, config)),
+    };
+    tokio::select! {
+        biased;
+        // What is under way ends with the future, and says why.
+        () = holder.ended() => {
+            if conn.is_waiting_for(Waiting::Head) {
+                exchange::ended_for_memory(&worker, &conn);
+            }
+        }
+        () = serving => {}
     }
 }
 
@@ -317,7 +362,7 @@ async fn secured(
     worker: &Arc<Worker>,
     conn: &Arc<Conn>,
     registered: Registered,
-    stream: TcpStream,
+    stream: Accepted,
     config: Arc<ServerConfig>,
 ) {
     conn.wait(Waiting::Handshake, &conn.limits);
@@ -341,6 +386,8 @@ async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Re
         Ended::Http2(io) => Box::pin(http2::serve(worker, conn, io)).await,
         Ended::WebSocket(ends) => {
             drop(registered);
+            let mut held = Charge::new(&conn.holder, Kind::WebSockets);
+            held.set(websocket::HELD);
             Box::pin(websocket::relay(worker, *ends)).await;
         }
     }

@@ -136,7 +136,7 @@ impl Drop for Live {
 }
 
 /// Who is one client: an address, of IPv6 the network that one household or machine has all of.
-fn client(peer: IpAddr) -> IpAddr {
+pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

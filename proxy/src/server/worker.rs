@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Conn, Phase, accept, balance, connection::Clock, room::Room};
-use crate::{shared::Shared, upstream::Pool};
+use crate::{memory::Account, shared::Shared, upstream::Pool};
 
 /// Connections by their number, which is ours: nobody else has a say in how they hash.
 pub(super) type Conns = HashMap<u64, Arc<Conn>, RandomState>;
@@ -35,6 +35,8 @@ pub struct Worker {
     pub(super) shares_sockets: bool,
     /// Client connections of all workers.
     pub(super) room: Arc<Room>,
+    /// What its clients hold of the process' memory.
+    pub(super) account: Arc<Account>,
     conns: Mutex<Conns>,
 }
 
@@ -113,6 +115,7 @@ pub(super) fn start(
         clock: Arc::default(),
         shares_sockets,
         room: Arc::clone(room),
+        account: shared.memory.account(),
         conns: Mutex::default(),
     });
     let running = worker.clone();
@@ -124,6 +127,7 @@ pub(super) fn start(
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(balance::housekeeping(worker.clone()));
+    tokio::spawn(worker.account.clone().keep());
     let mut loops: HashMap<u16, Vec<AbortHandle>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {

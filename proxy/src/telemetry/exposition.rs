@@ -14,7 +14,7 @@ use super::{
     process,
     routes::CLASSES,
 };
-use crate::Shared;
+use crate::{Shared, memory::Kind};
 
 /// All metrics.
 pub(super) fn metrics(shared: &Shared) -> String {
@@ -22,6 +22,7 @@ pub(super) fn metrics(shared: &Shared) -> String {
     let mut families = requests(telemetry);
     families.extend(load(telemetry));
     families.extend(limits(shared));
+    families.extend(memory(shared));
     families.extend(state(shared));
     families.extend(process_families(telemetry));
     families.retain(|family| !family.get_metric().is_empty());
@@ -103,7 +104,7 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
         ),
         single_counter(
             "sluice_accept_pauses_total",
-            "Times that accepting paused, because there were as many connections as descriptors suffice for.",
+            "Times that accepting paused, because there were as many connections as descriptors or memory suffice for.",
             telemetry.paused.load(Relaxed) as f64,
         ),
     ]
@@ -133,6 +134,31 @@ fn limits(shared: &Shared) -> Vec<MetricFamily> {
             "sluice_limit_evictions_total",
             "Rate-limit states given up to stay within bounds; each lets a key begin anew too early.",
             table.evicted() as f64,
+        ),
+    ]
+}
+
+fn memory(shared: &Shared) -> Vec<MetricFamily> {
+    let report = shared.memory.report();
+    let held = Kind::ALL.iter().zip(report.held);
+    let held = held.map(|(kind, bytes)| gauge(labels(&[("kind", kind.name())]), bytes as f64)).collect();
+    vec![
+        family("sluice_memory_held_bytes", "Memory that clients hold.", MetricType::GAUGE, held),
+        single_gauge(
+            "sluice_memory_budget_bytes",
+            "Memory that clients may hold; beyond it the connections of those that hold most are ended.",
+            report.budget as f64,
+        ),
+        single_gauge("sluice_memory_limit_bytes", "Memory that the process may have.", report.limit as f64),
+        single_counter(
+            "sluice_memory_connections_ended_total",
+            "Client connections that were ended for the memory that they held.",
+            report.ended as f64,
+        ),
+        single_counter(
+            "sluice_memory_streams_refused_total",
+            "Streams that were refused, because memory was nearly used up and their connection held much of it.",
+            report.refused as f64,
         ),
     ]
 }

@@ -10,7 +10,10 @@ use http::{Request, Response, Uri, Version, header, uri};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 
-use super::{CallError, pool::Stream};
+use super::{
+    CallError,
+    pool::{STREAM_WINDOW, Stream},
+};
 use crate::{
     body::{BodyError, RequestBody, Source, SourceError},
     exchange::headers::Forwarded,
@@ -160,6 +163,12 @@ impl Call {
 
     pub(super) fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// What has come of an unread body is with hyper, which does not say how much: as much as may come.
+    pub(super) fn held(&self, unread: bool) -> usize {
+        let most = if unread && self.body.is_some() { STREAM_WINDOW as usize } else { 0 };
+        self.left().and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left))
     }
 
     pub(super) fn left(&self) -> Option<u64> {

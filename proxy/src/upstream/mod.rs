@@ -87,6 +87,14 @@ impl Call {
         }
     }
 
+    /// Bytes of memory that are held for it. `unread`: nobody takes what comes, and all that may come does.
+    pub(crate) fn held(&self, unread: bool) -> usize {
+        match self {
+            Call::Http1(call) => call.held(),
+            Call::Http2(call) => call.held(unread),
+        }
+    }
+
     /// Goes on with the request's body while nothing of the response is wanted.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
         match self {

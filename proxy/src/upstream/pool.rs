@@ -35,6 +35,11 @@ const FEW: usize = 8;
 /// Most streams of one HTTP/2 connection; beyond, another one is made. RFC 9113 section 6.5.2 asks servers to allow as
 /// many; at one that allows fewer, the rest waits.
 const MAX_STREAMS: usize = 100;
+/// What an upstream may send of one response before it is read.
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+/// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
+/// others theirs.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 /// Most idle connections for each endpoint and worker.
 const MAX_IDLE: usize = 512;
 /// An upstream that reads nothing for this long, with bytes waiting, is given up.
@@ -204,8 +209,8 @@ impl Pool {
         }
         let io = TokioIo::new(connect(endpoint).await?);
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).initial_stream_window_size(1 << 20);
-        builder.initial_connection_window_size(4 << 20);
+        builder.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW);
+        builder.initial_connection_window_size(CONNECTION_WINDOW);
         // An upstream that is gone without a FIN is noticed within 30 s.
         builder.keep_alive_interval(Duration::from_secs(20)).keep_alive_timeout(Duration::from_secs(10));
         let (sender, connection) = builder.handshake(io).await?;

@@ -18,6 +18,7 @@ use h2::client::{SendRequest, handshake};
 use proxy::{
     Shared,
     config::Applier,
+    memory::Limit,
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
     telemetry::Telemetry,
@@ -48,8 +49,18 @@ impl Proxy {
 
     /// With the fleet's `limits`; `change` has its way with the route's rule.
     pub fn with(upstream: SocketAddr, limits: proto::Limits, change: impl Fn(&mut proto::Rule)) -> Self {
+        Self::within(Limit::find(None), upstream, limits, change)
+    }
+
+    /// The same, with so much memory.
+    pub fn within(
+        memory: Limit,
+        upstream: SocketAddr,
+        limits: proto::Limits,
+        change: impl Fn(&mut proto::Rule),
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let shared = Shared::new(Telemetry::default());
+        let shared = Shared::within(Telemetry::default(), memory);
         let options = ServerOptions { workers: 1, sockets: SocketSource::Bind, handover: None };
         let server = Server::start(Arc::clone(&shared), options).unwrap();
         let (shared_of, server_of) = (Arc::clone(&shared), Arc::clone(&server));

@@ -4,4 +4,5 @@
 
 mod expressions;
 mod hostnames;
+mod memory;
 mod word;

@@ -130,6 +130,7 @@ impl Slot {
             command.arg("--handover").arg(handover_socket(&settings.folder, &self.name));
             command.args(["--name", &self.name, "--fleet", &self.fleet.to_string()]);
             command.args(["--workers", &workers.to_string(), "--admin", "127.0.0.1:0"]);
+            command.args(memory(plan).map(|bytes| format!("--memory={bytes}")));
             command.arg("--state").arg(&folder);
             Child::start(&mut command, &log(settings, &self.name))
         });
@@ -229,6 +230,12 @@ pub(super) fn clear(settings: &Settings, name: &str) {
 /// Where a proxy hands its sockets to a new operator.
 pub(super) fn handover_socket(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).join("handover.sock")
+}
+
+/// What a proxy has to keep within, in bytes: here no container holds it to that.
+fn memory(plan: &FleetPlan) -> Option<u64> {
+    let limit = plan.spec.as_ref()?.template.resources.limits.get("memory")?;
+    planner::quantity::positive(limit).map(|bytes| bytes as u64)
 }
 
 /// Where a proxy's output goes.

@@ -1,0 +1,270 @@
+//! What `h2` holds of one connection's streams, by the frames that pass: it does not say so itself.
+//!
+//! Of a request's body: what has come, and the exchange has not taken. Of a response's: what the exchange has given to `h2`,
+//! and has not left, because the client reads nothing. Of a head: what has come of one that does not end. Each number is
+//! of one stream, so that it goes with it, whoever resets it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use foldhash::fast::RandomState;
+
+use super::frames::{Frame, FrameType};
+use crate::{
+    config::Http2Limits,
+    memory::{Charge, Holder, Kind},
+};
+
+/// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
+const OF_HEAD_BYTE: usize = 160;
+/// More than that `h2` reads of no head: it counts 32 bytes for each field.
+const MOST_OF_HEAD: usize = 384 << 10;
+
+/// What is held.
+#[derive(Debug)]
+pub(super) struct Held(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    streams: HashMap<u32, Stream, RandomState>,
+    /// More than there can be: `h2` takes no notice of some frames.
+    most: usize,
+    /// What one stream may have sent that was not taken.
+    window: usize,
+    /// All that has come and all that has not left.
+    sum: usize,
+    bodies: Charge,
+    head: Charge,
+    /// Bytes of the head under way.
+    head_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    untaken: usize,
+    unsent: usize,
+    /// The request's body is wanted no more.
+    dropped: bool,
+}
+
+impl Held {
+    /// Nothing yet.
+    pub(super) fn new(holder: &Arc<Holder>, limits: Http2Limits) -> Arc<Self> {
+        let [bodies, head] = [Kind::Bodies, Kind::Heads].map(|kind| Charge::new(holder, kind));
+        let (most, window) = (limits.streams as usize * 2 + 64, limits.stream_window as usize);
+        let streams = HashMap::default();
+        Arc::new(Self(Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 })))
+    }
+
+    /// The client sent this.
+    pub(super) fn received(&self, frame: Frame) {
+        match frame.kind {
+            // Most requests have no body, and a head of one frame: there is nothing to keep.
+            FrameType::Headers if frame.flag && frame.end_headers => {}
+            FrameType::Headers => {
+                let mut inner = self.lock();
+                if !frame.flag && inner.streams.len() < inner.most {
+                    inner.streams.entry(frame.stream).or_default();
+                }
+                inner.head(frame);
+            }
+            FrameType::Continuation => self.lock().head(frame),
+            FrameType::Data => {
+                let mut inner = self.lock();
+                let window = inner.window;
+                inner.change(frame.stream, |stream| {
+                    if !stream.dropped {
+                        // Padding is given back by `h2` at once, and nobody says so.
+                        stream.untaken = window.min(stream.untaken + frame.length as usize);
+                    }
+                });
+            }
+            FrameType::Reset => self.lock().remove(frame.stream),
+            _ => {}
+        }
+    }
+
+    /// We sent this.
+    pub(super) fn sent(&self, frame: Frame) {
+        match frame.kind {
+            FrameType::Data => {
+                let mut inner = self.lock();
+                inner.change(frame.stream, |stream| {
+                    stream.unsent = stream.unsent.saturating_sub(frame.length as usize);
+                });
+                inner.end(frame);
+            }
+            // Trailers, or all of a response.
+            FrameType::Headers if frame.flag => self.lock().end(frame),
+            FrameType::Reset => self.lock().remove(frame.stream),
+            _ => {}
+        }
+    }
+
+    /// The exchange took so much of a request's body.
+    pub(super) fn taken(&self, stream: u32, bytes: usize) {
+        self.lock().change(stream, |stream| stream.untaken = stream.untaken.saturating_sub(bytes));
+    }
+
+    /// It wants no more of it, and answers.
+    pub(super) fn unwanted(&self, stream: u32) {
+        self.lock().change(stream, |stream| stream.untaken = 0);
+    }
+
+    /// It takes no more of it. What is left to be sent is still counted.
+    pub(super) fn dropped(&self, stream: u32) {
+        let mut inner = self.lock();
+        inner.change(stream, |stream| (stream.untaken, stream.dropped) = (0, true));
+        if inner.streams.get(&stream).is_some_and(|stream| stream.unsent == 0) {
+            inner.remove(stream);
+        }
+    }
+
+    /// So much of a response is to be sent.
+    pub(super) fn queued(&self, stream: u32, bytes: usize) {
+        let mut inner = self.lock();
+        inner.streams.entry(stream).or_default();
+        inner.change(stream, |stream| stream.unsent += bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn change(&mut self, stream: u32, change: impl FnOnce(&mut Stream)) {
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        let before = stream.untaken + stream.unsent;
+        change(stream);
+        self.sum = self.sum - before + stream.untaken + stream.unsent;
+        self.bodies.set(self.sum);
+    }
+
+    /// The response is over, if this is its last frame.
+    fn end(&mut self, frame: Frame) {
+        if frame.flag {
+            self.change(frame.stream, |stream| stream.unsent = 0);
+            if self.streams.get(&frame.stream).is_some_and(|stream| stream.dropped) {
+                self.remove(frame.stream);
+            }
+        }
+    }
+
+    fn remove(&mut self, stream: u32) {
+        if let Some(stream) = self.streams.remove(&stream) {
+            self.sum -= stream.untaken + stream.unsent;
+            self.bodies.set(self.sum);
+        }
+    }
+
+    fn head(&mut self, frame: Frame) {
+        self.head_bytes = if frame.end_headers { 0 } else { self.head_bytes + frame.length as usize };
+        self.head.set((self.head_bytes * OF_HEAD_BYTE).min(MOST_OF_HEAD));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::memory::testing::holder;
+
+    fn frame(kind: FrameType, stream: u32, length: u32, flag: bool) -> Frame {
+        Frame { kind, length, flag, end_headers: true, stream }
+    }
+
+    #[test]
+    fn what_comes_and_is_not_taken_is_held() {
+        let holder = holder();
+        let held = Held::new(&holder, Http2Limits { stream_window: 1000, ..Http2Limits::default() });
+        held.received(frame(FrameType::Headers, 1, 50, false));
+        held.received(frame(FrameType::Headers, 3, 50, true));
+        held.received(frame(FrameType::Data, 1, 300, false));
+        // A stream that is not known, and one without a body.
+        held.received(frame(FrameType::Data, 3, 300, false));
+        held.received(frame(FrameType::Data, 5, 300, false));
+        assert_eq!(holder.held(), 300);
+        held.taken(1, 100);
+        assert_eq!(holder.held(), 200);
+        held.received(frame(FrameType::Data, 1, 5000, true));
+        assert_eq!(holder.held(), 1000);
+        held.unwanted(1);
+        assert_eq!(holder.held(), 0);
+        held.received(frame(FrameType::Data, 1, 20, true));
+        held.received(frame(FrameType::Reset, 1, 4, false));
+        assert_eq!(holder.held(), 0);
+    }
+
+    #[test]
+    fn what_is_not_sent_yet_is_held_after_its_exchange() {
+        let holder = holder();
+        let held = Held::new(&holder, Http2Limits::default());
+        held.queued(1, 700);
+        held.queued(3, 200);
+        held.queued(5, 100);
+        held.sent(frame(FrameType::Data, 1, 300, false));
+        held.dropped(1);
+        held.dropped(5);
+        assert_eq!(holder.held(), 700);
+        held.sent(frame(FrameType::Reset, 1, 4, false));
+        assert_eq!(holder.held(), 300);
+        held.sent(frame(FrameType::Headers, 3, 10, true));
+        held.sent(frame(FrameType::Data, 5, 100, true));
+        assert_eq!(holder.held(), 0);
+        held.dropped(3);
+        assert!(held.lock().streams.is_empty());
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_held() {
+        let holder = holder();
+        let held = Held::new(&holder, Http2Limits::default());
+        let part = |kind, length, end_headers| Frame { kind, length, flag: true, end_headers, stream: 1 };
+        held.received(part(FrameType::Headers, 100, false));
+        assert_eq!(holder.held(), 100 * OF_HEAD_BYTE);
+        held.received(part(FrameType::Continuation, 100_000, false));
+        assert_eq!(holder.held(), MOST_OF_HEAD);
+        held.received(part(FrameType::Continuation, 1, true));
+        assert_eq!(holder.held(), 0);
+    }
+
+    proptest! {
+        /// In whatever order things happen: once each stream is reset or over, nothing is held.
+        #[test]
+        fn nothing_is_left(steps in proptest::collection::vec((0..9u8, 0..6u32, 0..2000u32), 0..80), reset: bool) {
+            let holder = holder();
+            let held = Held::new(&holder, Http2Limits::default());
+            for (step, n, length) in steps {
+                let id = 2 * n + 1;
+                match step {
+                    0 => held.received(frame(FrameType::Headers, id, 10, false)),
+                    1 => held.received(frame(FrameType::Data, id, length, false)),
+                    2 => held.received(frame(FrameType::Reset, id, 4, false)),
+                    3 => held.sent(frame(FrameType::Data, id, length, false)),
+                    4 => held.sent(frame(FrameType::Data, id, length, true)),
+                    5 => held.taken(id, length as usize),
+                    6 => held.dropped(id),
+                    7 => held.unwanted(id),
+                    _ => held.queued(id, length as usize),
+                }
+                let inner = held.lock();
+                prop_assert_eq!(inner.sum, inner.streams.values().map(|s| s.untaken + s.unsent).sum::<usize>());
+                prop_assert_eq!(inner.sum, holder.held());
+            }
+            for id in (0..6).map(|n| 2 * n + 1) {
+                if reset {
+                    held.sent(frame(FrameType::Reset, id, 4, false));
+                } else {
+                    held.dropped(id);
+                    held.sent(frame(FrameType::Headers, id, 4, true));
+                }
+            }
+            prop_assert_eq!(holder.held(), 0);
+            prop_assert!(held.lock().streams.is_empty());
+        }
+    }
+}
