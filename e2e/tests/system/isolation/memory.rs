@@ -119,7 +119,7 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, bool)> {
 }
 
 /// Keeps connections open that each have sent the same and read nothing, and opens one anew for each that was ended; all
-/// of them together send 1 MB/s and a first burst of 20.
+/// of them together send 1 MB/s behind a first burst.
 struct Hostile {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -128,7 +128,7 @@ struct Hostile {
 }
 
 impl Hostile {
-    fn start(to: SocketAddr, bytes: Vec<u8>, connections: usize) -> Self {
+    fn start(to: SocketAddr, bytes: Vec<u8>, connections: usize, burst: f64) -> Self {
         let [sent, ended] = [0, 0].map(|_| Arc::<AtomicU64>::default());
         let stop = Arc::<AtomicBool>::default();
         let (stopped, counted, gone) = (stop.clone(), sent.clone(), ended.clone());
@@ -136,9 +136,9 @@ impl Hostile {
             let began = Instant::now();
             let mut open: VecDeque<(TcpStream, usize)> = VecDeque::new();
             while !stopped.load(Ordering::Relaxed) {
-                let allowed = 20e6 + began.elapsed().as_secs_f64() * 1e6;
+                let allowed = burst + began.elapsed().as_secs_f64() * 1e6;
                 if counted.load(Ordering::Relaxed) as f64 > allowed {
-                    std::thread::sleep(Duration::from_millis(5));
+                    pause(Duration::from_millis(5));
                     continue;
                 }
                 let (mut stream, mut at) = match open.len() < connections {
@@ -165,7 +165,7 @@ impl Hostile {
                     open.push_back((stream, at));
                 }
                 if open.len() == connections {
-                    std::thread::sleep(Duration::from_micros(200));
+                    pause(Duration::from_micros(200));
                 }
             }
         });
@@ -244,7 +244,8 @@ fn what_clients_hold_stays_within_the_limit_and_others_are_served() {
     for (name, bytes, exceeds) in attacks() {
         peak(proxy.pid);
         let before = value("sluice_memory_connections_ended_total");
-        let hostile = Hostile::start(at(port), bytes, connections);
+        // What takes as much as it gives is sent at once.
+        let hostile = Hostile::start(at(port), bytes, connections, if exceeds { 2e6 } else { 20e6 });
         pause(Duration::from_secs(1));
         let report: Report = honest(port, time).join().unwrap();
         let held = value("sluice_memory_held_bytes");
