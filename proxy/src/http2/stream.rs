@@ -40,8 +40,18 @@ impl Request {
     }
 }
 
-/// Serves a stream to its end.
-pub(super) async fn run(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, mut sender: SendResponse<Bytes>) {
+/// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams each
+/// would else have its turn before that reaches it.
+pub(super) async fn run(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, sender: SendResponse<Bytes>) {
+    let holder = Arc::clone(&conn.holder);
+    tokio::select! {
+        biased;
+        () = holder.ended() => {}
+        () = serve(worker, conn, request, sender) => {}
+    }
+}
+
+async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, mut sender: SendResponse<Bytes>) {
     conn.note_request();
     let Request { head, body, held, charge: _charge } = request;
     let beyond = head.beyond(&conn.limits);

@@ -25,8 +25,11 @@ const MUCH: usize = 64 << 10;
 pub(crate) struct Account {
     memory: Arc<Memory>,
     held: AtomicUsize,
+    /// What of it is held by connections that were ended, and is free when their tasks have run.
+    leaving: AtomicUsize,
     kinds: [AtomicUsize; Kind::ALL.len()],
     holders: Mutex<Slab<Arc<Holder>>>,
+    /// Somebody else found that there is too much.
     exceeded: Notify,
     /// There is room again.
     relieved: Notify,
@@ -61,6 +64,7 @@ impl Account {
         Arc::new(Self {
             memory,
             held: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
             kinds: Default::default(),
             holders: Mutex::default(),
             exceeded: Notify::new(),
@@ -81,7 +85,8 @@ impl Account {
         Entered { holder, place }
     }
 
-    /// Ends connections while more is held than may be. Runs as long as the worker.
+    /// Ends connections when the budget has shrunk: what exceeds it is noticed at once where it is charged. Runs as long as
+    /// the worker.
     pub(crate) async fn keep(self: Arc<Self>) {
         loop {
             self.exceeded.notified().await;
@@ -94,17 +99,21 @@ impl Account {
         loop {
             // Before looking, so that nothing is missed meanwhile.
             let relieved = self.relieved.notified();
-            if !self.is_over() {
+            if !self.is_full() {
                 return;
             }
-            self.exceeded.notify_one();
             relieved.await;
         }
     }
 
     /// Whether more is held than may be, and here more than this worker's share.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.held() > self.memory.share() && self.memory.held() > self.memory.budget()
+    }
+
+    /// The same, without what is about to be free.
+    fn is_over(&self) -> bool {
+        self.staying() > self.memory.share() && self.memory.staying() > self.memory.budget()
     }
 
     /// The same of what is nearly so.
@@ -123,48 +132,54 @@ impl Account {
         self.held.load(Relaxed)
     }
 
+    pub(super) fn staying(&self) -> usize {
+        self.held().saturating_sub(self.leaving.load(Relaxed))
+    }
+
     pub(super) fn held_of(&self, kind: Kind) -> usize {
         self.kinds[kind as usize].load(Relaxed)
     }
 
-    /// Ends as many connections as it takes until it is near no more. What they hold is free when their tasks have run.
+    /// Ends as many connections as it takes until it is near no more. Their tasks do nothing any more but end.
     fn relieve(&self) {
         if !self.is_over() {
             return;
         }
-        let holders: Vec<_> = self.holders().iter().map(|(_, holder)| Arc::clone(holder)).collect();
-        let (leaving, staying): (Vec<_>, Vec<_>) = holders.into_iter().partition(|holder| holder.is_ended());
-        let leaving: usize = leaving.iter().map(|holder| holder.held()).sum();
+        let all: Vec<_> = self.holders().iter().map(|(_, holder)| Arc::clone(holder)).collect();
+        let staying: Vec<_> = all.into_iter().filter(|holder| !holder.is_ended()).collect();
         // No worker has to go below its share for the sake of others.
-        let own = self.held().saturating_sub(near(self.memory.share()));
-        let all = self.memory.held().saturating_sub(near(self.memory.budget()));
-        let wanted = own.min(all).saturating_sub(leaving);
+        let own = self.staying().saturating_sub(near(self.memory.share()));
+        let all = self.memory.staying().saturating_sub(near(self.memory.budget()));
         let each: Vec<_> = staying.iter().map(|holder| (holder.client, holder.held())).collect();
-        let chosen = choice::of_most(&each, wanted);
+        let chosen = choice::of_most(&each, own.min(all));
         if chosen.is_empty() {
             return;
         }
-        chosen.iter().for_each(|i| staying[*i].end());
+        for i in &chosen {
+            add(&self.leaving, each[*i].1);
+            staying[*i].end();
+        }
         self.memory.note_ended(chosen.len(), chosen.iter().map(|i| each[*i].1).sum());
     }
 
-    fn add(&self, kind: Kind, bytes: usize) {
-        let held = self.held().wrapping_add(bytes);
-        self.held.store(held, Relaxed);
-        let of_kind = &self.kinds[kind as usize];
-        of_kind.store(of_kind.load(Relaxed).wrapping_add(bytes), Relaxed);
-        if held > self.memory.share() {
-            self.look();
+    fn add(&self, kind: Kind, bytes: usize, leaving: bool) {
+        add(&self.held, bytes);
+        add(&self.kinds[kind as usize], bytes);
+        if leaving {
+            add(&self.leaving, bytes);
+        } else if self.held() > self.memory.share() {
+            self.relieve();
         }
     }
 
-    fn remove(&self, kind: Kind, bytes: usize) {
-        let before = self.held();
-        self.held.store(before.wrapping_sub(bytes), Relaxed);
-        let of_kind = &self.kinds[kind as usize];
-        of_kind.store(of_kind.load(Relaxed).wrapping_sub(bytes), Relaxed);
-        if before > near(self.memory.share()) {
+    fn remove(&self, kind: Kind, bytes: usize, leaving: bool) {
+        if self.held() > near(self.memory.share()) {
             self.relieved.notify_waiters();
+        }
+        remove(&self.held, bytes);
+        remove(&self.kinds[kind as usize], bytes);
+        if leaving {
+            remove(&self.leaving, bytes);
         }
     }
 
@@ -243,13 +258,22 @@ impl Charge {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let (holder, account) = (&self.holder, &self.holder.account);
         if bytes > before {
-            holder.held.store(holder.held().wrapping_add(bytes - before), Relaxed);
-            account.add(self.kind, bytes - before);
+            add(&holder.held, bytes - before);
+            account.add(self.kind, bytes - before, holder.is_ended());
         } else if bytes < before {
-            holder.held.store(holder.held().wrapping_sub(before - bytes), Relaxed);
-            account.remove(self.kind, before - bytes);
+            remove(&holder.held, before - bytes);
+            account.remove(self.kind, before - bytes, holder.is_ended());
         }
     }
+}
+
+/// There is one writer.
+fn add(number: &AtomicUsize, bytes: usize) {
+    number.store(number.load(Relaxed).wrapping_add(bytes), Relaxed);
+}
+
+fn remove(number: &AtomicUsize, bytes: usize) {
+    number.store(number.load(Relaxed).wrapping_sub(bytes), Relaxed);
 }
 
 impl Drop for Charge {

@@ -171,6 +171,11 @@ impl Memory {
         self.accounts().iter().filter_map(Weak::upgrade).map(|account| account.held()).sum()
     }
 
+    /// The same, without what is about to be free.
+    fn staying(&self) -> usize {
+        self.accounts().iter().filter_map(Weak::upgrade).map(|account| account.staying()).sum()
+    }
+
     fn divide(&self) {
         let workers = self.accounts().len().max(1);
         self.share.store(self.budget() / workers, Relaxed);

@@ -75,7 +75,7 @@ fn nobody_is_ended_where_less_than_a_share_is_held() {
     let (honest, hostile) = (first.enter(client(1)), second.enter(client(2)));
     let _honest = charged(&honest, Kind::Bodies, 400);
     let _hostile = charged(&hostile, Kind::Bodies, 700);
-    assert!(!first.is_over() && second.is_over());
+    assert!(!first.is_full() && second.is_full());
     keep(&first);
     keep(&second);
     assert!(!honest.holder.is_ended() && hostile.holder.is_ended());
@@ -117,7 +117,7 @@ async fn what_waits_is_accepted_once_there_is_room() {
     let charge = charged(&entered, Kind::Heads, 1100);
     let waits = async {
         account.room().await;
-        assert!(!account.is_over());
+        assert!(!account.is_full());
     };
     let ends = async {
         tokio::select! {

@@ -29,7 +29,7 @@ pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16
             }
             worker.room.free().await;
         }
-        if worker.account.is_over() {
+        if worker.account.is_full() {
             worker.shared.telemetry.accepting_paused();
             worker.account.room().await;
         }
@@ -37,7 +37,7 @@ pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16
             tokio::time::sleep(YIELD).await;
             // What the others left is taken at once, all of it.
             while !worker.room.is_full()
-                && !worker.account.is_over()
+                && !worker.account.is_full()
                 && let Some(accepted) = listener.accept().now_or_never()
             {
                 take(&worker, &listener, accepted, port).await;
