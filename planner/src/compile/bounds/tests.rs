@@ -274,7 +274,7 @@ fn a_policy_that_is_too_large_closes_what_it_guards() {
     let guard = Guard { resource, routes: BTreeSet::from([3]), fleet: false, entries: 7 };
     let (guards, of_route) = parts.guards(vec![guard], &mut problems);
     assert_eq!((guards.len(), of_route), (1, BTreeMap::from([(3, vec![0])])));
-    let Some(resource::Kind::RatePolicy(closed)) = parts.resources[0].entry.kind() else { panic!() };
+    let Some(resource::Kind::RatePolicy(closed)) = parts.resources[0].as_ref().unwrap().entry.kind() else { panic!() };
     assert!(closed.unavailable.contains("compiles to"), "{}", closed.unavailable);
     assert!(problems.into_sorted()[0].message.contains("is answered 500"));
 }
@@ -291,7 +291,7 @@ fn what_is_sent_is_within_what_proxies_take() {
     let (world, mut parts) = (World::default(), Parts::default());
     let numbers = parts.clusters(clusters, &mut Problems::new(&world));
     assert!(numbers.values().all(Result::is_ok));
-    assert!(parts.costs.iter().all(|[_, endpoints, _, bytes]| *endpoints == 1 && *bytes > 200));
+    assert!(parts.costs.iter().all(|[_, endpoints, _, bytes, _]| *endpoints == 1 && *bytes > 200));
 }
 
 #[test]
