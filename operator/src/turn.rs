@@ -382,7 +382,7 @@ impl<F: Fleet> Operator<F> {
         }
         self.told = Some((Arc::clone(plan), now));
         let unready = plan.fleets.iter().filter(|_| leads && !self.leaving).filter_map(|(fleet, planned)| {
-            let lacks = planner::unready(planned, &self.gateways.get(fleet)?.view())?;
+            let lacks = planner::unready(planned, &self.gateways.get(fleet)?.view(millis))?;
             Some(Wrong::of_readiness(fleet, lacks))
         });
         let wrong = plan.problems.iter().filter_map(Wrong::of_problem).chain(unready);

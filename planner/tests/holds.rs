@@ -43,7 +43,7 @@ impl Story {
     }
 
     /// A route of `namespace/name`, made in that second if there is none.
-    fn route(&mut self, path: &str, second: u64, spec: Value) {
+    fn route(&mut self, path: &str, second: u64, spec: &Value) {
         let (namespace, name) = path.split_once('/').unwrap();
         let id = object(Kind::ApiRoute, namespace, name);
         let created = self.world.objects.get(&id).map_or(Some(Millis(second * 1000)), |entry| entry.created);
@@ -61,7 +61,7 @@ impl Story {
     }
 
     fn hosts(&mut self, path: &str, second: u64, hostnames: &[&str]) {
-        self.route(path, second, json!({"hostnames": hostnames}));
+        self.route(path, second, &json!({"hostnames": hostnames}));
     }
 
     fn delete(&mut self, path: &str, second: u64) {
@@ -211,7 +211,7 @@ fn a_route_that_is_deleted_and_made_anew_finds_its_hostnames() {
 #[test]
 fn a_namespace_that_is_gone_keeps_nothing() {
     let mut story = Story::new();
-    story.world.cluster = Some(Cluster { operator_namespace: "infra".into() });
+    story.world.cluster = Some(Cluster { operator_namespace: "infra".into(), ..Cluster::default() });
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     support::add(&mut story.world, namespace("hostile"), true);
     story.hosts("hostile/many", 1, &["*.shop.example", "a.example", "b.example"]);
@@ -234,7 +234,7 @@ fn what_is_left_is_bounded_for_each_namespace() {
     for round in 0..40 {
         for part in 0..10 {
             let names: Vec<String> = names(round, 640).split_off(part * 64)[..64].to_vec();
-            story.route(&format!("hostile/r{part}"), 2, json!({"hostnames": names}));
+            story.route(&format!("hostile/r{part}"), 2, &json!({"hostnames": names}));
         }
     }
     (0..10).for_each(|part| story.delete(&format!("hostile/r{part}"), 3));
@@ -252,7 +252,7 @@ fn a_hostname_is_handed_over_without_a_wait() {
     story.route(
         "old/api",
         2,
-        json!({
+        &json!({
             "hostnames": ["api.shop.example"],
             "delegates": [{"namespaces": ["new"], "hostnames": ["api.shop.example"]}],
         }),
@@ -274,7 +274,7 @@ fn whoever_has_a_host_below_a_wildcard_keeps_it_when_that_is_made_anew() {
         "hostnames": ["*.shop.example"],
         "delegates": [{"namespaces": ["team"], "hostnames": ["a.shop.example"]}],
     });
-    story.route("shop/all", 1, wildcard.clone());
+    story.route("shop/all", 1, &wildcard.clone());
     story.hosts("team/a", 2, &["a.shop.example"]);
     story.serves("a.shop.example", Some("team"));
     story.delete("shop/all", 3);
@@ -284,10 +284,10 @@ fn whoever_has_a_host_below_a_wildcard_keeps_it_when_that_is_made_anew() {
     story.hosts("evil/b", 5, &["b.shop.example"]);
     story.serves("b.shop.example", None);
     // And loses it when the holder takes it back.
-    story.route("shop/all", 6, json!({"hostnames": ["*.shop.example"]}));
+    story.route("shop/all", 6, &json!({"hostnames": ["*.shop.example"]}));
     story.serves("a.shop.example", None);
     story.says("team/a", "Conflicted", "spec.delegates");
-    story.route("shop/all", 7, wildcard);
+    story.route("shop/all", 7, &wildcard);
     story.serves("a.shop.example", Some("team"));
 }
 
@@ -301,9 +301,9 @@ fn a_listener_that_serves_nothing_gives_its_hostnames_to_nobody() {
     );
     story.world.objects.extend(support::world(&fleet).objects);
     let only = |section: &str| json!([{"name": "default", "namespace": "infra", "sectionName": section}]);
-    story.route("shop/api", 1, json!({"parentRefs": only("https"), "hostnames": ["api.shop.example"]}));
-    story.route("evil/any", 2, json!({"parentRefs": only("http")}));
-    story.route("evil/same", 3, json!({"parentRefs": only("http"), "hostnames": ["api.shop.example"]}));
+    story.route("shop/api", 1, &json!({"parentRefs": only("https"), "hostnames": ["api.shop.example"]}));
+    story.route("evil/any", 2, &json!({"parentRefs": only("http")}));
+    story.route("evil/same", 3, &json!({"parentRefs": only("http"), "hostnames": ["api.shop.example"]}));
     story.serves("api.shop.example", None);
     assert_eq!(
         story.held(),
@@ -345,7 +345,7 @@ proptest! {
             let before = story.served();
             match step {
                 Step::Route(n, hosts) => {
-                    story.route(ROUTES[n], second, json!({"hostnames": hosts}));
+                    story.route(ROUTES[n], second, &json!({"hostnames": hosts}));
                     claims.insert(n, hosts);
                 }
                 Step::Delete(n) if claims.remove(&n).is_some() => story.delete(ROUTES[n], second),

@@ -149,7 +149,7 @@ impl Memory {
     pub fn keep_holds(&mut self, holds: &Holds) {
         match self {
             Self::Folder(folder) => folder.holds.save(holds),
-            Self::Cluster(memory) => memory.keep_holds(holds),
+            Self::Cluster(memory) => memory.objects.keep_holds(holds),
         }
     }
 

@@ -115,7 +115,8 @@ async fn a_pod_enrols_with_a_token_of_its_own_and_with_no_other() {
     let enrolled = operator.enroll(&token).await.unwrap();
     let fleet = FleetRef { namespace: space.name.clone(), name: "f".into() };
     let (peer, until) = Peer::of(&enrolled.chain[0]).unwrap();
-    assert_eq!(peer, Peer { fleet, pod: "sluice-f".into() });
+    let uid = space.uid("sluice-f").await;
+    assert_eq!(peer, Peer { fleet, pod: "sluice-f".into(), uid });
     let left = Timestamp::now().duration_until(until);
     assert!(SignedDuration::from_mins(59) < left && left <= SignedDuration::from_mins(60), "{left:?}");
     // With that it attaches, and is given what runs.

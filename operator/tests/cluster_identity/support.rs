@@ -109,6 +109,12 @@ impl Space {
         Api::namespaced(self.admin.clone(), &self.name).create(&PostParams::default(), &pod).await.unwrap();
     }
 
+    /// Which of its name a pod is.
+    pub(crate) async fn uid(&self, pod: &str) -> String {
+        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), &self.name);
+        pods.get(pod).await.unwrap().metadata.uid.unwrap()
+    }
+
     /// A token of a service account, bound to a pod or not.
     pub(crate) async fn token(&self, account: &str, audience: &str, pod: Option<&str>) -> String {
         let bound = pod.map(|pod| json!({"kind": "Pod", "apiVersion": "v1", "name": pod}));

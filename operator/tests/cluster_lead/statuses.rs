@@ -40,7 +40,7 @@ fn input(namespace: &str, found: &ApiRoute) -> Input {
     let id = ObjectRef { kind: Kind::ApiRoute, namespace: namespace.to_owned(), name: "r".into() };
     let cluster = Some(Cluster { operator_namespace: "sluice-system".into(), ..Cluster::default() });
     let observed = Observed { objects: BTreeMap::from([(id, object)]), cluster, ..Observed::default() };
-    let world = world::world(&observed, &BTreeMap::new(), None);
+    let world = world::world(&observed, &BTreeMap::new(), &Arc::default(), None);
     let plan = planner::plan(&world);
     Input { world: Arc::new(world), observed: Arc::new(observed), plan: Arc::new(plan), ..Input::default() }
 }

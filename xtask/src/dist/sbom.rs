@@ -119,7 +119,7 @@ mod tests {
                     on("a", none.clone(), none.clone()), on("build", json!("build"), none.clone()), on("test", json!("dev"), none.clone()),
                     on("win", none.clone(), json!("cfg(windows)")),
                 ]},
-                {"id": "a", "deps": [on("b", none.clone(), json!("cfg(not(windows))"))]},
+                {"id": "a", "deps": [on("b", none, json!("cfg(not(windows))"))]},
                 {"id": "b", "deps": []},
             ]},
         });

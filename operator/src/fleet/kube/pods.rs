@@ -13,8 +13,6 @@ const QUOTED: usize = 400;
 pub(super) struct Pod {
     /// The label that names its fleet.
     pub(super) fleet: String,
-    /// Which of its name.
-    pub(super) uid: String,
     /// Told to leave.
     pub(super) leaving: bool,
     /// Neither failed nor completed.
@@ -49,7 +47,6 @@ pub(super) fn read(pod: &ApiPod) -> Option<((String, String), Pod)> {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let pod = Pod {
         fleet,
-        uid: meta.uid.clone().unwrap_or_default(),
         leaving: meta.deletion_timestamp.is_some(),
         living: !matches!(phase, "Succeeded" | "Failed"),
         ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),

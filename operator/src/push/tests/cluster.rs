@@ -286,7 +286,7 @@ async fn a_connection_ends_with_its_certificate() {
 async fn a_certificate_dies_with_its_pod() {
     let mut cluster = cluster(leader()).await;
     cluster.registry.planned(plan(Snapshot::default()));
-    cluster.registry.publish(&fleet(), Arc::new(Published::from(Snapshot::default())));
+    cluster.registry.offer(&fleet(), Offered::to_all(Arc::new(Published::from(Snapshot::default()))));
     let name = || ("ns".to_owned(), POD.to_owned());
     let pod = |uid: &str| Pod { fleet: "f".into(), uid: uid.into() };
     cluster.identity.pods.listed(None, [(name(), pod("1"))].into_iter());
