@@ -13,7 +13,7 @@ mod scaling;
 mod service;
 mod template;
 
-pub use limits::{Http2Limits, Limits};
+pub use limits::{Http2Limits, Limits, WebSocketLimits};
 pub use listener::{
     AllowedRoutes, AssignedHostnames, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef,
 };
@@ -113,7 +113,13 @@ pub struct GatewayFleetSpec {
             .field_path(".clientStallTimeout"),
         validation = Rule::new("duration(self.backendStallTimeout) >= duration('1s')")
             .message("backendStallTimeout must be at least 1s")
-            .field_path(".backendStallTimeout")
+            .field_path(".backendStallTimeout"),
+        validation = Rule::new("duration(self.webSocket.idleTimeout) >= duration('1s')")
+            .message("idleTimeout must be at least 1s")
+            .field_path(".webSocket.idleTimeout"),
+        validation = Rule::new("duration(self.webSocket.maxAge) >= duration('1s')")
+            .message("maxAge must be at least 1s")
+            .field_path(".webSocket.maxAge")
     )]
     pub limits: Limits,
     /// How a change of the configuration reaches the proxies: some first, then all.

@@ -12,14 +12,19 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream as _, channel::mpsc};
 use h2::RecvStream;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     http1::{
         body::{Framing, Piece},
+        limits::Limits,
         request::Refused,
     },
-    http2::Taken,
+    http2::{
+        Taken,
+        heads::{self, Heads},
+    },
     server::Waiting,
 };
 
@@ -80,6 +85,9 @@ pub(crate) enum BodyError {
     /// The client of another protocol did.
     #[error("the client broke off")]
     Client,
+    /// Its trailers are more than may be.
+    #[error("the trailers are too large")]
+    Trailers,
 }
 
 /// A request's body for hyper to send upstream.
@@ -87,10 +95,36 @@ pub(crate) enum BodyError {
 pub(crate) enum RequestBody {
     /// None.
     Empty,
-    /// A stream's, of this length if that is known, its bytes counted.
-    Received(RecvStream, Option<u64>, Arc<Taken>),
+    /// A stream's.
+    Received(Received),
     /// Pieces that another protocol's connection brings.
     Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>, Option<u64>),
+}
+
+/// A body that comes by HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) stream: RecvStream,
+    /// Its length, if that is known.
+    pub(crate) length: Option<u64>,
+    /// Its bytes so far.
+    pub(crate) count: Arc<Taken>,
+    pub(crate) trailers: Trailers,
+}
+
+/// What bounds trailers that come by HTTP/2: the same as by HTTP/1.1, and the budget of the connection's heads.
+#[derive(Debug)]
+pub(crate) struct Trailers {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) heads: Arc<Heads>,
+}
+
+impl Trailers {
+    fn checked(&self, trailers: HeaderMap) -> Result<HeaderMap, BodyError> {
+        let size = heads::size(&trailers);
+        let fit = trailers.len() <= self.limits.fields && size <= self.limits.trailer_bytes && self.heads.spend(size);
+        if fit { Ok(trailers) } else { Err(BodyError::Trailers) }
+    }
 }
 
 impl Body for RequestBody {
@@ -101,26 +135,28 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Fed(pieces, _) => Pin::new(pieces).poll_next(cx),
-            RequestBody::Received(stream, _, taken) => Poll::Ready(match ready!(stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Whoever asked has room for it: the client may send as much again.
-                    let _ = stream.flow_control().release_capacity(data.len());
-                    taken.add(data.len());
-                    Some(Ok(Frame::data(data)))
-                }
-                Some(Err(e)) => Some(Err(e.into())),
-                None => match ready!(stream.poll_trailers(cx)) {
-                    Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-                    Err(e) => Some(Err(e.into())),
-                },
-            }),
+            RequestBody::Received(Received { stream, count, trailers: bounds, .. }) => {
+                Poll::Ready(match ready!(stream.poll_data(cx)) {
+                    Some(Ok(data)) => {
+                        // Whoever asked has room for it: the client may send as much again.
+                        let _ = stream.flow_control().release_capacity(data.len());
+                        count.add(data.len());
+                        Some(Ok(Frame::data(data)))
+                    }
+                    Some(Err(e)) => Some(Err(e.into())),
+                    None => match ready!(stream.poll_trailers(cx)) {
+                        Ok(trailers) => trailers.map(|trailers| bounds.checked(trailers).map(Frame::trailers)),
+                        Err(e) => Some(Err(e.into())),
+                    },
+                })
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Received(stream, ..) => stream.is_end_stream(),
+            RequestBody::Received(received) => received.stream.is_end_stream(),
             RequestBody::Fed(..) => false,
         }
     }
@@ -128,10 +164,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Received(_, Some(length), _) | RequestBody::Fed(_, Some(length)) => {
-                SizeHint::with_exact(*length)
+            RequestBody::Received(Received { length, .. }) | RequestBody::Fed(_, length) => {
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
             }
-            RequestBody::Received(_, None, _) | RequestBody::Fed(_, None) => SizeHint::default(),
         }
     }
 }

@@ -144,6 +144,20 @@ impl Fields {
         self.set.retain(|(other, _)| !is_same(other, name));
     }
 
+    /// Takes out all of several names. Each field is looked at once, however many names there are: clients choose both.
+    pub(crate) fn remove_all(&mut self, mut names: Vec<&[u8]>) {
+        // Lengths first: they tell most names apart.
+        let order = |a: &[u8], b: &[u8]| {
+            let lower = |b: &u8| b.to_ascii_lowercase();
+            a.len().cmp(&b.len()).then_with(|| a.iter().map(lower).cmp(b.iter().map(lower)))
+        };
+        names.sort_unstable_by(|a, b| order(a, b));
+        let is_kept = |name: &[u8]| names.binary_search_by(|other| order(other, name)).is_err();
+        let head = &self.head;
+        self.came.retain(|came| is_kept(&head[came.name as usize..came.colon as usize]));
+        self.set.retain(|(name, _)| is_kept(name.as_str().as_bytes()));
+    }
+
     /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and HTTP/2
     /// may keep a message for long.
     pub fn to_map(&self) -> HeaderMap {
@@ -250,6 +264,9 @@ mod tests {
         assert_eq!((fields.get(&a), fields.get_shared(&a)), (Some(&b"4"[..]), Some(Bytes::from_static(b"4"))));
         fields.remove("B");
         assert_eq!(text(&fields), ["Host=a", "x-a=4"]);
+        fields.append(HeaderName::from_static("c"), value("5"));
+        fields.remove_all(vec![b"x", b"X-a", b"HOST", b"x-a", b"x-b"]);
+        assert_eq!(text(&fields), ["c=5"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
 //!                                           upstream/ balance, pools, calls
 //!                                           websocket.rs after 101
-//!  message.rs, fields.rs: a head on its way, whatever protocol it came by
+//!  message.rs, fields.rs: a head on its way, whatever protocol it came by; lookup.rs: what it says under a name
 //!  memory/: what clients hold, and who is ended when it gets scarce
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
 //!  admin.rs: /readyz, /config /connections on loopback; /metrics
@@ -26,6 +26,7 @@ pub mod fields;
 pub mod filter;
 pub mod http1;
 pub mod http2;
+mod lookup;
 pub mod memory;
 pub mod message;
 pub mod router;

@@ -3,17 +3,22 @@
 //!
 //! A WebSocket holds its rule, not the whole configuration: pushes never cut it.
 
-use std::{io, pin::pin, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
-    http1::{serve::WebSocket, stream::Stream},
-    server::{Phase, Worker},
+    http1::{limits::Limits, serve::WebSocket, stream::Stream},
+    server::{Conn, Phase, Worker},
 };
 
 /// Close frame with code 1001, as a server sends it.
@@ -29,41 +34,97 @@ const BUFFER: usize = 16 << 10;
 /// What both directions hold.
 pub(crate) const HELD: usize = 2 * BUFFER;
 
-/// Relays between client and upstream until one of them ends, or the proxy leaves. The request counts as under way to its
-/// endpoint, and keeps its rule.
-pub(crate) async fn relay<S: Stream>(worker: &Worker, ends: WebSocket<S>) {
+/// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts as
+/// under way to its endpoint, and keeps its rule.
+pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSocket<S>) {
     let phase = worker.phase.subscribe();
     let WebSocket { mut client, mut upstream, rule: _rule, lease: _lease } = ends;
-    if let Err(e) = both_ways(&mut client, &mut upstream, phase).await {
-        tracing::debug!(error = %e, "websocket ended");
+    let life = Life::new(&conn.limits, Instant::now());
+    match both_ways(&mut client, &mut upstream, phase, &life).await {
+        Ok(()) => {}
+        Err(e) => tracing::debug!(peer = %conn.peer, error = %e, "websocket ended"),
+    }
+    if let Some(over) = life.is_over(Instant::now()) {
+        tracing::debug!(peer = %conn.peer, over, "websocket ended");
+        worker.shared.telemetry.websocket_over(over);
     }
 }
 
-async fn both_ways<C, U>(client: &mut C, upstream: &mut U, mut phase: watch::Receiver<Phase>) -> io::Result<()>
+/// How long a WebSocket may live, and when it last did.
+struct Life {
+    began: Instant,
+    /// Without a byte in either direction.
+    idle: Duration,
+    /// Altogether.
+    age: Duration,
+    /// Milliseconds from the beginning to the last bytes.
+    last: AtomicU64,
+}
+
+impl Life {
+    fn new(limits: &Limits, now: Instant) -> Self {
+        // ± 10 % so that those made together do not end together.
+        let age = limits.websocket_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Self { began: now, idle: limits.websocket_idle, age, last: AtomicU64::new(0) }
+    }
+
+    /// Bytes came.
+    fn note(&self) {
+        self.last.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// When it is over, unless bytes come.
+    fn ends(&self) -> Instant {
+        let idle = Duration::from_millis(self.last.load(Relaxed)).saturating_add(self.idle);
+        // A time that no clock reaches is as good as none.
+        self.began.checked_add(self.age.min(idle)).unwrap_or(self.began + Duration::from_secs(u32::MAX.into()))
+    }
+
+    /// Why it is over, if it is: a fixed word.
+    fn is_over(&self, now: Instant) -> Option<&'static str> {
+        let age = now.saturating_duration_since(self.began);
+        match now < self.ends() {
+            true => None,
+            false if age >= self.age => Some("age"),
+            false => Some("idle"),
+        }
+    }
+
+    /// Waits until it is over.
+    async fn over(&self) {
+        while self.is_over(Instant::now()).is_none() {
+            sleep_until(self.ends()).await;
+        }
+    }
+}
+
+async fn both_ways<C, U>(client: &mut C, upstream: &mut U, phase: watch::Receiver<Phase>, life: &Life) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut upstream_read, mut upstream_write) = tokio::io::split(upstream);
-    let mut leaving = phase.clone();
-    // Both end at a frame boundary once the proxy leaves; either may end before because its peer does. The other then
-    // gets some time to follow.
+    let (leave, mut leaving) = watch::channel(false);
+    let mut leaving_too = leaving.clone();
+    // Both end at a frame boundary once it is to end; either may end before because its peer does. The other then gets
+    // some time to follow.
     let (down, up) = {
-        let mut down = pin!(pump(&mut upstream_read, &mut client_write, &mut phase));
-        let mut up = pin!(pump(&mut client_read, &mut upstream_write, &mut leaving));
+        let mut down = pin!(pump(&mut upstream_read, &mut client_write, &mut leaving, life));
+        let mut up = pin!(pump(&mut client_read, &mut upstream_write, &mut leaving_too, life));
         tokio::select! {
             end = down.as_mut() => (Some(end?), timeout(LINGER, up).await.ok().transpose()?),
             end = up.as_mut() => (timeout(LINGER, down).await.ok().transpose()?, Some(end?)),
+            () = cut(leave, phase, life) => (None, None),
         }
     };
     if up == Some(End::Leaving) {
-        upstream_write.write_all(&GOING_AWAY_MASKED).await?;
+        farewell(&mut upstream_write, &GOING_AWAY_MASKED).await?;
     }
     if down != Some(End::Leaving) {
         return Ok(());
     }
-    client_write.write_all(&GOING_AWAY).await?;
+    farewell(&mut client_write, &GOING_AWAY).await?;
     // The client answers with a Close of its own and hangs up; what it still sends goes nowhere.
     let mut rest = [0; 1024];
     let closed = async {
@@ -75,16 +136,35 @@ where
     upstream_write.shutdown().await
 }
 
+/// Says when both directions are to end: when the proxy leaves, which waits for them as long as it may, or when the time
+/// is over. Ends when they did not in time.
+async fn cut(leave: watch::Sender<bool>, mut phase: watch::Receiver<Phase>, life: &Life) {
+    let is_over = tokio::select! {
+        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => false,
+        () = life.over() => true,
+    };
+    leave.send_replace(true);
+    match is_over {
+        true => tokio::time::sleep(LINGER).await,
+        false => std::future::pending().await,
+    }
+}
+
+/// Sends a Close, to whoever still reads.
+async fn farewell(write: &mut (impl AsyncWrite + Unpin), close: &[u8]) -> io::Result<()> {
+    timeout(CLOSE_TIMEOUT, write.write_all(close)).await?
+}
+
 #[derive(Debug, PartialEq)]
 enum End {
     /// The reader's peer closed; the writer's was told.
     Closed,
-    /// The proxy leaves, and the last byte written ends a frame.
+    /// It is to end, and the last byte written ends a frame.
     Leaving,
 }
 
 /// Copies one direction.
-async fn pump<R, W>(read: &mut R, write: &mut W, phase: &mut watch::Receiver<Phase>) -> io::Result<End>
+async fn pump<R, W>(read: &mut R, write: &mut W, leaving: &mut watch::Receiver<bool>, life: &Life) -> io::Result<End>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -92,19 +172,20 @@ where
     let mut frames = Frames::default();
     let mut buffer = vec![0; BUFFER];
     loop {
-        let leaving = *phase.borrow_and_update() >= Phase::Closing;
-        if leaving && frames.at_boundary() {
+        let is_leaving = *leaving.borrow_and_update();
+        if is_leaving && frames.at_boundary() {
             return Ok(End::Leaving);
         }
         let read = tokio::select! {
             read = read.read(&mut buffer) => read?,
-            _ = phase.changed(), if !leaving => continue,
+            _ = leaving.changed(), if !is_leaving => continue,
         };
         if read == 0 {
             write.shutdown().await?;
             return Ok(End::Closed);
         }
-        let end = if leaving { frames.up_to_boundary(&buffer[..read]) } else { frames.follow(&buffer[..read]) };
+        life.note();
+        let end = if is_leaving { frames.up_to_boundary(&buffer[..read]) } else { frames.follow(&buffer[..read]) };
         write.write_all(&buffer[..end]).await?;
     }
 }
@@ -184,6 +265,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http1::limits::DEFAULT;
 
     fn frame(payload: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
@@ -232,12 +314,19 @@ mod tests {
         }
     }
 
+    fn life(idle: u64, age: u64) -> Life {
+        let [websocket_idle, websocket_age] = [idle, age].map(Duration::from_secs);
+        Life::new(&Limits { websocket_idle, websocket_age, ..DEFAULT }, Instant::now())
+    }
+
     #[tokio::test]
     async fn a_close_is_put_between_frames() {
         let (phase, receiver) = watch::channel(Phase::Serving);
         let (mut client, mut proxy_client) = tokio::io::duplex(1 << 16);
         let (mut upstream, mut proxy_upstream) = tokio::io::duplex(1 << 16);
-        let relay = tokio::spawn(async move { both_ways(&mut proxy_client, &mut proxy_upstream, receiver).await });
+        let relay = tokio::spawn(async move {
+            both_ways(&mut proxy_client, &mut proxy_upstream, receiver, &life(3600, 3600)).await
+        });
         let frame = frame(300, false);
         upstream.write_all(&frame[..100]).await.unwrap();
         let mut got = vec![0; 100];
@@ -256,5 +345,63 @@ mod tests {
         drop(client);
         drop(upstream);
         let _ = relay.await.unwrap();
+    }
+
+    /// Whether the relay ends by itself: after which second, and what client and upstream read last. `says`: the client's
+    /// frame of each second.
+    async fn ends(life: Life, says: Option<&[u8]>) -> (u64, Vec<u8>, Vec<u8>) {
+        let (_phase, receiver) = watch::channel(Phase::Serving);
+        let (client, mut proxy_client) = tokio::io::duplex(1 << 10);
+        let (mut upstream, mut proxy_upstream) = tokio::io::duplex(1 << 20);
+        let relay = tokio::spawn(async move {
+            let began = Instant::now();
+            let _ = both_ways(&mut proxy_client, &mut proxy_upstream, receiver, &life).await;
+            began.elapsed().as_secs()
+        });
+        let (mut client_read, mut client_write) = tokio::io::split(client);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let (mut to_client, mut to_upstream) = (vec![], vec![]);
+        let chatter = async {
+            while let Some(frame) = says {
+                seconds.tick().await;
+                if client_write.write_all(frame).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let reads =
+            async { tokio::join!(client_read.read_to_end(&mut to_client), upstream.read_to_end(&mut to_upstream)) };
+        tokio::select! {
+            _ = reads => {}
+            () = chatter => {}
+        }
+        (relay.await.unwrap(), to_client, to_upstream)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_silent_ends() {
+        let (after, to_client, to_upstream) = ends(life(60, 3600), None).await;
+        assert!((60..=63).contains(&after), "{after}");
+        assert_eq!((&to_client[..], &to_upstream[..]), (&GOING_AWAY[..], &GOING_AWAY_MASKED[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_keeps_one_up_to_its_age() {
+        let ping = [0x89, 0x80, 0, 0, 0, 0];
+        let (after, to_client, to_upstream) = ends(life(60, 3600), Some(&ping)).await;
+        assert!((3240..=3964).contains(&after), "{after}");
+        assert_eq!(to_client, GOING_AWAY);
+        assert!(to_upstream.ends_with(&GOING_AWAY_MASKED) && to_upstream.len() % 6 == 2, "{}", to_upstream.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_frame_never_ends_is_cut() {
+        // The first bytes of a frame of 1 MiB, then one byte of it each second.
+        let begun = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0];
+        let (after, to_client, to_upstream) = ends(life(60, 600), Some(&begun)).await;
+        assert!((540..=668).contains(&after), "{after}");
+        // Its other direction ended between two frames.
+        assert_eq!((&to_client[..], to_upstream.ends_with(&GOING_AWAY_MASKED)), (&GOING_AWAY[..], false));
     }
 }

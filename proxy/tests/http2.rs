@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use snapshot::proto::Limits;
-use support::{HOST, OK, Proxy, Upstream, http2, http2_request, pause, request};
+use support::{HOST, OK, Proxy, Upstream, answer, http2, http2_request, pause, request};
 use tokio::time::timeout;
 
 /// Beyond what a client's windows hold before it reads.
@@ -161,4 +161,93 @@ fn a_stream_that_the_client_resets_ends() {
         end.await.unwrap();
     });
     assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
+}
+
+/// The busiest honest client there is: a cookie that fills HPACK's table, by its index with each of thousands of requests.
+#[test]
+fn a_large_cookie_by_index_is_never_too_much() {
+    const REQUESTS: usize = 5000;
+    let proxy = Proxy::start(Upstream::answering(OK).address);
+    // As large as the client's encoder puts into the table.
+    let cookie = format!("session={}", "x".repeat(3000));
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        for _ in 0..REQUESTS / 50 {
+            let mut responses = vec![];
+            for _ in 0..50 {
+                sender = sender.ready().await.unwrap();
+                let asked = http2_request("GET", "/").header("cookie", &cookie).body(()).unwrap();
+                responses.push(sender.send_request(asked, true).unwrap().0);
+            }
+            for response in responses {
+                assert_eq!(answer(response.await.unwrap()).await, (200, "ok".into()));
+            }
+        }
+    });
+    assert_eq!(proxy.metric("sluice_http2_floods_total", &[]), 0.0);
+    assert_eq!(proxy.metric("sluice_requests_total", &["2xx"]), REQUESTS as f64);
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()
+}
+
+/// How a connection ended: GOAWAY's last code, and how many requests were answered or reset before.
+fn ended(stream: &mut std::net::TcpStream) -> (Option<u32>, usize) {
+    let mut inbound = vec![];
+    // It may be reset while bytes are on their way to it.
+    let _ = stream.read_to_end(&mut inbound);
+    let (mut rest, mut code, mut answered) = (&inbound[..], None, 0);
+    while let [a, b, c, kind, flags, _, _, _, _, ..] = *rest {
+        let end = (9 + u32::from_be_bytes([0, a, b, c]) as usize).min(rest.len());
+        match kind {
+            0 | 1 if flags & 1 == 1 => answered += 1,
+            3 => answered += 1,
+            7 => code = rest.get(13..17).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes),
+            _ => {}
+        }
+        rest = &rest[end..];
+    }
+    (code, answered)
+}
+
+/// Bytes that stand for thousands of times as many are what none but an attacker sends: heads, and trailers too.
+#[test]
+fn references_upon_references_end_the_connection() {
+    let proxy = Proxy::start(Upstream::answering(OK).address);
+    let get = |method: u8| [&[method, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
+    // A field of 4000 bytes, put into the table by the first request, is entry 62 from then on.
+    let first = [get(0x82), vec![0x40, 1, b'x', 0x7f, 0xa1, 0x1e], vec![b'v'; 4000]].concat();
+    let again = |method: u8| [&[method, 0x86, 0x84, 0x01, HOST.len() as u8][..], HOST.as_bytes(), &[0xbe; 14]].concat();
+    let connect = || {
+        let mut stream = std::net::TcpStream::connect(proxy.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let preface =
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[]), frame(1, 5, 1, &first)].concat();
+        stream.write_all(&preface).unwrap();
+        stream
+    };
+    let mut stream = connect();
+    for n in 1..60 {
+        let _ = stream.write_all(&frame(1, 5, 2 * n + 1, &again(0x82)));
+        pause(5);
+    }
+    let (code, answered) = ended(&mut stream);
+    println!("heads: {answered} requests, then {code:?}");
+    assert_eq!(code, Some(11), "ENHANCE_YOUR_CALM");
+    assert!((3..20).contains(&answered), "{answered}");
+    assert_eq!(proxy.metric("sluice_http2_floods_total", &["heads"]), 1.0);
+    // Trailers of 56 KB: more than by HTTP/1.1, so each of these requests ends without a 200.
+    let mut stream = connect();
+    for n in 1..60 {
+        let stream_id = 2 * n + 1;
+        let post = [&[0x83, 0x86, 0x84, 0x01, HOST.len() as u8][..], HOST.as_bytes()].concat();
+        let _ = stream.write_all(&[frame(1, 4, stream_id, &post), frame(1, 5, stream_id, &[0xbe; 14])].concat());
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while proxy.metric("sluice_failed_requests_total", &["head_too_large"]) < 59.0 {
+        assert!(Instant::now() < end, "{}", proxy.metric("sluice_failed_requests_total", &[]));
+        pause(20);
+    }
 }

@@ -6,8 +6,8 @@ mod support;
 
 use std::{
     future::poll_fn,
-    io::Write,
-    sync::Mutex,
+    io::{Read, Write},
+    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -99,6 +99,66 @@ fn a_client_has_so_many_connections() {
     proxy.change(Limits::default());
     let mut more: Vec<Client> = (0..5).map(|_| proxy.connect()).collect();
     assert!(more.iter_mut().all(served));
+}
+
+/// A WebSocket to an upstream that echoes, its head read.
+fn websocket(proxy: &Proxy) -> Client {
+    let mut client = proxy.connect();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n";
+    client.send(&get("/", upgrade));
+    assert_eq!(client.response(false).unwrap().0, 101);
+    client
+}
+
+#[test]
+fn websockets_have_their_times() {
+    let (sender, ends) = mpsc::channel();
+    let upstream = Upstream::start(move |mut stream| {
+        request(&mut stream, &mut vec![], &Mutex::default()).unwrap();
+        let head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(head).unwrap();
+        let mut all = vec![];
+        let _ = stream.read_to_end(&mut all);
+        sender.send(all).unwrap();
+    });
+    let limits = Limits { websocket_idle_timeout_ms: 1000, websocket_max_age_ms: 3000, ..Limits::default() };
+    let proxy = Proxy::with(upstream.address, limits, |_| {});
+    // Each is told 1001 between two frames, and its upstream too.
+    let (close, masked) = (String::from_utf8_lossy(&[0x88, 2, 3, 0xe9]), [0x88, 0x82, 0, 0, 0, 0, 3, 0xe9]);
+    let start = Instant::now();
+    let mut silent = websocket(&proxy);
+    let told = silent.stream.peek(&mut [0]).unwrap();
+    assert!(told > 0 && (0.9..2.5).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    // Until it hangs up, or had the time to.
+    assert_eq!(silent.rest(), close);
+    drop(silent);
+    assert_eq!(ends.recv_timeout(Duration::from_secs(5)).unwrap(), masked);
+    let start = Instant::now();
+    let mut lively = websocket(&proxy);
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    while start.elapsed().as_secs() < 10 {
+        lively.send(&ping);
+        pause(200);
+        // It hangs up once it was told.
+        lively.stream.set_nonblocking(true).unwrap();
+        let told = lively.stream.peek(&mut [0]).is_ok();
+        lively.stream.set_nonblocking(false).unwrap();
+        if told {
+            break;
+        }
+    }
+    assert!((2.6..5.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    assert_eq!(lively.rest(), close);
+    drop(lively);
+    let sent = ends.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert!(sent.ends_with(&masked) && sent.starts_with(&ping), "{sent:?}");
+    let end = Instant::now() + Duration::from_secs(3);
+    while proxy.server.connections() > 0 {
+        assert!(Instant::now() < end);
+        pause(10);
+    }
+    let ended = |limit| proxy.metric("sluice_websockets_ended_total", &[limit]);
+    assert_eq!((ended("idle"), ended("age")), (1.0, 1.0));
 }
 
 #[test]

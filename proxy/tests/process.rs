@@ -95,6 +95,19 @@ fn is_served(client: &mut Client) -> bool {
     client.response(false).is_some_and(|(status, ..)| status == 200)
 }
 
+fn one_has_all() -> Limits {
+    Limits { descriptors_per_client_percent: 100, ..Limits::default() }
+}
+
+/// A client of another address than the others, which all have the first of the loopback network.
+fn another(to: SocketAddr) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    Client::on(socket.into())
+}
+
 /// One that takes its time, so that requests at once need a connection each.
 fn slow_upstream() -> Upstream {
     Upstream::start(|mut stream| {
@@ -111,7 +124,7 @@ fn slow_upstream() -> Upstream {
 #[test]
 fn connections_beyond_its_descriptors_wait() {
     let upstream = slow_upstream();
-    let process = Process::start(200, upstream.address, Limits::default());
+    let process = Process::start(200, upstream.address, one_has_all());
     let report = process.admin("/connections").unwrap();
     let most = report.split("\"most\":").nth(1).and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
     let most = most.unwrap_or_else(|| panic!("{report}"));
@@ -166,7 +179,7 @@ fn streams(settings: &[u8], streams: u32) -> Vec<u8> {
 #[test]
 fn upstreams_leave_descriptors_for_probes() {
     let upstream = slow_upstream();
-    let process = Process::start(130, upstream.address, Limits::default());
+    let process = Process::start(130, upstream.address, one_has_all());
     let mut client = TcpStream::connect(process.address).unwrap();
     // One client, and more connections to the upstream than there are descriptors.
     client.write_all(&streams(&[], 100)).unwrap();
@@ -176,6 +189,47 @@ fn upstreams_leave_descriptors_for_probes() {
     process.until("the others are served", || {
         process.metric("sluice_requests_in_flight") == 0.0
             && process.series("sluice_requests_total{route=\"ns/r\",code_class=\"2xx\"}").is_some_and(|n| n >= 30.0)
+    });
+}
+
+#[test]
+fn one_client_leaves_descriptors_to_others() {
+    let upstream = slow_upstream();
+    let process = Process::start(200, upstream.address, Limits::default());
+    // More than there is room for at all; what is beyond its share is closed at once.
+    let mut clients: Vec<Client> = (0..80).map(|_| Client::to(process.address)).collect();
+    clients.iter_mut().for_each(ask);
+    let mut other = another(process.address);
+    ask(&mut other);
+    assert!(is_served(&mut other), "another client has room");
+    let served = clients.iter_mut().map(is_served).filter(|served| *served).count();
+    assert!((25..=40).contains(&served), "{served} connections of one client");
+    assert_eq!(process.metric("sluice_connections_refused_total"), 80.0 - served as f64);
+    assert_eq!(process.metric("sluice_accept_pauses_total"), 0.0);
+}
+
+#[test]
+fn one_client_by_http2_leaves_descriptors_to_others() {
+    let upstream = slow_upstream();
+    let process = Process::start(200, upstream.address, Limits::default());
+    let mut client = TcpStream::connect(process.address).unwrap();
+    client.write_all(&streams(&[], 100)).unwrap();
+    let mut other = another(process.address);
+    ask(&mut other);
+    assert!(is_served(&mut other), "another client has room");
+    let refused = "sluice_failed_requests_total{reason=\"client_descriptors_exhausted\",blame=\"downstream\"}";
+    process.until("all are answered", || process.metric("sluice_requests_in_flight") == 0.0);
+    let refused = process.metric(refused);
+    assert!((20.0..=60.0).contains(&refused), "{refused} were refused");
+    let reason = "sluice_failed_requests_total{reason=\"descriptors_exhausted\",blame=\"internal\"}";
+    assert_eq!((process.series(reason), process.metric("sluice_accept_pauses_total")), (None, 0.0));
+    // What was held is given back.
+    client.write_all(&frame(6, 0, 0, b"12345678")).unwrap();
+    let mut again = TcpStream::connect(process.address).unwrap();
+    again.write_all(&streams(&[], 30)).unwrap();
+    let served = "sluice_requests_total{route=\"ns/r\",code_class=\"2xx\"}";
+    process.until("30 more are served", || {
+        process.metric("sluice_requests_in_flight") == 0.0 && process.metric(served) >= 131.0 - refused
     });
 }
 

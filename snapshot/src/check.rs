@@ -74,6 +74,7 @@ fn fleet(f: &Fleet) -> Fit {
         ("headerBytes", limits.header_bytes, 16 << 20),
         ("headerFields", limits.header_fields, 10_000),
         ("targetBytes", limits.target_bytes, 65_534),
+        ("descriptorsPerClientPercent", limits.descriptors_per_client_percent, 100),
         ("http2.concurrentStreams", limits.http2_concurrent_streams, 10_000),
         ("http2.streamWindowBytes", limits.http2_stream_window_bytes, (1 << 31) - 1),
         ("http2.connectionWindowBytes", limits.http2_connection_window_bytes, (1 << 31) - 1),

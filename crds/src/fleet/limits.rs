@@ -29,6 +29,11 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_client: Option<u32>,
+    /// Percent of a proxy's file descriptors that one client may hold: those of its connections, of which each counts for
+    /// one to a backend too, and of connections to backends for what else it asks for at once by HTTP/2. Beyond, further
+    /// connections are closed at once, and such requests answered 503. A client is as above; 100 lets one have all.
+    #[schemars(range(min = 1, max = 100))]
+    pub descriptors_per_client_percent: u32,
     /// Longest time from the first byte of a request's head to its last; then it is answered 408.
     pub header_timeout: Duration,
     /// A connection without a request is closed after this long.
@@ -37,8 +42,10 @@ pub struct Limits {
     /// read, which is cut off.
     pub client_stall_timeout: Duration,
     /// Longest time without a byte from a backend that should answer, or to one that should read; then the request is
-    /// answered 504, or its response broken off. WebSockets may be silent.
+    /// answered 504, or its response broken off. WebSockets have times of their own.
     pub backend_stall_timeout: Duration,
+    /// Of WebSockets.
+    pub web_socket: WebSocketLimits,
     /// Of HTTP/2 connections.
     pub http2: Http2Limits,
 }
@@ -51,12 +58,30 @@ impl Default for Limits {
             target_bytes: 8 << 10,
             body_bytes: None,
             connections_per_client: None,
+            descriptors_per_client_percent: 50,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             client_stall_timeout: Duration::from_secs(30),
             backend_stall_timeout: Duration::from_secs(300),
+            web_socket: WebSocketLimits::default(),
             http2: Http2Limits::default(),
         }
+    }
+}
+
+/// How long a WebSocket lives. At its end both sides are told by a Close frame with code 1001 (going away).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WebSocketLimits {
+    /// Longest time without a byte in either direction; a Ping or a Pong is enough to keep it.
+    pub idle_timeout: Duration,
+    /// Longest time from its beginning, however busy it is, give or take 10 %, so that not all come back at once.
+    pub max_age: Duration,
+}
+
+impl Default for WebSocketLimits {
+    fn default() -> Self {
+        Self { idle_timeout: Duration::from_secs(3600), max_age: Duration::from_secs(24 * 3600) }
     }
 }
 

@@ -235,6 +235,9 @@ fn limits(limits: &crds::fleet::Limits) -> proto::Limits {
         http2_concurrent_streams: limits.http2.concurrent_streams,
         http2_stream_window_bytes: limits.http2.stream_window_bytes,
         http2_connection_window_bytes: limits.http2.connection_window_bytes,
+        websocket_idle_timeout_ms: limits.web_socket.idle_timeout.as_millis(),
+        websocket_max_age_ms: limits.web_socket.max_age.as_millis(),
+        descriptors_per_client_percent: limits.descriptors_per_client_percent,
     }
 }
 

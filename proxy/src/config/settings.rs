@@ -6,6 +6,9 @@ use snapshot::proto::{self, AccessLogLevel};
 
 use crate::http1::limits::{DEFAULT, Limits};
 
+/// Percent of all descriptors that one client may hold, unless the fleet says otherwise.
+const DESCRIPTORS_PER_CLIENT: u32 = 50;
+
 /// Settings of the fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -25,6 +28,8 @@ pub struct Settings {
     pub http2: Http2Limits,
     /// Connections that one client may have open; `None`: any number.
     pub connections_per_client: Option<u32>,
+    /// Percent of all descriptors that one client may hold.
+    pub descriptors_per_client: u32,
 }
 
 /// What a client may have under way on one HTTP/2 connection.
@@ -49,6 +54,7 @@ impl Default for Settings {
             limits: Arc::new(DEFAULT),
             http2: Http2Limits::default(),
             connections_per_client: None,
+            descriptors_per_client: DESCRIPTORS_PER_CLIENT,
         }
     }
 }
@@ -76,6 +82,7 @@ impl From<&proto::Fleet> for Settings {
                 connection_window: set(limits.http2_connection_window_bytes).unwrap_or(http2.connection_window),
             },
             connections_per_client: set(limits.connections_per_client),
+            descriptors_per_client: set(limits.descriptors_per_client_percent).unwrap_or(DESCRIPTORS_PER_CLIENT),
         }
     }
 }
@@ -92,6 +99,8 @@ fn limits(limits: &proto::Limits) -> Limits {
         idle_time: time(limits.idle_timeout_ms, DEFAULT.idle_time),
         client_stall: time(limits.client_stall_timeout_ms, DEFAULT.client_stall),
         upstream_stall: time(limits.backend_stall_timeout_ms, DEFAULT.upstream_stall),
+        websocket_idle: time(limits.websocket_idle_timeout_ms, DEFAULT.websocket_idle),
+        websocket_age: time(limits.websocket_max_age_ms, DEFAULT.websocket_age),
         ..DEFAULT
     }
 }

@@ -57,6 +57,12 @@ pub(crate) const CONNECT_FAILED: Cause =
 /// There is no descriptor for a connection to the backend.
 pub(crate) const EXHAUSTED: Cause =
     cause(StatusCode::SERVICE_UNAVAILABLE, "descriptors_exhausted", "There are too many connections at the moment.");
+/// The client's share of descriptors is used up.
+pub(crate) const CLIENT_EXHAUSTED: Cause = cause(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "client_descriptors_exhausted",
+    "This client has too many requests under way at the moment.",
+);
 /// The backend broke off before a response.
 pub(crate) const UPSTREAM_BROKE: Cause =
     cause(StatusCode::BAD_GATEWAY, "upstream_broke", "The backend closed the connection before a response.");

@@ -23,7 +23,7 @@ use crate::{
     message::{RequestHead, ResponseHead},
     server::Waiting,
     telemetry::Blame,
-    upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, http2, pick},
+    upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol, http2, pick},
 };
 
 /// Tries for one request: each next one only when the last can't have reached an upstream, or may safely be repeated.
@@ -86,8 +86,15 @@ async fn send<S: Source>(
         exchange.upstream.sent.get_or_insert_with(Instant::now);
         let limit = rule.backend_timeout.map(|limit| tokio::time::Instant::now() + limit);
         let pool = &exchange.worker.pool;
+        // Before one is made, so that those who wait side by side see each other. One that is shared is nobody's.
+        let (taken, may_make) = match endpoint.protocol {
+            Protocol::Http1 => exchange.conn.take_upstream(),
+            Protocol::H2c => (None, true),
+        };
+        exchange.taken = taken;
         let leased = match pool.kept(&endpoint, choice) {
             Some(kept) => Ok(kept),
+            None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
             // Boxed: rare, and larger than all the rest of a request.
             None => within(limit, Box::pin(pool.make(&endpoint, choice)).as_mut()).await?,
         };

@@ -11,10 +11,7 @@ mod record;
 use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Uri, Version,
-    header::{CONTENT_LENGTH, HOST},
-};
+use http::{Method, Uri, Version, header::CONTENT_LENGTH};
 use tokio::time::Sleep;
 
 pub use self::answer::Cause;
@@ -124,27 +121,10 @@ pub(crate) async fn serve<S: Source>(
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
 fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), Cause> {
-    if head.method == Method::CONNECT {
-        return Err(answer::BAD_TARGET);
-    }
-    exchange.host = normalise::host(&head.uri, &head.fields)?;
-    let host = &exchange.host;
-    match normalise::path(&head.uri)? {
-        None if head.uri.authority().is_none() => {}
-        None => head.uri = head.uri.path_and_query().cloned().ok_or(answer::BAD_TARGET)?.into(),
-        Some(path) => {
-            let target = head.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-            head.uri = target.parse().map_err(|_| answer::BAD_PATH)?;
-        }
-    }
-    if !host.is_field && head.fields.get(&HOST) != Some(&host.value) {
-        let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| answer::BAD_HOST)?;
-        head.fields.insert(HOST, value);
-    }
-
+    exchange.host = normalise::head(head)?;
     let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
-    let name = host.name();
+    let name = exchange.host.name();
     let query = Query {
         tls: exchange.conn.tls,
         host: &name,

@@ -8,10 +8,10 @@
 use std::{borrow::Cow, net::Ipv6Addr};
 
 use bytes::Bytes;
-use http::{Uri, header::HOST};
+use http::{HeaderValue, Method, Uri, header::HOST};
 
 use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
-use crate::fields::Fields;
+use crate::{fields::Fields, message::RequestHead};
 
 /// The host a request is for.
 #[derive(Debug, Default, PartialEq)]
@@ -32,6 +32,30 @@ impl Host {
         let name = str::from_utf8(&self.value[..self.end]).unwrap_or_default();
         if self.lower { name.into() } else { name.to_ascii_lowercase().into() }
     }
+}
+
+/// Checks a request's host and target, and brings its head into origin form with one Host.
+pub fn head(head: &mut RequestHead) -> Result<Host, Cause> {
+    if head.method == Method::CONNECT {
+        return Err(BAD_TARGET);
+    }
+    let host = host(&head.uri, &head.fields)?;
+    match path(&head.uri)? {
+        None if head.uri.authority().is_none() => {}
+        None => head.uri = head.uri.path_and_query().cloned().ok_or(BAD_TARGET)?.into(),
+        Some(mut target) => {
+            if let Some(query) = head.uri.query() {
+                target.push('?');
+                target.push_str(query);
+            }
+            head.uri = target.try_into().map_err(|_| BAD_PATH)?;
+        }
+    }
+    if !host.is_field && head.fields.get(&HOST) != Some(&host.value) {
+        let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| BAD_HOST)?;
+        head.fields.insert(HOST, value);
+    }
+    Ok(host)
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
@@ -103,26 +127,33 @@ pub fn path(uri: &Uri) -> Result<Option<String>, Cause> {
     if !bytes.windows(2).any(suspect) && !matches!(bytes.last(), Some(b'%' | b'\\')) {
         return Ok(None);
     }
-    let normal = decode(bytes).ok_or(BAD_PATH)?;
-    let mut normal = String::from_utf8(normal).map_err(|_| BAD_PATH)?;
-    while let Some(at) = normal.find("//") {
-        normal.remove(at);
-    }
-    if normal.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(BAD_PATH);
-    }
+    let normal = normal(bytes).and_then(|normal| String::from_utf8(normal).ok()).ok_or(BAD_PATH)?;
     Ok((normal != path).then_some(normal))
 }
 
-/// Decodes what is unreserved, keeps other encodings, and refuses what could be misread.
-fn decode(path: &[u8]) -> Option<Vec<u8>> {
+/// The one form of a path, in one pass over its bytes: decodes what is unreserved, keeps other encodings, leaves empty
+/// segments out. `None`: servers could read it differently.
+fn normal(path: &[u8]) -> Option<Vec<u8>> {
     let mut normal = Vec::with_capacity(path.len());
+    // Where the segment under way begins.
+    let mut segment = 0;
     let mut rest = path;
     // The last decoded byte, while encodings follow one another: overlong UTF-8 shows in the second byte.
     let mut before = None;
     loop {
         rest = match rest {
-            [] => return Some(normal),
+            [] => return (!is_dots(&normal[segment..])).then_some(normal),
+            [b'/', after @ ..] => {
+                if is_dots(&normal[segment..]) {
+                    return None;
+                }
+                if normal.last() != Some(&b'/') {
+                    normal.push(b'/');
+                }
+                segment = normal.len();
+                before = None;
+                after
+            }
             [b'\\', ..] => return None,
             [b'%', high, low, after @ ..] => {
                 let byte = hex(*high)? << 4 | hex(*low)?;
@@ -133,7 +164,7 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                     normal.push(byte);
                 } else {
-                    normal.extend([b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
+                    normal.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
                 }
                 before = Some(byte);
                 after
@@ -148,14 +179,21 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+fn is_dots(segment: &[u8]) -> bool {
+    matches!(segment, b"." | b"..")
+}
+
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[track_caller]

@@ -8,7 +8,7 @@ use super::{headers::RequestId, normalise::Host};
 use crate::{
     config::Rule,
     message::RequestHead,
-    server::{Conn, Worker},
+    server::{Conn, Taken, Worker},
     telemetry::{Blame, RequestRecord},
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
+    /// What its client holds for it.
+    pub(super) taken: Option<Taken>,
     pub(super) answered: Option<Instant>,
     pub(super) status: u16,
     /// Body bytes from the client.
@@ -58,6 +60,7 @@ impl<'a> Exchange<'a> {
             request_id: RequestId::of(&head.fields, || fastrand::u128(..)),
             started: Instant::now(),
             upstream: Upstream::default(),
+            taken: None,
             answered: None,
             status: 0,
             bytes_in: 0,

@@ -206,6 +206,11 @@ impl<S: Stream> Client<S> {
         .await
     }
 
+    /// Whether bytes have come that belong to no request yet.
+    pub(crate) fn is_ahead(&self) -> bool {
+        !self.buffer.bytes.is_empty()
+    }
+
     /// Whether the request's body was read to its end.
     pub(crate) fn has_body_left(&self) -> bool {
         !self.body.is_done()

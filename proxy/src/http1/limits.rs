@@ -31,6 +31,10 @@ pub struct Limits {
     pub client_stall: Duration,
     /// Without a byte from an upstream within a response's body, or to one that should read (504).
     pub upstream_stall: Duration,
+    /// Without a byte in either direction of a WebSocket.
+    pub websocket_idle: Duration,
+    /// From a WebSocket's beginning to its end.
+    pub websocket_age: Duration,
     /// For a client to read the last answer, once its connection is to be closed with bytes unread.
     pub linger: Duration,
 }
@@ -53,5 +57,7 @@ pub const DEFAULT: Limits = Limits {
     idle_time: Duration::from_secs(75),
     client_stall: Duration::from_secs(30),
     upstream_stall: Duration::from_secs(300),
+    websocket_idle: Duration::from_secs(3600),
+    websocket_age: Duration::from_secs(24 * 3600),
     linger: Duration::from_secs(2),
 };

@@ -28,6 +28,8 @@ use crate::{
 
 /// A response that comes faster than this many bytes at once lets others have their turn.
 const TURN: u64 = 256 << 10;
+/// Requests that a client sent ahead of their answers are served in one go up to so many.
+const AHEAD: u32 = 8;
 
 /// What becomes of a connection that HTTP/1.1 has done with.
 pub(crate) enum Ended<S> {
@@ -50,6 +52,7 @@ pub(crate) struct WebSocket<S> {
 /// Serves a connection.
 pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: S) -> Ended<S> {
     let mut client = Client::new(io, Arc::clone(conn), Arc::clone(&conn.limits));
+    let mut ahead = 0;
     loop {
         let end = match client.next().await {
             Event::Request(mut head) => request(worker, conn, &mut client, &mut head).await,
@@ -62,7 +65,14 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
             }
         };
         match end {
-            End::Keep => continue,
+            End::Keep => {
+                ahead = if client.is_ahead() { ahead + 1 } else { 0 };
+                if ahead == AHEAD {
+                    ahead = 0;
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
             End::Close { unread } => client.close(unread).await,
             End::Abort => client.abort(),
             End::WebSocket(call, rule) => {

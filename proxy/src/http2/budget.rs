@@ -19,6 +19,8 @@ pub(crate) enum Class {
     Settings,
     /// DATA that carries nothing and ends nothing, and CONTINUATION.
     Empty,
+    /// What heads come to beyond the bytes that they came as (`heads.rs`).
+    Heads,
 }
 
 impl Class {
@@ -29,6 +31,7 @@ impl Class {
             Self::Control => "control frames",
             Self::Settings => "SETTINGS",
             Self::Empty => "empty frames",
+            Self::Heads => "heads",
         }
     }
 }
@@ -80,13 +83,15 @@ impl Budget {
         Self { classes, refilled: now, exceeded: None }
     }
 
-    /// Time passed.
-    pub(super) fn refill(&mut self, now: Instant) {
+    /// Time passed; answers how much, once it is a step.
+    pub(super) fn refill(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.refilled);
-        if passed >= STEP {
-            self.refilled = now;
-            self.classes.iter_mut().for_each(|(_, b)| b.add(b.per_second * passed.as_secs_f64()));
+        if passed < STEP {
+            return None;
         }
+        self.refilled = now;
+        self.classes.iter_mut().for_each(|(_, b)| b.add(b.per_second * passed.as_secs_f64()));
+        Some(passed)
     }
 
     /// The client sent this.

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
+use super::heads::BESIDE;
 use crate::{
     fields::Fields,
     http1::{
@@ -12,8 +13,6 @@ use crate::{
     message::RequestHead,
 };
 
-/// A colon, a space and a line's end.
-const BESIDE: usize = 4;
 /// A name and a value, in a list.
 const OF_FIELD: usize = size_of::<(http::HeaderName, HeaderValue)>();
 
@@ -32,6 +31,14 @@ pub struct Head {
 }
 
 impl Head {
+    /// What it comes to, its target and authority included.
+    pub fn bytes(&self) -> usize {
+        let RequestHead { method, uri, .. } = &self.parts;
+        let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+        method.as_str().len() + target + authority + self.bytes
+    }
+
     /// Bytes of memory that it holds. Values may be shared with others of its connection, and are counted all the same:
     /// they are copied on their way.
     pub(super) fn held(&self) -> usize {
@@ -42,7 +49,6 @@ impl Head {
     pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
         // As long as the first line would be, but for its version.
         let first = method.as_str().len() + target;
         match () {
@@ -50,7 +56,7 @@ impl Head {
                 Some(Refused::TargetTooLong)
             }
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
-            () if first + authority + self.bytes > limits.head_bytes => Some(Refused::HeadTooLarge),
+            () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
             () if self.length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
             () => None,
         }

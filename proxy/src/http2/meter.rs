@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     budget::{Budget, Class},
-    frames::Frames,
+    frames::{FrameType, Frames},
+    heads::Heads,
     held::Held,
 };
 
@@ -34,11 +35,31 @@ pub(super) struct Meter<S> {
 
 /// Which budget was used up, for whoever ends the connection.
 #[derive(Clone, Default)]
-pub(super) struct Exceeded(Arc<(AtomicBool, std::sync::OnceLock<Class>)>);
+pub(super) struct Exceeded(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    any: AtomicBool,
+    class: OnceLock<Class>,
+    heads: Arc<Heads>,
+}
 
 impl Exceeded {
     pub(super) fn class(&self) -> Option<Class> {
-        if self.0.0.load(Ordering::Relaxed) { self.0.1.get().copied() } else { None }
+        if self.0.any.load(Ordering::Relaxed) { self.0.class.get().copied() } else { None }
+    }
+
+    /// A stream's head came to so many bytes. Whether that is within the budget, and all else too.
+    pub(super) fn head(&self, bytes: usize) -> bool {
+        if !self.0.heads.spend(bytes) {
+            self.set(Class::Heads);
+        }
+        self.class().is_none()
+    }
+
+    /// For what comes behind a stream's head.
+    pub(super) fn heads(&self) -> Arc<Heads> {
+        Arc::clone(&self.0.heads)
     }
 
     /// Waits until one was; whoever polls the stream is woken then.
@@ -48,8 +69,8 @@ impl Exceeded {
 
     fn set(&self, class: Class) {
         // Set once: the first is what counts.
-        let _ = self.0.1.set(class);
-        self.0.0.store(true, Ordering::Relaxed);
+        let _ = self.0.class.set(class);
+        self.0.any.store(true, Ordering::Relaxed);
     }
 }
 
@@ -93,8 +114,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         }
         let start = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        this.budget.refill(Instant::now());
+        let heads = &this.exceeded.0.heads;
+        if let Some(passed) = this.budget.refill(Instant::now()) {
+            heads.refill(passed);
+        }
         this.inbound.pass(&buf.filled()[start..], |frame| {
+            if matches!(frame.kind, FrameType::Headers | FrameType::Continuation) {
+                heads.received(frame.length);
+            }
             this.budget.received(frame);
             this.held.received(frame);
         });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, respond.rs) ─► exchange
-//!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget
+//!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           └ held.rs: what h2 holds of bodies and heads, against the worker's memory
 //! ```
 //!
@@ -12,6 +12,7 @@
 mod budget;
 mod frames;
 pub mod head;
+pub(crate) mod heads;
 mod held;
 mod meter;
 mod respond;
@@ -111,7 +112,8 @@ where
                     // At once, so that nobody has a head that was not charged.
                     let request = stream::Request::new(&conn.holder, &held, request);
                     // Boxed: made where it stays, instead of being copied from hand to hand until its task runs.
-                    tokio::spawn(Box::pin(stream::run(worker.clone(), conn.clone(), request, respond)));
+                    let stream = stream::run(worker.clone(), conn.clone(), exceeded.clone(), request, respond);
+                    tokio::spawn(Box::pin(conn.task(stream)));
                 }
                 Some(Err(e)) => {
                     if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {

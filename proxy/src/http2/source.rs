@@ -17,9 +17,9 @@ use std::{
 use h2::RecvStream;
 use http_body::Body as _;
 
-use super::held::Held;
+use super::{heads::Heads, held::Held};
 use crate::{
-    body::{Interrupt, RequestBody, Source, SourceError},
+    body::{BodyError, Interrupt, Received, RequestBody, Source, SourceError, Trailers},
     http1::{
         body::{Framing, Piece},
         request::Refused,
@@ -79,16 +79,22 @@ struct Wait {
 }
 
 impl Http2Source {
-    pub(super) fn new(stream: RecvStream, length: Option<u64>, held: Arc<Held>, conn: Arc<Conn>) -> Self {
+    pub(super) fn new(
+        stream: RecvStream,
+        length: Option<u64>,
+        held: Arc<Held>,
+        conn: Arc<Conn>,
+        heads: Arc<Heads>,
+    ) -> Self {
         let id = u32::from(stream.stream_id());
         let (body, framing, count) = if stream.is_end_stream() {
             (RequestBody::Empty, Framing::Empty, None)
         } else {
-            let (framing, count) = (
-                length.map_or(Framing::Chunked, Framing::Length),
-                Arc::new(Taken { bytes: AtomicU64::new(0), held: Arc::clone(&held), stream: id }),
-            );
-            (RequestBody::Received(stream, length, Arc::clone(&count)), framing, Some(count))
+            let framing = length.map_or(Framing::Chunked, Framing::Length);
+            let count = Arc::new(Taken { bytes: AtomicU64::new(0), held: Arc::clone(&held), stream: id });
+            let trailers = Trailers { limits: Arc::clone(&conn.limits), heads };
+            let received = Received { stream, length, count: Arc::clone(&count), trailers };
+            (RequestBody::Received(received), framing, Some(count))
         };
         let (is_held, waiting) = (count.is_some(), Cell::new(None));
         Self { body, framing, count, held, stream: id, is_held, charge: None, conn, waiting, alarm: None }
@@ -131,6 +137,7 @@ impl Source for Http2Source {
         self.progress();
         Poll::Ready(match frame {
             None => None,
+            Some(Err(BodyError::Trailers)) => Some(Err(SourceError::Refused(Refused::HeadTooLarge))),
             Some(Err(_)) => Some(Err(SourceError::Gone)),
             Some(Ok(_)) if self.counted() > self.conn.limits.body_bytes => {
                 Some(Err(SourceError::Refused(Refused::BodyTooLarge)))

@@ -8,6 +8,7 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use super::{
     head::{self, Head},
     held::Held,
+    meter::Exceeded,
     respond::respond,
     source::Http2Source,
 };
@@ -42,21 +43,37 @@ impl Request {
 
 /// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams each
 /// would else have its turn before that reaches it.
-pub(super) async fn run(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, sender: SendResponse<Bytes>) {
+pub(super) async fn run(
+    worker: Arc<Worker>,
+    conn: Arc<Conn>,
+    budget: Exceeded,
+    request: Request,
+    sender: SendResponse<Bytes>,
+) {
     let holder = Arc::clone(&conn.holder);
     tokio::select! {
         biased;
         () = holder.ended() => {}
-        () = serve(worker, conn, request, sender) => {}
+        () = serve(worker, conn, budget, request, sender) => {}
     }
 }
 
-async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, request: Request, mut sender: SendResponse<Bytes>) {
+async fn serve(
+    worker: Arc<Worker>,
+    conn: Arc<Conn>,
+    budget: Exceeded,
+    request: Request,
+    mut sender: SendResponse<Bytes>,
+) {
     conn.note_request();
     let Request { head, body, held, charge: _charge } = request;
+    if !budget.head(head.bytes()) {
+        // The connection ends.
+        return sender.send_reset(Reason::ENHANCE_YOUR_CALM);
+    }
     let beyond = head.beyond(&conn.limits);
     let Head { parts: mut head, wants, length, .. } = head;
-    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn));
+    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn), budget.heads());
     let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
         Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),

@@ -13,11 +13,8 @@ const FOR_EACH_BYTE: usize = 32;
 pub(super) const CANDIDATE: usize = 8;
 /// Beginning with an expression.
 pub(super) const EXPRESSION: usize = 32;
-/// Passing a header field, or a query parameter.
-pub(super) const FIELD: usize = 4;
-pub(super) const PARAMETER: usize = 16;
-/// Bytes of a query that are passed at once.
-pub(super) const SCANNED: usize = 16;
+/// Finding a header field or a query parameter: once some KiB were looked through, there is an index (`lookup.rs`).
+pub(super) const QUESTION: usize = 16;
 
 /// What is left of it.
 pub(crate) struct Effort(Cell<usize>);

@@ -10,12 +10,15 @@ pub(crate) struct HostMap<T> {
     exact: HashMap<Box<str>, T, RandomState>,
     /// By what follows the `*`, its dot included.
     wildcard: HashMap<Box<str>, T, RandomState>,
+    /// Bit n: some wildcard has n labels; the last bit: that many or more. Only such are looked up, however many labels
+    /// a client's host has.
+    depths: u64,
     any: Option<T>,
 }
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
+        Self { exact: HashMap::default(), wildcard: HashMap::default(), depths: 0, any: None }
     }
 }
 
@@ -26,7 +29,10 @@ impl<T> HostMap<T> {
         T: Default,
     {
         match pattern.strip_prefix('*') {
-            Some(suffix) => self.wildcard.entry(suffix.into()).or_default(),
+            Some(suffix) => {
+                self.depths |= bit(dots(suffix));
+                self.wildcard.entry(suffix.into()).or_default()
+            }
             None if pattern.is_empty() => self.any.get_or_insert_default(),
             None => self.exact.entry(pattern.into()).or_default(),
         }
@@ -39,8 +45,12 @@ impl<T> HostMap<T> {
         }
         if !self.wildcard.is_empty() {
             // `*.example.com` stands for one or more labels, and not for `example.com` itself.
-            for (dot, _) in host.match_indices('.').filter(|(dot, _)| *dot > 0) {
-                if let Some(found) = self.wildcard.get(&host[dot..]).and_then(&mut answer) {
+            let depths = (1..=dots(host)).rev();
+            for (dot, depth) in memchr::memchr_iter(b'.', host.as_bytes()).zip(depths) {
+                if dot > 0
+                    && self.depths & bit(depth) != 0
+                    && let Some(found) = self.wildcard.get(&host[dot..]).and_then(&mut answer)
+                {
                     return Some(found);
                 }
             }
@@ -71,6 +81,14 @@ impl<T> HostMap<T> {
     pub(crate) fn wildcard(&self, suffix: &str) -> Option<&T> {
         self.wildcard.get(suffix)
     }
+}
+
+fn dots(name: &str) -> usize {
+    memchr::memchr_iter(b'.', name.as_bytes()).count()
+}
+
+fn bit(depth: usize) -> u64 {
+    1 << depth.min(63)
 }
 
 #[cfg(test)]

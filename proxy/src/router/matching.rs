@@ -3,14 +3,16 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use http::{HeaderName, Method};
-use percent_encoding::percent_decode;
 use snapshot::expression::Expression;
 
 use super::{
-    Query,
+    Ask, Query,
     effort::{self, Effort},
 };
-use crate::config::Rule;
+use crate::{
+    config::Rule,
+    lookup::{decoded, is_plain},
+};
 
 /// What the path must be.
 pub(crate) enum Path {
@@ -66,8 +68,8 @@ impl Candidate {
     }
 
     /// Everything but the path.
-    pub(crate) fn fits(&self, q: &Query<'_>, effort: &Effort) -> bool {
-        self.conditions.as_ref().is_none_or(|conditions| conditions.fit(q, effort))
+    pub(crate) fn fits(&self, q: &Query<'_>, ask: &Ask<'_>) -> bool {
+        self.conditions.as_ref().is_none_or(|conditions| conditions.fit(q, ask))
     }
 }
 
@@ -100,11 +102,11 @@ impl Conditions {
         self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
     }
 
-    fn fit(&self, q: &Query<'_>, effort: &Effort) -> bool {
-        effort.take(effort::CANDIDATE);
+    fn fit(&self, q: &Query<'_>, ask: &Ask<'_>) -> bool {
+        ask.effort.take(effort::CANDIDATE);
         self.method.as_ref().is_none_or(|m| m == q.method)
-            && self.headers.iter().all(|(name, value)| field(q, name, value, effort))
-            && self.query.iter().all(|(name, value)| parameter(q.query.unwrap_or_default(), name, value, effort))
+            && self.headers.iter().all(|(name, value)| field(ask, name, value))
+            && self.query.iter().all(|(name, value)| parameter(ask, name, value))
     }
 }
 
@@ -118,33 +120,21 @@ impl Value {
 }
 
 /// Whether some field of that name has that value.
-fn field(q: &Query<'_>, name: &HeaderName, value: &Value, effort: &Effort) -> bool {
-    effort.take(effort::FIELD * q.fields.len());
-    q.fields.get_all(name).any(|v| value.fits(v, effort))
+fn field(ask: &Ask<'_>, name: &HeaderName, value: &Value) -> bool {
+    ask.effort.take(effort::QUESTION);
+    ask.lookup.any_field(name.as_str(), |v| value.fits(v, &ask.effort))
 }
 
 /// Whether the first parameter of that name has that value. A repeated name counts once: its first value.
-fn parameter(query: &str, name: &[u8], value: &Value, effort: &Effort) -> bool {
-    let mut pairs = query.split('&').map(|pair| {
-        effort.take(effort::PARAMETER + pair.len() / effort::SCANNED);
-        pair.split_once('=').unwrap_or((pair, ""))
-    });
-    let Some((_, raw)) = pairs.find(|(raw, _)| decoded(raw).eq(name.iter().copied())) else {
-        return false;
-    };
+fn parameter(ask: &Ask<'_>, name: &[u8], value: &Value) -> bool {
+    ask.effort.take(effort::QUESTION);
+    let Some(raw) = ask.lookup.parameter(name) else { return false };
     match value {
         Value::Exact(expect) => decoded(raw).eq(expect.iter().copied()),
-        Value::Regex(_) if raw.bytes().all(|b| b != b'%' && b != b'+') => value.fits(raw.as_bytes(), effort),
+        Value::Regex(_) if is_plain(raw) => value.fits(raw.as_bytes(), &ask.effort),
         // Only an encoded value asked for by an expression costs an allocation.
-        Value::Regex(_) => value.fits(&decoded(raw).collect::<Vec<_>>(), effort),
+        Value::Regex(_) => value.fits(&decoded(raw).collect::<Vec<_>>(), &ask.effort),
     }
-}
-
-/// Decodes `application/x-www-form-urlencoded` text, byte by byte.
-pub(crate) fn decoded(raw: &str) -> impl Iterator<Item = u8> + '_ {
-    let mut plain = raw.split('+').map(|part| percent_decode(part.as_bytes()));
-    let first = plain.next().into_iter().flatten();
-    first.chain(plain.flat_map(|part| std::iter::once(b' ').chain(part)))
 }
 
 #[cfg(test)]
@@ -157,12 +147,12 @@ mod tests {
     #[track_caller]
     fn check(query: &str, name: &str, value: &str, expect: bool) {
         let fields = Fields::default();
-        let q = Query { tls: false, host: "", path: "/", query: None, method: &Method::GET, fields: &fields };
-        let effort = Effort::of(&q);
-        let got = parameter(query, name.as_bytes(), &Value::Exact(value.as_bytes().into()), &effort);
+        let method = &Method::GET;
+        let ask = Ask::of(&Query { tls: false, host: "", path: "/", query: Some(query), method, fields: &fields });
+        let got = parameter(&ask, name.as_bytes(), &Value::Exact(value.as_bytes().into()));
         assert_eq!(got, expect, "{query} {name}={value}");
         let regex = Value::Regex(expression::compile(&regex::escape(value)).unwrap());
-        assert_eq!(parameter(query, name.as_bytes(), &regex, &effort), expect, "{query} {name}~{value}");
+        assert_eq!(parameter(&ask, name.as_bytes(), &regex), expect, "{query} {name}~{value}");
     }
 
     #[test]

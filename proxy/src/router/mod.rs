@@ -27,10 +27,10 @@ use effort::Effort;
 pub(crate) use holders::Claim;
 pub use holders::Holders;
 pub(crate) use host::HostMap;
-pub(crate) use matching::{Candidate, Conditions, Path, PathExpression, Value, decoded};
+pub(crate) use matching::{Candidate, Conditions, Path, PathExpression, Value};
 use path::PathTable;
 
-use crate::{config::Rule, fields::Fields};
+use crate::{config::Rule, fields::Fields, lookup::Lookup};
 
 /// The routes of one port.
 #[derive(Default)]
@@ -75,6 +75,18 @@ pub struct Matched<'a> {
     pub prefix: usize,
 }
 
+/// What a look-up works with: what the request says under a name, and how much it may still cost.
+pub(crate) struct Ask<'a> {
+    lookup: Lookup<'a>,
+    effort: Effort,
+}
+
+impl<'a> Ask<'a> {
+    fn of(query: &Query<'a>) -> Self {
+        Self { lookup: Lookup::new(query.query, query.fields), effort: Effort::of(query) }
+    }
+}
+
 /// Why no rule serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
@@ -87,12 +99,12 @@ pub enum Missed {
 impl Router {
     /// The rule that serves a request.
     pub fn find(&self, query: &Query<'_>) -> Result<Matched<'_>, Missed> {
-        let effort = Effort::of(query);
-        let found = self.look_up(query, &effort);
-        if effort.is_spent() { Err(Missed::TooCostly) } else { found.ok_or(Missed::NoRoute) }
+        let ask = Ask::of(query);
+        let found = self.look_up(query, &ask);
+        if ask.effort.is_spent() { Err(Missed::TooCostly) } else { found.ok_or(Missed::NoRoute) }
     }
 
-    fn look_up(&self, query: &Query<'_>, effort: &Effort) -> Option<Matched<'_>> {
+    fn look_up(&self, query: &Query<'_>, ask: &Ask<'_>) -> Option<Matched<'_>> {
         // A fully qualified name with its dot is the same name.
         let host = query.host.trim_end_matches('.');
         let Routes(hosts) = self.listeners[usize::from(query.tls)].get(host)?;
@@ -102,7 +114,7 @@ impl Router {
             None => self.holders.of(host)?,
         };
         let own = |hosted: &'_ Hosted| hosted.namespace == *holder;
-        hosts.find(host, |hosted| if own(hosted) { hosted.paths.find(query, effort) } else { None })
+        hosts.find(host, |hosted| if own(hosted) { hosted.paths.find(query, ask) } else { None })
     }
 
     /// Without routes yet; hostnames are those namespaces'.

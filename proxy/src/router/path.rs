@@ -1,19 +1,22 @@
 //! Candidates by path: exact paths and prefixes in sets, expressions by the elements that they all begin with.
+//!
+//! A prefix is looked up by the hash of its elements, which goes on from one depth to the next: each byte of a path is
+//! hashed once, however many elements it and the prefixes have.
 
 use std::{
     borrow::Borrow,
     cmp::Reverse,
     collections::{HashMap, HashSet},
-    hash::{Hash, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
     mem,
     sync::Arc,
 };
 
 use foldhash::fast::RandomState;
+use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    Matched, Query,
-    effort::Effort,
+    Ask, Matched, Query,
     matching::{Candidate, Path},
 };
 
@@ -21,7 +24,9 @@ use super::{
 #[derive(Default)]
 pub(crate) struct PathTable {
     exact: HashSet<Candidates, RandomState>,
-    prefix: HashSet<Candidates, RandomState>,
+    /// By the hash of their elements.
+    prefix: HashTable<Candidates>,
+    prefix_state: RandomState,
     /// Bit n: some prefix has n path elements; the last bit: that many or more. Only such prefixes are looked up.
     depths: u64,
     /// Most elements of a prefix.
@@ -46,61 +51,63 @@ struct Candidates {
 
 impl PathTable {
     pub(crate) fn insert(&mut self, candidate: Arc<Candidate>) {
-        #[expect(clippy::mutable_key_type, reason = "what is hashed and compared is the path, which never changes")]
-        let set = match &candidate.path {
-            Path::Exact(_) => &mut self.exact,
+        match &candidate.path {
+            Path::Exact(path) => match self.exact.take(&**path) {
+                Some(mut candidates) => {
+                    candidates.add(candidate);
+                    self.exact.insert(candidates);
+                }
+                None => drop(self.exact.insert(Candidates::new(candidate))),
+            },
             Path::Regex(expression) => {
-                let elements = expression.elements(ELEMENTS);
-                self.expressions_deepest = self.expressions_deepest.max(slashes(elements));
-                let others = self.expressions.entry(elements.into()).or_default();
+                let prefix = expression.elements(ELEMENTS);
+                self.expressions_deepest = self.expressions_deepest.max(elements(prefix).count());
+                let others = self.expressions.entry(prefix.into()).or_default();
                 let place = others.partition_point(|other| order(other) <= order(&candidate));
-                return others.insert(place, candidate);
+                others.insert(place, candidate);
             }
             Path::Prefix(prefix) => {
-                let depth = slashes(prefix);
+                let depth = elements(prefix).count();
                 self.depths |= bit(depth);
                 self.deepest = self.deepest.max(depth);
-                &mut self.prefix
+                let state = &self.prefix_state;
+                let same = |other: &Candidates| other.path() == &**prefix;
+                match self.prefix.entry(hash(state, prefix), same, |other| hash(state, other.path())) {
+                    Entry::Occupied(mut candidates) => candidates.get_mut().add(candidate),
+                    Entry::Vacant(place) => drop(place.insert(Candidates::new(candidate))),
+                }
             }
-        };
-        let candidates = match set.take(candidate.path.as_str()) {
-            Some(mut candidates) => {
-                candidates.add(candidate);
-                candidates
-            }
-            None => Candidates { first: candidate, others: vec![] },
-        };
-        set.insert(candidates);
+        }
     }
 
     /// Exact paths, then expressions, then the longest prefix.
-    pub(crate) fn find<'a>(&'a self, q: &Query<'_>, effort: &Effort) -> Option<Matched<'a>> {
-        if let Some(candidate) = self.exact.get(q.path).and_then(|candidates| candidates.fitting(q, effort)) {
+    pub(crate) fn find<'a>(&'a self, q: &Query<'_>, ask: &Ask<'_>) -> Option<Matched<'a>> {
+        if let Some(candidate) = self.exact.get(q.path).and_then(|candidates| candidates.fitting(q, ask)) {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
         if !self.expressions.is_empty()
-            && let Some(candidate) = self.expression(q, effort)
+            && let Some(candidate) = self.expression(q, ask)
         {
             return Some(Matched { rule: &candidate.rule, prefix: q.path.len() });
         }
-        let (candidate, prefix) = self.longest_prefix(q, effort)?;
+        let (candidate, prefix) = self.longest_prefix(q, ask)?;
         Some(Matched { rule: &candidate.rule, prefix })
     }
 
     /// The first expression that matches. Only those are tried whose first elements are the path's.
-    fn expression(&self, q: &Query<'_>, effort: &Effort) -> Option<&Candidate> {
+    fn expression(&self, q: &Query<'_>, ask: &Ask<'_>) -> Option<&Candidate> {
         let mut groups: [&[Arc<Candidate>]; ELEMENTS + 1] = [&[]; ELEMENTS + 1];
         let elements = memchr::memchr_iter(b'/', q.path.as_bytes()).filter(|at| *at > 0).map(|at| &q.path[..at]);
         let elements = std::iter::once("").chain(elements.take(self.expressions_deepest));
         for (group, elements) in groups.iter_mut().zip(elements) {
             *group = self.expressions.get(elements).map_or(&[], Vec::as_slice);
         }
-        while !effort.is_spent() {
+        while !ask.effort.is_spent() {
             let groups = groups.iter_mut().filter(|group| !group.is_empty());
             let group = groups.min_by(|a, b| order(&a[0]).cmp(&order(&b[0])))?;
             let (candidate, rest) = group.split_first()?;
             *group = rest;
-            if matches!(&candidate.path, Path::Regex(e) if e.matches(q.path, effort)) && candidate.fits(q, effort) {
+            if matches!(&candidate.path, Path::Regex(e) if e.matches(q.path, &ask.effort)) && candidate.fits(q, ask) {
                 return Some(candidate);
             }
         }
@@ -108,22 +115,45 @@ impl PathTable {
     }
 
     /// The candidate of the longest prefix that has one, and that prefix's length.
-    fn longest_prefix<'a>(&'a self, q: &Query<'_>, effort: &Effort) -> Option<(&'a Candidate, usize)> {
-        let mut prefix = q.path;
-        for depth in (0..=slashes(q.path)).rev() {
-            if depth == 0 {
-                prefix = "";
-            }
-            if depth <= self.deepest
-                && self.depths & bit(depth) != 0
-                && let Some(candidate) = self.prefix.get(prefix).and_then(|candidates| candidates.fitting(q, effort))
+    fn longest_prefix<'a>(&'a self, q: &Query<'_>, ask: &Ask<'_>) -> Option<(&'a Candidate, usize)> {
+        let mut found = Found::default();
+        let mut hasher = self.prefix_state.build_hasher();
+        let mut elements = elements(q.path).take(self.deepest);
+        let (mut depth, mut end) = (0, 0);
+        loop {
+            let prefix = &q.path[..end];
+            if self.depths & bit(depth) != 0
+                && let Some(candidates) = self.prefix.find(hasher.finish(), |other| other.path() == prefix)
             {
-                return Some((candidate, prefix.len()));
+                found.push((candidates, end));
             }
-            let slash = memchr::memrchr(b'/', prefix.as_bytes()).unwrap_or(0);
-            prefix = &prefix[..slash];
+            let Some(element) = elements.next() else { break };
+            hasher.write(element);
+            (depth, end) = (depth + 1, end + element.len());
         }
-        None
+        found.deepest_first().find_map(|(candidates, end)| Some((candidates.fitting(q, ask)?, end)))
+    }
+}
+
+/// The prefixes of one path that there are, each with its length. Few are nested more deeply than there is room for
+/// without an allocation.
+#[derive(Default)]
+struct Found<'a> {
+    few: [Option<(&'a Candidates, usize)>; 6],
+    count: usize,
+    more: Vec<(&'a Candidates, usize)>,
+}
+
+impl<'a> Found<'a> {
+    fn push(&mut self, prefix: (&'a Candidates, usize)) {
+        match self.few.get_mut(self.count) {
+            Some(place) => (*place, self.count) = (Some(prefix), self.count + 1),
+            None => self.more.push(prefix),
+        }
+    }
+
+    fn deepest_first(&self) -> impl Iterator<Item = (&'a Candidates, usize)> {
+        self.more.iter().rev().copied().chain(self.few[..self.count].iter().rev().copied().flatten())
     }
 }
 
@@ -143,6 +173,14 @@ impl Path {
 }
 
 impl Candidates {
+    fn new(first: Arc<Candidate>) -> Self {
+        Self { first, others: vec![] }
+    }
+
+    fn path(&self) -> &str {
+        self.first.path.as_str()
+    }
+
     fn add(&mut self, mut candidate: Arc<Candidate>) {
         if candidate.rank() < self.first.rank() {
             mem::swap(&mut self.first, &mut candidate);
@@ -151,27 +189,27 @@ impl Candidates {
         self.others.insert(place, candidate);
     }
 
-    fn fitting(&self, q: &Query<'_>, effort: &Effort) -> Option<&Candidate> {
-        let mut candidates = std::iter::once(&self.first).chain(&self.others).take_while(|_| !effort.is_spent());
-        candidates.find(|c| c.fits(q, effort)).map(Arc::as_ref)
+    fn fitting(&self, q: &Query<'_>, ask: &Ask<'_>) -> Option<&Candidate> {
+        let mut candidates = std::iter::once(&self.first).chain(&self.others).take_while(|_| !ask.effort.is_spent());
+        candidates.find(|c| c.fits(q, ask)).map(Arc::as_ref)
     }
 }
 
 impl Borrow<str> for Candidates {
     fn borrow(&self) -> &str {
-        self.first.path.as_str()
+        self.path()
     }
 }
 
 impl Hash for Candidates {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrow::<str>::borrow(self).hash(state);
+        self.path().hash(state);
     }
 }
 
 impl PartialEq for Candidates {
     fn eq(&self, other: &Self) -> bool {
-        Borrow::<str>::borrow(self) == Borrow::<str>::borrow(other)
+        self.path() == other.path()
     }
 }
 
@@ -182,9 +220,21 @@ fn order(candidate: &Candidate) -> impl Ord + '_ {
     (Reverse(candidate.path.as_str().len()), candidate.rank())
 }
 
-/// How many elements a path has: each begins with a slash.
-fn slashes(path: &str) -> usize {
-    memchr::memchr_iter(b'/', path.as_bytes()).count()
+/// A path's elements: each begins with a slash.
+fn elements(path: &str) -> impl Iterator<Item = &[u8]> {
+    let mut rest = path.as_bytes();
+    std::iter::from_fn(move || {
+        let after = rest.get(1..)?;
+        let (element, left) = rest.split_at(memchr::memchr(b'/', after).map_or(rest.len(), |slash| slash + 1));
+        rest = left;
+        Some(element)
+    })
+}
+
+fn hash(state: &RandomState, prefix: &str) -> u64 {
+    let mut hasher = state.build_hasher();
+    elements(prefix).for_each(|element| hasher.write(element));
+    hasher.finish()
 }
 
 fn bit(depth: usize) -> u64 {

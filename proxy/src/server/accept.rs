@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Worker, connection};
+use super::{
+    Worker, connection,
+    room::{self, Share},
+};
 use crate::descriptors;
 
 /// A proxy with more than its share leaves new connections to others for this long; one that nobody takes is delayed
@@ -51,16 +54,22 @@ pub(super) async fn accept(worker: Arc<Worker>, listener: TcpListener, port: u16
 async fn take(worker: &Arc<Worker>, listener: &TcpListener, accepted: io::Result<(TcpStream, SocketAddr)>, port: u16) {
     match accepted {
         Ok((stream, peer)) => {
-            let most = worker.shared.config.load().settings.connections_per_client;
+            let share = {
+                let config = worker.shared.config.load();
+                let settings = &config.settings;
+                Share { connections: settings.connections_per_client, descriptors: settings.descriptors_per_client }
+            };
             // Counted before its task runs, so that a proxy which leaves waits for it.
-            let Some(live) = worker.room.enter(peer.ip(), most) else {
+            let Some(live) = worker.room.enter(peer.ip(), share) else {
                 return worker.shared.telemetry.connection_refused();
             };
             // Upstreams have taken more than one for each client.
             let scarce = descriptors::is_kept(&stream);
-            tokio::spawn(connection::run(worker.clone(), live, stream, peer, port));
+            let turn = worker.turns.join(room::client(peer.ip()));
+            tokio::spawn(turn.task(connection::run(worker.clone(), live, Arc::clone(&turn), stream, (peer, port))));
             if scarce {
                 worker.shared.telemetry.accepting_paused();
+                worker.pool.give_up_idle();
                 while descriptors::are_scarce(listener) {
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -26,7 +26,8 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{
     Phase, Worker,
-    room::{self, Live},
+    room::{self, Descriptors, Live, Taken},
+    turns::{Task, Turn},
     waits::Waits,
 };
 use crate::{
@@ -151,6 +152,9 @@ pub struct Conn {
     waits: Waits,
     /// What it holds of memory.
     pub(crate) holder: Arc<Holder>,
+    /// What its client may hold.
+    descriptors: Descriptors,
+    turn: Arc<Turn>,
 }
 
 impl Conn {
@@ -158,7 +162,7 @@ impl Conn {
         worker: &Worker,
         holder: &Arc<Holder>,
         settings: &Settings,
-        peer: SocketAddr,
+        (peer, descriptors, turn): (SocketAddr, Descriptors, Arc<Turn>),
         (port, public_port): (u16, u16),
         tls: bool,
     ) -> Self {
@@ -187,12 +191,29 @@ impl Conn {
             waker: OnceLock::new(),
             waits: Waits::default(),
             holder: Arc::clone(holder),
+            descriptors,
+            turn,
         }
     }
 
     /// The client's address as a field's value.
     pub(crate) fn client(&self) -> &HeaderValue {
         self.client.get_or_init(|| headers::address(self.peer.ip()))
+    }
+
+    /// A stream's task: it takes turns with all that is done for others.
+    pub(crate) fn task<F: Future<Output = ()>>(&self, task: F) -> Task<F> {
+        self.turn.task(task)
+    }
+
+    /// A request takes a connection to an upstream, for as long as the answer lives; and whether it may make another one. By
+    /// HTTP/1.1 it may: its connection counts for both.
+    pub(crate) fn take_upstream(&self) -> (Option<Taken>, bool) {
+        if !self.is_http2() {
+            return (None, true);
+        }
+        let (taken, may) = self.descriptors.take();
+        (Some(taken), may)
     }
 
     /// A request came.
@@ -320,15 +341,21 @@ fn until(since: u32, limit: Duration) -> u32 {
 }
 
 /// Serves one accepted connection to its end.
-pub(super) async fn run(worker: Arc<Worker>, live: Live, stream: TcpStream, peer: SocketAddr, port: u16) {
-    let _live = live;
+pub(super) async fn run(
+    worker: Arc<Worker>,
+    live: Live,
+    turn: Arc<Turn>,
+    stream: TcpStream,
+    (peer, port): (SocketAddr, u16),
+) {
     let entered = worker.account.enter(room::client(peer.ip()));
     let holder = &entered.holder;
     let (conn, tls) = {
         let config = worker.shared.config.load();
         // The port was removed while the connection waited.
         let Some(at) = config.ports.get(&port) else { return };
-        let conn = Conn::new(&worker, holder, &config.settings, peer, (port, at.port), at.tls.is_some());
+        let client = (peer, live.descriptors(), turn);
+        let conn = Conn::new(&worker, holder, &config.settings, client, (port, at.port), at.tls.is_some());
         (Arc::new(conn), at.tls.clone())
     };
     let registered = Registered::new(&worker, &conn);
@@ -388,7 +415,7 @@ async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Re
             drop(registered);
             let mut held = Charge::new(&conn.holder, Kind::WebSockets);
             held.set(websocket::HELD);
-            Box::pin(websocket::relay(worker, *ends)).await;
+            Box::pin(websocket::relay(worker, conn, *ends)).await;
         }
     }
 }

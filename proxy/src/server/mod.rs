@@ -4,7 +4,7 @@
 //!  Server ── sockets by port (socket.rs): taken from the operator, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
 //!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
-//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement
+//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs)
 //!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
 //! ```
 
@@ -13,6 +13,7 @@ mod balance;
 mod connection;
 mod room;
 mod socket;
+mod turns;
 mod waits;
 mod worker;
 
@@ -32,6 +33,7 @@ use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::connection::Waiting;
 use self::room::Room;
+pub(crate) use self::room::Taken;
 pub(crate) use self::socket::keepalive;
 pub use self::{connection::Conn, socket::SocketSource, worker::Worker};
 use crate::{

@@ -1,5 +1,8 @@
 //! How many client connections there may be: of all clients, as many as descriptors suffice for; of one, as many as the
-//! fleet says.
+//! fleet says, and as many as its share of the descriptors suffices for.
+//!
+//! A connection counts for two: its own descriptor, and that of a connection to an upstream, which a request of HTTP/1.1 or
+//! a WebSocket takes. What one of HTTP/2 asks for at once may take many more, and these count one by one (`Held`).
 
 use std::{
     collections::HashMap,
@@ -18,17 +21,44 @@ use crate::descriptors::KEPT;
 const OF_PROCESS: usize = 24;
 /// What a worker's runtime takes.
 const OF_WORKER: usize = 8;
+/// Of a client's connection: its own, and one to an upstream.
+const OF_CONNECTION: usize = 2;
 
 /// Counts the client connections of all workers, WebSockets among them.
 pub(super) struct Room {
     open: AtomicUsize,
     most: AtomicUsize,
+    /// Descriptors for clients and upstreams together.
+    shared: AtomicUsize,
     /// Descriptors for clients, upstreams and listeners together.
     descriptors: usize,
     left: Notify,
     told: AtomicBool,
-    /// Connections of each client, of those alone that were bounded as they came.
-    clients: Mutex<HashMap<IpAddr, u32>>,
+    /// What each client holds.
+    clients: Mutex<HashMap<IpAddr, Arc<Held>>>,
+}
+
+/// What one client may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// Connections; `None`: any number.
+    pub(super) connections: Option<u32>,
+    /// Percent of the descriptors.
+    pub(super) descriptors: u32,
+}
+
+/// What one client holds, by all of its connections.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    connections: AtomicUsize,
+    /// Connections to upstreams that requests by HTTP/2 have.
+    upstreams: AtomicUsize,
+}
+
+impl Held {
+    fn descriptors(&self) -> usize {
+        OF_CONNECTION * self.connections.load(Ordering::Relaxed) + self.upstreams.load(Ordering::Relaxed)
+    }
 }
 
 impl Room {
@@ -37,6 +67,7 @@ impl Room {
         let room = Self {
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            shared: AtomicUsize::new(0),
             descriptors: limit.saturating_sub(KEPT + OF_PROCESS + workers * OF_WORKER),
             left: Notify::new(),
             told: AtomicBool::new(false),
@@ -46,9 +77,11 @@ impl Room {
         room
     }
 
-    /// So many sockets listen. Of what is left each connection takes two: its own, and one to an upstream.
+    /// So many sockets listen. Clients and upstreams share what is left.
     pub(super) fn note_listening(&self, sockets: usize) {
-        self.most.store((self.descriptors.saturating_sub(sockets) / 2).max(1), Ordering::Relaxed);
+        let shared = self.descriptors.saturating_sub(sockets);
+        self.shared.store(shared, Ordering::Relaxed);
+        self.most.store((shared / OF_CONNECTION).max(1), Ordering::Relaxed);
         self.left.notify_waiters();
     }
 
@@ -85,25 +118,32 @@ impl Room {
     }
 
     /// Counts a connection for as long as the answer lives. `None`: its client has as many as it may have.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, most: Option<u32>) -> Option<Live> {
-        let client = match most {
-            None => None,
-            Some(most) => {
-                let client = client(peer);
-                let mut clients = self.clients();
-                let count = clients.entry(client).or_default();
-                if *count >= most {
-                    return None;
-                }
-                *count += 1;
-                Some(client)
-            }
-        };
+    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<Live> {
+        let (client, most) = (client(peer), self.descriptors_of(share));
+        let mut clients = self.clients();
+        let held = Arc::clone(clients.entry(client).or_default());
+        let connections = held.connections.load(Ordering::Relaxed);
+        let has_all = share.connections.is_some_and(|most| connections >= most as usize);
+        // The first is let in, however little there is.
+        if connections > 0 && (has_all || held.descriptors() + OF_CONNECTION > most) {
+            return None;
+        }
+        held.connections.fetch_add(1, Ordering::Relaxed);
+        drop(clients);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Live { room: Arc::clone(self), client })
+        Some(Live { room: Arc::clone(self), client, held, most })
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn descriptors_of(&self, share: Share) -> usize {
+        let (shared, percent) = (self.shared.load(Ordering::Relaxed), share.descriptors as usize);
+        match percent {
+            100.. => usize::MAX,
+            // In two parts: there may be no limit to how many there are.
+            percent => shared / 100 * percent + shared % 100 * percent / 100,
+        }
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<Held>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,20 +151,54 @@ impl Room {
 /// One connection, counted. See [`Room::enter`].
 pub(super) struct Live {
     room: Arc<Room>,
-    client: Option<IpAddr>,
+    client: IpAddr,
+    held: Arc<Held>,
+    /// Descriptors that its client may hold.
+    most: usize,
+}
+
+impl Live {
+    /// What requests of this connection that run side by side take further descriptors from.
+    pub(super) fn descriptors(&self) -> Descriptors {
+        Descriptors { held: Arc::clone(&self.held), most: self.most }
+    }
+}
+
+/// A client's share of the descriptors, as one of its connections found it.
+#[derive(Clone, Debug)]
+pub(crate) struct Descriptors {
+    held: Arc<Held>,
+    most: usize,
+}
+
+impl Descriptors {
+    /// Counts one for as long as the answer lives; and whether the client may hold another one, for which each of its
+    /// connections counts already.
+    pub(crate) fn take(&self) -> (Taken, bool) {
+        let held = &self.held;
+        let upstreams = held.upstreams.fetch_add(1, Ordering::Relaxed);
+        let may = upstreams < held.connections.load(Ordering::Relaxed) || held.descriptors() <= self.most;
+        (Taken(Arc::clone(held)), may)
+    }
+}
+
+/// A connection to an upstream on a client's behalf.
+pub(crate) struct Taken(Arc<Held>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.upstreams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if let Some(client) = self.client {
-            let mut clients = self.room.clients();
-            if let Some(count) = clients.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    clients.remove(&client);
-                }
-            }
+        let mut clients = self.room.clients();
+        // Under the lock, so that nobody enters by what is about to be forgotten.
+        if self.held.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            clients.remove(&self.client);
         }
+        drop(clients);
         let (before, most) = (self.room.open.fetch_sub(1, Ordering::Relaxed), self.room.most());
         if before >= most {
             self.room.left.notify_waiters();
@@ -151,6 +225,8 @@ mod tests {
 
     use super::*;
 
+    const ANY: Share = Share { connections: None, descriptors: 100 };
+
     fn room(most: usize) -> Arc<Room> {
         Arc::new(Room::new(KEPT + OF_PROCESS + OF_WORKER + 2 * most, 1))
     }
@@ -162,9 +238,9 @@ mod tests {
         room.note_listening(2);
         assert_eq!(room.most(), 2);
         let peer = IpAddr::from([192, 0, 2, 1]);
-        let first = room.enter(peer, None).unwrap();
+        let first = room.enter(peer, ANY).unwrap();
         assert!(!room.is_full());
-        let _second = room.enter(peer, None).unwrap();
+        let _second = room.enter(peer, ANY).unwrap();
         assert!(room.is_full() && room.is_news() && !room.is_news());
         let waits = async {
             room.free().await;
@@ -180,7 +256,8 @@ mod tests {
     #[test]
     fn each_client_has_its_own_bound() {
         let room = room(100);
-        let enter = |peer: &str| room.enter(peer.parse().unwrap(), Some(2));
+        let two = Share { connections: Some(2), ..ANY };
+        let enter = |peer: &str| room.enter(peer.parse().unwrap(), two);
         let _first = enter("192.0.2.1").unwrap();
         let second = enter("::ffff:192.0.2.1").unwrap();
         assert!(enter("192.0.2.1").is_none() && enter("192.0.2.2").is_some());
@@ -188,9 +265,37 @@ mod tests {
         let _third = enter("192.0.2.1").unwrap();
         let _six = (enter("2001:db8::1").unwrap(), enter("2001:db8::ffff:1").unwrap());
         assert!(enter("2001:db8::2").is_none() && enter("2001:db8:0:1::2").is_some());
-        // One that was not bounded as it came counts for none.
-        assert!(room.enter([192, 0, 2, 1].into(), None).is_some());
+        assert!(room.enter([192, 0, 2, 1].into(), ANY).is_some());
         drop((_first, _third));
         assert_eq!(room.clients().len(), 1);
+    }
+
+    #[test]
+    fn each_client_has_its_share_of_the_descriptors() {
+        // 200 descriptors: 40 for one client.
+        let room = room(100);
+        let enter = |peer: [u8; 4]| room.enter(peer.into(), Share { connections: None, descriptors: 20 });
+        let mut first: Vec<_> = std::iter::from_fn(|| enter([192, 0, 2, 1])).collect();
+        assert_eq!(first.len(), 20);
+        let other = enter([192, 0, 2, 2]).unwrap();
+        // What is asked for at once by one connection counts as well; by many, each may ask for one thing.
+        let take = |of: &Live| {
+            let descriptors = of.descriptors();
+            std::iter::repeat_with(|| descriptors.take()).take_while(|(_, may)| *may).collect::<Vec<_>>()
+        };
+        assert_eq!(take(&first[0]).len(), 20);
+        let taken = take(&other);
+        assert_eq!(taken.len(), 38);
+        assert!(enter([192, 0, 2, 2]).is_none());
+        drop(taken);
+        assert!(enter([192, 0, 2, 2]).is_some());
+        first.pop();
+        assert!(enter([192, 0, 2, 1]).is_some());
+        drop((first, other));
+        assert!(room.clients().is_empty());
+        // A share of nearly nothing is one connection.
+        let least = Share { connections: None, descriptors: 0 };
+        let one = room.enter([192, 0, 2, 1].into(), least);
+        assert!(one.is_some() && room.enter([192, 0, 2, 1].into(), least).is_none());
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Conn, Phase, accept, balance, connection::Clock, room::Room};
+use super::{Conn, Phase, accept, balance, connection::Clock, room::Room, turns::Turns};
 use crate::{memory::Account, shared::Shared, upstream::Pool};
 
 /// Connections by their number, which is ours: nobody else has a say in how they hash.
@@ -37,6 +37,8 @@ pub struct Worker {
     pub(super) room: Arc<Room>,
     /// What its clients hold of the process' memory.
     pub(super) account: Arc<Account>,
+    /// Whose work comes next.
+    pub(super) turns: Arc<Turns>,
     conns: Mutex<Conns>,
 }
 
@@ -116,6 +118,7 @@ pub(super) fn start(
         shares_sockets,
         room: Arc::clone(room),
         account: shared.memory.account(),
+        turns: Arc::default(),
         conns: Mutex::default(),
     });
     let running = worker.clone();
@@ -128,6 +131,7 @@ pub(super) fn start(
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(balance::housekeeping(worker.clone()));
     tokio::spawn(worker.account.clone().keep());
+    tokio::spawn(Arc::clone(&worker.turns).call());
     let mut loops: HashMap<u16, Vec<AbortHandle>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {

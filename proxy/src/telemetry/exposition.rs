@@ -75,7 +75,15 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
         failed.iter().map(|((reason, blame), n)| counter(labels(&[("reason", reason), ("blame", blame)]), *n as f64));
     let floods = telemetry.floods.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let floods = floods.iter().map(|(class, n)| counter(labels(&[("class", class)]), *n as f64));
+    let websockets = telemetry.websockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let websockets = websockets.iter().map(|(limit, n)| counter(labels(&[("limit", limit)]), *n as f64));
     vec![
+        family(
+            "sluice_websockets_ended_total",
+            "WebSockets that were ended because their time was over, by which limit of it: idle, age.",
+            MetricType::COUNTER,
+            websockets.collect(),
+        ),
         family(
             "sluice_http2_floods_total",
             "HTTP/2 connections that were ended because the client sent too much that is no request, by what.",

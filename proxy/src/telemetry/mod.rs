@@ -50,6 +50,8 @@ pub struct Telemetry {
     failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Connections ended for a flood, by its class.
     floods: Mutex<BTreeMap<&'static str, u64>>,
+    /// WebSockets ended because their time was over, by which.
+    websockets: Mutex<BTreeMap<&'static str, u64>>,
     /// Connections closed at once, because their client had as many as it may have.
     refused: AtomicU64,
     /// How often accepting paused for want of descriptors.
@@ -117,6 +119,7 @@ impl Default for Telemetry {
             log: Default::default(),
             failed: Mutex::default(),
             floods: Mutex::default(),
+            websockets: Mutex::default(),
             refused: AtomicU64::default(),
             paused: AtomicU64::default(),
             started: SystemTime::now(),
@@ -150,6 +153,11 @@ impl Telemetry {
     /// A client connection was ended because of a flood of what is no request.
     pub fn flooded(&self, class: &'static str) {
         *self.floods.lock().unwrap_or_else(PoisonError::into_inner).entry(class).or_default() += 1;
+    }
+
+    /// A WebSocket was ended because its time was over.
+    pub fn websocket_over(&self, time: &'static str) {
+        *self.websockets.lock().unwrap_or_else(PoisonError::into_inner).entry(time).or_default() += 1;
     }
 
     /// A client connection was closed at once, because its client had as many as it may have.

@@ -139,7 +139,7 @@ impl Pool {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
         match endpoint.protocol {
-            Protocol::Http1 => Ok(Leased::Http1(connect(endpoint).await?, self.lease(under_way, false))),
+            Protocol::Http1 => Ok(Leased::Http1(self.connect(endpoint).await?, self.lease(under_way, false))),
             Protocol::H2c => self.stream(endpoint, choice, under_way).await,
         }
     }
@@ -196,6 +196,11 @@ impl Pool {
         }
     }
 
+    /// Closes what is idle: descriptors are scarce, and somebody needs them now.
+    pub(crate) fn give_up_idle(&self) {
+        self.lock().values_mut().for_each(|connections| connections.idle.clear());
+    }
+
     async fn stream(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
@@ -207,7 +212,7 @@ impl Pool {
         if let Some((sender, streams)) = self.open(endpoint, choice) {
             return Ok(Leased::Http2(sender, Stream::new(streams, under_way), true));
         }
-        let io = TokioIo::new(connect(endpoint).await?);
+        let io = TokioIo::new(self.connect(endpoint).await?);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW);
         builder.initial_connection_window_size(CONNECTION_WINDOW);
@@ -222,6 +227,17 @@ impl Pool {
         let stream = Stream::new(Arc::clone(&streams), under_way);
         self.with(endpoint, |connections| connections.shared.push((sender.clone(), streams)));
         Ok(Leased::Http2(sender, stream, false))
+    }
+
+    /// A new connection; those that are idle give way to it.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+        match connect(endpoint).await {
+            Err(ConnectError::Exhausted) => {
+                self.give_up_idle();
+                connect(endpoint).await
+            }
+            connected => connected,
+        }
     }
 
     /// An HTTP/2 connection with room for a stream.

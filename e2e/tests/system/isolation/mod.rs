@@ -2,7 +2,10 @@
 //!
 //! Each module holds one kind of harm: its header names the kind, its tests are examples of it that failed before.
 
+mod attacker;
 mod expressions;
 mod hostnames;
 mod memory;
+mod websockets;
 mod word;
+mod worst;

@@ -2,14 +2,18 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, header::COOKIE};
+use http::HeaderName;
 use limits::{Key, Table};
 use snapshot::{
     check::Unfit,
     proto::{self, key_part::Part},
 };
 
-use crate::{filter::Ctx, message::RequestHead, router::decoded};
+use crate::{
+    filter::Ctx,
+    lookup::{Lookup, decoded},
+    message::RequestHead,
+};
 
 /// One part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +49,13 @@ impl KeyPart {
 }
 
 /// The key of a request; `None`: the limit has one bucket for all. Requests that lack a part share a bucket.
-pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &RequestHead, ctx: &Ctx) -> Option<Key> {
+pub(super) fn key(
+    table: &Table,
+    namespace: u64,
+    parts: &[KeyPart],
+    (head, lookup): (&RequestHead, &Lookup<'_>),
+    ctx: &Ctx,
+) -> Option<Key> {
     if parts.is_empty() {
         return None;
     }
@@ -63,25 +73,22 @@ pub(super) fn key(table: &Table, namespace: u64, parts: &[KeyPart], head: &Reque
                 }
                 values.for_each(|value| key.part(value));
             }
-            KeyPart::Query(name) => {
-                let pairs = head.uri.query().unwrap_or_default().split('&');
-                let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-                match pairs.find(|(raw, _)| !raw.is_empty() && decoded(raw).eq(name.iter().copied())) {
-                    Some((_, value)) => key.part_of(decoded(value)),
-                    None => key.missing(),
-                }
-            }
-            KeyPart::Cookie(name) => {
-                let values = head.fields.get_all(&COOKIE);
-                let mut pairs = values.flat_map(|value| value.split(|b| *b == b';')).map(<[u8]>::trim_ascii);
-                match pairs.find_map(|pair| pair.strip_prefix(&**name)?.strip_prefix(b"=")) {
-                    Some(value) => key.part(value),
-                    None => key.missing(),
-                }
-            }
+            KeyPart::Query(name) => match lookup.parameter(name) {
+                Some(value) => key.part_of(decoded(value)),
+                None => key.missing(),
+            },
+            KeyPart::Cookie(name) => match lookup.cookie(name) {
+                Some(value) => key.part(value),
+                None => key.missing(),
+            },
         }
     }
     Some(key.finish())
+}
+
+/// For all keys of a request.
+pub(super) fn lookup(head: &RequestHead) -> Lookup<'_> {
+    Lookup::new(head.uri.query(), &head.fields)
 }
 
 /// The upper `prefix` of `bits` bits.
@@ -105,7 +112,8 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let mut ctx = ctx();
         ctx.client = client.parse().unwrap();
-        key(table, 1, std::slice::from_ref(part), &head.into(), &ctx).unwrap()
+        let head = head.into();
+        key(table, 1, std::slice::from_ref(part), (&head, &lookup(&head)), &ctx).unwrap()
     }
 
     #[test]

@@ -73,8 +73,9 @@ impl Filter for Limits {
 
 impl Limits {
     fn check(&self, steps: &mut [Step], head: &RequestHead, ctx: &mut Ctx) -> Flow {
+        let lookup = key::lookup(head);
         for (step, limit) in steps.iter_mut().zip(&self.limits) {
-            step.key = key::key(&self.table, limit.limiter.namespace(), &limit.key, head, ctx);
+            step.key = key::key(&self.table, limit.limiter.namespace(), &limit.key, (head, &lookup), ctx);
         }
         let passed = (self.limits.len() == 1 || self.ask(steps, ctx.now_us)) && self.take(steps, ctx.now_us);
         self.count(steps, passed);
