@@ -6,7 +6,10 @@
 use std::{
     io,
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -44,7 +47,7 @@ pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSock
         Ok(()) => {}
         Err(e) => tracing::debug!(peer = %conn.peer, error = %e, "websocket ended"),
     }
-    if let Some(over) = life.is_over(Instant::now()) {
+    if let Some(over) = life.was_over.get().copied() {
         tracing::debug!(peer = %conn.peer, over, "websocket ended");
         worker.shared.telemetry.websocket_over(over);
     }
@@ -59,13 +62,15 @@ struct Life {
     age: Duration,
     /// Milliseconds from the beginning to the last bytes.
     last: AtomicU64,
+    /// Why it was over, once it was.
+    was_over: OnceLock<&'static str>,
 }
 
 impl Life {
     fn new(limits: &Limits, now: Instant) -> Self {
         // ± 10 % so that those made together do not end together.
         let age = limits.websocket_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Self { began: now, idle: limits.websocket_idle, age, last: AtomicU64::new(0) }
+        Self { began: now, idle: limits.websocket_idle, age, last: AtomicU64::new(0), was_over: OnceLock::new() }
     }
 
     /// Bytes came.
@@ -92,8 +97,12 @@ impl Life {
 
     /// Waits until it is over.
     async fn over(&self) {
-        while self.is_over(Instant::now()).is_none() {
+        while self.was_over.get().is_none() {
             sleep_until(self.ends()).await;
+            if let Some(over) = self.is_over(Instant::now()) {
+                // It is over once.
+                let _ = self.was_over.set(over);
+            }
         }
     }
 }

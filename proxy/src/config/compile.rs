@@ -130,8 +130,11 @@ impl Compiler {
                 Err(e) => tracing::error!("{key} does not compile any more: {e}"),
             }
         }
-        let fleet = fleet(snapshot).unwrap_or_default();
-        let holders = Holders::new(self.routes.values().map(|route| route.claim()), &fleet.held);
+        let fleet = fleet(snapshot);
+        // Without one, the defaults: what a message leaves out would be times of nothing.
+        let settings = fleet.as_ref().map(Settings::from).unwrap_or_default();
+        let held = fleet.map(|fleet| fleet.held).unwrap_or_default();
+        let holders = Holders::new(self.routes.values().map(|route| route.claim()), &held);
         if holders != *self.holders {
             self.holders = Arc::new(holders);
         }
@@ -143,7 +146,7 @@ impl Compiler {
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
         self.tls.retain(|port, _| ports.contains_key(port));
-        Built { config: Config { revision, epoch, settings: Settings::from(&fleet), ports }, updates }
+        Built { config: Config { revision, epoch, settings, ports }, updates }
     }
 
     /// Puts what was compiled in place: requests see it from now on.
