@@ -308,7 +308,8 @@ fn a_look_up_is_bounded_whatever_the_routes_are() {
     let any = ('p', "/");
     // What is asked for by name is answered by an index: all of it is within the bound.
     let (costly, none) = (Missed::TooCostly, Missed::NoRoute);
-    let worst: [(&str, Missed, &dyn Fn(usize) -> Candidate); 4] = [
+    type Make<'a> = &'a dyn Fn(usize) -> Candidate;
+    let worst: [(&str, Missed, Make<'_>); 4] = [
         ("expressions over the path", costly, &|n| {
             let path = Path::Regex(Box::new(PathExpression::new("(/a)*n", never(n))));
             Candidate { path, conditions: None, ..base(any, n) }
