@@ -117,8 +117,14 @@ pub(crate) fn check(helm: &Path, long: bool) -> anyhow::Result<String> {
                 }
                 (_, Rendered::Refused(why)) => {
                     // helm's words for a value that its schema refuses, or the chart's own.
-                    let is_clear = why.contains("values don't meet the specifications of the schema");
-                    anyhow::ensure!(is_clear, "{}: refused, and not by the schema of the values: {why}", wrong());
+                    let said =
+                        ["values don't meet the specifications of the schema", "execution error at (sluice/templates/"];
+                    let is_clear = said.iter().any(|said| why.contains(said));
+                    anyhow::ensure!(
+                        is_clear,
+                        "{}: refused, and neither by the schema nor by a rule of the chart: {why}",
+                        wrong()
+                    );
                     refused += 1;
                 }
             }
