@@ -348,6 +348,8 @@ async fn a_namespace_that_may_not_be_read_is_that_namespace_alone() {
     bench.tell(Change::BeganIn("shop".into())).await;
     bench.tell(seen("1")).await;
     bench.tell(Change::ListedIn("shop".into())).await;
+    // What nobody asked for is not taken.
+    bench.asked.recv().await.unwrap();
     bench.tell(read(8)).await;
     let world = bench.next().await;
     assert_eq!(names(&world), ["Secret shop/s"]);
