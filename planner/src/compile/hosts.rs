@@ -70,6 +70,8 @@ enum Granted<'m> {
     Plainly,
     /// Though a wildcard above it is another's that left: it had it before, which its age does not say.
     AsBefore,
+    /// It lies below a wildcard of its own, and so it had it since then.
+    Within(i64),
     /// From this namespace, which had it since then and let it go.
     From(&'m str, i64),
 }
@@ -140,17 +142,20 @@ impl<'m> Settling<'m> {
     /// Settles claims in their order.
     fn settle(&mut self, claims: &[Claim<'m>], now: Millis) -> (FleetHolds, Held, Lost<'m>) {
         let (mut after, mut held, mut lost) = (FleetHolds::new(), Held::new(), Lost::new());
-        let newest = claims.iter().map(|claim| claim.since).max().unwrap_or_default();
+        let had = claims.iter().filter(|claim| !claim.fresh);
+        let mut newest = had.map(|claim| claim.since).max().unwrap_or(i64::MIN);
         for claim in claims {
             let Claim { namespace, hostname, first, .. } = claim;
             let verdict = self.judge(claim);
             let mut hold = self.hold(claim, now);
             match verdict {
                 Ok(granted) => {
-                    // Whoever waited until now has it from now on: others had theirs before.
-                    if claim.waited {
-                        hold.since = newest.saturating_add(1);
-                        hold.keep = true;
+                    // Whoever did not have it until now has it from now on: others had theirs before, and of those that
+                    // come to something now each stands behind the one before.
+                    if claim.fresh {
+                        newest = hold.since.max(newest.saturating_add(1));
+                        hold.since = newest;
+                        hold.keep = differs(newest, claim);
                     }
                     if let Granted::From(former, since) = granted {
                         // It stands where that one stood: before whoever waits.
@@ -158,6 +163,12 @@ impl<'m> Settling<'m> {
                         hold.keep = since != claim.created;
                         after.names.get_mut(hostname).and_then(|claims| claims.remove(former));
                         held.get_mut(former).map(|names| names.remove(hostname));
+                    }
+                    if let Granted::Within(since) = granted
+                        && since < hold.since
+                    {
+                        hold.since = since;
+                        hold.keep = since != claim.created;
                     }
                     hold.keep |= granted == Granted::AsBefore;
                     let by = match first {
@@ -210,7 +221,10 @@ impl<'m> Settling<'m> {
         };
         // What is said of every host says nothing of this one.
         let expressly = assigned.is_some_and(|(pattern, _)| !pattern.is_empty());
-        if holder.namespace == *namespace || expressly || self.given(holder.namespace, hostname, namespace) {
+        if holder.namespace == *namespace {
+            return Ok(Granted::Within(holder.since));
+        }
+        if expressly || self.given(holder.namespace, hostname, namespace) {
             return Ok(Granted::Plainly);
         }
         match holder.by {
@@ -225,7 +239,7 @@ impl<'m> Settling<'m> {
 
     /// What is to be known of a claim, should it be granted.
     fn hold(&self, claim: &Claim<'m>, now: Millis) -> Hold {
-        let Claim { namespace, hostname, since, created, before, first, .. } = claim;
+        let Claim { namespace, hostname, since, before, first, .. } = claim;
         let (left, to) = match first {
             None => (Some(before.left.unwrap_or(now)), before.to.clone()),
             Some(_) => {
@@ -233,10 +247,7 @@ impl<'m> Settling<'m> {
                 (None, given.flat_map(|(_, to)| to).map(|to| (*to).to_owned()).collect())
             }
         };
-        // Later than its route, or earlier than the one that has it now. Creations have whole seconds: of names in the same
-        // one, only what decides on others must be told apart for good.
-        let differs = *since != *created && (since.abs_diff(*created) >= 1000 || !is_exact(hostname));
-        Hold { since: *since, held: true, left, to, keep: differs || left.is_some() }
+        Hold { since: *since, held: true, left, to, keep: differs(*since, claim) || left.is_some() }
     }
 
     /// Adds what is assigned and not claimed: nobody else is to answer for it.
@@ -249,8 +260,11 @@ impl<'m> Settling<'m> {
     }
 }
 
-fn is_exact(hostname: &str) -> bool {
-    !hostname.is_empty() && !hostname.starts_with('*')
+/// Whether a claim is later than its route, or earlier than the one that has it now. Creations have whole seconds: of names
+/// in the same one, only what decides on others must be told apart for good.
+fn differs(since: i64, Claim { created, hostname, .. }: &Claim<'_>) -> bool {
+    let is_exact = !hostname.is_empty() && !hostname.starts_with('*');
+    since != *created && (since.abs_diff(*created) >= 1000 || !is_exact)
 }
 
 /// When a time of grace ends.

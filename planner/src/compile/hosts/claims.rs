@@ -18,8 +18,8 @@ pub(super) struct Claim<'m> {
     pub(super) hostname: String,
     /// Since when it is known; of what was had, since then.
     pub(super) since: i64,
-    /// It was known before, and not had.
-    pub(super) waited: bool,
+    /// It was not had before, where all is known.
+    pub(super) fresh: bool,
     /// When its oldest route was made.
     pub(super) created: i64,
     /// What the last world left.
@@ -59,9 +59,9 @@ pub(super) fn claims<'m>(
         let anew = if whole && created <= newest { newest.saturating_add(1) } else { created };
         let since = before.map_or(anew, |hold| hold.since);
         let (hostname, namespace) = key.clone();
-        let waited = whole && before.is_some_and(|before| !before.held);
+        let fresh = whole && before.is_none_or(|before| !before.held);
         let known_before = before.unwrap_or(&NOTHING);
-        let claim = Claim { namespace, hostname, since, waited, created, before: known_before, first: Some(first) };
+        let claim = Claim { namespace, hostname, since, fresh, created, before: known_before, first: Some(first) };
         ((since, whole && before.is_none()), claim)
     };
     let mut claims: Vec<_> = wanted.iter().map(claim).collect();
@@ -102,7 +102,7 @@ fn left<'m>(
         namespace,
         hostname: hostname.to_owned(),
         since: hold.since,
-        waited: false,
+        fresh: false,
         created: hold.since,
         before: hold,
         first: None,
