@@ -24,6 +24,16 @@ fleet.spec.drain.minDrain: {{ $drain.minDrain }} is above timeout {{ $drain.time
 fleet.spec.{{ index . 0 }}.{{ index . 1 }}: {{ $value }}: {{ index . 1 }} must be at least 1s
 {{- end }}
 {{- end }}
+{{- range list "idleTimeout" "maxAge" }}
+{{- $value := dig "limits" "webSocket" . "1s" $spec }}
+{{- if lt (include "sluice.ms" $value | int64) 1000 }}
+fleet.spec.limits.webSocket.{{ . }}: {{ $value }}: {{ . }} must be at least 1s
+{{- end }}
+{{- end }}
+{{- $observe := dig "rollout" "canary" "observe" "0s" $spec }}
+{{- if gt (include "sluice.ms" $observe | int64) 3600000 }}
+fleet.spec.rollout.canary.observe: {{ $observe }}: observe must be at most 1h: later changes wait for so long
+{{- end }}
 {{- $limits := merge (deepCopy (default dict $spec.limits)) $defaults.limits }}
 {{- if gt (int64 $limits.targetBytes) (int64 $limits.headerBytes) }}
 fleet.spec.limits.targetBytes: {{ $limits.targetBytes }} is above headerBytes {{ $limits.headerBytes }}: targetBytes must not be above headerBytes, which the request target is part of

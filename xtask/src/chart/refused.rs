@@ -72,7 +72,7 @@ fn refusal(helm: &Path, case: &Case, defaults: &Value) -> anyhow::Result<Option<
 fn alone(spec: &Value, defaults: &Value) -> Value {
     let (Value::Object(spec), Value::Object(defaults)) = (spec, defaults) else { return spec.clone() };
     let mut whole: Map<String, Value> =
-        spec.iter().map(|(key, value)| (key.clone(), alone(value, &defaults[key]))).collect();
+        spec.iter().map(|(key, value)| (key.clone(), alone(value, defaults.get(key).unwrap_or(&Value::Null)))).collect();
     for key in defaults.keys() {
         whole.entry(key.clone()).or_insert(Value::Null);
     }
