@@ -71,8 +71,10 @@ fn refusal(helm: &Path, case: &Case, defaults: &Value) -> anyhow::Result<Option<
 /// A spec without what the chart's own values would add to it: to helm, null takes a default away.
 fn alone(spec: &Value, defaults: &Value) -> Value {
     let (Value::Object(spec), Value::Object(defaults)) = (spec, defaults) else { return spec.clone() };
-    let mut whole: Map<String, Value> =
-        spec.iter().map(|(key, value)| (key.clone(), alone(value, defaults.get(key).unwrap_or(&Value::Null)))).collect();
+    let mut whole: Map<String, Value> = spec
+        .iter()
+        .map(|(key, value)| (key.clone(), alone(value, defaults.get(key).unwrap_or(&Value::Null))))
+        .collect();
     for key in defaults.keys() {
         whole.entry(key.clone()).or_insert(Value::Null);
     }

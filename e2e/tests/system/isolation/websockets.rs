@@ -10,7 +10,7 @@ use std::{
 use e2e::{
     echo::Echo,
     harness::{
-        Gateway, free_port,
+        Gateway, eventually, free_port,
         manifests::{Fleet, HOST, route},
         metric, pause,
     },
@@ -77,7 +77,10 @@ fn a_websocket_ends_when_it_is_silent_or_old() {
     };
     println!("with a Ping each 500 ms: told 1001 after {after:.1?} (goal: 6 s, give or take 10 %)");
     assert!((5.4..9.0).contains(&after.as_secs_f64()), "{after:?}");
+    drop(busy);
     for limit in ["idle", "age"] {
-        assert_eq!(metric(admin, "sluice_websockets_ended_total", &[limit]).unwrap_or_default(), 1.0, "{limit}");
+        let ended = || metric(admin, "sluice_websockets_ended_total", &[limit]).ok().filter(|ended| *ended >= 1.0);
+        let ended = eventually(&format!("{limit}: it is counted"), Duration::from_secs(5), ended).unwrap();
+        assert_eq!(ended, 1.0, "{limit}");
     }
 }
