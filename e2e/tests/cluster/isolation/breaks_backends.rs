@@ -21,6 +21,7 @@ const TOLD: Duration = Duration::from_secs(1);
 const GATE: &str = "sluice.dev/e2e";
 
 #[test]
+#[ignore = "not yet run to its end on a cluster"]
 fn backends_that_turn_unready_or_vanish_all_together_are_tried_on() {
     let sluice = sluice().unwrap();
     let place = Place::bare(&sluice, "unready").unwrap();

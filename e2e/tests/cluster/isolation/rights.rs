@@ -391,6 +391,7 @@ fn operator() -> String {
 
 /// With fleets everywhere, which gives the operator the most.
 #[test]
+#[ignore = "not yet run to its end on a cluster"]
 fn whoever_has_the_operators_token_gets_no_further() {
     let sluice = sluice().unwrap();
     let victim = Place::bare(&sluice, "victim").unwrap();
@@ -414,6 +415,7 @@ fn whoever_has_the_operators_token_gets_no_further() {
 }
 
 #[test]
+#[ignore = "not yet run to its end on a cluster"]
 fn a_tenant_keeps_to_its_namespace() {
     let sluice = sluice().unwrap();
     let (tenant, other) = (Place::bare(&sluice, "tenant").unwrap(), Place::bare(&sluice, "other").unwrap());
@@ -454,6 +456,7 @@ fn a_tenant_keeps_to_its_namespace() {
 /// A fleet's certificate in a namespace that the operator has no right to read: that fleet says so, with the Role to apply;
 /// what is pasted from there helps, and what is taken away again affects nobody else.
 #[test]
+#[ignore = "not yet run to its end on a cluster"]
 fn secrets_are_read_by_grant() {
     let sluice = sluice().unwrap();
     let place = Place::new(&sluice, "ungranted", &Fleet::fixed(1)).unwrap();
