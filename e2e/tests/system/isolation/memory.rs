@@ -218,7 +218,7 @@ fn honest(port: u16, time: Duration) -> Load {
 }
 
 #[test]
-#[ignore = "fails: attacks of many HTTP/2 streams take more than the limit before their holder is ended"]
+#[ignore = "fails on a busy machine: nobody else fails, and their p99 is beyond what is allowed (8 and 224 ms seen)"]
 fn what_clients_hold_stays_within_the_limit_and_others_are_served() {
     let (limit, connections, time) = scale();
     let [echo, other] = ["a", "b"].map(|name| Echo::start(name).unwrap());
