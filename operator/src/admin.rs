@@ -30,7 +30,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(30);
 /// Connections at a time; one more takes the place of another, so that probes are answered however many there are.
 const CONNECTIONS: usize = 64;
-/// A loop that began no turn for this long is stuck. Ten thousand routes take a few seconds.
+/// A loop that began no turn for this long is stuck: it waits for nothing, plans least of all.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Has a refusal forgotten, by a query that is its key.

@@ -13,6 +13,8 @@ pub struct Metrics {
     registry: Registry,
     /// Seconds from the start of a turn to its end.
     pub turns: Histogram,
+    /// Seconds that making a plan takes, beside the turns.
+    pub plans: Histogram,
     /// Seconds from a push to its acknowledgement.
     pub push_seconds: Histogram,
     /// Scans of the source.
@@ -86,7 +88,8 @@ impl Metrics {
             counters
         };
         Self {
-            turns: seconds("sluice_operator_turn_seconds", "Time of one turn: plan, publish, fleet, status."),
+            turns: seconds("sluice_operator_turn_seconds", "Time of one turn: fleet, publish, status."),
+            plans: seconds("sluice_operator_plan_seconds", "Time of making one plan, beside the turns."),
             push_seconds: seconds("sluice_operator_push_seconds", "Time from a push to its acknowledgement."),
             scans: counter("sluice_operator_source_scans_total", "Scans of the manifest directory."),
             pushes: counter("sluice_operator_pushes_total", "Pushes to proxies."),

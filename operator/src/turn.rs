@@ -1,8 +1,9 @@
 //! The loop: takes up events, and in each turn derives everything anew from state.
 //!
-//! plan → fleet → publish → status. Ports open before what needs them is published. [`reign`]: whether this operator may
-//! do more than plan.
+//! plan → fleet → publish → status. Ports open before what needs them is published. [`planning`]: plans are made beside the
+//! loop. [`reign`]: whether this operator may do more than plan.
 
+mod planning;
 mod reign;
 
 use std::{
@@ -11,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Holds, Millis, Plan, Planner, World, plan::PlannedFleet, rollout::Care, scale::Decision};
+use planner::{FleetRef, Holds, Millis, Plan, World, plan::PlannedFleet, rollout::Care, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
-use self::reign::Reign;
+use self::{planning::Planning, reign::Reign};
 use crate::{
     event::{Event, ProxyEvent},
     events::Events,
@@ -31,7 +32,7 @@ use crate::{
     },
     status,
     view::{self, Transitions, View},
-    world::{self, Complete},
+    world::Complete,
 };
 
 /// At most one turn in this time: what happens within it is taken up together.
@@ -83,8 +84,9 @@ pub struct Operator<F> {
     /// What is remembered may differ from what is kept.
     memory_due: bool,
     world: Arc<World>,
-    /// Knows the objects that it has validated before.
-    planner: Planner,
+    planning: Planning,
+    /// What the leader before left is joined with the rest, and not planned yet.
+    recall_due: bool,
     /// `None` until the source said what there is: until then nothing is changed.
     plan: Option<Arc<Plan>>,
     gateways: BTreeMap<FleetRef, Gateway>,
@@ -115,7 +117,8 @@ impl<F: Fleet> Operator<F> {
             holds: Arc::new(Holds::recalled(holds)),
             memory_due: false,
             world: Arc::default(),
-            planner: Planner::default(),
+            planning: Planning::default(),
+            recall_due: false,
             plan: None,
             gateways,
             publish_due: false,
@@ -137,6 +140,7 @@ impl<F: Fleet> Operator<F> {
             let event = tokio::select! {
                 event = self.parts.events.recv() => event.unwrap_or(Event::Shutdown),
                 _ = tick.tick() => Event::Tick,
+                () = self.planning.is_made() => Event::Tick,
             };
             self.take(event);
             tokio::time::sleep_until(next_turn).await;
@@ -199,55 +203,6 @@ impl<F: Fleet> Operator<F> {
         self.publish(&plan, millis);
         self.rebalance(now, millis);
         self.show(&plan, now, millis);
-    }
-
-    /// Derives what should be from what the source has, and remembers what was accepted.
-    async fn plan(&mut self) {
-        // What is gone counts for a while, and no source says when that is over.
-        if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
-            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
-        }
-        let Some(observed) = self.news.take() else { return };
-        let (remembered, holds) = (Arc::clone(&self.remembered), Arc::clone(&self.holds));
-        let mut planner = std::mem::take(&mut self.planner);
-        let last_ready = self.plan.as_ref().map(|plan| Arc::clone(&plan.last_ready));
-        let derive = tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            // The same in both, so that the age of what is new does not change with the next turn.
-            let now = jiff::Timestamp::now();
-            let mut world = world::world(&observed, &remembered, &holds, Some(now));
-            world.last_ready = last_ready;
-            let joined = start.elapsed();
-            let plan = planner.plan(&world);
-            let planned = start.elapsed() - joined;
-            let remembered = world::remember(&observed, &plan, &remembered, now);
-            tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
-            (planner, observed, world, plan, remembered)
-        });
-        let Ok((planner, observed, world, plan, remembered)) = derive.await else {
-            // A bug of ours that this very content brings out: what ran goes on running.
-            tracing::error!("planning failed; what was planned before stays in force");
-            return;
-        };
-        self.observed = observed;
-        news::log(self.plan.as_deref(), &plan);
-        let secrets = source::kube::in_force(&remembered);
-        let in_force = source::kube::InForce { world: self.observed.number, secrets };
-        self.parts.certificates.send_replace(Some(in_force));
-        (self.remembered, self.memory_due) = (Arc::new(remembered), true);
-        self.holds = Arc::clone(&plan.holds);
-        for fleet in plan.fleets.keys() {
-            self.gateways.entry(fleet.clone()).or_default();
-        }
-        self.planner = planner;
-        let plan = Arc::new(plan);
-        self.parts.registry.planned(Arc::clone(&plan));
-        if plan.is_unfinished() {
-            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
-        }
-        (self.world, self.plan) = (Arc::new(world), Some(plan));
-        self.publish_due = true;
-        self.decided = None;
     }
 
     /// How many replicas each fleet should have.

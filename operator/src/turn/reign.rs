@@ -31,6 +31,8 @@ pub(super) enum Reign {
     No,
     /// It reads what the leader before left.
     Begins(JoinHandle<Recalled>),
+    /// It knows that, and has it planned; the Secrets that the contents in force before that refer to.
+    Plans(BTreeSet<ObjectRef>),
     /// It knows that, and the source reads the Secrets that it refers to, of which these are missing: what was published
     /// without them would take certificates from proxies that serve by them. Waited for until then.
     Reads { missing: BTreeSet<ObjectRef>, until: Instant },
@@ -55,7 +57,15 @@ impl<F: Fleet> Operator<F> {
         {
             // It can't panic; and what it knows is a help, not a need.
             let recalled = recall.await.unwrap_or_default();
-            let missing = self.take_over(recalled).await;
+            let before = in_force(&self.remembered);
+            self.take_over(recalled);
+            self.reign = Reign::Plans(before);
+        }
+        if let Reign::Plans(before) = &self.reign
+            && !self.recall_due
+        {
+            // The source was told, too.
+            let missing = in_force(&self.remembered).difference(before).cloned().collect();
             self.reign = Reign::Reads { missing, until: now + READ_WITHIN };
         }
         // A tick looks again when nothing else happens.
@@ -68,9 +78,8 @@ impl<F: Fleet> Operator<F> {
         matches!(self.reign, Reign::Yes(_))
     }
 
-    /// Joins what the leader before left with what this one saw itself; gives back the Secrets that are referred to anew.
-    async fn take_over(&mut self, mut recalled: Recalled) -> BTreeSet<ObjectRef> {
-        let before = in_force(&self.remembered);
+    /// Joins what the leader before left with what this one saw itself.
+    fn take_over(&mut self, mut recalled: Recalled) {
         let (objects, refused) = (recalled.objects.len(), recalled.ledgers.len());
         tracing::info!(objects, refused, "leads now, with what the leader before left");
         for (fleet, ledger) in std::mem::take(&mut recalled.ledgers) {
@@ -81,10 +90,8 @@ impl<F: Fleet> Operator<F> {
         Arc::make_mut(&mut self.holds).merge(holds, status::now());
         if recalled.merge_into(Arc::make_mut(&mut self.remembered)) || holds_changed {
             self.news.get_or_insert_with(|| Arc::clone(&self.observed));
-            // Tells the source, too. That Secrets are missing is no news to be told anyone else: it does not lead yet.
-            self.plan().await;
+            self.recall_due = true;
         }
-        in_force(&self.remembered).difference(&before).cloned().collect()
     }
 
     /// Whether silence of this fleet's proxies says something: they have all said what they run, or had the time to.
@@ -92,7 +99,7 @@ impl<F: Fleet> Operator<F> {
         match self.reign {
             Reign::Yes(Some(since)) => now.duration_since(since) >= SETTLES || gateway.all_attached(),
             Reign::Yes(None) => true,
-            Reign::No | Reign::Begins(_) | Reign::Reads { .. } => false,
+            Reign::No | Reign::Begins(_) | Reign::Plans(_) | Reign::Reads { .. } => false,
         }
     }
 

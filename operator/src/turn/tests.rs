@@ -116,10 +116,15 @@ impl Bench {
         self.fleet.0.lock().unwrap().observed.insert(fleet_ref(), observation);
     }
 
-    /// One turn after this event; what the fleet was asked for in it.
+    /// One turn after this event, and after what is planned for it; what the fleet was asked for in it.
     pub(super) async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
         self.operator.take(event);
         self.operator.turn().await;
+        while self.operator.planning.is_under_way() {
+            self.operator.planning.is_made().await;
+            self.fleet.0.lock().unwrap().asked.clear();
+            self.operator.turn().await;
+        }
         let asked = std::mem::take(&mut self.fleet.0.lock().unwrap().asked);
         asked.into_iter().map(|(_, replicas, ports)| (replicas, ports)).collect()
     }
@@ -276,4 +281,79 @@ async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
     // It is seen again: it is as large as it is, not as small as it might be.
     bench.observe(3, vec![]);
     assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
+}
+
+/// What the loop does while something is planned: how many turns, the longest, and how long all of it took.
+async fn turns_meanwhile(bench: &mut Bench, event: Event) -> (usize, Duration, Duration) {
+    bench.operator.take(event);
+    let (began, mut turns, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    loop {
+        let start = Instant::now();
+        bench.operator.turn().await;
+        longest = longest.max(start.elapsed());
+        assert!(bench.operator.parts.view.since_turn().unwrap() < Duration::from_secs(1), "/healthz would fail");
+        if !bench.operator.planning.is_under_way() {
+            return (turns, longest, began.elapsed());
+        }
+        let asked = std::mem::take(&mut bench.fleet.0.lock().unwrap().asked);
+        assert_eq!(asked.len(), 1, "the fleet is looked after meanwhile");
+        turns += 1;
+        tokio::time::sleep(TURN).await;
+    }
+}
+
+/// A route of the worst expressions that fit into one, attached to nothing.
+fn hostile_manifest() -> Value {
+    let rule = |n: usize| {
+        let path = format!("/{n}/(.*/)*(a|b|c)*.*(a|b)[a-c]{{12}}");
+        json!({"matches": [{"path": {"type": "RegularExpression", "value": path}}],
+            "backendRefs": [{"address": "127.0.0.1:9000"}]})
+    };
+    let rules: Vec<_> = (0..60).map(rule).collect();
+    json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": {"name": "hostile", "namespace": "other"},
+        "spec": {"parentRefs": [{"name": "nothing"}], "rules": rules},
+    })
+}
+
+#[tokio::test]
+async fn the_loop_turns_while_a_plan_is_made() {
+    let mut bench = Bench::new();
+    bench.observe(1, vec![]);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    let event = observed(&[fleet_manifest(), route_manifest("/b"), hostile_manifest()]);
+    let before = bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap().revision;
+    let (turns, longest, all) = turns_meanwhile(&mut bench, event).await;
+    println!("planned for {all:.1?}; {turns} turns meanwhile, the longest {longest:.1?} (goal 1 s)");
+    assert!(turns >= 10 && longest < Duration::from_secs(1), "{turns} turns in {all:?}, the longest {longest:?}");
+    let gateway = &bench.operator.gateways[&fleet_ref()];
+    assert_ne!(gateway.published.as_ref().unwrap().revision, before, "the other's change is published");
+    // The same again, under other names: nothing is compiled anew.
+    let mut again = hostile_manifest();
+    again["metadata"]["namespace"] = "third".into();
+    let event = observed(&[fleet_manifest(), route_manifest("/b"), hostile_manifest(), again]);
+    let (.., anew) = turns_meanwhile(&mut bench, event).await;
+    assert!(anew < all / 4, "{anew:?} instead of {all:?}");
+}
+
+/// Thousands of routes, each with a thousand references to what is not there.
+#[tokio::test]
+async fn the_loop_turns_however_much_is_wrong() {
+    let mut bench = Bench::new();
+    bench.observe(1, vec![]);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    let refs: Vec<_> = (0..16).map(|n| json!({"name": format!("none-{n}"), "port": 80})).collect();
+    let rules: Vec<_> = (0..64).map(|_| json!({"backendRefs": refs})).collect();
+    let mut manifest = hostile_manifest();
+    manifest["spec"] = json!({"parentRefs": [{"name": "default", "namespace": "sys"}], "rules": rules});
+    let Event::WorldChanged(one) = observed(&[fleet_manifest(), manifest]) else { panic!() };
+    let mut many = Observed::clone(&one);
+    let (id, route) = one.objects.last_key_value().map(|(id, object)| (id.clone(), object.clone())).unwrap();
+    many.objects.extend((0..100).map(|n| (ObjectRef { name: format!("r{n}"), ..id.clone() }, route.clone())));
+    let (turns, longest, all) = turns_meanwhile(&mut bench, Event::WorldChanged(Arc::new(many))).await;
+    let problems = bench.operator.plan.as_ref().unwrap().problems.len();
+    println!(
+        "{problems} problems, planned for {all:.1?}; {turns} turns meanwhile, the longest {longest:.1?} (goal 1 s)"
+    );
+    assert!(problems < 101 * 20 && longest < Duration::from_secs(1), "{problems} problems, {longest:?}");
 }

@@ -137,7 +137,7 @@ async fn without_certificate() -> (Bench, serde_json::Value) {
     told.send_replace(Lead::Leader { epoch: 2 });
     for _ in 0..500 {
         bench.turn(Event::Tick).await;
-        if !matches!(bench.operator.reign, Reign::No | Reign::Begins(_)) {
+        if !matches!(bench.operator.reign, Reign::No | Reign::Begins(_) | Reign::Plans(_)) {
             assert!(matches!(bench.operator.reign, Reign::Reads { .. }), "{:?}", bench.operator.reign);
             return (bench, fleet);
         }
