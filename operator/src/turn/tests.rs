@@ -285,6 +285,7 @@ async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
 
 /// What the loop does while something is planned: how many turns, the longest, and how long all of it took.
 async fn turns_meanwhile(bench: &mut Bench, event: Event) -> (usize, Duration, Duration) {
+    bench.fleet.0.lock().unwrap().asked.clear();
     bench.operator.take(event);
     let (began, mut turns, mut longest) = (Instant::now(), 0, Duration::ZERO);
     loop {
