@@ -64,16 +64,29 @@ pub(super) fn namespace(mut schema: Value) -> Value {
     schema
 }
 
+pub(super) fn node(mut schema: Value) -> Value {
+    add(&mut schema, "", json!({"required": ["metadata"]}));
+    add(&mut schema, "/properties/metadata", json!({"required": ["name"]}));
+    let name = text::subdomain(&mut SchemaSettings::openapi3().into_generator()).to_value();
+    add(&mut schema, "/properties/metadata/properties/name", name);
+    schema
+}
+
 /// The checks that no schema can say.
 pub(super) fn check(kind: Kind, value: &Value, found: &mut Violations) {
     match kind {
         Kind::Service => check_service(value, found),
         Kind::EndpointSlice => check_endpoint_slice(value, found),
         Kind::Secret => check_secret(value, found),
-        Kind::Namespace if value.pointer("/metadata/namespace").is_some() => {
-            found.push("metadata.namespace", "a Namespace is in none: leave it out");
+        Kind::Namespace | Kind::Node if value.pointer("/metadata/namespace").is_some() => {
+            found.push("metadata.namespace", format!("a {} is in none: leave it out", kind.name()));
         }
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy | Kind::Namespace | Kind::ReferenceGrant => {}
+        Kind::GatewayFleet
+        | Kind::ApiRoute
+        | Kind::RatePolicy
+        | Kind::Namespace
+        | Kind::Node
+        | Kind::ReferenceGrant => {}
     }
 }
 

@@ -22,12 +22,13 @@ pub enum Kind {
     EndpointSlice,
     Secret,
     Namespace,
+    Node,
     ReferenceGrant,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::GatewayFleet,
         Self::ApiRoute,
         Self::RatePolicy,
@@ -35,6 +36,7 @@ impl Kind {
         Self::EndpointSlice,
         Self::Secret,
         Self::Namespace,
+        Self::Node,
         Self::ReferenceGrant,
     ];
 
@@ -48,6 +50,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::ReferenceGrant => "ReferenceGrant",
         }
     }
@@ -56,7 +59,7 @@ impl Kind {
     pub fn api_versions(self) -> &'static [&'static str] {
         match self {
             Self::GatewayFleet | Self::ApiRoute | Self::RatePolicy => &[crate::API_VERSION],
-            Self::Service | Self::Secret | Self::Namespace => &["v1"],
+            Self::Service | Self::Secret | Self::Namespace | Self::Node => &["v1"],
             Self::EndpointSlice => &["discovery.k8s.io/v1"],
             Self::ReferenceGrant => grant::API_VERSIONS,
         }
@@ -64,7 +67,7 @@ impl Kind {
 
     /// Whether its objects are in a namespace.
     pub fn is_namespaced(self) -> bool {
-        self != Self::Namespace
+        !matches!(self, Self::Namespace | Self::Node)
     }
 
     /// The kind's rules, compiled when they are first needed.
@@ -76,6 +79,7 @@ impl Kind {
         static SLICE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::EndpointSlice));
         static SECRET: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Secret));
         static NAMESPACE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Namespace));
+        static NODE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Node));
         static GRANT: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::ReferenceGrant));
         match self {
             Self::GatewayFleet => &FLEET,
@@ -85,6 +89,7 @@ impl Kind {
             Self::EndpointSlice => &SLICE,
             Self::Secret => &SECRET,
             Self::Namespace => &NAMESPACE,
+            Self::Node => &NODE,
             Self::ReferenceGrant => &GRANT,
         }
     }

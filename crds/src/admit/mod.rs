@@ -31,7 +31,8 @@ use violations::Violations;
 
 /// Admits one document, or says everything that is wrong with it (at most 20 things).
 ///
-/// A `status` in it is ignored, as the API server does with a status that comes with a spec.
+/// A `status` in it is ignored, as the API server does with a status that comes with a spec; but a Node's, where its
+/// addresses stand.
 pub fn admit(value: Value) -> Result<Object, Vec<Violation>> {
     let kind = kind::of(&value)?;
     let value = checked(kind, kind.rules(), value)?;
@@ -54,7 +55,9 @@ fn checked(kind: Kind, rules: &Rules, mut value: Value) -> Result<Value, Vec<Vio
     let mut found = Violations::new(kind);
 
     if let Value::Object(document) = &mut value {
-        document.remove("status");
+        if kind != Kind::Node {
+            document.remove("status");
+        }
         if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
             metadata.remove("managedFields"); // the API server's own books
             if metadata.get("namespace").is_none_or(|namespace| namespace.is_null() || namespace == "") {

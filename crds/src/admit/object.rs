@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::{
     ByteString,
     api::{
-        core::v1::{Namespace, Secret, Service},
+        core::v1::{Namespace, Node, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -35,6 +35,8 @@ pub enum Object {
     Secret(Secret),
     /// A namespace, for its labels.
     Namespace(Namespace),
+    /// A node, for its addresses.
+    Node(Node),
     /// Permits references from other namespaces.
     ReferenceGrant(ReferenceGrant),
 }
@@ -50,6 +52,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
             Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
@@ -64,6 +67,7 @@ impl Object {
             Self::EndpointSlice(o) => &o.metadata,
             Self::Secret(o) => &o.metadata,
             Self::Namespace(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
             Self::ReferenceGrant(o) => &o.metadata,
         }
     }
@@ -79,6 +83,7 @@ impl fmt::Debug for Object {
             Self::Service(o) => o.fmt(f),
             Self::EndpointSlice(o) => o.fmt(f),
             Self::Namespace(o) => o.fmt(f),
+            Self::Node(o) => o.fmt(f),
             Self::ReferenceGrant(o) => o.fmt(f),
             Self::Secret(Secret { metadata, type_, data, string_data, .. }) => {
                 let keys = data.iter().flat_map(|data| data.keys());
@@ -104,6 +109,7 @@ pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, Vec<Violation>>
         Kind::Service => typed(kind, value).map(Object::Service),
         Kind::EndpointSlice => typed(kind, value).map(Object::EndpointSlice),
         Kind::Namespace => typed(kind, value).map(Object::Namespace),
+        Kind::Node => typed(kind, value).map(Object::Node),
         Kind::ReferenceGrant => typed(kind, value).map(Object::ReferenceGrant),
         Kind::Secret => typed(kind, value).map(|mut secret: Secret| {
             let plain = secret.string_data.take().unwrap_or_default();

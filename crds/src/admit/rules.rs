@@ -3,7 +3,7 @@
 use jsonschema::{PatternOptions, Validator};
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Secret, Service},
+        core::v1::{Namespace, Node, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -56,6 +56,7 @@ pub(super) fn schema(kind: Kind) -> Value {
         Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
         Kind::Secret => core::secret(schema_of::<Secret>()),
         Kind::Namespace => core::namespace(schema_of::<Namespace>()),
+        Kind::Node => core::node(schema_of::<Node>()),
         Kind::ReferenceGrant => defined(Some(reference_grant())),
     }
 }

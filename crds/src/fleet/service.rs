@@ -99,8 +99,8 @@ pub enum Readiness {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backends {
-    /// In a cluster: the CIDRs that a backend's `address` may be of; default: none. Loopback, link-local and multicast
-    /// never may. (An address goes past every ReferenceGrant and NetworkPolicy of Services.)
+    /// In a cluster: the CIDRs that a backend's `address` may be of; default: none. Loopback, link-local, multicast
+    /// and metadata addresses never may. (An address goes past every ReferenceGrant and NetworkPolicy of Services.)
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "k8s::cidrs")]
     pub allowed_addresses: Vec<String>,
@@ -108,4 +108,12 @@ pub struct Backends {
     /// `Strict` answers 503. Either way the route's condition `Programmed` says NoReadyEndpoints.
     #[serde(default)]
     pub readiness: Readiness,
+    /// In a cluster: the CIDRs that endpoints of Services may be of, such as that of the pods. Default: whatever Services
+    /// select, but for addresses of nodes and of the API server. An endpoint that stands in an EndpointSlice by hand, or is
+    /// one of those, is a backend only if this or `allowedAddresses` names it; with this set, no other endpoint is one.
+    /// Whoever may write EndpointSlices reaches all that is named. Loopback, link-local, multicast and metadata addresses
+    /// never are backends.
+    #[serde(default, rename = "endpointCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "k8s::cidrs")]
+    pub endpoint_cidrs: Vec<String>,
 }

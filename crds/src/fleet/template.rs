@@ -18,7 +18,8 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))] // as many sockets of a port as one process hands to another
     pub workers: Option<u32>,
-    /// CPU and memory of each proxy: the bases of the `CPU` and `Memory` targets.
+    /// CPU and memory of each proxy: the bases of the `CPU` and `Memory` targets. Within `limits.memory` a proxy keeps by
+    /// itself: when clients hold nearly all of it, connections of those that hold most are ended.
     #[serde(default)]
     pub resources: Resources,
     /// Added to the pods.

@@ -31,6 +31,7 @@ pub(crate) fn json(object: &Object) -> Value {
         Object::EndpointSlice(o) => serde_json::to_value(o),
         Object::Secret(o) => serde_json::to_value(o),
         Object::Namespace(o) => serde_json::to_value(o),
+        Object::Node(o) => serde_json::to_value(o),
         Object::ReferenceGrant(o) => serde_json::to_value(o),
     }
     .unwrap()

@@ -14,6 +14,7 @@ pub(crate) fn kind_of(word: &str) -> Option<Kind> {
         "EndpointSlice" => Kind::EndpointSlice,
         "Secret" => Kind::Secret,
         "Namespace" => Kind::Namespace,
+        "Node" => Kind::Node,
         "ReferenceGrant" => Kind::ReferenceGrant,
         _ => return None,
     })

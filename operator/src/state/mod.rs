@@ -183,6 +183,7 @@ pub fn plural(kind: planner::Kind) -> &'static str {
         planner::Kind::EndpointSlice => "endpointslices",
         planner::Kind::Secret => "secrets",
         planner::Kind::Namespace => "namespaces",
+        planner::Kind::Node => "nodes",
         planner::Kind::ReferenceGrant => "referencegrants",
     }
 }

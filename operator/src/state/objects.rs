@@ -84,6 +84,7 @@ pub fn to_value(object: &Object) -> Value {
         Object::EndpointSlice(o) => serde_json::to_value(o),
         Object::Secret(o) => serde_json::to_value(o),
         Object::Namespace(o) => serde_json::to_value(o),
+        Object::Node(o) => serde_json::to_value(o),
         Object::ReferenceGrant(o) => serde_json::to_value(o),
     };
     // Types with string keys only: this can't fail.

@@ -115,6 +115,8 @@ fn status(kind: Kind, value: Value) -> Option<Status> {
         Kind::GatewayFleet => parse(value).map(Status::Fleet),
         Kind::ApiRoute => parse(value).map(Status::Route),
         Kind::RatePolicy => parse(value).map(Status::Policy),
-        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::ReferenceGrant => None,
+        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
+            None
+        }
     }
 }

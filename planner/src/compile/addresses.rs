@@ -3,7 +3,7 @@
 //! An address goes past every ReferenceGrant and every Service that guards what it leads to, and the proxy has no
 //! NetworkPolicy of the route's namespace: so the fleet's owner says which there may be.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -18,28 +18,63 @@ pub(super) enum NotAllowed {
     ByFleet { address: IpAddr, fleet: String, allowed: String },
 }
 
+/// Where clouds tell their machines who they are, and give them credentials, besides link-local addresses: AWS and Google by
+/// IPv6, Oracle by both, Alibaba, Azure.
+const METADATA: [IpAddr; 7] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
+
 /// What no fleet can allow.
 pub(super) fn never(address: IpAddr) -> Result<(), NotAllowed> {
+    what_never(address).map_or(Ok(()), |what| Err(NotAllowed::Never { address, what }))
+}
+
+/// What an address is that is never a backend.
+pub(super) fn what_never(address: IpAddr) -> Option<&'static str> {
     // `::ffff:127.0.0.1` is 127.0.0.1 to a socket.
-    let what = match address.to_canonical() {
+    match address.to_canonical() {
         IpAddr::V4(v4) => never_v4(v4),
         IpAddr::V6(v6) => match v6.segments() {
+            _ if METADATA.contains(&v6.into()) => Some("an address of a cloud's metadata"),
             _ if v6.is_loopback() => Some("a loopback address"),
             _ if v6.is_unspecified() => Some("the unspecified address"),
             _ if v6.is_multicast() => Some("a multicast address"),
             [first, ..] if first & 0xffc0 == 0xfe80 => Some("a link-local address"),
-            // `::a.b.c.d` and `64:ff9b::a.b.c.d` hold an IPv4 address that some networks send to.
-            [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => never_v4(embedded(high, low)),
-            _ => None,
+            _ => held(v6).and_then(never_v4),
         },
-    };
-    what.map_or(Ok(()), |what| Err(NotAllowed::Never { address, what }))
+    }
+}
+
+/// The same address without what hides it: a socket takes `::ffff:a.b.c.d` for a.b.c.d, and some networks send to it what
+/// is for an address that holds it.
+pub(super) fn bare(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => held(v6).map_or(IpAddr::V6(v6), IpAddr::V4),
+        v4 => v4,
+    }
+}
+
+/// The IPv4 address that one of IPv6 holds: `::a.b.c.d`, of NAT64 `64:ff9b::a.b.c.d` and `64:ff9b:1::a.b.c.d`, of 6to4
+/// `2002:ab:cd::`.
+fn held(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0x2002, high, low, ..] => Some(embedded(high, low)),
+        _ => None,
+    }
 }
 
 /// Whether a fleet's networks hold an address.
 pub(super) fn allowed(address: IpAddr, networks: &[IpNet], fleet: &str) -> Result<(), NotAllowed> {
-    let canonical = address.to_canonical();
-    if networks.iter().any(|network| network.contains(&canonical)) {
+    if is_in(address, networks) {
         return Ok(());
     }
     let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
@@ -47,8 +82,16 @@ pub(super) fn allowed(address: IpAddr, networks: &[IpNet], fleet: &str) -> Resul
     Err(NotAllowed::ByFleet { address, fleet: fleet.to_owned(), allowed })
 }
 
+/// Whether one of the networks holds an address.
+pub(super) fn is_in(address: IpAddr, networks: &[IpNet]) -> bool {
+    let canonical = address.to_canonical();
+    networks.iter().any(|network| network.contains(&canonical))
+}
+
 fn never_v4(address: Ipv4Addr) -> Option<&'static str> {
-    if address.is_loopback() {
+    if METADATA.contains(&address.into()) {
+        Some("an address of a cloud's metadata")
+    } else if address.is_loopback() {
         Some("a loopback address")
     } else if address.octets()[0] == 0 {
         // RFC 1122 3.2.1.3: this host on this network; Linux connects 0.0.0.0 to itself.
@@ -97,6 +140,13 @@ mod tests {
         for multicast in ["224.0.0.1", "239.255.255.255", "ff02::1", "::ffff:224.0.0.1"] {
             check(multicast, &all, "is a multicast address");
         }
+        for metadata in ["fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "::ffff:192.0.0.192"] {
+            check(metadata, &all, "is an address of a cloud's metadata");
+        }
+        for hidden in ["2002:a9fe:a9fe::1", "64:ff9b:1::169.254.169.254", "64:ff9b::169.254.169.254"] {
+            check(hidden, &all, "is a link-local address");
+        }
+        check("2002:7f00:1::", &all, "is a loopback address");
         check("255.255.255.255", &all, "is the broadcast address");
         for good in ["10.0.0.1", "128.0.0.1", "fd00::1", "fec0::1", "2001:db8::1", "::ffff:10.0.0.1"] {
             check(good, &all, "");

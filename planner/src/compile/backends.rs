@@ -1,15 +1,16 @@
 //! backendRefs → clusters: an address, or a Service with the endpoints of its slices.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use snapshot::{
-    Entry, Key,
-    proto::{self, ClusterProtocol, Resource, resource},
+    Key,
+    proto::{self, ClusterProtocol},
 };
 
 use super::{
     addresses::{self, NotAllowed},
     endpoints::{Choice, Chosen, LastReady, Unready},
+    permitted,
 };
 use crate::{
     Millis,
@@ -21,20 +22,17 @@ use crate::{
 /// One cluster.
 #[derive(Clone)]
 struct Built {
-    entry: Entry,
-    /// As it is where readiness is strict, if that is something else.
-    strict: Option<Entry>,
+    cluster: Arc<permitted::Cluster>,
     /// Why not all is well with it.
     trouble: Option<String>,
 }
 
-/// A cluster, and what it comes from.
+/// A cluster, what it comes from, and where a route names it.
 #[derive(Clone)]
 pub(super) struct Cluster {
-    pub(super) entry: Entry,
-    /// As it is where readiness is strict, if that is something else.
-    pub(super) strict: Option<Entry>,
+    pub(super) cluster: Arc<permitted::Cluster>,
     pub(super) source: ObjectRef,
+    pub(super) field: String,
 }
 
 /// A route's backends.
@@ -115,19 +113,19 @@ impl<'m> Clusters<'m> {
                 let (key, weight, found) = self.cluster(object, backend);
                 match found {
                     Ok((built, source)) => {
-                        let field = || format!("spec.rules[{i}].backendRefs[{j}].name");
+                        let field = format!("spec.rules[{i}].backendRefs[{j}].name");
                         if let Some(stale) = self.model.stale.get(&source).filter(|_| source != *object) {
-                            problems.degraded(object, field(), reason::BACKEND_NOT_FOUND, tried(&source, stale));
+                            problems.degraded(object, field.clone(), reason::BACKEND_NOT_FOUND, tried(&source, stale));
                         }
                         if let Some(trouble) = built.trouble.filter(|_| weight > 0) {
-                            problems.degraded(object, field(), reason::NO_READY_ENDPOINTS, trouble);
+                            problems.degraded(object, field.clone(), reason::NO_READY_ENDPOINTS, trouble);
                         }
                         if let (true, Backend::Address { address, .. }) = (self.model.cluster.is_some(), backend) {
                             let field = format!("spec.rules[{i}].backendRefs[{j}].address");
                             addresses.push((key.clone(), address.ip(), field));
                         }
-                        let Built { entry, strict, .. } = built;
-                        clusters.insert(key.clone(), Cluster { entry, strict, source });
+                        let cluster = Cluster { cluster: built.cluster, source, field };
+                        clusters.entry(key.clone()).or_insert(cluster);
                     }
                     Err(why) => {
                         let field = format!("spec.rules[{i}].backendRefs[{j}]{}", why.member());
@@ -151,8 +149,8 @@ impl<'m> Clusters<'m> {
                 let endpoint = proto::Endpoint { address: address.to_string(), ..proto::Endpoint::default() };
                 let key = Key::cluster(&route.namespace, &address.to_string(), word);
                 let allowed = if self.model.cluster.is_some() { addresses::never(address.ip()) } else { Ok(()) };
-                let built = || Built { entry: entry(*protocol, vec![endpoint]), strict: None, trouble: None };
-                let found = allowed.map(|()| (built(), route.clone()));
+                let cluster = || Arc::new(permitted::Cluster::of_address(*protocol, endpoint));
+                let found = allowed.map(|()| (Built { cluster: cluster(), trouble: None }, route.clone()));
                 (key, *weight, found.map_err(Unresolved::NotAllowed))
             }
             Backend::Service { namespace, name, port, weight } => {
@@ -196,9 +194,9 @@ fn build(
         return Err(Unresolved::NoPort { service: path, port: number, has: ports(service) });
     };
     let protocol = port.protocol.clone().map_err(|word| Unresolved::Protocol { service: path, port: number, word })?;
-    let Chosen { endpoints, strict, unready } = choice.of(key, object, service, port);
+    let Chosen { endpoints, tried, unready } = choice.of(key, object, service, port);
     let trouble = unready.map(|unready| no_ready(&object.path(), unready, endpoints.len()));
-    Ok(Built { entry: entry(protocol, endpoints), strict: strict.map(|set| entry(protocol, set)), trouble })
+    Ok(Built { cluster: Arc::new(permitted::Cluster::new(protocol, endpoints, tried)), trouble })
 }
 
 /// That no endpoint of a Service is ready, and what becomes of its requests.
@@ -237,9 +235,4 @@ fn tried(service: &ObjectRef, stale: &Stale) -> String {
 fn ports(service: &Service) -> String {
     let ports: Vec<_> = service.ports.iter().map(|p| p.port.to_string()).collect();
     if ports.is_empty() { "none".into() } else { ports.join(", ") }
-}
-
-fn entry(protocol: ClusterProtocol, endpoints: Vec<proto::Endpoint>) -> Entry {
-    let cluster = proto::Cluster { protocol: protocol.into(), endpoints };
-    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Cluster(cluster)) })
 }

@@ -16,6 +16,7 @@ use std::{
 
 use snapshot::{Key, proto};
 
+use super::permitted::{Judged, Suspects};
 use crate::{
     Millis,
     model::{Model, Service, ServicePort, SlicePort, State},
@@ -31,16 +32,34 @@ const MOST_VANISHED: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LastReady(BTreeMap<Key, Last>);
 
-/// Since when each is not listed any more; `None`: it is.
-type Last = BTreeMap<SocketAddr, Option<Millis>>;
+type Last = BTreeMap<SocketAddr, Known>;
+
+/// What is remembered of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Known {
+    /// Since when it is not listed any more; `None`: it is.
+    gone: Option<Millis>,
+    /// No Service selected it.
+    by_hand: bool,
+}
+
+/// An endpoint as slices have it.
+struct Listed<'m> {
+    state: State,
+    zone: &'m str,
+    /// No Service selects it.
+    by_hand: bool,
+    /// A slice that names it.
+    slice: &'m str,
+}
 
 /// The endpoints of one port of a Service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chosen {
-    /// Those that requests go to.
-    pub(super) endpoints: Vec<proto::Endpoint>,
-    /// Those that they go to where readiness is strict, if that is something else.
-    pub(super) strict: Option<Vec<proto::Endpoint>>,
+    /// Those that requests go to, as far as the fleet permits them.
+    pub(super) endpoints: Vec<Judged>,
+    /// None of them is usable by what slices say: where readiness is strict, requests go to none.
+    pub(super) tried: bool,
     /// None is ready.
     pub(super) unready: Option<Unready>,
 }
@@ -57,6 +76,7 @@ pub(super) enum Unready {
 /// Chooses, and remembers.
 pub(super) struct Choice<'m> {
     model: &'m Model,
+    suspects: Suspects<'m>,
     /// `None`: nothing is known yet, so whatever there is may have been ready.
     last: Option<&'m LastReady>,
     now: Millis,
@@ -68,7 +88,7 @@ pub(super) struct Choice<'m> {
 
 impl<'m> Choice<'m> {
     pub(super) fn new(model: &'m Model, last: Option<&'m LastReady>, now: Millis) -> Self {
-        Self { model, last, now, next: LastReady::default(), until: None, owners: OnceCell::new() }
+        Self { model, suspects: Suspects::new(model), last, now, next: LastReady::default(), until: None, owners: OnceCell::new() }
     }
 
     /// What is known now, and when it will be something else without any news.
@@ -78,68 +98,83 @@ impl<'m> Choice<'m> {
 
     /// The endpoints of a port.
     pub(super) fn of(&mut self, key: &Key, object: &ObjectRef, service: &Service, port: &ServicePort) -> Chosen {
-        let listed = self.listed(object, port);
+        let listed = self.listed(object, service, port);
         let known = self.known(key, &object.namespace, &listed);
-        let usable = listed.iter().filter(|(_, (state, _))| matches!(state, State::Ready | State::Leaving));
+        let usable = listed.iter().filter(|(_, listed)| matches!(listed.state, State::Ready | State::Leaving));
         let usable: Vec<_> = usable
-            .map(|(address, (state, zone))| (*address, endpoint(address, zone, *state == State::Leaving)))
+            .map(|(address, listed)| self.judged(*address, Some(listed), listed.by_hand, listed.state == State::Leaving))
             .collect();
         let chosen = if usable.is_empty() {
-            let zone = |address: &SocketAddr| listed.get(address).map(|(_, zone)| *zone).unwrap_or_default();
-            let tried = known.keys().map(|address| (*address, endpoint(address, zone(address), false))).collect();
-            let ends = known.values().flatten().map(|gone| Millis(gone.0 + VANISHED.as_millis() as u64));
+            let tried = known.iter().map(|(address, known)| self.judged(*address, listed.get(address), known.by_hand, false));
+            let endpoints = of_one_family(service, tried.collect());
+            let ends = known.values().filter_map(|known| known.gone);
+            let ends = ends.map(|gone| Millis(gone.0 + VANISHED.as_millis() as u64));
             self.until = self.until.into_iter().chain(ends).min();
-            let there = listed.values().filter(|(state, _)| *state == State::Unready).count();
-            let endpoints = of_one_family(service, tried);
-            let strict = (!endpoints.is_empty()).then(Vec::new);
-            Chosen { endpoints, strict, unready: Some(Unready::Listed(there)) }
+            let there = listed.values().filter(|listed| listed.state == State::Unready).count();
+            Chosen { tried: !endpoints.is_empty(), endpoints, unready: Some(Unready::Listed(there)) }
         } else {
-            let ready = listed.values().any(|(state, _)| *state == State::Ready);
+            let ready = listed.values().any(|listed| listed.state == State::Ready);
             let endpoints = of_one_family(service, usable);
             let unready = (!ready).then_some(Unready::Leaving(endpoints.len()));
-            Chosen { endpoints, strict: None, unready }
+            Chosen { endpoints, tried: false, unready }
         };
         self.next.0.insert(key.clone(), known);
         chosen
     }
 
-    /// Endpoints of all slices. While slices are rewritten an address can stand in two: the better counts.
-    fn listed(&self, object: &ObjectRef, port: &ServicePort) -> BTreeMap<SocketAddr, (State, &'m str)> {
+    /// Endpoints of all slices. While slices are rewritten an address can stand in two: the better counts, and it is there
+    /// by hand only when neither slice is Kubernetes' own.
+    fn listed(&self, object: &ObjectRef, service: &Service, port: &ServicePort) -> BTreeMap<SocketAddr, Listed<'m>> {
         let slices = self.model.slices.get(&(object.namespace.clone(), object.name.clone()));
-        let mut found: BTreeMap<SocketAddr, (State, &str)> = BTreeMap::new();
+        let mut found: BTreeMap<SocketAddr, Listed<'_>> = BTreeMap::new();
         for slice in slices.into_iter().flatten() {
             let Some(number) = slice_port(port, &slice.ports) else { continue };
+            let by_hand = !(service.selects && slice.managed);
             for endpoint in &slice.endpoints {
                 let address = SocketAddr::new(endpoint.address, number);
-                let entry = found.entry(address).or_insert((endpoint.state, endpoint.zone.as_str()));
-                entry.0 = entry.0.min(endpoint.state);
+                let (state, zone, slice) = (endpoint.state, endpoint.zone.as_str(), slice.name.as_str());
+                let listed = found.entry(address).or_insert(Listed { state, zone, by_hand, slice });
+                listed.state = listed.state.min(state);
+                listed.by_hand &= by_hand;
             }
         }
         found
     }
 
+    fn judged(&self, address: SocketAddr, listed: Option<&Listed<'_>>, by_hand: bool, terminating: bool) -> Judged {
+        let zone = listed.map(|listed| listed.zone).unwrap_or_default().to_owned();
+        let slice = listed.map(|listed| listed.slice).unwrap_or_default().to_owned();
+        let endpoint = proto::Endpoint { address: address.to_string(), zone, terminating };
+        Judged { address, endpoint, slice, doubt: self.suspects.doubt(address.ip(), by_hand) }
+    }
+
     /// What was ready once and nobody took away.
-    fn known(&self, key: &Key, namespace: &str, listed: &BTreeMap<SocketAddr, (State, &str)>) -> Last {
+    fn known(&self, key: &Key, namespace: &str, listed: &BTreeMap<SocketAddr, Listed<'_>>) -> Last {
         let nothing = Last::new();
         let last = self.last.map(|last| last.0.get(key).unwrap_or(&nothing));
         let mut known = Last::new();
         let mut replaced = false;
-        for (address, (state, _)) in listed {
+        for (address, Listed { state, by_hand, .. }) in listed {
+            let now = Known { gone: None, by_hand: *by_hand };
             match state {
-                State::Ready => _ = known.insert(*address, None),
+                State::Ready => _ = known.insert(*address, now),
                 State::Unready if last.is_none_or(|last| last.contains_key(address)) => {
-                    _ = known.insert(*address, None);
+                    _ = known.insert(*address, now);
                 }
                 State::Unready => replaced = true,
                 State::Leaving | State::Left => {}
             }
         }
         let vanished = last.into_iter().flatten().filter(|(address, _)| !replaced && !listed.contains_key(address));
-        let vanished = vanished.map(|(address, gone)| (*address, gone.map_or(self.now, |gone| gone.min(self.now))));
-        let stays = |(address, gone): &(SocketAddr, Millis)| {
+        let vanished = vanished.map(|(address, known)| {
+            let gone = known.gone.map_or(self.now, |gone| gone.min(self.now));
+            (*address, gone, known.by_hand)
+        });
+        let stays = |(address, gone, _): &(SocketAddr, Millis, bool)| {
             self.now.since(*gone) < VANISHED && !self.is_of_another(address.ip(), namespace)
         };
-        known.extend(vanished.filter(stays).map(|(address, gone)| (address, Some(gone))).take(MOST_VANISHED));
+        let vanished = vanished.filter(stays).take(MOST_VANISHED);
+        known.extend(vanished.map(|(address, gone, by_hand)| (address, Known { gone: Some(gone), by_hand })));
         known
     }
 
@@ -158,17 +193,13 @@ impl<'m> Choice<'m> {
     }
 }
 
-fn endpoint(address: &SocketAddr, zone: &str, terminating: bool) -> proto::Endpoint {
-    proto::Endpoint { address: address.to_string(), zone: zone.to_owned(), terminating }
-}
-
 /// A pod of two families stands in slices of both, and is one backend: by its address of the Service's first family.
-fn of_one_family(service: &Service, mut found: Vec<(SocketAddr, proto::Endpoint)>) -> Vec<proto::Endpoint> {
-    let first = |address: &SocketAddr| service.ipv6_first.is_none_or(|ipv6| address.is_ipv6() == ipv6);
-    if found.iter().any(|(address, _)| first(address)) {
-        found.retain(|(address, _)| first(address));
+fn of_one_family(service: &Service, mut found: Vec<Judged>) -> Vec<Judged> {
+    let first = |judged: &Judged| service.ipv6_first.is_none_or(|ipv6| judged.address.is_ipv6() == ipv6);
+    if found.iter().any(first) {
+        found.retain(first);
     }
-    found.into_iter().map(|(_, endpoint)| endpoint).collect()
+    found
 }
 
 /// A slice's ports bear the names of the Service's. Slices written by hand sometimes don't: then the number decides.

@@ -10,6 +10,7 @@ mod endpoints;
 mod held;
 mod hosts;
 mod listeners;
+mod permitted;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -27,6 +28,7 @@ use self::{
     bounds::{Guard, Served, Sourced},
     conflicts::Conflicts,
     hosts::{Held, Placed},
+    permitted::Permitted,
 };
 use crate::{
     Millis,
@@ -54,6 +56,8 @@ struct Draft<'m> {
     held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+    /// What the fleet makes of each cluster that a route of its names.
+    permitted: BTreeMap<Key, Permitted>,
 }
 
 /// What a model compiles to; the fields are those of [`crate::Plan`].
@@ -122,9 +126,10 @@ fn created_ms(model: &Model, object: &ObjectRef) -> i64 {
 }
 
 impl Draft<'_> {
-    /// The addresses that this fleet does not allow: their share of the requests answers 500.
+    /// What this fleet does not allow: addresses, and Services of which it permits no endpoint. Their share of the requests
+    /// answers 500.
     fn refused<'r>(
-        &self,
+        &mut self,
         name: &ObjectRef,
         resolved: &'r backends::Resolved,
         mut say: impl FnMut(&'r str, String),
@@ -133,6 +138,18 @@ impl Draft<'_> {
         for (key, address, field) in &resolved.addresses {
             if let Err(why) = addresses::allowed(*address, &self.fleet.allowed_addresses, &name.to_string()) {
                 say(field, why.to_string());
+                refused.insert(key);
+            }
+        }
+        for (key, backends::Cluster { cluster, source, field }) in &resolved.clusters {
+            let permitted = self
+                .permitted
+                .entry(key.clone())
+                .or_insert_with(|| cluster.permitted(&source.namespace, self.fleet, &name.to_string()));
+            if let Some(left_out) = &permitted.left_out {
+                say(field, left_out.clone());
+            }
+            if permitted.entry.is_none() {
                 refused.insert(key);
             }
         }
@@ -175,11 +192,11 @@ impl Draft<'_> {
             clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),
             expressions,
         });
-        for (key, cluster) in clusters {
-            // Of two routes that name one address, the older is its source.
-            let strict = cluster.strict.as_ref().filter(|_| self.fleet.strict_readiness);
-            let content = || (strict.unwrap_or(&cluster.entry).clone(), cluster.source.clone());
-            self.clusters.entry(key.clone()).or_insert_with(content);
+        for (key, backends::Cluster { source, .. }) in clusters {
+            if let Some(entry) = self.permitted.get(key).and_then(|permitted| permitted.entry.as_ref()) {
+                // Of two routes that name one address, the older is its source.
+                self.clusters.entry(key.clone()).or_insert_with(|| (entry.clone(), source.clone()));
+            }
         }
     }
 

@@ -8,14 +8,22 @@ use snapshot::check::Unfit;
 use super::{Findings, unless};
 use crate::problem::reason;
 
+/// The label that names who keeps a slice, and the one who keeps those of Services that select pods. He corrects whatever
+/// else bears his name.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// The label that names a slice's Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice of a Service.
 #[derive(Clone, Debug)]
 pub(crate) struct Slice {
+    /// Its name.
+    pub(crate) name: String,
     /// The Service's name.
     pub(crate) service: String,
+    /// Whether it is Kubernetes' own, made of the pods that a Service selects.
+    pub(crate) managed: bool,
     pub(crate) ports: Vec<SlicePort>,
     pub(crate) endpoints: Vec<SliceEndpoint>,
 }
@@ -51,9 +59,11 @@ pub(crate) enum State {
 
 /// `None`: it belongs to no Service.
 pub(super) fn validate(slice: &discovery::EndpointSlice) -> Result<Option<Slice>, Findings> {
-    let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else {
+    let label = |name| slice.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+    let Some(service) = label(SERVICE_NAME) else {
         return Ok(None);
     };
+    let managed = label(MANAGED_BY).is_some_and(|by| by == CONTROLLER);
     let (mut findings, mut endpoints) = (vec![], vec![]);
     for (i, endpoint) in slice.endpoints.iter().flatten().enumerate() {
         // Of several addresses of one endpoint the first counts: they are the same pod, and the rest is undefined.
@@ -75,7 +85,8 @@ pub(super) fn validate(slice: &discovery::EndpointSlice) -> Result<Option<Slice>
         };
         Some(SlicePort { name: p.name.clone().unwrap_or_default(), port })
     });
-    unless(findings, Some(Slice { service: service.clone(), ports: ports.collect(), endpoints }))
+    let name = slice.metadata.name.clone().unwrap_or_default();
+    unless(findings, Some(Slice { name, service: service.clone(), managed, ports: ports.collect(), endpoints }))
 }
 
 /// Unknown conditions count as Kubernetes says: ready when absent, serving as ready, not terminating.

@@ -30,6 +30,8 @@ pub(crate) struct Fleet {
     pub(crate) allowed_addresses: Vec<IpNet>,
     /// Without a ready endpoint a backend has none.
     pub(crate) strict_readiness: bool,
+    /// Where endpoints may be, in a cluster; empty: wherever a Service selects them.
+    pub(crate) endpoint_cidrs: Vec<IpNet>,
 }
 
 /// One port of a fleet.
@@ -103,16 +105,23 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
             Target::Cpu { .. } | Target::Memory { .. } | Target::ProxyLatency { .. } => {}
         }
     }
-    let mut allowed_addresses = vec![];
-    for (i, text) in spec.backends.allowed_addresses.iter().enumerate() {
-        match text.parse() {
-            Ok(network) => allowed_addresses.push(network),
-            Err(_) => {
-                let message = format!("{text:?} is no network such as 10.0.0.0/8 or fd00::/8");
-                found(format!("spec.backends.allowedAddresses[{i}]"), reason::INVALID_ADDRESS, message);
-            }
-        }
-    }
+    let backends = &spec.backends;
+    let [allowed_addresses, endpoint_cidrs] =
+        [(&backends.allowed_addresses, "allowedAddresses"), (&backends.endpoint_cidrs, "endpointCIDRs")].map(
+            |(list, name)| {
+                let mut networks = vec![];
+                for (i, text) in list.iter().enumerate() {
+                    match text.parse() {
+                        Ok(network) => networks.push(network),
+                        Err(_) => {
+                            let message = format!("{text:?} is no network such as 10.0.0.0/8 or fd00::/8");
+                            found(format!("spec.backends.{name}[{i}]"), reason::INVALID_ADDRESS, message);
+                        }
+                    }
+                }
+                networks
+            },
+        );
     let resources = &spec.template.resources;
     let mut amount = |list: &BTreeMap<String, String>, which: &str, name: &str, least: f64, such_as: &str| {
         let text = list.get(name)?;
@@ -142,8 +151,8 @@ pub(super) fn validate(fleet: &crds::GatewayFleet, generation: i64, cluster: boo
         uid: fleet.metadata.uid.clone().unwrap_or_default(),
         container_ports: if cluster { container_ports(&spec.listeners) } else { BTreeMap::new() },
     };
-    let strict_readiness = spec.backends.readiness == Readiness::Strict;
-    unless(findings, Fleet { settings, listeners, resource, allowed_addresses, strict_readiness })
+    let strict_readiness = backends.readiness == Readiness::Strict;
+    unless(findings, Fleet { settings, listeners, resource, allowed_addresses, strict_readiness, endpoint_cidrs })
 }
 
 /// The ports that pods open instead of the listeners' own: one below 1024 is not for a process without privileges.

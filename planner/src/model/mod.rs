@@ -8,6 +8,7 @@ mod expressions;
 mod fleet;
 pub(crate) mod grant;
 pub(crate) mod hostname;
+mod node;
 mod policy;
 pub mod quantity;
 mod route;
@@ -17,6 +18,7 @@ mod service;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -54,6 +56,8 @@ pub(crate) struct Model {
     pub(crate) secrets: BTreeMap<ObjectRef, Arc<TlsSecret>>,
     /// Labels of namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Arc<Labels>>,
+    /// Names of nodes, by their addresses.
+    pub(crate) nodes: BTreeMap<IpAddr, String>,
     /// By namespace.
     pub(crate) grants: BTreeMap<String, Vec<Arc<Grant>>>,
     /// The objects are a cluster's.
@@ -88,6 +92,7 @@ enum Valid {
     Slice(Option<Arc<Slice>>),
     Secret(Arc<TlsSecret>),
     Namespace(Arc<Labels>),
+    Node(Arc<Vec<IpAddr>>),
     Grant(Arc<Grant>),
 }
 
@@ -259,6 +264,7 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bo
         }
         (Kind::Secret, Object::Secret(o)) => secret::validate(o).map(|o| Valid::Secret(Arc::new(o))),
         (Kind::Namespace, Object::Namespace(o)) => Ok(Valid::Namespace(Arc::new(selector::labels(o)))),
+        (Kind::Node, Object::Node(o)) => Ok(Valid::Node(Arc::new(node::addresses(o)))),
         (Kind::ReferenceGrant, Object::ReferenceGrant(o)) => Ok(Valid::Grant(Arc::new(grant::validate(o)))),
         (kind, other) => {
             let message = format!("a {:?} stored as {kind:?}: the source mixed up two objects", other.kind());
@@ -288,6 +294,9 @@ impl Model {
             Valid::Slice(None) => {}
             Valid::Secret(secret) => drop(self.secrets.insert(key, secret)),
             Valid::Namespace(labels) => drop(self.namespaces.insert(key.name, labels)),
+            Valid::Node(addresses) => {
+                self.nodes.extend(addresses.iter().map(|address| (*address, key.name.clone())));
+            }
             Valid::Grant(grant) => self.grants.entry(key.namespace).or_default().push(grant),
         }
     }

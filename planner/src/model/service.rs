@@ -1,5 +1,7 @@
 //! Service: the ports that routes name.
 
+use std::net::IpAddr;
+
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
 use snapshot::proto::ClusterProtocol;
 
@@ -12,6 +14,10 @@ pub(crate) struct Service {
     pub(crate) ports: Vec<ServicePort>,
     /// Names another DNS name instead of endpoints.
     pub(crate) external: bool,
+    /// Whether it selects pods.
+    pub(crate) selects: bool,
+    /// Its own addresses.
+    pub(crate) cluster_ips: Vec<IpAddr>,
     /// Whether its first family is IPv6; `None`: the cluster does not say, so every address counts.
     pub(crate) ipv6_first: Option<bool>,
 }
@@ -36,7 +42,10 @@ pub(super) fn validate(service: &core::Service) -> Result<Service, Findings> {
     let ports = ports.filter(|p| matches!(p.protocol.as_deref(), None | Some("TCP")));
     let families = spec.and_then(|s| s.ip_families.as_ref());
     let ipv6_first = families.and_then(|families| families.first()).map(|family| family == "IPv6");
-    Ok(Service { ports: ports.filter_map(port).collect(), external, ipv6_first })
+    let selects = spec.and_then(|s| s.selector.as_ref()).is_some_and(|selector| !selector.is_empty());
+    let cluster_ips = spec.into_iter().flat_map(|s| s.cluster_ip.iter().chain(s.cluster_ips.iter().flatten()));
+    let cluster_ips = cluster_ips.filter_map(|ip| ip.parse().ok()).collect();
+    Ok(Service { ports: ports.filter_map(port).collect(), external, selects, cluster_ips, ipv6_first })
 }
 
 fn port(port: &core::ServicePort) -> Option<ServicePort> {

@@ -88,7 +88,12 @@ pub fn statuses(
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
             Kind::ApiRoute => Status::Route(route::status(&context, &subject)),
             Kind::RatePolicy => Status::Policy(policy::status(&context, &subject)),
-            Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::ReferenceGrant => return None,
+            Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Secret
+            | Kind::Namespace
+            | Kind::Node
+            | Kind::ReferenceGrant => return None,
         };
         Some((object.clone(), status))
     };

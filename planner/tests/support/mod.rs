@@ -47,6 +47,7 @@ fn decode(object: &ObjectRef, document: Value) -> Option<Object> {
         Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(document).ok()?),
         Kind::Secret => Object::Secret(serde_json::from_value(document).ok()?),
         Kind::Namespace => Object::Namespace(serde_json::from_value(document).ok()?),
+        Kind::Node => Object::Node(serde_json::from_value(document).ok()?),
         Kind::ReferenceGrant => Object::ReferenceGrant(serde_json::from_value(document).ok()?),
     })
 }

@@ -5,3 +5,4 @@
 mod breaks;
 mod breaks_backends;
 pub(crate) mod rights;
+mod endpoints;

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 /// The label that names a slice's Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names who keeps a slice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Which object it is; `None`: it has no name.
 pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
@@ -32,7 +34,7 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             _ => false,
         });
         if kind == Kind::EndpointSlice {
-            pick(metadata.get_mut("labels"), &[SERVICE_NAME]);
+            pick(metadata.get_mut("labels"), &[SERVICE_NAME, MANAGED_BY]);
             metadata.get("labels")?.get(SERVICE_NAME)?; // of no Service: nobody's backend
         }
     }
@@ -42,10 +44,15 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             document.remove("status");
         }
         Kind::Namespace => top(document, &[]),
+        Kind::Node => {
+            top(document, &["status"]);
+            pick(document.get_mut("status"), &["addresses"]);
+        }
         Kind::Service => {
             top(document, &["spec"]);
             let spec = document.get_mut("spec");
-            let spec = pick(spec, &["type", "clusterIP", "ports"]);
+            // Of the selector only matters that there is one.
+            let spec = pick(spec, &["type", "clusterIP", "clusterIPs", "selector", "ports"]);
             each(spec, "ports", |port| {
                 pick(port, &["name", "port", "protocol", "targetPort", "appProtocol"]);
             });
@@ -104,7 +111,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "7", "managedFields": [], "annotations": {},
                 "labels": {"x": "y"}, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3, "deletionTimestamp": "t"},
-            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "newField": {}, "ports": [
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "selector": {"a": "b"}, "newField": {}, "ports": [
                 {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "nodePort": 30000, "appProtocol": "http"},
                 "odd",
             ]},
@@ -113,7 +120,7 @@ mod tests {
         let expect = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "a", "namespace": "b", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "selector": {"a": "b"}, "ports": [
                 {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"}, "odd",
             ]},
         });
@@ -136,14 +143,17 @@ mod tests {
         };
         let expect = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "a", "namespace": "b", "labels": {"kubernetes.io/service-name": "s"}},
+            "metadata": {"name": "a", "namespace": "b", "labels": {
+                "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "m",
+            }},
             "addressType": "IPv4", "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
             "endpoints": [
                 {"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false}, "zone": "z"},
                 {"addresses": ["10.0.0.2"], "conditions": 7},
             ],
         });
-        let labels = json!({"kubernetes.io/service-name": "s", "other": "x"});
+        let labels =
+            json!({"kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "m", "other": "x"});
         check(Kind::EndpointSlice, slice(labels), Some(&expect));
         check(Kind::EndpointSlice, slice(json!({"other": "x"})), None);
     }
@@ -173,6 +183,20 @@ mod tests {
         check(Kind::ApiRoute, route(leaving.clone(), json!({})), None);
         check(Kind::ReferenceGrant, json!({"metadata": leaving}), None);
         check(Kind::ApiRoute, json!("odd"), None);
+    }
+
+    #[test]
+    fn of_a_node_its_addresses() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": {"x": "y"}, "annotations": {}},
+            "spec": {"podCIDR": "10.244.0.0/24"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.5"}], "conditions": [], "images": []},
+        });
+        let expect = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.5"}]},
+        });
+        check(Kind::Node, value, Some(&expect));
     }
 
     #[test]

@@ -59,12 +59,14 @@ pub(super) static SECRETS: Watched = Watched {
 };
 
 /// What every plan needs.
-pub(super) static REQUIRED: [Watched; 6] = [
+pub(super) static REQUIRED: [Watched; 7] = [
     ours("gatewayfleets.sluice.dev", Kind::GatewayFleet, "GatewayFleet", "gatewayfleets"),
     ours("apiroutes.sluice.dev", Kind::ApiRoute, "ApiRoute", "apiroutes"),
     ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
     core("services", Kind::Service, "Service", "services"),
     core("namespaces", Kind::Namespace, "Namespace", "namespaces"),
+    // Their addresses are no backends. A node's status may have tens of KiB.
+    Watched { page: 50, ..core("nodes", Kind::Node, "Node", "nodes") },
     // 50 of usually 100 endpoints, at most 1000.
     Watched {
         group: "discovery.k8s.io",
