@@ -1,5 +1,5 @@
-//! The admin port: `/metrics`, `/healthz`, `/readyz`, and for clients on this machine `/debug/{world,snapshot,decision}` and
-//! `/refusals`, which is what `sluice-operator refusals` asks.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`, `/default-fleet` (`helm test` asks for it), and for clients on this
+//! machine `/debug/{world,snapshot,decision}` and `/refusals`, which is what `sluice-operator refusals` asks.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    metrics,
+    default_fleet, metrics,
     places::Places,
     source::kube::Progress,
     view::{self, View},
@@ -46,6 +46,8 @@ pub struct Admin {
     pub view: view::Shared,
     /// What readiness means.
     pub readiness: Readiness,
+    /// Whether the fleet that comes with the installation is as it is defined.
+    pub default_fleet: watch::Receiver<default_fleet::State>,
 }
 
 /// When the operator is ready.
@@ -169,6 +171,15 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
                 false => text(StatusCode::SERVICE_UNAVAILABLE, (lacks.join("\n") + "\n").into()),
             }
         }
+        "/default-fleet" => match &*admin.default_fleet.borrow() {
+            default_fleet::State::AsDefined => text(StatusCode::OK, "as it is defined\n".into()),
+            default_fleet::State::Unknown => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "there is none, or nothing is known of it yet\n".into())
+            }
+            default_fleet::State::NotAsDefined { why, .. } => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n").into())
+            }
+        },
         "/metrics" => text(StatusCode::OK, metrics::get().text().into()),
         path if (path.starts_with("/debug/") || path.starts_with("/refusals")) && !near => {
             let message = "shows the whole configuration, so only to clients on loopback: use kubectl port-forward\n";
@@ -180,7 +191,8 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
         "/refusals" if !view.is_leading() => text(StatusCode::CONFLICT, NOT_LEADING.into()),
         "/refusals" => debug(view, View::refusals).await,
         _ => {
-            text(StatusCode::NOT_FOUND, "/metrics /healthz /readyz /refusals /debug/{world,snapshot,decision}\n".into())
+            let paths = "/metrics /healthz /readyz /default-fleet /refusals /debug/{world,snapshot,decision}\n";
+            text(StatusCode::NOT_FOUND, paths.into())
         }
     }
 }
@@ -252,7 +264,8 @@ mod tests {
             let (progress, followed) = watch::channel(Progress::default());
             let (authorities, trusted) = watch::channel(Arc::from(""));
             let readiness = Readiness::Cluster { progress: followed, authorities: trusted };
-            Self { admin: Admin { view: view::Shared::default(), readiness }, progress, authorities }
+            let default_fleet = watch::channel(default_fleet::State::default()).1;
+            Self { admin: Admin { view: view::Shared::default(), readiness, default_fleet }, progress, authorities }
         }
 
         #[track_caller]

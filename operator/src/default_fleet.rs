@@ -7,7 +7,11 @@
 //! A fleet of that name which the ConfigMap does not own is somebody's: it is left alone. Of one that it owns, the replicas
 //! are left alone once somebody set them through `/scale`, as an autoscaler does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::{
@@ -16,22 +20,24 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    api::{PartialObjectMeta, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
+use planner::FleetRef;
 use serde_json::{Value, json};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
+    edits::{self, DEFINED_BY},
     events::{Events, Happening},
     lead::{Lead, Leading, MANAGER},
     metrics,
+    pace::Pace,
 };
 
 /// Where in the ConfigMap the manifest stands.
 pub const KEY: &str = "fleet.yaml";
-/// Applied again this often: a fleet that was edited by hand comes back as the ConfigMap has it. One that was deleted comes
-/// back at once.
+/// Applied again this often, whatever the watch says. A fleet that was edited or deleted by hand comes back at once.
 const AGAIN: Duration = Duration::from_secs(60);
 /// After an error of the API server, the next attempt.
 const RETRY: Duration = Duration::from_secs(2);
@@ -69,62 +75,209 @@ pub enum DefaultFleetError {
     Refused(String),
 }
 
-/// Follows the ConfigMap `namespace/name` for ever, and applies what is in it while this operator leads.
-pub async fn follow(client: Client, namespace: String, name: String, mut lead: Leading, events: Events) {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-    let changes = watcher::watch_object(api, &name).default_backoff();
-    let mut changes = std::pin::pin!(changes);
-    // Only names are needed, and all of them: which one it is may change with the manifest.
-    let fleets: Api<PartialObjectMeta<crds::GatewayFleet>> = Api::namespaced(client.clone(), &namespace);
-    let mut fleets = std::pin::pin!(watcher(fleets, watcher::Config::default()).default_backoff());
-    let mut again = tokio::time::interval(AGAIN);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut latest: Option<Arc<ConfigMap>> = None;
-    let mut said = None;
-    loop {
-        tokio::select! {
-            change = changes.next() => match change {
-                Some(Ok(found)) => latest = found.map(Arc::new),
-                Some(Err(error)) => {
-                    tracing::warn!(configmap = name, %error, "the default fleet's ConfigMap can't be watched; tries again");
-                    continue;
-                }
-                None => return,
-            },
-            fleet = fleets.next() => match fleet {
-                Some(Ok(watcher::Event::Delete(_) | watcher::Event::InitDone)) => {}
-                // It is applied from time to time all the same.
-                Some(Ok(_) | Err(_)) => continue,
-                None => return,
-            },
-            () = changed(&mut lead) => {}
-            _ = again.tick() => {}
-        }
-        let Some(found) = latest.clone() else { continue };
-        if !matches!(*lead.borrow(), Lead::Leader { .. }) {
-            continue;
-        }
-        let problem = match apply(&client, &found).await {
-            Ok(()) => None,
-            Err(Failure::Manifest(problem)) => Some(problem),
-            Err(Failure::Later(error)) => {
-                tracing::warn!(configmap = name, error, "the default fleet can't be applied; tries again");
-                again.reset_after(RETRY);
+/// Whether the fleet is as its ConfigMap says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum State {
+    /// There is no such ConfigMap, or nothing is known yet.
+    #[default]
+    Unknown,
+    /// It is.
+    AsDefined,
+    /// It is not, and why.
+    NotAsDefined {
+        /// The fleet, when the manifest names one.
+        fleet: Option<FleetRef>,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What to follow, and whom to tell.
+#[derive(Debug)]
+pub struct Follow {
+    /// Namespace of the ConfigMap.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Told what goes wrong, and what was undone.
+    pub events: Events,
+    /// Whether all is as it should be, for statuses and the admin port: also while another operator leads.
+    pub state: watch::Sender<State>,
+}
+
+impl Follow {
+    /// Follows the ConfigMap for ever, and applies what is in it while this operator leads.
+    pub async fn run(self, client: Client, mut lead: Leading) {
+        let Self { namespace, name, .. } = &self;
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let changes = watcher::watch_object(api, name).default_backoff();
+        let mut changes = std::pin::pin!(changes);
+        // All of the namespace: which one it is may change with the manifest.
+        let resource = ApiResource::erase::<crds::GatewayFleet>(&());
+        let fleets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let mut fleets = std::pin::pin!(watcher(fleets, watcher::Config::default()).default_backoff());
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut latest: Option<Arc<ConfigMap>> = None;
+        let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
+        let (mut said, mut pace) = (None, Pace::default());
+        loop {
+            let mut edited = false;
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Ok(found)) => latest = found.map(Arc::new),
+                    Some(Err(error)) => {
+                        tracing::warn!(configmap = name, %error, "the default fleet's ConfigMap can't be watched; tries again");
+                        continue;
+                    }
+                    None => return,
+                },
+                fleet = fleets.next() => match fleet {
+                    Some(Ok(watcher::Event::Init)) => {
+                        there.clear();
+                        continue;
+                    }
+                    Some(Ok(watcher::Event::InitApply(fleet))) => {
+                        there.insert(fleet.name_any(), fleet);
+                        continue;
+                    }
+                    Some(Ok(watcher::Event::InitDone)) => {}
+                    Some(Ok(watcher::Event::Apply(fleet))) => {
+                        there.insert(fleet.name_any(), fleet);
+                        edited = true;
+                    }
+                    Some(Ok(watcher::Event::Delete(fleet))) => drop(there.remove(&fleet.name_any())),
+                    // It is applied from time to time all the same.
+                    Some(Err(_)) => continue,
+                    None => return,
+                },
+                () = changed(&mut lead) => {}
+                _ = again.tick() => {}
+            }
+            let Some(found) = latest.clone() else {
+                self.state.send_if_modified(|state| std::mem::take(state) != State::Unknown);
+                continue;
+            };
+            let edit = fleet(&found).ok().and_then(|fleet| Edit::of(&fleet, &there));
+            if !matches!(*lead.borrow(), Lead::Leader { .. }) {
+                self.look(&found, edit.as_ref(), &there);
                 continue;
             }
-        };
-        metrics::get().default_fleet_problem.set(problem.is_some().into());
-        if said.as_ref() != Some(&problem) {
-            match &problem {
-                None => tracing::info!(configmap = name, "the default fleet is applied"),
-                Some(problem) => {
-                    tracing::warn!(configmap = name, %problem, "the default fleet is not as its ConfigMap says");
-                    events.say(happening(&found, problem));
+            let now = Instant::now();
+            if edited && (edit.is_none() || !pace.over(now)) {
+                // What others say of it, or a status; or a program that undoes it again and again.
+                if edit.is_some() {
+                    again.reset_at(pace.until().unwrap_or(now).into());
                 }
+                continue;
             }
-            said = Some(problem);
+            let problem = match apply(&client, &found).await {
+                Ok(()) => None,
+                Err(Failure::Manifest(problem)) => Some(problem),
+                Err(Failure::Later(error)) => {
+                    tracing::warn!(configmap = name, error, "the default fleet can't be applied; tries again");
+                    again.reset_after(RETRY);
+                    continue;
+                }
+            };
+            metrics::get().default_fleet_problem.set(problem.is_some().into());
+            let is_new = said.as_ref() != Some(&(found.resource_version(), problem.clone()));
+            match &problem {
+                None => {
+                    // That a new manifest differs from what is there is no edit.
+                    let undone = edit.filter(|_| !is_new);
+                    pace.done(undone.is_some(), now);
+                    if let Some(edit) = undone {
+                        let restored = restored(&found, &edit);
+                        tracing::info!(configmap = name, "{}", restored.note);
+                        self.events.say(restored);
+                    }
+                    if is_new {
+                        tracing::info!(configmap = name, "the default fleet is applied");
+                    }
+                }
+                Some(problem) if is_new => {
+                    tracing::warn!(configmap = name, %problem, "the default fleet is not as its ConfigMap says");
+                    self.events.say(happening(found.object_ref(&()), problem));
+                    if let Some(fleet) = named(&found, &there) {
+                        self.events.say(happening(fleet.object_ref(&resource), problem));
+                    }
+                }
+                Some(_) => {}
+            }
+            self.tell(match &problem {
+                None => State::AsDefined,
+                Some(problem) => not_as_defined(&found, problem.to_string()),
+            });
+            said = Some((found.resource_version(), problem));
         }
     }
+
+    /// What a standby can tell: it sees what is there, not why the API server refuses the rest.
+    fn look(&self, found: &ConfigMap, edit: Option<&Edit>, there: &BTreeMap<String, DynamicObject>) {
+        let occupied = named(found, there).is_some_and(|fleet| !is_owned(&fleet.metadata, found));
+        let why = match (fleet(found), named(found, there), edit) {
+            (Err(problem), ..) => problem.to_string(),
+            (Ok(_), None, _) => {
+                format!("{KEY}: the fleet is not there: the operator that leads applies it, or says why not")
+            }
+            (Ok(_), Some(fleet), _) if occupied => DefaultFleetError::Occupied(fleet.name_any()).to_string(),
+            (Ok(_), Some(_), Some(Edit { edit, .. })) => {
+                let fields = edit.fields.join(", ");
+                format!("{KEY}: the fleet is another in {fields}: the operator that leads applies it, or says why not")
+            }
+            (Ok(_), Some(_), None) => return self.tell(State::AsDefined),
+        };
+        self.tell(not_as_defined(found, why));
+    }
+
+    fn tell(&self, state: State) {
+        self.state.send_if_modified(|known| {
+            let changes = *known != state;
+            *known = state;
+            changes
+        });
+    }
+}
+
+/// What somebody changed of the fleet as it is defined.
+#[derive(Debug)]
+struct Edit {
+    edit: edits::Edit,
+    regarding: ObjectReference,
+}
+
+impl Edit {
+    /// What of the manifest is another in the fleet that is there.
+    fn of(fleet: &Value, there: &BTreeMap<String, DynamicObject>) -> Option<Self> {
+        let live = there.get(fleet["metadata"]["name"].as_str()?)?;
+        let mut applied = fleet.clone();
+        if is_scaled(&live.metadata)
+            && let Some(scaling) = applied.pointer_mut("/spec/scaling").and_then(Value::as_object_mut)
+        {
+            scaling.remove("replicas");
+        }
+        let managed = live.metadata.managed_fields.as_deref().unwrap_or_default();
+        let edit = edits::of_values(&applied, &serde_json::to_value(live).ok()?, managed, &[MANAGER])?;
+        Some(Self { edit, regarding: live.object_ref(&ApiResource::erase::<crds::GatewayFleet>(&())) })
+    }
+}
+
+/// The fleet that the manifest names, if it is there.
+fn named<'t>(found: &ConfigMap, there: &'t BTreeMap<String, DynamicObject>) -> Option<&'t DynamicObject> {
+    there.get(&manifest(found)?.name)
+}
+
+/// Which fleet the manifest is of, as far as it can be read.
+fn manifest(found: &ConfigMap) -> Option<FleetRef> {
+    let text = found.data.as_ref()?.get(KEY).filter(|text| text.len() <= LONGEST)?;
+    let manifest: Value = serde_yaml::from_str(text).ok()?;
+    let name = manifest["metadata"]["name"].as_str()?.to_owned();
+    Some(FleetRef { namespace: found.namespace()?, name })
+}
+
+fn not_as_defined(found: &ConfigMap, why: String) -> State {
+    State::NotAsDefined { fleet: manifest(found), why: format!("ConfigMap {}: {why}", found.name_any()) }
 }
 
 /// Waits until who leads may have changed.
@@ -181,7 +334,8 @@ fn is_scaled(fleet: &ObjectMeta) -> bool {
 async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
     match tokio::time::timeout(PATIENCE, request).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 422) => {
+        // 403: an admission policy, or a right that is missing.
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 422) => {
             Err(Failure::Manifest(DefaultFleetError::Refused(status.message)))
         }
         // Among others that this operator does not lead any more: the process ends in a moment.
@@ -205,7 +359,7 @@ fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
     let metadata = fleet["metadata"].as_object_mut().ok_or(DefaultFleetError::NoFleet)?;
     match metadata.get("namespace").and_then(Value::as_str) {
         Some(other) if other != namespace => return Err(DefaultFleetError::Elsewhere(other.to_owned(), namespace)),
-        _ => drop(metadata.insert("namespace".into(), namespace.into())),
+        _ => drop(metadata.insert("namespace".into(), namespace.clone().into())),
     }
     crds::admit(fleet.clone()).map_err(|violations| {
         let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
@@ -219,16 +373,49 @@ fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
         "controller": true,
     });
     fleet["metadata"]["ownerReferences"] = json!([owner]);
+    // Whoever looks at the fleet sees where to change it.
+    let annotations = found.annotations();
+    let of = |key: &str| annotations.get(key).map(String::as_str);
+    let release = of("meta.helm.sh/release-namespace").zip(of("meta.helm.sh/release-name"));
+    let release = release.map_or(String::new(), |(namespace, name)| format!(" of helm release {namespace}/{name}"));
+    let defined_by = format!("ConfigMap {namespace}/{}{release}", found.name_any());
+    match &mut fleet["metadata"]["annotations"] {
+        Value::Object(annotations) => drop(annotations.insert(DEFINED_BY.into(), defined_by.into())),
+        annotations => *annotations = json!({DEFINED_BY: defined_by}),
+    }
     if let Some(object) = fleet.as_object_mut() {
         object.remove("status");
     }
     Ok(fleet)
 }
 
-fn happening(found: &ConfigMap, problem: &DefaultFleetError) -> Happening {
-    let ObjectReference { api_version, kind, namespace, name, uid, .. } = found.object_ref(&());
-    let regarding = ObjectReference { api_version, kind, namespace, name, uid, ..ObjectReference::default() };
-    Happening { regarding, warning: true, reason: "InvalidFleet", action: "Apply", note: problem.to_string() }
+fn happening(regarding: ObjectReference, problem: &DefaultFleetError) -> Happening {
+    Happening {
+        regarding: plain(regarding),
+        warning: true,
+        reason: "InvalidFleet",
+        action: "Apply",
+        note: problem.to_string(),
+    }
+}
+
+/// Says that the fleet is as its ConfigMap says again.
+fn restored(found: &ConfigMap, edit: &Edit) -> Happening {
+    let annotations = found.annotations();
+    let release = annotations.get("meta.helm.sh/release-name").map(|name| format!(" of release {name}"));
+    let note = format!(
+        "{}; it is as ConfigMap {} says again: change fleet.spec in the values{}",
+        edit.edit,
+        found.name_any(),
+        release.unwrap_or_default(),
+    );
+    Happening { regarding: plain(edit.regarding.clone()), warning: true, reason: "Restored", action: "Apply", note }
+}
+
+/// Without the version: an Event is of the object, not of one state of it.
+fn plain(regarding: ObjectReference) -> ObjectReference {
+    let ObjectReference { api_version, kind, namespace, name, uid, .. } = regarding;
+    ObjectReference { api_version, kind, namespace, name, uid, ..ObjectReference::default() }
 }
 
 #[cfg(test)]
@@ -345,7 +532,7 @@ mod tests {
         check(
             Some(GOOD),
             Ok(
-                r#"{"name":"default","namespace":"sys","ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"defaults","uid":"u-1","controller":true}]}"#,
+                r#"{"name":"default","namespace":"sys","ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"defaults","uid":"u-1","controller":true}],"annotations":{"sluice.dev/defined-by":"ConfigMap sys/defaults"}}"#,
             ),
         );
         check(None, Err("no key fleet.yaml"));

@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod cli;
 pub mod default_fleet;
+pub mod edits;
 pub mod event;
 pub mod events;
 pub mod fence;
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod names;
 pub mod news;
 mod outage;
+mod pace;
 mod places;
 pub mod push;
 pub mod source;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::{planning::Planning, reign::Reign};
 use crate::{
+    default_fleet,
     event::{Event, ProxyEvent},
     events::Events,
     fleet::{self, Fleet},
@@ -67,6 +68,8 @@ pub struct Parts<F> {
     pub view: view::Shared,
     /// Told which certificates the contents in force refer to, for a source that reads no others.
     pub certificates: watch::Sender<Option<source::kube::InForce>>,
+    /// Whether the fleet that comes with the installation is as it is defined.
+    pub default_fleet: watch::Receiver<default_fleet::State>,
 }
 
 /// The operator's state.
@@ -352,7 +355,8 @@ impl<F: Fleet> Operator<F> {
 
     /// Shows what came of it: statuses, the admin port, metrics.
     fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
-        let plan = self.complete.of(plan, &self.world, &self.gateways);
+        let default_fleet = self.parts.default_fleet.borrow().clone();
+        let plan = self.complete.of(plan, &self.world, &self.gateways, &default_fleet);
         self.tell(&plan, true, now, millis);
         let view = View::new(&self.world, &plan, &self.gateways, millis);
         view.count();

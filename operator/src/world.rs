@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use planner::{Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
 
 use crate::{
+    default_fleet,
     gateway::Gateway,
     source::{Observed, SourceObject},
     state::objects::Remembered,
@@ -122,11 +123,17 @@ pub struct Complete(Option<(Arc<Plan>, Vec<Problem>, Arc<Plan>)>);
 
 impl Complete {
     /// Adds the fleets' problems to those of the plan.
-    pub fn of(&mut self, plan: &Arc<Plan>, world: &World, gateways: &BTreeMap<FleetRef, Gateway>) -> Arc<Plan> {
+    pub fn of(
+        &mut self,
+        plan: &Arc<Plan>,
+        world: &World,
+        gateways: &BTreeMap<FleetRef, Gateway>,
+        default_fleet: &default_fleet::State,
+    ) -> Arc<Plan> {
         let problems = gateways.iter().flat_map(|(fleet, gateway)| {
             gateway.observation.problems.iter().map(|problem| fleet_problem(plan, world, fleet, problem))
         });
-        let problems: Vec<Problem> = problems.collect();
+        let problems: Vec<Problem> = problems.chain(not_as_defined(plan, world, default_fleet)).collect();
         if let Some((base, known, complete)) = &self.0
             && Arc::ptr_eq(base, plan)
             && *known == problems
@@ -143,6 +150,16 @@ impl Complete {
         self.0 = Some((Arc::clone(plan), problems, Arc::clone(&complete)));
         complete
     }
+}
+
+/// That the fleet that runs is not what its manifest says.
+fn not_as_defined(plan: &Plan, world: &World, state: &default_fleet::State) -> Option<Problem> {
+    let default_fleet::State::NotAsDefined { fleet: Some(fleet), why } = state else { return None };
+    plan.fleets.contains_key(fleet).then(|| {
+        let message = format!("{why}; this fleet runs on as it is");
+        let problem = crate::fleet::Problem { reason: "ManifestRefused", message, port: None };
+        fleet_problem(plan, world, fleet, &problem)
+    })
 }
 
 fn fleet_problem(plan: &Plan, world: &World, fleet: &FleetRef, problem: &crate::fleet::Problem) -> Problem {

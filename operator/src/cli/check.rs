@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// Where /readyz must answer 200: an operator or a proxy.
     #[arg(long, value_name = "HOST:PORT")]
     ready: Vec<String>,
+    /// Where /default-fleet must answer 200: an operator. The fleet is then as the chart's values say.
+    #[arg(long, value_name = "HOST:PORT")]
+    default_fleet: Vec<String>,
     /// Where any HTTP answer will do: a listener of a fleet.
     #[arg(long, value_name = "HOST:PORT")]
     http: Vec<String>,
@@ -35,12 +38,14 @@ pub(super) struct Args {
 
 /// A request that takes longer is given up, and tried again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest answer that is shown.
+const LONGEST: usize = 64 << 10;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    if args.ready.is_empty() && args.http.is_empty() && args.tcp.is_empty() {
-        return Err("nothing to check: give --ready, --http or --tcp with HOST:PORT".into());
+    if args.ready.is_empty() && args.default_fleet.is_empty() && args.http.is_empty() && args.tcp.is_empty() {
+        return Err("nothing to check: give --ready, --default-fleet, --http or --tcp with HOST:PORT".into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(check(args))?;
@@ -54,6 +59,15 @@ async fn check(args: &Args) -> Result<(), Failure> {
             match ask(host, "/readyz").await? {
                 StatusCode::OK => Ok(()),
                 other => Err(format!("/readyz answers {other}")),
+            }
+        })
+        .await?;
+    }
+    for host in &args.default_fleet {
+        eventually(until, "the fleet is as the values say", || async {
+            match ask_for(host, "/default-fleet").await? {
+                (StatusCode::OK, _) => Ok(()),
+                (_, said) => Err(said.trim().to_owned()),
             }
         })
         .await?;
@@ -95,13 +109,23 @@ async fn eventually<T, F: Future<Output = Result<T, String>>>(
 
 /// The status of the answer to a GET.
 async fn ask(host: &str, path: &str) -> Result<StatusCode, String> {
+    ask_for(host, path).await.map(|(status, _)| status)
+}
+
+/// Status and text of the answer to a GET; of the text no more than anyone reads.
+async fn ask_for(host: &str, path: &str) -> Result<(StatusCode, String), String> {
     let stream = connect(host).await?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with the sender; what goes wrong the answer tells.
         tokio::spawn(connection);
         let request = Request::get(path).header(header::HOST, host).body(Empty::<Bytes>::new())?;
-        Ok::<_, Failure>(sender.send_request(request).await?.status())
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        // Any answer is one, also one whose body is none.
+        let body =
+            Limited::new(answer.into_body(), LONGEST).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        Ok::<_, Failure>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     match timeout(PATIENCE, exchange).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -150,7 +174,13 @@ mod tests {
     async fn what_is_not_ready_is_named_with_its_answer() {
         let host = server("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
         let timeout = crds::Duration::from_millis(500);
-        let args = Args { ready: vec![host.clone()], http: vec![host.clone()], tcp: vec![host.clone()], timeout };
+        let args = Args {
+            ready: vec![host.clone()],
+            http: vec![host.clone()],
+            tcp: vec![host.clone()],
+            default_fleet: vec![],
+            timeout,
+        };
         let failed = check(&args).await.unwrap_err().to_string();
         assert_eq!(failed, format!("{host} is ready: not in time: /readyz answers 503 Service Unavailable"));
         check(&Args { ready: Vec::new(), ..args }).await.unwrap();

@@ -175,7 +175,9 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let (progress, synced) = source::kube::progress();
     let view = view::Shared::default();
     let readiness = Readiness::Cluster { progress: synced.clone(), authorities: identity.bundle.clone() };
-    tokio::spawn(admin::serve(admin, Admin { view: view.clone(), readiness }));
+    let (as_defined, default_fleet) = watch::channel(default_fleet::State::default());
+    let shown = default_fleet.clone();
+    tokio::spawn(admin::serve(admin, Admin { view: view.clone(), readiness, default_fleet: shown }));
     let Args { namespace, pod_name, .. } = &args;
     tracing::info!(server, namespace, pod = pod_name, "operator started");
 
@@ -196,8 +198,9 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let wake = sender.clone();
     // A full queue is news enough: the loop looks at every fleet in each turn.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
+    let happenings = Events::start(fenced.clone(), pod_name);
     let starting = async {
-        let settings = proxies(&args, &identity);
+        let settings = proxies(&args, &identity, happenings.clone());
         let recall = async {
             let recalled = memory.recall().await;
             let secrets = source::kube::in_force(&recalled.objects);
@@ -212,7 +215,6 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
     };
 
-    let happenings = Events::start(fenced.clone(), pod_name);
     let registry = Arc::new(Registry::default());
     let parts = Parts {
         events,
@@ -225,11 +227,14 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         statuses: status::Writer::to_api(fenced.clone(), status::API),
         view,
         certificates,
+        default_fleet,
     };
     let serving = push::serve_tls(args.control_listen, identity, lead.clone(), registry, sender.clone());
     let mut operator = tokio::spawn(Operator::new(parts).run());
     if let Some(name) = args.default_fleet_configmap.clone() {
-        tokio::spawn(default_fleet::follow(fenced, namespace.clone(), name, lead.clone(), happenings.clone()));
+        let follow =
+            default_fleet::Follow { namespace: namespace.clone(), name, events: happenings.clone(), state: as_defined };
+        tokio::spawn(follow.run(fenced, lead.clone()));
     }
     tokio::spawn(announce(lead, namespace.clone(), args.lease.clone(), pod_name.clone(), happenings));
     let (ends, ended) = watch::channel(false);
@@ -255,7 +260,7 @@ fn fleet_namespaces(args: &Args) -> Option<Arc<BTreeSet<String>>> {
 }
 
 /// What pods of proxies are made of.
-fn proxies(args: &Args, identity: &Identity) -> Settings {
+fn proxies(args: &Args, identity: &Identity, happenings: Events) -> Settings {
     Settings {
         image: args.proxy_image.clone(),
         image_pull_policy: args.proxy_image_pull_policy.clone(),
@@ -265,6 +270,7 @@ fn proxies(args: &Args, identity: &Identity) -> Settings {
         ca: identity.bundle.clone(),
         metrics_from: args.proxy_metrics_from.0.clone(),
         pods: identity.pods.clone(),
+        happenings,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::{
 use super::{Failure, plan::readable};
 use crate::{
     admin::{self, Admin, Readiness},
+    default_fleet,
     event::Event,
     events::Events,
     fleet::process::{self, ProcessFleet, Settings},
@@ -89,6 +90,8 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
     let registry = Arc::new(Registry::default());
     let fleet = adopt(program, state, sender.clone()).await?;
     let view = view::Shared::default();
+    // Fleets are manifests of the folder; none comes with an installation.
+    let no_default_fleet = tokio::sync::watch::channel(default_fleet::State::default()).1;
     let parts = Parts {
         events,
         fleet,
@@ -101,12 +104,13 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         // A folder is read as a whole.
         certificates: tokio::sync::watch::Sender::new(None),
         lead: lead::alone(state.epoch),
+        default_fleet: no_default_fleet.clone(),
     };
     let socket = state.control_socket();
     let serving = push::serve(&socket, lead::alone(state.epoch), registry, sender.clone());
     state.announce(&admin)?;
     tracing::info!(epoch = state.epoch, state = %folder.display(), admin, manifests = %manifests.display(), "operator started");
-    tokio::spawn(admin::serve(listener, Admin { view, readiness: Readiness::Fleets }));
+    tokio::spawn(admin::serve(listener, Admin { view, readiness: Readiness::Fleets, default_fleet: no_default_fleet }));
     tokio::spawn(directory::run(manifests, generations, sender.clone()));
     let operator = Operator::new(parts);
     tokio::select! {

@@ -106,6 +106,7 @@ impl Bench {
             statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
             certificates: tokio::sync::watch::Sender::new(None),
+            default_fleet: tokio::sync::watch::channel(default_fleet::State::default()).1,
         };
         Self { operator: Operator::new(parts), fleet, _dir: dir }
     }

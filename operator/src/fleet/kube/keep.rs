@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource as _, api::DynamicObject};
 use planner::FleetRef;
 use tokio::task::{Id as TaskId, JoinSet};
@@ -19,7 +20,7 @@ use super::{
     state::{Applied, Id, Shared, State},
     trouble::{self, Error},
 };
-use crate::outage;
+use crate::{edits, events::Happening, outage};
 
 /// Calls of the API server at once.
 const MOST: usize = 16;
@@ -116,7 +117,12 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
         problem
     });
     let live = outcome.ok().flatten();
-    note(&mut state, fleet, task, job, live.as_ref().map(|(_, live)| live), is_failure, now);
+    let edit = edit(&state, fleet, job);
+    if note(&mut state, fleet, task, job, live.as_ref().map(|(_, live)| live), is_failure, now) {
+        let restored = restored(&state, fleet, &what(fleet, task), &edit);
+        tracing::info!(%fleet, "{}", restored.note);
+        shared.settings.happenings.say(restored);
+    }
     if let Some(progress) = state.fleets.get_mut(fleet).and_then(|wanted| wanted.tasks.get_mut(&task)) {
         progress.problem = problem;
     }
@@ -127,7 +133,34 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     shared.news();
 }
 
-/// Notes what was applied, and how soon it may be again.
+/// What made it necessary to do this again: who changed what.
+fn edit(state: &State, fleet: &FleetRef, job: &Job) -> String {
+    match job {
+        Job::Apply { part, desired, .. } => {
+            let others = state.live(*part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
+            edits::of_owners(&desired.body, others, &[]).unwrap_or_default().to_string()
+        }
+        Job::Create { .. } => "somebody deleted it".to_owned(),
+        Job::Scale { .. } | Job::Replace { .. } | Job::Remove { .. } => "somebody changed it".to_owned(),
+    }
+}
+
+/// Says that something is as it should be again.
+fn restored(state: &State, fleet: &FleetRef, what: &str, edit: &str) -> Happening {
+    let regarding = ObjectReference {
+        api_version: Some(crds::API_VERSION.into()),
+        kind: Some("GatewayFleet".into()),
+        namespace: Some(fleet.namespace.clone()),
+        name: Some(fleet.name.clone()),
+        uid: state.fleets.get(fleet).map(|wanted| wanted.plan.uid.clone()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
+    };
+    let note = format!("{what}: {edit}; it is as GatewayFleet {fleet} has it again: change that one instead");
+    Happening { regarding, warning: true, reason: "Restored", action: "Apply", note }
+}
+
+/// Notes what was applied, and how soon it may be again. True when it is what had been applied before: something had undone
+/// it.
 fn note(
     state: &mut State,
     fleet: &FleetRef,
@@ -136,16 +169,16 @@ fn note(
     live: Option<&Live>,
     is_failure: bool,
     now: Instant,
-) {
-    let Some(wanted) = state.fleets.get_mut(fleet) else { return };
+) -> bool {
+    let Some(wanted) = state.fleets.get_mut(fleet) else { return false };
     if let Job::Replace { pods } = job {
         wanted.spares.take(pods.len(), now);
     }
-    let Some(progress) = wanted.tasks.get_mut(&task) else { return };
+    let Some(progress) = wanted.tasks.get_mut(&task) else { return false };
     progress.busy = false;
     if is_failure {
         progress.pace.failed(now);
-        return;
+        return false;
     }
     let mut again = false;
     if let (Some(desired), Some(live)) = (applied(job), live) {
@@ -160,6 +193,7 @@ fn note(
         progress.scaled = Some(*replicas);
     }
     progress.pace.done(again, now);
+    again
 }
 
 /// What the operator applied. (A Deployment is made by the scaler.)

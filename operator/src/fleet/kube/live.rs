@@ -18,7 +18,7 @@ use snapshot::Hash;
 use super::{MANAGER, SCALER, labels, part::Part, state::Id};
 
 /// An object that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Live {
     /// Whose it is.
     pub(super) fleet: FleetRef,
@@ -29,6 +29,8 @@ pub(super) struct Live {
     pub(super) fingerprint: Hash,
     /// Deleted, but not gone yet.
     pub(super) leaving: bool,
+    /// What others than the operator have of it.
+    pub(super) others: Vec<ManagedFieldsEntry>,
     pub(super) details: Details,
 }
 
@@ -133,6 +135,7 @@ pub(super) fn read<K: Kind>(object: &K) -> Option<(Id, Live)> {
         version: meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default(),
         fingerprint: fingerprint(object),
         leaving: meta.deletion_timestamp.is_some(),
+        others: others(meta.managed_fields.as_deref().unwrap_or_default()),
         details: object.details(),
     };
     Some((Id { part: K::PART, namespace, name }, live))
@@ -154,6 +157,14 @@ fn fingerprint<K: Kind>(object: &K) -> Hash {
         remove("/spec", "replicas");
     }
     Hash::of(value.to_string().as_bytes())
+}
+
+fn others(managed: &[ManagedFieldsEntry]) -> Vec<ManagedFieldsEntry> {
+    let is_other = |entry: &&ManagedFieldsEntry| {
+        let own = [MANAGER, SCALER].map(Some).contains(&entry.manager.as_deref());
+        !own && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    };
+    managed.iter().filter(is_other).cloned().collect()
 }
 
 fn is_apply(entry: &ManagedFieldsEntry, manager: &str) -> bool {

@@ -12,7 +12,8 @@
 //!
 //! Objects are applied server-side by two field managers: [`MANAGER`] has everything but `spec.replicas` of the
 //! Deployment, which [`SCALER`] has alone. Every object is watched; one that is not as it was when it was last applied
-//! is applied again, so that edits of our fields are undone and what others added stays.
+//! is applied again, so that edits of our fields are undone and what others added stays. An Event on the GatewayFleet says
+//! who had changed what, and an annotation on each object where to change it.
 //!
 //! A fleet that is to be no more loses its objects; but never as long as its GatewayFleet exists: then it is broken, and
 //! what runs goes on running.
@@ -42,7 +43,6 @@ mod labels;
 mod live;
 mod look;
 mod namespaces;
-mod pace;
 mod part;
 mod pods;
 mod render;
@@ -63,7 +63,7 @@ use planner::{FleetPlan, FleetRef};
 
 use self::state::Shared;
 use super::{Fleet, Observation, Sign};
-use crate::identity::pods::Pods;
+use crate::{events::Events, identity::pods::Pods};
 
 /// Field manager of everything but `spec.replicas`.
 pub const MANAGER: &str = "sluice-operator";
@@ -92,6 +92,8 @@ pub struct Settings {
     pub metrics_from: Vec<NetworkPolicyPeer>,
     /// Told which pods live.
     pub pods: Pods,
+    /// Told when something was changed by hand, and is as it should be again.
+    pub happenings: Events,
 }
 
 /// The fleets of a cluster.

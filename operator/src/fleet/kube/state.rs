@@ -16,13 +16,15 @@ use super::{
     labels,
     live::Live,
     namespaces::Namespaces,
-    pace::Pace,
     part::Part,
     pods::Pod,
     render::{self, Desired},
     spares::Spares,
 };
-use crate::fleet::{Problem, Sign};
+use crate::{
+    fleet::{Problem, Sign},
+    pace::Pace,
+};
 
 /// What the parts of the fleet share.
 pub(super) struct Shared {

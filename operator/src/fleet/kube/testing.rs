@@ -31,6 +31,7 @@ pub(super) fn settings() -> Settings {
         )
         .unwrap(),
         pods: Pods::default(),
+        happenings: crate::events::Events::nowhere(),
     }
 }
 
@@ -87,6 +88,7 @@ pub(super) fn live(fleet: &FleetRef, part: Part) -> Live {
         version: 1,
         fingerprint: Hash::of(b"as applied"),
         leaving: false,
+        others: vec![],
         details: Details { scale: (part == Part::Deployment).then_some(scale), ..Details::default() },
     }
 }

@@ -24,6 +24,7 @@ use serde_json::Value;
 use snapshot::Hash;
 
 use super::{Settings, labels, part::Part};
+use crate::edits::DEFINED_BY;
 
 /// An object as it should be.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +70,7 @@ fn metadata(plan: &FleetPlan, part: Part) -> ObjectMeta {
         name: Some(part.name(&plan.fleet)),
         namespace: Some(plan.fleet.namespace.clone()),
         labels: Some(labels::all(&plan.fleet.name)),
+        annotations: Some([(DEFINED_BY.to_owned(), format!("GatewayFleet {}", plan.fleet))].into()),
         owner_references: (!plan.uid.is_empty()).then(|| vec![owner]),
         ..ObjectMeta::default()
     }

@@ -23,7 +23,7 @@ pub(super) fn service(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Service {
     let service = &spec.service;
     let mut metadata = metadata(plan, Part::Service);
     metadata.labels = Some(labels::over(&service.labels, labels::all(&plan.fleet.name)));
-    metadata.annotations = (!service.annotations.is_empty()).then(|| service.annotations.clone());
+    metadata.annotations = Some(labels::over(&service.annotations, metadata.annotations.unwrap_or_default()));
     let ranges = &service.load_balancer_source_ranges;
     Service {
         metadata,

@@ -11,7 +11,7 @@ const BORNE: u32 = 3;
 
 /// Failures, and restorations in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     failures: u32,
     restored: u32,
     last: Option<Instant>,
@@ -20,13 +20,13 @@ pub(super) struct Pace {
 
 impl Pace {
     /// It failed: 0.5 s, 1 s, 2 s … 60 s.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + pause(self.failures));
     }
 
     /// It was done; `again`: the very same as before, since something had undone it.
-    pub(super) fn done(&mut self, again: bool, now: Instant) {
+    pub(crate) fn done(&mut self, again: bool, now: Instant) {
         self.failures = 0;
         let soon = self.last.is_some_and(|last| now.duration_since(last) < SOON + pause(self.restored));
         self.restored = if again && soon { self.restored.saturating_add(1) } else { 0 };
@@ -35,17 +35,17 @@ impl Pace {
     }
 
     /// Something undoes it time and again.
-    pub(super) fn is_contested(&self) -> bool {
+    pub(crate) fn is_contested(&self) -> bool {
         self.restored > BORNE
     }
 
     /// Whether it may be done now.
-    pub(super) fn over(&self, now: Instant) -> bool {
+    pub(crate) fn over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now >= until)
     }
 
     /// Not to be done before.
-    pub(super) fn until(&self) -> Option<Instant> {
+    pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }
 }
