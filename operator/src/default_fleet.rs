@@ -207,7 +207,7 @@ impl Follow {
             }
             self.tell(match &problem {
                 None => State::AsDefined,
-                Some(problem) => not_as_defined(&found, problem.to_string()),
+                Some(problem) => not_as_defined(&found, &problem.to_string()),
             });
             said = Some((found.resource_version(), problem));
         }
@@ -228,7 +228,7 @@ impl Follow {
             }
             (Ok(_), Some(_), None) => return self.tell(State::AsDefined),
         };
-        self.tell(not_as_defined(found, why));
+        self.tell(not_as_defined(found, &why));
     }
 
     fn tell(&self, state: State) {
@@ -276,7 +276,7 @@ fn manifest(found: &ConfigMap) -> Option<FleetRef> {
     Some(FleetRef { namespace: found.namespace()?, name })
 }
 
-fn not_as_defined(found: &ConfigMap, why: String) -> State {
+fn not_as_defined(found: &ConfigMap, why: &str) -> State {
     State::NotAsDefined { fleet: manifest(found), why: format!("ConfigMap {}: {why}", found.name_any()) }
 }
 

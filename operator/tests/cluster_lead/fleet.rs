@@ -6,8 +6,13 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use operator::{default_fleet, events::Events, lead};
+use operator::{
+    default_fleet::{Follow, State},
+    events::Events,
+    lead,
+};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::support::{Space, eventually};
 
@@ -24,20 +29,19 @@ fn with(scaling: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "defaults"}, "data": {"fleet.yaml": fleet}})
 }
 
+fn follow(space: &Space, events: Events) -> (Follow, watch::Receiver<State>) {
+    let (state, told) = watch::channel(State::default());
+    (Follow { namespace: space.name.clone(), name: "defaults".into(), events, state }, told)
+}
+
 #[tokio::test]
 async fn the_fleet_follows_its_configmap_and_goes_with_it() {
     Space::with("fleet", async |space| {
         let client = space.client.clone();
         let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
         let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
-        let follow = default_fleet::follow(
-            client.clone(),
-            space.name.clone(),
-            "defaults".into(),
-            lead::alone(1),
-            Events::start(client.clone(), "test"),
-        );
-        let task = tokio::spawn(follow);
+        let (follow, state) = follow(space, Events::start(client.clone(), "test"));
+        let task = tokio::spawn(follow.run(client.clone(), lead::alone(1)));
 
         configmaps.create(&PostParams::default(), &serde_json::from_value(configmap(3)).unwrap()).await.unwrap();
         let fleet = eventually("the fleet", async || fleets.get_opt("default").await.unwrap()).await;
@@ -59,6 +63,29 @@ async fn the_fleet_follows_its_configmap_and_goes_with_it() {
         .await;
         assert!(note.contains("maxReplicas"), "{note}");
         assert_eq!(most().await, 4);
+        let refused = async || match &*state.borrow() {
+            State::NotAsDefined { fleet: Some(fleet), why } => Some((fleet.name.clone(), why.clone())),
+            _ => None,
+        };
+        let (name, why) = eventually("the state says so", refused).await;
+        assert!(name == "default" && why.contains("maxReplicas"), "{name}: {why}");
+        configmaps.patch("defaults", &apply, &Patch::Apply(configmap(4))).await.unwrap();
+        let mended = async || (*state.borrow() == State::AsDefined).then_some(());
+        eventually("all is well again", mended).await;
+
+        // What somebody edits is put back at once, and said on the fleet, with the program's name.
+        let edit = Patch::Merge(json!({"spec": {"scaling": {"maxReplicas": 9}}}));
+        fleets
+            .patch("default", &PatchParams { field_manager: Some("kubectl-edit".into()), ..Default::default() }, &edit)
+            .await
+            .unwrap();
+        eventually("it is put back", async || (most().await == 4).then_some(())).await;
+        let note = eventually("an Event", async || {
+            let list = events.list(&kube::api::ListParams::default()).await.unwrap();
+            list.items.into_iter().find(|event| event.reason.as_deref() == Some("Restored"))?.note
+        })
+        .await;
+        assert!(note.contains("kubectl-edit changed spec.scaling.maxReplicas"), "{note}");
 
         // The garbage collector takes it.
         configmaps.delete("defaults", &DeleteParams::background()).await.unwrap();
@@ -75,8 +102,8 @@ async fn who_scales_the_fleet_is_not_overruled_and_who_deletes_it_is() {
         let client = space.client.clone();
         let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
         let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
-        let (name, nobody) = ("defaults".into(), Events::nowhere());
-        let task = tokio::spawn(default_fleet::follow(client, space.name.clone(), name, lead::alone(1), nobody));
+        let (follow, _state) = follow(space, Events::nowhere());
+        let task = tokio::spawn(follow.run(client, lead::alone(1)));
         let apply = PatchParams::apply("test").force();
         let values = async |scaling: &str| {
             configmaps.patch("defaults", &apply, &Patch::Apply(with(scaling))).await.unwrap();

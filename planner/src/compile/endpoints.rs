@@ -88,7 +88,15 @@ pub(super) struct Choice<'m> {
 
 impl<'m> Choice<'m> {
     pub(super) fn new(model: &'m Model, last: Option<&'m LastReady>, now: Millis) -> Self {
-        Self { model, suspects: Suspects::new(model), last, now, next: LastReady::default(), until: None, owners: OnceCell::new() }
+        Self {
+            model,
+            suspects: Suspects::new(model),
+            last,
+            now,
+            next: LastReady::default(),
+            until: None,
+            owners: OnceCell::new(),
+        }
     }
 
     /// What is known now, and when it will be something else without any news.
@@ -102,10 +110,13 @@ impl<'m> Choice<'m> {
         let known = self.known(key, &object.namespace, &listed);
         let usable = listed.iter().filter(|(_, listed)| matches!(listed.state, State::Ready | State::Leaving));
         let usable: Vec<_> = usable
-            .map(|(address, listed)| self.judged(*address, Some(listed), listed.by_hand, listed.state == State::Leaving))
+            .map(|(address, listed)| {
+                self.judged(*address, Some(listed), listed.by_hand, listed.state == State::Leaving)
+            })
             .collect();
         let chosen = if usable.is_empty() {
-            let tried = known.iter().map(|(address, known)| self.judged(*address, listed.get(address), known.by_hand, false));
+            let tried =
+                known.iter().map(|(address, known)| self.judged(*address, listed.get(address), known.by_hand, false));
             let endpoints = of_one_family(service, tried.collect());
             let ends = known.values().filter_map(|known| known.gone);
             let ends = ends.map(|gone| Millis(gone.0 + VANISHED.as_millis() as u64));

@@ -4,5 +4,5 @@
 
 mod breaks;
 mod breaks_backends;
-pub(crate) mod rights;
 mod endpoints;
+pub(crate) mod rights;
