@@ -283,7 +283,8 @@ fn delegated(generator: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiRouteStatus {
-    /// One entry for each fleet.
+    /// The state on each fleet, when there are several: that on a single one is in `conditions`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub parents: Vec<RouteParentStatus>,
     /// The conditions over all fleets: `Accepted`, `ResolvedRefs`, `Programmed`.

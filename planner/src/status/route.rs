@@ -31,13 +31,17 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ApiRouteSt
     let conditions_before = previous.map_or(&[][..], |p| p.conditions.as_slice());
     let in_force = context.plan.parents.get(subject.object).map_or(&[][..], Vec::as_slice);
     let before = |parent: &Parent| {
-        let before = previous.and_then(|p| p.parents.iter().find(|p| p.parent_ref == parent.parent_ref));
-        before.map_or(&[][..], |p| p.conditions.as_slice())
+        let parents = previous.map_or(&[][..], |p| p.parents.as_slice());
+        let of_parent = parents.iter().find(|p| p.parent_ref == parent.parent_ref).map(|p| p.conditions.as_slice());
+        // Of the only parent there were none of its own.
+        of_parent.unwrap_or(if parents.is_empty() { conditions_before } else { &[] })
     };
     let parents: Vec<(&Parent, Verdicts)> =
         in_force.iter().map(|parent| (parent, verdicts(context, subject, parent, before(parent)))).collect();
     let overall = overall(subject, &parents);
-    let parents = parents.into_iter().map(|(parent, verdicts)| {
+    // With one parent its conditions are those of the whole: they stand in one place.
+    let several = if parents.len() > 1 { parents } else { vec![] };
+    let parents = several.into_iter().map(|(parent, verdicts)| {
         let conditions = verdicts.conditions(subject.generation, before(parent), context);
         RouteParentStatus { parent_ref: parent.parent_ref.clone(), conditions }
     });

@@ -41,10 +41,25 @@ pub(super) const PROGRAMS: [Program; 6] = [
 /// helm is installed as its users do, its own go.sum pins the rest.
 const HELM: &str = "helm.sh/helm/v4/cmd/helm@v4.3.1";
 
+/// Builds all that a cluster and its users need, unless it is there, and says how much is left.
+pub(super) fn all(folders: &Folders) -> anyhow::Result<()> {
+    let count = PROGRAMS.len() + 1;
+    let told = |i: usize, name: &str| format!("{name} ({} of {count})", i + 1);
+    for (i, program) in PROGRAMS.iter().enumerate() {
+        build_as(folders, program, &told(i, program.name))?;
+    }
+    helm_as(folders, &told(PROGRAMS.len(), "helm"))?;
+    Ok(())
+}
+
 /// The module whose version Kubernetes reports as its own.
 const KUBERNETES_MODULE: &str = "k8s.io/kubernetes";
 
 pub(super) fn build(folders: &Folders, program: &Program) -> anyhow::Result<PathBuf> {
+    build_as(folders, program, program.name)
+}
+
+fn build_as(folders: &Folders, program: &Program, what: &str) -> anyhow::Result<PathBuf> {
     let module = folders::sources().join(program.module);
     let flags = link_flags(program, &module)?;
     let inputs = inputs(&module, program.package, &flags)?;
@@ -53,9 +68,9 @@ pub(super) fn build(folders: &Folders, program: &Program) -> anyhow::Result<Path
     let mut go = Command::new("go");
     // To another name first: an interrupted build leaves no half program, and one that runs is not written into.
     let new = folders.program(&format!("{}.new", program.name));
-    go.args(args).arg("-o").arg(&new).arg(program.package).current_dir(module);
+    go.args(args).arg("-o").arg(&new).arg(program.package).current_dir(&module);
     unless_built(&built, &inputs, || {
-        run_go(program.name, go)?;
+        run_go(what, go, || packages(&module, program.package))?;
         std::fs::rename(&new, &built).with_context(|| built.display().to_string())
     })?;
     Ok(built)
@@ -73,12 +88,23 @@ pub(super) fn kubernetes_source() -> anyhow::Result<PathBuf> {
 
 /// Builds helm, unless it is there.
 pub(super) fn helm(folders: &Folders) -> anyhow::Result<PathBuf> {
+    helm_as(folders, "helm")
+}
+
+fn helm_as(folders: &Folders, what: &str) -> anyhow::Result<PathBuf> {
     let mut go = Command::new("go");
     // Not in the checkout: a go.mod there would count.
     go.args(["install", "-trimpath", "-v", "-ldflags", "-s -w", HELM]).env("GOBIN", folders.build()).current_dir("/");
     let built = folders.program("helm");
-    unless_built(&built, HELM, || run_go("helm", go))?;
+    // How many packages it has is known once they are there.
+    unless_built(&built, HELM, || run_go(what, go, || None))?;
     Ok(built)
+}
+
+/// How many packages a program consists of: at most so many are compiled for it. `None`: Go does not say.
+fn packages(module: &Path, package: &str) -> Option<usize> {
+    let said = Command::new("go").args(["list", "-deps", package]).current_dir(module).output().ok()?;
+    said.status.success().then(|| said.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count())
 }
 
 fn link_flags(program: &Program, module: &Path) -> anyhow::Result<String> {
@@ -123,26 +149,29 @@ fn inputs(module: &Path, package: &str, flags: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Runs go, and says every few seconds how far it is: not on stdout, which is of what was asked for.
-fn run_go(what: &str, mut go: Command) -> anyhow::Result<()> {
+/// Runs go, and says every few seconds how far it is of at most so many packages: not on stdout, which is of what was asked
+/// for.
+fn run_go(what: &str, mut go: Command, most: impl FnOnce() -> Option<usize>) -> anyhow::Result<()> {
     anyhow::ensure!(on_path("go"), "{what} is built from Go modules, and there is no `go`: install Go 1.26 or newer");
     eprintln!("building {what}");
+    let of = most().map(|most| format!(" of at most {most}")).unwrap_or_default();
     let started = Instant::now();
     go.env("CGO_ENABLED", "0").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = go.spawn().context("cannot run go")?;
     let mut last = VecDeque::new();
-    let (mut packages, mut told) = (0_u32, started);
+    let (mut fetched, mut compiled, mut told) = (0_u32, 0_u32, started);
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).lines() {
-            packages += 1;
-            last.push_back(line?);
+            let line = line?;
+            *if line.starts_with("go: ") { &mut fetched } else { &mut compiled } += 1;
+            last.push_back(line);
             if last.len() > 30 {
                 last.pop_front();
             }
             if told.elapsed() > Duration::from_secs(10) {
                 told = Instant::now();
                 eprintln!(
-                    "  {what}: {packages} packages compiled or modules fetched in {} s",
+                    "  {what}: {fetched} modules fetched, {compiled}{of} packages compiled in {} s",
                     started.elapsed().as_secs()
                 );
             }

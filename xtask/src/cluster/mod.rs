@@ -136,10 +136,12 @@ fn choose(folders: &Folders) -> anyhow::Result<Cluster> {
 
 fn up(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
     match cluster {
-        Cluster::Given(path) => given::check(path),
-        Cluster::Kind(kind) => kind.up(),
-        Cluster::Own => own::up(folders),
+        Cluster::Given(path) => given::check(path)?,
+        Cluster::Kind(kind) => kind.up()?,
+        Cluster::Own => return own::up(folders),
     }
+    // Every way to use a cluster begins with it.
+    build::helm(folders).map(drop)
 }
 
 fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {

@@ -25,9 +25,7 @@ pub(super) fn prepare() -> anyhow::Result<()> {
 pub(super) fn up(folders: &Folders) -> anyhow::Result<()> {
     let started = Instant::now();
     prepare()?;
-    for program in &build::PROGRAMS {
-        build::build(folders, program)?;
-    }
+    build::all(folders)?;
     for image in [images::PAUSE, images::COREDNS, images::HELLO] {
         images::build(folders, image)?;
     }
