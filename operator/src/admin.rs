@@ -6,7 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ use crate::{
 
 /// A client that sends no request for this long is let go.
 const IDLE: Duration = Duration::from_secs(30);
+/// The longest wait of a probe that would rather wait.
+const WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time; one more takes the place of another, so that probes are answered however many there are.
 const CONNECTIONS: usize = 64;
 /// A loop that began no turn for this long is stuck: it waits for nothing, plans least of all.
@@ -165,7 +167,13 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
             }
         },
         "/readyz" => {
-            let lacks = admin.readiness.lacks(view);
+            let asked = Instant::now();
+            let mut lacks = admin.readiness.lacks(view);
+            // A probe that would rather wait (`?wait`) makes no warning of what is true of every operator that starts.
+            while !lacks.is_empty() && request.uri().query() == Some("wait") && asked.elapsed() < WAIT {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                lacks = admin.readiness.lacks(view);
+            }
             match lacks.is_empty() {
                 true => text(StatusCode::OK, "ready\n".into()),
                 false => text(StatusCode::SERVICE_UNAVAILABLE, (lacks.join("\n") + "\n").into()),

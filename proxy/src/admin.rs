@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +24,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// A client that sends no request for this long is let go.
 const IDLE: Duration = Duration::from_secs(30);
+/// The longest wait of a probe that would rather wait.
+const WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time, whose descriptors are kept for them. One more ends the oldest, so that probes are answered
 /// however many there are.
 const CONNECTIONS: usize = 16;
@@ -69,11 +71,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
             let connection = tokio::spawn(async move {
                 let is_near = peer.ip().to_canonical().is_loopback();
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let response = match port {
-                        Port::Admin => admin(&shared, &request, is_near),
-                        Port::Metrics => metrics(&shared, &request),
-                    };
-                    async move { Ok::<_, Infallible>(response) }
+                    let shared = Arc::clone(&shared);
+                    async move {
+                        Ok::<_, Infallible>(match port {
+                            Port::Admin => {
+                                wait(&shared, &request).await;
+                                admin(&shared, &request, is_near)
+                            }
+                            Port::Metrics => metrics(&shared, &request),
+                        })
+                    }
                 });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
@@ -102,7 +109,7 @@ fn admin<B>(shared: &Shared, request: &Request<B>, is_near: bool) -> Response<Fu
     }
     match path {
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n"),
-        "/readyz" => ready(shared),
+        "/readyz" => ready(shared, request.uri()),
         "/metrics" => exposition(shared),
         "/config" => response(StatusCode::OK, JSON, config(shared)),
         "/connections" => match shared.connections_report.get() {
@@ -134,8 +141,24 @@ fn exposition(shared: &Shared) -> Response<Full<Bytes>> {
     response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared))
 }
 
-fn ready(shared: &Shared) -> Response<Full<Bytes>> {
-    if shared.is_draining() {
+/// Waits for a while until there is a configuration, where a probe says so (`?wait`): it would be told otherwise what is
+/// true of every proxy that starts, and make a warning of it.
+async fn wait<B>(shared: &Shared, request: &Request<B>) {
+    if request.uri().path() == "/readyz" && asks(request.uri(), "wait") && !shared.is_draining() {
+        let mut status = shared.status.subscribe();
+        let _ = tokio::time::timeout(WAIT, status.wait_for(|status| status.ready)).await;
+    }
+}
+
+/// Whether a query has this.
+fn asks(uri: &Uri, what: &str) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|part| part == what))
+}
+
+/// What drains serves still. Kubernetes knows by itself that a pod is to go, and would warn of each probe that fails: so it
+/// leaves that check out, as it is left out of the API server's own health (`?exclude=drain`).
+fn ready(shared: &Shared, uri: &Uri) -> Response<Full<Bytes>> {
+    if shared.is_draining() && !asks(uri, "exclude=drain") {
         return response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n");
     }
     match shared.status.borrow().ready {
@@ -203,7 +226,11 @@ mod tests {
         check("/metrics", 200, "sluice_ready 0").await;
         let nack = snapshot::proto::Nack { key: "Route/a/b".into(), field: "f".into(), ..Default::default() };
         let pushed = snapshot::Hash::of(b"x");
+        // A probe that waits is answered as soon as there is something to say.
+        let waits = tokio::spawn(get(address, "/readyz?wait"));
+        tokio::task::yield_now().await;
         shared.status.send_replace(Status { ready: true, epoch: 3, pushed, nacks: vec![nack], ..Status::default() });
+        assert_eq!(waits.await.unwrap().0, 200);
         shared.connections_report.set(Box::new(|| json!({"open": 7}))).ok().unwrap();
         check("/readyz", 200, "ready").await;
         check("/connections", 200, "{\"open\":7}").await;
@@ -213,6 +240,8 @@ mod tests {
         assert_eq!(config["nacks"][0]["key"], "Route/a/b");
         shared.drain.send_replace(Drain::Draining);
         check("/readyz", 503, "draining").await;
+        check("/readyz?wait", 503, "draining").await;
+        check("/readyz?wait&exclude=drain", 200, "ready").await;
         check("/config", 200, "\"ready\":false").await;
     }
 

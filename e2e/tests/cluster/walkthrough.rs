@@ -6,7 +6,7 @@ use e2e::{
     cluster::{Agent, Alone, FLEET, Fleet, HOST, Place, Resource, SYSTEM, Shell, UPSTREAM, cluster, names, project},
     harness::pause,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{MIXED, assert_clean, bound, isolation::rights, seconds};
 
@@ -44,7 +44,13 @@ fn the_readme_works_as_it_is_written() {
     upgrades_lose_nothing(&cluster, &place.agent, &target);
 
     let own = fleet_of_ones_own(&place);
+    let warnings = warnings(&cluster);
+    println!("{} warnings in an install that goes as the README says (goal 0)", warnings.len());
+    assert!(warnings.is_empty(), "{warnings:#?}");
     follow("Uninstall");
+    // `--wait` says what it means: the proxies have ended, too.
+    let proxies = cluster.api.list(Resource::PODS, SYSTEM, "app.kubernetes.io/name=sluice-proxy").unwrap();
+    assert!(proxies.is_empty(), "{:?}", names(&proxies));
     let left = left(&cluster);
     assert!(left.is_empty(), "{left:#?}");
     for name in DEFINITIONS {
@@ -200,6 +206,14 @@ fn compare(expected: &[String], said: &str, command: &str) {
             assert!(expected.1 == said.1 || VARYING.contains(&&*said.0), "{command}: {expected:?} {said:?}");
         }
     }
+}
+
+/// What Events warn of, in the namespaces of the walk; the example has a route with a mistake.
+fn warnings(cluster: &Alone) -> Vec<String> {
+    let of = |namespace: &str| cluster.api.list(Resource::EVENTS, namespace, "").unwrap();
+    let all = [SYSTEM, "shop"].into_iter().flat_map(of);
+    let warns = |event: &Value| event["type"] == "Warning" && event["involvedObject"]["name"] != "typo";
+    all.filter(warns).map(|e| format!("{} {}: {}", e["involvedObject"]["name"], e["reason"], e["message"])).collect()
 }
 
 /// What there is of ours besides the definitions, in the namespace of the release and outside of namespaces.

@@ -6,6 +6,7 @@ mod crds;
 mod get;
 mod plan;
 mod refusals;
+mod remove_fleet;
 mod run;
 mod standalone;
 
@@ -38,6 +39,7 @@ enum Command {
     Refusals(refusals::Args),
     Crds(crds::Args),
     Check(check::Args),
+    RemoveFleet(remove_fleet::Args),
 }
 
 /// Why a command failed, for the one who typed it.
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Refusals(args) => refusals::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::RemoveFleet(args) => remove_fleet::run(&args),
     };
     done.unwrap_or_else(|error| {
         // Whoever reads our output has seen enough.

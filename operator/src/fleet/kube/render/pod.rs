@@ -116,7 +116,7 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
         // A minute to open its ports; then once a second, until it has a configuration. One that takes none from
         // the operator is alive all the same: a restart would not help it.
         startup_probe: Some(probe("metrics", "/healthz", 1, 60)),
-        readiness_probe: Some(probe("admin", "/readyz", 2, 3)),
+        readiness_probe: Some(probe("admin", "/readyz?wait&exclude=drain", 2, 3)),
         liveness_probe: Some(probe("metrics", "/healthz", 10, 6)),
         resources: Some(resources),
         security_context: Some(SecurityContext {
