@@ -1,7 +1,7 @@
 //! What the operator knows of one fleet while it runs: its proxies, what they acknowledged, their load.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,8 +59,6 @@ pub struct Gateway {
     pub rolled_back: BTreeMap<Key, Nack>,
     /// Listeners that are not served, and why.
     pub withheld: BTreeMap<Key, String>,
-    /// Proxies that refuse what the others run, as was last said.
-    pub told_dissenters: BTreeSet<String>,
     /// How its proxies leave, as last planned: a fleet that is deleted leaves by it.
     pub drain: Drain,
     /// The last decision.

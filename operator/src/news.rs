@@ -1,7 +1,7 @@
 //! What is new since the turn before, for the log and for Events.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,32 @@ impl Wrong {
     /// A fleet has too few proxies that are Ready.
     pub fn of_readiness(fleet: &FleetRef, (reason, message): (&'static str, String)) -> Self {
         Self { object: fleet_object(fleet), field: String::new(), reason, message, action: "Run" }
+    }
+
+    /// What proxies of a fleet do not run, all of them or one alone. `sources`: which objects resources come from.
+    pub fn of_proxies(fleet: &FleetRef, gateway: &Gateway, sources: Option<&BTreeMap<Key, ObjectRef>>) -> Vec<Self> {
+        let refused = gateway.rolled_back.iter().map(|(key, Nack { field, message, .. })| Self {
+            object: sources.and_then(|sources| sources.get(key)).cloned().unwrap_or_else(|| fleet_object(fleet)),
+            field: format!("{key} {field}"),
+            reason: reason::PROXY_REJECTED,
+            message: format!("{message}; proxies of {fleet} refuse it, what was good before runs instead"),
+            action: "RollBack",
+        });
+        let of_fleet = |field: String, reason, message: String| Self {
+            object: fleet_object(fleet),
+            field,
+            reason,
+            message,
+            action: "RollOut",
+        };
+        // Always the same words, whatever a proxy says and how often.
+        let what = "refuses what the other proxies run, and does without it: see `sluice-operator refusals`";
+        let alone =
+            gateway.dissenters().into_iter().map(|proxy| of_fleet(proxy, reason::PROXY_DISAGREES, what.to_owned()));
+        let halted = gateway.halted().map(|why| {
+            of_fleet(String::new(), reason::ROLLOUT_HALTED, format!("proxies keep what they ran before: {why}"))
+        });
+        refused.chain(alone).chain(halted).collect()
     }
 }
 
@@ -162,88 +188,6 @@ pub fn of_decision(
         action: "Scale",
         note: format!("from {from} to {desired} replicas: {reason}"),
     })
-}
-
-/// What was known of a fleet's proxies before something was taken up.
-pub struct Told {
-    rolled_back: BTreeMap<Key, Nack>,
-    dissenters: BTreeSet<String>,
-    halted: Option<String>,
-}
-
-impl Told {
-    /// What is known now.
-    pub fn of(gateway: &Gateway) -> Self {
-        let Gateway { rolled_back, .. } = gateway;
-        let halted = gateway.halted().map(str::to_owned);
-        Self { rolled_back: rolled_back.clone(), dissenters: gateway.told_dissenters.clone(), halted }
-    }
-
-    /// What is new since.
-    pub fn news(
-        &self,
-        observed: &Observed,
-        fleet: &FleetRef,
-        sources: &BTreeMap<Key, ObjectRef>,
-        gateway: &mut Gateway,
-    ) -> Vec<Happening> {
-        let mut news = of_refusals(observed, fleet, sources, &self.rolled_back, &gateway.rolled_back);
-        let say = |warning, note: String| Happening {
-            regarding: reference(observed, &fleet_object(fleet)),
-            warning,
-            reason: "ProxyDisagrees",
-            action: "RollOut",
-            note,
-        };
-        let dissenters = gateway.dissenters();
-        // Always the same words, whatever a proxy says and how often: so it is said once in a while.
-        news.extend(dissenters.difference(&self.dissenters).map(|proxy| {
-            tracing::warn!(%fleet, proxy, "refuses what the others run: sluice-operator refusals names it");
-            let what = "refuses what the other proxies run, and does without it: see `sluice-operator refusals`";
-            say(true, format!("{proxy} {what}"))
-        }));
-        news.extend(self.dissenters.difference(&dissenters).map(|proxy| Happening {
-            reason: "ProxyAgrees",
-            ..say(false, format!("{proxy} refuses nothing any more that the other proxies run"))
-        }));
-        gateway.told_dissenters = dissenters;
-        match (&self.halted, gateway.halted()) {
-            (None, Some(why)) => {
-                tracing::warn!(%fleet, why, "a change is not rolled out");
-                let note = format!("proxies keep what they ran before: {why}");
-                news.push(Happening { reason: "RolloutHalted", ..say(true, note) });
-            }
-            (Some(_), None) => {
-                let note = "what is wanted is rolled out, or tried again".to_owned();
-                news.push(Happening { reason: "RolloutResumed", ..say(false, note) });
-            }
-            _ => {}
-        }
-        news
-    }
-}
-
-/// The fleet refuses resources that it did not refuse before.
-fn of_refusals(
-    observed: &Observed,
-    fleet: &FleetRef,
-    sources: &BTreeMap<Key, ObjectRef>,
-    before: &BTreeMap<Key, Nack>,
-    after: &BTreeMap<Key, Nack>,
-) -> Vec<Happening> {
-    let new = after.iter().filter(|(key, _)| !before.contains_key(key));
-    let happening = |(key, nack): (&Key, &Nack)| {
-        let Nack { field, message, .. } = nack;
-        let source = sources.get(key).cloned().unwrap_or_else(|| fleet_object(fleet));
-        Happening {
-            regarding: reference(observed, &source),
-            warning: true,
-            reason: "ProxyRejected",
-            action: "RollBack",
-            note: format!("{key} {field}: {message}; proxies of {fleet} refuse it, what was good before runs instead"),
-        }
-    };
-    new.map(happening).collect()
 }
 
 fn fleet_object(fleet: &FleetRef) -> ObjectRef {

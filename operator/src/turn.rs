@@ -281,7 +281,6 @@ impl<F: Fleet> Operator<F> {
         let mut changed = false;
         for (fleet, planned) in &plan.fleets {
             let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            let told = news::Told::of(gateway);
             if gateway.settle(&planned.snapshot, millis) || due {
                 changed = true;
                 let snapshot = gateway.publishable(fleet, &planned.snapshot);
@@ -296,9 +295,6 @@ impl<F: Fleet> Operator<F> {
             let care = Care { percent: canary.percent, observe: canary.observe.std() };
             if let Some(offered) = gateway.roll(care, millis) {
                 self.parts.registry.offer(fleet, offered);
-            }
-            for news in told.news(&self.observed, fleet, &planned.sources, gateway) {
-                self.parts.happenings.say(news);
             }
         }
         if changed {
@@ -343,12 +339,21 @@ impl<F: Fleet> Operator<F> {
             let lacks = planner::unready(planned, &self.gateways.get(fleet)?.view(millis))?;
             Some(Wrong::of_readiness(fleet, lacks))
         });
-        let wrong = plan.problems.iter().filter_map(Wrong::of_problem).chain(unready);
+        let refused = self.gateways.iter().flat_map(|(fleet, gateway)| {
+            Wrong::of_proxies(fleet, gateway, plan.fleets.get(fleet).map(|planned| &planned.sources))
+        });
+        let wrong = plan.problems.iter().filter_map(Wrong::of_problem).chain(unready).chain(refused);
         let age = |id: &planner::ObjectRef| {
             let object = self.world.objects.get(id)?;
             Some(object.created.map_or(Duration::MAX, |created| millis.since(created)))
         };
         for happening in self.known.take(wrong, &self.observed, leads, now, age) {
+            // Problems of plans are in the log of whoever plans.
+            match happening.action {
+                "Plan" => {}
+                _ if happening.warning => tracing::warn!(reason = happening.reason, "{}", happening.note),
+                _ => tracing::info!(reason = happening.reason, "{}", happening.note),
+            }
             self.parts.happenings.say(happening);
         }
     }

@@ -47,8 +47,9 @@ const IMAGES: [Image; 3] = [
 ];
 
 const BASE: &str = "localhost/sluice-base:dev";
-/// No image may have more megabytes, its base included.
-const MAX_MB: f64 = 40.0;
+/// No image may have more megabytes, its base included. What tests run is built without link-time optimisation, which makes it
+/// larger by a third than what a release has.
+const MAX_MB: f64 = 48.0;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let folders = Folders::of_user()?;

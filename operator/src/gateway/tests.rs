@@ -286,7 +286,7 @@ fn a_listener_that_is_not_served_says_why() {
     .into_iter()
     .collect();
     let nack = Nack { field: "tls.key".into(), message: "does not fit".into(), ..Nack::default() };
-    let refusal = publish::Refusal { nack, by: BTreeSet::new(), since: Millis(0), tries: 0 };
+    let refusal = publish::Refusal { nack, by: std::collections::BTreeSet::new(), since: Millis(0), tries: 0 };
     bench.gateway.ledger.refused.insert(refused, refusal);
     let problem =
         crate::fleet::Problem { port: Some(81), reason: "PortUnavailable", message: "port 81 is in use".into() };

@@ -6,3 +6,4 @@ mod breaks;
 mod breaks_backends;
 mod endpoints;
 pub(crate) mod rights;
+mod tenants;

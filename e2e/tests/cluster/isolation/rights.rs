@@ -390,6 +390,31 @@ fn operator() -> String {
     format!("system:serviceaccount:{SYSTEM}:{OPERATOR}")
 }
 
+/// An account of a place with the right to edit its namespace, as the README has it for tenants.
+pub(crate) fn tenant(place: &Place<'_>) -> String {
+    let namespace = &place.namespace;
+    place
+        .apply(&format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: tenant, namespace: {namespace}}}\n---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: tenant, namespace: {namespace}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}}\n\
+             subjects: [{{kind: ServiceAccount, name: tenant, namespace: {namespace}}}]\n"
+        ))
+        .unwrap();
+    let user = format!("system:serviceaccount:{namespace}:tenant");
+    // The controller that adds the chart's roles to `edit` takes a moment.
+    let route = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": {"name": "may"},
+        "spec": {"rules": [{"backendRefs": [{"name": "a", "port": 80}]}]},
+    });
+    let may = |api: &e2e::cluster::Api| {
+        let path = dry(&Resource::API_ROUTES.all(namespace));
+        Ok(api.send_as(Some(&user), Method::POST, &path, Some(&route))?.is_ok().then_some(()))
+    };
+    place.api().eventually("a tenant may write routes", seconds(20), may).unwrap();
+    user
+}
+
 /// With fleets everywhere, which gives the operator the most.
 #[test]
 fn whoever_has_the_operators_token_gets_no_further() {
@@ -420,25 +445,7 @@ fn a_tenant_keeps_to_its_namespace() {
     let (tenant, other) = (Place::bare(&sluice, "tenant").unwrap(), Place::bare(&sluice, "other").unwrap());
     furnish(&tenant);
     furnish(&other);
-    let namespace = &tenant.namespace;
-    tenant
-        .apply(&format!(
-            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: tenant, namespace: {namespace}}}\n---\n\
-             apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: tenant, namespace: {namespace}}}\n\
-             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}}\n\
-             subjects: [{{kind: ServiceAccount, name: tenant, namespace: {namespace}}}]\n"
-        ))
-        .unwrap();
-    let user = format!("system:serviceaccount:{namespace}:tenant");
-    // The controller that adds the chart's roles to `edit` takes a moment.
-    sluice
-        .api
-        .eventually("a tenant may write routes", seconds(20), |api| {
-            let path = dry(&Resource::API_ROUTES.named(namespace, "tenants"));
-            let patch = json!({"metadata": {"annotations": {"mine": "yes"}}});
-            Ok(api.send_as(Some(&user), Method::PATCH, &path, Some(&patch))?.is_ok().then_some(()))
-        })
-        .unwrap();
+    let (namespace, user) = (&tenant.namespace, self::tenant(&tenant));
     all_allowed(
         &sluice,
         &user,

@@ -1,5 +1,7 @@
 //! An Event for each problem that begins, and for each that is over: of every reason that `docs/conditions.md` has.
 
+use snapshot::proto::Nack;
+
 use super::*;
 use crate::events::Happening;
 
@@ -102,4 +104,36 @@ async fn an_install_in_any_order_is_told_of_to_nobody() {
     // It lasts.
     bench.tell(2);
     assert!(all(&mut told).iter().any(|(_, reason)| reason == "BackendNotFound"));
+}
+
+#[tokio::test]
+async fn what_proxies_refuse_is_told_of_until_they_refuse_it_no_more() {
+    let mut bench = Bench::new();
+    let mut told = bench.listen();
+    bench.observe(1, vec![]);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    attached(&mut bench, "default-0").await;
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/b")])).await;
+    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let hash = published.snapshot.entry(&"Route/shop/r".parse().unwrap()).unwrap().hash().as_bytes().to_vec();
+    let nack = Nack {
+        key: "Route/shop/r".into(),
+        hash: hash.into(),
+        field: "f".into(),
+        message: "m".into(),
+        ..Nack::default()
+    };
+    bench.turn(said("default-0", ProxyWhat::Ack { published, nacks: vec![nack], ready: true })).await;
+    bench.tell(2);
+    assert_eq!(all(&mut told), [(true, "ProxyRejected".to_owned())]);
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/c")])).await;
+    attached(&mut bench, "default-0").await;
+    bench.tell(4);
+    assert_eq!(all(&mut told), [], "it may come back");
+    bench.tell(20);
+    let over = all(&mut told);
+    assert!(
+        over.len() == 1 && over[0].1.starts_with("Resolved: no more ProxyRejected: Route/shop/r f: m;"),
+        "{over:?}"
+    );
 }
