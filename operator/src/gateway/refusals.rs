@@ -92,12 +92,17 @@ impl Gateway {
         }
     }
 
-    /// What single proxies refuse and the fleet does not, with the name of each.
+    /// What single proxies refuse and the fleet does not, with the name of each. What they refused of a content that is
+    /// published no more says nothing of them.
     fn lone(&self) -> impl Iterator<Item = (&str, &Attached, &(Key, Hash), &Nack)> {
         let staying = self.observation.proxies.iter().filter(|(_, proxy)| !proxy.draining);
         let streams = staying.filter_map(move |(name, _)| Some((name.as_str(), self.stream(name)?)));
         let claims = streams.flat_map(|(name, a)| a.claims.iter().map(move |(what, nack)| (name, a, what, nack)));
-        claims.filter(move |(_, _, what, _)| !self.ledger.refuses(what))
+        let published = self.published.as_deref();
+        let is_published = move |(key, hash): &(Key, Hash)| {
+            published.is_some_and(|p| p.snapshot.entry(key).is_some_and(|entry| entry.hash() == *hash))
+        };
+        claims.filter(move |(_, _, what, _)| !self.ledger.refuses(what) && is_published(what))
     }
 
     /// The same by key.
