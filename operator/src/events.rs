@@ -1,5 +1,5 @@
 //! Kubernetes Events: what happened to an object, for `kubectl describe`. Bounded: the same is not said again for ten
-//! minutes, and when more happens at once than anyone reads, the rest is only counted. (kube's `Recorder` would count
+//! minutes, and when more happens at once than anyone reads, the rest is only counted: of one namespace before that of all. (kube's `Recorder` would count
 //! "from 3 to 5" as a repetition of "from 2 to 3".)
 
 use std::{
@@ -22,6 +22,9 @@ const WAITING: usize = 256;
 /// So many at once, and one more each second.
 const BURST: f64 = 50.0;
 const PER_SECOND: f64 = 1.0;
+/// Of these, so many of one namespace.
+const BURST_OF_ONE: f64 = 20.0;
+const PER_SECOND_OF_ONE: f64 = 0.2;
 /// The same is said again after this long.
 const SILENCE: Duration = Duration::from_secs(600);
 /// Most that is remembered of what was said.
@@ -103,13 +106,28 @@ enum Verdict {
 /// What was said when, and how much more may be.
 struct Bounds {
     said: BTreeMap<String, Instant>,
+    all: Bucket,
+    /// Those that are not full.
+    namespaces: BTreeMap<String, Bucket>,
+}
+
+/// How much more may be said.
+struct Bucket {
     tokens: f64,
     filled: Instant,
 }
 
+impl Bucket {
+    fn fill(&mut self, rate: f64, burst: f64, now: Instant) {
+        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * rate).min(burst);
+        self.filled = now;
+    }
+}
+
 impl Bounds {
     fn new(now: Instant) -> Self {
-        Self { said: BTreeMap::new(), tokens: BURST, filled: now }
+        let all = Bucket { tokens: BURST, filled: now };
+        Self { said: BTreeMap::new(), all, namespaces: BTreeMap::new() }
     }
 
     fn admit(&mut self, happening: &Happening, now: Instant) -> Verdict {
@@ -119,12 +137,18 @@ impl Bounds {
         if self.said.get(&key).is_some_and(|at| now.duration_since(*at) < SILENCE) {
             return Verdict::Said;
         }
-        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * PER_SECOND).min(BURST);
-        self.filled = now;
-        if self.tokens < 1.0 {
+        self.all.fill(PER_SECOND, BURST, now);
+        self.namespaces.retain(|_, bucket| {
+            bucket.fill(PER_SECOND_OF_ONE, BURST_OF_ONE, now);
+            bucket.tokens < BURST_OF_ONE
+        });
+        let namespace = namespace.clone().unwrap_or_default();
+        let of_one = self.namespaces.entry(namespace).or_insert(Bucket { tokens: BURST_OF_ONE, filled: now });
+        if self.all.tokens < 1.0 || of_one.tokens < 1.0 {
             return Verdict::TooMany;
         }
-        self.tokens -= 1.0;
+        self.all.tokens -= 1.0;
+        of_one.tokens -= 1.0;
         if self.said.len() >= REMEMBERED {
             self.said.retain(|_, at| now.duration_since(*at) < SILENCE);
         }
@@ -205,9 +229,18 @@ mod tests {
         assert_eq!(bounds.admit(&happening("a", "x"), start + SILENCE), Verdict::Write);
         let later = start + SILENCE;
         let written = (0..10_000).filter(|i| bounds.admit(&happening(&i.to_string(), "x"), later) == Verdict::Write);
-        assert_eq!(written.count(), 49);
+        assert_eq!(written.count(), 19);
         assert_eq!(bounds.admit(&happening("b", "x"), later), Verdict::TooMany);
-        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(1)), Verdict::Write);
+        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(1)), Verdict::TooMany);
+        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(5)), Verdict::Write);
+        // Others have theirs, up to that of all.
+        let of = |namespace: String| {
+            let other = happening("a", "x");
+            Happening { regarding: ObjectReference { namespace: Some(namespace), ..other.regarding }, ..other }
+        };
+        let others =
+            (0..100).filter(|i| bounds.admit(&of(i.to_string()), later + Duration::from_secs(5)) == Verdict::Write);
+        assert_eq!(others.count(), 34);
         for i in 0..10_000u32 {
             bounds.admit(&happening(&i.to_string(), "z"), later + SILENCE * 2 + Duration::from_secs(i.into()));
         }

@@ -1,7 +1,7 @@
 //! What is new since the turn before, for the log and for Events.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -11,12 +11,33 @@ use snapshot::{Key, proto::Nack};
 
 use crate::{events::Happening, gateway::Gateway, source::Observed};
 
+/// Most problems of one turn that go into the log.
+const LOGGED: usize = 100;
+
+/// By turns of their namespaces: who has thousands comes with one at a time, and what is said of others is not lost for it.
+fn by_turns<T>(all: Vec<T>, namespace: impl Fn(&T) -> &str) -> Vec<T> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let turns = all.into_iter().map(|item| {
+        let count = counts.entry(namespace(&item).to_owned()).or_default();
+        *count += 1;
+        (*count, item)
+    });
+    let mut turns: Vec<(usize, T)> = turns.collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, item)| item).collect()
+}
+
 /// Logs the problems that were not there before.
 pub fn log(before: Option<&Plan>, after: &Plan) {
     let before = before.map(|plan| plan.problems.as_slice()).unwrap_or_default();
     let known: HashSet<String> = before.iter().map(ToString::to_string).collect();
-    for problem in after.problems.iter().filter(|problem| !known.contains(&problem.to_string())) {
+    let new: Vec<&Problem> = after.problems.iter().filter(|problem| !known.contains(&problem.to_string())).collect();
+    let new = by_turns(new, |problem| problem.object.as_ref().map_or("", |object| object.namespace.as_str()));
+    for problem in new.iter().take(LOGGED) {
         tracing::warn!("{problem}");
+    }
+    if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+        tracing::warn!(more, "further problems are not logged one by one: see the statuses");
     }
     if !before.is_empty() && after.problems.is_empty() {
         tracing::info!("no problems any more");
@@ -162,7 +183,7 @@ impl Known {
             }
             !over
         });
-        told
+        by_turns(told, |happening| happening.regarding.namespace.as_deref().unwrap_or_default())
     }
 }
 
@@ -314,5 +335,14 @@ mod tests {
             (reason::NO_READY_PROXY, "none".into()),
         );
         assert_eq!(wrong.object.to_string(), "GatewayFleet sys/default");
+    }
+
+    #[test]
+    fn nobody_is_drowned_by_the_problems_of_another() {
+        let mut all: Vec<_> = (0..1000).map(|i| ("crowd", format!("c{i}"))).collect();
+        all.extend([("shop", "s0".to_owned()), ("shop", "s1".to_owned())]);
+        let first: Vec<_> =
+            by_turns(all, |(namespace, _)| namespace).into_iter().take(5).map(|(_, name)| name).collect();
+        assert_eq!(first, ["c0", "s0", "c1", "s1", "c2"]);
     }
 }

@@ -30,7 +30,8 @@ pub fn world(
 ) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
         let known = remembered.get(id);
-        let accepted = known.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
+        let accepted = known.and_then(|r| r.accepted.clone());
+        let accepted = accepted.filter(|accepted| same(id, accepted, object) && !observed.left_out.contains(id));
         let accepted_at = known.and_then(|r| r.accepted_at).filter(|_| accepted.is_some()).map(millis);
         let birth = object.birth.as_ref().map(|birth| birth.created);
         let created = birth.or_else(|| known.map(|r| r.created)).or(now).map(millis);
@@ -48,6 +49,7 @@ pub fn world(
         absent: absent.collect(),
         now: millis(now.unwrap_or_default()),
         last_ready: None,
+        left_out: observed.left_out.clone(),
         strays: observed.strays.clone(),
         cluster: observed.cluster.clone(),
         holds: Arc::clone(holds),
@@ -67,6 +69,8 @@ pub fn remember(
         let kept = || former.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
         let accepted = match &object.current {
             Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
+            // What it was is not held either, or nothing were gained.
+            _ if observed.left_out.contains(id) => None,
             _ => kept(),
         };
         let accepted_at = accepted.as_ref().filter(|_| outlives(id.kind)).map(|accepted| {
@@ -226,6 +230,16 @@ mod tests {
         assert!(fallback(Some("u1"), Some("u1")));
         assert!(!fallback(Some("u1"), Some("u2")));
         assert!(fallback(None, Some("u2")), "remembered without its uid");
+    }
+
+    #[test]
+    fn what_is_held_by_its_name_only_has_no_content_in_force() {
+        let plan = Plan { accepted: [id()].into(), ..Plan::default() };
+        let known = remember(&observed(Some("u"), false), &plan, &BTreeMap::new(), now());
+        let mut broken = observed(Some("u"), true);
+        broken.left_out.insert(id());
+        assert!(world(&broken, &known, &Arc::default(), None).objects[&id()].accepted.is_none());
+        assert!(remember(&broken, &Plan::default(), &known, now())[&id()].accepted.is_none());
     }
 
     #[test]

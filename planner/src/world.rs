@@ -132,6 +132,9 @@ pub struct World {
     pub now: Millis,
     /// [`crate::Plan::last_ready`] of the world before; `None`: there was none, so that nobody knows.
     pub last_ready: Option<Arc<LastReady>>,
+    /// Those of them whose content the source does not hold, because their namespace has too much: they are an error, and
+    /// nothing of them is in force.
+    pub left_out: BTreeSet<ObjectRef>,
     /// Documents that name no object, duplicates, unreadable files.
     pub strays: Vec<Problem>,
     /// The objects are a cluster's: proxies are pods, and what an address reaches needs permission. `None`: standalone.

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,11 +13,12 @@ use std::{
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use planner::FleetRef;
 use snapshot::proto::control_server::ControlServer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -41,7 +42,7 @@ use crate::{
 /// Connections in their handshake, which takes [`HANDSHAKE`] at most, and those without certificate: to enrol, for which
 /// there is [`ENROLL`].
 const STRANGERS: usize = 256;
-/// Connections of proxies. 40 fleets of 100.
+/// Connections of proxies: 40 fleets of 100. They are shared between namespaces, and fleets.
 const PROXIES: usize = 4096;
 /// Connections of one proxy: it dials anew before it lets the old one go.
 const OF_ONE: usize = 4;
@@ -119,9 +120,9 @@ enum Refusal {
     Slow,
     #[error("handshake: {0}")]
     Handshake(#[from] io::Error),
-    #[error("too many connections of this proxy, or of all")]
+    #[error("too many connections of this proxy, or of all, and no fleet has more than its own")]
     TooMany,
-    #[error("others came, and this address has most of the places for strangers")]
+    #[error("others came, and this address, or this proxy's fleet, has most of the places")]
     Crowded,
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -130,18 +131,23 @@ enum Refusal {
 /// What connections are let in by.
 struct Door {
     identity: Identity,
-    strangers: Places,
-    proxies: Arc<Semaphore>,
+    strangers: Places<IpAddr>,
+    proxies: Places<FleetRef>,
     counts: Counts,
 }
 
 impl Door {
     fn new(identity: Identity) -> Self {
-        let (strangers, proxies) = (Places::new(STRANGERS), Arc::new(Semaphore::new(PROXIES)));
+        let (strangers, proxies) = (Places::new(STRANGERS), Places::new(PROXIES));
         Self { identity, strangers, proxies, counts: Counts::default() }
     }
 
-    async fn welcome(&self, stream: TcpStream, from: SocketAddr, mut place: Place) -> Result<Connection, Refusal> {
+    async fn welcome(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        mut place: Place<IpAddr>,
+    ) -> Result<Connection, Refusal> {
         let tls = self.identity.tls().ok_or(Refusal::NoIdentity)?;
         stream.set_nodelay(true)?;
         let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream));
@@ -155,13 +161,13 @@ impl Door {
             return Ok(Connection { tls, caller, until, holds: Holds::Stranger(place) });
         };
         let (peer, ends) = Peer::of(certificate)?;
-        // A proxy's place is not a stranger's to take.
-        let permit = Arc::clone(&self.proxies).try_acquire_owned().map_err(|_| Refusal::TooMany)?;
         let count = self.counts.one_more(peer.to_string(), OF_ONE).ok_or(Refusal::TooMany)?;
+        // A proxy's place is not a stranger's to take.
+        let place = self.proxies.claim(&peer.fleet).ok_or(Refusal::TooMany)?;
         let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
         let caller = Caller { from, peer: Some(Arc::new(peer)) };
         let until = Box::pin(tokio::time::sleep(left));
-        Ok(Connection { tls, caller, until, holds: Holds::Proxy { _permit: permit, _count: count } })
+        Ok(Connection { tls, caller, until, holds: Holds::Proxy { place, _count: count } })
     }
 }
 
@@ -181,10 +187,19 @@ pub(super) struct Connection {
     holds: Holds,
 }
 
-/// What counts a connection; a stranger's is lost when others come.
+/// What counts a connection; it is lost when others come, if its address, or its fleet, has most.
 enum Holds {
-    Stranger(Place),
-    Proxy { _permit: OwnedSemaphorePermit, _count: Count },
+    Stranger(Place<IpAddr>),
+    Proxy { place: Place<FleetRef>, _count: Count },
+}
+
+impl Holds {
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Stranger(place) => place.poll_lost(cx),
+            Self::Proxy { place, .. } => place.poll_lost(cx),
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -203,9 +218,7 @@ impl AsyncRead for Connection {
                 "the certificate, or the time to enrol, ended",
             )));
         }
-        if let Holds::Stranger(place) = &mut self.holds
-            && place.poll_lost(cx).is_ready()
-        {
+        if self.holds.poll_lost(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, Refusal::Crowded)));
         }
         Pin::new(&mut self.tls).poll_read(cx, buffer)

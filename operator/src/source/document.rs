@@ -8,9 +8,14 @@ use serde_json::Value;
 use snapshot::Hash;
 
 use super::{
-    identity, reason,
+    budget, identity, reason,
     yaml::{self, Chunk},
 };
+
+/// Largest document, in bytes: the API server takes no request that is larger.
+const MAX_DOCUMENT: usize = 3 << 20;
+/// What a line that is remembered weighs.
+const LINE: u64 = 128;
 
 /// A document, read.
 #[derive(Clone, Debug)]
@@ -19,6 +24,8 @@ pub(crate) struct Document {
     pub(crate) text: Hash,
     /// Line within the file where its text begins.
     pub(crate) line: u32,
+    /// About what it takes of memory.
+    pub(crate) weight: u64,
     pub(crate) content: Content,
 }
 
@@ -33,6 +40,8 @@ pub(crate) enum Content {
         /// Hash of the value; of the text where that has none.
         hash: Hash,
         origin: Origin,
+        /// Only its name is held.
+        left_out: bool,
     },
     Stray(Vec<Problem>),
 }
@@ -45,19 +54,32 @@ pub(crate) fn read(file: &Arc<str>, chunk: Chunk<'_>) -> Document {
         line: chunk.first_line(),
         lines: Arc::new(lines.into_iter().map(|(path, line)| (path, line + chunk.line - 1)).collect()),
     };
-    let content = match yaml::parse(chunk.text) {
-        Ok(parsed) => admit(parsed.value, origin(parsed.lines)),
-        Err(error) => {
-            // The whole document is at fault: its empty path gets the line of the error.
-            let origin = origin(BTreeMap::from([(String::new(), error.line)]));
-            let violations = vec![Violation { path: String::new(), message: format!("not YAML: {}", error.message) }];
-            match identity::of_text(chunk.text) {
-                Some(id) => Content::Object { id, current: Err(violations), raw: None, hash: text, origin },
-                None => Content::Stray(strays(&origin, reason::INVALID_YAML, violations)),
+    let broken = |origin: Origin, message: String| {
+        let violations = vec![Violation { path: String::new(), message }];
+        match identity::of_text(chunk.text) {
+            Some(id) => {
+                Content::Object { id, current: Err(violations), raw: None, hash: text, origin, left_out: false }
+            }
+            None => Content::Stray(strays(&origin, reason::INVALID_YAML, violations)),
+        }
+    };
+    let (content, weight) = if chunk.text.len() > MAX_DOCUMENT {
+        let message = format!("larger than {} MiB, which no API server takes: split it", MAX_DOCUMENT >> 20);
+        (broken(origin(BTreeMap::new()), message), 0)
+    } else {
+        match yaml::parse(chunk.text) {
+            Ok(parsed) => {
+                let weight = budget::weight(&parsed.value) + LINE * parsed.lines.len() as u64;
+                (admit(parsed.value, origin(parsed.lines)), weight)
+            }
+            Err(error) => {
+                // The whole document is at fault: its empty path gets the line of the error.
+                let origin = origin(BTreeMap::from([(String::new(), error.line)]));
+                (broken(origin, format!("not YAML: {}", error.message)), 0)
             }
         }
     };
-    Document { text, line: chunk.line, content }
+    Document { text, line: chunk.line, weight, content }
 }
 
 fn admit(value: Value, origin: Origin) -> Content {
@@ -68,7 +90,7 @@ fn admit(value: Value, origin: Origin) -> Content {
         (Some(id), result) => {
             // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
             let raw = (result.is_err() && id.kind == Kind::RatePolicy).then(|| Arc::new(value));
-            Content::Object { id, current: result.map(Arc::new), raw, hash, origin }
+            Content::Object { id, current: result.map(Arc::new), raw, hash, origin, left_out: false }
         }
         (None, Err(violations)) => Content::Stray(strays(&origin, reason::NOT_AN_OBJECT, violations)),
         // Admission wants a kind and a name, so there is an identity; should it ever be lax, the document is refused.
@@ -96,6 +118,36 @@ fn strays(origin: &Origin, reason: &'static str, violations: Vec<Violation>) -> 
 }
 
 impl Document {
+    /// The object that it is.
+    pub(crate) fn id(&self) -> Option<&ObjectRef> {
+        match &self.content {
+            Content::Object { id, .. } => Some(id),
+            Content::Stray(_) => None,
+        }
+    }
+
+    /// Whether only its name is held, or not even that.
+    pub(crate) fn is_left_out(&self) -> bool {
+        match &self.content {
+            Content::Object { left_out, .. } => *left_out,
+            Content::Stray(problems) => problems.is_empty(),
+        }
+    }
+
+    /// Leaves of it the name of its object, and of a policy what it guards.
+    pub(crate) fn leave_out(&mut self, message: String) {
+        let Content::Object { current, raw, origin, left_out, .. } = &mut self.content else { return };
+        *raw = budget::targets_of(current.as_deref().ok(), raw.as_deref()).map(Arc::new);
+        *current = Err(vec![Violation { path: String::new(), message }]);
+        origin.lines = Arc::default();
+        *left_out = true;
+    }
+
+    /// Leaves nothing of it.
+    pub(crate) fn forget(&mut self) {
+        self.content = Content::Stray(vec![]);
+    }
+
     /// The same document where its text begins at another line.
     pub(crate) fn moved_to(&self, line: u32) -> Document {
         let mut moved = self.clone();

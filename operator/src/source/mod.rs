@@ -1,6 +1,7 @@
 //! Where objects come from. A source watches, admits each object by itself, and says what there is as a whole; it never
 //! says what changed. The manifest directory is one, an API server's watches are the other.
 
+pub mod budget;
 pub mod directory;
 mod document;
 mod identity;
@@ -8,7 +9,10 @@ pub mod kube;
 pub mod scan;
 mod yaml;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::{Object, Violation};
 use planner::{Cluster, ObjectRef, Origin, Problem};
@@ -20,6 +24,8 @@ use snapshot::Hash;
 pub struct Observed {
     /// Objects by identity.
     pub objects: BTreeMap<ObjectRef, SourceObject>,
+    /// Those of them that only the name is held of: their namespace has too much ([`budget`]).
+    pub left_out: BTreeSet<ObjectRef>,
     /// Problems of what is no object.
     pub strays: Vec<Problem>,
     /// The objects are a cluster's. `None`: of a folder.

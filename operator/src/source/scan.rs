@@ -1,10 +1,10 @@
 //! Scans a manifest directory: what is there now, file by file, reading only what changed.
 
+mod file;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
-    io::Read as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,26 +14,32 @@ use planner::{ObjectRef, Origin, Problem, Severity};
 use snapshot::Hash;
 use walkdir::WalkDir;
 
+use self::file::{Reading, SETTLES, Stamp, read, unsettled};
 use super::{
     Generations, Observed, SourceObject,
+    budget::{self, Budget, Given},
     document::{self, Content, Document},
     reason, yaml,
 };
 
-/// Largest manifest file, in bytes.
-pub const MAX_FILE: u64 = 16 << 20;
-/// Most documents of a directory, and most files.
+/// Most documents of a directory that are held whole, shared between namespaces, and most files.
 pub const MAX_DOCUMENTS: usize = 20_000;
 /// Deepest folder: also ends symbolic links that go round in circles.
 const MAX_DEPTH: usize = 32;
-/// A file changed more recently than this may still be being written. Also covers the granularity of file times (at most
-/// 10 ms): a file read at some time and changed within the same tick would look unchanged.
-const SETTLES: Duration = Duration::from_millis(15);
 
 /// What the directory held when last scanned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scanner {
     root: PathBuf,
+    /// Bounds what is held of documents, each of which is known by its file and number.
+    budget: Budget<(PathBuf, usize)>,
+    /// When each object was first seen, counted; and the next number.
+    ages: BTreeMap<ObjectRef, i64>,
+    age: i64,
+    /// Something was given up since the last scan.
+    gave_up: bool,
+    /// What was to be read again after the last scan.
+    returning: Vec<(PathBuf, usize)>,
     files: BTreeMap<PathBuf, File>,
     /// Problems of reading itself, as of the last scan.
     unreadable: Vec<Problem>,
@@ -66,46 +72,29 @@ struct File {
     documents: Vec<Document>,
 }
 
-/// While it stays, so does the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-}
-
-/// What reading one file gave.
-enum Reading {
-    Text(Stamp, String),
-    /// Changed while it was read.
-    Torn,
-    Failed(String),
-}
-
 /// Files that a process is known to be writing, and since when it was last seen to.
 pub type Busy = HashMap<PathBuf, SystemTime>;
-
-/// A writer that is silent for this long is not waited for: it keeps the file open, as a log's does.
-const WRITER_PAUSE: Duration = Duration::from_secs(1);
 
 impl Scanner {
     /// Knows nothing of the directory yet; counts generations on from `generations`.
     pub fn new(root: PathBuf, generations: Generations) -> Self {
-        Self { root, generations, ..Self::default() }
+        Self::within(budget::MOST, root, generations)
+    }
+
+    /// The same, of which no more than so much is held.
+    fn within(most: u64, root: PathBuf, generations: Generations) -> Self {
+        Self {
+            root,
+            budget: Budget::new(most),
+            ages: BTreeMap::new(),
+            age: 0,
+            gave_up: false,
+            returning: vec![],
+            files: BTreeMap::new(),
+            unreadable: vec![],
+            generations,
+            used: BTreeMap::new(),
+        }
     }
 
     /// Looks at everything and reads what changed. When the directory itself can't be read, what was there stays.
@@ -154,7 +143,7 @@ impl Scanner {
             }
             match read(&path) {
                 Reading::Text(stamp, text) => {
-                    let documents = self.documents(&path, &text, former.as_ref());
+                    let documents = self.documents(&path, &text, former.as_ref(), &mut seen);
                     changed |= former.is_none_or(|f| differs(&f.documents, &documents));
                     seen.insert(path, File { stamp, documents });
                 }
@@ -169,15 +158,20 @@ impl Scanner {
             }
         }
         // What remains in `files` was not seen: it is gone.
-        changed |= !self.files.is_empty() || unreadable != self.unreadable;
+        changed |= !self.files.is_empty() || unreadable != self.unreadable || std::mem::take(&mut self.gave_up);
+        for (path, file) in std::mem::take(&mut self.files) {
+            self.release(&path, &file);
+        }
         (self.files, self.unreadable) = (seen, unreadable);
+        if self.read_again() {
+            again_in = Some(Duration::ZERO);
+        }
         Scanned { changed, again_in, readable: true }
     }
 
     /// Everything there is, each object once.
     pub fn observed(&mut self) -> Observed {
         let mut observed = Observed { strays: self.unreadable.clone(), ..Observed::default() };
-        let count = self.files.values().map(|f| f.documents.len()).sum::<usize>();
         let chosen = self.choose();
         let mut used = BTreeMap::new();
         for (number, document) in self.documents_in_force() {
@@ -186,7 +180,14 @@ impl Scanner {
                     observed.strays.extend_from_slice(problems);
                     continue;
                 }
-                Content::Object { id, current, raw, hash, origin } => (id, current, raw, hash, origin),
+                Content::Object { id, current, raw, hash, origin, left_out } => {
+                    if *left_out
+                        && chosen.get(id).is_none_or(|(place, _)| place.number == number && place.file == origin.file)
+                    {
+                        observed.left_out.insert(id.clone());
+                    }
+                    (id, current, raw, hash, origin)
+                }
             };
             let place = Place { file: Arc::clone(&origin.file), number };
             if let Some((first, at)) = chosen.get(id).filter(|(first, _)| *first != place) {
@@ -220,18 +221,15 @@ impl Scanner {
             observed.objects.insert(id.clone(), object);
             used.insert(id.clone(), place);
         }
-        if count > MAX_DOCUMENTS {
-            let message = format!("{count} documents, and only the first {MAX_DOCUMENTS} are used");
-            observed.strays.push(self.file_problem(&self.root, message));
-        }
+        self.ages.retain(|id, _| observed.objects.contains_key(id));
         self.generations = observed.objects.iter().map(|(id, o)| (id.clone(), (o.generation, o.content))).collect();
         self.used = used;
         observed
     }
 
-    /// The documents that count, each with its number within its file.
+    /// All documents, each with its number within its file.
     fn documents_in_force(&self) -> impl Iterator<Item = (usize, &Document)> {
-        self.files.values().flat_map(|f| f.documents.iter().enumerate()).take(MAX_DOCUMENTS)
+        self.files.values().flat_map(|f| f.documents.iter().enumerate())
     }
 
     /// For each object that stands in several places, the one that is used, and its line: the one that was used before,
@@ -257,17 +255,70 @@ impl Scanner {
         chosen.into_iter().map(|(id, (_, place))| (id, place)).collect()
     }
 
-    /// Reads a file's documents, taking over those whose text was there before.
-    fn documents(&self, path: &Path, text: &str, former: Option<&File>) -> Vec<Document> {
+    /// Reads a file's documents, taking over those whose text was there before. Each is counted before the next one is read:
+    /// what there is too much of is given up, wherever it stands.
+    fn documents(
+        &mut self,
+        path: &Path,
+        text: &str,
+        former: Option<&File>,
+        seen: &mut BTreeMap<PathBuf, File>,
+    ) -> Vec<Document> {
         let file: Arc<str> = self.relative(path);
         let mut known: HashMap<Hash, &Document> = HashMap::new();
-        known.extend(former.iter().flat_map(|f| &f.documents).map(|d| (d.text, d)));
-        let chunks = yaml::documents(text);
-        let read = |chunk: &yaml::Chunk<'_>| match known.get(&Hash::of(chunk.text.as_bytes())) {
-            Some(document) => document.moved_to(chunk.line),
-            None => document::read(&file, *chunk),
-        };
-        chunks.iter().take(MAX_DOCUMENTS + 1).map(read).collect()
+        known.extend(former.iter().flat_map(|f| &f.documents).filter(|d| !d.is_left_out()).map(|d| (d.text, d)));
+        if let Some(former) = former {
+            self.release(path, former);
+        }
+        let mut documents: Vec<Document> = vec![];
+        for (number, chunk) in yaml::documents(text).iter().take(MAX_DOCUMENTS + 1).enumerate() {
+            let document = match known.get(&Hash::of(chunk.text.as_bytes())) {
+                Some(document) => document.moved_to(chunk.line),
+                None => document::read(&file, *chunk),
+            };
+            let counted = document.id().cloned().map(|id| (id, document.weight));
+            documents.push(document);
+            let Some((id, weight)) = counted else { continue };
+            self.age += 1;
+            let age = *self.ages.entry(id.clone()).or_insert(self.age);
+            let weight = weight.max(self.budget.most() / MAX_DOCUMENTS as u64);
+            for given in self.budget.hold(&(path.to_owned(), number), &id, age, weight) {
+                let (Given::Name(of) | Given::Nothing(of)) = &given;
+                let documents = match of.0 == path {
+                    true => Some(&mut documents),
+                    false => seen.get_mut(&of.0).or_else(|| self.files.get_mut(&of.0)).map(|file| &mut file.documents),
+                };
+                let Some(document) = documents.and_then(|documents| documents.get_mut(of.1)) else { continue };
+                self.gave_up = true;
+                let message = document.id().map(|id| budget::message(&self.budget, id)).unwrap_or_default();
+                match given {
+                    Given::Name(_) => document.leave_out(message),
+                    Given::Nothing(_) => document.forget(),
+                }
+            }
+        }
+        documents
+    }
+
+    /// Counts the documents of a file no more.
+    fn release(&mut self, path: &Path, file: &File) {
+        for number in 0..file.documents.len() {
+            self.budget.remove(&(path.to_owned(), number));
+        }
+    }
+
+    /// Has the files read anew of which there is room for more; whether there are others than before: one that can't be
+    /// read is not tried without end.
+    fn read_again(&mut self) -> bool {
+        let returns = self.budget.returns(MAX_DOCUMENTS);
+        for (path, _) in &returns {
+            if let Some(file) = self.files.get_mut(path) {
+                file.stamp = Stamp::default();
+            }
+        }
+        let is_news = !returns.is_empty() && returns != self.returning;
+        self.returning = returns;
+        is_news
     }
 
     fn vanished(&mut self, error: &walkdir::Error) -> Scanned {
@@ -323,52 +374,9 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 fn differs(before: &[Document], after: &[Document]) -> bool {
-    let same = |(a, b): (&Document, &Document)| a.text == b.text && a.line == b.line;
+    let same =
+        |(a, b): (&Document, &Document)| a.text == b.text && a.line == b.line && a.is_left_out() == b.is_left_out();
     before.len() != after.len() || !before.iter().zip(after).all(same)
-}
-
-/// How long until the file may be read; `None`: now.
-fn unsettled(meta: &fs::Metadata, busy_since: Option<&SystemTime>, now: SystemTime) -> Option<Duration> {
-    let rest = |since: SystemTime, pause: Duration| {
-        // A time in the future (another clock) tells nothing.
-        now.duration_since(since).ok().and_then(|age| pause.checked_sub(age)).filter(|rest| !rest.is_zero())
-    };
-    let young = meta.modified().ok().and_then(|time| rest(time, SETTLES));
-    let busy = busy_since.and_then(|since| rest(*since, WRITER_PAUSE));
-    young.max(busy)
-}
-
-fn read(path: &Path) -> Reading {
-    let read = || -> io::Result<(Stamp, Option<Vec<u8>>)> {
-        // Not to hang where a pipe has just taken the file's place.
-        let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let mut file = fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
-        let before = file.metadata()?;
-        if !before.is_file() {
-            return Err(io::Error::other("is no regular file any more"));
-        }
-        if before.len() > MAX_FILE {
-            return Err(io::Error::other(format!("is larger than {} MiB: split it", MAX_FILE >> 20)));
-        }
-        let mut bytes = vec![];
-        (&mut file).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        let stamp = Stamp::of(&file.metadata()?);
-        let whole = stamp == Stamp::of(&before) && bytes.len() as u64 == stamp.size;
-        Ok((stamp, whole.then_some(bytes)))
-    };
-    match read() {
-        Ok((_, None)) => Reading::Torn,
-        Ok((stamp, Some(bytes))) => match String::from_utf8(bytes) {
-            Ok(text) => Reading::Text(stamp, text),
-            Err(error) => {
-                let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-                let line = good.iter().filter(|b| **b == b'\n').count() + 1;
-                Reading::Failed(format!("is not UTF-8 (line {line}); what it held last stays in force"))
-            }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Reading::Torn,
-        Err(error) => Reading::Failed(format!("can't be read: {error}; what it held last stays in force")),
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, a proxy refuses a resource, or the age of
-//! routes does not say who has a hostname (`planner::holds`, which bounds that). What a Secret
-//! held is never in it: that has a Secret (`certificates`).
+//! routes does not say who has a hostname (`planner::holds`, which bounds that). Should the former two be more than a
+//! ConfigMap takes, they are shared fairly between namespaces (`planner::share`). What a Secret held is never in it: that has
+//! a Secret (`certificates`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,10 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use planner::{FleetRef, Holds, Kind, Ledger, ObjectRef};
+use planner::{
+    FleetRef, Holds, Kind, Ledger, ObjectRef,
+    share::{self, Unit},
+};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -52,6 +56,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
 type Data = BTreeMap<&'static str, String>;
 
+/// One thing that is to stand in it.
+#[derive(Clone, Debug)]
+struct Kept {
+    namespace: String,
+    /// For the log.
+    name: String,
+    json: String,
+}
+
 /// Keeps the ConfigMap equal to what is remembered.
 #[derive(Debug)]
 pub struct Memory {
@@ -59,9 +72,10 @@ pub struct Memory {
     name: String,
     wanted: watch::Sender<Data>,
     task: JoinHandle<()>,
-    objects: BTreeMap<ObjectRef, Value>,
+    /// The oldest first.
+    objects: Vec<Kept>,
     /// `None`: not told yet, so that what the leader before left stays.
-    rollbacks: Option<String>,
+    rollbacks: Option<Vec<Kept>>,
     /// The same.
     hostnames: Option<String>,
     /// There is something in the ConfigMap, from whomever.
@@ -74,7 +88,7 @@ impl Memory {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let (wanted, receiver) = watch::channel(Data::new());
         let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
-        let (objects, rollbacks, hostnames, holds) = (BTreeMap::new(), None, None, Arc::default());
+        let (objects, rollbacks, hostnames, holds) = (vec![], None, None, Arc::default());
         Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, hostnames, holds }
     }
 
@@ -113,17 +127,15 @@ impl Memory {
         let broken = remembered.iter().filter(|(id, remembered)| {
             id.kind != Kind::Secret && remembered.accepted.is_some() && !accepted.contains(id)
         });
-        self.objects = broken.map(|(id, remembered)| (id.clone(), remembered.json(id))).collect();
+        let mut broken: Vec<_> = broken.collect();
+        broken.sort_by_key(|(id, remembered)| (remembered.created, *id));
+        self.objects = broken.into_iter().map(|(id, remembered)| Kept::object(id, &remembered.json(id))).collect();
         self.keep();
     }
 
     /// Keeps what was rolled back.
     pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
-        let free_of_secrets: Vec<Rollback> = rollbacks.iter().map(Rollback::without_certificates).collect();
-        self.rollbacks = Some(match free_of_secrets.is_empty() {
-            true => String::new(),
-            false => serde_json::to_string(&free_of_secrets).unwrap_or_default(),
-        });
+        self.rollbacks = Some(rollbacks.iter().flat_map(Kept::rollbacks).collect());
         self.keep();
     }
 
@@ -157,44 +169,50 @@ impl Memory {
     }
 }
 
-/// Both values, within the bound.
-fn data(objects: &BTreeMap<ObjectRef, Value>, rollbacks: Option<&str>) -> Data {
-    let mut room = MOST;
-    let mut left_out = vec![];
-    let rollbacks = rollbacks.map(|rollbacks| match room.checked_sub(rollbacks.len()) {
-        Some(rest) => {
-            room = rest;
-            rollbacks.to_owned()
-        }
-        None => {
-            left_out.push("what proxies refused".to_owned());
-            String::new()
-        }
-    });
-    let mut lines: Vec<String> = vec![];
-    for (id, value) in objects {
-        let line = value.to_string();
-        // A comma and a line break, or the brackets.
-        match room.checked_sub(line.len() + 2) {
-            Some(rest) => {
-                room = rest;
-                lines.push(line);
-            }
-            None => left_out.push(id.to_string()),
-        }
+impl Kept {
+    fn object(id: &ObjectRef, json: &Value) -> Self {
+        Self { namespace: id.namespace.clone(), name: id.to_string(), json: json.to_string() }
     }
-    if !left_out.is_empty() {
-        let (count, first) = (left_out.len(), left_out.first());
+
+    /// What was rolled back, by namespace, free of secrets.
+    fn rollbacks(rollback: &Rollback) -> impl Iterator<Item = Self> {
+        rollback.without_certificates().by_namespace().into_iter().map(|(namespace, part)| Self {
+            name: format!("what proxies refused of namespace {namespace:?}"),
+            namespace,
+            json: serde_json::to_string(&part).unwrap_or_default(),
+        })
+    }
+}
+
+/// Both values, within the bound. What proxies refused comes first of each namespace, then the oldest.
+fn data(objects: &[Kept], rollbacks: Option<&[Kept]>) -> Data {
+    let refused = rollbacks.unwrap_or_default();
+    let all: Vec<&Kept> = refused.iter().chain(objects).collect();
+    // A comma and a line break, or the brackets.
+    let costs: Vec<[u64; 1]> = all.iter().map(|kept| [kept.json.len() as u64 + 2]).collect();
+    let units: Vec<Unit<'_>> =
+        all.iter().enumerate().map(|(i, kept)| Unit { owner: &kept.namespace, parts: vec![i] }).collect();
+    let allotment = share::allot([MOST as u64], &costs, &units);
+    let left_out: Vec<&&Kept> =
+        all.iter().zip(&allotment.taken).filter(|(_, taken)| taken.is_err()).map(|(kept, _)| kept).collect();
+    if let Some(first) = left_out.first() {
         tracing::error!(
-            count,
-            first,
+            count = left_out.len(),
+            first = first.name,
+            namespace_has = allotment.used.get(first.namespace.as_str()).map_or(0, |[bytes]| *bytes),
             most = MOST,
             "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
-             here loses the content accepted last; fix some objects"
+             here loses the content accepted last; fix some objects of that namespace"
         );
     }
-    let objects = if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) };
-    [(OBJECTS, objects)].into_iter().chain(rollbacks.map(|rollbacks| (ROLLBACKS, rollbacks))).collect()
+    let (of_refused, of_objects) = allotment.taken.split_at(refused.len());
+    let text = |kept: &[Kept], taken: &[Result<(), usize>]| {
+        let lines = kept.iter().zip(taken).filter(|(_, taken)| taken.is_ok()).map(|(kept, _)| kept.json.as_str());
+        let lines: Vec<&str> = lines.collect();
+        if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
+    };
+    let objects = (OBJECTS, text(objects, of_objects));
+    [objects].into_iter().chain(rollbacks.map(|refused| (ROLLBACKS, text(refused, of_refused)))).collect()
 }
 
 fn parse(found: &ConfigMap) -> Recalled {
@@ -283,7 +301,7 @@ mod tests {
     #[test]
     fn what_is_broken_comes_back_whole() {
         let (id, known) = remembered(Kind::Service, "a");
-        let objects = BTreeMap::from([(id.clone(), known.json(&id))]);
+        let objects = [Kept::object(&id, &known.json(&id))];
         let recalled = parse(&as_configmap(&data(&objects, None)));
         let back = &recalled.objects[&id];
         assert!(back.same(&known));
@@ -322,7 +340,7 @@ mod tests {
         let accepted = BTreeSet::from([good.0.clone()]);
         let (broken_id, objects) = (broken.0.clone(), BTreeMap::from([good, broken, secret]));
         memory.keep_objects(&Arc::new(objects), &accepted);
-        assert_eq!(memory.objects.keys().collect::<Vec<_>>(), [&broken_id]);
+        assert_eq!(memory.objects.iter().map(|kept| &kept.name).collect::<Vec<_>>(), [&broken_id.to_string()]);
         memory.task.abort();
     }
 
@@ -349,21 +367,44 @@ mod tests {
 
     #[tokio::test]
     async fn a_configmap_that_is_gone_is_not_made_anew() {
-        let (method, content, body, done) = asked(data(&BTreeMap::new(), Some("[]"))).await;
+        let (method, content, body, done) = asked(data(&[], Some(&[refused("ns", 2)]))).await;
         // What an API server does with an apply is to make it.
         assert_eq!((method, content.as_str()), (Method::PATCH, "application/merge-patch+json"));
-        assert_eq!(body, json!({"data": {OBJECTS: null, ROLLBACKS: "[]"}}));
+        assert_eq!(body, json!({"data": {OBJECTS: null, ROLLBACKS: "[xx]"}}));
         assert!(done.unwrap_err().contains("comes with the chart"));
+    }
+
+    fn refused(namespace: &str, size: usize) -> Kept {
+        Kept { namespace: namespace.into(), name: "refused".into(), json: "x".repeat(size) }
     }
 
     #[test]
     fn it_is_bounded() {
         let objects = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}")));
-        let objects: BTreeMap<_, _> = objects.map(|(id, known)| (id.clone(), known.json(&id))).collect();
+        let objects: Vec<_> = objects.map(|(id, known)| Kept::object(&id, &known.json(&id))).collect();
         let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
         assert!(total <= MOST && total > MOST / 2, "{total}");
         assert!(!parse(&as_configmap(&written)).objects.is_empty());
-        assert_eq!(data(&objects, Some(&"x".repeat(MOST + 1)))[ROLLBACKS], "");
+        assert_eq!(data(&objects, Some(&[refused("ns", MOST + 1)]))[ROLLBACKS], "");
+    }
+
+    #[test]
+    fn who_breaks_much_pushes_out_nobody() {
+        let kept = |namespace: &str, i: usize| {
+            let (id, known) = remembered(Kind::ApiRoute, &format!("x{i}"));
+            let id = ObjectRef { namespace: namespace.into(), ..id };
+            Kept::object(&id, &known.json(&id))
+        };
+        // Whoever comes first, and whatever proxies refuse of it.
+        let mut objects: Vec<Kept> = (0..8_000).map(|i| kept("crowd", i)).collect();
+        objects.extend((0..100).map(|i| kept("shop", i)));
+        let written = data(&objects, Some(&[refused("crowd", MOST - 1000), refused("shop", 30_000)]));
+        assert!(written.values().map(String::len).sum::<usize>() <= MOST);
+        assert_eq!(written[ROLLBACKS].len(), 30_002);
+        let objects: Vec<Value> = serde_json::from_str(&written[OBJECTS]).unwrap();
+        let of = |namespace: &str| objects.iter().filter(|o| o["object"]["namespace"] == namespace).count();
+        assert_eq!(of("shop"), 100);
+        assert!(of("crowd") > 1_000, "{}", of("crowd"));
     }
 }

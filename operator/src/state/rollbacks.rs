@@ -67,8 +67,26 @@ impl Rollback {
         Self { instead: instead.map(|(key, hex)| (key.clone(), hex.clone())).collect(), ..self.clone() }
     }
 
-    fn ledger(&self) -> Ledger {
-        let mut ledger = Ledger::default();
+    /// The same in parts, one for each namespace that its resources are of: `Rollbacks::parse` puts them together again.
+    pub(crate) fn by_namespace(&self) -> BTreeMap<String, Self> {
+        let mut parts = BTreeMap::new();
+        for refused in &self.refused {
+            self.part(&mut parts, &refused.key).refused.push(refused.clone());
+        }
+        for (key, hex) in &self.instead {
+            self.part(&mut parts, key).instead.insert(key.clone(), hex.clone());
+        }
+        parts
+    }
+
+    /// The part of a key's namespace.
+    fn part<'p>(&self, parts: &'p mut BTreeMap<String, Self>, key: &str) -> &'p mut Self {
+        let namespace = key.split('/').nth(1).unwrap_or_default().to_owned();
+        let none = || Self { fleet: self.fleet.clone(), refused: vec![], instead: BTreeMap::new() };
+        parts.entry(namespace).or_insert_with(none)
+    }
+
+    fn add_to(&self, ledger: &mut Ledger) {
         for refused in &self.refused {
             let (Ok(key), Some(hash)) = (refused.key.parse::<Key>(), parse_hash(&refused.hash)) else { continue };
             let nack = Nack {
@@ -89,7 +107,6 @@ impl Rollback {
                 ledger.acked.insert(key, entry);
             }
         }
-        ledger
     }
 }
 
@@ -111,7 +128,11 @@ impl Rollbacks {
     pub(crate) fn parse(text: &str) -> BTreeMap<FleetRef, Ledger> {
         // What can't be read costs one more round of nacks.
         let rollbacks: Vec<Rollback> = serde_json::from_str(text).unwrap_or_default();
-        rollbacks.iter().map(|rollback| (rollback.fleet.clone(), rollback.ledger())).collect()
+        let mut ledgers: BTreeMap<FleetRef, Ledger> = BTreeMap::new();
+        for rollback in &rollbacks {
+            rollback.add_to(ledgers.entry(rollback.fleet.clone()).or_default());
+        }
+        ledgers
     }
 
     /// Writes the file when it would differ.
@@ -170,6 +191,11 @@ mod tests {
         assert!(none.is_empty());
         rollbacks.save(&path, &[Rollback::new(&fleet, &ledger, &desired, &published).unwrap()]);
         let ledgers = Rollbacks::load(&path).1;
+        assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (published.clone(), rolled_back.clone()));
+        // In parts it is the same.
+        let whole = Rollback::new(&fleet, &ledger, &desired, &published).unwrap();
+        let parts: Vec<_> = whole.by_namespace().into_values().collect();
+        let ledgers = Rollbacks::parse(&serde_json::to_string(&parts).unwrap());
         assert_eq!(planner::publish(&desired, &ledgers[&fleet]), (published, rolled_back));
         assert_eq!(ledgers[&fleet].refused, ledger.refused);
         // What is one proxy's own trouble does not stand against the content, whoever wrote it.

@@ -2,6 +2,7 @@
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
 //! old enough. One that could not be written is tried again, ever more rarely. One object is written by one task at a time.
+//! Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +38,55 @@ pub(super) enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: BTreeMap<ObjectRef, Entry>,
-    due: BTreeSet<(Instant, ObjectRef)>,
+    due: Due,
+}
+
+/// What is due when, by namespace.
+#[derive(Debug, Default)]
+struct Due {
+    namespaces: BTreeMap<String, Waiting>,
+    /// Counts turns.
+    turn: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    objects: BTreeSet<(Instant, ObjectRef)>,
+    /// When it last had its turn, or came.
+    since: u64,
+}
+
+impl Due {
+    fn insert(&mut self, at: Instant, id: &ObjectRef) {
+        self.turn += 1;
+        let fresh = || Waiting { objects: BTreeSet::new(), since: self.turn };
+        self.namespaces.entry(id.namespace.clone()).or_insert_with(fresh).objects.insert((at, id.clone()));
+    }
+
+    fn remove(&mut self, at: Instant, id: &ObjectRef) {
+        let Some(waiting) = self.namespaces.get_mut(&id.namespace) else { return };
+        waiting.objects.remove(&(at, id.clone()));
+        if waiting.objects.is_empty() {
+            self.namespaces.remove(&id.namespace);
+        }
+    }
+
+    /// The first of the namespace whose turn it is.
+    fn take(&mut self, now: Instant) -> Option<ObjectRef> {
+        let first = |waiting: &Waiting| waiting.objects.first().filter(|(at, _)| *at <= now).cloned();
+        let due = self.namespaces.values().filter_map(|waiting| Some((waiting.since, first(waiting)?)));
+        let (_, (at, object)) = due.min_by_key(|(since, _)| *since)?;
+        self.remove(at, &object);
+        self.turn += 1;
+        if let Some(waiting) = self.namespaces.get_mut(&object.namespace) {
+            waiting.since = self.turn;
+        }
+        Some(object)
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.namespaces.values().filter_map(|waiting| waiting.objects.first()).map(|(at, _)| *at).min()
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +115,7 @@ impl Queue {
         let gone: Vec<ObjectRef> = self.entries.keys().filter(|id| !wanted.contains_key(id)).cloned().collect();
         for id in gone {
             if let Some(due) = self.entries.remove(&id).and_then(|entry| entry.due) {
-                self.due.remove(&(due, id));
+                self.due.remove(due, &id);
             }
         }
         for (id, (uid, status)) in wanted {
@@ -93,11 +142,7 @@ impl Queue {
 
     /// The next write that is due, if any.
     pub(super) fn take(&mut self, now: Instant) -> Option<Job> {
-        let (at, object) = self.due.first().cloned()?;
-        if at > now {
-            return None;
-        }
-        self.due.pop_first();
+        let object = self.due.take(now)?;
         let entry = self.entries.get_mut(&object)?;
         (entry.due, entry.in_flight) = (None, true);
         Some(Job { object, uid: entry.uid.clone(), status: entry.wanted.clone() })
@@ -105,7 +150,7 @@ impl Queue {
 
     /// When the next write is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.next()
     }
 
     /// Takes up how a write ended.
@@ -127,7 +172,7 @@ impl Queue {
         Self::schedule(&mut self.due, &job.object, entry, drift);
     }
 
-    fn schedule(due: &mut BTreeSet<(Instant, ObjectRef)>, id: &ObjectRef, entry: &mut Entry, drift: Duration) {
+    fn schedule(due: &mut Due, id: &ObjectRef, entry: &mut Entry, drift: Duration) {
         let at = match &entry.written {
             _ if entry.in_flight => None,
             Some((written, _)) if *written == entry.wanted => None,
@@ -138,10 +183,10 @@ impl Queue {
             return;
         }
         if let Some(former) = entry.due.take() {
-            due.remove(&(former, id.clone()));
+            due.remove(former, id);
         }
         if let Some(at) = at {
-            due.insert((at, id.clone()));
+            due.insert(at, id);
         }
         entry.due = at;
     }
@@ -296,5 +341,19 @@ mod tests {
         assert_eq!(bench.queue.take(bench.at(1.0)), None);
         bench.queue.done(job, Outcome::Written, DRIFT, bench.at(1.0));
         assert_eq!(bench.write(1.0, Outcome::Written), ["a"]);
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let mut bench = Bench::new();
+        let crowd: Vec<String> = (0..1000).map(|i| format!("crowd{i:04}")).collect();
+        let entry = |name: &str| (ObjectRef { namespace: name[..4].into(), ..id(name) }, (None, status(1, "0%")));
+        bench.queue.want(crowd.iter().map(|name| entry(name)).collect(), BTreeMap::new(), DRIFT, bench.at(0.0));
+        let later = ["shop1", "shop2"];
+        let all = crowd.iter().map(String::as_str).chain(later).map(entry).collect();
+        bench.queue.want(all, BTreeMap::new(), DRIFT, bench.at(1.0));
+        let first: Vec<String> =
+            (0..5).filter_map(|_| bench.queue.take(bench.at(1.0))).map(|job| job.object.name).collect();
+        assert_eq!(first, ["crowd0000", "shop1", "crowd0001", "shop2", "crowd0002"]);
     }
 }

@@ -157,7 +157,8 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             (Ok(_), Some(misplaced)) => Err(vec![misplaced]),
             (Ok(current), None) => memo.valid(&mut next, object, current, entry.generation, in_cluster),
             (Err(violations), _) => {
-                Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason::INVALID, v.message.clone())).collect())
+                let reason = if world.left_out.contains(object) { reason::TOO_LARGE } else { reason::INVALID };
+                Err(violations.iter().map(|v| Unfit::new(v.path.clone(), reason, v.message.clone())).collect())
             }
         };
         let used = match current {

@@ -139,6 +139,9 @@ impl Findings<'_> {
     /// Why the current content is not used, if it is not.
     pub(super) fn rejection(&self) -> Option<Verdict> {
         let mut verdict = Verdict::of(&self.rejected)?;
+        if verdict.reason == reason::TOO_LARGE {
+            return Some(verdict); // there is none that could be in force
+        }
         verdict.message.push_str(match (self.fallback, self.rest) {
             (true, _) => "; until this is fixed, the content accepted last stays in force",
             (false, true) => "; no earlier content was ever accepted: the rules that nothing is wrong with serve",
@@ -150,6 +153,9 @@ impl Findings<'_> {
     /// The condition `Programmed` while the current content is not used.
     pub(super) fn rejection_programmed(&self) -> Option<Verdict> {
         let first = self.rejected.first()?;
+        if first.reason == reason::TOO_LARGE {
+            return Verdict::of(&self.rejected);
+        }
         let message = match (self.fallback, self.rest) {
             (true, _) => "this generation is not accepted, so it runs nowhere; the content accepted last does",
             (false, true) => "this generation is not accepted; only the rules that nothing is wrong with run",

@@ -2,7 +2,7 @@
 //! fleets refer to.
 //!
 //! ```text
-//!  steps.rs: a watch, outages and all          raw.rs: objects as they come; secrets.rs: those that are read one by one
+//!  steps.rs: a watch, outages and all          raw.rs: objects as they come; secrets.rs, reader.rs: those that are read one by one
 //!    ▲                                         resource.rs: what is watched; keep.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤
@@ -28,6 +28,8 @@
 //! - The first world is sent when every required watch has listed, and ReferenceGrants have, if there are any. Each world
 //!   is whole. A change is sent at once; of many, what they come to every 20 ms.
 //! - Only what plans are made of is kept (keep.rs), and only a change of that is news: a status is not.
+//! - All that is kept is bounded, and shared between namespaces (../budget.rs): beyond that only names are. What was left
+//!   out is read again, one by one, when there is room.
 //! - An object that is not admitted is there as broken. Nothing in an object ends a watch.
 //! - A watch that falls behind or whose connection is lost lists anew or goes on; meanwhile everything stays as it was.
 //!
@@ -53,6 +55,7 @@ mod namespaces;
 mod outage;
 mod progress;
 mod raw;
+mod reader;
 mod resource;
 mod secrets;
 mod steps;
@@ -71,7 +74,7 @@ use tokio::{
 use self::{
     health::Health,
     namespaces::{Order, Watches},
-    secrets::Reader,
+    reader::Reader,
     store::Store,
     watch::Change,
 };
@@ -82,8 +85,8 @@ pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Most changes that wait to be taken up: the watches wait with what is more.
-const QUEUE: usize = 256;
+/// Most changes that wait to be taken up: the watches wait with what is more. Each may be an object of 1.5 MiB.
+const QUEUE: usize = 32;
 /// What is optional is waited for no longer than this before the first world.
 const GRACE: Duration = Duration::from_secs(10);
 /// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it

@@ -1,6 +1,6 @@
 //! What is watched.
 
-use kube::{core::ApiResource, runtime::watcher};
+use kube::{api::ListParams, core::ApiResource, runtime::watcher};
 use planner::Kind;
 
 /// The server ends a watch after this time, in seconds, and it is begun again where it ended. So a connection that died
@@ -30,8 +30,9 @@ pub(super) struct Watched {
     pub(super) optional: bool,
 }
 
+/// 25 of at most 1.5 MiB, which anyone may create who may create one.
 const fn ours(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
-    Watched { word, group: crds::GROUP, versions: &[crds::VERSION], ..core(name, kind, word, plural) }
+    Watched { word, group: crds::GROUP, versions: &[crds::VERSION], page: 25, ..core(name, kind, word, plural) }
 }
 
 const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
@@ -44,7 +45,7 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
         plural,
         names_only: false,
         fields: None,
-        page: 200,
+        page: 50,
         optional: false,
     }
 }
@@ -53,8 +54,6 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
 pub(super) static SECRETS: Watched = Watched {
     names_only: true,
     fields: Some("type=kubernetes.io/tls"),
-    // `kubectl apply` leaves the whole object in an annotation. 50 of at most 256 KiB.
-    page: 50,
     ..core("secrets", Kind::Secret, "Secret", "secrets")
 };
 
@@ -65,15 +64,18 @@ pub(super) static REQUIRED: [Watched; 7] = [
     ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
     core("services", Kind::Service, "Service", "services"),
     core("namespaces", Kind::Namespace, "Namespace", "namespaces"),
-    // Their addresses are no backends. A node's status may have tens of KiB.
-    Watched { page: 50, ..core("nodes", Kind::Node, "Node", "nodes") },
-    // 50 of usually 100 endpoints, at most 1000.
+    // Their addresses are no backends.
+    core("nodes", Kind::Node, "Node", "nodes"),
     Watched {
         group: "discovery.k8s.io",
-        page: 50,
         ..core("endpointslices.discovery.k8s.io", Kind::EndpointSlice, "EndpointSlice", "endpointslices")
     },
 ];
+
+/// What is watched of a kind.
+pub(super) fn of(kind: Kind) -> &'static Watched {
+    REQUIRED.iter().find(|watched| watched.kind == Some(kind)).unwrap_or(&GRANTS)
+}
 
 /// Which references may cross namespaces. Of Gateway API, which need not be there.
 pub(super) static GRANTS: Watched = Watched {
@@ -112,6 +114,12 @@ impl Watched {
     /// The `apiVersion` of an object in one of the versions.
     pub(super) fn api_version(&self, version: &str) -> String {
         if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
+    }
+
+    /// One object of it, and only if it is one of those that are watched.
+    pub(super) fn only(&self, name: &str) -> ListParams {
+        let fields = self.fields.map_or(String::new(), |fields| format!(",{fields}"));
+        ListParams::default().fields(&format!("metadata.name={name}{fields}"))
     }
 
     /// How it is listed and watched.

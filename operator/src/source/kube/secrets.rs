@@ -12,24 +12,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use crds::Object;
-use kube::{Api, Client, api::ListParams};
 use planner::{Kind, ObjectRef};
-use serde_json::Value;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::sleep,
-};
+use tokio::sync::watch;
 
-use super::{
-    outage::{Cause, Failure},
-    raw::Raw,
-    resource::SECRETS,
-    watch::{Change, Changes, kept},
-};
 use crate::state::objects::Remembered;
 
 /// What the loop tells of the contents in force.
@@ -43,13 +31,6 @@ pub struct InForce {
 
 /// Follows it; `None`: it is not known yet what is in force.
 pub type FollowInForce = watch::Receiver<Option<InForce>>;
-
-/// Reads at one time.
-const AT_ONCE: usize = 8;
-/// The API server answers a read within this time, or it is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Pauses between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The Secrets that these contents refer to, as far as they were accepted.
 pub fn in_force(objects: &BTreeMap<ObjectRef, Remembered>) -> BTreeSet<ObjectRef> {
@@ -201,74 +182,9 @@ impl Secrets {
     }
 }
 
-/// Reads Secrets.
-#[derive(Clone)]
-pub(super) struct Reader {
-    client: Client,
-    changes: Changes,
-    turns: Arc<Semaphore>,
-}
-
-impl Reader {
-    pub(super) fn new(client: Client, changes: Changes) -> Self {
-        Self { client, changes, turns: Arc::new(Semaphore::new(AT_ONCE)) }
-    }
-
-    /// Begins to read one.
-    pub(super) fn read(&self, id: ObjectRef) {
-        let reader = self.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = reader.until_read(id) => {}
-                () = reader.changes.closed() => {}
-            }
-        });
-    }
-
-    /// Tells what one holds, and until then why it can't be read.
-    async fn until_read(&self, id: ObjectRef) {
-        let (mut pause, longest) = PAUSES;
-        let mut failed = false;
-        loop {
-            let failure = match self.attempt(&id).await {
-                Ok(value) => {
-                    if failed {
-                        self.tell(Change::Well(SECRETS.name)).await;
-                    }
-                    return self.tell(Change::Read(id, value)).await;
-                }
-                Err(why) => format!("{id} can't be read: {why}"),
-            };
-            failed = true;
-            let of_watch = Failure { cause: Cause::Other, message: failure.clone() };
-            self.tell(Change::Failing(SECRETS.name, of_watch)).await;
-            self.tell(Change::Unread(id.clone(), failure)).await;
-            sleep(pause).await;
-            pause = (2 * pause).min(longest);
-        }
-    }
-
-    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Value>, String> {
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
-        let version = SECRETS.versions[0];
-        let api = Api::<Raw>::namespaced_with(self.client.clone(), &id.namespace, &SECRETS.api(version));
-        // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
-        let only = ListParams::default().fields(&format!("metadata.name={},type=kubernetes.io/tls", id.name));
-        let found = tokio::time::timeout(PATIENCE, api.list(&only)).await;
-        let found =
-            found.map_err(|_| "the API server does not answer".to_owned())?.map_err(|error| error.to_string())?;
-        Ok(found.items.into_iter().next().and_then(|raw| kept(Kind::Secret, &SECRETS.api_version(version), raw)))
-    }
-
-    /// When nobody listens, there is nobody to tell.
-    async fn tell(&self, change: Change) {
-        let _ = self.changes.send(change).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

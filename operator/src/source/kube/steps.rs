@@ -200,7 +200,7 @@ mod tests {
         check(
             vec![missing(), missing(), (200, list("3", &["a"]))],
             &["Init", "failing: Missing", "Init", "failing: Missing", "Init", "well", "InitApply(a)", "InitDone"],
-            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=200", "limit", "limit"],
+            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=25", "limit", "limit"],
         );
     }
 

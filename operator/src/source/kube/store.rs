@@ -11,7 +11,10 @@ use serde_json::Value;
 use snapshot::Hash;
 
 use super::{
-    super::{Birth, Observed, SourceObject},
+    super::{
+        Birth, Observed, SourceObject,
+        budget::{self, Budget, Given},
+    },
     namespaces::{Namespaces, Order},
     outage::{Cause, Failure},
     secrets::{InForce, Secrets},
@@ -20,6 +23,8 @@ use super::{
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
 const MAX_CERTIFICATE: usize = 256 << 10;
+/// Most that is read anew at one time.
+const RETURN_AT_ONCE: usize = 32;
 
 /// What the watches told.
 #[derive(Debug)]
@@ -31,11 +36,19 @@ pub(super) struct Store {
     /// The namespaces whose Secrets are watched, and what is told anew of those.
     namespaces: Namespaces,
     secret_lists: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
+    budget: Budget<ObjectRef>,
+    /// What is read anew, for there is room again; whether the watch told of it meanwhile.
+    returning: BTreeMap<ObjectRef, bool>,
 }
 
 impl Store {
     /// Nothing yet of this cluster.
     pub(super) fn new(cluster: Cluster) -> Self {
+        Self::within(budget::MOST, cluster)
+    }
+
+    /// The same, of which no more than so much is held.
+    pub(super) fn within(most: u64, cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
         Self {
             observed: Arc::new(observed),
@@ -43,6 +56,8 @@ impl Store {
             secrets: Secrets::default(),
             namespaces: Namespaces::default(),
             secret_lists: BTreeMap::new(),
+            budget: Budget::new(most),
+            returning: BTreeMap::new(),
         }
     }
 
@@ -66,6 +81,9 @@ impl Store {
             }
             Change::Set(id, value) => {
                 self.listed(&id);
+                if let Some(told) = self.returning.get_mut(&id) {
+                    *told = true;
+                }
                 self.set(id, value)
             }
             Change::BeganIn(namespace) => {
@@ -79,10 +97,17 @@ impl Store {
                 self.secrets.see(id, version);
                 false
             }
+            // What was read may be older than what the watch told meanwhile.
+            Change::Read(id, value) if id.kind != Kind::Secret => {
+                let is_latest = self.returning.remove(&id) == Some(false);
+                value.is_some_and(|value| is_latest && self.set(id, value))
+            }
             Change::Read(id, value) => {
+                self.returning.remove(&id);
                 let is_wanted = self.secrets.read(&id, false);
                 value.is_some_and(|value| is_wanted && self.set(id, value))
             }
+            Change::Unread(id, _) if id.kind != Kind::Secret => false,
             Change::Unread(id, why) => self.secrets.read(&id, true) && self.unread(id, why),
             Change::Gone(id) => self.remove(&id),
             Change::Listed(kind, _) => {
@@ -139,13 +164,17 @@ impl Store {
         true
     }
 
-    /// The Secrets that are to be read now. What nothing refers to any more is forgotten: no world needs to be told so.
+    /// What is to be read now: Secrets, and what there is room for again. What nothing refers to any more is forgotten: no
+    /// world needs to be told so.
     pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
-        let (read, forget) = self.secrets.due();
+        let (mut read, forget) = self.secrets.due();
         for id in &forget {
-            if self.observed.objects.contains_key(id) {
-                Arc::make_mut(&mut self.observed).objects.remove(id);
-            }
+            self.drop(id);
+        }
+        if self.returning.is_empty() && self.lists.is_empty() {
+            let returns = self.budget.returns(RETURN_AT_ONCE);
+            self.returning = returns.iter().map(|id| (id.clone(), false)).collect();
+            read.extend(returns);
         }
         read
     }
@@ -177,14 +206,32 @@ impl Store {
         let text = value.to_string();
         let content = Hash::of(text.as_bytes());
         let known = self.observed.objects.get(&id);
-        if known.is_some_and(|known| known.content == content) {
+        let is_known = known.is_some_and(|known| known.content == content);
+        let was_name = self.budget.is_name(&id);
+        if is_known && !was_name {
             return false;
         }
-        let generation = generation(&value, known);
-        let birth = birth(&value);
+        let (generation, birth) = (generation(&value, known), birth(&value));
+        let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
+        let given = self.budget.hold(&id, &id, age, budget::weight(&value));
+        let fits = self.budget.is_whole(&id);
+        for less in given {
+            match less {
+                Given::Name(other) if other != id => self.leave_out(&other),
+                Given::Name(_) => {}
+                Given::Nothing(other) => self.forget(&other),
+            }
+        }
+        if !fits && !self.budget.is_name(&id) {
+            return false; // not even its name is held
+        }
+        if is_known && !fits {
+            return false;
+        }
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
         let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
         let current = match id.kind {
+            _ if !fits => Err(vec![]),
             Kind::Secret if text.len() > MAX_CERTIFICATE => Err(vec![too_large(text.len())]),
             _ => crds::admit(value).map(Arc::new),
         };
@@ -195,8 +242,46 @@ impl Store {
             self.secrets.fleet(&id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content, origin: None, birth };
-        Arc::make_mut(&mut self.observed).objects.insert(id, object);
+        let observed = Arc::make_mut(&mut self.observed);
+        observed.objects.insert(id.clone(), object);
+        observed.left_out.remove(&id);
+        if !fits {
+            self.leave_out(&id);
+        }
         true
+    }
+
+    /// Leaves of an object its name, and of a policy what it guards.
+    fn leave_out(&mut self, id: &ObjectRef) {
+        let message = budget::message(&self.budget, id);
+        let observed = Arc::make_mut(&mut self.observed);
+        let Some(object) = observed.objects.get_mut(id) else { return };
+        tracing::debug!(object = %id, message, "left out");
+        let targets = budget::targets_of(object.current.as_deref().ok(), object.raw.as_deref());
+        object.raw = targets.map(Arc::new);
+        object.current = Err(vec![Violation { path: String::new(), message }]);
+        observed.left_out.insert(id.clone());
+        if id.kind == Kind::GatewayFleet {
+            self.secrets.fleet(id, None, self.observed.number + 1);
+        }
+    }
+
+    /// Even its name is too much.
+    fn forget(&mut self, id: &ObjectRef) {
+        tracing::debug!(object = %id, "there are so many objects in its namespace that not even its name is held");
+        self.drop(id);
+    }
+
+    /// Holds nothing of it any more; whether anything was.
+    fn drop(&mut self, id: &ObjectRef) -> bool {
+        self.budget.remove(id);
+        self.returning.remove(id);
+        if !self.observed.objects.contains_key(id) {
+            return false;
+        }
+        let observed = Arc::make_mut(&mut self.observed);
+        observed.left_out.remove(id);
+        observed.objects.remove(id).is_some()
     }
 
     fn remove(&mut self, id: &ObjectRef) -> bool {
@@ -205,7 +290,7 @@ impl Store {
             Kind::GatewayFleet => self.secrets.fleet(id, None, self.observed.number + 1),
             _ => {}
         }
-        self.observed.objects.contains_key(id) && Arc::make_mut(&mut self.observed).objects.remove(id).is_some()
+        self.drop(id)
     }
 
     /// Removes the objects of a kind that are not to stay.

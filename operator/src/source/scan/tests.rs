@@ -1,8 +1,8 @@
-use std::{os::unix::fs::PermissionsExt as _, time::Instant};
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
 
 use planner::ObjectRef;
 
-use super::*;
+use super::{file::MAX_FILE, *};
 
 struct Dir {
     temp: tempfile::TempDir,
@@ -263,4 +263,49 @@ proptest::proptest! {
         dir.write("b.yaml", [text, bytes].concat());
         dir.observed();
     }
+}
+
+/// Each object that is held whole, and each of which only the name is.
+fn held(dir: &mut Dir) -> (Vec<String>, Vec<String>) {
+    // What there is room for again is read by the next scan.
+    while dir.scan().again_in.is_some() {}
+    let observed = dir.scanner.observed();
+    let name = |id: &ObjectRef| format!("{}/{}", id.namespace, id.name);
+    let whole = observed.objects.iter().filter(|(_, object)| object.current.is_ok()).map(|(id, _)| name(id));
+    (whole.collect(), observed.left_out.iter().map(name).collect())
+}
+
+#[test]
+fn no_namespace_takes_the_room_of_others() {
+    let mut dir = Dir::new();
+    dir.scanner = Scanner::within(120 << 10, dir.temp.path().to_owned(), Generations::new());
+    let of = |namespace: &str, name: &str| route(name).replace("shop", namespace);
+    dir.write("shop.yaml", of("shop", "x"));
+    assert_eq!(held(&mut dir).0, ["shop/x"]);
+    // The files of the other come first, all at once and in several.
+    let names: Vec<String> = (0..60).map(|i| format!("r{i:02}")).collect();
+    let crowd = |names: &[String]| names.iter().map(|name| format!("---\n{}", of("crowd", name))).collect::<String>();
+    dir.write("a.yaml", crowd(&names[..30]));
+    dir.write("b.yaml", crowd(&names[30..]));
+    let (whole, left_out) = held(&mut dir);
+    assert!(whole.contains(&"shop/x".to_owned()) && whole.len() > 2, "{whole:?}");
+    assert!(left_out.len() > 10 && left_out.iter().all(|name| name.starts_with("crowd/")), "{left_out:?}");
+    // Its oldest are those that stay.
+    assert!(whole.contains(&"crowd/r00".to_owned()) && !whole.contains(&"crowd/r59".to_owned()));
+    let observed = dir.scanner.observed();
+    let why = &observed.objects[&ObjectRef { namespace: "crowd".into(), ..id("r59") }].current.as_ref().unwrap_err()[0];
+    assert!(why.message.contains("only the name of this one is held"), "{why:?}");
+    // What is left when it takes most away is whole again, though its file did not change.
+    fs::remove_file(dir.temp.path().join("a.yaml")).unwrap();
+    dir.write("b.yaml", crowd(&names[50..]));
+    let (whole, left_out) = held(&mut dir);
+    assert_eq!((whole.len(), left_out.len()), (11, 0), "{left_out:?}");
+}
+
+#[test]
+fn a_document_that_no_api_server_would_take() {
+    let mut dir = Dir::new();
+    dir.write("a.yaml", format!("{}  # {}\n", route("a"), "x".repeat(4 << 20)));
+    let (objects, strays) = dir.observed();
+    assert_eq!((objects.as_slice(), strays.len()), (["a 1 bad 1".to_owned()].as_slice(), 0));
 }

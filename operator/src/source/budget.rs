@@ -1,0 +1,393 @@
+//! How much of what a source has is held whole. Whoever may create objects could fill the operator's memory with them, up
+//! to what etcd or a disk holds. So there is a bound on all of them together, which namespaces share: when it is reached,
+//! the one that has most gives up what it can best do without, and of that only the name is held. What is given up comes
+//! back when there is room again.
+//!
+//! Within a namespace the youngest goes first, and routes before what they need: no policy is given up while a route is
+//! held that it may guard.
+//!
+//! Pure: no clock, nothing is read. What is decided for namespaces at one time and for good is `planner::share`; here
+//! objects come one by one, and what is too much must go before the next one comes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crds::Object;
+use planner::{Kind, ObjectRef};
+use serde_json::Value;
+
+/// Most that is held, as [`weight`] has it: about what it comes to in memory, half of what the chart gives an operator.
+pub const MOST: u64 = 256 << 20;
+/// What the name of an object weighs, with what is said of it.
+const NAME: u64 = 1 << 10;
+
+/// What is given up before what, the last first: kinds, then ages.
+type Rank = (u8, i64);
+
+/// Who holds how much.
+#[derive(Debug)]
+pub struct Budget<K> {
+    most: u64,
+    used: u64,
+    items: BTreeMap<K, Item>,
+    owners: BTreeMap<Arc<str>, Owner<K>>,
+    /// Owners by what they have.
+    by_use: BTreeSet<(u64, Arc<str>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    owner: Arc<str>,
+    rank: Rank,
+    weight: u64,
+    whole: bool,
+}
+
+impl Item {
+    /// What it weighs now.
+    fn held(&self) -> u64 {
+        if self.whole { self.weight } else { NAME }
+    }
+}
+
+#[derive(Debug)]
+struct Owner<K> {
+    used: u64,
+    whole: BTreeSet<(Rank, K)>,
+    names: BTreeSet<(Rank, K)>,
+}
+
+impl<K> Default for Owner<K> {
+    fn default() -> Self {
+        Self { used: 0, whole: BTreeSet::new(), names: BTreeSet::new() }
+    }
+}
+
+/// What is not held as it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Given<K> {
+    /// By its name only.
+    Name(K),
+    /// Not at all: even the names of its namespace are too many.
+    Nothing(K),
+}
+
+impl<K: Ord + Clone> Budget<K> {
+    /// Nothing is held yet of at most so much.
+    pub fn new(most: u64) -> Self {
+        Self { most, used: 0, items: BTreeMap::new(), owners: BTreeMap::new(), by_use: BTreeSet::new() }
+    }
+
+    /// The bound.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Holds one from now on, in place of what it was before; gives back what is given up for it, which may be itself.
+    pub fn hold(&mut self, key: &K, id: &ObjectRef, age: i64, weight: u64) -> Vec<Given<K>> {
+        self.remove(key);
+        let owner: Arc<str> = if id.kind == Kind::Namespace { id.name.as_str() } else { id.namespace.as_str() }.into();
+        let item = Item { owner, rank: (rank(id.kind), age), weight: weight.max(NAME), whole: true };
+        let closed = id.kind == Kind::ApiRoute && self.lacks_guards(&item.owner);
+        self.insert(key, Item { whole: !closed, ..item });
+        let mut given: Vec<_> = closed.then(|| Given::Name(key.clone())).into_iter().collect();
+        while self.used > self.most {
+            let Some(less) = self.give_up() else { break };
+            given.push(less);
+        }
+        given
+    }
+
+    /// One is no more.
+    pub fn remove(&mut self, key: &K) {
+        let Some(item) = self.items.remove(key) else { return };
+        let entry = (item.rank, key.clone());
+        self.change(&item.owner, |owner| {
+            owner.whole.remove(&entry);
+            owner.names.remove(&entry);
+            owner.used -= item.held();
+        });
+        self.used -= item.held();
+    }
+
+    /// Whether it is held whole.
+    pub fn is_whole(&self, key: &K) -> bool {
+        self.items.get(key).is_some_and(|item| item.whole)
+    }
+
+    /// Whether only its name is held.
+    pub fn is_name(&self, key: &K) -> bool {
+        self.items.get(key).is_some_and(|item| !item.whole)
+    }
+
+    /// What there is room for again, of whoever has least first, so many at most: it is to be read, and then held. It takes
+    /// nothing from anyone, so that nothing goes round in circles.
+    pub fn returns(&self, at_most: usize) -> Vec<K> {
+        let (mut free, mut found) = (self.most.saturating_sub(self.used), vec![]);
+        for (_, name) in &self.by_use {
+            let Some(owner) = self.owners.get(name) else { continue };
+            for (rank, key) in owner.names.iter().take(at_most) {
+                let more = self.items.get(key).map_or(0, |item| item.weight - NAME);
+                if found.len() == at_most {
+                    return found;
+                }
+                if more <= free {
+                    free -= more;
+                    found.push(key.clone());
+                } else if rank.0 == GUARDS {
+                    break; // what it guards waits for it
+                }
+            }
+        }
+        found
+    }
+
+    /// What a namespace has, what there is, and how many share it: for messages.
+    pub fn numbers(&self, id: &ObjectRef) -> (u64, u64, usize) {
+        let owner = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
+        (self.owners.get(owner.as_str()).map_or(0, |owner| owner.used), self.most, self.owners.len())
+    }
+
+    /// Whether a policy of a namespace is not held whole, so that it is not known what it guards.
+    fn lacks_guards(&self, owner: &Arc<str>) -> bool {
+        let names = self.owners.get(owner).map(|owner| &owner.names);
+        // They are in the order of their ranks: behind the guards come thousands of routes.
+        let first = names.and_then(|names| names.iter().find(|(rank, _)| rank.0 >= GUARDS));
+        first.is_some_and(|(rank, _)| rank.0 == GUARDS)
+    }
+
+    /// Lets go of the last of whoever has most.
+    fn give_up(&mut self) -> Option<Given<K>> {
+        let (_, name) = self.by_use.last()?;
+        let owner = self.owners.get(name)?;
+        let (is_whole, (_, key)) = match owner.whole.last() {
+            Some(last) => (true, last.clone()),
+            None => (false, owner.names.last()?.clone()),
+        };
+        if !is_whole {
+            self.remove(&key);
+            return Some(Given::Nothing(key));
+        }
+        let item = self.items.get(&key)?.clone();
+        self.remove(&key);
+        self.insert(&key, Item { whole: false, ..item });
+        Some(Given::Name(key))
+    }
+
+    fn insert(&mut self, key: &K, item: Item) {
+        let (held, entry) = (item.held(), (item.rank, key.clone()));
+        self.change(&item.owner, |owner| {
+            owner.used += held;
+            if item.whole {
+                owner.whole.insert(entry)
+            } else {
+                owner.names.insert(entry)
+            };
+        });
+        self.used += held;
+        self.items.insert(key.clone(), item);
+    }
+
+    fn change(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Owner<K>)) {
+        let owner = self.owners.entry(Arc::clone(name)).or_default();
+        self.by_use.remove(&(owner.used, Arc::clone(name)));
+        change(owner);
+        if owner.whole.is_empty() && owner.names.is_empty() {
+            self.owners.remove(name);
+        } else {
+            self.by_use.insert((owner.used, Arc::clone(name)));
+        }
+    }
+}
+
+/// Of policies.
+const GUARDS: u8 = 1;
+
+/// What others need goes last: a fleet, a permission, a policy, then backends, then routes.
+fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::GatewayFleet | Kind::Namespace | Kind::ReferenceGrant | Kind::Secret => 0,
+        Kind::RatePolicy => GUARDS,
+        Kind::Service => 2,
+        Kind::EndpointSlice => 3,
+        Kind::ApiRoute => 4,
+    }
+}
+
+/// About what a document comes to in memory, once it is decoded, validated and compiled: each of its values costs
+/// something, however short it is written. (A match of a route is `{}` in JSON.)
+pub fn weight(document: &Value) -> u64 {
+    // A route stands in the snapshot of each fleet that it names.
+    let fleets =
+        document.pointer("/spec/parentRefs").and_then(Value::as_array).map_or(1, |parents| parents.len().max(1));
+    let mut weight = 0;
+    let mut rest = vec![document];
+    while let Some(value) = rest.pop() {
+        weight += match value {
+            Value::Object(members) => {
+                rest.extend(members.values());
+                192 + members.keys().map(|key| key.len() as u64).sum::<u64>()
+            }
+            Value::Array(items) => {
+                rest.extend(items);
+                64
+            }
+            Value::String(text) => 64 + 3 * text.len() as u64,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 16,
+        };
+    }
+    weight * fleets as u64
+}
+
+/// Why only the name of an object is held.
+pub fn message<K: Ord + Clone>(budget: &Budget<K>, id: &ObjectRef) -> String {
+    let (used, most, sharers) = budget.numbers(id);
+    let namespace = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
+    format!(
+        "the operator holds {} MiB of objects, which {sharers} namespaces share, and {namespace:?} has {} of them, more than \
+         any other: only the name of this one is held; remove objects of this namespace, or make them smaller",
+        most >> 20,
+        used >> 20,
+    )
+}
+
+/// What is held of a policy besides its name, as it was admitted or as it was written: what it guards, so that this answers
+/// 500 rather than stand open.
+pub fn targets_of(policy: Option<&Object>, written: Option<&Value>) -> Option<Value> {
+    let admitted = match policy {
+        Some(Object::RatePolicy(policy)) => serde_json::to_value(policy).ok(),
+        _ => None,
+    };
+    let document = admitted.as_ref().or(written)?;
+    let target = |target: &Value| {
+        let text = |key: &str| target.get(key).and_then(Value::as_str).filter(|text| text.len() <= 253);
+        Some(serde_json::json!({"kind": text("kind")?, "name": text("name")?}))
+    };
+    let refs = document.pointer("/spec/targetRefs")?.as_array()?.iter().take(16).filter_map(target);
+    Some(serde_json::json!({"spec": {"targetRefs": refs.collect::<Vec<_>>()}}))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const K: u64 = 1 << 10;
+
+    fn id(kind: Kind, namespace: &str, name: &str) -> ObjectRef {
+        ObjectRef { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    fn route(namespace: &str, name: &str) -> ObjectRef {
+        id(Kind::ApiRoute, namespace, name)
+    }
+
+    fn hold(budget: &mut Budget<ObjectRef>, id: &ObjectRef, age: i64, weight: u64) -> Vec<String> {
+        let name = |given: Given<ObjectRef>| match given {
+            Given::Name(id) => id.name,
+            Given::Nothing(id) => format!("{}!", id.name),
+        };
+        budget.hold(id, id, age, weight * K).into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn who_has_most_gives_up_its_youngest() {
+        let mut budget = Budget::new(100 * K);
+        assert_eq!(hold(&mut budget, &route("crowd", "a"), 1, 30), [""; 0]);
+        assert_eq!(hold(&mut budget, &route("crowd", "b"), 3, 30), [""; 0]);
+        assert_eq!(hold(&mut budget, &route("crowd", "c"), 2, 30), [""; 0]);
+        assert_eq!(hold(&mut budget, &route("shop", "x"), 9, 20), ["b"]);
+        assert_eq!(hold(&mut budget, &route("crowd", "d"), 4, 30), ["d"]);
+        assert_eq!(hold(&mut budget, &route("shop", "y"), 10, 15), [""; 0]);
+        // What is there again goes back where there is room, the oldest first.
+        assert_eq!(budget.returns(32), []);
+        budget.remove(&route("crowd", "a"));
+        assert_eq!(budget.returns(32), [route("crowd", "b")]);
+        assert_eq!(hold(&mut budget, &route("crowd", "b"), 3, 30), [""; 0]);
+        assert!(!budget.is_name(&route("crowd", "b")) && budget.is_name(&route("crowd", "d")));
+        // All that is left of a namespace that is gone is nothing.
+        for name in ["a", "b", "c", "d"] {
+            budget.remove(&route("crowd", name));
+        }
+        assert_eq!((budget.used, budget.owners.len()), (35 * K, 1));
+    }
+
+    #[test]
+    fn no_policy_is_given_up_while_a_route_is_held_that_it_may_guard() {
+        let mut budget = Budget::new(100 * K);
+        let policy = |name: &str| id(Kind::RatePolicy, "ns", name);
+        hold(&mut budget, &route("ns", "r"), 1, 30);
+        assert_eq!(hold(&mut budget, &policy("p"), 2, 60), [""; 0]);
+        assert_eq!(hold(&mut budget, &policy("q"), 3, 60), ["r", "q"]);
+        // However small it is, and whatever room there is.
+        assert_eq!(hold(&mut budget, &route("ns", "s"), 1, 2), ["s"]);
+        assert_eq!(hold(&mut budget, &route("other", "s"), 1, 2), [""; 0]);
+        assert_eq!(budget.returns(32), []);
+        budget.remove(&policy("p"));
+        assert_eq!(budget.returns(32)[0], policy("q"));
+    }
+
+    #[test]
+    fn even_names_are_bounded() {
+        let mut budget = Budget::new(10 * K);
+        let given: Vec<_> = (0..20).flat_map(|i| hold(&mut budget, &route("ns", &format!("{i:02}")), i, 5)).collect();
+        assert!(budget.used <= 10 * K && given.iter().any(|name| name.ends_with('!')), "{given:?}");
+        assert_eq!(hold(&mut budget, &route("other", "x"), 99, 4).iter().filter(|name| *name == "x").count(), 0);
+    }
+
+    #[test]
+    fn what_is_short_in_json_is_not_light() {
+        let matches = vec![serde_json::json!({}); 1024];
+        assert!(weight(&serde_json::json!({ "matches": matches })) > 190_000);
+        let policy =
+            serde_json::json!({"spec": {"targetRefs": [{"kind": "ApiRoute", "name": "r", "sectionName": "x"}, 7]}});
+        assert_eq!(
+            targets_of(None, Some(&policy)).unwrap(),
+            serde_json::json!({"spec": {"targetRefs": [{"kind": "ApiRoute", "name": "r"}]}})
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn fair(steps in proptest::collection::vec((0..4u8, 0..8u8, 0..5usize, 0..40u64), 0..60)) {
+            const KINDS: [Kind; 3] = [Kind::RatePolicy, Kind::Service, Kind::ApiRoute];
+            let mut budget = Budget::new(100 * K);
+            for (namespace, name, kind, weight) in steps {
+                let id = id(KINDS[kind % 3], &namespace.to_string(), &name.to_string());
+                if weight == 0 {
+                    budget.remove(&id);
+                } else {
+                    hold(&mut budget, &id, name.into(), weight);
+                }
+                prop_assert!(budget.used <= budget.most);
+                prop_assert_eq!(budget.used, budget.items.values().map(Item::held).sum::<u64>());
+                prop_assert_eq!(budget.used, budget.owners.values().map(|owner| owner.used).sum::<u64>());
+                for owner in budget.owners.values() {
+                    let lacks = owner.names.iter().any(|(rank, _)| rank.0 == GUARDS);
+                    prop_assert!(!lacks || !owner.whole.iter().any(|(rank, _)| rank.0 == 4), "a route stands without its guard");
+                }
+                // What returns is held, and drives out nothing.
+                for id in budget.returns(32) {
+                    let Some(item) = budget.items.get(&id).cloned() else { continue };
+                    prop_assert_eq!(hold(&mut budget, &id, item.rank.1, item.weight / K), [""; 0]);
+                }
+                prop_assert!(budget.used <= budget.most);
+            }
+            // In the end it is at rest: nothing goes round in circles.
+            for _ in 0..64 {
+                let returns = budget.returns(32);
+                if returns.is_empty() {
+                    return Ok(());
+                }
+                for id in returns {
+                    let Some(item) = budget.items.get(&id).cloned() else { continue };
+                    hold(&mut budget, &id, item.rank.1, item.weight / K);
+                }
+            }
+            prop_assert!(false, "it never comes to rest: {budget:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Reads objects one by one: Secrets that are referred to, and what there is room for again.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{Api, Client};
+use planner::ObjectRef;
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::sleep};
+
+use super::{
+    outage::{Cause, Failure},
+    raw::Raw,
+    resource,
+    watch::{Change, Changes, kept},
+};
+
+/// Reads at one time.
+const AT_ONCE: usize = 8;
+/// The API server answers a read within this time, or it is tried again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pauses between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Reads objects.
+#[derive(Clone)]
+pub(super) struct Reader {
+    client: Client,
+    changes: Changes,
+    turns: Arc<Semaphore>,
+}
+
+impl Reader {
+    pub(super) fn new(client: Client, changes: Changes) -> Self {
+        Self { client, changes, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Begins to read one.
+    pub(super) fn read(&self, id: ObjectRef) {
+        let reader = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reader.until_read(id) => {}
+                () = reader.changes.closed() => {}
+            }
+        });
+    }
+
+    /// Tells what one holds, and until then why it can't be read.
+    async fn until_read(&self, id: ObjectRef) {
+        let (mut pause, longest) = PAUSES;
+        let mut failed = false;
+        loop {
+            let failure = match self.attempt(&id).await {
+                Ok(value) => {
+                    if failed {
+                        self.tell(Change::Well(resource::of(id.kind).name)).await;
+                    }
+                    return self.tell(Change::Read(id, value)).await;
+                }
+                Err(why) => format!("{id} can't be read: {why}"),
+            };
+            failed = true;
+            let of_watch = Failure { cause: Cause::Other, message: failure.clone() };
+            self.tell(Change::Failing(resource::of(id.kind).name, of_watch)).await;
+            self.tell(Change::Unread(id.clone(), failure)).await;
+            sleep(pause).await;
+            pause = (2 * pause).min(longest);
+        }
+    }
+
+    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Value>, String> {
+        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let watched = resource::of(id.kind);
+        let mut error = String::new();
+        // Of ReferenceGrants it is not known here which version is served.
+        for version in watched.versions {
+            let api = match id.kind.is_namespaced() {
+                true => Api::<Raw>::namespaced_with(self.client.clone(), &id.namespace, &watched.api(version)),
+                false => Api::<Raw>::all_with(self.client.clone(), &watched.api(version)),
+            };
+            // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
+            match tokio::time::timeout(PATIENCE, api.list(&watched.only(&id.name))).await {
+                Ok(Ok(found)) => {
+                    let found = found.items.into_iter().next();
+                    return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw)));
+                }
+                Ok(Err(why)) => error = why.to_string(),
+                Err(_) => return Err("the API server does not answer".to_owned()),
+            }
+        }
+        Err(error)
+    }
+
+    /// When nobody listens, there is nobody to tell.
+    async fn tell(&self, change: Change) {
+        let _ = self.changes.send(change).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! What there is no room for: only names are held, until there is.
+
+use super::*;
+
+/// A route of a namespace and an age in seconds, of about 100 KB.
+fn large(namespace: &str, name: &str, age: u64) -> Change {
+    let rules = json!([{"matches": [{"headers": [{"name": "x", "value": "v".repeat(4000)}]}], "backendRefs": [{"name": "a", "port": 80}]}]);
+    let rules: Vec<Value> = std::iter::repeat_n(rules[0].clone(), 8).collect();
+    let metadata = json!({"name": name, "namespace": namespace, "uid": name, "generation": 1,
+        "creationTimestamp": format!("2026-01-02T03:04:{age:02}Z")});
+    let (api, kind) = ("sluice.dev/v1alpha1", "ApiRoute");
+    set(Kind::ApiRoute, json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": {"rules": rules}}))
+}
+
+fn of(namespace: &str, name: &str) -> ObjectRef {
+    ObjectRef { kind: Kind::ApiRoute, namespace: namespace.into(), name: name.into() }
+}
+
+/// What is held whole, and what by its name.
+fn held(store: &Store) -> (Vec<String>, Vec<String>) {
+    let observed = store.observed();
+    let name = |id: &ObjectRef| format!("{}/{}", id.namespace, id.name);
+    let whole = observed.objects.iter().filter(|(_, object)| object.current.is_ok()).map(|(id, _)| name(id));
+    (whole.collect(), observed.left_out.iter().map(name).collect())
+}
+
+#[track_caller]
+fn check(store: &Store, whole: &[&str], names: &[&str]) {
+    let (got_whole, got_names) = held(store);
+    assert_eq!(
+        (got_whole, got_names),
+        (whole.iter().map(|s| (*s).into()).collect(), names.iter().map(|s| (*s).into()).collect())
+    );
+}
+
+#[test]
+fn who_has_most_is_held_by_its_names() {
+    let mut store = Store::within(350 << 10, here());
+    take(&mut store, [(large("crowd", "a", 1), true), (large("crowd", "b", 2), true), (large("crowd", "c", 3), true)]);
+    check(&store, &["crowd/a", "crowd/b", "crowd/c"], &[]);
+    take(&mut store, [(large("shop", "x", 9), true)]);
+    check(&store, &["crowd/a", "crowd/b", "shop/x"], &["crowd/c"]);
+    let observed = store.observed();
+    let why = &observed.objects[&of("crowd", "c")].current.as_ref().unwrap_err()[0].message;
+    assert!(why.contains("which 2 namespaces share, and \"crowd\" has"), "{why}");
+    // It stays so, however often it is told; and nothing is read for which there is no room.
+    take(&mut store, [(large("crowd", "c", 3), false)]);
+    assert_eq!(store.begin_reads(), []);
+
+    // There is room again: it is read, and held.
+    take(&mut store, [(Change::Gone(of("crowd", "a")), true)]);
+    assert_eq!(store.begin_reads(), [of("crowd", "c")]);
+    assert_eq!(store.begin_reads(), [], "it is being read");
+    let Change::Set(id, value) = large("crowd", "c", 3) else { panic!() };
+    take(&mut store, [(Change::Read(id, Some(value)), true)]);
+    check(&store, &["crowd/b", "crowd/c", "shop/x"], &[]);
+}
+
+#[test]
+fn what_was_read_is_not_newer_than_what_was_told_meanwhile() {
+    let mut store = Store::within(150 << 10, here());
+    take(&mut store, [(large("ns", "a", 1), true), (large("ns", "b", 2), true), (Change::Gone(of("ns", "a")), true)]);
+    assert_eq!(store.begin_reads(), [of("ns", "b")]);
+    let Change::Set(id, old) = large("ns", "b", 2) else { panic!() };
+    take(
+        &mut store,
+        [(route("r", "u", 1, "/"), true), (large("ns", "b", 3), true), (Change::Read(id, Some(old)), false)],
+    );
+    let observed = store.observed();
+    let birth = observed.objects[&of("ns", "b")].birth.as_ref().unwrap().created;
+    assert_eq!(birth.to_string(), "2026-01-02T03:04:03Z");
+    // One that is gone meanwhile is not made anew.
+    take(&mut store, [(large("ns", "c", 4), true), (Change::Gone(of("ns", "b")), true)]);
+    assert_eq!(store.begin_reads(), [of("ns", "c")]);
+    let Change::Set(id, value) = large("ns", "c", 4) else { panic!() };
+    take(&mut store, [(Change::Gone(of("ns", "c")), true), (Change::Read(id, Some(value)), false)]);
+    check(&store, &["shop/r"], &[]);
+}
+
+#[test]
+fn of_a_policy_it_is_still_known_what_it_guards() {
+    let mut store = Store::within(30 << 10, here());
+    let policy = |name: &str, size: usize| {
+        let limit =
+            json!({"name": "a", "tokenBucket": {"rate": 1}, "key": [{"type": "Query", "name": "q".repeat(size)}]});
+        let target = json!({"group": "sluice.dev", "kind": "ApiRoute", "name": "r"});
+        let metadata =
+            json!({"name": name, "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z", "uid": name});
+        set(
+            Kind::RatePolicy,
+            json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "RatePolicy", "metadata": metadata,
+            "spec": {"targetRefs": [target], "limits": vec![limit; 1]}}),
+        )
+    };
+    take(&mut store, [(route("r", "u", 1, "/"), true)]);
+    for i in 0..12 {
+        take(&mut store, [(policy(&format!("p{i:02}"), 200), true)]);
+    }
+    let observed = store.observed();
+    assert!(observed.objects.get(&id(Kind::ApiRoute, "r")).is_none_or(|route| route.current.is_err()));
+    let names: Vec<_> = observed.left_out.iter().filter(|id| id.kind == Kind::RatePolicy).collect();
+    assert!(!names.is_empty());
+    for id in names {
+        let raw = observed.objects[id].raw.as_deref().unwrap();
+        assert_eq!(raw, &json!({"spec": {"targetRefs": [{"kind": "ApiRoute", "name": "r"}]}}));
+    }
+}
