@@ -6,6 +6,7 @@ mod attacker;
 mod expressions;
 mod hostnames;
 mod memory;
+mod shares;
 mod websockets;
 mod word;
 mod worst;
