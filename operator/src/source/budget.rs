@@ -85,10 +85,15 @@ impl<K: Ord + Clone> Budget<K> {
         self.most
     }
 
+    /// Whether as much again as there is would fit.
+    pub fn is_half_free(&self) -> bool {
+        self.used <= self.most / 2
+    }
+
     /// Holds one from now on, in place of what it was before; gives back what is given up for it, which may be itself.
     pub fn hold(&mut self, key: &K, id: &ObjectRef, age: i64, weight: u64) -> Vec<Given<K>> {
         self.remove(key);
-        let owner: Arc<str> = if id.kind == Kind::Namespace { id.name.as_str() } else { id.namespace.as_str() }.into();
+        let owner: Arc<str> = owner(id).into();
         let item = Item { owner, rank: (rank(id.kind), age), weight: weight.max(NAME), whole: true };
         let closed = id.kind == Kind::ApiRoute && self.lacks_guards(&item.owner);
         self.insert(key, Item { whole: !closed, ..item });
@@ -146,8 +151,7 @@ impl<K: Ord + Clone> Budget<K> {
 
     /// What a namespace has, what there is, and how many share it: for messages.
     pub fn numbers(&self, id: &ObjectRef) -> (u64, u64, usize) {
-        let owner = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
-        (self.owners.get(owner.as_str()).map_or(0, |owner| owner.used), self.most, self.owners.len())
+        (self.owners.get(owner(id)).map_or(0, |owner| owner.used), self.most, self.owners.len())
     }
 
     /// Whether a policy of a namespace is not held whole, so that it is not known what it guards.
@@ -202,6 +206,11 @@ impl<K: Ord + Clone> Budget<K> {
     }
 }
 
+/// The namespace that an object is of.
+pub fn owner(id: &ObjectRef) -> &str {
+    if id.kind == Kind::Namespace { &id.name } else { &id.namespace }
+}
+
 /// Of policies.
 const GUARDS: u8 = 1;
 
@@ -244,7 +253,7 @@ pub fn weight(document: &Value) -> u64 {
 /// Why only the name of an object is held.
 pub fn message<K: Ord + Clone>(budget: &Budget<K>, id: &ObjectRef) -> String {
     let (used, most, sharers) = budget.numbers(id);
-    let namespace = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
+    let namespace = owner(id);
     format!(
         "the operator holds {} MiB of objects, which {sharers} namespaces share, and {namespace:?} has {} of them, more than \
          any other: only the name of this one is held; remove objects of this namespace, or make them smaller",

@@ -32,11 +32,11 @@ pub(super) async fn follow(client: Client, changes: Changes) {
                 continue;
             }
             Step::Event(Event::InitApply(raw)) => {
-                listed = served(&raw.value);
+                listed = served(&raw.value());
                 continue;
             }
             Step::Event(Event::InitDone) => listed,
-            Step::Event(Event::Apply(raw)) => served(&raw.value),
+            Step::Event(Event::Apply(raw)) => served(&raw.value()),
             Step::Event(Event::Delete(_)) => None,
             Step::Failing(failure) => {
                 if changes.send(Change::Failing(GRANTS_DEFINITION.name, failure)).await.is_err() {

@@ -76,7 +76,7 @@ use self::{
     namespaces::{Order, Watches},
     reader::Reader,
     store::Store,
-    watch::Change,
+    watch::{Change, Changes},
 };
 use crate::event::Event;
 
@@ -85,8 +85,9 @@ pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Most changes that wait to be taken up: the watches wait with what is more. Each may be an object of 1.5 MiB.
-const QUEUE: usize = 32;
+/// Most changes that wait to be taken up, and are taken up at once: the watches wait with what is more. Each may be an
+/// object of 1.5 MiB.
+const QUEUE: usize = 16;
 /// What is optional is waited for no longer than this before the first world.
 const GRACE: Duration = Duration::from_secs(10);
 /// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
@@ -118,6 +119,8 @@ pub async fn run(
     in_force: FollowInForce,
 ) {
     let (sender, changes) = mpsc::channel(QUEUE);
+    let (anew, told_anew) = channel::channel(());
+    let sender = Changes::new(sender, told_anew);
     let mut watches = JoinSet::new();
     for watched in &resource::REQUIRED {
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
@@ -125,7 +128,11 @@ pub async fn run(
     let reader = Reader::new(client.clone(), sender.clone());
     let mut secrets = Watches::new(client.clone(), sender.clone());
     watches.spawn(grants::follow(client, sender));
-    let (read, follow) = (|id| reader.read(id), |order| secrets.obey(order));
+    let read = |id| reader.read(id);
+    let follow = |order| match order {
+        Order::Anew => _ = anew.send(()),
+        order => secrets.obey(order),
+    };
     tokio::select! {
         () = collect(Store::new(cluster), changes, &events, progress, in_force, read, follow) => {}
         ended = watches.join_next() => {

@@ -21,6 +21,8 @@ const MOST: usize = 256;
 pub(super) enum Order {
     Begin(Arc<str>),
     End(Arc<str>),
+    /// All but those of Secrets are to list anew.
+    Anew,
 }
 
 /// Which are watched, and how far that is.
@@ -125,6 +127,7 @@ impl Watches {
                     handle.abort();
                 }
             }
+            Order::Anew => {} // not one of these
         }
     }
 }

@@ -1,4 +1,6 @@
 //! An object as it comes: any JSON. So nothing that one object holds can end the watch of the others.
+//!
+//! As text: a megabyte of short values takes sixteen once it is taken apart, and a page of a list has many objects.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,13 +17,16 @@ use serde_json::{Value, json};
 pub(super) struct Raw {
     /// What the watcher reads: name, namespace, resource version. Nothing else is filled in.
     meta: ObjectMeta,
-    /// All of it.
-    pub(super) value: Value,
+    /// All of it, but for what is large and nothing is made of.
+    text: Box<str>,
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
+        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+            metadata.retain(|key, _| !matches!(key.as_str(), "annotations" | "managedFields"));
+        }
         let text = |key: &str| value.get("metadata")?.get(key)?.as_str().map(str::to_owned);
         let meta = ObjectMeta {
             name: text("name"),
@@ -29,11 +34,16 @@ impl<'de> Deserialize<'de> for Raw {
             resource_version: text("resourceVersion"),
             ..ObjectMeta::default()
         };
-        Ok(Self { meta, value })
+        Ok(Self { meta, text: value.to_string().into() })
     }
 }
 
 impl Raw {
+    /// What it holds.
+    pub(super) fn value(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default() // it is what was written of a value
+    }
+
     /// The version of the object, which differs after each change of it.
     pub(super) fn version(&self) -> &str {
         self.meta.resource_version.as_deref().unwrap_or_default()
@@ -45,7 +55,8 @@ impl From<PartialObjectMeta<Raw>> for Raw {
     fn from(object: PartialObjectMeta<Raw>) -> Self {
         let ObjectMeta { name, namespace, resource_version, .. } = object.metadata;
         let value = json!({"metadata": {"name": name, "namespace": namespace, "resourceVersion": resource_version}});
-        Self { meta: ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, value }
+        let meta = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
+        Self { meta, text: value.to_string().into() }
     }
 }
 
@@ -105,13 +116,14 @@ mod tests {
         for value in [json!({"metadata": {"name": 7, "labels": []}}), json!({"metadata": "x"}), json!([1]), json!(null)]
         {
             let raw: Raw = serde_json::from_value(value.clone()).unwrap();
-            assert_eq!(raw.value, value);
+            assert_eq!(raw.value(), value);
             assert_eq!(raw.meta, ObjectMeta::default());
         }
         let value =
             json!({"metadata": {"name": "a", "namespace": "b", "resourceVersion": "3", "annotations": {"x": 1}}});
         let raw: Raw = serde_json::from_value(value).unwrap();
         assert_eq!(raw.meta.resource_version.as_deref(), Some("3"));
+        assert_eq!(raw.value(), json!({"metadata": {"name": "a", "namespace": "b", "resourceVersion": "3"}}));
         assert_eq!(format!("{raw:?}"), "Raw { namespace: Some(\"b\"), name: Some(\"a\") }");
     }
 }

@@ -4,14 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client};
 use planner::ObjectRef;
-use serde_json::Value;
 use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     outage::{Cause, Failure},
     raw::Raw,
     resource,
-    watch::{Change, Changes, kept},
+    watch::{Change, Changes, Content, kept},
 };
 
 /// Reads at one time.
@@ -68,7 +67,7 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Value>, String> {
+    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Content>, String> {
         let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
         let watched = resource::of(id.kind);
         let mut error = String::new();
@@ -82,7 +81,7 @@ impl Reader {
             match tokio::time::timeout(PATIENCE, api.list(&watched.only(&id.name))).await {
                 Ok(Ok(found)) => {
                     let found = found.items.into_iter().next();
-                    return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw)));
+                    return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw.value())));
                 }
                 Ok(Err(why)) => error = why.to_string(),
                 Err(_) => return Err("the API server does not answer".to_owned()),

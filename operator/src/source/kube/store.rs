@@ -6,7 +6,7 @@ use std::{
 };
 
 use crds::Violation;
-use planner::{Cluster, Kind, ObjectRef};
+use planner::{Cluster, Kind, ObjectRef, Problem, Severity, problem::reason};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -18,7 +18,7 @@ use super::{
     namespaces::{Namespaces, Order},
     outage::{Cause, Failure},
     secrets::{InForce, Secrets},
-    watch::Change,
+    watch::{Change, Content},
 };
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
@@ -39,6 +39,8 @@ pub(super) struct Store {
     budget: Budget<ObjectRef>,
     /// What is read anew, for there is room again; whether the watch told of it meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
+    /// Namespaces that have objects of which not even the name is held.
+    unseen: BTreeSet<String>,
 }
 
 impl Store {
@@ -58,6 +60,7 @@ impl Store {
             secret_lists: BTreeMap::new(),
             budget: Budget::new(most),
             returning: BTreeMap::new(),
+            unseen: BTreeSet::new(),
         }
     }
 
@@ -138,17 +141,24 @@ impl Store {
         self.secrets.in_force(told);
     }
 
-    /// The watches of Secrets that are to begin or to end; and whether it is news which namespaces have none.
+    /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
     pub(super) fn follow(&mut self) -> (Vec<Order>, bool) {
         let (own, others) = self.secrets.namespaces();
-        let orders = self.namespaces.want(&own, &others);
+        let mut orders = self.namespaces.want(&own, &others);
         for order in &orders {
             if let Order::End(namespace) = order {
                 self.secret_lists.remove(namespace);
                 self.secrets.forget(namespace);
             }
         }
-        let is_news = self.tell_unreadable();
+        let mut is_news = self.tell_unreadable();
+        // What is not even known by its name can't be read again by it.
+        if !self.unseen.is_empty() && self.lists.is_empty() && self.budget.is_half_free() {
+            self.unseen.clear();
+            self.tell_unseen();
+            orders.push(Order::Anew);
+            is_news = true;
+        }
         (orders, is_news)
     }
 
@@ -201,38 +211,43 @@ impl Store {
         true
     }
 
-    fn set(&mut self, id: ObjectRef, value: Value) -> bool {
+    fn set(&mut self, id: ObjectRef, content: Content) -> bool {
         // What is kept of an object is its content: a status, or an annotation, is no news.
-        let text = value.to_string();
-        let content = Hash::of(text.as_bytes());
+        let (hash, length) = (Hash::of(content.text().as_bytes()), content.text().len());
         let known = self.observed.objects.get(&id);
-        let is_known = known.is_some_and(|known| known.content == content);
+        let is_known = known.is_some_and(|known| known.content == hash);
         let was_name = self.budget.is_name(&id);
         if is_known && !was_name {
             return false;
         }
+        let value = content.value();
+        drop(content);
         let (generation, birth) = (generation(&value, known), birth(&value));
         let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
         let given = self.budget.hold(&id, &id, age, budget::weight(&value));
         let fits = self.budget.is_whole(&id);
+        let mut is_news = false;
         for less in given {
             match less {
-                Given::Name(other) if other != id => self.leave_out(&other),
+                Given::Name(other) if other != id => {
+                    self.leave_out(&other);
+                    is_news = true;
+                }
                 Given::Name(_) => {}
-                Given::Nothing(other) => self.forget(&other),
+                Given::Nothing(other) => is_news |= self.forget(&other),
             }
         }
         if !fits && !self.budget.is_name(&id) {
-            return false; // not even its name is held
+            return is_news; // not even its name is held
         }
         if is_known && !fits {
-            return false;
+            return is_news;
         }
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
         let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
         let current = match id.kind {
             _ if !fits => Err(vec![]),
-            Kind::Secret if text.len() > MAX_CERTIFICATE => Err(vec![too_large(text.len())]),
+            Kind::Secret if length > MAX_CERTIFICATE => Err(vec![too_large(length)]),
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
@@ -241,7 +256,7 @@ impl Store {
             let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
             self.secrets.fleet(&id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
-        let object = SourceObject { current, raw, generation, content, origin: None, birth };
+        let object = SourceObject { current, raw, generation, content: hash, origin: None, birth };
         let observed = Arc::make_mut(&mut self.observed);
         observed.objects.insert(id.clone(), object);
         observed.left_out.remove(&id);
@@ -266,10 +281,31 @@ impl Store {
         }
     }
 
-    /// Even its name is too much.
-    fn forget(&mut self, id: &ObjectRef) {
+    /// Even its name is too much. True when that is news.
+    fn forget(&mut self, id: &ObjectRef) -> bool {
         tracing::debug!(object = %id, "there are so many objects in its namespace that not even its name is held");
-        self.drop(id);
+        let was_held = self.drop(id);
+        let is_news = self.unseen.insert(budget::owner(id).to_owned());
+        if is_news {
+            self.tell_unseen();
+        }
+        was_held || is_news
+    }
+
+    /// Which namespaces have objects that are not seen, as a part of the world: no status can say it.
+    fn tell_unseen(&mut self) {
+        let problem = |namespace: &String| Problem {
+            object: None,
+            origin: None,
+            field: String::new(),
+            reason: reason::TOO_LARGE,
+            message: format!(
+                "namespace {namespace:?} has so many objects that the operator does not even hold their names: some are not \
+                 seen at all; remove some"
+            ),
+            severity: Severity::Rejected,
+        };
+        Arc::make_mut(&mut self.observed).strays = self.unseen.iter().map(problem).collect();
     }
 
     /// Holds nothing of it any more; whether anything was.

@@ -31,7 +31,7 @@ fn service(name: &str, spec: &Value) -> Change {
 }
 
 fn set(kind: Kind, value: Value) -> Change {
-    Change::Set(keep::identity(kind, &value).unwrap(), keep::keep(kind, value).unwrap())
+    Change::Set(keep::identity(kind, &value).unwrap(), keep::keep(kind, value).unwrap().into())
 }
 
 fn id(kind: Kind, name: &str) -> ObjectRef {
@@ -125,7 +125,7 @@ fn seen(version: &str) -> Change {
 }
 
 fn read(size: usize) -> Change {
-    Change::Read(id(Kind::Secret, "s"), Some(secret(size)))
+    Change::Read(id(Kind::Secret, "s"), Some(secret(size).into()))
 }
 
 #[test]

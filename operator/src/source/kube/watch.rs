@@ -1,11 +1,11 @@
 //! What the watches tell the collector.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use kube::{Client, runtime::watcher::Event};
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 
 use super::{
     keep,
@@ -21,13 +21,13 @@ pub(super) enum Change {
     /// All objects of a kind are told from here on; what there was stays until they are.
     Began(Kind),
     /// An object, as it is now, less what is not kept.
-    Set(ObjectRef, Value),
+    Set(ObjectRef, Content),
     /// The same of the Secrets of a namespace.
     BeganIn(Arc<str>),
     /// A Secret, of which only this version is known as long as it is not read.
     Seen(ObjectRef, Arc<str>),
     /// A Secret that was asked for, as it is now; nothing: there is none any more.
-    Read(ObjectRef, Option<Value>),
+    Read(ObjectRef, Option<Content>),
     /// A Secret that was asked for can't be read now, for this reason.
     Unread(ObjectRef, String),
     /// An object is no more, or nothing of it is kept.
@@ -46,19 +46,98 @@ pub(super) enum Change {
     Well(&'static str),
 }
 
-pub(super) type Changes = mpsc::Sender<Change>;
+/// What is kept of an object, as text: many wait to be taken up (raw.rs says why).
+#[derive(Clone)]
+pub(super) struct Content(Box<str>);
+
+impl Content {
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default() // it is what was written of a value
+    }
+}
+
+impl From<Value> for Content {
+    fn from(value: Value) -> Self {
+        Self(value.to_string().into())
+    }
+}
+
+/// Only how long: it may be a Secret's.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Lists that are under way at one time: a page of each is in memory. Two, since one that is optional may be waited for.
+const LISTS: usize = 2;
+
+/// Where watches tell what they find, and what they are told.
+#[derive(Clone)]
+pub(super) struct Changes {
+    sender: mpsc::Sender<Change>,
+    lists: Arc<Semaphore>,
+    /// Everything is to be listed anew.
+    anew: channel::Receiver<()>,
+}
+
+impl Changes {
+    pub(super) fn new(sender: mpsc::Sender<Change>, anew: channel::Receiver<()>) -> Self {
+        Self { sender, lists: Arc::new(Semaphore::new(LISTS)), anew }
+    }
+
+    /// An error: nobody listens any more.
+    pub(super) async fn send(&self, change: Change) -> Result<(), mpsc::error::SendError<Change>> {
+        self.sender.send(change).await
+    }
+
+    /// Returns when nobody listens any more.
+    pub(super) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Waits for its turn to list.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.lists).acquire_owned().await.ok()
+    }
+
+    /// Returns when everything is to be listed anew.
+    async fn anew(&mut self) {
+        if self.anew.changed().await.is_err() {
+            std::future::pending().await // nobody will say so
+        }
+    }
+}
 
 /// Tells what a watch says until nobody listens.
-pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, changes: Changes) {
+pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, mut changes: Changes) {
     let Some(kind) = watched.kind else { return };
-    let mut steps = Steps::new(client, watched, version, None);
+    let mut steps = Steps::new(client.clone(), watched, version, None);
+    let mut turn = None;
     let api_version = watched.api_version(version);
     loop {
-        let change = match steps.next().await {
+        let step = tokio::select! {
+            step = steps.next() => step,
+            () = changes.anew() => {
+                drop(turn.take());
+                steps = Steps::new(client.clone(), watched, version, None);
+                continue;
+            }
+        };
+        match step {
+            Step::Event(Event::Init) => turn = changes.turn().await,
+            Step::Event(Event::InitDone) | Step::Failing(_) => drop(turn.take()),
+            Step::Event(_) | Step::Well => {}
+        }
+        let change = match step {
             Step::Event(Event::Init) => Some(Change::Began(kind)),
             Step::Event(Event::InitDone) => Some(Change::Listed(kind, watched.name)),
-            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => set(kind, &api_version, raw),
-            Step::Event(Event::Delete(raw)) => keep::identity(kind, &raw.value).map(Change::Gone),
+            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => set(kind, &api_version, &raw),
+            Step::Event(Event::Delete(raw)) => keep::identity(kind, &raw.value()).map(Change::Gone),
             Step::Failing(failure) => Some(Change::Failing(watched.name, failure)),
             Step::Well => Some(Change::Well(watched.name)),
         };
@@ -78,9 +157,9 @@ pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Change
             Step::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),
             Step::Event(Event::InitDone) => Some(Change::ListedIn(Arc::clone(&namespace))),
             Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => {
-                keep::identity(Kind::Secret, &raw.value).map(|id| Change::Seen(id, raw.version().into()))
+                keep::identity(Kind::Secret, &raw.value()).map(|id| Change::Seen(id, raw.version().into()))
             }
-            Step::Event(Event::Delete(raw)) => keep::identity(Kind::Secret, &raw.value).map(Change::Gone),
+            Step::Event(Event::Delete(raw)) => keep::identity(Kind::Secret, &raw.value()).map(Change::Gone),
             Step::Failing(failure) => Some(Change::FailingIn(Arc::clone(&namespace), failure)),
             Step::Well => Some(Change::Well(SECRETS.name)),
         };
@@ -91,17 +170,18 @@ pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Change
     }
 }
 
-fn set(kind: Kind, api_version: &str, raw: Raw) -> Option<Change> {
-    let id = keep::identity(kind, &raw.value)?;
-    Some(match kept(kind, api_version, raw) {
-        Some(value) => Change::Set(id, value),
+fn set(kind: Kind, api_version: &str, raw: &Raw) -> Option<Change> {
+    let value = raw.value();
+    let id = keep::identity(kind, &value)?;
+    Some(match kept(kind, api_version, value) {
+        Some(content) => Change::Set(id, content),
         None => Change::Gone(id),
     })
 }
 
 /// What is kept of an object, if anything is.
-pub(super) fn kept(kind: Kind, api_version: &str, raw: Raw) -> Option<Value> {
-    keep::keep(kind, typed(kind, api_version, raw.value))
+pub(super) fn kept(kind: Kind, api_version: &str, value: Value) -> Option<Content> {
+    keep::keep(kind, typed(kind, api_version, value)).map(Content::from)
 }
 
 /// The object with what it is, which the API server says of what it watches, but not of what it lists. Always at the same
@@ -125,8 +205,8 @@ mod tests {
         let listed = json!({"metadata": metadata, "spec": {"ports": []}});
         let watched =
             json!({"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"ports": []}, "status": {}});
-        let set = |value| match set(Kind::Service, "v1", serde_json::from_value(value).unwrap()) {
-            Some(Change::Set(_, value)) => value.to_string(),
+        let set = |value| match set(Kind::Service, "v1", &serde_json::from_value(value).unwrap()) {
+            Some(Change::Set(_, content)) => content.text().to_owned(),
             other => panic!("{other:?}"),
         };
         assert_eq!(set(listed), set(watched));

@@ -1,0 +1,200 @@
+//! What the operator takes in memory while one namespace has far more objects than it holds: of an API server, from the list
+//! to the plan. Others' objects come meanwhile, and what is deleted gives room back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
+
+mod server;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crds::Kind;
+use operator::{
+    event::Event,
+    source::{
+        Observed,
+        kube::{InForce, patient, progress, run},
+    },
+};
+use planner::{ObjectRef, Planner};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+
+use server::{Make, Server};
+
+/// What the chart gives an operator.
+const LIMIT: u64 = 512 << 20;
+
+/// Objects of one kind, which one namespace has too many of.
+struct Crowd {
+    what: &'static str,
+    plural: &'static str,
+    kind: Kind,
+    count: usize,
+    make: fn(usize) -> String,
+}
+
+fn name(i: usize) -> String {
+    format!("crowd-{i:06}")
+}
+
+fn metadata(namespace: &str, name: &str, more: &str) -> String {
+    format!(
+        "{{\"name\":\"{name}\",\"namespace\":\"{namespace}\",\"uid\":\"{name}\",\"resourceVersion\":\"1\",\"generation\":1,\
+         \"creationTimestamp\":\"2026-01-02T03:04:05Z\"{more}}}"
+    )
+}
+
+/// A route of this many rules, with values of headers of this size.
+fn route(namespace: &str, name: &str, rules: usize, value: usize) -> String {
+    let rule = |r: usize| {
+        format!(
+            "{{\"matches\":[{{\"headers\":[{{\"name\":\"x-{r}\",\"value\":\"{}\"}}]}}],\
+             \"backendRefs\":[{{\"name\":\"a\",\"port\":80}}]}}",
+            "v".repeat(value)
+        )
+    };
+    let rules: Vec<String> = (0..rules).map(rule).collect();
+    format!(
+        "{{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"ApiRoute\",\"metadata\":{},\"spec\":{{\"parentRefs\":\
+         [{{\"name\":\"default\",\"namespace\":\"sluice-system\"}}],\"hostnames\":[\"{name}.example\"],\"rules\":[{}]}}}}",
+        metadata(namespace, name, ""),
+        rules.join(",")
+    )
+}
+
+/// A megabyte of addresses, each of which is short.
+fn slice(i: usize) -> String {
+    let addresses =
+        |e: usize| -> Vec<String> { (0..100).map(|a| format!("\"10.{}.{}.{a}\"", e / 250, e % 250)).collect() };
+    let endpoints: Vec<String> = (0..1000).map(|e| format!("{{\"addresses\":[{}]}}", addresses(e).join(","))).collect();
+    format!(
+        "{{\"addressType\":\"IPv4\",\"metadata\":{},\"ports\":[{{\"port\":80}}],\"endpoints\":[{}]}}",
+        metadata("crowd", &name(i), ",\"labels\":{\"kubernetes.io/service-name\":\"a\"}"),
+        endpoints.join(",")
+    )
+}
+
+/// A megabyte of ports.
+fn service(i: usize) -> String {
+    let ports: Vec<String> =
+        (1..20_000).map(|p| format!("{{\"name\":\"p{p}\",\"port\":{p},\"protocol\":\"TCP\"}}")).collect();
+    format!("{{\"metadata\":{},\"spec\":{{\"ports\":[{}]}}}}", metadata("crowd", &name(i), ""), ports.join(","))
+}
+
+const CROWDS: &[Crowd] = &[
+    Crowd {
+        what: "routes of 1 MB",
+        plural: "apiroutes",
+        kind: Kind::ApiRoute,
+        count: 2000,
+        make: |i| route("crowd", &name(i), 64, 16_000),
+    },
+    Crowd {
+        what: "small routes",
+        plural: "apiroutes",
+        kind: Kind::ApiRoute,
+        count: 100_000,
+        make: |i| route("crowd", &name(i), 1, 10),
+    },
+    Crowd { what: "slices of 1 MB", plural: "endpointslices", kind: Kind::EndpointSlice, count: 500, make: slice },
+    Crowd { what: "services of 1 MB", plural: "services", kind: Kind::Service, count: 500, make: service },
+];
+
+/// Most that the process had since this was asked last.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+struct Follow {
+    worlds: mpsc::Receiver<Event>,
+    last: Arc<Observed>,
+}
+
+impl Follow {
+    async fn until(&mut self, what: &str, within: Duration, fits: impl Fn(&Observed) -> bool) -> Duration {
+        let began = Instant::now();
+        while !fits(&self.last) {
+            let left = within.saturating_sub(began.elapsed());
+            match timeout(left, self.worlds.recv()).await {
+                Ok(Some(Event::WorldChanged(world))) => self.last = world,
+                other => panic!("no world with {what} within {within:?}: {other:?}"),
+            }
+        }
+        began.elapsed()
+    }
+
+    /// Plans it, as the loop does, and gives back how many statuses that comes to.
+    fn plan(&self, planner: &mut Planner) -> usize {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let world = operator::world::world(&self.last, &BTreeMap::new(), &Arc::default(), Some(now));
+        let plan = planner.plan(&world);
+        planner::statuses(&world, &plan, &BTreeMap::new(), &BTreeMap::new(), world.now).len()
+    }
+}
+
+fn is_whole(observed: &Observed, kind: Kind, namespace: &str, name: &str) -> bool {
+    let id = ObjectRef { kind, namespace: namespace.into(), name: name.into() };
+    observed.objects.get(&id).is_some_and(|object| object.current.is_ok())
+}
+
+async fn attack(crowd: &Crowd) {
+    let Crowd { what, plural, kind, count, make } = *crowd;
+    let server = Server::new();
+    for i in 0..count {
+        server.put(plural, "crowd", &name(i), Arc::new(move || make(i)));
+    }
+    let config = patient(kube::Config::new(server.start().await.parse().unwrap()));
+    let (sender, worlds) = mpsc::channel(1);
+    let (_in_force, known) = watch::channel(Some(InForce::default()));
+    let cluster = planner::Cluster { operator_namespace: "sluice-system".into(), ..planner::Cluster::default() };
+    let before = peak();
+    let source = tokio::spawn(run(kube::Client::try_from(config).unwrap(), cluster, sender, progress().0, known));
+    let mut follow = Follow { worlds, last: Arc::default() };
+    let mut planner = Planner::default();
+    let first = follow.until("everything", Duration::from_secs(600), |observed| !observed.objects.is_empty()).await;
+    let (names, all) = (follow.last.left_out.len(), follow.last.objects.len());
+    let listed = peak();
+    let statuses = follow.plan(&mut planner);
+    println!(
+        "{count} {what}: listed in {first:.1?}: {} whole, {names} names; had {} MiB before, {} MiB at most, with a plan of {statuses} \
+         statuses {} MiB (goal {} MiB)",
+        all - names,
+        before >> 20,
+        listed >> 20,
+        peak() >> 20,
+        LIMIT >> 20
+    );
+    // Others come.
+    let make: Make = Arc::new(|| route("shop", "large", 64, 4000));
+    server.put("apiroutes", "shop", "large", make);
+    let took = follow
+        .until("another's route", Duration::from_secs(10), |o| is_whole(o, Kind::ApiRoute, "shop", "large"))
+        .await;
+    follow.plan(&mut planner);
+    // There is room again.
+    for i in 0..count - 10 {
+        server.delete(plural, "crowd", &name(i));
+    }
+    let back = follow
+        .until("what was left out", Duration::from_secs(120), |o| {
+            o.left_out.is_empty() && o.objects.len() == 11 && is_whole(o, kind, "crowd", &name(count - 1))
+        })
+        .await;
+    follow.plan(&mut planner);
+    println!(
+        "{what}: another's route took {took:.2?}; what was left out is back {back:.2?} after the rest is gone; {} MiB at most",
+        peak() >> 20
+    );
+    source.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_takes_no_more_than_there_is() {
+    for crowd in CROWDS {
+        attack(crowd).await;
+    }
+}

@@ -1,0 +1,103 @@
+//! An API server that has whatever it is told, and makes it up as it is asked for it: thousands of megabytes take no room
+//! here, where what the operator takes is measured.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http_body_util::StreamBody;
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::broadcast};
+
+/// An object as JSON, made when it is asked for.
+pub(crate) type Make = Arc<dyn Fn() -> String + Send + Sync>;
+type Key = (&'static str, String, String);
+type Body = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+/// What there is, and who watches it.
+#[derive(Clone)]
+pub(crate) struct Server {
+    objects: Arc<Mutex<BTreeMap<Key, Make>>>,
+    news: broadcast::Sender<(&'static str, &'static str, Make)>,
+}
+
+impl Server {
+    pub(crate) fn new() -> Self {
+        Self { objects: Arc::default(), news: broadcast::channel(1 << 14).0 }
+    }
+
+    /// Serves it on this port until the runtime ends.
+    pub(crate) async fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = server.clone();
+                let service =
+                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(server.answer(&request))));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        url
+    }
+
+    /// There is one more, or it is another now; of a resource by its plural.
+    pub(crate) fn put(&self, plural: &'static str, namespace: &str, name: &str, make: Make) {
+        let key = (plural, namespace.to_owned(), name.to_owned());
+        self.objects.lock().unwrap().insert(key, Arc::clone(&make));
+        let _ = self.news.send((plural, "ADDED", make));
+    }
+
+    pub(crate) fn delete(&self, plural: &'static str, namespace: &str, name: &str) {
+        let make = self.objects.lock().unwrap().remove(&(plural, namespace.to_owned(), name.to_owned()));
+        let _ = self.news.send((plural, "DELETED", make.unwrap()));
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let plural = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let query = request.uri().query().unwrap_or_default();
+        let parameter = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        if parameter("watch").is_some() {
+            let news = stream::unfold(self.news.subscribe(), async |mut news| Some((news.recv().await.ok()?, news)));
+            let lines = news.filter_map(move |(of, what, make)| {
+                let line = (of == plural).then(|| format!("{{\"type\":\"{what}\",\"object\":{}}}\n", make()));
+                std::future::ready(line)
+            });
+            return body(lines.boxed());
+        }
+        let only = parameter("fieldSelector").and_then(|field| field.strip_prefix("metadata.name%3D"));
+        let after: usize = parameter("continue").map_or(0, |at| at.parse().unwrap());
+        let limit: usize = parameter("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
+        let namespace =
+            path.split_once("/namespaces/").and_then(|(_, rest)| rest.split_once('/')).map(|(name, _)| name);
+        let objects = self.objects.lock().unwrap();
+        let found = objects.iter().filter(|((of, in_namespace, name), _)| {
+            *of == plural && namespace.is_none_or(|n| n == in_namespace) && only.is_none_or(|only| only == name)
+        });
+        let found: Vec<Make> = found.skip(after).take(limit).map(|(_, make)| Arc::clone(make)).collect();
+        let more = if found.len() == limit { format!(",\"continue\":\"{}\"", after + limit) } else { String::new() };
+        let head = format!(
+            "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"1\"{more}}},\"items\":["
+        );
+        let items =
+            found.into_iter().enumerate().map(|(i, make)| format!("{}{}", if i == 0 { "" } else { "," }, make()));
+        body(stream::iter(std::iter::once(head).chain(items).chain(["]}".to_owned()])).boxed())
+    }
+}
+
+fn body(parts: stream::BoxStream<'static, String>) -> Response<Body> {
+    let frames = parts.map(|part| Ok(Frame::data(Bytes::from(part)))).boxed();
+    Response::builder().header("content-type", "application/json").body(StreamBody::new(frames)).unwrap()
+}
