@@ -217,7 +217,7 @@ const GUARDS: u8 = 1;
 /// What others need goes last: a fleet, a permission, a policy, then backends, then routes.
 fn rank(kind: Kind) -> u8 {
     match kind {
-        Kind::GatewayFleet | Kind::Namespace | Kind::ReferenceGrant | Kind::Secret => 0,
+        Kind::GatewayFleet | Kind::Namespace | Kind::Node | Kind::ReferenceGrant | Kind::Secret => 0,
         Kind::RatePolicy => GUARDS,
         Kind::Service => 2,
         Kind::EndpointSlice => 3,
