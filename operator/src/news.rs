@@ -103,7 +103,6 @@ impl Wrong {
 /// told only once it has lasted.
 const PASSING: &[&str] = &[
     reason::BACKEND_NOT_FOUND,
-    reason::BELOW_MINIMUM,
     reason::INVALID_CERTIFICATE_REF,
     reason::LISTENER_NOT_PROGRAMMED,
     reason::NO_MATCHING_LISTENER_HOSTNAME,
@@ -120,6 +119,10 @@ const PASSING: &[&str] = &[
 ];
 /// An object is new for so long, and has so long to be well.
 const NEW: Duration = Duration::from_secs(60);
+/// What is so whenever a fleet grows or a node is drained, and is told only once it has lasted.
+const LASTING: &[&str] = &[reason::BELOW_MINIMUM];
+/// That long.
+const LASTS: Duration = Duration::from_secs(30);
 /// What comes and goes is one problem: it has ended when it did not come back for so long.
 const OVER: Duration = Duration::from_secs(10);
 
@@ -168,7 +171,9 @@ impl Known {
             let separator = if field.is_empty() { "" } else { ": " };
             let age = age(object);
             let waits = PASSING.contains(reason) && age.is_some_and(|age| age < NEW);
-            let begins = !state.told && state.gone.is_none() && !(waits && now.duration_since(state.since) < NEW);
+            let lasts = now.duration_since(state.since);
+            let waits = waits && lasts < NEW || LASTING.contains(reason) && lasts < LASTS;
+            let begins = !state.told && state.gone.is_none() && !waits;
             state.told |= begins;
             let over = |gone| age.is_none() || !state.told || now.duration_since(gone) >= OVER;
             let over = state.gone.is_some_and(over);

@@ -118,7 +118,8 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     });
     let live = outcome.ok().flatten();
     let edit = edit(&state, fleet, job);
-    if note(&mut state, fleet, task, job, live.as_ref().map(|(_, live)| live), is_failure, now) {
+    let again = note(&mut state, fleet, task, job, live.as_ref().map(|(_, live)| live), is_failure, now);
+    if let Some(edit) = edit.filter(|_| again) {
         let restored = restored(&state, fleet, &what(fleet, task), &edit);
         tracing::info!(%fleet, "{}", restored.note);
         shared.settings.happenings.say(restored);
@@ -133,15 +134,20 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     shared.news();
 }
 
-/// What made it necessary to do this again: who changed what.
-fn edit(state: &State, fleet: &FleetRef, job: &Job) -> String {
+/// What made it necessary to do this again: who changed what. `None`: nobody did.
+fn edit(state: &State, fleet: &FleetRef, job: &Job) -> Option<String> {
+    let others = |part: Part| state.live(part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
     match job {
         Job::Apply { part, desired, .. } => {
-            let others = state.live(*part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
-            edits::of_owners(&desired.body, others, &[]).unwrap_or_default().to_string()
+            Some(edits::of_owners(&desired.body, others(*part), &[]).unwrap_or_default().to_string())
         }
-        Job::Create { .. } => "somebody deleted it".to_owned(),
-        Job::Scale { .. } | Job::Replace { .. } | Job::Remove { .. } => "somebody changed it".to_owned(),
+        Job::Create { .. } => Some("somebody deleted it".to_owned()),
+        // Replicas are set once more also because the first time is not seen yet: then no other has them.
+        Job::Scale { replicas, .. } => {
+            let set = serde_json::json!({"spec": {"replicas": replicas}});
+            edits::of_owners(&set, others(Part::Deployment), &[]).map(|edit| edit.to_string())
+        }
+        Job::Replace { .. } | Job::Remove { .. } => None,
     }
 }
 
