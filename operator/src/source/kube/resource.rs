@@ -30,9 +30,8 @@ pub(super) struct Watched {
     pub(super) optional: bool,
 }
 
-/// 25 of at most 1.5 MiB, which anyone may create who may create one.
 const fn ours(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
-    Watched { word, group: crds::GROUP, versions: &[crds::VERSION], page: 25, ..core(name, kind, word, plural) }
+    Watched { word, group: crds::GROUP, versions: &[crds::VERSION], ..core(name, kind, word, plural) }
 }
 
 const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
@@ -45,7 +44,8 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
         plural,
         names_only: false,
         fields: None,
-        page: 50,
+        // Each has at most 1.5 MiB, and whoever may create one may create many.
+        page: 25,
         optional: false,
     }
 }
