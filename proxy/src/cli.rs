@@ -1,6 +1,6 @@
 //! The command line, and the life of the process: start, serve, leave.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     Shared, admin,
     config::{Applier, Ports},
-    control::{self, Address, Identity, Operator},
+    control::{self, Address, Identity, Operator, Patience},
+    keeper::{self, Kept},
     memory::{self, Limit},
     server::{Server, ServerOptions, SocketSource},
     shared::Drain,
@@ -58,22 +59,47 @@ pub struct Options {
     /// Folder for the last-good file, from which a restarted proxy serves while the operator is away
     #[arg(long)]
     pub state: Option<PathBuf>,
+    /// Runs the proxy as a child of this process, which holds its ports open and starts it again when it crashes, up to three
+    /// times in a minute: for containers
+    #[arg(long, conflicts_with = "sockets")]
+    pub keep: bool,
+    /// What the keeper tells its child: how often it was started again
+    #[arg(long, hide = true, value_name = "RESTARTS", conflicts_with_all = ["keep", "sockets"])]
+    pub kept: Option<u64>,
 }
 
+/// A proxy that was started again and has no configuration after this long leaves the ports to nobody: they refuse then, so
+/// that clients go to other proxies.
+const LEFT: Duration = Duration::from_secs(10);
+
 /// Runs until the process shall end.
-pub fn run(options: Options) -> anyhow::Result<()> {
+pub fn run(options: Options) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_env_var("SLUICE_LOG")
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
     // stdout is the access log's.
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if options.keep {
+        return keeper::run();
+    }
+    let kept = options.kept.map(|_| Kept::take_over()).transpose().context("--kept: only a keeper starts this")?;
+    serve(options, kept.map(Arc::new))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(options: Options, kept: Option<Arc<Kept>>) -> anyhow::Result<()> {
     let Options { control, token_file, ca_file, .. } = options.clone();
     let operator = Operator::new(control, token_file, ca_file).map_err(anyhow::Error::msg)?;
     let workers =
         options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let shared = Shared::within(Telemetry::default(), Limit::find(options.memory));
-    let sockets = options.sockets.clone().map_or(SocketSource::Bind, SocketSource::Handover);
+    let restarts = options.kept.unwrap_or_default();
+    let shared = Shared::within(Telemetry::restarted(restarts), Limit::find(options.memory));
+    let sockets = match (&options.sockets, kept) {
+        (Some(path), _) => SocketSource::Handover(path.clone()),
+        (None, Some(kept)) => SocketSource::Kept(kept),
+        (None, None) => SocketSource::Bind,
+    };
     let server_options = ServerOptions { workers, sockets, handover: options.handover.clone() };
     let server = Server::start(Arc::clone(&shared), server_options).context("the workers do not start")?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -100,17 +126,29 @@ async fn supervise(
         let metrics = admin::serve(Arc::clone(&shared), address, admin::Port::Metrics).await;
         metrics.with_context(|| format!("--metrics {address}: does not open"))?;
     }
-    tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, "started");
+    let restarts = options.kept.unwrap_or_default();
+    tracing::info!(proxy = options.name, fleet = options.fleet, %admin, workers, restarts, "started");
     tokio::spawn(telemetry::report(Arc::clone(&shared), u32::try_from(workers).unwrap_or(u32::MAX)));
     tokio::spawn(memory::watch(Arc::clone(&shared.memory)));
     let identity = Identity { name: options.name, fleet: options.fleet, admin };
+    let patience = if restarts > 0 { Patience::Restarted } else { Patience::Started };
     tokio::spawn({
         let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
         async move {
             let applier = Applier::start(Arc::clone(&shared), server, options.state);
-            Box::pin(control::run(shared, applier, identity, operator)).await;
+            Box::pin(control::run(shared, applier, identity, operator, patience)).await;
         }
     });
+    if restarts > 0 {
+        let (shared, server) = (Arc::clone(&shared), Arc::clone(&server));
+        tokio::spawn(async move {
+            tokio::time::sleep(LEFT).await;
+            if !shared.status.borrow().ready {
+                tracing::warn!("no configuration yet: ports that were left open are closed");
+                server.forget_left();
+            }
+        });
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => return Ok(()),
@@ -164,5 +202,7 @@ mod tests {
         check(&["--control", "unix:/c", "--workers", "0"], Err("--workers"));
         check(&["--control", "unix:/c", "--memory", "536870912"], Ok(()));
         check(&["--control", "unix:/c", "--memory", "0"], Err("--memory"));
+        check(&["--control", "unix:/c", "--keep"], Ok(()));
+        check(&["--control", "unix:/c", "--keep", "--sockets", "/s"], Err("--sockets"));
     }
 }

@@ -11,6 +11,7 @@
 //!  message.rs, fields.rs: a head on its way, whatever protocol it came by; lookup.rs: what it says under a name
 //!  memory/: what clients hold, and who is ended when it gets scarce
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
+//!  keeper/: in a container, the process that holds the sockets and starts this one again when it crashes
 //!  admin.rs: /readyz, /config /connections on loopback; /metrics
 //! ```
 
@@ -26,6 +27,7 @@ pub mod fields;
 pub mod filter;
 pub mod http1;
 pub mod http2;
+pub mod keeper;
 mod lookup;
 pub mod memory;
 pub mod message;

@@ -1,11 +1,13 @@
 //! `sluice-proxy`: one proxy of a fleet.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use proxy::cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     cli::run(cli::Options::parse())
 }

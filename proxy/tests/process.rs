@@ -6,86 +6,16 @@ mod support;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use proxy::config::last_good;
 use snapshot::proto::Limits;
-use support::{Client, HOST, Upstream, content, free_port, pause, request};
-
-/// A proxy that serves what its last-good file holds.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    admin: SocketAddr,
-    _state: tempfile::TempDir,
-}
-
-impl Process {
-    /// With so many descriptors at most.
-    fn start(descriptors: usize, upstream: SocketAddr, limits: Limits) -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let [port, admin] = [free_port(), free_port()];
-        last_good::save(state.path(), 1, &content(port, upstream, limits, |_| {})).unwrap();
-        let of = |name: &str| state.path().join(name).display().to_string();
-        let child = Command::new("sh")
-            .args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")])
-            .arg(env!("CARGO_BIN_EXE_sluice-proxy"))
-            .args(["--name", "p-0", "--fleet", "ns/f", "--workers", "1"])
-            .args(["--control", &format!("unix:{}", of("nobody.sock")), "--admin", &format!("127.0.0.1:{admin}")])
-            .args(["--state", &state.path().display().to_string()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let process = Self { child, address: at(port), admin: at(admin), _state: state };
-        process
-            .until("it is ready", || process.admin("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
-        process
-    }
-
-    /// The answer of the admin port, if there is one within 2 s.
-    fn admin(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.admin).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    }
-
-    /// The value of a series, as it is named with its labels.
-    fn series(&self, name: &str) -> Option<f64> {
-        let text = self.admin("/metrics").unwrap();
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        self.series(name).unwrap_or_else(|| panic!("no {name}"))
-    }
-
-    fn until(&self, what: &str, done: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !done() {
-            assert!(Instant::now() < end, "not within 30 s: {what}");
-            pause(20);
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Client, HOST, Upstream, pause, process::Process, request};
 
 fn ask(client: &mut Client) {
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());

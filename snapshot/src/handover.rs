@@ -5,7 +5,7 @@
 //!
 //! The one who asks sends a port (`u16`, big-endian; 0 asks for all). The one who holds answers with one frame a port,
 //! `port, count` (two `u16`) carrying `count` descriptors, and ends with the frame `0, 0`. Calls block, for at most
-//! [`TIMEOUT`].
+//! [`TIMEOUT`]. What passes between a proxy and its keeper are the same frames, by [`send`] and [`receive`].
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -72,7 +72,8 @@ pub fn answer<'a, F: AsFd + 'a>(
     send::<OwnedFd>(&stream, 0, &[])
 }
 
-fn send<F: AsFd>(stream: &UnixStream, port: u16, sockets: &[F]) -> io::Result<()> {
+/// Sends one frame: the sockets of a port.
+pub fn send<F: AsFd>(stream: &UnixStream, port: u16, sockets: &[F]) -> io::Result<()> {
     let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     let count = u16::try_from(fds.len()).ok().filter(|n| usize::from(*n) <= MAX_SOCKETS);
     let count = count.ok_or_else(|| io::Error::other(format!("{} sockets for one port", fds.len())))?;
@@ -88,7 +89,9 @@ fn send<F: AsFd>(stream: &UnixStream, port: u16, sockets: &[F]) -> io::Result<()
     if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-fn receive(stream: &UnixStream) -> io::Result<Port> {
+/// Receives one frame. One whose descriptors did not all come, because this process has too many, is
+/// [`io::ErrorKind::InvalidData`], and the next can be received.
+pub fn receive(stream: &UnixStream) -> io::Result<Port> {
     let mut frame = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -105,7 +108,8 @@ fn receive(stream: &UnixStream) -> io::Result<Port> {
     let port = u16::from_be_bytes([frame[0], frame[1]]);
     let count = u16::from_be_bytes([frame[2], frame[3]]);
     if sockets.len() != usize::from(count) {
-        return Err(io::Error::other(format!("port {port}: {count} sockets announced, {} came", sockets.len())));
+        let message = format!("port {port}: {count} sockets announced, {} came", sockets.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(Port { port, sockets })
 }

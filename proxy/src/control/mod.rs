@@ -31,12 +31,24 @@ use crate::{
 
 /// A proxy that starts and does not reach its operator for this long serves the last-good file.
 const ALONE: Duration = Duration::from_secs(2);
+/// The same of one that crashed and was started again.
+const ALONE_RESTARTED: Duration = Duration::from_millis(500);
 
 /// A failure that goes on is said again this often.
 const AGAIN: Duration = Duration::from_secs(60);
 /// An operator that was not there is not dialled for this long, whoever says that it leads: until the lease of a dead
 /// leader ends, the others know no better.
 const SHUNNED: Duration = Duration::from_secs(4);
+
+/// How long a proxy looks for its operator before it serves the last-good file. What the operator pushes comes first: it may
+/// know that the last configuration is what proxies crash of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Nobody waits for it.
+    Started,
+    /// It crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
+    Restarted,
+}
 
 /// Who this proxy is.
 #[derive(Clone, Debug)]
@@ -50,9 +62,15 @@ pub struct Identity {
 }
 
 /// Holds a stream to the operator for as long as the process lives.
-pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: Identity, operator: Operator) {
+pub async fn run<P: Ports>(
+    shared: Arc<Shared>,
+    applier: Applier<P>,
+    identity: Identity,
+    operator: Operator,
+    patience: Patience,
+) {
     let session = Session { shared: &shared, applier: &applier, identity: &identity };
-    let mut dialler = Dialler::new(operator);
+    let mut dialler = Dialler::new(operator, patience);
     loop {
         let mut welcomed = false;
         let former = dialler.former.take();
@@ -66,6 +84,9 @@ pub async fn run<P: Ports>(shared: Arc<Shared>, applier: Applier<P>, identity: I
             dialler.alone = None;
         }
         if let Some(wait) = dialler.next(result) {
+            if patience == Patience::Restarted && dialler.alone.take().is_some() {
+                applier.restore().await;
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -82,20 +103,24 @@ struct Dialler {
     absent: Option<(SocketAddr, Instant)>,
     /// What was last said about a failure, and when.
     complaint: Option<(String, Instant)>,
-    /// Since when no operator was reached, until the last-good file was read.
+    /// When the last-good file is to be read, if no operator was reached; `None`: it was.
     alone: Option<Instant>,
 }
 
 impl Dialler {
-    fn new(operator: Operator) -> Self {
-        let (backoff, alone) = (Backoff::default(), Some(Instant::now()));
+    fn new(operator: Operator, patience: Patience) -> Self {
+        let alone = match patience {
+            Patience::Started => ALONE,
+            Patience::Restarted => ALONE_RESTARTED,
+        };
+        let (backoff, alone) = (Backoff::default(), Some(Instant::now() + alone));
         Self { operator, at: None, former: None, backoff, absent: None, complaint: None, alone }
     }
 
     /// Dials; reads the last-good file when that takes long.
     async fn dial<P: Ports>(&mut self, applier: &Applier<P>) -> Result<Channel, DialError> {
         let mut dial = std::pin::pin!(self.operator.dial(self.at));
-        let alone = self.alone.map(|since| since + ALONE);
+        let alone = self.alone;
         tokio::select! {
             dialled = &mut dial => return dialled,
             () = async { match alone { Some(at) => tokio::time::sleep_until(at.into()).await, None => pending().await } } => {}

@@ -129,15 +129,20 @@ fn listeners(ports: &[u32]) -> Snapshot {
 /// A proxy that dials `socket`.
 async fn start(socket: &Path, state: &Path, taken: &[u16]) -> (Arc<Shared>, Arc<FakePorts>) {
     let address = format!("unix:{}", socket.display()).parse().unwrap();
-    start_with(Operator::new(address, None, None).unwrap(), state, taken).await
+    start_with(Operator::new(address, None, None).unwrap(), state, taken, Patience::Started).await
 }
 
-async fn start_with(operator: Operator, state: &Path, taken: &[u16]) -> (Arc<Shared>, Arc<FakePorts>) {
+async fn start_with(
+    operator: Operator,
+    state: &Path,
+    taken: &[u16],
+    patience: Patience,
+) -> (Arc<Shared>, Arc<FakePorts>) {
     let shared = Shared::new(Telemetry::default());
     let ports = Arc::new(FakePorts { taken: taken.iter().copied().collect(), ..FakePorts::default() });
     let identity = Identity { name: "p".into(), fleet: "ns/f".into(), admin: ([127, 0, 0, 1], 9).into() };
     let applier = Applier::start(Arc::clone(&shared), Arc::clone(&ports), Some(state.to_owned()));
-    tokio::spawn(run(Arc::clone(&shared), applier, identity, operator));
+    tokio::spawn(run(Arc::clone(&shared), applier, identity, operator, patience));
     (shared, ports)
 }
 
@@ -199,6 +204,31 @@ async fn pushes_are_applied_acknowledged_and_survive_restarts() {
 }
 
 #[tokio::test]
+async fn one_that_crashed_asks_its_operator_and_serves_at_once_when_there_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, state) = (folder.path().join("control.sock"), folder.path());
+    crate::config::last_good::save(state, 3, &listeners(&[80])).unwrap();
+    let again = || Operator::new(format!("unix:{}", socket.display()).parse().unwrap(), None, None).unwrap();
+    let began = Instant::now();
+    let (shared, ports) = start_with(again(), state, &[], Patience::Restarted).await;
+    let mut status = shared.status.subscribe();
+    tokio::time::timeout(Duration::from_secs(30), status.wait_for(|s| s.ready)).await.unwrap().unwrap();
+    assert!(began.elapsed() < ALONE, "{:?}", began.elapsed());
+    assert_eq!(*ports.open.lock().unwrap(), BTreeSet::from([80]));
+
+    // What it ran last may be what it crashed of: the operator knows.
+    let mut operator = operate(&socket);
+    let mut first = operator.recv().await.unwrap();
+    assert_eq!(first.hello().await.revision, listeners(&[80]).revision().as_bytes()[..]);
+    let (shared, ports) = start_with(again(), state, &[], Patience::Restarted).await;
+    let mut stream = operator.recv().await.unwrap();
+    assert_eq!((stream.hello().await.revision.len(), shared.status.borrow().ready), (0, false));
+    stream.push(4, &Snapshot::default(), &listeners(&[81])).await;
+    assert!(stream.ack().await.ready);
+    assert_eq!(*ports.open.lock().unwrap(), BTreeSet::from([81]));
+}
+
+#[tokio::test]
 async fn orders_and_reports() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("control.sock");
@@ -239,7 +269,7 @@ fn whom_to_dial_next() {
     let operator = || Operator::new("unix:/nowhere".parse().unwrap(), None, None).unwrap();
     let not_leader = |holder: &str| Err(SessionError::NotLeader(holder.into()));
     let (a, b) = ("10.0.0.1:9443", "[fd00::2]:9443");
-    let mut dialler = Dialler::new(operator());
+    let mut dialler = Dialler::new(operator(), Patience::Started);
     // At once to whoever leads; from one to the other and back, not so fast.
     assert_eq!((dialler.next(not_leader(a)), dialler.at), (None, a.parse().ok()));
     assert!(dialler.next(not_leader(b)).is_some());

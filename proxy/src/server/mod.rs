@@ -1,7 +1,7 @@
 //! Listeners, worker threads, client connections, drain.
 //!
 //! ```text
-//!  Server ── sockets by port (socket.rs): taken from the operator, or bound here
+//!  Server ── sockets by port (socket.rs): taken from the operator or the keeper, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
 //!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
 //!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs)
@@ -120,7 +120,10 @@ impl Server {
             let opened = opened.map_err(io::Error::other).flatten().and_then(|sockets| self.distribute(sockets));
             match opened {
                 Ok(open) => drop(self.lock().insert(number, open)),
-                Err(e) => drop(failed.insert(number, e)),
+                Err(e) => {
+                    self.options.sockets.forget(number);
+                    failed.insert(number, e);
+                }
             }
         }
         failed
@@ -137,11 +140,19 @@ impl Server {
         }
         let closed: Vec<u16> = open.keys().filter(|port| !ports.contains(port)).copied().collect();
         for port in closed {
+            // First: whoever holds a socket that nobody accepts from keeps clients waiting.
+            self.options.sockets.forget(port);
             open.remove(&port);
             self.workers.iter().for_each(|w| w.close(port));
         }
+        self.options.sockets.forget_left();
         // Each is there twice: for a worker, and to be handed over.
         self.room.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
+    }
+
+    /// Closes the ports that a process before this one left with the keeper, and that were not opened since.
+    pub fn forget_left(&self) {
+        self.options.sockets.forget_left();
     }
 
     /// Client connections and WebSockets that are open.
@@ -156,6 +167,8 @@ impl Server {
         if drain.wait_for(|d| *d == Drain::Draining).await.is_err() {
             return;
         }
+        // Who leaves opens nothing any more.
+        self.forget_left();
         let settings = self.shared.config.load().settings.clone();
         let start = Instant::now();
         let deadline = start + settings.drain_timeout.max(settings.min_drain);

@@ -14,6 +14,7 @@ use snapshot::handover;
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 
 use super::Open;
+use crate::keeper::Kept;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -28,6 +29,8 @@ pub enum SocketSource {
     Handover(PathBuf),
     /// Bound by this process, one for each worker.
     Bind,
+    /// The same, and the keeper holds copies: what a process before this one left is taken.
+    Kept(Arc<Kept>),
 }
 
 impl SocketSource {
@@ -41,6 +44,14 @@ impl SocketSource {
     fn take(&self, port: u16, workers: usize) -> io::Result<Vec<Socket>> {
         match self {
             SocketSource::Bind => (0..workers).map(|_| bind(port)).collect(),
+            SocketSource::Kept(kept) => match kept.take(port) {
+                Some(left) => Ok(left.into_iter().map(Socket::from).collect()),
+                None => {
+                    let sockets = (0..workers).map(|_| bind(port)).collect::<io::Result<Vec<_>>>()?;
+                    kept.keep(port, &sockets);
+                    Ok(sockets)
+                }
+            },
             SocketSource::Handover(path) => {
                 let ports = handover::request(path, Some(port))?;
                 let sockets: Vec<_> = ports.into_iter().flat_map(|p| p.sockets).map(Socket::from).collect();
@@ -49,6 +60,20 @@ impl SocketSource {
                 }
                 Ok(sockets)
             }
+        }
+    }
+
+    /// A port is about to be closed: afterwards this process alone holds its sockets, if others do not accept from them.
+    pub(super) fn forget(&self, port: u16) {
+        if let SocketSource::Kept(kept) = self {
+            kept.forget(port);
+        }
+    }
+
+    /// Whatever a process before this one left, and was not taken, is closed.
+    pub(super) fn forget_left(&self) {
+        if let SocketSource::Kept(kept) = self {
+            kept.forget_left();
         }
     }
 

@@ -191,6 +191,11 @@ fn process_families(telemetry: &Telemetry) -> Vec<MetricFamily> {
             "Lines of the access log that were dropped because it was not read fast enough.",
             dropped as f64,
         ),
+        single_counter(
+            "sluice_restarts_total",
+            "Times that this proxy crashed and was started again in its container.",
+            telemetry.restarts as f64,
+        ),
         single_counter("process_cpu_seconds_total", "CPU time of the process.", cpu),
         single_gauge("process_resident_memory_bytes", "Resident memory.", process::memory_bytes() as f64),
         single_gauge("process_open_fds", "Open file descriptors.", process::open_files() as f64),

@@ -56,6 +56,8 @@ pub struct Telemetry {
     refused: AtomicU64,
     /// How often accepting paused for want of descriptors.
     paused: AtomicU64,
+    /// How often the keeper started this proxy again.
+    restarts: u64,
     started: SystemTime,
 }
 
@@ -122,12 +124,18 @@ impl Default for Telemetry {
             websockets: Mutex::default(),
             refused: AtomicU64::default(),
             paused: AtomicU64::default(),
+            restarts: 0,
             started: SystemTime::now(),
         }
     }
 }
 
 impl Telemetry {
+    /// Of a proxy that crashed and was started again so many times.
+    pub fn restarted(restarts: u64) -> Self {
+        Self { restarts, ..Self::default() }
+    }
+
     /// A request's head arrived. Paired with exactly one [`Telemetry::closed`].
     pub fn opened(&self) {
         self.load.counters.own().opened.count();

@@ -72,6 +72,7 @@ fn series_of_routes_come_and_go() {
         r#"sluice_added_latency_seconds_bucket{le="0.000384"} 4"#,
         "sluice_requests_in_flight 1",
         "sluice_ready 0",
+        "sluice_restarts_total 0",
     ];
     others.iter().for_each(|line| check(&shared, line, true));
     // A route that is gone takes its series along.

@@ -32,6 +32,8 @@ use snapshot::{
 /// The host that everything is served for.
 pub const HOST: &str = "shop.example";
 
+pub mod process;
+
 /// A proxy with one route to one upstream.
 pub struct Proxy {
     pub address: SocketAddr,
@@ -119,8 +121,22 @@ fn push(target: &Snapshot) -> Push {
 
 /// One listener, one route to one upstream.
 pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: impl Fn(&mut proto::Rule)) -> Snapshot {
+    content_on(&[port], upstream, limits, change)
+}
+
+/// The same with several listeners.
+pub fn content_on(
+    ports: &[u16],
+    upstream: SocketAddr,
+    limits: proto::Limits,
+    change: impl Fn(&mut proto::Rule),
+) -> Snapshot {
     let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
-    let listener = proto::Listener { name: "http".into(), port: port.into(), ..Default::default() };
+    let name = |port: &u16| format!("http-{port}");
+    let listener = |port: &u16| {
+        let listener = proto::Listener { name: name(port), port: u32::from(*port), ..Default::default() };
+        (Key::listener("ns", "f", &listener.name), entry(resource::Kind::Listener(listener)))
+    };
     let mut rule = proto::Rule {
         name: "all".into(),
         matches: vec![proto::Match {
@@ -131,7 +147,8 @@ pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: i
         ..Default::default()
     };
     change(&mut rule);
-    let attachments = vec![proto::Attachment { listener: "http".into(), hostnames: vec![HOST.into()] }];
+    let attachment = |port| proto::Attachment { listener: name(port), hostnames: vec![HOST.into()] };
+    let attachments = ports.iter().map(attachment).collect();
     let fleet = proto::Fleet {
         min_drain_ms: 100,
         drain_timeout_ms: 5000,
@@ -142,7 +159,6 @@ pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: i
     let endpoint = proto::Endpoint { address: upstream.to_string(), ..Default::default() };
     [
         (Key::new(Kind::Fleet, "ns", "f"), entry(resource::Kind::Fleet(fleet))),
-        (Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener))),
         (
             Key::new(Kind::Route, "ns", "r"),
             entry(resource::Kind::Route(proto::Route { created_ms: 0, attachments, rules: vec![rule] })),
@@ -153,6 +169,7 @@ pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: i
         ),
     ]
     .into_iter()
+    .chain(ports.iter().map(listener))
     .collect()
 }
 

@@ -216,7 +216,7 @@ async fn a_proxy_enrols_and_follows_who_leads() {
     let operator = files.operator("localhost", standby.address.port());
     // Both are of one system: a certificate of the standby is one of the leader's.
     *leader.ca.lock().unwrap() = Arc::clone(&standby.ca.lock().unwrap());
-    let (shared, _) = start_with(operator, files.folder.path(), &[]).await;
+    let (shared, _) = start_with(operator, files.folder.path(), &[], Patience::Started).await;
     let mut stream = standby.stream().await;
     assert_eq!(stream.hello().await.proxy, "p");
     assert_eq!(*standby.tokens.lock().unwrap(), ["one"]);
@@ -255,7 +255,7 @@ async fn a_stream_outlives_its_certificate_by_another() {
     let files = Files::new(&issuer);
     let mut served = serve(issuer, NAME, Duration::from_secs(5)).await;
     let operator = at(&files, &served);
-    let (shared, _) = start_with(operator, files.folder.path(), &[]).await;
+    let (shared, _) = start_with(operator, files.folder.path(), &[], Patience::Started).await;
     let mut first = served.stream().await;
     first.hello().await;
     first.push(1, &Snapshot::default(), &listeners(&[80])).await;
@@ -317,7 +317,7 @@ async fn a_certificate_that_is_no_longer_taken_is_replaced() {
     let issuer = ca("a");
     let files = Files::new(&issuer);
     let mut served = serve(issuer, NAME, HOUR).await;
-    let (_shared, _) = start_with(at(&files, &served), files.folder.path(), &[]).await;
+    let (_shared, _) = start_with(at(&files, &served), files.folder.path(), &[], Patience::Started).await;
     let mut stream = served.stream().await;
     stream.hello().await;
     // Everything that the operator knew is lost.
