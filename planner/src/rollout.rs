@@ -50,6 +50,8 @@ pub struct Care {
 pub struct Proxy {
     /// It has an open stream.
     pub attached: bool,
+    /// The process at its other end, by its own word: one that crashes may be there again before anybody misses it.
+    pub process: Option<u32>,
     /// Serves, and stays.
     pub ready: bool,
     /// Leaves.
@@ -95,6 +97,8 @@ struct Asked {
     leaves: bool,
     /// It did not answer in time, which counts once.
     late: bool,
+    /// Which process was asked.
+    process: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +203,7 @@ impl Rollout {
                 (_, Outcome::Died | Outcome::Left) => before,
                 (None, _) if asked.leaves => Outcome::Left,
                 (None, _) => Outcome::Died,
+                (Some(proxy), _) if proxy.is_another(asked.process) => Outcome::Died,
                 (Some(proxy), Outcome::Waited) if !proxy.attached => Outcome::Died,
                 // The same place, and another process in it.
                 (Some(proxy), Outcome::Taken | Outcome::Refused) if proxy.attached && proxy.runs.is_none() => {
@@ -226,12 +231,13 @@ impl Rollout {
         }
         // One that has it already was asked by an operator before.
         let has = proxies.iter().filter(|(_, p)| p.ready && p.runs == Some(candidate.revision) && !p.refuses);
-        for (id, _) in has {
+        for (id, proxy) in has {
             candidate.asked.entry(id.clone()).or_insert(Asked {
                 at: now,
                 outcome: Outcome::Taken,
                 leaves: false,
                 late: false,
+                process: proxy.process,
             });
         }
     }
@@ -318,7 +324,9 @@ impl Rollout {
             0 => usize::from(awaited == 0 && taken == 0 && candidate.count(Outcome::Waited) < ENOUGH_SILENT),
         };
         for id in next.into_iter().take(wanted) {
-            candidate.asked.insert(id.clone(), Asked { at: now, outcome: Outcome::Waited, leaves: false, late: false });
+            let process = proxies.get(id).and_then(|proxy| proxy.process);
+            let asked = Asked { at: now, outcome: Outcome::Waited, leaves: false, late: false, process };
+            candidate.asked.insert(id.clone(), asked);
         }
     }
 }
@@ -327,6 +335,13 @@ impl Care {
     /// How many of so many Ready proxies get it first: 10 % of 4 is 1, 50 % of 3 is 2.
     fn canaries(self, ready: usize) -> usize {
         (ready * self.percent.min(100) as usize).div_ceil(100).max(1)
+    }
+}
+
+impl Proxy {
+    /// Whether another process is there than the one that was asked.
+    fn is_another(&self, asked: Option<u32>) -> bool {
+        self.attached && self.process.is_some_and(|process| asked.is_some_and(|asked| asked != process))
     }
 }
 

@@ -113,6 +113,7 @@ impl Gateway {
             let draining = proxy.draining || stream.is_some_and(|a| a.draining);
             let proxy = Proxy {
                 attached: stream.is_some(),
+                process: stream.map(|a| a.pid),
                 ready: stream.is_some_and(|a| a.ready) && !draining,
                 draining,
                 runs: stream.and_then(|a| a.taken),

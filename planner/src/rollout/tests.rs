@@ -195,6 +195,23 @@ fn the_only_proxy_ends_twice_and_runs_what_it_had() {
     assert_eq!((sim.ended, sim.on(0).len()), (2, 1));
 }
 
+/// Pods, whose proxy is started again in its place: from the file that has what it ran last.
+#[test]
+fn another_process_in_the_place_is_no_surviving_one() {
+    for runs in [0, 1] {
+        let mut sim = Sim::new(3);
+        sim.proxies.values_mut().for_each(|proxy| proxy.process = Some(7));
+        sim.rollout.step(revision(1), &sim.proxies, sim.care, Millis(sim.now));
+        let asked: Vec<ProxyId> = sim.rollout.canaries().into_iter().flat_map(|(_, ids)| ids).cloned().collect();
+        let [id] = &asked[..] else { panic!("{asked:?}") };
+        let proxy = sim.proxies.get_mut(id).unwrap();
+        (proxy.process, proxy.runs) = (Some(8), Some(revision(runs)));
+        sim.rollout.step(revision(1), &sim.proxies, sim.care, Millis(sim.now + 20));
+        assert_eq!(sim.rollout.stable(), Some(revision(0)), "it is not rolled out");
+        assert_eq!(sim.rollout.candidate.as_ref().unwrap().deaths, 1, "it runs {runs}");
+    }
+}
+
 #[test]
 fn one_that_ends_by_chance_makes_it_slower_only() {
     let mut sim = Sim::new(5);
