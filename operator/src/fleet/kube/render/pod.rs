@@ -103,7 +103,12 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
         name: "proxy".into(),
         image: Some(settings.image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
-        args: Some(args.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect()),
+        // The first process of the container is a keeper: while a proxy that crashed is started again, its ports stay open.
+        args: Some(
+            std::iter::once("--keep".to_owned())
+                .chain(args.into_iter().flat_map(|(option, value)| [option.to_owned(), value]))
+                .collect(),
+        ),
         env: Some(vec![EnvVar {
             name: "POD_NAME".into(),
             value_from: Some(EnvVarSource {
@@ -115,6 +120,7 @@ fn container(plan: &FleetPlan, template: &Template, settings: &Settings) -> Cont
         ports: Some(vec![port("admin", ADMIN_PORT), port("metrics", METRICS_PORT)]),
         // A minute to open its ports; then once a second, until it has a configuration. One that takes none from
         // the operator is alive all the same: a restart would not help it.
+        // While its keeper starts it again it answers none for a fraction of a second: of these, several have to fail.
         startup_probe: Some(probe("metrics", "/healthz", 1, 60)),
         readiness_probe: Some(probe("admin", "/readyz?wait&exclude=drain", 2, 3)),
         liveness_probe: Some(probe("metrics", "/healthz", 10, 6)),
