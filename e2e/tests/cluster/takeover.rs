@@ -7,7 +7,7 @@ use std::{
 };
 
 use e2e::{
-    cluster::{FLEET, Fleet, Place, Resource, SYSTEM, Sluice, UPSTREAM, sluice},
+    cluster::{FLEET, Fleet, Place, Resource, SYSTEM, Sluice, UPSTREAM, processes, sluice},
     harness::pause,
 };
 use serde_json::{Value, json};
@@ -134,21 +134,10 @@ fn kill_the_leader(sluice: &Sluice, leader: &str) {
     let pod = leader.split('_').next().unwrap();
     let found = sluice.api.get(Resource::PODS, SYSTEM, pod).unwrap().unwrap();
     let uid = found["metadata"]["uid"].as_str().unwrap();
-    match process(uid) {
-        Some(pid) => e2e::harness::kill(pid),
-        None => sluice.api.delete(Resource::PODS, SYSTEM, pod, Some(0)).unwrap(),
+    match processes(uid, "sluice-operator")[..] {
+        [pid, ..] => e2e::harness::kill(pid),
+        [] => sluice.api.delete(Resource::PODS, SYSTEM, pod, Some(0)).unwrap(),
     }
-}
-
-/// The operator's process in the pod with this uid.
-fn process(uid: &str) -> Option<u32> {
-    let (with, without) = (format!("pod{uid}"), format!("pod{}", uid.replace('-', "_")));
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
-        let read = |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        let cgroup = read("cgroup");
-        (cgroup.contains(&with) || cgroup.contains(&without)) && read("comm").starts_with("sluice-operator")
-    })
 }
 
 /// The manifest of a policy that limits nobody.

@@ -4,6 +4,7 @@
 
 mod breaks;
 mod breaks_backends;
+mod crashes;
 mod endpoints;
 pub(crate) mod rights;
 mod tenants;
