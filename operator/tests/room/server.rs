@@ -33,7 +33,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new() -> Self {
-        Self { objects: Arc::default(), news: broadcast::channel(1 << 14).0 }
+        Self { objects: Arc::default(), news: broadcast::channel(1 << 18).0 }
     }
 
     /// Serves it on this port until the runtime ends.
@@ -60,8 +60,9 @@ impl Server {
     }
 
     pub(crate) fn delete(&self, plural: &'static str, namespace: &str, name: &str) {
-        let make = self.objects.lock().unwrap().remove(&(plural, namespace.to_owned(), name.to_owned()));
-        let _ = self.news.send((plural, "DELETED", make.unwrap()));
+        self.objects.lock().unwrap().remove(&(plural, namespace.to_owned(), name.to_owned())).unwrap();
+        let last = format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{namespace}\"}}}}");
+        let _ = self.news.send((plural, "DELETED", Arc::new(move || last.clone())));
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {

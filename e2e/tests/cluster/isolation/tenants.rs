@@ -132,7 +132,7 @@ fn act(sluice: &Sluice, user: &str, fleet: &str, own: &str, n: usize) -> Result<
     let at = |kind: usize| format!("n{kind}-{}", n / KINDS % NAMES);
     let kind = n % KINDS;
     let name = at(kind);
-    let route = |spec: Value| (Resource::API_ROUTES, object("sluice.dev/v1alpha1", "ApiRoute", &name, spec));
+    let route = |spec: Value| (Resource::API_ROUTES, object("sluice.dev/v1alpha1", "ApiRoute", &name, &spec));
     let backend = json!([{"name": "nothing", "port": 80}]);
     let parent = json!([{"name": FLEET, "namespace": fleet}]);
     let simple = |hostnames: Value, path: &str| {
@@ -172,11 +172,11 @@ fn act(sluice: &Sluice, user: &str, fleet: &str, own: &str, n: usize) -> Result<
         5 => {
             let target = json!([{"group": "sluice.dev", "kind": "ApiRoute", "name": at(0)}]);
             let spec = json!({"targetRefs": target, "limits": [{"name": "l", "tokenBucket": {"rate": 1, "per": "1m", "burst": 1}}]});
-            (Resource::RATE_POLICIES, object("sluice.dev/v1alpha1", "RatePolicy", &name, spec))
+            (Resource::RATE_POLICIES, object("sluice.dev/v1alpha1", "RatePolicy", &name, &spec))
         }
         6 => {
             let spec = json!({"selector": {"app": "load"}, "ports": [{"port": 80, "targetPort": 9099}]});
-            (Resource::SERVICES, object("v1", "Service", &name, spec))
+            (Resource::SERVICES, object("v1", "Service", &name, &spec))
         }
         7 => {
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
@@ -200,6 +200,6 @@ fn act(sluice: &Sluice, user: &str, fleet: &str, own: &str, n: usize) -> Result<
     }
 }
 
-fn object(version: &str, kind: &str, name: &str, spec: Value) -> Value {
+fn object(version: &str, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }

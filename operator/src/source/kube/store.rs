@@ -87,7 +87,7 @@ impl Store {
                 if let Some(told) = self.returning.get_mut(&id) {
                     *told = true;
                 }
-                self.set(id, value)
+                self.set(&id, value)
             }
             Change::BeganIn(namespace) => {
                 self.secret_lists.insert(namespace, BTreeSet::new());
@@ -103,12 +103,12 @@ impl Store {
             // What was read may be older than what the watch told meanwhile.
             Change::Read(id, value) if id.kind != Kind::Secret => {
                 let is_latest = self.returning.remove(&id) == Some(false);
-                value.is_some_and(|value| is_latest && self.set(id, value))
+                value.is_some_and(|value| is_latest && self.set(&id, value))
             }
             Change::Read(id, value) => {
                 self.returning.remove(&id);
                 let is_wanted = self.secrets.read(&id, false);
-                value.is_some_and(|value| is_wanted && self.set(id, value))
+                value.is_some_and(|value| is_wanted && self.set(&id, value))
             }
             Change::Unread(id, _) if id.kind != Kind::Secret => false,
             Change::Unread(id, why) => self.secrets.read(&id, true) && self.unread(id, why),
@@ -211,12 +211,12 @@ impl Store {
         true
     }
 
-    fn set(&mut self, id: ObjectRef, content: Content) -> bool {
+    fn set(&mut self, id: &ObjectRef, content: Content) -> bool {
         // What is kept of an object is its content: a status, or an annotation, is no news.
         let (hash, length) = (Hash::of(content.text().as_bytes()), content.text().len());
-        let known = self.observed.objects.get(&id);
+        let known = self.observed.objects.get(id);
         let is_known = known.is_some_and(|known| known.content == hash);
-        let was_name = self.budget.is_name(&id);
+        let was_name = self.budget.is_name(id);
         if is_known && !was_name {
             return false;
         }
@@ -224,12 +224,12 @@ impl Store {
         drop(content);
         let (generation, birth) = (generation(&value, known), birth(&value));
         let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
-        let given = self.budget.hold(&id, &id, age, budget::weight(&value));
-        let fits = self.budget.is_whole(&id);
+        let given = self.budget.hold(id, id, age, budget::weight(&value));
+        let fits = self.budget.is_whole(id);
         let mut is_news = false;
         for less in given {
             match less {
-                Given::Name(other) if other != id => {
+                Given::Name(other) if other != *id => {
                     self.leave_out(&other);
                     is_news = true;
                 }
@@ -237,7 +237,7 @@ impl Store {
                 Given::Nothing(other) => is_news |= self.forget(&other),
             }
         }
-        if !fits && !self.budget.is_name(&id) {
+        if !fits && !self.budget.is_name(id) {
             return is_news; // not even its name is held
         }
         if is_known && !fits {
@@ -254,14 +254,14 @@ impl Store {
         if id.kind == Kind::GatewayFleet {
             // One that may not run where it is refers to nothing.
             let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
-            self.secrets.fleet(&id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
+            self.secrets.fleet(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content: hash, origin: None, birth };
         let observed = Arc::make_mut(&mut self.observed);
         observed.objects.insert(id.clone(), object);
-        observed.left_out.remove(&id);
+        observed.left_out.remove(id);
         if !fits {
-            self.leave_out(&id);
+            self.leave_out(id);
         }
         true
     }

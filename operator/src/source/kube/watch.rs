@@ -108,7 +108,7 @@ impl Changes {
     /// Returns when everything is to be listed anew.
     async fn anew(&mut self) {
         if self.anew.changed().await.is_err() {
-            std::future::pending().await // nobody will say so
+            std::future::pending::<()>().await; // nobody will say so
         }
     }
 }
