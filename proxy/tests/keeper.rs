@@ -207,7 +207,7 @@ fn a_crash_refuses_nobody_and_three_are_mended() {
         let kills: Vec<_> = kills.iter().map(|(before, after)| (since(before), since(after))).collect();
         assert!(had_begun && how.as_str() != "ConnectionRefused", "{how} at {} ms, kills at {kills:?}", since(began));
     }
-    assert!(failed.len() <= 60, "{failed:?}");
+    assert!(failed.len() <= results.len() / 10, "{failed:?}");
     assert!(*longest < Duration::from_secs(5), "{longest:?}");
 
     // The fourth within a minute is not hidden.
