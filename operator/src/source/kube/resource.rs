@@ -74,7 +74,7 @@ pub(super) static REQUIRED: [Watched; 7] = [
 
 /// What is watched of a kind.
 pub(super) fn of(kind: Kind) -> &'static Watched {
-    REQUIRED.iter().find(|watched| watched.kind == Some(kind)).unwrap_or(&GRANTS)
+    REQUIRED.iter().chain([&SECRETS]).find(|watched| watched.kind == Some(kind)).unwrap_or(&GRANTS)
 }
 
 /// Which references may cross namespaces. Of Gateway API, which need not be there.
@@ -163,5 +163,8 @@ mod tests {
             REQUIRED.iter().chain([&SECRETS, &GRANTS]).filter_map(|watched| watched.kind).collect();
         kinds.sort();
         assert_eq!(kinds, Kind::ALL);
+        for kind in kinds {
+            assert_eq!(of(kind).kind, Some(kind));
+        }
     }
 }
