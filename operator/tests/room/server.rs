@@ -61,7 +61,8 @@ impl Server {
 
     pub(crate) fn delete(&self, plural: &'static str, namespace: &str, name: &str) {
         self.objects.lock().unwrap().remove(&(plural, namespace.to_owned(), name.to_owned())).unwrap();
-        let last = format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{namespace}\"}}}}");
+        let last =
+            format!("{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"{namespace}\",\"resourceVersion\":\"2\"}}}}");
         let _ = self.news.send((plural, "DELETED", Arc::new(move || last.clone())));
     }
 
