@@ -52,8 +52,10 @@ fleet.spec.service.{{ . }}: {{ . }} is only for type LoadBalancer
 {{- range $at, $network := dig "loadBalancerSourceRanges" (list) $service }}
 {{- include "sluice.networkProblem" (list (printf "service.loadBalancerSourceRanges[%d]" $at) $network) }}
 {{- end }}
-{{- range $at, $network := dig "backends" "allowedAddresses" (list) $spec }}
-{{- include "sluice.networkProblem" (list (printf "backends.allowedAddresses[%d]" $at) $network) }}
+{{- range $list := list "allowedAddresses" "endpointCIDRs" }}
+{{- range $at, $network := dig "backends" $list (list) $spec }}
+{{- include "sluice.networkProblem" (list (printf "backends.%s[%d]" $list $at) $network) }}
+{{- end }}
 {{- end }}
 {{- $template := default dict $spec.template }}
 {{- range $at, $labels := dict "service.labels" (default dict $service.labels) "template.labels" (default dict $template.labels) }}
