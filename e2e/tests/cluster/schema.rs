@@ -18,6 +18,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("endpointslice-ok-loopback", "upstreams on this machine are for standalone; a cluster's API server refuses them"),
     ("endpointslice-port", "the API server takes any number, but nothing listens on port 0"),
     ("fleet-ok-status-is-ignored", "a status is the operator's to write, so what stands in a manifest does not matter"),
+    ("fleet-rollout-canary-observe-pattern", "the API server also names the rule that compares what is no duration"),
     ("grant-version", "there is no place to send it to: what the API server says is about another version's place"),
     ("metadata-creation-timestamp", "the API server names no field, only what it cannot parse"),
     ("metadata-namespace-dot", "the API server looks for that namespace, and says that it is not found"),

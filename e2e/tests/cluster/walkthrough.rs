@@ -213,7 +213,15 @@ fn warnings(cluster: &Alone) -> Vec<String> {
     let of = |namespace: &str| cluster.api.list(Resource::EVENTS, namespace, "").unwrap();
     let all = [SYSTEM, "shop"].into_iter().flat_map(of);
     let warns = |event: &Value| event["type"] == "Warning" && event["involvedObject"]["name"] != "typo";
-    all.filter(warns).map(|e| format!("{} {}: {}", e["involvedObject"]["name"], e["reason"], e["message"])).collect()
+    // The kubelet asks a proxy that has just drained and ended, until it sees so, a second later: nobody can answer then.
+    let there = names(&cluster.api.list(Resource::PODS, SYSTEM, "").unwrap());
+    let has_ended = |event: &Value| {
+        let name = event["involvedObject"]["name"].as_str().unwrap_or_default();
+        event["reason"] == "Unhealthy" && !there.iter().any(|pod| pod == name)
+    };
+    all.filter(|event| warns(event) && !has_ended(event))
+        .map(|e| format!("{} {}: {}", e["involvedObject"]["name"], e["reason"], e["message"]))
+        .collect()
 }
 
 /// What there is of ours besides the definitions, in the namespace of the release and outside of namespaces.

@@ -134,15 +134,16 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     shared.news();
 }
 
-/// What made it necessary to do this again: who changed what. `None`: nobody did.
+/// What made it necessary to do this again: who changed what. `None`: nobody, as far as is known; what was applied a moment
+/// ago is applied again when it is not seen yet, and then no other has a field of it.
 fn edit(state: &State, fleet: &FleetRef, job: &Job) -> Option<String> {
     let others = |part: Part| state.live(part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
     match job {
         Job::Apply { part, desired, .. } => {
-            Some(edits::of_owners(&desired.body, others(*part), &[]).unwrap_or_default().to_string())
+            edits::of_owners(&desired.body, others(*part), &[]).map(|edit| edit.to_string())
         }
         Job::Create { .. } => Some("somebody deleted it".to_owned()),
-        // Replicas are set once more also because the first time is not seen yet: then no other has them.
+        // As above, they are set once more also because the first time is not seen yet.
         Job::Scale { replicas, .. } => {
             let set = serde_json::json!({"spec": {"replicas": replicas}});
             edits::of_owners(&set, others(Part::Deployment), &[]).map(|edit| edit.to_string())

@@ -130,7 +130,7 @@ async fn rights(admin: &Client, name: &str) {
         {"apiGroups": [""], "resources": ["services", "serviceaccounts", "configmaps"], "verbs": own},
         {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": own},
         {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": own},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch", "patch", "delete"]},
         {"apiGroups": ["sluice.dev"], "resources": ["gatewayfleets"], "verbs": ["get"]},
     ]);
     let group = "rbac.authorization.k8s.io";

@@ -92,7 +92,7 @@ async fn what_keeps_pods_from_running_is_told() {
     let dns = Api::<Deployment>::namespaced(place.admin.clone(), "kube-system").get("coredns").await.unwrap();
     let image = dns.spec.template.spec.unwrap().containers[0].image.clone().unwrap();
     let mut run = Run::with(&place, settings(&image), &json!({"template": small}), 1).await;
-    run.until_problem("ProxyCrashes", "-control");
+    run.until_problem("ProxyCrashes", "-keep");
     let nowhere = json!({"nodeSelector": {"test": "nowhere"}});
     run.plan = plan(&place, &json!({"template": nowhere}), 1);
     run.until_problem("Unschedulable", "node");
