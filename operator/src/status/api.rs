@@ -11,8 +11,8 @@ use std::{
 };
 
 use kube::{
-    Api, Client,
-    api::{DynamicObject, ListParams, Patch, PatchParams},
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use planner::{Kind, ObjectRef, Status};
@@ -23,7 +23,7 @@ use super::{
     Input, Pace, derive,
     queue::{Job, Outcome, Queue},
 };
-use crate::{fence, outage, state::plural};
+use crate::{fence, outage, source::kube::Raw, state::plural};
 
 /// Who writes statuses.
 const MANAGER: &str = "sluice-status";
@@ -31,8 +31,8 @@ const MANAGER: &str = "sluice-status";
 const AT_ONCE: usize = 8;
 /// A write that takes longer is given up, and tried again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Objects in one answer to a list.
-const PAGE: u32 = 500;
+/// Objects in one answer to a list: each may have 1.5 MiB, all of which is in memory for a moment.
+const PAGE: u32 = 25;
 /// After an error, the next attempt to list.
 const RETRY: Duration = Duration::from_secs(2);
 /// At the end, what is still to be written is waited for so long.
@@ -127,17 +127,17 @@ async fn present(client: &Client) -> BTreeMap<ObjectRef, Status> {
     present
 }
 
-/// Read as values: one object that is not understood hides no other.
+/// Statuses are read as values: one that is not understood hides no other.
 async fn list(client: &Client, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, String> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(kind));
+    let api: Api<Raw> = Api::all_with(client.clone(), &resource(kind));
     let mut found = BTreeMap::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = tokio::time::timeout(PATIENCE, api.list(&params)).await;
         let page = page.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
-        for mut object in page.items {
-            let Some(status) = super::status(kind, object.data["status"].take()) else { continue };
-            let (Some(namespace), Some(name)) = (object.metadata.namespace, object.metadata.name) else { continue };
+        for raw in page.items {
+            let Some(status) = super::status(kind, raw.value()["status"].take()) else { continue };
+            let (Some(namespace), Some(name)) = (raw.namespace(), raw.meta().name.clone()) else { continue };
             found.insert(ObjectRef { kind, namespace, name }, status);
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -149,7 +149,8 @@ async fn list(client: &Client, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>
 
 async fn write(client: Client, job: Job) -> (Job, Outcome) {
     let Job { object: ObjectRef { kind, namespace, name }, uid, status } = &job;
-    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource(*kind));
+    // The answer is the whole object, of which nothing is read.
+    let api: Api<Raw> = Api::namespaced_with(client, namespace, &resource(*kind));
     let mut patch = json!({
         "apiVersion": crds::API_VERSION,
         "kind": format!("{kind:?}"),

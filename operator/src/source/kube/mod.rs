@@ -81,6 +81,7 @@ use self::{
 use crate::event::Event;
 
 pub use progress::{Progress, WatchState, progress};
+pub(crate) use raw::Raw;
 pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// An object as it comes.
 #[derive(Clone)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     /// What the watcher reads: name, namespace, resource version. Nothing else is filled in.
     meta: ObjectMeta,
     /// All of it, but for what is large and nothing is made of.
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Raw {
 
 impl Raw {
     /// What it holds.
-    pub(super) fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default() // it is what was written of a value
     }
 
