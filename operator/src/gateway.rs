@@ -315,6 +315,7 @@ impl Gateway {
             ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision }
         };
         FleetView {
+            settling: false,
             proxies: self.proxies().into_iter().map(proxy).collect(),
             replicas: Some(self.observation.replicas),
             decision: self.decision.clone(),

@@ -7,12 +7,12 @@ mod planning;
 mod reign;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, Holds, Millis, Plan, World, plan::PlannedFleet, rollout::Care, scale::Decision};
+use planner::{FleetRef, FleetView, Holds, Millis, Plan, World, plan::PlannedFleet, rollout::Care, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
 use self::{planning::Planning, reign::Reign};
@@ -97,7 +97,7 @@ pub struct Operator<F> {
     publish_due: bool,
     decided: Option<Instant>,
     /// What statuses were last made of, less the numbers that drift, and when.
-    shown: Option<(Transitions, Instant)>,
+    shown: Option<(Transitions, BTreeSet<FleetRef>, Instant)>,
     /// The plan as it is shown.
     complete: Complete,
     /// What is wrong, as it was told; of which plan, and when.
@@ -367,20 +367,27 @@ impl<F: Fleet> Operator<F> {
         view.count();
         let shown = view.transitions();
         let drift = self.parts.statuses.pace.drift;
-        let due = self.shown.as_ref().is_none_or(|(last, at)| *last != shown || now.duration_since(*at) >= drift);
-        // Until then, what the leader before wrote is nearer to the truth than what is known here.
+        // Until then, what the leader before wrote of proxies is nearer to the truth than what is known here.
+        let settled: BTreeSet<FleetRef> = self.settled_fleets(now).cloned().collect();
         let is_decided = |gateway: &Gateway| gateway.decision.is_some() || gateway.observation.unknown;
-        let decided = |fleet| self.gateways.get(fleet).is_some_and(is_decided);
-        let settled = self.settled_fleets(now).count() == self.gateways.len() && plan.fleets.keys().all(decided);
-        if due && settled {
+        let is_known = |fleet: &FleetRef| settled.contains(fleet) && self.gateways.get(fleet).is_some_and(is_decided);
+        let settling: BTreeSet<FleetRef> = self.gateways.keys().filter(|fleet| !is_known(fleet)).cloned().collect();
+        let due = self
+            .shown
+            .as_ref()
+            .is_none_or(|(last, former, at)| *last != shown || *former != settling || now.duration_since(*at) >= drift);
+        if due {
+            let view = |(fleet, gateway): (&FleetRef, &Gateway)| {
+                (fleet.clone(), FleetView { settling: settling.contains(fleet), ..gateway.view(millis) })
+            };
             self.parts.statuses.set(status::Input {
                 world: Arc::clone(&self.world),
                 observed: Arc::clone(&self.observed),
                 plan,
-                fleets: self.gateways.iter().map(|(fleet, gateway)| (fleet.clone(), gateway.view(millis))).collect(),
+                fleets: self.gateways.iter().map(view).collect(),
                 remembered: Arc::clone(&self.remembered),
             });
-            self.shown = Some((shown, now));
+            self.shown = Some((shown, settling, now));
         }
         self.parts.view.set(view);
     }

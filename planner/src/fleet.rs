@@ -80,6 +80,9 @@ pub fn selector(fleet: &str) -> String {
 /// What was observed of a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetView {
+    /// Not all of its proxies that ran before were heard yet: their silence says nothing, and what was said of them before
+    /// is nearer to the truth.
+    pub settling: bool,
     /// Its proxies.
     pub proxies: Vec<ProxyView>,
     /// Proxies that exist and do not leave, as observed, also those that say nothing yet; `None`: those of `proxies`.

@@ -248,7 +248,7 @@ async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
     bench.operator.parts.statuses.pace.drift = Duration::from_secs(60);
     bench.observe(1, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
-    let at = |bench: &Bench| bench.operator.shown.as_ref().unwrap().1;
+    let at = |bench: &Bench| bench.operator.shown.as_ref().unwrap().2;
     let first = at(&bench);
     bench.turn(Event::Tick).await;
     assert_eq!(at(&bench), first);

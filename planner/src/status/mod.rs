@@ -13,6 +13,7 @@ mod fleet;
 mod policy;
 mod progress;
 mod route;
+mod settling;
 
 use std::collections::BTreeMap;
 
@@ -95,6 +96,7 @@ pub fn statuses(
             | Kind::Node
             | Kind::ReferenceGrant => return None,
         };
+        let status = settling::known(&context, &subject, status)?;
         Some((object.clone(), status))
     };
     world.objects.iter().filter_map(status).collect()

@@ -395,3 +395,23 @@ fn long_messages_are_cut() {
     let condition = verdict.condition("Accepted", 1, &[], Millis(0));
     assert!(condition.message.len() < 4_100 && condition.message.ends_with("é ..."));
 }
+
+/// Another operator begins to lead: it knows every plan at once, and hears proxies one by one.
+#[test]
+fn silence_of_proxies_that_had_no_time_to_speak_says_nothing() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive();
+    scene.view.settling = true;
+    scene.view.proxies.iter_mut().for_each(|proxy| (proxy.ready, proxy.revision) = (false, None));
+    scene.edit().publish(0).derive();
+    let route = &scene.statuses[&object(Kind::ApiRoute)];
+    let of = |type_| conditions::find(route.conditions(), type_).unwrap();
+    assert_eq!(of("Accepted").observed_generation, Some(2), "what is planned is said at once");
+    assert_eq!((of("Programmed").status.as_str(), of("Programmed").observed_generation), ("True", Some(1)));
+    scene.check(Kind::GatewayFleet, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    assert_eq!((scene.fleet().ready.as_deref(), scene.fleet().programmed_replicas), (Some("2/2"), 2));
+    scene.view.settling = false;
+    scene.derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "no proxy is Ready yet", 3));
+    assert_eq!(scene.fleet().ready.as_deref(), Some("0/2"));
+}

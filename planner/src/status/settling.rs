@@ -1,0 +1,66 @@
+//! While the proxies of a fleet are not all heard yet, after another operator begins to lead: what plans say is true at once,
+//! and what proxies said before stands until they say something else.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{Context, Status, Subject, conditions::find, progress::PROGRAMMED};
+use crate::{
+    fleet::FleetView,
+    problem::reason,
+    world::{FleetRef, Kind},
+};
+
+/// A status less what is concluded from silence; `None`: nothing was said of the object before, nor can be yet.
+pub(super) fn known(context: &Context<'_>, subject: &Subject<'_>, status: Status) -> Option<Status> {
+    if !is_settling(context, subject) {
+        return Some(status);
+    }
+    let known = match (status, subject.previous?.clone()) {
+        (Status::Fleet(now), Status::Fleet(mut before)) => {
+            before.conditions = conditions(now.conditions, &before.conditions);
+            Status::Fleet(before)
+        }
+        (Status::Route(mut now), Status::Route(before)) => {
+            now.conditions = conditions(now.conditions, &before.conditions);
+            for parent in &mut now.parents {
+                let of_parent = before.parents.iter().find(|p| p.parent_ref == parent.parent_ref);
+                let before = of_parent.map_or(before.conditions.as_slice(), |p| p.conditions.as_slice());
+                parent.conditions = conditions(std::mem::take(&mut parent.conditions), before);
+            }
+            Status::Route(now)
+        }
+        (Status::Policy(now), Status::Policy(mut before)) => {
+            before.conditions = conditions(now.conditions, &before.conditions);
+            Status::Policy(before)
+        }
+        (status, _) => status,
+    };
+    Some(known)
+}
+
+/// Whether a fleet that serves it is. Of a policy: any, which is as long as one route of it may be.
+fn is_settling(context: &Context<'_>, subject: &Subject<'_>) -> bool {
+    let settles = |fleet: &FleetRef| context.fleets.get(fleet).is_some_and(|view| view.settling);
+    match subject.object.kind {
+        Kind::GatewayFleet => settles(&FleetRef::from(subject.object)),
+        Kind::ApiRoute => {
+            let parents = context.plan.parents.get(subject.object);
+            parents.into_iter().flatten().filter_map(|parent| parent.fleet.as_ref()).any(settles)
+        }
+        _ => context.fleets.values().any(|view: &FleetView| view.settling),
+    }
+}
+
+/// What is derived from proxies, as it was said before, unless it is known by now; all else as it is.
+fn conditions(now: Vec<Condition>, before: &[Condition]) -> Vec<Condition> {
+    let merged = now.into_iter().map(|condition| {
+        let of_proxies = match condition.type_.as_str() {
+            PROGRAMMED => condition.reason == reason::PENDING,
+            "Ready" | "ScalingActive" => true,
+            _ => false,
+        };
+        let before = if of_proxies { find(before, &condition.type_).cloned() } else { None };
+        before.unwrap_or(condition)
+    });
+    merged.collect()
+}
