@@ -1,6 +1,6 @@
 //! Kubernetes Events: what happened to an object, for `kubectl describe`. Bounded: the same is not said again for ten
-//! minutes, and when more happens at once than anyone reads, the rest is only counted: of one namespace before that of all. (kube's `Recorder` would count
-//! "from 3 to 5" as a repetition of "from 2 to 3".)
+//! minutes, and when more happens at once than anyone reads, the rest is only counted: of one namespace before that of
+//! all. (kube's `Recorder` would count "from 3 to 5" as a repetition of "from 2 to 3".)
 
 use std::{
     collections::BTreeMap,

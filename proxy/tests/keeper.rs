@@ -302,21 +302,21 @@ fn one_that_drains_closes_its_ports_and_ends_well() {
 #[test]
 fn a_second_signal_ends_it_and_one_that_dies_leaving_is_not_started_again() {
     let upstream = Upstream::start(|_| pause(60_000));
-    let mut kept = Kept::start(&upstream, 1);
-    let mut open = Client::to(kept.address(0));
-    open.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
-    pause(100);
-    kill_process(kept.keeper(), Signal::TERM).unwrap();
-    pause(200);
+    // With a request under way, so that it has something to wait for.
+    let leaving = || {
+        let kept = Kept::start(&upstream, 1);
+        let mut open = Client::to(kept.address(0));
+        open.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
+        pause(100);
+        kill_process(kept.keeper(), Signal::TERM).unwrap();
+        pause(200);
+        (kept, open)
+    };
+    let (mut kept, _open) = leaving();
     kill_process(kept.keeper(), Signal::TERM).unwrap();
     assert!(kept.status(Duration::from_secs(3)).success());
 
-    let mut kept = Kept::start(&upstream, 1);
-    let mut open = Client::to(kept.address(0));
-    open.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
-    pause(100);
-    kill_process(kept.keeper(), Signal::TERM).unwrap();
-    pause(200);
+    let (mut kept, _open) = leaving();
     kill(kept.proxy());
     assert_eq!(kept.status(Duration::from_secs(3)).code(), Some(128 + 9));
 }

@@ -21,6 +21,9 @@ pub(super) const OURS: &str = "sluice.dev/e2e";
 /// The operator's Deployment, Service and Lease.
 pub const OPERATOR: &str = "sluice-operator";
 
+/// Lines of each part of a dump that are printed.
+const DUMP_LINES: usize = 40;
+
 static SLUICE: Mutex<Option<Sluice>> = Mutex::new(None);
 
 /// A cluster, and what was installed on it.
@@ -130,12 +133,16 @@ impl Sluice {
         Ok(lease["spec"]["holderIdentity"].as_str().context("nobody holds the Lease")?.to_owned())
     }
 
-    /// Saves what the objects of a namespace and the operator say, and names the file.
+    /// Saves what the objects of a namespace and the operator say, and names the file. The end of each part is printed, for
+    /// whoever has only the output.
     pub fn dump(&self, namespace: &str) -> PathBuf {
         let kinds = "gatewayfleets,apiroutes,ratepolicies,deployments,pods,services,endpointslices,events";
         let mut text = String::new();
         let mut add = |title: &str, said: anyhow::Result<String>| {
-            text += &format!("\n===== {title}\n{}\n", said.unwrap_or_else(|error| format!("{error:#}")));
+            let said = said.unwrap_or_else(|error| format!("{error:#}"));
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!("===== {title}\n{}", lines[lines.len().saturating_sub(DUMP_LINES)..].join("\n"));
+            text += &format!("\n===== {title}\n{said}\n");
         };
         for namespace in [namespace, SYSTEM] {
             for line in [

@@ -69,7 +69,8 @@ struct Subject<'a> {
     previous: Option<&'a Status>,
 }
 
-/// The status of every custom resource. What the views say is `published` was made of this very plan. `previous` keeps the times of conditions that did not change.
+/// The status of every custom resource. What the views say is `published` was made of this very plan. `previous` keeps the
+/// times of conditions that did not change.
 pub fn statuses(
     world: &World,
     plan: &Plan,
