@@ -317,7 +317,7 @@ async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
 }
 
 /// Whether an object is of this ConfigMap, or of one of that name that was deleted and made anew.
-fn is_owned(object: &ObjectMeta, by: &ConfigMap) -> bool {
+pub(crate) fn is_owned(object: &ObjectMeta, by: &ConfigMap) -> bool {
     let owners = object.owner_references.as_deref().unwrap_or_default();
     owners.iter().any(|o| o.controller == Some(true) && o.kind == "ConfigMap" && o.name == by.name_any())
 }

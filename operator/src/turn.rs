@@ -371,7 +371,8 @@ impl<F: Fleet> Operator<F> {
         let settled: BTreeSet<FleetRef> = self.settled_fleets(now).cloned().collect();
         let is_decided = |gateway: &Gateway| gateway.decision.is_some() || gateway.observation.unknown;
         let is_known = |fleet: &FleetRef| settled.contains(fleet) && self.gateways.get(fleet).is_some_and(is_decided);
-        let settling: BTreeSet<FleetRef> = self.gateways.keys().filter(|fleet| !is_known(fleet)).cloned().collect();
+        // Of a fleet that is planned no more, nothing is decided either: nobody waits for it.
+        let settling: BTreeSet<FleetRef> = plan.fleets.keys().filter(|fleet| !is_known(fleet)).cloned().collect();
         let due = self
             .shown
             .as_ref()

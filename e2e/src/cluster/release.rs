@@ -136,7 +136,8 @@ impl Sluice {
     /// Saves what the objects of a namespace and the operator say, and names the file. The end of each part is printed, for
     /// whoever has only the output.
     pub fn dump(&self, namespace: &str) -> PathBuf {
-        let kinds = "gatewayfleets,apiroutes,ratepolicies,deployments,pods,services,endpointslices,events";
+        let kinds =
+            "gatewayfleets,apiroutes,ratepolicies,configmaps,deployments,jobs,pods,services,endpointslices,events";
         let mut text = String::new();
         let mut add = |title: &str, said: anyhow::Result<String>| {
             let said = said.unwrap_or_else(|error| format!("{error:#}"));

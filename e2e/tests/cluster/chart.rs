@@ -25,13 +25,21 @@ fn what_is_rendered_installs_without_helm() {
     assert!(said.lines().count() > 10, "{said}");
 
     // Client-side apply keeps a copy of each object in an annotation: the definitions are small enough for that.
-    let installed = cluster.shell.run(&format!("{render} --skip-tests | kubectl apply --filename -"));
+    let installed = cluster.shell.run(&format!("{render} --no-hooks | kubectl apply --filename -"));
     let programmed = installed.and_then(|_| cluster.fleet_is_programmed(SYSTEM, "default"));
+    // Who applies the hooks, too, runs what `helm uninstall` runs, and nothing is taken away.
+    let hook = "kubectl apply --filename - && kubectl wait --for=condition=Complete --timeout=60s";
+    let hooked = programmed.and_then(|_| {
+        let show = "--show-only templates/uninstall.yaml";
+        let said = format!("{render} {show} | {hook} job/sluice-uninstall --namespace {SYSTEM}");
+        cluster.shell.run(&said)?;
+        cluster.fleet_is_programmed(SYSTEM, "default")
+    });
     let file = cluster.dump(SYSTEM);
     let removed = cluster
         .shell
         .run(&format!("{render} --set crds.enabled=false | kubectl delete --ignore-not-found --filename -"));
-    programmed.unwrap_or_else(|error| panic!("{error:#}; what the cluster says is in {}", file.display()));
+    hooked.unwrap_or_else(|error| panic!("{error:#}; what the cluster says is in {}", file.display()));
     removed.unwrap();
     cluster.gone(SYSTEM).unwrap();
     println!("rendered, applied, programmed and removed in {:.1?}", started.elapsed());

@@ -126,3 +126,52 @@ async fn who_scales_the_fleet_is_not_overruled_and_who_deletes_it_is() {
     })
     .await;
 }
+
+/// What `helm uninstall` runs takes away what helm installed, and nothing else.
+#[tokio::test]
+async fn only_what_helm_installed_is_removed() {
+    Space::with("removed", async |space| {
+        let client = space.client.clone();
+        let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
+        let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
+        let apply = PatchParams::apply("test").force();
+        let remove = async || {
+            let mut remove = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice-operator"));
+            remove.args(["remove-fleet", "--manifest=defaults", "--fleet=default", "--namespace", &space.name]);
+            let output = remove.output().await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let there = async || {
+            let fleet = fleets.get_opt("default").await.unwrap();
+            let fleet = fleet.is_some_and(|fleet| fleet.metadata.deletion_timestamp.is_none());
+            (configmaps.get_opt("defaults").await.unwrap().is_some(), fleet)
+        };
+        assert!(remove().await.contains("nothing to remove"));
+
+        // Made from what is rendered, hooks and all.
+        let (follow, _state) = follow(space, Events::nowhere());
+        let task = tokio::spawn(follow.run(client, lead::alone(1)));
+        configmaps.patch("defaults", &apply, &Patch::Apply(configmap(3))).await.unwrap();
+        eventually("the fleet", async || there().await.1.then_some(())).await;
+        assert!(remove().await.contains("nothing is removed"));
+        assert_eq!(there().await, (true, true));
+
+        let mut of_release = configmap(3);
+        of_release["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": "sluice"});
+        configmaps.patch("defaults", &apply, &Patch::Apply(of_release.clone())).await.unwrap();
+        assert!(remove().await.contains("no proxy of GatewayFleet"));
+        assert_eq!(there().await, (false, false));
+        task.abort();
+
+        // Somebody's own of that name.
+        let gone = async || fleets.get_opt("default").await.unwrap().is_none().then_some(());
+        eventually("it is gone", gone).await;
+        let fleet = serde_yaml::from_str(configmap(3)["data"]["fleet.yaml"].as_str().unwrap()).unwrap();
+        fleets.create(&PostParams::default(), &fleet).await.unwrap();
+        configmaps.patch("defaults", &apply, &Patch::Apply(of_release)).await.unwrap();
+        assert!(remove().await.contains("of that ConfigMap is there"));
+        assert_eq!(there().await, (false, true));
+    })
+    .await;
+}

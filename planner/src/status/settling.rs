@@ -1,6 +1,7 @@
 //! While the proxies of a fleet are not all heard yet, after another operator begins to lead: what plans say is true at once,
 //! and what proxies said before stands until they say something else.
 
+use crds::{fleet::GatewayFleetStatus, policy::RatePolicyStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Context, Status, Subject, conditions::find, progress::PROGRAMMED};
@@ -10,30 +11,39 @@ use crate::{
     world::{FleetRef, Kind},
 };
 
-/// A status less what is concluded from silence; `None`: nothing was said of the object before, nor can be yet.
+/// A status less what is concluded from silence; `None`: of a fleet of which nothing is known yet.
 pub(super) fn known(context: &Context<'_>, subject: &Subject<'_>, status: Status) -> Option<Status> {
     if !is_settling(context, subject) {
         return Some(status);
     }
-    let known = match (status, subject.previous?.clone()) {
-        (Status::Fleet(now), Status::Fleet(mut before)) => {
-            before.conditions = conditions(now.conditions, &before.conditions);
-            Status::Fleet(before)
-        }
-        (Status::Route(mut now), Status::Route(before)) => {
-            now.conditions = conditions(now.conditions, &before.conditions);
+    let known = match (status, subject.previous) {
+        (Status::Fleet(now), Some(Status::Fleet(before))) => Status::Fleet(GatewayFleetStatus {
+            conditions: conditions(now.conditions, &before.conditions),
+            ..before.clone()
+        }),
+        (Status::Fleet(_), _) => return None,
+        (Status::Route(mut now), before) => {
+            let before = before.and_then(|before| if let Status::Route(before) = before { Some(before) } else { None });
+            let merged = before.map_or(&[][..], |before| &before.conditions);
+            now.conditions = conditions(now.conditions, merged);
             for parent in &mut now.parents {
-                let of_parent = before.parents.iter().find(|p| p.parent_ref == parent.parent_ref);
-                let before = of_parent.map_or(before.conditions.as_slice(), |p| p.conditions.as_slice());
+                let of_parent = before.and_then(|b| b.parents.iter().find(|p| p.parent_ref == parent.parent_ref));
+                let before = of_parent.map_or(merged, |parent| &parent.conditions);
                 parent.conditions = conditions(std::mem::take(&mut parent.conditions), before);
             }
             Status::Route(now)
         }
-        (Status::Policy(now), Status::Policy(mut before)) => {
-            before.conditions = conditions(now.conditions, &before.conditions);
-            Status::Policy(before)
+        (Status::Policy(now), before) => {
+            let (conditions_before, limited) = match before {
+                Some(Status::Policy(before)) => (&before.conditions[..], before.limited.clone()),
+                _ => (&[][..], None),
+            };
+            Status::Policy(RatePolicyStatus {
+                conditions: conditions(now.conditions, conditions_before),
+                limited,
+                ..now
+            })
         }
-        (status, _) => status,
     };
     Some(known)
 }
@@ -51,16 +61,15 @@ fn is_settling(context: &Context<'_>, subject: &Subject<'_>) -> bool {
     }
 }
 
-/// What is derived from proxies, as it was said before, unless it is known by now; all else as it is.
+/// What is derived from proxies, as it was said before if it was, unless it is known by now; all else as it is.
 fn conditions(now: Vec<Condition>, before: &[Condition]) -> Vec<Condition> {
-    let merged = now.into_iter().map(|condition| {
+    let known = now.into_iter().filter_map(|condition| {
         let of_proxies = match condition.type_.as_str() {
             PROGRAMMED => condition.reason == reason::PENDING,
             "Ready" | "ScalingActive" => true,
             _ => false,
         };
-        let before = if of_proxies { find(before, &condition.type_).cloned() } else { None };
-        before.unwrap_or(condition)
+        if of_proxies { find(before, &condition.type_).cloned() } else { Some(condition) }
     });
-    merged.collect()
+    known.collect()
 }

@@ -410,8 +410,14 @@ fn silence_of_proxies_that_had_no_time_to_speak_says_nothing() {
     assert_eq!((of("Programmed").status.as_str(), of("Programmed").observed_generation), ("True", Some(1)));
     scene.check(Kind::GatewayFleet, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
     assert_eq!((scene.fleet().ready.as_deref(), scene.fleet().programmed_replicas), (Some("2/2"), 2));
+    // Of a route that came meanwhile, what plans say is said, and nothing of the proxies.
+    scene.statuses.remove(&object(Kind::ApiRoute));
+    scene.derive();
+    let route = &scene.statuses[&object(Kind::ApiRoute)];
+    let types: Vec<&str> = route.conditions().iter().map(|condition| condition.type_.as_str()).collect();
+    assert_eq!(types, ["Accepted", "ResolvedRefs"]);
     scene.view.settling = false;
     scene.derive();
-    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "no proxy is Ready yet", 3));
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "no proxy is Ready yet", 4));
     assert_eq!(scene.fleet().ready.as_deref(), Some("0/2"));
 }

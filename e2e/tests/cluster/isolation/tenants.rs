@@ -67,6 +67,7 @@ fn a_hostile_tenant_costs_others_nothing() {
     let (slowest, told) = (print("live", changes), print("told", told));
     let taken = taken.map(AtomicUsize::into_inner);
     println!("acts of the hostile tenant that the API server took, by kind: {taken:?}");
+    assert!(taken.iter().all(|n| *n > 0), "an attack that the API server refuses attacks nothing: {taken:?}");
     assert!(slowest <= bound(LIVE) && told <= bound(LIVE));
 
     // What was its own is nobody's as soon as its namespace is gone.
