@@ -16,7 +16,7 @@ use notify::{
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Generations, Observed,
+    Generations, Latest, Observed,
     scan::{Busy, Scanner},
 };
 use crate::{event::Event, metrics};
@@ -46,7 +46,7 @@ pub fn read_once(dir: &Path) -> Observed {
 pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Event>) {
     let hints = Arc::new(Hints::default());
     let mut scanner = Scanner::new(dir.clone(), generations);
-    let mut watch = None;
+    let (mut watch, latest) = (None, Latest::default());
     let (mut first, mut told, started) = (true, false, Instant::now());
     loop {
         if watch.is_none() {
@@ -73,7 +73,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
         metrics::get().scans.inc();
         if let Some(observed) = observed {
             first = false;
-            if events.send(Event::WorldChanged(Arc::new(observed))).await.is_err() {
+            if latest.put(Arc::new(observed)) && events.send(Event::WorldChanged(latest.clone())).await.is_err() {
                 return;
             }
         }

@@ -193,7 +193,8 @@ impl Follow {
     /// The next world, if it comes in time.
     pub(crate) async fn next_before(&mut self, deadline: Instant) -> Option<Arc<Observed>> {
         match timeout_at(deadline, self.events.recv()).await {
-            Ok(Some(Event::WorldChanged(observed))) => {
+            Ok(Some(Event::WorldChanged(latest))) => {
+                let observed = latest.take().unwrap();
                 self.world = Some(Arc::clone(&observed));
                 Some(observed)
             }

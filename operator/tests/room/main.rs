@@ -130,7 +130,7 @@ impl Follow {
         while !fits(&self.last) {
             let left = within.saturating_sub(began.elapsed());
             match timeout(left, self.worlds.recv()).await {
-                Ok(Some(Event::WorldChanged(world))) => self.last = world,
+                Ok(Some(Event::WorldChanged(latest))) => self.last = latest.take().unwrap(),
                 _ => {
                     let (all, names) = (self.last.objects.len(), self.last.left_out.len());
                     panic!("no world with {what} within {within:?}: {all} objects, of {names} of them only the name");

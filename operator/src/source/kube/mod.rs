@@ -80,6 +80,7 @@ use self::{
 };
 use crate::event::Event;
 
+use super::Latest;
 pub use progress::{Progress, WatchState, progress};
 pub(crate) use raw::Raw;
 pub use secrets::{FollowInForce, InForce, in_force};
@@ -154,7 +155,7 @@ async fn collect(
     read: impl Fn(ObjectRef),
     mut follow: impl FnMut(Order),
 ) {
-    let mut health = Health::new(progress);
+    let (mut health, latest) = (Health::new(progress), Latest::default());
     let mut batch = Vec::with_capacity(QUEUE);
     // That there is nothing is news too, at first.
     let (mut is_news, mut due) = (true, Instant::now());
@@ -184,7 +185,7 @@ async fn collect(
                 }
             }
             () = sleep_until(at), if is_ready => {
-                if events.send(Event::WorldChanged(store.next())).await.is_err() {
+                if latest.put(store.next()) && events.send(Event::WorldChanged(latest.clone())).await.is_err() {
                     return;
                 }
                 health.synced();

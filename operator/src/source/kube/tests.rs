@@ -245,7 +245,7 @@ impl Bench {
     async fn next(&mut self) -> Arc<Observed> {
         let next = tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await;
         match next.expect("a world in time") {
-            Some(Event::WorldChanged(observed)) => observed,
+            Some(Event::WorldChanged(latest)) => latest.take().unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -425,6 +425,23 @@ async fn grants_that_may_not_be_read_are_not_waited_for() {
     bench.tell(failing("customresourcedefinitions.apiextensions.k8s.io", Cause::Forbidden)).await;
     bench.list(&[GRANTS.name]).await;
     bench.next().await;
+/// However long the loop stands, one world waits for it, and it is the last.
+#[tokio::test]
+async fn worlds_do_not_queue_up() {
+    let mut bench = Bench::new();
+    bench.list(&[]).await;
+    bench.next().await;
+    for i in 0..10 {
+        bench.tell(route(&format!("r{i}"), "u", 1, "/")).await;
+        sleep(2 * PAUSE).await;
+    }
+    assert_eq!(bench.events.len(), 1);
+    assert_eq!(bench.next().await.objects.len(), 10);
+    bench.nothing().await;
+    bench.tell(route("more", "u", 1, "/")).await;
+    assert_eq!(bench.next().await.objects.len(), 11);
+}
+
     assert_eq!(bench.progress.borrow().to_string(), "synced");
 }
 
