@@ -13,6 +13,8 @@ use super::{
     watch::{Change, Changes, Content, kept},
 };
 
+/// What messages and metrics call reads, beside the watches.
+pub(super) const READS: &str = "reads";
 /// Reads at one time.
 const AT_ONCE: usize = 8;
 /// The API server answers a read within this time, or it is tried again.
@@ -52,15 +54,16 @@ impl Reader {
             let failure = match self.attempt(&id).await {
                 Ok(value) => {
                     if failed {
-                        self.tell(Change::Well(resource::of(id.kind).name)).await;
+                        self.tell(Change::Well(READS)).await;
                     }
                     return self.tell(Change::Read(id, value)).await;
                 }
                 Err(why) => format!("{id} can't be read: {why}"),
             };
             failed = true;
-            let of_watch = Failure { cause: Cause::Other, message: failure.clone() };
-            self.tell(Change::Failing(resource::of(id.kind).name, of_watch)).await;
+            // Not of the watch of its kind, which may well work.
+            let of_reads = Failure { cause: Cause::Other, message: failure.clone() };
+            self.tell(Change::Failing(READS, of_reads)).await;
             self.tell(Change::Unread(id.clone(), failure)).await;
             sleep(pause).await;
             pause = (2 * pause).min(longest);
