@@ -12,7 +12,7 @@ use operator::{
     event::Event,
     source::{
         Observed,
-        kube::{InForce, Progress, patient, progress, run},
+        kube::{InForce, Lists, Progress, patient, progress, run},
     },
 };
 use planner::ObjectRef;
@@ -186,7 +186,7 @@ impl Follow {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
         let (in_force, known) = watch::channel(Some(InForce::default()));
-        let source = Aborted(tokio::spawn(run(client, here(), sender, told, known)));
+        let source = Aborted(tokio::spawn(run(client, Lists::default(), here(), sender, told, known)));
         Self { events, world: None, progress, in_force, _source: source }
     }
 

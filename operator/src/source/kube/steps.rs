@@ -1,6 +1,7 @@
-//! One watch, step by step: kube's watcher, with back-off, and with outages that begin and end.
+//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn of its own
+//! while it lists (lists.rs).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use kube::{
@@ -11,9 +12,13 @@ use kube::{
         watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
+    lists::Lists,
     outage::{Cause, Failure},
     raw::{self, Raw},
     resource::Watched,
@@ -29,6 +34,10 @@ const MAX_PAUSE_FORBIDDEN: Duration = Duration::from_secs(3);
 /// changes. Longer than kube's client tries to connect (30 s).
 const QUIET: Duration = Duration::from_secs(35);
 
+/// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter than
+/// [`QUIET`], or a list that hangs would be taken for a watch that works again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a watch came to.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // taken apart as soon as it is there
@@ -43,32 +52,54 @@ pub(super) enum Step {
 
 /// One watch.
 pub(super) struct Steps {
+    client: Client,
     watched: &'static Watched,
+    version: &'static str,
+    namespace: Option<Arc<str>>,
     stream: BoxStream<'static, watcher::Result<Event<Raw>>>,
     backoff: DefaultBackoff,
     /// The next attempt is not before.
     pause: Option<Instant>,
     failing: bool,
-    /// To be told after it was told that the watch works again.
+    /// To be told once it was told that the watch works again, or once it is its turn to list.
     next: Option<Event<Raw>>,
+    lists: Lists,
+    /// From the beginning of a list to its end, or until it fails.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Steps {
     /// In one namespace, or in all.
-    pub(super) fn new(client: Client, watched: &'static Watched, version: &str, namespace: Option<&str>) -> Self {
-        let stream = match watched.names_only {
-            false => watcher(api::<Raw>(client, watched, version, namespace), watched.config()).boxed(),
-            true => {
-                let api = api::<PartialObjectMeta<Raw>>(client, watched, version, namespace);
-                watcher(api, watched.config()).map_ok(raw::named).boxed()
-            }
-        };
-        Self { watched, stream, backoff: DefaultBackoff::default(), pause: None, failing: false, next: None }
+    pub(super) fn new(
+        client: Client,
+        lists: Lists,
+        watched: &'static Watched,
+        version: &'static str,
+        namespace: Option<Arc<str>>,
+    ) -> Self {
+        let stream = stream(client.clone(), watched, version, namespace.as_deref());
+        let backoff = DefaultBackoff::default();
+        Self {
+            client,
+            watched,
+            version,
+            namespace,
+            stream,
+            backoff,
+            pause: None,
+            failing: false,
+            next: None,
+            lists,
+            turn: None,
+        }
     }
 
     /// The next step. Nothing is lost when it is not waited for to the end.
     pub(super) async fn next(&mut self) -> Step {
         loop {
+            if matches!(self.next, Some(Event::Init)) && self.turn.is_none() {
+                self.turn = self.lists.turn().await;
+            }
             if let Some(event) = self.next.take() {
                 return Step::Event(event);
             }
@@ -76,20 +107,27 @@ impl Steps {
                 sleep_until(until).await;
                 self.pause = None;
             }
-            let step = match self.failing {
-                false => self.stream.next().await,
-                true => match timeout(QUIET, self.stream.next()).await {
-                    Ok(step) => step,
-                    Err(_) => {
-                        self.failing = false;
-                        return Step::Well;
-                    }
-                },
+            let silence = match (&self.turn, self.failing) {
+                (Some(_), _) => PATIENCE,
+                (None, true) => QUIET,
+                (None, false) => Duration::MAX,
             };
+            let Ok(step) = timeout(silence, self.stream.next()).await else {
+                self.failing = self.turn.take().is_some();
+                if !self.failing {
+                    return Step::Well;
+                }
+                self.stream = stream(self.client.clone(), self.watched, self.version, self.namespace.as_deref());
+                return Step::Failing(Failure::silent());
+            };
+            // Whatever a list came to, before a pause or another list: who waits for a turn must not have one.
+            if matches!(step, Some(Ok(Event::Init | Event::InitDone) | Err(_))) {
+                self.turn = None;
+            }
             match step {
                 // It never ends; should it, there is nothing to be told.
                 None => std::future::pending().await,
-                Some(Ok(Event::Init)) => return Step::Event(Event::Init), // only the intention to list
+                Some(Ok(Event::Init)) => self.next = Some(Event::Init), // only the intention to list
                 Some(Ok(event)) => {
                     self.backoff.reset();
                     if !std::mem::take(&mut self.failing) {
@@ -114,6 +152,21 @@ impl Steps {
                     }
                 }
             }
+        }
+    }
+}
+
+fn stream(
+    client: Client,
+    watched: &Watched,
+    version: &str,
+    namespace: Option<&str>,
+) -> BoxStream<'static, watcher::Result<Event<Raw>>> {
+    match watched.names_only {
+        false => watcher(api::<Raw>(client, watched, version, namespace), watched.config()).boxed(),
+        true => {
+            let api = api::<PartialObjectMeta<Raw>>(client, watched, version, namespace);
+            watcher(api, watched.config()).map_ok(raw::named).boxed()
         }
     }
 }
@@ -178,7 +231,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (client, asked) = client(answers);
-            let mut steps = Steps::new(client, &REQUIRED[1], "v1alpha1", None);
+            let mut steps = Steps::new(client, Lists::default(), &REQUIRED[1], "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
                 told.push(match steps.next().await {
@@ -200,7 +253,7 @@ mod tests {
         check(
             vec![missing(), missing(), (200, list("3", &["a"]))],
             &["Init", "failing: Missing", "Init", "failing: Missing", "Init", "well", "InitApply(a)", "InitDone"],
-            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=25", "limit", "limit"],
+            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=8", "limit", "limit"],
         );
     }
 
@@ -227,5 +280,64 @@ mod tests {
             &["Init", "InitDone", "failing: Other", "failing: Forbidden", "well"],
             &["limit", "resourceVersion=3", "resourceVersion=3", "resourceVersion=3"],
         );
+    }
+
+    /// A page of a list that is not over.
+    fn page(version: &str, names: &[&str]) -> String {
+        list(version, names).replace("\"resourceVersion\"", "\"continue\":\"more\",\"resourceVersion\"")
+    }
+
+    /// Events until the list is over, of two watches that list at one time, one after the other in turns.
+    async fn listed(watches: Vec<Vec<(u16, String)>>) -> Vec<Vec<String>> {
+        let lists = Lists::default();
+        let follow = watches.into_iter().map(|answers| {
+            let lists = lists.clone();
+            async move {
+                let mut steps = Steps::new(client(answers).0, lists, &REQUIRED[1], "v1alpha1", None);
+                let mut told = vec![];
+                loop {
+                    match steps.next().await {
+                        Step::Event(Event::InitDone) => return told,
+                        Step::Event(event) => told.push(event.to_string()),
+                        Step::Failing(failure) => told.push(failure.message),
+                        Step::Well => told.push("well".into()),
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let all = futures::future::join_all(follow);
+        timeout(Duration::from_secs(3600), all).await.expect("each comes to its end")
+    }
+
+    /// As when etcd forgets what both read of: each has a turn, and begins anew.
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_begin_anew_do_not_wait_for_each_other() {
+        let answers = || vec![(200, page("3", &["a"])), (410, status(410).to_string()), (200, list("9", &["b"]))];
+        let expect = ["Init", "InitApply(a)", "Init", "InitApply(b)"];
+        assert_eq!(listed(vec![answers(), answers(), answers()]).await, vec![expect; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_not_answered_gives_its_turn_to_others() {
+        let (began, lists) = (Instant::now(), Lists::default());
+        let stuck = [(), ()].map(|()| {
+            let mut steps = Steps::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+            tokio::spawn(async move {
+                let mut told = vec![];
+                while told.len() < 2 {
+                    told.push(steps.next().await);
+                }
+                (format!("{told:?}"), steps)
+            })
+        });
+        tokio::task::yield_now().await;
+        let mut third = Steps::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
+        assert!(matches!(third.next().await, Step::Event(Event::Init)));
+        assert_eq!(began.elapsed(), PATIENCE);
+        for stuck in stuck {
+            let (told, _steps) = stuck.await.unwrap();
+            assert!(told.contains("no answer in time"), "{told}");
+        }
     }
 }
