@@ -1,11 +1,11 @@
-//! How many lists are under way at one time. A page of each is in memory about three times while it is read: as it
-//! comes, as text, as objects. With pages of eight objects of 1.5 MiB that is 36 MiB a list.
+//! How many pages of lists are read at one time. Each is in memory about three times meanwhile: as it comes, as text, as
+//! objects. With pages of eight objects of 1.5 MiB that is 36 MiB a page.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lists that may be under way at one time. Two, since one that is optional may be waited for.
+/// Pages that may be read at one time. Two, since one that is optional may be waited for.
 const AT_ONCE: usize = 2;
 
 /// Whoever lists what tenants write waits here for its turn.
@@ -19,7 +19,7 @@ impl Default for Lists {
 }
 
 impl Lists {
-    /// A turn to list, until it is dropped. Who has one must not wait for another: there may be none left.
+    /// A turn to read a page, until it is dropped. Who has one must not wait for another: there may be none left.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).acquire_owned().await.ok()
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  steps.rs: a watch, outages and all          raw.rs: objects as they come
-//!    ▲      └► lists.rs: few list at a time    secrets.rs, reader.rs: those that are read one by one
+//!    ▲      └► lists.rs: a page in turn        secrets.rs, reader.rs: those that are read one by one
 //!    │                                         resource.rs: what is watched; keep.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤

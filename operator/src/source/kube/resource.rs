@@ -28,7 +28,7 @@ pub(super) struct Watched {
     /// Only objects with these fields.
     fields: Option<&'static str>,
     /// Objects of a page of the list: all of a page is in memory at once, before what is not kept is dropped.
-    page: u32,
+    pub(super) page: u32,
     /// The operator can do without it.
     pub(super) optional: bool,
 }

@@ -1,5 +1,5 @@
-//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn of its own
-//! while it lists (lists.rs).
+//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn for each page
+//! that it lists (lists.rs).
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,11 +61,13 @@ pub(super) struct Steps {
     /// The next attempt is not before.
     pause: Option<Instant>,
     failing: bool,
-    /// To be told once it was told that the watch works again, or once it is its turn to list.
+    /// To be told after it was told that the watch works again.
     next: Option<Event<Raw>>,
     lists: Lists,
-    /// From the beginning of a list to its end, or until it fails.
+    listing: bool,
+    /// While it lists: until a page is told, or fails; and how much of it is not told yet.
     turn: Option<OwnedSemaphorePermit>,
+    left: u32,
 }
 
 impl Steps {
@@ -90,16 +92,15 @@ impl Steps {
             failing: false,
             next: None,
             lists,
+            listing: false,
             turn: None,
+            left: 0,
         }
     }
 
     /// The next step. Nothing is lost when it is not waited for to the end.
     pub(super) async fn next(&mut self) -> Step {
         loop {
-            if matches!(self.next, Some(Event::Init)) && self.turn.is_none() {
-                self.turn = self.lists.turn().await;
-            }
             if let Some(event) = self.next.take() {
                 return Step::Event(event);
             }
@@ -107,27 +108,37 @@ impl Steps {
                 sleep_until(until).await;
                 self.pause = None;
             }
+            if self.listing && self.turn.is_none() {
+                self.turn = self.lists.turn().await;
+                self.left = self.watched.page;
+            }
             let silence = match (&self.turn, self.failing) {
                 (Some(_), _) => PATIENCE,
                 (None, true) => QUIET,
                 (None, false) => Duration::MAX,
             };
             let Ok(step) = timeout(silence, self.stream.next()).await else {
-                self.failing = self.turn.take().is_some();
+                self.failing = std::mem::take(&mut self.listing);
                 if !self.failing {
                     return Step::Well;
                 }
+                self.turn = None;
                 self.stream = stream(self.client.clone(), self.watched, self.version, self.namespace.as_deref());
                 return Step::Failing(Failure::silent());
             };
-            // Whatever a list came to, before a pause or another list: who waits for a turn must not have one.
-            if matches!(step, Some(Ok(Event::Init | Event::InitDone) | Err(_))) {
+            if matches!(step, Some(Ok(Event::InitApply(_)))) {
+                self.left = self.left.saturating_sub(1);
+            } else {
+                self.listing = matches!(step, Some(Ok(Event::Init)));
+            }
+            // Whatever a list came to: who is about to wait, for a turn or for the next attempt, must not have one.
+            if !self.listing || self.left == 0 {
                 self.turn = None;
             }
             match step {
                 // It never ends; should it, there is nothing to be told.
                 None => std::future::pending().await,
-                Some(Ok(Event::Init)) => self.next = Some(Event::Init), // only the intention to list
+                Some(Ok(Event::Init)) => return Step::Event(Event::Init), // only the intention to list
                 Some(Ok(event)) => {
                     self.backoff.reset();
                     if !std::mem::take(&mut self.failing) {
@@ -287,7 +298,7 @@ mod tests {
         list(version, names).replace("\"resourceVersion\"", "\"continue\":\"more\",\"resourceVersion\"")
     }
 
-    /// Events until the list is over, of two watches that list at one time, one after the other in turns.
+    /// What watches tell that list at one time, until their lists are over.
     async fn listed(watches: Vec<Vec<(u16, String)>>) -> Vec<Vec<String>> {
         let lists = Lists::default();
         let follow = watches.into_iter().map(|answers| {
@@ -310,6 +321,26 @@ mod tests {
         timeout(Duration::from_secs(3600), all).await.expect("each comes to its end")
     }
 
+    /// However long another's list is.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_turn_for_each_page() {
+        let lists = Lists::default();
+        let full: Vec<_> = (0..REQUIRED[1].page).map(|i| format!("r{i}")).collect();
+        let full: Vec<_> = full.iter().map(String::as_str).collect();
+        let begin = |answers| Steps::new(client(answers).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+        let mut long = [(), ()].map(|()| begin(vec![(200, page("3", &full)), (200, list("3", &["last"]))]));
+        for steps in &mut long {
+            for _ in 0..=full.len() {
+                assert!(matches!(steps.next().await, Step::Event(Event::Init | Event::InitApply(_))));
+            }
+        }
+        // Both have more pages; neither is asked for the next one meanwhile.
+        let mut short = begin(vec![(200, list("3", &[]))]);
+        assert!(matches!(short.next().await, Step::Event(Event::Init)));
+        let done = timeout(Duration::from_secs(1), short.next()).await;
+        assert!(matches!(done, Ok(Step::Event(Event::InitDone))), "{done:?}");
+    }
+
     /// As when etcd forgets what both read of: each has a turn, and begins anew.
     #[tokio::test(start_paused = true)]
     async fn lists_that_begin_anew_do_not_wait_for_each_other() {
@@ -323,21 +354,19 @@ mod tests {
         let (began, lists) = (Instant::now(), Lists::default());
         let stuck = [(), ()].map(|()| {
             let mut steps = Steps::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
-            tokio::spawn(async move {
-                let mut told = vec![];
-                while told.len() < 2 {
-                    told.push(steps.next().await);
-                }
-                (format!("{told:?}"), steps)
-            })
+            tokio::spawn(async move { (steps.next().await, steps.next().await, steps) })
         });
         tokio::task::yield_now().await;
         let mut third = Steps::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
         assert!(matches!(third.next().await, Step::Event(Event::Init)));
+        assert!(matches!(third.next().await, Step::Event(Event::InitDone)));
         assert_eq!(began.elapsed(), PATIENCE);
         for stuck in stuck {
-            let (told, _steps) = stuck.await.unwrap();
-            assert!(told.contains("no answer in time"), "{told}");
+            let (_, told, _steps) = stuck.await.unwrap();
+            assert!(
+                matches!(&told, Step::Failing(failure) if failure.message.contains("no answer in time")),
+                "{told:?}"
+            );
         }
     }
 }
