@@ -2,8 +2,8 @@
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
 //! old enough. One that is refused is tried again, ever more rarely, until it says something else. While the API server
-//! fails, a few are tried each second, whichever are next, so that all are written as soon as it does not. One object is
-//! written by one task at a time. Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
+//! fails, a few are tried each second, whichever are next, so that all are written as soon as it does not. One object
+//! is written by one task at a time. Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

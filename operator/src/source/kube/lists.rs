@@ -1,5 +1,5 @@
-//! How many pages of lists are read at one time. Each is in memory about three times meanwhile: as it comes, as text, as
-//! objects. With pages of eight objects of 1.5 MiB that is 36 MiB a page.
+//! How many pages of lists are read at one time. Each is in memory about three times meanwhile: as it comes, as text,
+//! as objects. Of eight objects of 1.5 MiB that is 36 MiB.
 
 use std::sync::Arc;
 

@@ -98,3 +98,26 @@ impl Reader {
         let _ = self.changes.send(change).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use planner::Kind;
+    use tokio::sync::{mpsc, watch as channel};
+
+    use super::{super::lists::Lists, *};
+
+    /// Its watch may well work.
+    #[tokio::test]
+    async fn one_that_cannot_be_read_is_no_watch_that_fails() {
+        let service = tower::service_fn(|_: hyper::Request<Body>| async {
+            Ok::<_, std::convert::Infallible>(hyper::Response::builder().status(500).body(Body::empty()).unwrap())
+        });
+        let (sender, mut told) = mpsc::channel(10);
+        let changes = Changes::new(sender, Lists::default(), channel::channel(()).1);
+        let reader = Reader::new(Client::new(service, "sys"), changes);
+        reader.read(ObjectRef { kind: Kind::Service, namespace: "shop".into(), name: "s".into() });
+        let change = told.recv().await;
+        assert!(matches!(change, Some(Change::Failing(READS, _))), "{change:?}");
+    }
+}

@@ -1,5 +1,5 @@
-//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn for each page
-//! that it lists (lists.rs).
+//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn for each
+//! page that it lists (lists.rs).
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,8 +34,8 @@ const MAX_PAUSE_FORBIDDEN: Duration = Duration::from_secs(3);
 /// changes. Longer than kube's client tries to connect (30 s).
 const QUIET: Duration = Duration::from_secs(35);
 
-/// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter than
-/// [`QUIET`], or a list that hangs would be taken for a watch that works again.
+/// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter
+/// than [`QUIET`], or a list that hangs would be taken for a watch that works again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a watch came to.
