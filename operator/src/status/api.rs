@@ -35,9 +35,9 @@ use crate::{
 const MANAGER: &str = "sluice-status";
 /// Writes at a time.
 const AT_ONCE: usize = 8;
-/// A write that takes longer is given up, and tried again: what waits for an API server that is silent waits no longer
-/// than this once it answers.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A write that takes longer is given up, and tried again a second later: what waits for an API server that is silent
+/// waits little longer than this once it answers.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// No more of an object is asked back when its status is written: it may have 1.5 MiB, and nothing of it is read.
 const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 /// Objects in one answer to a list: each may have 1.5 MiB, all of which is in memory for a moment.
@@ -188,7 +188,7 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
         }
         Err(_) => {
             fails(&"no answer");
-            Outcome::Failed
+            Outcome::Unreached
         }
     };
     (job, outcome)

@@ -41,9 +41,9 @@ pub(super) enum Outcome {
     Gone,
     /// The API server answers that this is not to be written.
     Refused,
-    /// It fails at this one, or does not answer: it may be the object's fault.
+    /// It fails at this one: it may be the object's fault.
     Failed,
-    /// It can't be reached, or says that it can't write anything now.
+    /// It can't be reached, does not answer, or says that it can't write anything now.
     Unreached,
 }
 
