@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, header, server::conn::http1, service::service_fn};
+use hyper::{Method, Request, Response, StatusCode, Uri, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use snapshot::Key;
 use tokio::{
@@ -170,7 +170,7 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
             let asked = Instant::now();
             let mut lacks = admin.readiness.lacks(view);
             // A probe that would rather wait (`?wait`) makes no warning of what is true of every operator that starts.
-            while !lacks.is_empty() && request.uri().query() == Some("wait") && asked.elapsed() < WAIT {
+            while !lacks.is_empty() && asks(request.uri(), "wait") && asked.elapsed() < WAIT {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 lacks = admin.readiness.lacks(view);
             }
@@ -203,6 +203,11 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
             text(StatusCode::NOT_FOUND, paths.into())
         }
     }
+}
+
+/// Whether a query has this parameter, as the proxy's admin port reads it.
+fn asks(uri: &Uri, what: &str) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|parameter| parameter == what))
 }
 
 /// Has the loop forget what is refused of a resource.
@@ -299,6 +304,18 @@ mod tests {
         assert!(bench.get("/readyz", false).await.1.contains("no certificate authority"));
         bench.authorities.send_replace(Arc::from("PEM"));
         assert_eq!(bench.get("/readyz", false).await, (200, "ready\n".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_may_wait() {
+        let bench = Bench::new();
+        for path in ["/readyz?wait", "/readyz?verbose&wait"] {
+            let asked = tokio::time::Instant::now();
+            let answer = tokio::time::timeout(WAIT / 2, bench.get(path, false)).await;
+            assert!(answer.is_err(), "{path} was answered after {:?}", asked.elapsed());
+        }
+        let answer = tokio::time::timeout(WAIT / 2, bench.get("/readyz?waiting", false)).await;
+        assert_eq!(answer.expect("an answer at once").0, 503);
     }
 
     #[tokio::test]

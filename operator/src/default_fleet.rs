@@ -39,7 +39,7 @@ use crate::{
 pub const KEY: &str = "fleet.yaml";
 /// Applied again this often, whatever the watch says. A fleet that was edited or deleted by hand comes back at once.
 const AGAIN: Duration = Duration::from_secs(60);
-/// After an error of the API server, the next attempt.
+/// After an error of the API server, the next attempt; after each further refusal of a manifest, twice as long.
 const RETRY: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ impl Follow {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
         let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
-        let (mut said, mut pace) = (None, Pace::default());
+        let (mut said, mut pace, mut retry) = (None, Pace::default(), RETRY);
         loop {
             let mut edited = false;
             tokio::select! {
@@ -182,6 +182,15 @@ impl Follow {
             };
             metrics::get().default_fleet_problem.set(problem.is_some().into());
             let is_new = said.as_ref() != Some(&(found.resource_version(), problem.clone()));
+            match &problem {
+                // A right or an admission policy that is there already takes a moment until the API server goes by it.
+                Some(DefaultFleetError::Refused(_)) => {
+                    let is_same = said.as_ref().is_some_and(|(version, _)| *version == found.resource_version());
+                    retry = if is_same { (2 * retry).min(AGAIN) } else { RETRY };
+                    again.reset_after(retry);
+                }
+                _ => retry = RETRY,
+            }
             match &problem {
                 None => {
                     // That a new manifest differs from what is there is no edit.
@@ -543,5 +552,52 @@ mod tests {
         check(Some(&GOOD.replace("name: default", "name: a, namespace: b")), Err("\"b\": leave it out"));
         check(Some(&GOOD.replace("port: 80", "port: 0")), Err("spec.listeners[0].port"));
         check(Some(&GOOD.replace("port: 80", "prot: 80")), Err("prot"));
+    }
+
+    /// When an API server is asked to take the manifest that refuses it so often, in seconds.
+    async fn attempts(refusals: usize) -> Vec<u64> {
+        let (began, attempts) = (tokio::time::Instant::now(), Arc::new(std::sync::Mutex::new(vec![])));
+        let asked = Arc::clone(&attempts);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let status = |code: u16, reason: &str| (code, json!({"kind": "Status", "code": code, "reason": reason}));
+            let list = |items: Value| {
+                let metadata = json!({"resourceVersion": "1"});
+                (200, json!({"kind": "L", "apiVersion": "v1", "metadata": metadata, "items": items}))
+            };
+            let of = request.uri().path().rsplit('/').next().unwrap();
+            // What each watch says of what is there would be another reason to try.
+            let is_silent =
+                of == "gatewayfleets" || request.uri().query().is_some_and(|query| query.contains("watch="));
+            let (code, body) = match (request.method(), of) {
+                (&Method::GET, "configmaps") => list(json!([configmap(Some(GOOD))])),
+                (&Method::GET, _) => status(404, "NotFound"),
+                _ => {
+                    let mut attempts = attempts.lock().unwrap();
+                    attempts.push(began.elapsed().as_secs());
+                    match attempts.len() > refusals {
+                        true => (200, owned("ConfigMap", "defaults", "u-1")),
+                        false => status(403, "Forbidden"),
+                    }
+                }
+            };
+            let body = Body::from(body.to_string().into_bytes());
+            async move {
+                if is_silent {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let (state, mut told) = watch::channel(State::default());
+        let follow = Follow { namespace: "sys".into(), name: "defaults".into(), events: Events::nowhere(), state };
+        let following = tokio::spawn(follow.run(Client::new(service, "sys"), crate::lead::alone(1)));
+        told.wait_for(|state| *state == State::AsDefined).await.unwrap();
+        following.abort();
+        asked.lock().unwrap().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_soon_tried_again() {
+        assert_eq!(attempts(3).await, [0, 2, 6, 14]);
     }
 }

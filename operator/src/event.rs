@@ -8,14 +8,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     push::{Outbox, Published},
-    source::Observed,
+    source::Latest,
 };
 
 /// What the loop in [`crate::turn`] takes up.
 #[derive(Debug)]
 pub enum Event {
-    /// The source has something else now: this is all of it.
-    WorldChanged(Arc<Observed>),
+    /// The source has something else now: all of it is here, as of when it is taken.
+    WorldChanged(Latest),
     /// A proxy said something.
     Proxy(ProxyEvent),
     /// A process began or ended, or sockets were opened: the fleets are worth a look.

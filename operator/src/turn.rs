@@ -165,7 +165,7 @@ impl<F: Fleet> Operator<F> {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::WorldChanged(observed) => self.news = Some(observed),
+            Event::WorldChanged(latest) => self.news = latest.take().or(self.news.take()),
             Event::Proxy(event) => self.take_proxy(event),
             Event::FleetChanged | Event::Tick => {}
             Event::Shutdown => self.leaving = true,

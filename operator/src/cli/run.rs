@@ -190,7 +190,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         ..Cluster::default()
     };
     let (certificates, in_force) = watch::channel(None);
-    let source = tokio::spawn(source::kube::run(watching, cluster, sender.clone(), progress, in_force));
+    let lists = source::kube::Lists::default();
+    let source = tokio::spawn(source::kube::run(watching, lists.clone(), cluster, sender.clone(), progress, in_force));
     let memory = memory::Cluster {
         objects: configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap),
         certificates: Certificates::start(fenced.clone(), namespace, &args.certificates_secret),
@@ -224,7 +225,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         memory: Memory::Cluster(Box::new(memory)),
         lead: lead.clone(),
         happenings: happenings.clone(),
-        statuses: status::Writer::to_api(fenced.clone(), status::API),
+        statuses: status::Writer::to_api(fenced.clone(), lists, status::API),
         view,
         certificates,
         default_fleet,

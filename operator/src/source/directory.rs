@@ -16,7 +16,7 @@ use notify::{
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Generations, Observed,
+    Generations, Latest, Observed,
     scan::{Busy, Scanner},
 };
 use crate::{event::Event, metrics};
@@ -46,7 +46,7 @@ pub fn read_once(dir: &Path) -> Observed {
 pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Event>) {
     let hints = Arc::new(Hints::default());
     let mut scanner = Scanner::new(dir.clone(), generations);
-    let mut watch = None;
+    let (mut watch, latest) = (None, Latest::default());
     let (mut first, mut told, started) = (true, false, Instant::now());
     loop {
         if watch.is_none() {
@@ -73,7 +73,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
         metrics::get().scans.inc();
         if let Some(observed) = observed {
             first = false;
-            if events.send(Event::WorldChanged(Arc::new(observed))).await.is_err() {
+            if latest.put(Arc::new(observed)) && events.send(Event::WorldChanged(latest.clone())).await.is_err() {
                 return;
             }
         }
@@ -158,5 +158,36 @@ fn inode(dir: &Path) -> io::Result<u64> {
 fn unwatched(dir: &Path, error: &notify::Error, told: &mut bool) {
     if !std::mem::replace(told, true) {
         tracing::warn!(%error, dir = %dir.display(), "can't watch the manifests, reading them every second");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However long the loop stands, one world waits for it, and it is the last.
+    #[tokio::test]
+    async fn worlds_do_not_queue_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, mut events) = mpsc::channel(10);
+        tokio::spawn(run(dir.path().to_owned(), Generations::new(), sender));
+        let mut next = async || match tokio::time::timeout(Duration::from_secs(20), events.recv()).await {
+            Ok(Some(Event::WorldChanged(latest))) => latest,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await.take().unwrap().objects.len(), 0);
+        let write = |i: usize| {
+            let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: n{i}}}\n");
+            std::fs::write(dir.path().join(format!("{i}.yaml")), manifest).unwrap();
+        };
+        write(0);
+        let latest = next().await;
+        for i in 1..4 {
+            write(i);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert!(latest.take().unwrap().objects.len() > 1, "what was told of was replaced");
+        write(4);
+        while next().await.take().unwrap().objects.len() < 5 {}
     }
 }

@@ -6,6 +6,7 @@ pub mod directory;
 mod document;
 mod identity;
 pub mod kube;
+mod latest;
 pub mod scan;
 mod yaml;
 
@@ -64,6 +65,7 @@ pub struct Birth {
 pub type Generations = BTreeMap<ObjectRef, (i64, Hash)>;
 
 pub(crate) use identity::kind_of;
+pub use latest::Latest;
 
 /// Reasons of problems that a source finds.
 pub mod reason {

@@ -6,14 +6,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use hyper::header::{ACCEPT, HeaderValue};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
+    core::{ApiResource, GroupVersionKind, Request},
 };
 use planner::{Kind, ObjectRef, Status};
 use serde_json::json;
@@ -23,16 +25,25 @@ use super::{
     Input, Pace, derive,
     queue::{Job, Outcome, Queue},
 };
-use crate::{fence, outage, source::kube::Raw, state::plural};
+use crate::{
+    fence, outage,
+    source::kube::{Lists, Raw},
+    state::plural,
+};
 
 /// Who writes statuses.
 const MANAGER: &str = "sluice-status";
 /// Writes at a time.
 const AT_ONCE: usize = 8;
-/// A write that takes longer is given up, and tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A write that takes longer is given up, and tried again a second later: what waits for an API server that is silent
+/// waits little longer than this once it answers.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// No more of an object is asked back when its status is written: it may have 1.5 MiB, and nothing of it is read.
+const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 /// Objects in one answer to a list: each may have 1.5 MiB, all of which is in memory for a moment.
-const PAGE: u32 = 25;
+const PAGE: u32 = 8;
+/// A page that takes longer is given up, and all is listed again.
+const PAGE_WITHIN: Duration = Duration::from_secs(30);
 /// After an error, the next attempt to list.
 const RETRY: Duration = Duration::from_secs(2);
 /// At the end, what is still to be written is waited for so long.
@@ -40,13 +51,13 @@ const LAST: Duration = Duration::from_secs(2);
 /// Kinds that have a status.
 const KINDS: [Kind; 3] = [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy];
 
-pub(super) async fn follow(client: Client, pace: Pace, mut receiver: watch::Receiver<Input>) {
+pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receiver: watch::Receiver<Input>) {
     if receiver.changed().await.is_err() {
         return; // it never led
     }
     receiver.mark_changed();
     // What an earlier leader wrote: the times of conditions go on from there, and what is the same is not written again.
-    let mut present = present(&client).await;
+    let mut present = present(&client, &lists).await;
     let mut previous = Arc::new(present.clone());
     let mut queue = Queue::default();
     let mut writes = JoinSet::new();
@@ -111,11 +122,11 @@ fn wanted(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<Obj
 }
 
 /// The statuses that the API server has.
-async fn present(client: &Client) -> BTreeMap<ObjectRef, Status> {
+async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> {
     let mut present = BTreeMap::new();
     for kind in KINDS {
         loop {
-            match list(client, kind).await {
+            match list(client, lists, kind).await {
                 Ok(listed) => break present.extend(listed),
                 Err(error) => {
                     outage::log(&format!("statuses of {kind:?}s"), plural(kind), &error);
@@ -128,12 +139,14 @@ async fn present(client: &Client) -> BTreeMap<ObjectRef, Status> {
 }
 
 /// Statuses are read as values: one that is not understood hides no other.
-async fn list(client: &Client, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, String> {
+async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, String> {
     let api: Api<Raw> = Api::all_with(client.clone(), &resource(kind));
     let mut found = BTreeMap::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
-        let page = tokio::time::timeout(PATIENCE, api.list(&params)).await;
+        // For this page alone: the source, if it lists too, takes its pages in between.
+        let _turn = lists.turn().await;
+        let page = tokio::time::timeout(PAGE_WITHIN, api.list(&params)).await;
         let page = page.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         for raw in page.items {
             let Some(status) = super::status(kind, raw.value()["status"].take()) else { continue };
@@ -148,9 +161,41 @@ async fn list(client: &Client, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>
 }
 
 async fn write(client: Client, job: Job) -> (Job, Outcome) {
-    let Job { object: ObjectRef { kind, namespace, name }, uid, status } = &job;
-    // The answer is the whole object, of which nothing is read.
-    let api: Api<Raw> = Api::namespaced_with(client, namespace, &resource(*kind));
+    let object = &job.object;
+    let api: Api<Raw> = Api::namespaced_with(client.clone(), &object.namespace, &resource(object.kind));
+    let done = tokio::time::timeout(PATIENCE, apply(&client, &api, &job)).await;
+    let fails = |error: &dyn fmt::Display| {
+        let url = format!("{}/{}/status", api.resource_url(), object.name);
+        outage::log(&format!("status of {object}"), &url, error);
+    };
+    let outcome = match done {
+        Ok(Ok(())) => Outcome::Written,
+        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => {
+            tracing::debug!(%object, answer = answer.message, "the status has no object any more");
+            Outcome::Gone
+        }
+        // The process ends in a moment.
+        Ok(Err(error)) if fence::is_not_leading(&error) => Outcome::Refused,
+        Ok(Err(error)) if outage::is_one(&error) => {
+            fails(&error);
+            // It may fail at this very object.
+            let is_of_object = matches!(&error, kube::Error::Api(answer) if answer.code == 500);
+            if is_of_object { Outcome::Failed } else { Outcome::Unreached }
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%object, %error, "the status can't be written; tries again");
+            Outcome::Refused
+        }
+        Err(_) => {
+            fails(&"no answer");
+            Outcome::Unreached
+        }
+    };
+    (job, outcome)
+}
+
+async fn apply(client: &Client, api: &Api<Raw>, job: &Job) -> Result<(), kube::Error> {
+    let Job { object: ObjectRef { kind, namespace, name }, uid, status } = job;
     let mut patch = json!({
         "apiVersion": crds::API_VERSION,
         "kind": format!("{kind:?}"),
@@ -160,35 +205,82 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
     if let Some(uid) = uid {
         patch["metadata"]["uid"] = (**uid).into();
     }
-    let params = PatchParams::apply(MANAGER).force();
-    let done = tokio::time::timeout(PATIENCE, api.patch_status(name, &params, &Patch::Apply(patch))).await;
-    let (object, url) = (&job.object, format!("{}/{name}/status", api.resource_url()));
-    let outcome = match done {
-        Ok(Ok(_)) => Outcome::Written,
-        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => {
-            tracing::debug!(%object, answer = answer.message, "the status has no object any more");
-            Outcome::Gone
-        }
-        // The process ends in a moment.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Outcome::Failed,
-        Ok(Err(error)) if outage::is_one(&error) => {
-            outage::log(&format!("status of {object}"), &url, &error);
-            Outcome::Failed
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%object, %error, "the status can't be written; tries again");
-            Outcome::Failed
-        }
-        Err(_) => {
-            outage::log(&format!("status of {object}"), &url, &"no answer");
-            Outcome::Failed
-        }
-    };
-    (job, outcome)
+    let (request, params) = (Request::new(api.resource_url()), PatchParams::apply(MANAGER).force());
+    let request = request.patch_subresource("status", name, &params, &Patch::Apply(patch));
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, METADATA);
+    client.request_text(request).await.map(drop)
 }
 
 fn resource(kind: Kind) -> ApiResource {
     let (group, version) = crds::API_VERSION.split_once('/').unwrap_or_default();
     let kind_name = format!("{kind:?}");
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind_name), plural(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::policy::RatePolicyStatus;
+    use kube::client::Body;
+
+    use super::*;
+
+    /// A client whose requests are answered so; they are passed on.
+    fn client(code: u16, body: serde_json::Value) -> (Client, tokio::sync::mpsc::UnboundedReceiver<(String, String)>) {
+        let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: hyper::Request<Body>| {
+            let accept = request.headers().get(ACCEPT).map_or("", |accept| accept.to_str().unwrap()).to_owned();
+            told.send((format!("{} {}", request.method(), request.uri()), accept)).unwrap();
+            let answer = hyper::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            async move { Ok::<_, std::convert::Infallible>(answer.unwrap()) }
+        });
+        (Client::new(service, "sys"), asked)
+    }
+
+    fn job() -> Job {
+        let status = Status::Policy(RatePolicyStatus { conditions: vec![], targets: 1, limited: None });
+        let object = ObjectRef { kind: Kind::RatePolicy, namespace: "shop".into(), name: "p".into() };
+        Job { object, uid: Some("u".into()), status }
+    }
+
+    #[tokio::test]
+    async fn of_what_is_written_only_metadata_comes_back() {
+        let (client, mut asked) = client(200, json!({"metadata": {"name": "p"}}));
+        assert_eq!(write(client, job()).await.1, Outcome::Written);
+        let (request, accept) = asked.recv().await.unwrap();
+        let at = "PATCH /apis/sluice.dev/v1alpha1/namespaces/shop/ratepolicies/p/status?";
+        assert!(request.starts_with(at), "{request}");
+        assert_eq!(accept, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    }
+
+    #[tokio::test]
+    async fn what_comes_of_a_write() {
+        let cases = [
+            (404, Outcome::Gone),
+            (409, Outcome::Gone),
+            (422, Outcome::Refused),
+            (403, Outcome::Refused),
+            (500, Outcome::Failed),
+            (503, Outcome::Unreached),
+            (429, Outcome::Unreached),
+        ];
+        for (code, expect) in cases {
+            let status = json!({"kind": "Status", "code": code, "message": "m", "reason": "r"});
+            assert_eq!(write(client(code, status).0, job()).await.1, expect, "{code}");
+        }
+    }
+
+    /// What is present is listed in turns with what the source lists.
+    #[tokio::test(start_paused = true)]
+    async fn statuses_are_listed_in_turns() {
+        let (client, mut asked) = client(200, json!({"kind": "L", "apiVersion": "v1", "metadata": {}, "items": []}));
+        let lists = Lists::default();
+        let turns = (lists.turn().await, lists.turn().await);
+        let mut listing = tokio::spawn(async move { present(&client, &lists).await });
+        assert!(tokio::time::timeout(Duration::from_secs(60), &mut listing).await.is_err());
+        assert!(asked.try_recv().is_err());
+        drop(turns);
+        assert_eq!(listing.await.unwrap(), BTreeMap::new());
+        assert!(asked.recv().await.unwrap().0.ends_with("gatewayfleets?&limit=8"));
+    }
 }

@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{source::Observed, state::objects::Remembered};
+use crate::{
+    source::{Observed, kube::Lists},
+    state::objects::Remembered,
+};
 
 /// How often statuses are written.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +63,8 @@ impl Writer {
     }
 
     /// Starts on an API server. Nothing is read or written before there is something to write.
-    pub fn to_api(client: Client, pace: Pace) -> Self {
-        Self::start(pace, |input| api::follow(client, pace, input))
+    pub fn to_api(client: Client, lists: Lists, pace: Pace) -> Self {
+        Self::start(pace, |input| api::follow(client, lists, pace, input))
     }
 
     fn start<T: Future<Output = ()> + Send + 'static>(

@@ -1,8 +1,9 @@
 //! Which status is to be written to an API server, and when. Pure: `now` is an argument.
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
-//! old enough. One that could not be written is tried again, ever more rarely. One object is written by one task at a time.
-//! Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
+//! old enough. One that is refused is tried again, ever more rarely, until it says something else. While the API server
+//! fails, a few are tried each second, whichever are next, so that all are written as soon as it does not. One object
+//! is written by one task at a time. Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,14 @@ use planner::{ObjectRef, Status};
 
 /// After the first failure, the next attempt; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Longest pause of one that the API server refuses.
+const LONGEST_REFUSED: Duration = Duration::from_secs(60);
+/// The same of one that it fails at, maybe only at this one. It must not outlive an outage by much.
+const LONGEST_FAILED: Duration = Duration::from_secs(5);
+/// After so many failures in a row it is the API server that fails.
+const IN_A_ROW: u32 = 8;
+/// From then on there is one attempt in this time.
+const PROBE: Duration = Duration::from_millis(125);
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +39,12 @@ pub(super) enum Outcome {
     Written,
     /// The object is gone, or another of its name is there: the source tells of it in a moment.
     Gone,
+    /// The API server answers that this is not to be written.
+    Refused,
+    /// It fails at this one: it may be the object's fault.
     Failed,
+    /// It can't be reached, does not answer, or says that it can't write anything now.
+    Unreached,
 }
 
 /// Everything that is or may have to be written.
@@ -39,6 +52,10 @@ pub(super) enum Outcome {
 pub(super) struct Queue {
     entries: BTreeMap<ObjectRef, Entry>,
     due: Due,
+    /// How many writes failed since one was answered.
+    failed: u32,
+    /// While the API server fails: the next attempt is not before.
+    probe: Option<Instant>,
 }
 
 /// What is due when, by namespace.
@@ -135,6 +152,10 @@ impl Queue {
                 let due = entry.due.take();
                 *entry = Entry { due, ..fresh(None) };
             }
+            // It says something else: what was refused of it before may not be now.
+            if entry.failures > 0 && !only_drifts(&entry.wanted, &status) {
+                (entry.failures, entry.not_before) = (0, now);
+            }
             entry.wanted = status;
             Self::schedule(&mut self.due, &id, entry, drift);
         }
@@ -142,7 +163,11 @@ impl Queue {
 
     /// The next write that is due, if any.
     pub(super) fn take(&mut self, now: Instant) -> Option<Job> {
+        if self.probe.is_some_and(|at| now < at) {
+            return None;
+        }
         let object = self.due.take(now)?;
+        self.probe = self.probe.map(|_| now + PROBE);
         let entry = self.entries.get_mut(&object)?;
         (entry.due, entry.in_flight) = (None, true);
         Some(Job { object, uid: entry.uid.clone(), status: entry.wanted.clone() })
@@ -150,11 +175,23 @@ impl Queue {
 
     /// When the next write is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.next()
+        self.due.next().map(|at| self.probe.map_or(at, |probe| at.max(probe)))
     }
 
     /// Takes up how a write ended.
     pub(super) fn done(&mut self, job: Job, outcome: Outcome, drift: Duration, now: Instant) {
+        self.failed = match outcome {
+            Outcome::Written | Outcome::Gone | Outcome::Refused => 0,
+            Outcome::Failed | Outcome::Unreached => self.failed.saturating_add(1),
+        };
+        self.probe = (self.failed >= IN_A_ROW).then(|| self.probe.unwrap_or(now + PROBE));
+        let longest = match outcome {
+            Outcome::Written => Duration::ZERO,
+            Outcome::Gone | Outcome::Refused => LONGEST_REFUSED,
+            Outcome::Failed => LONGEST_FAILED,
+            // The bound on all of them is enough.
+            Outcome::Unreached => FIRST_RETRY,
+        };
         let Some(entry) = self.entries.get_mut(&job.object).filter(|entry| entry.uid == job.uid) else { return };
         entry.in_flight = false;
         match outcome {
@@ -162,9 +199,9 @@ impl Queue {
                 entry.written = Some((job.status, now));
                 entry.failures = 0;
             }
-            Outcome::Gone | Outcome::Failed => {
-                // 1 s, 2 s, 4 s, ... 60 s.
-                let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(6)).min(LONGEST_RETRY);
+            Outcome::Gone | Outcome::Refused | Outcome::Failed | Outcome::Unreached => {
+                // 1 s, 2 s, 4 s, ... the longest.
+                let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(6)).min(longest);
                 entry.failures += 1;
                 entry.not_before = now + pause;
             }
@@ -295,24 +332,65 @@ mod tests {
         assert_eq!(bench.write(0.0, Outcome::Written), ["b"]);
     }
 
-    #[test]
-    fn failures_are_tried_again_ever_more_rarely() {
+    /// When one object is tried whose writes end so, for 200 seconds.
+    fn attempts(outcome: Outcome) -> Vec<f64> {
         let mut bench = Bench::new();
-        bench.want(0.0, &[("a", "1", 1, "0%")]);
-        let mut at = vec![];
-        let mut seconds = 0.0;
+        let (mut at, mut seconds) = (vec![], 0.0);
         while seconds < 200.0 {
-            if !bench.write(seconds, Outcome::Failed).is_empty() {
+            // Numbers that drift are no reason to hurry.
+            bench.want(seconds, &[("a", "1", 1, &format!("{seconds}%"))]);
+            if !bench.write(seconds, outcome).is_empty() {
                 at.push(seconds);
             }
-            // Being wanted again, in another form, is no reason to hurry.
-            bench.want(seconds, &[("a", "1", seconds as u32, "0%")]);
             seconds += 1.0;
         }
-        assert_eq!(at, [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]);
         assert_eq!(bench.write(400.0, Outcome::Written), ["a"]);
-        bench.want(401.0, &[("a", "1", 999, "0%")]);
+        bench.want(401.0, &[("a", "1", 2, "0%")]);
         assert_eq!(bench.write(401.0, Outcome::Written), ["a"], "forgiven");
+        at
+    }
+
+    #[test]
+    fn failures_are_tried_again_ever_more_rarely() {
+        assert_eq!(attempts(Outcome::Refused), [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]);
+        assert_eq!(attempts(Outcome::Failed)[..6], [0.0, 1.0, 3.0, 7.0, 12.0, 17.0]);
+        assert_eq!(attempts(Outcome::Unreached)[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn what_says_something_else_is_tried_at_once() {
+        let mut bench = Bench::new();
+        for seconds in [0.0, 1.0, 3.0, 7.0, 15.0] {
+            bench.want(seconds, &[("a", "1", 1, "0%")]);
+            assert_eq!(bench.write(seconds, Outcome::Refused), ["a"]);
+        }
+        bench.want(16.0, &[("a", "1", 1, "1%")]);
+        assert!(bench.write(16.0, Outcome::Refused).is_empty());
+        bench.want(16.5, &[("a", "1", 2, "1%")]);
+        assert_eq!(bench.write(16.5, Outcome::Written), ["a"]);
+    }
+
+    /// However many there are: few are tried while the API server is away, and each is written soon after that.
+    #[test]
+    fn nothing_outlives_an_outage() {
+        for count in [1, 20, 2000] {
+            let mut bench = Bench::new();
+            let names: Vec<String> = (0..count).map(|i| format!("r{i:04}")).collect();
+            let wanted: Vec<_> = names.iter().map(|name| (name.as_str(), "1", 1, "0%")).collect();
+            bench.want(0.0, &wanted);
+            let (mut tried, mut seconds) = (0, 0.0);
+            while seconds < 600.0 {
+                tried += bench.write(seconds, Outcome::Unreached).len();
+                seconds += 0.05;
+            }
+            assert!(tried < 600 * 9 + 2000, "{count} objects: {tried} attempts");
+            let mut written = 0;
+            while seconds < 601.0 {
+                written += bench.write(seconds, Outcome::Written).len();
+                seconds += 0.05;
+            }
+            assert_eq!(written, count);
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(super) fn observed(manifests: &[Value]) -> Event {
         (id, SourceObject { current, raw, generation: 1, content, origin: None, birth: None })
     };
     let objects = manifests.iter().map(object).collect();
-    Event::WorldChanged(Arc::new(Observed { objects, ..Observed::default() }))
+    Event::WorldChanged(Observed { objects, ..Observed::default() }.into())
 }
 
 impl Bench {
@@ -349,10 +349,11 @@ async fn the_loop_turns_however_much_is_wrong() {
     let mut manifest = hostile_manifest();
     manifest["spec"] = json!({"parentRefs": [{"name": "default", "namespace": "sys"}], "rules": rules});
     let Event::WorldChanged(one) = observed(&[fleet_manifest(), manifest]) else { panic!() };
+    let one = one.take().unwrap();
     let mut many = Observed::clone(&one);
     let (id, route) = one.objects.last_key_value().map(|(id, object)| (id.clone(), object.clone())).unwrap();
     many.objects.extend((0..100).map(|n| (ObjectRef { name: format!("r{n}"), ..id.clone() }, route.clone())));
-    let (turns, longest, all) = turns_meanwhile(&mut bench, Event::WorldChanged(Arc::new(many))).await;
+    let (turns, longest, all) = turns_meanwhile(&mut bench, Event::WorldChanged(many.into())).await;
     let problems = bench.operator.plan.as_ref().unwrap().problems.len();
     println!(
         "{problems} problems, planned for {all:.1?}; {turns} turns meanwhile, the longest {longest:.1?} (goal 1 s)"

@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use operator::{
-    source::{Birth, Observed, SourceObject},
+    source::{Birth, Observed, SourceObject, kube::Lists},
     status::{self, Input, Writer},
     world,
 };
@@ -52,7 +52,7 @@ async fn a_status_is_written_once_keeps_its_times_and_is_of_one_object() {
         let create =
             async || api.create(&PostParams::default(), &serde_json::from_value(route()).unwrap()).await.unwrap();
         let first = create().await;
-        let writer = Writer::to_api(space.client.clone(), status::API);
+        let writer = Writer::to_api(space.client.clone(), Lists::default(), status::API);
         writer.set(input(&space.name, &first));
         let written = eventually("a status", async || api.get("r").await.unwrap().status.map(|s| s.conditions)).await;
         let accepted = written.iter().find(|c| c.type_ == "Accepted").unwrap();
@@ -64,7 +64,7 @@ async fn a_status_is_written_once_keeps_its_times_and_is_of_one_object() {
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         writer.set(input(&space.name, &before));
         writer.finish().await;
-        let next = Writer::to_api(space.client.clone(), status::API);
+        let next = Writer::to_api(space.client.clone(), Lists::default(), status::API);
         next.set(input(&space.name, &before));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(api.get("r").await.unwrap().resource_version(), before.resource_version());

@@ -12,7 +12,7 @@ use operator::{
     event::Event,
     source::{
         Observed,
-        kube::{InForce, Progress, patient, progress, run},
+        kube::{InForce, Lists, Progress, patient, progress, run},
     },
 };
 use planner::ObjectRef;
@@ -186,14 +186,15 @@ impl Follow {
         let (sender, events) = mpsc::channel(64);
         let (told, progress) = progress();
         let (in_force, known) = watch::channel(Some(InForce::default()));
-        let source = Aborted(tokio::spawn(run(client, here(), sender, told, known)));
+        let source = Aborted(tokio::spawn(run(client, Lists::default(), here(), sender, told, known)));
         Self { events, world: None, progress, in_force, _source: source }
     }
 
     /// The next world, if it comes in time.
     pub(crate) async fn next_before(&mut self, deadline: Instant) -> Option<Arc<Observed>> {
         match timeout_at(deadline, self.events.recv()).await {
-            Ok(Some(Event::WorldChanged(observed))) => {
+            Ok(Some(Event::WorldChanged(latest))) => {
+                let observed = latest.take().unwrap();
                 self.world = Some(Arc::clone(&observed));
                 Some(observed)
             }

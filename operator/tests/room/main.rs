@@ -11,7 +11,7 @@ use operator::{
     event::Event,
     source::{
         Observed,
-        kube::{InForce, patient, progress, run},
+        kube::{InForce, Lists, patient, progress, run},
     },
 };
 use planner::{ObjectRef, Planner};
@@ -130,7 +130,7 @@ impl Follow {
         while !fits(&self.last) {
             let left = within.saturating_sub(began.elapsed());
             match timeout(left, self.worlds.recv()).await {
-                Ok(Some(Event::WorldChanged(world))) => self.last = world,
+                Ok(Some(Event::WorldChanged(latest))) => self.last = latest.take().unwrap(),
                 _ => {
                     let (all, names) = (self.last.objects.len(), self.last.left_out.len());
                     panic!("no world with {what} within {within:?}: {all} objects, of {names} of them only the name");
@@ -165,7 +165,8 @@ async fn attack(crowd: &Crowd, count: usize) {
     let (_in_force, known) = watch::channel(Some(InForce::default()));
     let cluster = planner::Cluster { operator_namespace: "sluice-system".into(), ..planner::Cluster::default() };
     let before = peak();
-    let source = tokio::spawn(run(kube::Client::try_from(config).unwrap(), cluster, sender, progress().0, known));
+    let (client, lists) = (kube::Client::try_from(config).unwrap(), Lists::default());
+    let source = tokio::spawn(run(client, lists, cluster, sender, progress().0, known));
     let mut follow = Follow { worlds, last: Arc::default() };
     let mut planner = Planner::default();
     let first = follow.until("everything", Duration::from_secs(600), |observed| !observed.objects.is_empty()).await;

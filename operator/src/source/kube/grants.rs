@@ -16,7 +16,7 @@ use super::{
 /// Tells what there is of ReferenceGrants until nobody listens.
 pub(super) async fn follow(client: Client, changes: Changes) {
     let [version] = GRANTS_DEFINITION.versions else { return };
-    let mut definition = Steps::new(client.clone(), &GRANTS_DEFINITION, version, None);
+    let mut definition = Steps::new(client.clone(), changes.lists.clone(), &GRANTS_DEFINITION, version, None);
     let mut watching = nothing();
     // What is watched; `None`: not known yet whether there is anything to watch.
     let mut current: Option<Option<&'static str>> = None;

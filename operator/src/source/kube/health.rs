@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{
     outage::{Cause, Failure, Outages},
     progress::{Progress, WatchState},
+    reader::READS,
     resource::{GRANTS, GRANTS_DEFINITION, REQUIRED, SECRETS},
     watch::Change,
 };
@@ -32,6 +33,7 @@ impl Health {
         health.update(GRANTS_DEFINITION.name, |state| state.listed = true);
         // In each namespace by itself, once fleets refer to one.
         health.update(SECRETS.name, |state| state.listed = true);
+        health.update(READS, |state| state.listed = true);
         for watched in REQUIRED.iter().chain([&SECRETS, &GRANTS]) {
             health.update(watched.name, |_| {}); // so that its metric is there
         }
@@ -117,8 +119,8 @@ impl Health {
     fn well(&mut self, watch: &'static str) {
         let (was_failing, others_fail) = self.outages.end(watch);
         match (was_failing, others_fail) {
-            (true, true) => tracing::info!("{watch}: watched again"),
-            (true, false) => tracing::info!("{watch}: watched again; every watch works"),
+            (true, true) => tracing::info!("{watch}: works again"),
+            (true, false) => tracing::info!("{watch}: works again; so does every other watch"),
             _ => {}
         }
         self.update(watch, |state| state.failing = None);

@@ -2,8 +2,9 @@
 //! fleets refer to.
 //!
 //! ```text
-//!  steps.rs: a watch, outages and all          raw.rs: objects as they come; secrets.rs, reader.rs: those that are read one by one
-//!    ▲                                         resource.rs: what is watched; keep.rs: what is kept of it
+//!  steps.rs: a watch, outages and all          raw.rs: objects as they come
+//!    ▲      └► lists.rs: a page in turn        secrets.rs, reader.rs: those that are read one by one
+//!    │                                         resource.rs: what is watched; keep.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤
 //!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
@@ -16,7 +17,7 @@
 //! ```ignore
 //! let (progress, ready) = source::kube::progress();
 //! let (certificates, in_force) = watch::channel(None);
-//! tokio::spawn(source::kube::run(client, cluster, events, progress, in_force));
+//! tokio::spawn(source::kube::run(client, lists, cluster, events, progress, in_force));
 //! // readyz: `ready.borrow().synced`; its `Display` says which watch is waited for, and why.
 //! ```
 //!
@@ -38,7 +39,7 @@
 //! | group | resources | verbs |
 //! |---|---|---|
 //! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies` | `list`, `watch` |
-//! | (core) | `services`, `namespaces` | `list`, `watch` |
+//! | (core) | `services`, `namespaces`, `nodes` | `list`, `watch` |
 //! | (core) | `secrets`, where fleets refer to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
@@ -51,6 +52,7 @@
 mod grants;
 mod health;
 mod keep;
+mod lists;
 mod namespaces;
 mod outage;
 mod progress;
@@ -78,8 +80,10 @@ use self::{
     store::Store,
     watch::{Change, Changes},
 };
+use super::Latest;
 use crate::event::Event;
 
+pub use lists::Lists;
 pub use progress::{Progress, WatchState, progress};
 pub(crate) use raw::Raw;
 pub use secrets::{FollowInForce, InForce, in_force};
@@ -95,7 +99,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// is there in milliseconds.
 pub(crate) const READ_WITHIN: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
-/// begins again.
+/// begins again. (A list is given up sooner: steps.rs.)
 const SILENCE: Duration = Duration::from_secs(90);
 
 /// A configuration of a client that does not wait forever for an API server that is silent, and sends what it is told once.
@@ -114,6 +118,7 @@ pub fn patient(mut config: kube::Config) -> kube::Config {
 /// while the receiver is there is a fault of ours: the operator should end.
 pub async fn run(
     client: kube::Client,
+    lists: Lists,
     cluster: Cluster,
     events: mpsc::Sender<Event>,
     progress: channel::Sender<Progress>,
@@ -121,7 +126,7 @@ pub async fn run(
 ) {
     let (sender, changes) = mpsc::channel(QUEUE);
     let (anew, told_anew) = channel::channel(());
-    let sender = Changes::new(sender, told_anew);
+    let sender = Changes::new(sender, lists, told_anew);
     let mut watches = JoinSet::new();
     for watched in &resource::REQUIRED {
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
@@ -154,7 +159,7 @@ async fn collect(
     read: impl Fn(ObjectRef),
     mut follow: impl FnMut(Order),
 ) {
-    let mut health = Health::new(progress);
+    let (mut health, latest) = (Health::new(progress), Latest::default());
     let mut batch = Vec::with_capacity(QUEUE);
     // That there is nothing is news too, at first.
     let (mut is_news, mut due) = (true, Instant::now());
@@ -184,7 +189,7 @@ async fn collect(
                 }
             }
             () = sleep_until(at), if is_ready => {
-                if events.send(Event::WorldChanged(store.next())).await.is_err() {
+                if latest.put(store.next()) && events.send(Event::WorldChanged(latest.clone())).await.is_err() {
                     return;
                 }
                 health.synced();

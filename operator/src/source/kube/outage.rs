@@ -30,6 +30,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// A list that the API server does not answer.
+    pub(super) fn silent() -> Self {
+        Self { cause: Cause::Unreachable, message: "the API server can't be reached: no answer in time".into() }
+    }
+
     /// `None`: nothing is wrong, the watch fell behind and lists anew.
     pub(super) fn of(watched: &Watched, error: &watcher::Error) -> Option<Self> {
         let (asked, error) = match error {

@@ -10,7 +10,7 @@ pub struct Progress {
     /// Every required watch has listed, and the first world was sent. Stays: when the API server is away later, what it
     /// said last goes on.
     pub synced: bool,
-    /// Each watch, by resource (`apiroutes.sluice.dev`). Empty: not begun.
+    /// Each watch, by resource (`apiroutes.sluice.dev`), and `reads`, of single objects. Empty: not begun.
     pub watches: BTreeMap<&'static str, WatchState>,
 }
 

@@ -13,6 +13,8 @@ use super::{
     watch::{Change, Changes, Content, kept},
 };
 
+/// What messages and metrics call reads, beside the watches.
+pub(super) const READS: &str = "reads";
 /// Reads at one time.
 const AT_ONCE: usize = 8;
 /// The API server answers a read within this time, or it is tried again.
@@ -52,15 +54,16 @@ impl Reader {
             let failure = match self.attempt(&id).await {
                 Ok(value) => {
                     if failed {
-                        self.tell(Change::Well(resource::of(id.kind).name)).await;
+                        self.tell(Change::Well(READS)).await;
                     }
                     return self.tell(Change::Read(id, value)).await;
                 }
                 Err(why) => format!("{id} can't be read: {why}"),
             };
             failed = true;
-            let of_watch = Failure { cause: Cause::Other, message: failure.clone() };
-            self.tell(Change::Failing(resource::of(id.kind).name, of_watch)).await;
+            // Not of the watch of its kind, which may well work.
+            let of_reads = Failure { cause: Cause::Other, message: failure.clone() };
+            self.tell(Change::Failing(READS, of_reads)).await;
             self.tell(Change::Unread(id.clone(), failure)).await;
             sleep(pause).await;
             pause = (2 * pause).min(longest);
@@ -93,5 +96,28 @@ impl Reader {
     /// When nobody listens, there is nobody to tell.
     async fn tell(&self, change: Change) {
         let _ = self.changes.send(change).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use planner::Kind;
+    use tokio::sync::{mpsc, watch as channel};
+
+    use super::{super::lists::Lists, *};
+
+    /// Its watch may well work.
+    #[tokio::test]
+    async fn one_that_cannot_be_read_is_no_watch_that_fails() {
+        let service = tower::service_fn(|_: hyper::Request<Body>| async {
+            Ok::<_, std::convert::Infallible>(hyper::Response::builder().status(500).body(Body::empty()).unwrap())
+        });
+        let (sender, mut told) = mpsc::channel(10);
+        let changes = Changes::new(sender, Lists::default(), channel::channel(()).1);
+        let reader = Reader::new(Client::new(service, "sys"), changes);
+        reader.read(ObjectRef { kind: Kind::Service, namespace: "shop".into(), name: "s".into() });
+        let change = told.recv().await;
+        assert!(matches!(change, Some(Change::Failing(READS, _))), "{change:?}");
     }
 }

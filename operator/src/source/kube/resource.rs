@@ -7,6 +7,9 @@ use planner::Kind;
 /// unnoticed is found out within it, and a little.
 const WATCH_SECONDS: u32 = 60;
 
+/// Objects of a page of what no tenant writes.
+const PAGE_OF_CLUSTER: u32 = 25;
+
 /// A resource that is watched, in all namespaces or in one.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -25,7 +28,7 @@ pub(super) struct Watched {
     /// Only objects with these fields.
     fields: Option<&'static str>,
     /// Objects of a page of the list: all of a page is in memory at once, before what is not kept is dropped.
-    page: u32,
+    pub(super) page: u32,
     /// The operator can do without it.
     pub(super) optional: bool,
 }
@@ -44,8 +47,8 @@ const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'stat
         plural,
         names_only: false,
         fields: None,
-        // Each has at most 1.5 MiB, and whoever may create one may create many.
-        page: 25,
+        // Each has at most 1.5 MiB, and whoever may create one may create many (lists.rs).
+        page: 8,
         optional: false,
     }
 }
@@ -63,9 +66,9 @@ pub(super) static REQUIRED: [Watched; 7] = [
     ours("apiroutes.sluice.dev", Kind::ApiRoute, "ApiRoute", "apiroutes"),
     ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
     core("services", Kind::Service, "Service", "services"),
-    core("namespaces", Kind::Namespace, "Namespace", "namespaces"),
+    Watched { page: PAGE_OF_CLUSTER, ..core("namespaces", Kind::Namespace, "Namespace", "namespaces") },
     // Their addresses are no backends.
-    core("nodes", Kind::Node, "Node", "nodes"),
+    Watched { page: PAGE_OF_CLUSTER, ..core("nodes", Kind::Node, "Node", "nodes") },
     Watched {
         group: "discovery.k8s.io",
         ..core("endpointslices.discovery.k8s.io", Kind::EndpointSlice, "EndpointSlice", "endpointslices")

@@ -1,6 +1,7 @@
-//! One watch, step by step: kube's watcher, with back-off, and with outages that begin and end.
+//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn for each
+//! page that it lists (lists.rs).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use kube::{
@@ -11,9 +12,13 @@ use kube::{
         watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
+    lists::Lists,
     outage::{Cause, Failure},
     raw::{self, Raw},
     resource::Watched,
@@ -29,6 +34,10 @@ const MAX_PAUSE_FORBIDDEN: Duration = Duration::from_secs(3);
 /// changes. Longer than kube's client tries to connect (30 s).
 const QUIET: Duration = Duration::from_secs(35);
 
+/// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter
+/// than [`QUIET`], or a list that hangs would be taken for a watch that works again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a watch came to.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // taken apart as soon as it is there
@@ -43,7 +52,10 @@ pub(super) enum Step {
 
 /// One watch.
 pub(super) struct Steps {
+    client: Client,
     watched: &'static Watched,
+    version: &'static str,
+    namespace: Option<Arc<str>>,
     stream: BoxStream<'static, watcher::Result<Event<Raw>>>,
     backoff: DefaultBackoff,
     /// The next attempt is not before.
@@ -51,19 +63,39 @@ pub(super) struct Steps {
     failing: bool,
     /// To be told after it was told that the watch works again.
     next: Option<Event<Raw>>,
+    lists: Lists,
+    listing: bool,
+    /// While it lists: until a page is told, or fails; and how much of it is not told yet.
+    turn: Option<OwnedSemaphorePermit>,
+    left: u32,
 }
 
 impl Steps {
     /// In one namespace, or in all.
-    pub(super) fn new(client: Client, watched: &'static Watched, version: &str, namespace: Option<&str>) -> Self {
-        let stream = match watched.names_only {
-            false => watcher(api::<Raw>(client, watched, version, namespace), watched.config()).boxed(),
-            true => {
-                let api = api::<PartialObjectMeta<Raw>>(client, watched, version, namespace);
-                watcher(api, watched.config()).map_ok(raw::named).boxed()
-            }
-        };
-        Self { watched, stream, backoff: DefaultBackoff::default(), pause: None, failing: false, next: None }
+    pub(super) fn new(
+        client: Client,
+        lists: Lists,
+        watched: &'static Watched,
+        version: &'static str,
+        namespace: Option<Arc<str>>,
+    ) -> Self {
+        let stream = stream(client.clone(), watched, version, namespace.as_deref());
+        let backoff = DefaultBackoff::default();
+        Self {
+            client,
+            watched,
+            version,
+            namespace,
+            stream,
+            backoff,
+            pause: None,
+            failing: false,
+            next: None,
+            lists,
+            listing: false,
+            turn: None,
+            left: 0,
+        }
     }
 
     /// The next step. Nothing is lost when it is not waited for to the end.
@@ -76,16 +108,33 @@ impl Steps {
                 sleep_until(until).await;
                 self.pause = None;
             }
-            let step = match self.failing {
-                false => self.stream.next().await,
-                true => match timeout(QUIET, self.stream.next()).await {
-                    Ok(step) => step,
-                    Err(_) => {
-                        self.failing = false;
-                        return Step::Well;
-                    }
-                },
+            if self.listing && self.turn.is_none() {
+                self.turn = self.lists.turn().await;
+                self.left = self.watched.page;
+            }
+            let silence = match (&self.turn, self.failing) {
+                (Some(_), _) => PATIENCE,
+                (None, true) => QUIET,
+                (None, false) => Duration::MAX,
             };
+            let Ok(step) = timeout(silence, self.stream.next()).await else {
+                self.failing = std::mem::take(&mut self.listing);
+                if !self.failing {
+                    return Step::Well;
+                }
+                self.turn = None;
+                self.stream = stream(self.client.clone(), self.watched, self.version, self.namespace.as_deref());
+                return Step::Failing(Failure::silent());
+            };
+            if matches!(step, Some(Ok(Event::InitApply(_)))) {
+                self.left = self.left.saturating_sub(1);
+            } else {
+                self.listing = matches!(step, Some(Ok(Event::Init)));
+            }
+            // Whatever a list came to: who is about to wait, for a turn or for the next attempt, must not have one.
+            if !self.listing || self.left == 0 {
+                self.turn = None;
+            }
             match step {
                 // It never ends; should it, there is nothing to be told.
                 None => std::future::pending().await,
@@ -114,6 +163,21 @@ impl Steps {
                     }
                 }
             }
+        }
+    }
+}
+
+fn stream(
+    client: Client,
+    watched: &Watched,
+    version: &str,
+    namespace: Option<&str>,
+) -> BoxStream<'static, watcher::Result<Event<Raw>>> {
+    match watched.names_only {
+        false => watcher(api::<Raw>(client, watched, version, namespace), watched.config()).boxed(),
+        true => {
+            let api = api::<PartialObjectMeta<Raw>>(client, watched, version, namespace);
+            watcher(api, watched.config()).map_ok(raw::named).boxed()
         }
     }
 }
@@ -178,7 +242,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (client, asked) = client(answers);
-            let mut steps = Steps::new(client, &REQUIRED[1], "v1alpha1", None);
+            let mut steps = Steps::new(client, Lists::default(), &REQUIRED[1], "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
                 told.push(match steps.next().await {
@@ -200,7 +264,7 @@ mod tests {
         check(
             vec![missing(), missing(), (200, list("3", &["a"]))],
             &["Init", "failing: Missing", "Init", "failing: Missing", "Init", "well", "InitApply(a)", "InitDone"],
-            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=25", "limit", "limit"],
+            &["/apis/sluice.dev/v1alpha1/apiroutes?&limit=8", "limit", "limit"],
         );
     }
 
@@ -227,5 +291,82 @@ mod tests {
             &["Init", "InitDone", "failing: Other", "failing: Forbidden", "well"],
             &["limit", "resourceVersion=3", "resourceVersion=3", "resourceVersion=3"],
         );
+    }
+
+    /// A page of a list that is not over.
+    fn page(version: &str, names: &[&str]) -> String {
+        list(version, names).replace("\"resourceVersion\"", "\"continue\":\"more\",\"resourceVersion\"")
+    }
+
+    /// What watches tell that list at one time, until their lists are over.
+    async fn listed(watches: Vec<Vec<(u16, String)>>) -> Vec<Vec<String>> {
+        let lists = Lists::default();
+        let follow = watches.into_iter().map(|answers| {
+            let lists = lists.clone();
+            async move {
+                let mut steps = Steps::new(client(answers).0, lists, &REQUIRED[1], "v1alpha1", None);
+                let mut told = vec![];
+                loop {
+                    match steps.next().await {
+                        Step::Event(Event::InitDone) => return told,
+                        Step::Event(event) => told.push(event.to_string()),
+                        Step::Failing(failure) => told.push(failure.message),
+                        Step::Well => told.push("well".into()),
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let all = futures::future::join_all(follow);
+        timeout(Duration::from_secs(3600), all).await.expect("each comes to its end")
+    }
+
+    /// However long another's list is.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_turn_for_each_page() {
+        let lists = Lists::default();
+        let full: Vec<_> = (0..REQUIRED[1].page).map(|i| format!("r{i}")).collect();
+        let full: Vec<_> = full.iter().map(String::as_str).collect();
+        let begin = |answers| Steps::new(client(answers).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+        let mut long = [(), ()].map(|()| begin(vec![(200, page("3", &full)), (200, list("3", &["last"]))]));
+        for steps in &mut long {
+            for _ in 0..=full.len() {
+                assert!(matches!(steps.next().await, Step::Event(Event::Init | Event::InitApply(_))));
+            }
+        }
+        // Both have more pages; neither is asked for the next one meanwhile.
+        let mut short = begin(vec![(200, list("3", &[]))]);
+        assert!(matches!(short.next().await, Step::Event(Event::Init)));
+        let done = timeout(Duration::from_secs(1), short.next()).await;
+        assert!(matches!(done, Ok(Step::Event(Event::InitDone))), "{done:?}");
+    }
+
+    /// As when etcd forgets what both read of: each has a turn, and begins anew.
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_begin_anew_do_not_wait_for_each_other() {
+        let answers = || vec![(200, page("3", &["a"])), (410, status(410).to_string()), (200, list("9", &["b"]))];
+        let expect = ["Init", "InitApply(a)", "Init", "InitApply(b)"];
+        assert_eq!(listed(vec![answers(), answers(), answers()]).await, vec![expect; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_not_answered_gives_its_turn_to_others() {
+        let (began, lists) = (Instant::now(), Lists::default());
+        let stuck = [(), ()].map(|()| {
+            let mut steps = Steps::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+            tokio::spawn(async move { (steps.next().await, steps.next().await, steps) })
+        });
+        tokio::task::yield_now().await;
+        let mut third = Steps::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
+        assert!(matches!(third.next().await, Step::Event(Event::Init)));
+        assert!(matches!(third.next().await, Step::Event(Event::InitDone)));
+        assert_eq!(began.elapsed(), PATIENCE);
+        for stuck in stuck {
+            let (_, told, _steps) = stuck.await.unwrap();
+            assert!(
+                matches!(&told, Step::Failing(failure) if failure.message.contains("no answer in time")),
+                "{told:?}"
+            );
+        }
     }
 }

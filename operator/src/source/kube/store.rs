@@ -103,7 +103,12 @@ impl Store {
             // What was read may be older than what the watch told meanwhile.
             Change::Read(id, value) if id.kind != Kind::Secret => {
                 let is_latest = self.returning.remove(&id) == Some(false);
-                value.is_some_and(|value| is_latest && self.set(&id, value))
+                match value {
+                    _ if !is_latest => false,
+                    Some(value) => self.set(&id, value),
+                    // It was deleted while its watch is cut off. Were its name held on, it would be read again at once.
+                    None => self.remove(&id),
+                }
             }
             Change::Read(id, value) => {
                 self.returning.remove(&id);
@@ -181,9 +186,12 @@ impl Store {
         for id in &forget {
             self.drop(id);
         }
-        if self.returning.is_empty() && self.lists.is_empty() {
-            let returns = self.budget.returns(RETURN_AT_ONCE);
-            self.returning = returns.iter().map(|id| (id.clone(), false)).collect();
+        // One that can't be read holds up no other.
+        let more = RETURN_AT_ONCE.saturating_sub(self.returning.len());
+        if more > 0 && self.lists.is_empty() {
+            let returns = self.budget.returns(RETURN_AT_ONCE).into_iter();
+            let returns: Vec<_> = returns.filter(|id| !self.returning.contains_key(id)).take(more).collect();
+            self.returning.extend(returns.iter().map(|id| (id.clone(), false)));
             read.extend(returns);
         }
         read

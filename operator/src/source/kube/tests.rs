@@ -245,7 +245,7 @@ impl Bench {
     async fn next(&mut self) -> Arc<Observed> {
         let next = tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await;
         match next.expect("a world in time") {
-            Some(Event::WorldChanged(observed)) => observed,
+            Some(Event::WorldChanged(latest)) => latest.take().unwrap(),
             other => panic!("{other:?}"),
         }
     }
@@ -283,6 +283,12 @@ async fn the_first_world_is_whole() {
     bench.tell(failing("services", Cause::Unreachable)).await;
     bench.nothing().await;
     assert!(bench.progress.borrow().synced);
+    assert_eq!(bench.progress.borrow().to_string(), "synced, but now failing: services: Unreachable");
+    // Reads are no watch, and say nothing of one.
+    let unread = Failure { cause: Cause::Other, message: "Service shop/s can't be read: etcd".into() };
+    bench.tell(Change::Failing(reader::READS, unread)).await;
+    bench.tell(Change::Well(reader::READS)).await;
+    bench.nothing().await;
     assert_eq!(bench.progress.borrow().to_string(), "synced, but now failing: services: Unreachable");
 }
 
@@ -417,6 +423,23 @@ async fn of_many_changes_at_once_come_few_worlds() {
     assert!(first < Duration::from_millis(500), "{first:?}"); // a busy machine's; usually below 1 ms
     bench.tell(route("first", "u", 1, "/")).await;
     bench.nothing().await;
+}
+
+/// However long the loop stands, one world waits for it, and it is the last.
+#[tokio::test]
+async fn worlds_do_not_queue_up() {
+    let mut bench = Bench::new();
+    bench.list(&[]).await;
+    bench.next().await;
+    for i in 0..10 {
+        bench.tell(route(&format!("r{i}"), "u", 1, "/")).await;
+        sleep(2 * PAUSE).await;
+    }
+    assert_eq!(bench.events.len(), 1);
+    assert_eq!(bench.next().await.objects.len(), 10);
+    bench.nothing().await;
+    bench.tell(route("more", "u", 1, "/")).await;
+    assert_eq!(bench.next().await.objects.len(), 11);
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@ use std::{fmt, sync::Arc};
 use kube::{Client, runtime::watcher::Event};
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
+use tokio::sync::{mpsc, watch as channel};
 
 use super::{
     keep,
+    lists::Lists,
     outage::Failure,
     raw::Raw,
     resource::{SECRETS, Watched},
@@ -73,21 +74,18 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Lists that are under way at one time: a page of each is in memory. Two, since one that is optional may be waited for.
-const LISTS: usize = 2;
-
 /// Where watches tell what they find, and what they are told.
 #[derive(Clone)]
 pub(super) struct Changes {
     sender: mpsc::Sender<Change>,
-    lists: Arc<Semaphore>,
+    pub(super) lists: Lists,
     /// Everything is to be listed anew.
     anew: channel::Receiver<()>,
 }
 
 impl Changes {
-    pub(super) fn new(sender: mpsc::Sender<Change>, anew: channel::Receiver<()>) -> Self {
-        Self { sender, lists: Arc::new(Semaphore::new(LISTS)), anew }
+    pub(super) fn new(sender: mpsc::Sender<Change>, lists: Lists, anew: channel::Receiver<()>) -> Self {
+        Self { sender, lists, anew }
     }
 
     /// An error: nobody listens any more.
@@ -98,11 +96,6 @@ impl Changes {
     /// Returns when nobody listens any more.
     pub(super) async fn closed(&self) {
         self.sender.closed().await;
-    }
-
-    /// Waits for its turn to list.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.lists).acquire_owned().await.ok()
     }
 
     /// Returns when everything is to be listed anew.
@@ -116,23 +109,16 @@ impl Changes {
 /// Tells what a watch says until nobody listens.
 pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, mut changes: Changes) {
     let Some(kind) = watched.kind else { return };
-    let mut steps = Steps::new(client.clone(), watched, version, None);
-    let mut turn = None;
+    let mut steps = Steps::new(client.clone(), changes.lists.clone(), watched, version, None);
     let api_version = watched.api_version(version);
     loop {
         let step = tokio::select! {
             step = steps.next() => step,
             () = changes.anew() => {
-                drop(turn.take());
-                steps = Steps::new(client.clone(), watched, version, None);
+                steps = Steps::new(client.clone(), changes.lists.clone(), watched, version, None);
                 continue;
             }
         };
-        match step {
-            Step::Event(Event::Init) => turn = changes.turn().await,
-            Step::Event(Event::InitDone) | Step::Failing(_) => drop(turn.take()),
-            Step::Event(_) | Step::Well => {}
-        }
         let change = match step {
             Step::Event(Event::Init) => Some(Change::Began(kind)),
             Step::Event(Event::InitDone) => Some(Change::Listed(kind, watched.name)),
@@ -151,7 +137,8 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
 
 /// Tells what there is of the Secrets of a namespace until nobody listens.
 pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Changes) {
-    let mut steps = Steps::new(client, &SECRETS, SECRETS.versions[0], Some(&namespace));
+    let place = Some(Arc::clone(&namespace));
+    let mut steps = Steps::new(client, changes.lists.clone(), &SECRETS, SECRETS.versions[0], place);
     loop {
         let change = match steps.next().await {
             Step::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),

@@ -4,8 +4,8 @@ use super::*;
 
 /// A route of a namespace and an age in seconds, of about 100 KB.
 fn large(namespace: &str, name: &str, age: u64) -> Change {
-    let rules = json!([{"matches": [{"headers": [{"name": "x", "value": "v".repeat(4000)}]}], "backendRefs": [{"name": "a", "port": 80}]}]);
-    let rules: Vec<Value> = std::iter::repeat_n(rules[0].clone(), 8).collect();
+    let matches = json!([{"headers": [{"name": "x", "value": "v".repeat(4000)}]}]);
+    let rules = vec![json!({"matches": matches, "backendRefs": [{"name": "a", "port": 80}]}); 8];
     let metadata = json!({"name": name, "namespace": namespace, "uid": name, "generation": 1,
         "creationTimestamp": format!("2026-01-02T03:04:{age:02}Z")});
     let (api, kind) = ("sluice.dev/v1alpha1", "ApiRoute");
@@ -75,6 +75,42 @@ fn what_was_read_is_not_newer_than_what_was_told_meanwhile() {
     let Change::Set(id, value) = large("ns", "c", 4) else { panic!() };
     take(&mut store, [(Change::Gone(of("ns", "c")), true), (Change::Read(id, Some(value)), false)]);
     check(&store, &["shop/r"], &[]);
+}
+
+/// One that is held by its name is deleted while its watch is cut off: only reading it tells.
+#[test]
+fn what_is_read_and_gone_is_not_read_again() {
+    let mut store = Store::within(150 << 10, here());
+    take(&mut store, [(large("ns", "a", 1), true), (large("ns", "b", 2), true), (Change::Gone(of("ns", "a")), true)]);
+    assert_eq!(store.begin_reads(), [of("ns", "b")]);
+    take(&mut store, [(Change::Read(of("ns", "b"), None), true)]);
+    check(&store, &[], &[]);
+    assert_eq!(store.begin_reads(), []);
+}
+
+#[test]
+fn one_that_cannot_be_read_holds_up_no_other() {
+    let mut store = Store::within(180 << 10, here());
+    let small = |i: usize| route(&format!("r{i:02}"), "u", 1, "/");
+    take(&mut store, [(large("shop", "large", 1), true)]);
+    for i in 0..60 {
+        store.take(small(i));
+    }
+    assert!(store.observed().left_out.len() > 40, "{}", store.observed().left_out.len());
+    // There is room for all of them.
+    take(&mut store, [(Change::Gone(of("shop", "large")), true)]);
+    let mut asked = store.begin_reads();
+    assert_eq!(asked.len(), 32);
+    let stuck = asked.remove(0);
+    while !asked.is_empty() {
+        for id in asked {
+            let Change::Set(id, value) = small(id.name[1..].parse().unwrap()) else { panic!() };
+            take(&mut store, [(Change::Read(id, Some(value)), true)]);
+        }
+        asked = store.begin_reads();
+        assert!(!asked.contains(&stuck));
+    }
+    assert_eq!(Vec::from_iter(&store.observed().left_out), [&stuck]);
 }
 
 #[test]
