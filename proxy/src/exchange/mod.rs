@@ -49,6 +49,8 @@ pub(crate) enum ReplyBody {
     Own(Bytes),
     /// An upstream, until a deadline.
     Upstream(Call, Option<Pin<Box<Sleep>>>),
+    /// There is none: an upstream ended the stream, and a client that speaks HTTP/2 is told the same.
+    Reset(h2::Reason),
     /// There is none: the connections become a WebSocket.
     WebSocket(Box<http1::call::Call>, Arc<Rule>),
 }
@@ -111,6 +113,18 @@ pub(crate) async fn serve<S: Source>(
         }
         Err(forward::Failure::Answer(cause, blame)) => {
             exchange.fail(cause.reason, blame);
+            let mut answer = cause.answer(exchange.id());
+            rule.chain.on_response(&mut answer.head, &mut ctx);
+            Some(own(answer, exchange, ctx.rate_limit))
+        }
+        Err(forward::Failure::Reset(reason)) => {
+            let cause = answer::reset(reason);
+            exchange.fail(cause.reason, Blame::Upstream);
+            if exchange.version == Version::HTTP_2 {
+                exchange.answered(cause.status, Instant::now());
+                let head = ResponseHead::new(cause.status);
+                return Some(Reply { head, rate_limit: None, body: ReplyBody::Reset(reason) });
+            }
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
             Some(own(answer, exchange, ctx.rate_limit))

@@ -1,9 +1,11 @@
 //! Host and path, checked once before routing, limits and forwarding: the upstream gets the path that was checked.
 //!
-//! One rule for paths. Two spellings that every server reads as the same path become one: percent-encoded unreserved
-//! characters are decoded (RFC 3986 section 6.2.2.2), and empty segments are left out (`//` becomes `/`). What servers read
-//! differently is refused: dot segments, backslashes, encoded slashes and backslashes (`%2f`, `%5c`), NUL, overlong UTF-8,
-//! and percent signs that encode nothing.
+//! One rule for targets, by whatever protocol they come. Two spellings that every server reads as the same path become one:
+//! percent-encoded unreserved characters are decoded (RFC 3986 section 6.2.2.2), what no path may hold as it is, such as
+//! UTF-8 and quotes, is percent-encoded, and empty segments are left out (`//` becomes `/`). What servers read differently
+//! is refused: dot segments, backslashes, encoded slashes and backslashes (`%2f`, `%5c`), control characters, overlong
+//! UTF-8, and percent signs that encode nothing. Of a query, what is not ASCII is percent-encoded. A fragment is never sent
+//! (RFC 9110 section 4.2.5): it is cut off where a target is read (`http::Uri`).
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
@@ -40,11 +42,12 @@ pub fn head(head: &mut RequestHead) -> Result<Host, Cause> {
         return Err(BAD_TARGET);
     }
     let host = host(&head.uri, &head.fields)?;
-    match path(&head.uri)? {
-        None if head.uri.authority().is_none() => {}
-        None => head.uri = head.uri.path_and_query().cloned().ok_or(BAD_TARGET)?.into(),
-        Some(mut target) => {
-            if let Some(query) = head.uri.query() {
+    match (path(&head.uri)?, query(&head.uri)) {
+        (None, None) if head.uri.authority().is_none() => {}
+        (None, None) => head.uri = head.uri.path_and_query().cloned().ok_or(BAD_TARGET)?.into(),
+        (path, query) => {
+            let mut target = path.unwrap_or_else(|| head.uri.path().to_owned());
+            if let Some(query) = query.as_deref().or(head.uri.query()) {
                 target.push('?');
                 target.push_str(query);
             }
@@ -122,17 +125,52 @@ pub fn path(uri: &Uri) -> Result<Option<String>, Cause> {
         return Err(BAD_TARGET);
     }
     let bytes = path.as_bytes();
-    // Most paths hold none of these bytes, and no empty segment, and are done here.
-    let suspect = |w: &[u8]| matches!(w[0], b'%' | b'\\') || w[0] == b'/' && matches!(w[1], b'/' | b'.');
-    if !bytes.windows(2).any(suspect) && !matches!(bytes.last(), Some(b'%' | b'\\')) {
+    // Most paths are plain, have no empty segment, and are done here.
+    let suspect = |w: &[u8]| !PLAIN[usize::from(w[0])] || w[0] == b'/' && matches!(w[1], b'/' | b'.');
+    if !bytes.windows(2).any(suspect) && bytes.last().is_none_or(|last| PLAIN[usize::from(*last)]) {
         return Ok(None);
     }
     let normal = normal(bytes).and_then(|normal| String::from_utf8(normal).ok()).ok_or(BAD_PATH)?;
     Ok((normal != path).then_some(normal))
 }
 
-/// The one form of a path, in one pass over its bytes: decodes what is unreserved, keeps other encodings, leaves empty
-/// segments out. `None`: servers could read it differently.
+/// The query in ASCII; `None`: it is, or there is none.
+fn query(uri: &Uri) -> Option<String> {
+    let query = uri.query().filter(|query| !query.is_ascii())?;
+    let mut ascii = Vec::with_capacity(query.len() * 2);
+    for byte in query.bytes() {
+        if byte.is_ascii() { ascii.push(byte) } else { encode(&mut ascii, byte) }
+    }
+    String::from_utf8(ascii).ok()
+}
+
+/// What a path may hold as it is (RFC 3986 section 3.3).
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+                    | b':' | b'@' | b'/'
+                    // No path may, and yet there are clients that do not encode it, and servers that take it as it is.
+                    | b'[' | b']'
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// Writes a byte percent-encoded, in upper case (RFC 3986 section 6.2.2.1).
+fn encode(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+}
+
+/// The one form of a path, in one pass over its bytes: decodes what is unreserved, keeps other encodings and encodes what
+/// needs it, leaves empty segments out. `None`: servers could read it differently.
 fn normal(path: &[u8]) -> Option<Vec<u8>> {
     let mut normal = Vec::with_capacity(path.len());
     // Where the segment under way begins.
@@ -157,26 +195,38 @@ fn normal(path: &[u8]) -> Option<Vec<u8>> {
             [b'\\', ..] => return None,
             [b'%', high, low, after @ ..] => {
                 let byte = hex(*high)? << 4 | hex(*low)?;
-                let overlong = matches!((before, byte), (Some(0xe0), 0x80..0xa0) | (Some(0xf0), 0x80..0x90));
-                if overlong || matches!(byte, 0 | b'/' | b'\\' | 0xc0 | 0xc1) {
+                if is_overlong(before, byte) || matches!(byte, 0 | b'/' | b'\\') {
                     return None;
                 }
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                     normal.push(byte);
                 } else {
-                    normal.extend_from_slice(&[b'%', high.to_ascii_uppercase(), low.to_ascii_uppercase()]);
+                    encode(&mut normal, byte);
                 }
                 before = Some(byte);
                 after
             }
             [b'%', ..] => return None,
-            [byte, after @ ..] => {
+            [byte, after @ ..] if PLAIN[usize::from(*byte)] => {
                 normal.push(*byte);
                 before = None;
                 after
             }
+            [byte, after @ ..] => {
+                if is_overlong(before, *byte) {
+                    return None;
+                }
+                encode(&mut normal, *byte);
+                before = Some(*byte);
+                after
+            }
         };
     }
+}
+
+/// Whether a byte makes overlong UTF-8 of what is before it: another spelling of a shorter character.
+fn is_overlong(before: Option<u8>, byte: u8) -> bool {
+    matches!(byte, 0xc0 | 0xc1) || matches!((before, byte), (Some(0xe0), 0x80..0xa0) | (Some(0xf0), 0x80..0x90))
 }
 
 fn is_dots(segment: &[u8]) -> bool {
@@ -211,6 +261,9 @@ mod tests {
         check_path("//admin", Ok(Some("/admin")));
         check_path("/a///b//", Ok(Some("/a/b/")));
         check_path("/%7euser/%2e%2E%2e/%c3%a9", Ok(Some("/~user/.../%C3%A9")));
+        check_path("/caf\u{e9}", Ok(Some("/caf%C3%A9")));
+        check_path("/\"a\"/{b}|^", Ok(Some("/%22a%22/%7Bb%7D%7C%5E")));
+        check_path("/a#/../b", Ok(None));
         for bad in ["/..", "/a/../b", "/a/./b", "/%2e%2E/a", "/.%2e/a", "/a/..", "/a//..//b"] {
             check_path(bad, Err(BAD_PATH));
         }
@@ -220,6 +273,16 @@ mod tests {
             check_path(bad, Err(BAD_PATH));
         }
         check_path("*", Err(BAD_TARGET));
+    }
+
+    #[test]
+    fn queries() {
+        let check = |target: &str, expect: Option<&str>| {
+            assert_eq!(query(&target.parse().unwrap()).as_deref(), expect, "{target}");
+        };
+        check("/", None);
+        check("/?a={b}|c&d=%zz", None);
+        check("/?q=caf\u{e9}&r=%C3%A9", Some("q=caf%C3%A9&r=%C3%A9"));
     }
 
     #[track_caller]
