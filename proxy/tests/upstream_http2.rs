@@ -190,7 +190,10 @@ fn ask_http1(proxy: &Proxy, method: &str, body: &str) -> String {
     )
 }
 
-fn ways() -> [(&'static str, fn(&mut Wire, u32)); 2] {
+/// A way to say that a request was not processed, and its name.
+type Way = (&'static str, fn(&mut Wire, u32));
+
+fn ways() -> [Way; 2] {
     [("REFUSED_STREAM", |wire, id| wire.reset(id, REFUSED_STREAM)), ("GOAWAY", |wire, _| wire.go_away(0))]
 }
 
