@@ -30,7 +30,7 @@ pub(crate) const BAD_HOST: Cause =
 pub(crate) const BAD_PATH: Cause = cause(
     StatusCode::BAD_REQUEST,
     "bad_path",
-    "The path holds dot segments, backslashes, or percent-encodings that servers read differently.",
+    "The path leads above the root, or holds backslashes, parameters or percent-encodings that servers read differently.",
 );
 /// CONNECT, or a target that is no path.
 pub(crate) const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");

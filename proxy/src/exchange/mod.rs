@@ -12,6 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Method, Uri, Version, header::CONTENT_LENGTH};
+use snapshot::path;
 use tokio::time::Sleep;
 
 pub use self::answer::Cause;
@@ -135,14 +136,16 @@ pub(crate) async fn serve<S: Source>(
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
 fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), Cause> {
-    exchange.host = normalise::head(head)?;
+    let paths = exchange.conn.limits.paths;
+    exchange.host = normalise::head(head, paths)?;
     let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
     let name = exchange.host.name();
+    let path = path::matched(head.uri.path(), paths);
     let query = Query {
         tls: exchange.conn.tls,
         host: &name,
-        path: head.uri.path(),
+        path: &path,
         query: head.uri.query(),
         method: &head.method,
         fields: &head.fields,
@@ -151,7 +154,7 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         Missed::NoRoute => answer::NO_ROUTE,
         Missed::TooCostly => answer::ROUTING_TOO_COSTLY,
     })?;
-    Ok((matched.rule.clone(), matched.prefix))
+    Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
 }
 
 /// A response of the proxy's own.
