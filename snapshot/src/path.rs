@@ -29,9 +29,9 @@ impl Rules {
     /// Whether no request has this path, which is in the one form; and why.
     pub fn never(self, path: &str) -> Option<&'static str> {
         match self.parameters {
-            PathParameters::Strip if path.contains(';') => {
-                Some("';' and what follows it in a segment is left out before paths are compared (spec.paths.parameters)")
-            }
+            PathParameters::Strip if path.contains(';') => Some(
+                "';' and what follows it in a segment is left out before paths are compared (spec.paths.parameters)",
+            ),
             PathParameters::Reject if path.contains(';') => Some("';' is refused (spec.paths.parameters)"),
             _ if !self.keep_escaped_slashes && path.contains("%2F") => {
                 Some("'%2F' is refused (spec.paths.escapedSlashes)")
@@ -121,7 +121,11 @@ fn rewritten(path: &[u8], rules: Rules) -> Option<Vec<u8>> {
                 if slash || is_overlong(before, byte) || matches!(byte, 0 | b'\\') {
                     return None;
                 }
-                if is_unreserved(byte) { normal.push(byte) } else { encode(&mut normal, byte) }
+                if is_unreserved(byte) {
+                    normal.push(byte)
+                } else {
+                    encode(&mut normal, byte)
+                }
                 before = Some(byte);
                 after
             }
@@ -273,7 +277,9 @@ mod tests {
         check("/%7euser/%2e%2E%2e/%c3%a9", rules, Some("/~user/.../%C3%A9"));
         check("/caf\u{e9}", rules, Some("/caf%C3%A9"));
         check("/\"a\"/{b}|^", rules, Some("/%22a%22/%7Bb%7D%7C%5E"));
-        for bad in ["", "a", "/a%00", "/a\\b", "/a%5c..%5cb", "/a%2fb", "/a%2Fb", "/%c0%af", "/%e0%80%af", "/%f0%80%80%af"] {
+        for bad in
+            ["", "a", "/a%00", "/a\\b", "/a%5c..%5cb", "/a%2fb", "/a%2Fb", "/%c0%af", "/%e0%80%af", "/%f0%80%80%af"]
+        {
             check(bad, rules, None);
         }
         for bad in ["/%", "/%4", "/%zz", "/a/%"] {
@@ -364,10 +370,15 @@ mod tests {
     }
 
     fn rules() -> impl Strategy<Value = Rules> {
-        let parameters = prop_oneof![Just(PathParameters::Strip), Just(PathParameters::Keep), Just(PathParameters::Reject)];
-        (parameters, any::<bool>(), any::<bool>()).prop_map(|(parameters, keep_escaped_slashes, keep_empty_segments)| {
-            Rules { parameters, keep_escaped_slashes, keep_empty_segments }
-        })
+        let parameters =
+            prop_oneof![Just(PathParameters::Strip), Just(PathParameters::Keep), Just(PathParameters::Reject)];
+        (parameters, any::<bool>(), any::<bool>()).prop_map(
+            |(parameters, keep_escaped_slashes, keep_empty_segments)| Rules {
+                parameters,
+                keep_escaped_slashes,
+                keep_empty_segments,
+            },
+        )
     }
 
     proptest! {

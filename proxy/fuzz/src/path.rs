@@ -54,8 +54,14 @@ fn path(uri: &Uri) {
         below if below.starts_with(b"/admin/") => "admin",
         _ => "rest",
     };
-    let q =
-        Query { tls: false, host: "any", path: &compared, query: None, method: &Method::GET, fields: &Fields::default() };
+    let q = Query {
+        tls: false,
+        host: "any",
+        path: &compared,
+        query: None,
+        method: &Method::GET,
+        fields: &Fields::default(),
+    };
     ROUTES.with(|config| {
         let found = config.ports[&80].router.find(&q).expect("every path has a rule");
         assert_eq!(&*found.rule.name, expect);

@@ -52,11 +52,7 @@ pub const DEFAULT: Limits = Limits {
     head_bytes: 64 << 10,
     fields: 100,
     response_fields: 128,
-    paths: path::Rules {
-        parameters: PathParameters::Strip,
-        keep_escaped_slashes: false,
-        keep_empty_segments: false,
-    },
+    paths: path::Rules { parameters: PathParameters::Strip, keep_escaped_slashes: false, keep_empty_segments: false },
     target_bytes: 8 << 10,
     body_bytes: u64::MAX,
     trailer_bytes: 16 << 10,
