@@ -9,6 +9,7 @@ use crate::{Duration, schema::k8s};
 
 mod limits;
 mod listener;
+mod paths;
 mod scaling;
 mod service;
 mod template;
@@ -17,6 +18,7 @@ pub use limits::{Http2Limits, Limits, WebSocketLimits};
 pub use listener::{
     AllowedRoutes, AssignedHostnames, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef,
 };
+pub use paths::{EscapedSlashes, PathParameters, Paths};
 pub use scaling::{Scaling, ScalingMode, Target};
 pub use service::{Backends, Readiness, Service, ServiceType, TrafficPolicy};
 pub use template::{Resources, Template};
@@ -122,6 +124,9 @@ pub struct GatewayFleetSpec {
             .field_path(".webSocket.maxAge")
     )]
     pub limits: Limits,
+    /// How the paths of requests are read where servers read them differently. A change is for connections made after it.
+    #[serde(default)]
+    pub paths: Paths,
     /// How a change of the configuration reaches the proxies: some first, then all.
     #[serde(default)]
     #[x_kube(validation = Rule::new("duration(self.canary.observe) <= duration('1h')")

@@ -43,6 +43,21 @@ pub(crate) fn ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
     }
 }
 
+/// A value without the white space around it: by HTTP/1.1 that is none of it (RFC 9110 section 5.5), and by HTTP/2 it must
+/// not be there (RFC 9113 section 8.2.1), so that what decides by a value sees the same one of both.
+pub(crate) fn trim(value: &mut HeaderValue) {
+    let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let text = value.as_bytes();
+    if !space(text.first()) && !space(text.last()) {
+        return;
+    }
+    // A part of a valid value is one.
+    if let Ok(mut trimmed) = HeaderValue::from_bytes(text.trim_ascii()) {
+        trimmed.set_sensitive(value.is_sensitive());
+        *value = trimmed;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BufMut as _;

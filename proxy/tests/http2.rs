@@ -188,6 +188,37 @@ fn a_large_cookie_by_index_is_never_too_much() {
     assert_eq!(proxy.metric("sluice_requests_total", &["2xx"]), REQUESTS as f64);
 }
 
+/// A request whose trailers are too large is refused, and never one with fewer trailers: beyond a size `h2` cuts them off.
+#[test]
+fn trailers_over_the_limit_are_an_error_and_no_shorter_trailers() {
+    let wholes = Arc::<Mutex<usize>>::default();
+    let counted = Arc::clone(&wholes);
+    let upstream = Upstream::start(move |mut stream| {
+        let mut read = vec![];
+        while let Some(asked) = request(&mut stream, &mut read, &Mutex::default()) {
+            assert_eq!(asked.body, b"hello");
+            *counted.lock().unwrap() += 1;
+            stream.write_all(OK).unwrap();
+        }
+    });
+    let proxy = Proxy::start(upstream.address);
+    for (bytes, whole) in [(100, true), (30_000, false), (80_000, false), (200_000, false)] {
+        let status = proxy.runtime.block_on(async {
+            let mut sender = http2(&proxy).await;
+            let (response, mut body) =
+                sender.send_request(http2_request("POST", "/").body(()).unwrap(), false).unwrap();
+            body.send_data(Bytes::from_static(b"hello"), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-large", vec![b'v'; bytes].try_into().unwrap());
+            body.send_trailers(trailers).unwrap();
+            response.await.map(|response| response.status().as_u16())
+        });
+        let refused = matches!(status, Ok(431) | Err(_));
+        assert!(if whole { matches!(status, Ok(200)) } else { refused }, "{bytes}: {status:?}");
+        assert_eq!(*wholes.lock().unwrap(), 1, "{bytes}");
+    }
+}
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()

@@ -174,8 +174,12 @@ fn value_match(m: &ValueMatch, header: bool) -> Fit {
 
 fn filter(f: &Filter) -> Fit {
     match &f.filter {
-        Some(filter::Filter::RequestHeaderModifier(m)) => within("requestHeaderModifier", header_modifier(m)),
-        Some(filter::Filter::ResponseHeaderModifier(m)) => within("responseHeaderModifier", header_modifier(m)),
+        Some(filter::Filter::RequestHeaderModifier(m)) => {
+            within("requestHeaderModifier", header_modifier(m, &OF_REQUESTS))
+        }
+        Some(filter::Filter::ResponseHeaderModifier(m)) => {
+            within("responseHeaderModifier", header_modifier(m, &OF_RESPONSES))
+        }
         Some(filter::Filter::RequestRedirect(r)) => {
             hostname("requestRedirect.hostname", &r.hostname, true)?;
             if !matches!(r.status, 301 | 302 | 303 | 307 | 308) {
@@ -210,7 +214,15 @@ fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
     }
 }
 
-fn header_modifier(m: &HeaderModifier) -> Fit {
+/// Fields that the proxy writes into every request, whatever a filter has made of them. (What a filter leaves of
+/// `X-Forwarded-For` is kept: the client's address is added to it.)
+const OF_REQUESTS: [&str; 3] = ["x-request-id", "x-forwarded-host", "x-forwarded-proto"];
+/// And into every response.
+const OF_RESPONSES: [&str; 1] = ["x-request-id"];
+
+/// `written`: what the proxy itself writes behind it.
+fn header_modifier(m: &HeaderModifier, written: &[&str]) -> Fit {
+    let modifiable = |name: &str| modifiable(name, written);
     for (list, headers) in [("set", &m.set), ("add", &m.add)] {
         for (i, header) in headers.iter().enumerate() {
             let field = |member: &str| format!("{list}[{i}].{member}");
@@ -229,7 +241,7 @@ fn header_modifier(m: &HeaderModifier) -> Fit {
 }
 
 /// Framing and connection fields belong to the proxy (RFC 9110 section 7.6.1): a filter that wrote them could smuggle.
-fn modifiable(name: &str) -> Result<(), String> {
+fn modifiable(name: &str, written: &[&str]) -> Result<(), String> {
     const OWN: [&str; 9] = [
         "host",
         "content-length",
@@ -241,7 +253,7 @@ fn modifiable(name: &str) -> Result<(), String> {
         "trailer",
         "upgrade",
     ];
-    let own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+    let own = OWN.iter().chain(written).any(|own| name.eq_ignore_ascii_case(own));
     if own { Err(format!("{name} is the proxy's own; a filter can't change it")) } else { Ok(()) }
 }
 
@@ -370,8 +382,12 @@ mod tests {
     #[test]
     fn framing_fields_are_the_proxys_own() {
         let set = vec![crate::proto::Header { name: "Transfer-Encoding".into(), value: "chunked".into() }];
-        let got = header_modifier(&HeaderModifier { set, ..HeaderModifier::default() });
+        let got = header_modifier(&HeaderModifier { set, ..HeaderModifier::default() }, &[]);
         assert_eq!(got.unwrap_err().field, "set[0].name");
+        let remove = vec!["X-Forwarded-For".into(), "x-forwarded-PROTO".into()];
+        let modifier = HeaderModifier { remove, ..HeaderModifier::default() };
+        assert_eq!(header_modifier(&modifier, &OF_REQUESTS).unwrap_err().field, "remove[1]");
+        assert_eq!(header_modifier(&modifier, &OF_RESPONSES), Ok(()));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod expression;
 pub mod handover;
 pub mod key;
 pub mod latency;
+pub mod path;
 pub mod report;
 pub mod sensitive;
 pub mod set;

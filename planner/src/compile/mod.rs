@@ -16,7 +16,7 @@ mod policies;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use snapshot::{
-    Entry, Key, Kind,
+    Entry, Key, Kind, path,
     proto::{self, Resource, resource},
     wire::MAX_SNAPSHOT,
 };
@@ -92,6 +92,10 @@ pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>)
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {
+                for (field, why) in draft.unreachable(route) {
+                    let message = format!("no request of {fleet} has this path: {why}");
+                    problems.degraded(object, field, reason::PATH_NOT_REACHABLE, message);
+                }
                 let refused = draft.refused(fleet, &resolved, |field, why| {
                     problems.degraded(object, field, reason::REF_NOT_PERMITTED, why);
                 });
@@ -126,6 +130,20 @@ fn created_ms(model: &Model, object: &ObjectRef) -> i64 {
 }
 
 impl Draft<'_> {
+    /// Paths of a route that no request has as this fleet reads them, by their fields.
+    fn unreachable(&self, route: &Route) -> Vec<(String, &'static str)> {
+        let rules = path::Rules::from(self.fleet.resource.paths.unwrap_or_default());
+        let mut found = vec![];
+        for (i, rule) in route.rules.iter().enumerate() {
+            for (j, m) in rule.matches.iter().enumerate() {
+                let literal = m.path.as_ref().filter(|path| path.kind() != proto::PathKind::Regex);
+                let why = literal.and_then(|path| rules.never(&path.value));
+                found.extend(why.map(|why| (format!("spec.rules[{i}].matches[{j}].path.value"), why)));
+            }
+        }
+        found
+    }
+
     /// What this fleet does not allow: addresses, and Services of which it permits no endpoint. Their share of the requests
     /// answers 500.
     fn refused<'r>(

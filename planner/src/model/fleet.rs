@@ -227,6 +227,21 @@ fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
         access_log_sampling_percent: spec.access_log.sampling.min(100),
         limits: Some(limits(&spec.limits)),
         held: vec![],
+        paths: Some(paths(spec.paths)).filter(|paths| *paths != proto::Paths::default()),
+    }
+}
+
+fn paths(paths: crds::fleet::Paths) -> proto::Paths {
+    use crds::fleet::{EscapedSlashes, PathParameters};
+    let parameters = match paths.parameters {
+        PathParameters::StripForMatching => proto::PathParameters::Strip,
+        PathParameters::Keep => proto::PathParameters::Keep,
+        PathParameters::Reject => proto::PathParameters::Reject,
+    };
+    proto::Paths {
+        parameters: parameters.into(),
+        keep_escaped_slashes: paths.escaped_slashes == EscapedSlashes::KeepEncoded,
+        keep_empty_segments: !paths.merge_slashes,
     }
 }
 

@@ -6,6 +6,7 @@ use crds::{common::ParentRef, route as crd};
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
+    path,
     proto::{self, ClusterProtocol, Resource, resource},
 };
 
@@ -84,6 +85,8 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
         let field = format!("spec.rules[{i}]");
         let unfit = if too_many { None } else { unfit_rule(object, &compiled) };
         findings.extend(unfit.map(|e| Unfit { field: e.field.replacen("rules[0]", &field, 1), ..e }));
+        let matches = rule.matches.iter().enumerate();
+        findings.extend(matches.filter_map(|(j, m)| unreachable(m, &format!("{field}.matches[{j}].path.value"))));
         rules.push(compiled);
         let refs = rule.backend_refs.iter().enumerate();
         let refs = refs.filter_map(|(j, backend)| {
@@ -124,6 +127,24 @@ fn unfit(object: &ObjectRef, route: proto::Route) -> Option<Unfit> {
     check::resource(&Key::new(Kind::Route, &object.namespace, &object.name), &resource).err()
 }
 
+/// A path that no request has, on whatever fleet.
+fn unreachable(m: &crd::RouteMatch, field: &str) -> Option<Unfit> {
+    let crd::PathMatch { kind, value } = m.path.as_ref()?;
+    match kind {
+        crd::PathMatchType::RegularExpression => {
+            let why = path::unmatched(value)?;
+            Some(Unfit::new(field, check::reason::INVALID_REGEX, format!("no request's path matches it: {why}")))
+        }
+        // What does not begin with `/` is told of already.
+        _ if !value.starts_with('/') || path::normal(value, path::Rules::OF_ROUTES).is_some() => None,
+        _ => {
+            let message = "no request has this path: '\\', NUL, '%' without two hexadecimal digits, overlong UTF-8 and what \
+                           leads above the root are answered 400";
+            Some(Unfit::new(field, check::reason::INVALID_PATH, message))
+        }
+    }
+}
+
 /// Rules are known by their names, and those without by their index: `name: "1"` clashes with the second rule's index.
 fn same_names(rules: &[proto::Rule]) -> Findings {
     let (mut first, mut findings) = (BTreeMap::new(), vec![]);
@@ -160,7 +181,12 @@ fn route_match(m: &crd::RouteMatch) -> proto::Match {
         PathMatchType::PathPrefix => proto::PathKind::Prefix,
         PathMatchType::RegularExpression => proto::PathKind::Regex,
     };
-    let value = m.path.as_ref().map_or("/", |path| &path.value).to_owned();
+    let value = m.path.as_ref().map_or("/", |path| &path.value);
+    // In the form that requests have when they are compared; what has none is told of (`unreachable`).
+    let value = match kind {
+        proto::PathKind::Regex => value.into(),
+        _ => path::normal(value, path::Rules::OF_ROUTES).unwrap_or_else(|| value.into()).into_owned(),
+    };
     let header = |h: &crd::HeaderMatch| proto::ValueMatch {
         name: h.name.to_ascii_lowercase(),
         value: h.value.clone(),

@@ -37,6 +37,7 @@ reasons! {
     CONFLICTED = "Conflicted";
     HOSTNAME_NOT_ALLOWED = "HostnameNotAllowed";
     HOSTNAMES_CLAIMED = "HostnamesClaimed";
+    PATH_NOT_REACHABLE = "PathNotReachable";
     TOO_LARGE = "TooLarge";
     POLICY_UNAVAILABLE = "PolicyUnavailable";
 

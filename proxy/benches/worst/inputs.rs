@@ -169,11 +169,11 @@ impl Before {
 
     fn head(&mut self, mut head: RequestHead) -> bool {
         black_box(RequestId::of(&head.fields, || 1));
-        let Ok(host) = normalise::head(&mut head) else { return false };
+        let Ok(host) = normalise::head(&mut head, DEFAULT.paths) else { return false };
         let query = Query {
             tls: false,
             host: &host.name(),
-            path: head.uri.path(),
+            path: &snapshot::path::matched(head.uri.path(), DEFAULT.paths),
             query: head.uri.query(),
             method: &head.method,
             fields: &head.fields,

@@ -1,11 +1,11 @@
 //! Host and path, as they are checked before anything is decided by them. The first line is a target, the second a Host.
 //!
-//! - A path is refused if and only if it breaks the rule of `exchange::normalise`, decided here byte by byte.
+//! - A path is refused if and only if it breaks the rule of `snapshot::path`, decided here segment by segment.
 //! - What comes out is the one spelling of what went in, and its own normal form.
 //! - No spelling of a path escapes the rule that is meant for it.
 //! - A host that is accepted is a name or an address, with at most a port behind it.
 
-use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 
 use http::{HeaderValue, Method, Uri, header::HOST};
 use proxy::{
@@ -18,6 +18,7 @@ use proxy::{
 };
 use snapshot::{
     Entry, Key, Kind, Snapshot,
+    path::{self, Rules},
     proto::{self, PathKind, Resource, resource},
     wire::Push,
 };
@@ -26,7 +27,7 @@ use snapshot::{
 pub fn check(input: &[u8]) {
     let (target, field) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(input.len()));
     // What a request's head may hold as its target; others never come here.
-    if target.is_empty() || target.len() > 8 << 10 || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+    if target.is_empty() || target.len() > 8 << 10 || target.iter().any(|b| matches!(b, 0..=b' ' | 0x7f)) {
         return;
     }
     let Ok(uri) = Uri::try_from(target) else { return };
@@ -36,16 +37,16 @@ pub fn check(input: &[u8]) {
 
 fn path(uri: &Uri) {
     let meant = naive(uri.path());
-    let Ok(normal) = normalise::path(uri) else {
+    let rules = Rules::default();
+    let Some(normal) = path::normal(uri.path(), rules) else {
         assert_eq!(meant, None, "refused");
         return;
     };
-    let changed = normal.is_some();
-    let normal = normal.unwrap_or_else(|| uri.path().to_owned());
     let (decoded, spelling) = meant.expect("should be refused");
     assert_eq!(normal, spelling);
-    assert_eq!(changed, normal != uri.path());
-    assert_eq!(normalise::path(&normal.parse().expect("a target")), Ok(None));
+    assert_eq!(matches!(normal, Cow::Owned(_)), normal != uri.path());
+    assert_eq!(path::normal(&normal, rules).as_deref(), Some(&*normal));
+    let compared = path::matched(&normal, rules);
 
     let expect = match &decoded[..] {
         b"/exact" => "exact",
@@ -53,15 +54,21 @@ fn path(uri: &Uri) {
         below if below.starts_with(b"/admin/") => "admin",
         _ => "rest",
     };
-    let q =
-        Query { tls: false, host: "any", path: &normal, query: None, method: &Method::GET, fields: &Fields::default() };
+    let q = Query {
+        tls: false,
+        host: "any",
+        path: &compared,
+        query: None,
+        method: &Method::GET,
+        fields: &Fields::default(),
+    };
     ROUTES.with(|config| {
         let found = config.ports[&80].router.find(&q).expect("every path has a rule");
         assert_eq!(&*found.rule.name, expect);
     });
 }
 
-/// The bytes that a path means, and its one spelling; `None` if servers could read it differently.
+/// The bytes that a path means to a route, and its one spelling; `None` if servers could read it differently.
 fn naive(path: &str) -> Option<(Vec<u8>, String)> {
     // Each byte, and whether it was encoded.
     let mut bytes: Vec<(u8, bool)> = vec![];
@@ -75,24 +82,42 @@ fn naive(path: &str) -> Option<(Vec<u8>, String)> {
         rest = if encoded { &after[2..] } else { after };
         bytes.push((byte, encoded));
     }
-    let overlong = |pair: &[(u8, bool)]| {
-        pair[1].1 && matches!((pair[0], pair[1].0), ((0xe0, true), 0x80..=0x9f) | ((0xf0, true), 0x80..=0x8f))
-    };
+    let overlong = |pair: &[(u8, bool)]| matches!((pair[0].0, pair[1].0), (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f));
     let misread = |(byte, encoded): &(u8, bool)| matches!(byte, 0 | b'\\' | 0xc0 | 0xc1) || *encoded && *byte == b'/';
     if !path.starts_with('/') || bytes.iter().any(misread) || bytes.windows(2).any(overlong) {
         return None;
     }
-    bytes.dedup_by(|a, b| a.0 == b'/' && b.0 == b'/');
-    let decoded: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
-    if decoded.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b"..")) {
-        return None;
+    let text = |segment: &[(u8, bool)]| segment.iter().map(|(byte, _)| *byte).collect::<Vec<_>>();
+    let name = |segment: &[(u8, bool)]| text(segment.split(|b| *b == (b';', false)).next().unwrap_or_default());
+    let (mut kept, mut directory) = (vec![], true);
+    for segment in bytes[1..].split(|b| *b == (b'/', false)) {
+        if name(segment).len() < segment.len() && matches!(&name(segment)[..], b"." | b"..") {
+            return None;
+        }
+        directory = true;
+        match &text(segment)[..] {
+            b"" | b"." => {}
+            b".." => drop(kept.pop()?),
+            _ => {
+                kept.push(segment);
+                directory = false;
+            }
+        }
     }
+    let end: &[(u8, bool)] = &[];
+    kept.extend(directory.then_some(end));
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let spelt = bytes.iter().map(|(byte, encoded)| match *encoded && !unreserved(*byte) {
-        true => format!("%{byte:02X}"),
-        false => char::from(*byte).to_string(),
-    });
-    Some((decoded, spelt.collect()))
+    let plain = |byte: u8| unreserved(byte) || b"!$&'()*+,=:@[];".contains(&byte);
+    let spelt = |(byte, encoded): &(u8, bool)| match if *encoded { unreserved(*byte) } else { plain(*byte) } {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    let spelling = kept.iter().map(|segment| format!("/{}", segment.iter().map(spelt).collect::<String>())).collect();
+    let last = kept.len() - 1;
+    // A segment of parameters alone is an empty one.
+    let compared = kept.iter().enumerate().filter(|(i, segment)| *i == last || !name(segment).is_empty());
+    let decoded = compared.flat_map(|(_, segment)| [&b"/"[..], &name(segment)].concat()).collect();
+    Some((decoded, spelling))
 }
 
 fn host(uri: &Uri, field: Option<&[u8]>) {

@@ -99,10 +99,10 @@ fn text(head: &[u8]) -> Text<'_> {
     for line in &lines {
         assert!(line.iter().all(|b| *b == b'\t' || *b >= b' ' && *b != 0x7f), "a control character");
     }
-    let first = str::from_utf8(lines[0]).expect("ASCII");
+    let first = str::from_utf8(lines[0]).expect("UTF-8");
     let parts: Vec<&str> = first.split(' ').collect();
     let [method, target, version @ ("HTTP/1.0" | "HTTP/1.1")] = parts[..] else { panic!("{first:?}") };
-    assert!(is_token(method) && !target.is_empty() && target.bytes().all(|b| b.is_ascii_graphic() && b != b'#'));
+    assert!(is_token(method) && !target.is_empty() && !target.bytes().any(|b| b.is_ascii_control()));
     let fields = lines[1..].iter().map(|line| {
         let colon = line.iter().position(|b| *b == b':').expect("a colon");
         let name = str::from_utf8(&line[..colon]).expect("ASCII");
@@ -192,7 +192,7 @@ fn prepared(head: &mut RequestHead) -> Option<Bytes> {
         return None;
     }
     let host = normalise::host(&head.uri, &head.fields).ok()?.value;
-    let path = normalise::path(&head.uri).ok()?.unwrap_or_else(|| head.uri.path().to_owned());
+    let path = snapshot::path::normal(head.uri.path(), DEFAULT.paths)?.into_owned();
     let target = head.uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
     head.uri = target.parse().expect("a normalised path is a target");
     head.fields.insert(HOST, HeaderValue::from_maybe_shared(host.clone()).expect("a valid value"));

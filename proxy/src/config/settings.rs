@@ -75,7 +75,7 @@ impl From<&proto::Fleet> for Settings {
             connection_max_age: Duration::from_millis(fleet.connection_max_age_ms),
             access_log_level: fleet.access_log_level(),
             access_log_sampling: fleet.access_log_sampling_percent,
-            limits: Arc::new(self::limits(&limits)),
+            limits: Arc::new(Limits { paths: fleet.paths.unwrap_or_default().into(), ..self::limits(&limits) }),
             http2: Http2Limits {
                 streams: set(limits.http2_concurrent_streams).unwrap_or(http2.streams),
                 stream_window: set(limits.http2_stream_window_bytes).unwrap_or(http2.stream_window),

@@ -30,7 +30,7 @@ pub(crate) const BAD_HOST: Cause =
 pub(crate) const BAD_PATH: Cause = cause(
     StatusCode::BAD_REQUEST,
     "bad_path",
-    "The path holds dot segments, backslashes, or percent-encodings that servers read differently.",
+    "The path leads above the root, or holds backslashes, parameters or percent-encodings that servers read differently.",
 );
 /// CONNECT, or a target that is no path.
 pub(crate) const BAD_TARGET: Cause = cause(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
@@ -73,12 +73,29 @@ pub(crate) const UPSTREAM_TIMEOUT: Cause =
 /// The backend's response is not valid HTTP.
 pub(crate) const UPSTREAM_INVALID: Cause =
     cause(StatusCode::BAD_GATEWAY, "upstream_invalid", "The backend's response is not valid HTTP.");
+/// The backend has not processed the request.
+pub(crate) const UPSTREAM_REFUSED: Cause = cause(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "upstream_refused",
+    "The backend has not processed the request, which may be sent again.",
+);
+/// The backend ended the request's stream before a response.
+pub(crate) const UPSTREAM_RESET: Cause =
+    cause(StatusCode::BAD_GATEWAY, "upstream_reset", "The backend ended the request before a response.");
 /// The client's body was not in time.
 pub(crate) const BODY_TIMEOUT: Cause =
     cause(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The request's body did not come in time.");
 /// The client's head was not in time.
 pub(crate) const HEAD_TIMEOUT: Cause =
     cause(StatusCode::REQUEST_TIMEOUT, "head_timeout", "The request's head did not come in time.");
+
+/// What a stream's end says to a client that has none.
+pub(crate) const fn reset(reason: h2::Reason) -> Cause {
+    match reason {
+        h2::Reason::REFUSED_STREAM | h2::Reason::ENHANCE_YOUR_CALM => UPSTREAM_REFUSED,
+        _ => UPSTREAM_RESET,
+    }
+}
 
 /// What the codec of HTTP/1.1 refuses.
 pub(crate) const fn refused(why: Refused) -> Cause {

@@ -23,7 +23,11 @@ use crate::{
     message::{RequestHead, ResponseHead},
     server::Waiting,
     telemetry::Blame,
-    upstream::{Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol, http2, pick},
+    upstream::{
+        Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol,
+        http2::{self, Kept},
+        pick,
+    },
 };
 
 /// Tries for one request: each next one only when the last can't have reached an upstream, or may safely be repeated.
@@ -42,6 +46,8 @@ pub(super) struct Inbound {
 pub(super) enum Failure {
     /// The client is told.
     Answer(Cause, Blame),
+    /// The upstream ended the stream: the client is told the same, or what that means.
+    Reset(h2::Reason),
     /// There is no client any more.
     Gone,
 }
@@ -72,7 +78,8 @@ async fn send<S: Source>(
 ) -> Result<(ResponseHead, Call), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
-    let mut failed = None;
+    let (mut failed, mut kept) = (None, Kept::default());
+    let mut last = Failure::Answer(answer::CONNECT_FAILED, Blame::Upstream);
     // What is sent once must not meet a connection that was closed a moment ago.
     let mut choice = if replayable { Choice::Any } else { Choice::Checked };
     for attempt in 1..=TRIES {
@@ -82,6 +89,10 @@ async fn send<S: Source>(
             pick(&cluster.endpoints, fastrand::u64(..), failed).cloned()
         };
         let endpoint = endpoint.ok_or(Failure::Answer(answer::NO_ENDPOINT, Blame::Upstream))?;
+        if endpoint.protocol != Protocol::H2c && !kept.is_empty() {
+            // The cluster speaks another protocol since: what was sent can't be taken back.
+            return Err(last);
+        }
         exchange.upstream.address = Some(endpoint.address);
         exchange.upstream.sent.get_or_insert_with(Instant::now);
         let limit = rule.backend_timeout.map(|limit| tokio::time::Instant::now() + limit);
@@ -96,7 +107,7 @@ async fn send<S: Source>(
             Some(kept) => Ok(kept),
             None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
             // Boxed: rare, and larger than all the rest of a request.
-            None => within(limit, Box::pin(pool.make(&endpoint, choice)).as_mut()).await?,
+            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut()).await?,
         };
         let leased = match leased {
             Ok(leased) => leased,
@@ -107,7 +118,7 @@ async fn send<S: Source>(
                 continue;
             }
         };
-        let mut call = call(leased, head, wants, source, exchange);
+        let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
         let answer = within(limit, pin!(response(&mut call, source))).await??;
         let error = match answer {
             Ok(head) => {
@@ -116,20 +127,33 @@ async fn send<S: Source>(
             }
             Err(e) => e,
         };
+        choice = Choice::New;
         match error {
             CallError::Unsent(_) => {}
+            // Whatever the method (RFC 9113 section 8.7). Its connection takes no more, or has room again.
+            CallError::Unprocessed => {
+                tracing::debug!(endpoint = %endpoint.address, attempt, "not processed by the upstream");
+                kept = call.take_kept();
+                (failed, last) = (Some(endpoint.id), Failure::Reset(h2::Reason::REFUSED_STREAM));
+                choice = if replayable { Choice::Any } else { Choice::Checked };
+            }
             // A kept connection that the upstream closed just then; an idempotent request may be sent again
             // (RFC 9110 section 9.2.2).
-            CallError::Silent(_) | CallError::Http2(_) if replayable && call.is_reused() => {}
+            CallError::Silent(_) if replayable && call.is_reused() => {}
             error => return Err(broken(&endpoint, &error, attempt)),
         }
-        choice = Choice::New;
     }
-    Err(Failure::Answer(answer::CONNECT_FAILED, Blame::Upstream))
+    Err(last)
 }
 
 /// A call on a connection.
-fn call<S: Source>(leased: Leased, head: &RequestHead, wants: Wants, source: &mut S, exchange: &Exchange<'_>) -> Call {
+fn call(
+    leased: Leased,
+    head: &RequestHead,
+    wants: Wants,
+    (body, kept): (Framing, Kept),
+    exchange: &Exchange<'_>,
+) -> Call {
     let conn = &exchange.conn;
     let forwarded = Forwarded {
         request_id: &exchange.request_id,
@@ -137,13 +161,14 @@ fn call<S: Source>(leased: Leased, head: &RequestHead, wants: Wants, source: &mu
         tls: conn.tls,
         host: &exchange.host.value,
     };
+    let limits = Arc::clone(&conn.limits);
     match leased {
         Leased::Http1(io, lease) => {
-            let limits = Arc::clone(&conn.limits);
-            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, forwarded, source.framing(), wants)))
+            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, forwarded, body, wants)))
         }
-        Leased::Http2(sender, stream, reused) => {
-            Call::Http2(Box::new(http2::Call::new((sender, stream, reused), head, forwarded, source, wants)))
+        Leased::Http2(connection, stream, reused) => {
+            let leased = (connection, stream, reused);
+            Call::Http2(Box::new(http2::Call::new(leased, limits, head, forwarded, (body, kept), wants)))
         }
     }
 }
@@ -170,12 +195,13 @@ async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<R
 fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
     match error {
         CallError::Source(SourceError::Gone) => return Failure::Gone,
+        CallError::Reset(reason) => return Failure::Reset(*reason),
         CallError::Source(SourceError::Refused(why)) => {
             return Failure::Answer(answer::refused(*why), Blame::Downstream);
         }
         _ => tracing::debug!(endpoint = %endpoint.address, %error, attempt, "upstream broke off"),
     }
-    let invalid = matches!(error, CallError::Invalid(_));
+    let invalid = matches!(error, CallError::Invalid(_) | CallError::Protocol);
     Failure::Answer(if invalid { answer::UPSTREAM_INVALID } else { answer::UPSTREAM_BROKE }, Blame::Upstream)
 }
 

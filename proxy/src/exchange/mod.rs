@@ -12,6 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Method, Uri, Version, header::CONTENT_LENGTH};
+use snapshot::path;
 use tokio::time::Sleep;
 
 pub use self::answer::Cause;
@@ -49,6 +50,8 @@ pub(crate) enum ReplyBody {
     Own(Bytes),
     /// An upstream, until a deadline.
     Upstream(Call, Option<Pin<Box<Sleep>>>),
+    /// There is none: an upstream ended the stream, and a client that speaks HTTP/2 is told the same.
+    Reset(h2::Reason),
     /// There is none: the connections become a WebSocket.
     WebSocket(Box<http1::call::Call>, Arc<Rule>),
 }
@@ -115,20 +118,34 @@ pub(crate) async fn serve<S: Source>(
             rule.chain.on_response(&mut answer.head, &mut ctx);
             Some(own(answer, exchange, ctx.rate_limit))
         }
+        Err(forward::Failure::Reset(reason)) => {
+            let cause = answer::reset(reason);
+            exchange.fail(cause.reason, Blame::Upstream);
+            if exchange.version == Version::HTTP_2 {
+                exchange.answered(cause.status, Instant::now());
+                let head = ResponseHead::new(cause.status);
+                return Some(Reply { head, rate_limit: None, body: ReplyBody::Reset(reason) });
+            }
+            let mut answer = cause.answer(exchange.id());
+            rule.chain.on_response(&mut answer.head, &mut ctx);
+            Some(own(answer, exchange, ctx.rate_limit))
+        }
         Err(forward::Failure::Gone) => None,
     }
 }
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
 fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), Cause> {
-    exchange.host = normalise::head(head)?;
+    let paths = exchange.conn.limits.paths;
+    exchange.host = normalise::head(head, paths)?;
     let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
     let name = exchange.host.name();
+    let path = path::matched(head.uri.path(), paths);
     let query = Query {
         tls: exchange.conn.tls,
         host: &name,
-        path: head.uri.path(),
+        path: &path,
         query: head.uri.query(),
         method: &head.method,
         fields: &head.fields,
@@ -137,7 +154,7 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         Missed::NoRoute => answer::NO_ROUTE,
         Missed::TooCostly => answer::ROUTING_TOO_COSTLY,
     })?;
-    Ok((matched.rule.clone(), matched.prefix))
+    Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
 }
 
 /// A response of the proxy's own.

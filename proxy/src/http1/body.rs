@@ -32,7 +32,7 @@ pub enum Decoder {
 pub use chunked::Next;
 
 /// A part of a body on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Piece {
     /// Some bytes.
     Data(Bytes),

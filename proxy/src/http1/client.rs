@@ -22,7 +22,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    body::{Interrupt, RequestBody, Source, SourceError},
+    body::{Interrupt, Source, SourceError},
     memory::{Charge, Kind},
     server::{Conn, Waiting},
 };
@@ -349,11 +349,9 @@ impl<S: Stream> Source for Client<S> {
         self.conn.progress();
     }
 
-    fn take_body(&mut self) -> Option<RequestBody> {
-        None
+    fn is_ended(&self) -> bool {
+        self.body.is_done()
     }
-
-    fn return_body(&mut self, _: RequestBody) {}
 }
 
 /// Whether the first line names a version of HTTP, or a path.

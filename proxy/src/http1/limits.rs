@@ -1,6 +1,9 @@
-//! How much a peer may ask for. The fleet sets some of it (`spec.limits`); a connection keeps what it began with.
+//! How much a peer may ask for. The fleet sets some of it (`spec.limits`, `spec.paths`); a connection keeps what it began
+//! with.
 
 use std::time::Duration;
+
+use snapshot::{path, proto::PathParameters};
 
 /// Bounds of messages and of the time they may take; those of heads, bodies and times hold for HTTP/2 too.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +14,8 @@ pub struct Limits {
     pub fields: usize,
     /// Fields of a response's head (502).
     pub response_fields: usize,
+    /// How paths of requests are read (400).
+    pub paths: path::Rules,
     /// Bytes of a request target (414).
     pub target_bytes: usize,
     /// Bytes of a request's body (413). It streams, and so costs no memory, whatever its size.
@@ -47,6 +52,7 @@ pub const DEFAULT: Limits = Limits {
     head_bytes: 64 << 10,
     fields: 100,
     response_fields: 128,
+    paths: path::Rules { parameters: PathParameters::Strip, keep_escaped_slashes: false, keep_empty_segments: false },
     target_bytes: 8 << 10,
     body_bytes: u64::MAX,
     trailer_bytes: 16 << 10,

@@ -276,8 +276,8 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     if target.len() > limits.target_bytes {
         return Err(Refused::TargetTooLong);
     }
-    // A fragment is never sent (RFC 9112 section 3.2), and servers do not agree on what to make of one.
-    if target.is_empty() || !target.iter().all(|b| matches!(b, b'!'..=b'~') && *b != b'#') {
+    // What else it may hold is decided for all protocols at once (`exchange/normalise.rs`).
+    if target.is_empty() || target.iter().any(|b| matches!(b, 0..=b' ' | 0x7f)) {
         return Err(bad.into());
     }
     let target = Uri::from_maybe_shared(head.slice(start + first + 1..start + last)).map_err(|_| bad)?;
@@ -322,12 +322,17 @@ pub(super) fn strip_named(bytes: &[u8], lines: &Lines, fields: &mut Fields, spar
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use http::{Request, uri::PathAndQuery};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::{
-        limits::DEFAULT,
-        lines::{Bad, Bounds, TooMuch},
+    use crate::{
+        exchange::normalise,
+        http1::{
+            limits::DEFAULT,
+            lines::{Bad, Bounds, TooMuch},
+        },
+        http2,
     };
 
     fn read(text: &[u8]) -> Result<Option<(Head, usize)>, Refused> {
@@ -383,8 +388,8 @@ mod tests {
             "GET / HTTP/1.10",
             "GET /\t HTTP/1.1",
             "G(T / HTTP/1.1",
-            "GET /#a HTTP/1.1",
-            "GET /\u{e9} HTTP/1.1",
+            "GET /< HTTP/1.1",
+            "GET #a HTTP/1.1",
             "/ HTTP/1.1",
             "GET HTTP/1.1",
             "GET  HTTP/1.1",
@@ -489,6 +494,30 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// The same target comes to the same, or to nothing, by HTTP/1.1 and by HTTP/2, and the field to the same value.
+        #[test]
+        fn either_protocol_reads_the_same(target in proptest::collection::vec(prop_oneof![
+            any::<u8>(), b'!'..b'~', Just(b'%'), Just(b'/'), Just(b'.'), Just(b'?'), Just(b'2'), Just(b'E'), Just(0xc3), Just(0xa9)
+        ], 0..20), value in "[ \ta-c]{0,6}") {
+            let target = [b"/", &target[..]].concat();
+            let text = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\nX: ", value.as_bytes(), b"\r\n\r\n"].concat();
+            // Where a line's end or a space stands is the line's to say, also behind a fragment's `#`, which nobody reads.
+            prop_assume!(!target.iter().any(|b| matches!(b, 0..=b' ' | 0x7f)));
+            let normal = |mut head: RequestHead| {
+                let host = normalise::head(&mut head, DEFAULT.paths).ok()?;
+                let value = head.fields.get("x").map(<[u8]>::to_vec);
+                Some((head.uri.to_string(), host.name().into_owned(), value))
+            };
+            let by_http1 = read(&text).ok().flatten().and_then(|(head, _)| normal(head.parts));
+            // As h2 reads a pseudo-header field.
+            let by_http2 = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok().and_then(|target| {
+                let request = Request::get(Uri::builder().scheme("http").authority("a").path_and_query(target).build().ok()?);
+                let request = request.header("x", HeaderValue::from_bytes(value.as_bytes()).ok()?);
+                normal(http2::head::parse(request.body(()).ok()?.into_parts().0).parts)
+            });
+            prop_assert_eq!(by_http1, by_http2);
+        }
 
         /// Nothing panics, and what is accepted is what was there.
         #[test]

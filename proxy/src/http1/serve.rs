@@ -130,6 +130,8 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
             ReplyBody::Upstream(call, deadline) => {
                 relay(conn, client, head, (reply, rate_limit), call, deadline, &mut exchange).await
             }
+            // To clients that speak HTTP/2 alone.
+            ReplyBody::Reset(_) => End::Abort,
             ReplyBody::WebSocket(call, rule) => {
                 encode_response(client, head, (reply, rate_limit), &exchange, Framing::Empty, After::WebSocket);
                 match client.flush().await {

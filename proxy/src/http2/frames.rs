@@ -3,7 +3,7 @@
 
 /// The types that are told apart (RFC 9113 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameType {
+pub(crate) enum FrameType {
     Data,
     Headers,
     Priority,
@@ -17,20 +17,20 @@ pub(super) enum FrameType {
 
 /// A frame's header, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: FrameType,
-    pub(super) length: u32,
+pub(crate) struct Frame {
+    pub(crate) kind: FrameType,
+    pub(crate) length: u32,
     /// END_STREAM of DATA and HEADERS; ACK of SETTINGS and PING.
-    pub(super) flag: bool,
+    pub(crate) flag: bool,
     /// END_HEADERS of HEADERS and CONTINUATION.
-    pub(super) end_headers: bool,
+    pub(crate) end_headers: bool,
     /// The stream that it is of; 0: the connection.
-    pub(super) stream: u32,
+    pub(crate) stream: u32,
 }
 
 /// Where in the byte stream one is.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     /// Bytes that belong to no header: the preface, a payload.
     skip: u32,
     header: [u8; 9],
@@ -39,12 +39,12 @@ pub(super) struct Frames {
 
 impl Frames {
     /// What follows these first bytes is frames.
-    pub(super) fn after(skip: u32) -> Self {
+    pub(crate) fn after(skip: u32) -> Self {
         Self { skip, header: [0; 9], have: 0 }
     }
 
     /// Calls `seen` for each frame whose header ends in these bytes.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = bytes.len().min(self.skip as usize);

@@ -11,6 +11,7 @@ use crate::{
         request::{Known, Refused, Wants, is_disguised, known},
     },
     message::RequestHead,
+    value::trim,
 };
 
 /// A name and a value, in a list.
@@ -85,12 +86,13 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
     let mut read = Read::default();
     let mut last: Option<HeaderName> = None;
     let mut cookies = vec![];
-    for (name, value) in headers {
+    for (name, mut value) in headers {
         // A name is told once for all of its values.
         if name.is_some() {
             last = name;
         }
         let Some(name) = &last else { continue };
+        trim(&mut value);
         let text = name.as_str().as_bytes();
         read.bytes += text.len() + value.len() + BESIDE;
         match known(text) {
@@ -136,7 +138,8 @@ mod tests {
     #[test]
     fn what_is_for_the_exchange() {
         let request = Request::get("https://shop/").header("te", "trailers").header("x_forwarded_for", "9.9.9.9");
-        let request = request.header("a", "1").header("content-length", "7").header("a", "2").header("keep-alive", "x");
+        let request =
+            request.header("a", "1").header("content-length", "7").header("a", " \t2 ").header("keep-alive", "x");
         let request = request.header("cookie", "b=1").header("cookie", "c=2");
         let head = parse(request.body(()).unwrap().into_parts().0);
         let fields: Vec<_> = head.parts.fields.iter().collect();

@@ -14,6 +14,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    blocks::Blocks,
     budget::{Budget, Class},
     frames::{FrameType, Frames},
     heads::Heads,
@@ -31,6 +32,7 @@ pub(super) struct Meter<S> {
     budget: Budget,
     exceeded: Exceeded,
     held: Arc<Held>,
+    blocks: Arc<Blocks>,
 }
 
 /// Which budget was used up, for whoever ends the connection.
@@ -76,10 +78,10 @@ impl Exceeded {
 
 impl<S> Meter<S> {
     /// Counts what comes and goes on `io`, which may have so many streams open.
-    pub(super) fn new(io: S, now: Instant, streams: u32, held: Arc<Held>) -> (Self, Exceeded) {
+    pub(super) fn new(io: S, now: Instant, streams: u32, held: Arc<Held>, blocks: Arc<Blocks>) -> (Self, Exceeded) {
         let exceeded = Exceeded::default();
         let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now, streams));
-        (Self { io, inbound, outbound, budget, exceeded: exceeded.clone(), held }, exceeded)
+        (Self { io, inbound, outbound, budget, exceeded: exceeded.clone(), held, blocks }, exceeded)
     }
 
     fn wrote<'a>(&mut self, mut n: usize, slices: impl Iterator<Item = &'a [u8]>) {
@@ -124,6 +126,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
             }
             this.budget.received(frame);
             this.held.received(frame);
+            this.blocks.received(frame);
         });
         this.judge();
         Poll::Ready(Ok(()))
@@ -167,13 +170,17 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::{config::Http2Limits, memory::testing::holder};
+    use crate::{config::Http2Limits, http1::limits::DEFAULT, memory::testing::holder};
+
+    fn meter<S>(io: S) -> (Meter<S>, Exceeded) {
+        let held = Held::new(&holder(), Http2Limits::default());
+        Meter::new(io, Instant::now(), 100, held, Arc::new(Blocks::new(&DEFAULT)))
+    }
 
     #[tokio::test]
     async fn floods_are_read_no_further() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) =
-            Meter::new(server, Instant::now(), 100, Held::new(&holder(), Http2Limits::default()));
+        let (mut meter, exceeded) = meter(server);
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         meter.read_exact(&mut [0; 24]).await.unwrap();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -190,8 +197,7 @@ mod tests {
     #[tokio::test]
     async fn resets_that_we_send_count() {
         let (_client, server) = tokio::io::duplex(1 << 20);
-        let (mut meter, exceeded) =
-            Meter::new(server, Instant::now(), 100, Held::new(&holder(), Http2Limits::default()));
+        let (mut meter, exceeded) = meter(server);
         let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1];
         for _ in 0..200 {
             let (a, b) = reset.split_at(5);

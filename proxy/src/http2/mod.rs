@@ -3,14 +3,16 @@
 //! ```text
 //!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, respond.rs) ─► exchange
 //!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
-//!           └ held.rs: what h2 holds of bodies and heads, against the worker's memory
+//!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory
+//!           └ blocks.rs: trailers of which h2 has cut something off
 //! ```
 //!
 //! Bounded by `h2` itself: streams, a head's size and its CONTINUATIONs, small DATA frames, streams reset before they
 //! are accepted.
 
+pub(crate) mod blocks;
 mod budget;
-mod frames;
+pub(crate) mod frames;
 pub mod head;
 pub(crate) mod heads;
 mod held;
@@ -34,8 +36,8 @@ use tokio::{
     time,
 };
 
-pub(crate) use self::source::Taken;
 use self::{
+    blocks::Blocks,
     held::Held,
     meter::Meter,
     silence::{Silence, Silent},
@@ -49,18 +51,14 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
 const OF_CONNECTION: usize = 24 << 10;
-/// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
-const OF_FIELD: usize = 32;
 
 fn builder(conn: &Conn) -> server::Builder {
     let (limits, http2) = (&conn.limits, conn.http2_limits);
-    let head = limits.head_bytes + limits.fields * OF_FIELD;
-    // A quarter more than is allowed is read, and told why it is refused (`head.rs`). `h2` tells clients what it enforces.
-    let head = head + head / 4;
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(http2.streams)
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        // What is a little too large is told why it is refused (`head.rs`). `h2` tells clients what it enforces.
+        .max_header_list_size(blocks::most_read(limits, limits.fields))
         .initial_window_size(http2.stream_window)
         .initial_connection_window_size(http2.connection_window)
         .max_send_buffer_size(256 << 10)
@@ -79,7 +77,9 @@ where
     let mut connection = Charge::new(&conn.holder, Kind::Connections);
     connection.set(OF_CONNECTION);
     let held = Held::new(&conn.holder, conn.http2_limits);
-    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams, Arc::clone(&held));
+    let blocks = Arc::new(Blocks::new(&conn.limits));
+    let (held_there, blocks_there) = (Arc::clone(&held), Arc::clone(&blocks));
+    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams, held_there, blocks_there);
     let mut h2 = match time::timeout(conn.limits.head_time, builder(conn).handshake::<_, Bytes>(io)).await {
         Ok(Ok(h2)) => h2,
         Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
@@ -110,7 +110,7 @@ where
                         continue;
                     }
                     // At once, so that nobody has a head that was not charged.
-                    let request = stream::Request::new(&conn.holder, &held, request);
+                    let request = stream::Request::new(&conn.holder, &held, &blocks, request);
                     // Boxed: made where it stays, instead of being copied from hand to hand until its task runs.
                     let stream = stream::run(worker.clone(), conn.clone(), exceeded.clone(), request, respond);
                     tokio::spawn(Box::pin(conn.task(stream)));

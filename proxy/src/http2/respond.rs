@@ -65,6 +65,7 @@ pub(super) async fn respond(
             (None, None, body)
         }
         ReplyBody::Upstream(call, deadline) => (Some(call), deadline, Bytes::new()),
+        ReplyBody::Reset(reason) => return sender.send_reset(passed(reason)),
         // None was asked for: there is no upgrade in HTTP/2.
         ReplyBody::WebSocket(..) => return sender.send_reset(Reason::INTERNAL_ERROR),
     };
@@ -81,10 +82,20 @@ pub(super) async fn respond(
         Ended::Http2(_) | Ended::Reset(_) | Ended::Stalled | Ended::Closed => exchange.client_went(),
     }
     match ended {
+        Ended::Upstream(CallError::Reset(reason)) => sender.send_reset(passed(reason)),
         // A clean end would make a cut response look whole.
         Ended::Upstream(_) | Ended::Timeout => sender.send_reset(Reason::INTERNAL_ERROR),
         Ended::Stalled => sender.send_reset(Reason::CANCEL),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => {}
+    }
+}
+
+/// What a client is told of an upstream that ended a stream: the same, if that is about the request. What is about the
+/// connection to the upstream says nothing of the client's.
+fn passed(reason: Reason) -> Reason {
+    match reason {
+        Reason::NO_ERROR | Reason::REFUSED_STREAM | Reason::CANCEL | Reason::ENHANCE_YOUR_CALM => reason,
+        _ => Reason::INTERNAL_ERROR,
     }
 }
 

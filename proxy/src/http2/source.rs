@@ -6,34 +6,37 @@
 
 use std::{
     cell::Cell,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use h2::RecvStream;
-use http_body::Body as _;
+use http::HeaderMap;
 
-use super::{heads::Heads, held::Held};
+use super::{
+    blocks::Blocks,
+    heads::{self, Heads},
+    held::Held,
+};
 use crate::{
-    body::{BodyError, Interrupt, Received, RequestBody, Source, SourceError, Trailers},
+    body::{Interrupt, Source, SourceError},
     http1::{
         body::{Framing, Piece},
         request::Refused,
     },
     memory::{Charge, Kind},
     server::{Conn, Waiting},
+    value::trim,
 };
 
 /// A request's body, by HTTP/2.
 pub(crate) struct Http2Source {
-    body: RequestBody,
+    /// `None`: there is none, or nothing of it is wanted any more.
+    body: Option<RecvStream>,
     framing: Framing,
-    /// What of a body was taken so far, for as long as it lives; `None`: there is none.
-    count: Option<Arc<Taken>>,
+    /// Bytes of it so far.
+    count: u64,
+    bounds: Bounds,
     held: Arc<Held>,
     stream: u32,
     /// Whether the stream is known there.
@@ -45,20 +48,12 @@ pub(crate) struct Http2Source {
     alarm: Option<Alarm>,
 }
 
-/// Counts what was taken of a request's body.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    bytes: AtomicU64,
-    held: Arc<Held>,
-    stream: u32,
-}
-
-impl Taken {
-    /// So much was taken.
-    pub(crate) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.held.taken(self.stream, bytes);
-    }
+/// What bounds trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what was
+/// cut off.
+#[derive(Clone)]
+pub(super) struct Bounds {
+    pub(super) heads: Arc<Heads>,
+    pub(super) blocks: Arc<Blocks>,
 }
 
 /// When the stream will be woken.
@@ -74,36 +69,22 @@ struct Wait {
     waiting: Waiting,
     /// Second of the worker's clock.
     since: u32,
-    /// Bytes of the body that had come.
-    count: u64,
 }
 
 impl Http2Source {
-    pub(super) fn new(
-        stream: RecvStream,
-        length: Option<u64>,
-        held: Arc<Held>,
-        conn: Arc<Conn>,
-        heads: Arc<Heads>,
-    ) -> Self {
-        let id = u32::from(stream.stream_id());
-        let (body, framing, count) = if stream.is_end_stream() {
-            (RequestBody::Empty, Framing::Empty, None)
-        } else {
-            let framing = length.map_or(Framing::Chunked, Framing::Length);
-            let count = Arc::new(Taken { bytes: AtomicU64::new(0), held: Arc::clone(&held), stream: id });
-            let trailers = Trailers { limits: Arc::clone(&conn.limits), heads };
-            let received = Received { stream, length, count: Arc::clone(&count), trailers };
-            (RequestBody::Received(received), framing, Some(count))
+    pub(super) fn new(body: RecvStream, length: Option<u64>, held: Arc<Held>, conn: Arc<Conn>, bounds: Bounds) -> Self {
+        let stream = u32::from(body.stream_id());
+        let (body, framing) = match body.is_end_stream() {
+            true => (None, Framing::Empty),
+            false => (Some(body), length.map_or(Framing::Chunked, Framing::Length)),
         };
-        let (is_held, waiting) = (count.is_some(), Cell::new(None));
-        Self { body, framing, count, held, stream: id, is_held, charge: None, conn, waiting, alarm: None }
+        let (is_held, waiting) = (body.is_some(), Cell::new(None));
+        Self { body, framing, count: 0, bounds, held, stream, is_held, charge: None, conn, waiting, alarm: None }
     }
 
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
-        self.body = RequestBody::Empty;
-        if self.count.is_some() {
+        if self.body.take().is_some() {
             self.held.unwanted(self.stream);
         }
     }
@@ -116,11 +97,20 @@ impl Http2Source {
 
     /// Bytes of the body so far.
     pub(super) fn counted(&self) -> u64 {
-        self.count.as_ref().map_or(0, |count| count.bytes.load(Ordering::Relaxed))
+        self.count
     }
 
-    fn is_bounded(&self) -> bool {
-        self.conn.limits.body_bytes < u64::MAX
+    /// Trailers within the bounds.
+    fn checked(&self, mut trailers: HeaderMap) -> Result<Piece, SourceError> {
+        trailers.values_mut().for_each(trim);
+        let (limits, size) = (&self.conn.limits, heads::size(&trailers));
+        let fit = trailers.len() <= limits.fields && size <= limits.trailer_bytes && self.bounds.heads.spend(size);
+        let whole = !self.bounds.blocks.is_large(self.stream);
+        if fit && whole {
+            Ok(Piece::Trailers(Box::new(trailers)))
+        } else {
+            Err(SourceError::Refused(Refused::HeadTooLarge))
+        }
     }
 }
 
@@ -130,23 +120,32 @@ impl Source for Http2Source {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(data) = body.poll_data(cx) else {
             self.wait(Waiting::Body);
             return Poll::Pending;
         };
-        self.progress();
-        Poll::Ready(match frame {
-            None => None,
-            Some(Err(BodyError::Trailers)) => Some(Err(SourceError::Refused(Refused::HeadTooLarge))),
-            Some(Err(_)) => Some(Err(SourceError::Gone)),
-            Some(Ok(_)) if self.counted() > self.conn.limits.body_bytes => {
-                Some(Err(SourceError::Refused(Refused::BodyTooLarge)))
+        let piece = match data {
+            Some(Ok(data)) => {
+                // Whoever asked has room for it: the client may send as much again.
+                let _ = body.flow_control().release_capacity(data.len());
+                self.count += data.len() as u64;
+                self.held.taken(self.stream, data.len());
+                let fits = self.count <= self.conn.limits.body_bytes;
+                Some(if fits { Ok(Piece::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
             }
-            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
-                Ok(data) => Piece::Data(data),
-                Err(frame) => Piece::Trailers(frame.into_trailers().map(Box::new).unwrap_or_default()),
-            })),
-        })
+            Some(Err(_)) => Some(Err(SourceError::Gone)),
+            None => match ready!(body.poll_trailers(cx)) {
+                Ok(trailers) => trailers.map(|trailers| self.checked(trailers)),
+                Err(_) => Some(Err(SourceError::Gone)),
+            },
+        };
+        self.progress();
+        Poll::Ready(piece)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn has_buffered(&self) -> bool {
@@ -157,15 +156,9 @@ impl Source for Http2Source {
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let Some(wait) = self.waiting.get() else { return Poll::Pending };
         let now = self.conn.second();
-        let mut until = self.conn.until(wait.since, wait.waiting);
+        let until = self.conn.until(wait.since, wait.waiting);
         if now >= until {
-            // A body that was passed on as a whole shows here only that it goes on.
-            let count = self.counted();
-            if count == wait.count {
-                return Poll::Ready(Interrupt::Stalled(wait.waiting));
-            }
-            self.waiting.set(Some(Wait { since: now, count, ..wait }));
-            until = self.conn.until(now, wait.waiting);
+            return Poll::Ready(Interrupt::Stalled(wait.waiting));
         }
         // One that is to be woken earlier looks again then.
         if self.alarm.is_none_or(|alarm| alarm.until > until || alarm.until <= now) {
@@ -178,7 +171,7 @@ impl Source for Http2Source {
     fn wait(&self, waiting: Waiting) {
         let wait = match self.waiting.get() {
             Some(wait) => Wait { waiting, ..wait },
-            None => Wait { waiting, since: self.conn.second(), count: self.counted() },
+            None => Wait { waiting, since: self.conn.second() },
         };
         self.waiting.set(Some(wait));
     }
@@ -191,16 +184,6 @@ impl Source for Http2Source {
 
     fn progress(&self) {
         self.waiting.set(None);
-    }
-
-    /// One of unknown length that is bounded is passed on piece by piece, since whoever has it counts against no bound.
-    fn take_body(&mut self) -> Option<RequestBody> {
-        let uncounted = self.framing == Framing::Chunked && self.is_bounded();
-        (!uncounted).then(|| std::mem::replace(&mut self.body, RequestBody::Empty))
-    }
-
-    fn return_body(&mut self, body: RequestBody) {
-        self.body = body;
     }
 }
 

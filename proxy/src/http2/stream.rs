@@ -6,11 +6,12 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 
 use super::{
+    blocks::Blocks,
     head::{self, Head},
     held::Held,
     meter::Exceeded,
     respond::respond,
-    source::Http2Source,
+    source::{Bounds, Http2Source},
 };
 use crate::{
     exchange::{self, Exchange},
@@ -27,17 +28,23 @@ pub(super) struct Request {
     head: Head,
     body: RecvStream,
     held: Arc<Held>,
+    blocks: Arc<Blocks>,
     charge: Charge,
 }
 
 impl Request {
     /// Charges a request for its head, for as long as it lives.
-    pub(super) fn new(holder: &Arc<Holder>, held: &Arc<Held>, request: http::Request<RecvStream>) -> Self {
+    pub(super) fn new(
+        holder: &Arc<Holder>,
+        held: &Arc<Held>,
+        blocks: &Arc<Blocks>,
+        request: http::Request<RecvStream>,
+    ) -> Self {
         let (parts, body) = request.into_parts();
         let head = head::parse(parts);
         let mut charge = Charge::new(holder, Kind::Heads);
         charge.set(OF_STREAM + head.held());
-        Self { head, body, held: Arc::clone(held), charge }
+        Self { head, body, held: Arc::clone(held), blocks: Arc::clone(blocks), charge }
     }
 }
 
@@ -66,14 +73,15 @@ async fn serve(
     mut sender: SendResponse<Bytes>,
 ) {
     conn.note_request();
-    let Request { head, body, held, charge: _charge } = request;
+    let Request { head, body, held, blocks, charge: _charge } = request;
     if !budget.head(head.bytes()) {
         // The connection ends.
         return sender.send_reset(Reason::ENHANCE_YOUR_CALM);
     }
     let beyond = head.beyond(&conn.limits);
     let Head { parts: mut head, wants, length, .. } = head;
-    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn), budget.heads());
+    let bounds = Bounds { heads: budget.heads(), blocks };
+    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn), bounds);
     let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
         Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),

@@ -40,6 +40,9 @@ pub(crate) enum CallError {
     /// Nothing was sent.
     #[error("{0}, and nothing was sent")]
     Unsent(&'static str),
+    /// The upstream did not process it, and the body is still whole: it may be sent again, whatever its method.
+    #[error("the upstream has not processed the request")]
+    Unprocessed,
     /// Something was sent, and nothing came back.
     #[error("{0}")]
     Silent(&'static str),
@@ -49,9 +52,12 @@ pub(crate) enum CallError {
     /// What came is no valid response.
     #[error("{0}")]
     Invalid(#[from] Malformed),
-    /// A stream broke off.
-    #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    /// What came is not valid HTTP/2.
+    #[error("what came is not valid HTTP/2")]
+    Protocol,
+    /// The upstream ended the stream.
+    #[error("the upstream ended the stream: {0}")]
+    Reset(h2::Reason),
 }
 
 impl Call {
@@ -76,6 +82,14 @@ impl Call {
         match self {
             Call::Http1(call) => call.poll_piece(cx, source),
             Call::Http2(call) => call.poll_piece(cx, source),
+        }
+    }
+
+    /// What was sent of the request's body, for another try.
+    pub(crate) fn take_kept(&mut self) -> http2::Kept {
+        match self {
+            Call::Http1(_) => http2::Kept::default(),
+            Call::Http2(call) => call.take_kept(),
         }
     }
 

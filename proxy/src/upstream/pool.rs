@@ -2,7 +2,7 @@
 //!
 //! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. Whether the upstream has
 //! closed one shows without a system call: the runtime has heard of it. HTTP/2: one connection for each endpoint and
-//! worker, its streams multiplexed, and further ones when its streams are used up.
+//! worker, its streams multiplexed, and further ones when it has as many streams as the endpoint takes.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,11 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Endpoint, Protocol};
-use crate::{body::RequestBody, descriptors, server::keepalive};
+use super::{Endpoint, Protocol, http2::Connection};
+use crate::{descriptors, http1::limits::Limits, server::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,14 +30,9 @@ const IDLE_TIMEOUT: u32 = 55;
 /// Beyond a few, an idle connection is closed at this age in seconds: it was needed at a peak.
 const EXCESS_TIMEOUT: u32 = 10;
 const FEW: usize = 8;
-/// Most streams of one HTTP/2 connection; beyond, another one is made. RFC 9113 section 6.5.2 asks servers to allow as
-/// many; at one that allows fewer, the rest waits.
-const MAX_STREAMS: usize = 100;
-/// What an upstream may send of one response before it is read.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-/// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
-/// others theirs.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+/// Most HTTP/2 connections for each endpoint and worker. When all have as many streams as the endpoint takes, requests wait
+/// on the one with the fewest.
+const MAX_SHARED: usize = 32;
 /// Most idle connections for each endpoint and worker.
 const MAX_IDLE: usize = 512;
 /// An upstream that reads nothing for this long, with bytes waiting, is given up.
@@ -60,7 +53,7 @@ struct Connections {
     endpoint: Weak<Endpoint>,
     /// With the second from which on each is idle.
     idle: Vec<(TcpStream, u32)>,
-    shared: Vec<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)>,
+    shared: Vec<Connection>,
     /// One HTTP/2 connection is made at a time: those who wait share it.
     connecting: Arc<tokio::sync::Mutex<()>>,
 }
@@ -84,7 +77,7 @@ pub(crate) enum Leased {
     /// HTTP/1.1: it belongs to the request until it is given back.
     Http1(TcpStream, Lease),
     /// HTTP/2: a stream of one that is shared, and whether it was kept.
-    Http2(http2::SendRequest<RequestBody>, Stream, bool),
+    Http2(Connection, Stream, bool),
 }
 
 /// How to choose among the connections that are kept.
@@ -112,7 +105,7 @@ pub enum ConnectError {
     Timeout,
     /// The protocol's handshake failed.
     #[error("handshake: {0}")]
-    Handshake(#[from] hyper::Error),
+    Handshake(#[from] h2::Error),
 }
 
 impl Pool {
@@ -124,8 +117,9 @@ impl Pool {
                 Leased::Http1(io, self.lease(UnderWay::new(endpoint), true))
             }
             Protocol::H2c => {
-                let (sender, streams) = self.open(endpoint, choice)?;
-                Leased::Http2(sender, Stream::new(streams, UnderWay::new(endpoint)), true)
+                let connection = self.open(endpoint, choice)?;
+                let stream = Stream::new(connection.streams(), UnderWay::new(endpoint));
+                Leased::Http2(connection, stream, true)
             }
         })
     }
@@ -135,12 +129,13 @@ impl Pool {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         choice: Choice,
+        limits: &Limits,
     ) -> Result<Leased, ConnectError> {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
         match endpoint.protocol {
             Protocol::Http1 => Ok(Leased::Http1(self.connect(endpoint).await?, self.lease(under_way, false))),
-            Protocol::H2c => self.stream(endpoint, choice, under_way).await,
+            Protocol::H2c => self.stream(endpoint, choice, limits, under_way).await,
         }
     }
 
@@ -163,10 +158,9 @@ impl Pool {
             });
             // Those beyond the first go once their streams have ended.
             let mut first = true;
-            connections.shared.retain(|(sender, streams)| {
-                let kept = std::mem::take(&mut first) || streams.load(Ordering::Relaxed) > 0;
-                kept && !sender.is_closed()
-            });
+            connections
+                .shared
+                .retain_mut(|connection| connection.is_open() && (std::mem::take(&mut first) || connection.load() > 0));
             let named = connections.endpoint.strong_count() > 0;
             named && !(connections.shared.is_empty() && connections.idle.is_empty())
         });
@@ -205,28 +199,20 @@ impl Pool {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         choice: Choice,
+        limits: &Limits,
         under_way: UnderWay,
     ) -> Result<Leased, ConnectError> {
         let connecting = self.with(endpoint, |connections| Arc::clone(&connections.connecting));
-        let _one = connecting.lock().await;
-        if let Some((sender, streams)) = self.open(endpoint, choice) {
-            return Ok(Leased::Http2(sender, Stream::new(streams, under_way), true));
+        // Until it is known how many streams the one that is made takes.
+        let settling = connecting.lock_owned().await;
+        if let Some(connection) = self.open(endpoint, choice) {
+            let stream = Stream::new(connection.streams(), under_way);
+            return Ok(Leased::Http2(connection, stream, true));
         }
-        let io = TokioIo::new(self.connect(endpoint).await?);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW);
-        builder.initial_connection_window_size(CONNECTION_WINDOW);
-        // An upstream that is gone without a FIN is noticed within 30 s.
-        builder.keep_alive_interval(Duration::from_secs(20)).keep_alive_timeout(Duration::from_secs(10));
-        let (sender, connection) = builder.handshake(io).await?;
-        tokio::spawn(async move {
-            // Its end reaches whoever holds the sender; there is nobody else to tell.
-            let _ = connection.await;
-        });
-        let streams = Arc::<AtomicUsize>::default();
-        let stream = Stream::new(Arc::clone(&streams), under_way);
-        self.with(endpoint, |connections| connections.shared.push((sender.clone(), streams)));
-        Ok(Leased::Http2(sender, stream, false))
+        let connection = Connection::make(self.connect(endpoint).await?, limits, settling).await?;
+        let stream = Stream::new(connection.streams(), under_way);
+        self.with(endpoint, |connections| connections.shared.push(connection.clone()));
+        Ok(Leased::Http2(connection, stream, false))
     }
 
     /// A new connection; those that are idle give way to it.
@@ -240,15 +226,17 @@ impl Pool {
         }
     }
 
-    /// An HTTP/2 connection with room for a stream.
-    fn open(&self, endpoint: &Endpoint, choice: Choice) -> Option<(http2::SendRequest<RequestBody>, Arc<AtomicUsize>)> {
+    /// An HTTP/2 connection for a further stream.
+    fn open(&self, endpoint: &Endpoint, choice: Choice) -> Option<Connection> {
         if choice == Choice::New {
             return None;
         }
         let mut by_endpoint = self.lock();
         let shared = &mut by_endpoint.get_mut(&endpoint.id)?.shared;
-        shared.retain(|(sender, _)| !sender.is_closed());
-        shared.iter().find(|(_, streams)| streams.load(Ordering::Relaxed) < MAX_STREAMS).cloned()
+        shared.retain_mut(Connection::is_open);
+        let with_room = shared.iter().find(|connection| connection.has_room());
+        let least = || shared.iter().min_by_key(|connection| connection.load()).filter(|_| shared.len() >= MAX_SHARED);
+        with_room.or_else(least).cloned()
     }
 
     fn with<T>(&self, endpoint: &Arc<Endpoint>, f: impl FnOnce(&mut Connections) -> T) -> T {

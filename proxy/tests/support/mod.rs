@@ -25,7 +25,7 @@ use proxy::{
 };
 use snapshot::{
     Entry, Key, Kind, Snapshot,
-    proto::{self, Resource, resource},
+    proto::{self, ClusterProtocol, Resource, resource},
     wire::Push,
 };
 
@@ -54,8 +54,23 @@ impl Proxy {
         Self::within(Limit::find(None), upstream, limits, change)
     }
 
+    /// One whose upstream speaks HTTP/2.
+    pub fn to_http2(upstream: SocketAddr) -> Self {
+        Self::speaking(ClusterProtocol::H2c, Limit::find(None), upstream, proto::Limits::default(), |_| {})
+    }
+
     /// The same, with so much memory.
     pub fn within(
+        memory: Limit,
+        upstream: SocketAddr,
+        limits: proto::Limits,
+        change: impl Fn(&mut proto::Rule),
+    ) -> Self {
+        Self::speaking(ClusterProtocol::Http1, memory, upstream, limits, change)
+    }
+
+    fn speaking(
+        protocol: ClusterProtocol,
         memory: Limit,
         upstream: SocketAddr,
         limits: proto::Limits,
@@ -70,7 +85,8 @@ impl Proxy {
             let applier = Applier::start(Arc::clone(&shared_of), server_of, None);
             for _ in 0..50 {
                 let port = free_port();
-                let pushed = applier.apply(push(&content(port, upstream, limits, &change))).await;
+                let target = content_of(protocol, &[port], upstream, limits, &change);
+                let pushed = applier.apply(push(&target)).await;
                 if pushed.unwrap().nacks.is_empty() {
                     return (port, applier);
                 }
@@ -131,6 +147,16 @@ pub fn content_on(
     limits: proto::Limits,
     change: impl Fn(&mut proto::Rule),
 ) -> Snapshot {
+    content_of(ClusterProtocol::Http1, ports, upstream, limits, change)
+}
+
+fn content_of(
+    protocol: ClusterProtocol,
+    ports: &[u16],
+    upstream: SocketAddr,
+    limits: proto::Limits,
+    change: impl Fn(&mut proto::Rule),
+) -> Snapshot {
     let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let name = |port: &u16| format!("http-{port}");
     let listener = |port: &u16| {
@@ -165,7 +191,7 @@ pub fn content_on(
         ),
         (
             Key::cluster("ns", "c", "80"),
-            entry(resource::Kind::Cluster(proto::Cluster { protocol: 0, endpoints: vec![endpoint] })),
+            entry(resource::Kind::Cluster(proto::Cluster { protocol: protocol.into(), endpoints: vec![endpoint] })),
         ),
     ]
     .into_iter()

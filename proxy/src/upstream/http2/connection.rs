@@ -1,0 +1,181 @@
+//! An HTTP/2 connection to an upstream, which requests share.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong,
+    client::{Builder, SendRequest},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedMutexGuard,
+    time,
+};
+
+use crate::{
+    http1::limits::Limits,
+    http2::{
+        blocks::{self, Blocks},
+        frames::Frames,
+    },
+};
+
+/// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as many.
+const MAX_STREAMS: usize = 100;
+/// What an upstream may send of one response before it is read.
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+/// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
+/// others theirs.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+/// What may wait of one request for the upstream to read it.
+const SEND_BUFFER: usize = 256 << 10;
+/// An upstream's settings are waited for that long, before others than the first request go to it.
+const SETTLES: Duration = Duration::from_secs(1);
+/// With streams, an upstream is asked this often whether it is there,
+const ASK: Duration = Duration::from_secs(20);
+/// and is gone when it does not answer in time.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    sender: SendRequest<Bytes>,
+    streams: Arc<AtomicUsize>,
+    blocks: Arc<Blocks>,
+}
+
+impl Connection {
+    /// One on this socket, driven by a task of its own. `settling` is held until the upstream has said how many streams
+    /// it takes.
+    pub(in crate::upstream) async fn make(
+        io: TcpStream,
+        limits: &Limits,
+        settling: OwnedMutexGuard<()>,
+    ) -> Result<Self, h2::Error> {
+        let blocks = Arc::new(Blocks::new(limits));
+        let io = Watched { io, frames: Frames::after(0), blocks: Arc::clone(&blocks) };
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(blocks::most_read(limits, limits.response_fields))
+            .max_send_buffer_size(SEND_BUFFER)
+            // Until it has said how many it takes.
+            .initial_max_send_streams(1);
+        let (sender, mut connection) = builder.handshake(io).await?;
+        let streams = Arc::<AtomicUsize>::default();
+        let watching = watch(connection.ping_pong(), Arc::clone(&streams), settling);
+        tokio::spawn(async move {
+            tokio::select! {
+                // Its end reaches whoever has a stream; there is nobody else to tell.
+                _ = connection => {}
+                () = watching => {}
+            }
+        });
+        Ok(Self { sender, streams, blocks })
+    }
+
+    /// Whether it takes further requests: it is neither closed, nor was it told to go away.
+    pub(in crate::upstream) fn is_open(&mut self) -> bool {
+        !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// Whether a further request goes out at once.
+    pub(in crate::upstream) fn has_room(&self) -> bool {
+        self.load() < MAX_STREAMS.min(self.sender.current_max_send_streams())
+    }
+
+    /// How many streams it has.
+    pub(in crate::upstream) fn load(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// The count of its streams.
+    pub(in crate::upstream) fn streams(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.streams)
+    }
+
+    pub(super) fn sender(&mut self) -> &mut SendRequest<Bytes> {
+        &mut self.sender
+    }
+
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.blocks
+    }
+}
+
+/// Asks an upstream whether it is there while somebody waits for it; comes back when it is not.
+async fn watch(ping: Option<PingPong>, streams: Arc<AtomicUsize>, settling: OwnedMutexGuard<()>) {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    // Settings come first (RFC 9113 section 3.4), so they are known once it answers.
+    let _ = time::timeout(SETTLES, ask(&mut ping)).await;
+    drop(settling);
+    loop {
+        time::sleep(ASK).await;
+        if streams.load(Relaxed) > 0 && !matches!(time::timeout(ANSWER, ask(&mut ping)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn ask(ping: &mut PingPong) -> Result<(), h2::Error> {
+    // One that was not answered in time is under way: its answer will do.
+    let _ = ping.send_ping(Ping::opaque());
+    poll_fn(|cx| ping.poll_pong(cx)).await.map(drop)
+}
+
+/// A socket on which header blocks are looked after.
+struct Watched {
+    io: TcpStream,
+    frames: Frames,
+    blocks: Arc<Blocks>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { io, frames, blocks } = self.get_mut();
+        let start = buf.filled().len();
+        ready!(Pin::new(io).poll_read(cx, buf))?;
+        frames.pass(&buf.filled()[start..], |frame| blocks.received(frame));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

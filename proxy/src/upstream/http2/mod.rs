@@ -1,0 +1,414 @@
+//! One request to an upstream that speaks HTTP/2, on the `h2` crate: its stream, both ways side by side.
+
+mod connection;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, response, uri};
+
+pub(crate) use self::connection::Connection;
+use self::connection::STREAM_WINDOW;
+use super::{CallError, pool::Stream};
+use crate::{
+    body::{Source, SourceError},
+    exchange::headers::Forwarded,
+    http1::{
+        Malformed,
+        body::{Framing, Piece},
+        grammar,
+        limits::Limits,
+        request::Wants,
+    },
+    http2::heads,
+    message::{RequestHead, ResponseHead},
+    server::Waiting,
+    value::trim,
+};
+
+/// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
+/// did not process it.
+const KEPT: usize = 64 << 10;
+
+/// What was sent of a request's body, as long as that is all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pieces: Vec<Piece>,
+    bytes: usize,
+    /// Those that were sent on this connection.
+    sent: usize,
+    /// There was more.
+    cut: bool,
+}
+
+/// A request under way on a stream.
+pub(crate) struct Call {
+    /// The stream counts against its connection's limit, and the request as under way to its endpoint.
+    _stream: Stream,
+    connection: Connection,
+    reused: bool,
+    limits: Arc<Limits>,
+    state: State,
+    /// The request's way, until it ends.
+    upload: Option<SendStream<Bytes>>,
+    kept: Kept,
+    /// What is left of the piece of the body under way, and whether anything follows it.
+    piece: Bytes,
+    last: bool,
+    /// The stream's number, once it has one.
+    id: u32,
+    framing: Framing,
+    /// Bytes of the response's body to come, where that is known.
+    left: Option<u64>,
+}
+
+/// The response's way.
+enum State {
+    /// The request is to be sent.
+    Unsent(Box<Request<()>>),
+    Sent(ResponseFuture),
+    Body(RecvStream),
+    /// It was read to its end, or broke off.
+    Done,
+}
+
+impl Call {
+    /// Makes the request ready to be sent. `kept`: what of its body another connection was sent.
+    pub(crate) fn new(
+        (connection, stream, reused): (Connection, Stream, bool),
+        limits: Arc<Limits>,
+        head: &RequestHead,
+        forwarded: Forwarded<'_>,
+        (body, kept): (Framing, Kept),
+        wants: Wants,
+    ) -> Self {
+        let request = addressed(head, forwarded, body, wants);
+        Self {
+            _stream: stream,
+            connection,
+            reused,
+            limits,
+            state: State::Unsent(Box::new(request)),
+            upload: None,
+            kept: Kept { sent: 0, ..kept },
+            piece: Bytes::new(),
+            last: body == Framing::Empty,
+            id: 0,
+            framing: Framing::Empty,
+            left: Some(0),
+        }
+    }
+
+    pub(super) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<ResponseHead, CallError>> {
+        if let State::Unsent(request) = &mut self.state {
+            let request = std::mem::take(&mut **request);
+            let (response, upload) = match self.connection.sender().send_request(request, self.last) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    tracing::debug!(%error, "no stream to the upstream");
+                    return Poll::Ready(Err(self.unprocessed()));
+                }
+            };
+            self.id = response.stream_id().as_u32();
+            self.upload = (!self.last).then_some(upload);
+            self.state = State::Sent(response);
+        }
+        let State::Sent(response) = &mut self.state else {
+            return Poll::Ready(Err(CallError::Broken("the response was taken")));
+        };
+        // Before the body is asked for: of a request that is not processed nothing is lost.
+        let response = match Pin::new(response).poll(cx) {
+            Poll::Ready(response) => response,
+            Poll::Pending => match ready!(self.poll_upload(cx, source)) {
+                Err(e) => return Poll::Ready(Err(CallError::Source(e))),
+                Ok(()) => {
+                    source.wait(Waiting::UpstreamToAnswer);
+                    return Poll::Pending;
+                }
+            },
+        };
+        source.progress();
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                self.state = State::Done;
+                return Poll::Ready(Err(self.no_response(&error)));
+            }
+        };
+        self.kept = Kept { cut: true, ..Kept::default() };
+        let (mut head, body) = response.into_parts();
+        if head.headers.len() > self.limits.response_fields || heads::size(&head.headers) > self.limits.head_bytes {
+            self.state = State::Done;
+            return Poll::Ready(Err(Malformed::TooLong.into()));
+        }
+        head.headers.values_mut().for_each(trim);
+        self.receive(&mut head, body);
+        Poll::Ready(Ok(head.into()))
+    }
+
+    /// Goes on with the body of a response whose head has come.
+    fn receive(&mut self, head: &mut response::Parts, body: RecvStream) {
+        let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| grammar::number(length.as_bytes()));
+        (self.framing, self.left) = match length {
+            _ if body.is_end_stream() => (Framing::Empty, Some(0)),
+            Some(length) => (Framing::Length(length), Some(length)),
+            None => (Framing::Chunked, None),
+        };
+        if self.framing != Framing::Empty {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        self.state = State::Body(body);
+    }
+
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<Piece, CallError>>> {
+        self.poll_rest(cx, source);
+        let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
+        let Poll::Ready(data) = body.poll_data(cx) else {
+            source.wait(Waiting::UpstreamToSend);
+            return Poll::Pending;
+        };
+        match data {
+            Some(Ok(data)) => {
+                source.progress();
+                // Whoever asked has room for it: the upstream may send as much again.
+                let _ = body.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Piece::Data(data))))
+            }
+            Some(Err(error)) => {
+                self.state = State::Done;
+                Poll::Ready(Some(Err(broken(&error))))
+            }
+            None => {
+                let trailers = ready!(body.poll_trailers(cx));
+                source.progress();
+                self.state = State::Done;
+                Poll::Ready(match trailers {
+                    Ok(None) => None,
+                    Ok(Some(trailers)) => Some(self.checked(trailers).map(|t| Piece::Trailers(Box::new(t)))),
+                    Err(error) => Some(Err(broken(&error))),
+                })
+            }
+        }
+    }
+
+    /// Goes on with the request's body. When that can't go on, it ends: the response may be complete without it.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
+        // A body that broke off was told to the upstream already.
+        let _ = self.poll_upload(cx, source);
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        match &self.state {
+            State::Body(body) => body.is_end_stream(),
+            State::Done => true,
+            State::Unsent(_) | State::Sent(_) => false,
+        }
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// What has come of an unread body is with `h2`, which does not say how much: as much as may come.
+    pub(super) fn held(&self, unread: bool) -> usize {
+        let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
+        let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
+        unread + self.kept.bytes + self.piece.len()
+    }
+
+    pub(super) fn left(&self) -> Option<u64> {
+        if self.is_done() { Some(0) } else { self.left }
+    }
+
+    /// What was sent of the body, for another connection.
+    pub(crate) fn take_kept(&mut self) -> Kept {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Passes pieces of the request's body on.
+    fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
+        while let Some(upload) = &mut self.upload {
+            if !self.piece.is_empty() {
+                upload.reserve_capacity(self.piece.len());
+                let capacity = match upload.capacity() {
+                    0 => match upload.poll_capacity(cx) {
+                        Poll::Ready(Some(Ok(capacity))) => {
+                            source.progress();
+                            capacity
+                        }
+                        Poll::Ready(_) => 0,
+                        Poll::Pending => {
+                            source.wait(Waiting::UpstreamToRead);
+                            return Poll::Pending;
+                        }
+                    },
+                    capacity => capacity,
+                };
+                let part = self.piece.split_to(capacity.min(self.piece.len()));
+                let end = self.last && self.piece.is_empty();
+                if part.is_empty() || upload.send_data(part, end).is_err() {
+                    // The upstream takes no more.
+                    self.stop();
+                } else if end {
+                    self.upload = None;
+                }
+                continue;
+            }
+            let sent = match ready!(self.kept.next(cx, source)) {
+                Some(Ok(Piece::Data(data))) => {
+                    (self.piece, self.last) = (data, self.kept.is_sent() && source.is_ended());
+                    if !self.piece.is_empty() || !self.last {
+                        continue;
+                    }
+                    upload.send_data(Bytes::new(), true)
+                }
+                Some(Ok(Piece::Trailers(trailers))) => upload.send_trailers(*trailers),
+                None => upload.send_data(Bytes::new(), true),
+                Some(Err(e)) => {
+                    upload.send_reset(Reason::CANCEL);
+                    self.stop();
+                    return Poll::Ready(Err(e));
+                }
+            };
+            // An upstream that takes no more may have answered.
+            drop(sent);
+            self.upload = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn stop(&mut self) {
+        (self.upload, self.piece) = (None, Bytes::new());
+    }
+
+    /// The upstream says, or shows, that it has not processed the request (RFC 9113 section 8.7).
+    fn unprocessed(&self) -> CallError {
+        if self.kept.cut { CallError::Reset(Reason::REFUSED_STREAM) } else { CallError::Unprocessed }
+    }
+
+    /// Why there is no response.
+    fn no_response(&self, error: &h2::Error) -> CallError {
+        tracing::debug!(%error, "upstream stream ended");
+        let refused = error.reason() == Some(Reason::REFUSED_STREAM);
+        match () {
+            // Of streams beyond the last one that it processes, `h2` says that they were told to go away.
+            () if error.is_remote() && (error.is_go_away() || error.is_reset() && refused) => self.unprocessed(),
+            () => match broken(error) {
+                CallError::Broken(why) => CallError::Silent(why),
+                other => other,
+            },
+        }
+    }
+
+    /// Trailers within the bounds.
+    fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, CallError> {
+        trailers.values_mut().for_each(trim);
+        let fit = trailers.len() <= self.limits.fields && heads::size(&trailers) <= self.limits.trailer_bytes;
+        if fit && !self.connection.blocks().is_large(self.id) { Ok(trailers) } else { Err(Malformed::TooLong.into()) }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.connection.blocks().forget(self.id);
+    }
+}
+
+impl Kept {
+    /// Whether some of it was sent before, elsewhere.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// The next piece: of those that another connection was sent, then of those to come.
+    fn next(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Option<Result<Piece, SourceError>>> {
+        if let Some(piece) = self.pieces.get(self.sent) {
+            self.sent += 1;
+            return Poll::Ready(Some(Ok(piece.clone())));
+        }
+        let piece = ready!(source.poll_piece(cx));
+        if let Some(Ok(piece)) = &piece
+            && !self.cut
+        {
+            self.keep(piece);
+        }
+        Poll::Ready(piece)
+    }
+
+    fn keep(&mut self, piece: &Piece) {
+        self.bytes += match piece {
+            Piece::Data(data) => data.len(),
+            Piece::Trailers(trailers) => heads::size(trailers),
+        };
+        if self.bytes > KEPT {
+            *self = Self { cut: true, ..Self::default() };
+        } else {
+            self.pieces.push(piece.clone());
+            self.sent = self.pieces.len();
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.pieces.len()
+    }
+}
+
+/// Why a response ends before its time.
+fn broken(error: &h2::Error) -> CallError {
+    match error.reason() {
+        Some(reason) if error.is_remote() && error.is_reset() => CallError::Reset(reason),
+        Some(_) if error.is_library() => CallError::Protocol,
+        _ => CallError::Broken("the connection broke off"),
+    }
+}
+
+/// The request as HTTP/2 has it.
+fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants: Wants) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    let mut fields = head.fields.to_map();
+    let host = fields.remove(header::HOST);
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE] {
+        fields.remove(name);
+    }
+    match body {
+        Framing::Length(length) => drop(fields.insert(header::CONTENT_LENGTH, length.into())),
+        // RFC 9110 section 8.6: where a body would mean something.
+        Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Framing::Empty | Framing::Chunked | Framing::UntilClose => {}
+    }
+    if wants.trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    forwarded.set(&mut fields);
+    *request.headers_mut() = fields;
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(uri::Scheme::HTTP);
+    parts.authority = host.and_then(|host| host.as_bytes().try_into().ok());
+    parts.path_and_query = head.uri.path_and_query().cloned();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
