@@ -122,9 +122,9 @@ fn rewritten(path: &[u8], rules: Rules) -> Option<Vec<u8>> {
                     return None;
                 }
                 if is_unreserved(byte) {
-                    normal.push(byte)
+                    normal.push(byte);
                 } else {
-                    encode(&mut normal, byte)
+                    encode(&mut normal, byte);
                 }
                 before = Some(byte);
                 after

@@ -133,7 +133,11 @@ fn query(uri: &Uri) -> Option<String> {
     let query = uri.query().filter(|query| !query.is_ascii())?;
     let mut ascii = Vec::with_capacity(query.len() * 2);
     for byte in query.bytes() {
-        if byte.is_ascii() { ascii.push(byte) } else { path::encode(&mut ascii, byte) }
+        if byte.is_ascii() {
+            ascii.push(byte);
+        } else {
+            path::encode(&mut ascii, byte);
+        }
     }
     String::from_utf8(ascii).ok()
 }
