@@ -1,22 +1,23 @@
 //! An API server that has whatever it is told, and makes it up as it is asked for it: thousands of megabytes take no room
-//! here, where what the operator takes is measured.
+//! here. What is written to it, it keeps.
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{
-    Request, Response,
+    Method, Request, Response,
     body::{Frame, Incoming},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::broadcast};
 
 /// An object as JSON, made when it is asked for.
@@ -29,11 +30,13 @@ type Body = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallibl
 pub(crate) struct Server {
     objects: Arc<Mutex<BTreeMap<Key, Make>>>,
     news: broadcast::Sender<(&'static str, &'static str, Make)>,
+    /// What was written, by path.
+    written: Arc<Mutex<BTreeMap<String, Value>>>,
 }
 
 impl Server {
     pub(crate) fn new() -> Self {
-        Self { objects: Arc::default(), news: broadcast::channel(1 << 18).0 }
+        Self { objects: Arc::default(), news: broadcast::channel(1 << 18).0, written: Arc::default() }
     }
 
     /// Serves it on this port until the runtime ends.
@@ -44,8 +47,10 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = server.clone();
-                let service =
-                    service_fn(move |request| std::future::ready(Ok::<_, Infallible>(server.answer(&request))));
+                let service = service_fn(move |request| {
+                    let server = server.clone();
+                    async move { Ok::<_, Infallible>(server.take(request).await) }
+                });
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
@@ -66,6 +71,25 @@ impl Server {
         let _ = self.news.send((plural, "DELETED", Arc::new(move || last.clone())));
     }
 
+    /// What was written, by the paths of what it was written to.
+    pub(crate) fn written(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.written.lock().unwrap()
+    }
+
+    async fn take(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::GET {
+            return self.answer(&request);
+        }
+        let path = request.uri().path().to_owned();
+        let text = request.into_body().collect().await.unwrap().to_bytes();
+        let value: Value = serde_json::from_slice(&text).unwrap();
+        // Events have no name, and nobody asks for them.
+        if !path.ends_with("/events") {
+            self.written().insert(path, value);
+        }
+        body(stream::iter([String::from_utf8(text.to_vec()).unwrap()]).boxed())
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         let plural = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -78,6 +102,13 @@ impl Server {
                 std::future::ready(line)
             });
             return body(lines.boxed());
+        }
+        // A ConfigMap or Secret of the operators' own.
+        if plural.starts_with("sluice-") {
+            let gone = json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "none"}).to_string();
+            let mut response = body(stream::iter([gone]).boxed());
+            *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+            return response;
         }
         let only = parameter("fieldSelector").and_then(|field| field.strip_prefix("metadata.name%3D"));
         let after: usize = parameter("continue").map_or(0, |at| at.parse().unwrap());

@@ -26,7 +26,6 @@ use self::{
     attach::Attached,
     backends::Clusters,
     bounds::{Guard, Served, Sourced},
-    conflicts::Conflicts,
     hosts::{Held, Placed},
     permitted::Permitted,
 };
@@ -84,11 +83,10 @@ pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>)
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
     }
     let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
-    let (mut clusters, mut conflicts, mut parents) =
-        (Clusters::new(model, choice), Conflicts::default(), BTreeMap::new());
+    conflicts::tell(&placed, problems);
+    let (mut clusters, mut parents) = (Clusters::new(model, choice), BTreeMap::new());
     for Placed { object, route, attached, parents: became } in placed {
         parents.insert(object.clone(), became);
-        conflicts.claim(object, route, &attached, problems);
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {

@@ -13,7 +13,7 @@ use snapshot::Hash;
 use super::{
     super::{
         Birth, Observed, SourceObject,
-        budget::{self, Budget, Given},
+        budget::{self, Budget, Given, Weight},
     },
     namespaces::{Namespaces, Order},
     outage::{Cause, Failure},
@@ -37,6 +37,8 @@ pub(super) struct Store {
     namespaces: Namespaces,
     secret_lists: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
     budget: Budget<ObjectRef>,
+    /// Objects of which what they were before may be in force, by the number of the first world that has them as they are.
+    changed: BTreeMap<ObjectRef, u64>,
     /// What is read anew, for there is room again; whether the watch told of it meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
     /// Namespaces that have objects of which not even the name is held.
@@ -59,6 +61,7 @@ impl Store {
             namespaces: Namespaces::default(),
             secret_lists: BTreeMap::new(),
             budget: Budget::new(most),
+            changed: BTreeMap::new(),
             returning: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
@@ -138,6 +141,14 @@ impl Store {
 
     /// What the contents in force refer to.
     pub(super) fn in_force(&mut self, told: InForce) {
+        let Self { changed, budget, .. } = self;
+        changed.retain(|id, since| {
+            let may_be = *since > told.world || told.stale.contains(id);
+            if !may_be {
+                budget.settle(id);
+            }
+            may_be
+        });
         self.secrets.in_force(told);
     }
 
@@ -224,7 +235,8 @@ impl Store {
         drop(content);
         let (generation, birth) = (generation(&value, known), birth(&value));
         let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
-        let given = self.budget.hold(id, id, age, budget::weight(&value));
+        let before = self.weight_before(id);
+        let given = self.budget.hold(id, id, age, Weight { now: budget::weight(&value), before });
         let fits = self.budget.is_whole(id);
         let mut is_news = false;
         for less in given {
@@ -264,6 +276,17 @@ impl Store {
             self.leave_out(id);
         }
         true
+    }
+
+    /// What an object that changes leaves: until the loop says what is in force of it, that may be this.
+    fn weight_before(&mut self, id: &ObjectRef) -> u64 {
+        let Weight { now, before } = self.budget.weight(id);
+        let is_admitted = self.observed.objects.get(id).is_some_and(|known| known.current.is_ok());
+        let left = before.max(if is_admitted { now } else { 0 });
+        if left > 0 {
+            self.changed.insert(id.clone(), self.observed.number + 1);
+        }
+        left
     }
 
     /// Leaves of an object its name, and of a policy what it guards.
@@ -312,6 +335,7 @@ impl Store {
     fn drop(&mut self, id: &ObjectRef) -> bool {
         self.budget.remove(id);
         self.returning.remove(id);
+        self.changed.remove(id);
         if !self.observed.objects.contains_key(id) {
             return false;
         }

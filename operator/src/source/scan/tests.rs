@@ -278,7 +278,7 @@ fn held(dir: &mut Dir) -> (Vec<String>, Vec<String>) {
 #[test]
 fn no_namespace_takes_the_room_of_others() {
     let mut dir = Dir::new();
-    dir.scanner = Scanner::within(120 << 10, dir.temp.path().to_owned(), Generations::new());
+    dir.scanner = Scanner::within(540 << 10, dir.temp.path().to_owned(), Generations::new());
     let of = |namespace: &str, name: &str| route(name).replace("shop", namespace);
     dir.write("shop.yaml", of("shop", "x"));
     assert_eq!(held(&mut dir).0, ["shop/x"]);

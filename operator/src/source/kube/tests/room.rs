@@ -79,7 +79,7 @@ fn what_was_read_is_not_newer_than_what_was_told_meanwhile() {
 
 #[test]
 fn of_a_policy_it_is_still_known_what_it_guards() {
-    let mut store = Store::within(30 << 10, here());
+    let mut store = Store::within(125 << 10, here());
     let policy = |name: &str, size: usize| {
         let limit =
             json!({"name": "a", "tokenBucket": {"rate": 1}, "key": [{"type": "Query", "name": "q".repeat(size)}]});
