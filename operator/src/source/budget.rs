@@ -113,6 +113,13 @@ impl<K: Ord + Clone> Budget<K> {
         let weight = Weight { before: if closed { 0 } else { weight.before }, ..weight };
         self.insert(key, Item { whole: !closed, weight, ..item });
         let mut given: Vec<_> = closed.then(|| Given::Name(key.clone())).into_iter().collect();
+        given.extend(self.fit());
+        given
+    }
+
+    /// Gives up what is too much.
+    fn fit(&mut self) -> Vec<Given<K>> {
+        let mut given = vec![];
         while self.used > self.most {
             let Some(less) = self.give_up() else { break };
             given.push(less);
@@ -137,11 +144,18 @@ impl<K: Ord + Clone> Budget<K> {
         self.items.get(key).filter(|item| item.whole).map_or(Weight::default(), |item| item.weight)
     }
 
-    /// What one was before is held no more.
-    pub fn settle(&mut self, key: &K) {
-        let Some(item) = self.items.get(key).filter(|item| item.weight.before > 0).cloned() else { return };
+    /// What it will weigh once it is held whole again.
+    pub fn weight_again(&self, key: &K) -> u64 {
+        self.items.get(key).map_or(0, |item| item.weight.now)
+    }
+
+    /// Of one that is held whole, what it was before has this weight; gives back what is given up for that.
+    pub fn beside(&mut self, key: &K, before: u64) -> Vec<Given<K>> {
+        let is_other = |item: &&Item| item.whole && item.weight.before != before;
+        let Some(item) = self.items.get(key).filter(is_other).cloned() else { return vec![] };
         self.remove(key);
-        self.insert(key, Item { weight: Weight { before: 0, ..item.weight }, ..item });
+        self.insert(key, Item { weight: Weight { before, ..item.weight }, ..item });
+        self.fit()
     }
 
     /// Whether it is held whole.
@@ -399,20 +413,18 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_in_force_counts_beside_what_is_there() {
+    fn what_is_in_force_counts_beside_what_is_there() {
         let mut budget = Budget::new(1000 * K);
         let (a, b) = (route("crowd", "a"), route("crowd", "b"));
         hold(&mut budget, &a, 1, 300);
         hold(&mut budget, &b, 2, 300);
-        assert_eq!(hold_beside(&mut budget, &a, 1, (300, 292)), [""; 0]);
-        assert_eq!(budget.used, 892 * K);
-        assert_eq!(hold_beside(&mut budget, &b, 2, (300, 292)), ["b"]);
+        assert_eq!((budget.beside(&a, 300 * K), budget.used), (vec![], 900 * K));
+        assert_eq!(budget.beside(&b, 300 * K), [Given::Name(b.clone())]);
         // Of what is held by its name nothing is in force, either; and it comes back as it is now.
-        assert_eq!((budget.used, budget.weight(&b)), (600 * K, Weight::default()));
+        assert_eq!((budget.used, budget.weight(&b)), (608 * K, Weight::default()));
         assert_eq!(budget.returns(32), [b.clone()]);
         assert_eq!(hold(&mut budget, &b, 2, 300), [""; 0]);
-        budget.settle(&a);
-        assert_eq!((budget.used, budget.weight(&a).before), (600 * K, 0));
+        assert_eq!((budget.beside(&a, 0), budget.used), (vec![], 600 * K));
     }
 
     #[test]
@@ -440,7 +452,7 @@ mod tests {
                     hold_beside(&mut budget, &id, name.into(), (weight, before));
                 }
                 if before % 2 == 0 {
-                    budget.settle(&id);
+                    budget.beside(&id, before % 16 * K);
                 }
                 prop_assert!(budget.used <= budget.most);
                 prop_assert_eq!(budget.used, budget.items.values().map(Item::held).sum::<u64>());

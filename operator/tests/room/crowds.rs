@@ -1,4 +1,32 @@
-//! Objects that one tenant has too many of: what they are, and what they are once they are broken.
+//! Objects that one tenant has too many of.
+
+/// What an object is.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Form {
+    First,
+    /// As good as the first.
+    Other,
+    /// What only a plan refuses.
+    Broken,
+}
+
+impl Form {
+    fn generation(self) -> u8 {
+        match self {
+            Self::First => 1,
+            Self::Other => 2,
+            Self::Broken => 3,
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::First => "{\"value\":\"/\"}",
+            Self::Other => "{\"value\":\"/other\"}",
+            Self::Broken => "{\"type\":\"RegularExpression\",\"value\":\"/(\"}",
+        }
+    }
+}
 
 /// Objects of one kind.
 pub(crate) struct Crowd {
@@ -9,8 +37,8 @@ pub(crate) struct Crowd {
     pub(crate) count: usize,
     /// How many of them there are where that is to be quick.
     pub(crate) quick: usize,
-    /// The one of this number, of this namespace. Broken, it is what only a plan refuses, if there is such a thing.
-    pub(crate) make: fn(usize, &str, bool) -> String,
+    /// The one of this number, of this namespace.
+    pub(crate) make: fn(usize, &str, Form) -> String,
 }
 
 impl Crowd {
@@ -18,8 +46,8 @@ impl Crowd {
         format!("crowd-{:02}", i % self.tenants)
     }
 
-    /// Whether they can be broken.
-    pub(crate) fn breaks(&self) -> bool {
+    /// Whether they have more than one form.
+    pub(crate) fn changes(&self) -> bool {
         self.plural == "apiroutes"
     }
 }
@@ -35,7 +63,7 @@ pub(crate) const CROWDS: &[Crowd] = &[
         tenants: 1,
         count: 600,
         quick: 40,
-        make: |i, namespace, broken| large(namespace, &name(i), 4000, broken),
+        make: |i, namespace, form| large(namespace, &name(i), 4000, form),
     },
     Crowd {
         what: "small routes",
@@ -43,10 +71,9 @@ pub(crate) const CROWDS: &[Crowd] = &[
         tenants: 1,
         count: 100_000,
         quick: 0,
-        make: |i, namespace, broken| {
-            let path = if broken { "/%zz" } else { "/" };
-            let rules = format!("{{\"matches\":[{{\"path\":{{\"value\":\"{path}\"}}}}],{BACKEND}}}");
-            route(namespace, &name(i), broken, &[format!("{}.example", name(i))], &rules)
+        make: |i, namespace, form| {
+            let rules = format!("{{\"matches\":[{{\"path\":{}}}],{BACKEND}}}", form.path());
+            route(namespace, &name(i), form, &[format!("{}.example", name(i))], &rules)
         },
     },
     Crowd {
@@ -55,13 +82,13 @@ pub(crate) const CROWDS: &[Crowd] = &[
         tenants: 1,
         count: 400,
         quick: 0,
-        make: |i, namespace, broken| {
+        make: |i, namespace, form| {
             let rule = |r: usize| {
-                let path = format!("/{i}-{r}/(.*/)*(a|b|c)*.*(a|b)[a-c]{{12}}");
+                let path = format!("/{}-{i}-{r}/(.*/)*(a|b|c)*.*(a|b)[a-c]{{12}}", form.generation());
                 let path = format!("{{\"type\":\"RegularExpression\",\"value\":\"{path}\"}}");
                 format!("{{\"matches\":[{{\"path\":{path}}}],{BACKEND}}}")
             };
-            route(namespace, &name(i), broken, &[], &list((0..60).map(rule)))
+            route(namespace, &name(i), form, &[], &list((0..60).map(rule)))
         },
     },
     Crowd {
@@ -70,14 +97,14 @@ pub(crate) const CROWDS: &[Crowd] = &[
         tenants: 40,
         count: 4000,
         quick: 0,
-        make: |i, namespace, broken| {
+        make: |i, namespace, form| {
             let hosts: Vec<String> = (0..16).map(|h| format!("h{h}-{i}.example")).collect();
-            let matching = |r: usize, m: usize| match (broken, r, m) {
-                (true, 0, 0) => "{\"path\":{\"value\":\"/%zz\"}}".to_owned(),
+            let matching = |r: usize, m: usize| match (r, m) {
+                (0, 0) => format!("{{\"path\":{}}}", form.path()),
                 _ => format!("{{\"path\":{{\"value\":\"/{r}/{m}\"}}}}"),
             };
             let rule = |r: usize| format!("{{\"matches\":[{}],{BACKEND}}}", list((0..8).map(|m| matching(r, m))));
-            route(namespace, &name(i), broken, &hosts, &list((0..32).map(rule)))
+            route(namespace, &name(i), form, &hosts, &list((0..32).map(rule)))
         },
     },
     Crowd {
@@ -111,9 +138,9 @@ fn metadata(namespace: &str, name: &str, generation: u8, more: &str) -> String {
     )
 }
 
-fn route(namespace: &str, name: &str, broken: bool, hosts: &[String], rules: &str) -> String {
+fn route(namespace: &str, name: &str, form: Form, hosts: &[String], rules: &str) -> String {
     let hosts = list(hosts.iter().map(|host| format!("\"{host}\"")));
-    let metadata = metadata(namespace, name, if broken { 2 } else { 1 }, "");
+    let metadata = metadata(namespace, name, form.generation(), "");
     format!(
         "{{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"ApiRoute\",\"metadata\":{metadata},\"spec\":{{\"parentRefs\":\
          [{{\"name\":\"default\",\"namespace\":\"sluice-system\"}}],\"hostnames\":[{hosts}],\"rules\":[{rules}]}}}}"
@@ -121,15 +148,15 @@ fn route(namespace: &str, name: &str, broken: bool, hosts: &[String], rules: &st
 }
 
 /// A route of 128 matches, with values of headers of this size.
-pub(crate) fn large(namespace: &str, name: &str, value: usize, broken: bool) -> String {
+pub(crate) fn large(namespace: &str, name: &str, value: usize, form: Form) -> String {
     let value = "v".repeat(value);
-    let path = if broken { "/%zz" } else { "/" };
+    let path = form.path();
     let matching = |r: usize, m: usize| {
         let header = format!("{{\"name\":\"x-{r}-{m}\",\"value\":\"{value}\"}}");
-        format!("{{\"path\":{{\"value\":\"{path}\"}},\"headers\":[{header}]}}")
+        format!("{{\"path\":{path},\"headers\":[{header}]}}")
     };
     let rule = |r: usize| format!("{{\"matches\":[{}],{BACKEND}}}", list((0..2).map(|m| matching(r, m))));
-    route(namespace, name, broken, &[format!("{name}.example")], &list((0..64).map(rule)))
+    route(namespace, name, form, &[format!("{name}.example")], &list((0..64).map(rule)))
 }
 
 /// A megabyte of addresses, each of which is short.

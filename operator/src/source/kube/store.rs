@@ -15,6 +15,7 @@ use super::{
         Birth, Observed, SourceObject,
         budget::{self, Budget, Given, Weight},
     },
+    flight::Flight,
     namespaces::{Namespaces, Order},
     outage::{Cause, Failure},
     secrets::{InForce, Secrets},
@@ -23,6 +24,8 @@ use super::{
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
 const MAX_CERTIFICATE: usize = 256 << 10;
+/// What is held of former contents until a plan is made without them: this part of what is held.
+const FORMER: u64 = 8;
 /// Most that is read anew at one time.
 const RETURN_AT_ONCE: usize = 32;
 
@@ -37,8 +40,9 @@ pub(super) struct Store {
     namespaces: Namespaces,
     secret_lists: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
     budget: Budget<ObjectRef>,
-    /// Objects of which what they were before may be in force, by the number of the first world that has them as they are.
-    changed: BTreeMap<ObjectRef, u64>,
+    flight: Flight,
+    /// The objects of which another content is in force than what they are now.
+    stale: BTreeSet<ObjectRef>,
     /// What is read anew, for there is room again; whether the watch told of it meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
     /// Namespaces that have objects of which not even the name is held.
@@ -61,7 +65,8 @@ impl Store {
             namespaces: Namespaces::default(),
             secret_lists: BTreeMap::new(),
             budget: Budget::new(most),
-            changed: BTreeMap::new(),
+            flight: Flight::new(most / FORMER),
+            stale: BTreeSet::new(),
             returning: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
@@ -139,17 +144,20 @@ impl Store {
         }
     }
 
-    /// What the contents in force refer to.
-    pub(super) fn in_force(&mut self, told: InForce) {
-        let Self { changed, budget, .. } = self;
-        changed.retain(|id, since| {
-            let may_be = *since > told.world || told.stale.contains(id);
-            if !may_be {
-                budget.settle(id);
-            }
-            may_be
-        });
+    /// What the contents in force are, and refer to. True when that is news: there is less room for what is.
+    pub(super) fn in_force(&mut self, mut told: InForce) -> bool {
+        let mut is_news = false;
+        for id in self.stale.difference(&told.stale) {
+            self.budget.beside(id, 0);
+        }
+        self.stale = std::mem::take(&mut told.stale);
+        for (id, weight) in self.flight.land(told.world) {
+            let before = if self.stale.contains(&id) { weight.max(self.budget.weight(&id).before) } else { 0 };
+            let given = self.budget.beside(&id, before);
+            is_news |= self.give(given, None);
+        }
         self.secrets.in_force(told);
+        is_news
     }
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
@@ -193,7 +201,11 @@ impl Store {
             self.drop(id);
         }
         if self.returning.is_empty() && self.lists.is_empty() {
-            let returns = self.budget.returns(RETURN_AT_ONCE);
+            let mut returns = self.flight.due(RETURN_AT_ONCE);
+            if returns.is_empty() {
+                returns = self.budget.returns(RETURN_AT_ONCE);
+                returns.retain(|id| !self.flight.is_full(id));
+            }
             self.returning = returns.iter().map(|id| (id.clone(), false)).collect();
             read.extend(returns);
         }
@@ -229,26 +241,23 @@ impl Store {
         let is_known = known.is_some_and(|known| known.content == hash);
         let was_name = self.budget.is_name(id);
         if is_known && !was_name {
+            self.flight.take_up(id);
             return false;
         }
+        if self.flight.is_full(id) {
+            self.flight.put_off(id);
+            return false;
+        }
+        self.flight.take_up(id);
         let value = content.value();
         drop(content);
         let (generation, birth) = (generation(&value, known), birth(&value));
         let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
-        let before = self.weight_before(id);
+        let Weight { now: left, before } = self.budget.weight(id);
+        self.left(id, left);
         let given = self.budget.hold(id, id, age, Weight { now: budget::weight(&value), before });
         let fits = self.budget.is_whole(id);
-        let mut is_news = false;
-        for less in given {
-            match less {
-                Given::Name(other) if other != *id => {
-                    self.leave_out(&other);
-                    is_news = true;
-                }
-                Given::Name(_) => {}
-                Given::Nothing(other) => is_news |= self.forget(&other),
-            }
-        }
+        let is_news = self.give(given, Some(id));
         if !fits && !self.budget.is_name(id) {
             return is_news; // not even its name is held
         }
@@ -278,15 +287,28 @@ impl Store {
         true
     }
 
-    /// What an object that changes leaves: until the loop says what is in force of it, that may be this.
-    fn weight_before(&mut self, id: &ObjectRef) -> u64 {
-        let Weight { now, before } = self.budget.weight(id);
-        let is_admitted = self.observed.objects.get(id).is_some_and(|known| known.current.is_ok());
-        let left = before.max(if is_admitted { now } else { 0 });
-        if left > 0 {
-            self.changed.insert(id.clone(), self.observed.number + 1);
+    /// Gives up what there is no room for, for one that is being taken up. True when that is news.
+    fn give(&mut self, given: Vec<Given<ObjectRef>>, taken_up: Option<&ObjectRef>) -> bool {
+        let mut is_news = false;
+        for less in given {
+            match less {
+                Given::Name(id) if Some(&id) == taken_up => {}
+                Given::Name(id) => {
+                    self.left(&id, self.budget.weight_again(&id));
+                    self.leave_out(&id);
+                    is_news = true;
+                }
+                Given::Nothing(id) => is_news |= self.forget(&id),
+            }
         }
-        left
+        is_news
+    }
+
+    /// What was held of an object, worlds have until one without it is planned.
+    fn left(&mut self, id: &ObjectRef, weight: u64) {
+        if self.observed.number > 0 {
+            self.flight.leave(id, self.observed.number + 1, weight);
+        }
     }
 
     /// Leaves of an object its name, and of a policy what it guards.
@@ -333,9 +355,10 @@ impl Store {
 
     /// Holds nothing of it any more; whether anything was.
     fn drop(&mut self, id: &ObjectRef) -> bool {
+        self.left(id, self.budget.weight(id).now);
         self.budget.remove(id);
         self.returning.remove(id);
-        self.changed.remove(id);
+        self.flight.take_up(id);
         if !self.observed.objects.contains_key(id) {
             return false;
         }
