@@ -24,7 +24,7 @@ pub const MOST: u64 = 256 << 20;
 const PLACE: u64 = 2 << 10;
 /// The same with what is said of it: why it is held by its name only, and a status, which is derived, waits to be written,
 /// is written, and is there.
-const PLACE_WITH_STATUS: u64 = 8 << 10;
+const PLACE_WITH_STATUS: u64 = 12 << 10;
 
 /// What is given up before what, the last first: kinds, then ages.
 type Rank = (u8, i64);

@@ -16,7 +16,7 @@ mod policies;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use snapshot::{
-    Entry, Key, Kind,
+    Entry, Key, Kind, Snapshot,
     proto::{self, Resource, resource},
     wire::MAX_SNAPSHOT,
 };
@@ -55,6 +55,8 @@ struct Draft<'m> {
     held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+    /// What it was to run before.
+    former: Option<&'m Snapshot>,
     /// What the fleet makes of each cluster that a route of its names.
     permitted: BTreeMap<Key, Permitted>,
 }
@@ -70,7 +72,12 @@ pub(crate) struct Compiled {
 }
 
 /// Compiles the model of a world.
-pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>) -> Compiled {
+pub(crate) fn compile(
+    model: &Model,
+    world: &World,
+    former: &BTreeMap<FleetRef, Snapshot>,
+    problems: &mut Problems<'_>,
+) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
     let place = |(object, route)| {
@@ -81,6 +88,9 @@ pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>)
     let (holds, held) = hosts::settle(model, &world.holds, world.now, &mut placed, problems);
     for (fleet, held) in held {
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
+    }
+    for (object, draft) in &mut drafts {
+        draft.former = former.get(&FleetRef::from(*object));
     }
     let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
     conflicts::tell(&placed, problems);
@@ -181,10 +191,14 @@ impl Draft<'_> {
         let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
         let expressions = bounds::expressions(&resource);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
+        let mut resource = sourced(key.clone(), resource::Kind::Route(resource), object);
+        if let Some(same) = self.former.and_then(|former| former.entry(&key)).filter(|same| **same == resource.entry) {
+            resource.entry = same.clone();
+        }
         self.served.insert(key.clone(), self.routes.len());
-        self.hostnames.push((key.clone(), hostnames));
+        self.hostnames.push((key, hostnames));
         self.routes.push(Served {
-            resource: sourced(key, resource::Kind::Route(resource), object),
+            resource,
             entries,
             rules,
             clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),
