@@ -270,12 +270,9 @@ fn rank(kind: Kind) -> u8 {
 pub fn name(kind: Kind) -> u64 {
     match kind {
         Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => PLACE_WITH_STATUS,
-        Kind::Service
-        | Kind::EndpointSlice
-        | Kind::Secret
-        | Kind::Namespace
-        | Kind::Node
-        | Kind::ReferenceGrant => PLACE,
+        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
+            PLACE
+        }
     }
 }
 
@@ -353,12 +350,7 @@ mod tests {
         hold_beside(budget, id, age, (weight, 0))
     }
 
-    fn hold_beside(
-        budget: &mut Budget<ObjectRef>,
-        id: &ObjectRef,
-        age: i64,
-        (now, before): (u64, u64),
-    ) -> Vec<String> {
+    fn hold_beside(budget: &mut Budget<ObjectRef>, id: &ObjectRef, age: i64, (now, before): (u64, u64)) -> Vec<String> {
         let weight = Weight { now: (now * K).saturating_sub(super::name(id.kind)), before: before * K };
         let name = |given: Given<ObjectRef>| match given {
             Given::Name(id) => id.name,
@@ -422,7 +414,7 @@ mod tests {
         assert_eq!(budget.beside(&b, 300 * K), [Given::Name(b.clone())]);
         // Of what is held by its name nothing is in force, either; and it comes back as it is now.
         assert_eq!((budget.used, budget.weight(&b)), (608 * K, Weight::default()));
-        assert_eq!(budget.returns(32), [b.clone()]);
+        assert_eq!(budget.returns(32), std::slice::from_ref(&b));
         assert_eq!(hold(&mut budget, &b, 2, 300), [""; 0]);
         assert_eq!((budget.beside(&a, 0), budget.used), (vec![], 600 * K));
     }

@@ -182,9 +182,9 @@ impl Writing {
         let none = Arc::default();
         let (remembered, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
         let is_broken = |id: &ObjectRef| !plan.is_some_and(|plan| plan.accepted.contains(id));
-        let broken = remembered.iter().filter(|(id, known)| {
-            id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id)
-        });
+        let broken = remembered
+            .iter()
+            .filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
         let mut broken: Vec<_> = broken.collect();
         broken.sort_by_key(|(id, known)| (known.created, *id));
         let mut data = self.within(&broken, wanted.rollbacks.as_deref(), now);
@@ -423,7 +423,10 @@ mod tests {
         // Whoever measured it again would find out what it really has.
         writing.lengths.get_mut(&id).unwrap().1 = 7;
         let generation = Remembered { generation: 77, ..known.clone() };
-        assert_eq!(writing.lengths(&[(&id, &generation)]), [length[0] - objects::length(known.accepted.as_deref().unwrap()) + 8]);
+        assert_eq!(
+            writing.lengths(&[(&id, &generation)]),
+            [length[0] - objects::length(known.accepted.as_deref().unwrap()) + 8]
+        );
         assert!(writing.lengths(&[]).is_empty() && writing.lengths.is_empty());
     }
 
@@ -431,7 +434,8 @@ mod tests {
     fn that_too_much_is_broken_is_said_once_a_minute() {
         let lines = Arc::new(std::sync::Mutex::new(Vec::new()));
         let log = Arc::clone(&lines);
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&log))).finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(Arc::clone(&log))).finish();
         let (mut writing, start) = (Writing::default(), Instant::now());
         tracing::subscriber::with_default(subscriber, || {
             let wanted = broken([large("a"), large("b")], &[]);

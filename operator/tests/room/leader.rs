@@ -81,7 +81,7 @@ pub(crate) async fn lead(url: &str) {
 fn watch_turns(view: &view::Shared) {
     let (mut longest, mut said) = (Duration::ZERO, Instant::now());
     loop {
-        thread::sleep(Duration::from_millis(5));
+        thread::park_timeout(Duration::from_millis(5));
         longest = longest.max(view.since_turn().unwrap_or_default());
         if said.elapsed() > Duration::from_millis(250) {
             println!("turn {}", longest.as_millis());

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -24,6 +25,8 @@ use tokio::{net::TcpListener, sync::broadcast};
 pub(crate) type Make = Arc<dyn Fn() -> String + Send + Sync>;
 type Key = (&'static str, String, String);
 type Body = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+const HEAD: &str = "{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"1\"";
 
 /// What there is, and who watches it.
 #[derive(Clone)]
@@ -46,6 +49,7 @@ impl Server {
         let server = self.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let server = server.clone();
                 let service = service_fn(move |request| {
                     let server = server.clone();
@@ -111,19 +115,28 @@ impl Server {
             return response;
         }
         let only = parameter("fieldSelector").and_then(|field| field.strip_prefix("metadata.name%3D"));
-        let after: usize = parameter("continue").map_or(0, |at| at.parse().unwrap());
         let limit: usize = parameter("limit").map_or(usize::MAX, |limit| limit.parse().unwrap());
         let namespace =
             path.split_once("/namespaces/").and_then(|(_, rest)| rest.split_once('/')).map(|(name, _)| name);
+        // After the last of the page before, which is `NAMESPACE.NAME`.
+        let (after, first) = (parameter("continue").and_then(|last| last.split_once('.')), String::new());
         let objects = self.objects.lock().unwrap();
-        let found = objects.iter().filter(|((of, in_namespace, name), _)| {
-            *of == plural && namespace.is_none_or(|n| n == in_namespace) && only.is_none_or(|only| only == name)
+        let Some(of) = objects.keys().map(|(of, ..)| *of).find(|of| *of == plural) else {
+            return body(stream::iter([format!("{HEAD}}},\"items\":[]}}")]).boxed());
+        };
+        let after = match after {
+            Some((namespace, name)) => Bound::Excluded((of, namespace.to_owned(), name.to_owned())),
+            None => Bound::Included((of, first.clone(), first)),
+        };
+        let found = objects.range((after, Bound::Unbounded)).take_while(|((of, ..), _)| *of == plural);
+        let found = found.filter(|((_, in_namespace, name), _)| {
+            namespace.is_none_or(|n| n == in_namespace) && only.is_none_or(|only| only == name)
         });
-        let found: Vec<Make> = found.skip(after).take(limit).map(|(_, make)| Arc::clone(make)).collect();
-        let more = if found.len() == limit { format!(",\"continue\":\"{}\"", after + limit) } else { String::new() };
-        let head = format!(
-            "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"1\"{more}}},\"items\":["
-        );
+        let found: Vec<(&Key, Make)> = found.take(limit).map(|(key, make)| (key, Arc::clone(make))).collect();
+        let more =
+            found.get(limit - 1).map(|((_, namespace, name), _)| format!(",\"continue\":\"{namespace}.{name}\""));
+        let found: Vec<Make> = found.into_iter().map(|(_, make)| make).collect();
+        let head = format!("{HEAD}{}}},\"items\":[", more.unwrap_or_default());
         let items =
             found.into_iter().enumerate().map(|(i, make)| format!("{}{}", if i == 0 { "" } else { "," }, make()));
         body(stream::iter(std::iter::once(head).chain(items).chain(["]}".to_owned()])).boxed())

@@ -1,9 +1,9 @@
-//! What objects were before they changed, for as long as that is held: the loop has the world that was planned last, and
-//! plans another. Whoever changes all that it has, faster than that is planned, would have it held several times.
+//! What objects were before they changed, for as long as that is held: the loop has the world that was planned last,
+//! and plans another. Whoever changes all that it has, faster than that is planned, would have it held several times.
 //!
-//! So there is a bound on what is held of former contents, too, which namespaces share. Who is beyond its share is put off:
-//! its objects are held as they were, and read when the loop has planned what changed before. Policies come first, so that no
-//! route is new while what guards it is not.
+//! So there is a bound on what is held of former contents, too, which namespaces share. Who is beyond its share is put
+//! off: its objects are held as they were, and read when the loop has planned what changed before. Policies come first,
+//! so that no route is new while what guards it is not.
 //!
 //! Pure: worlds are told by their numbers.
 
@@ -66,8 +66,9 @@ impl Flight {
 
     /// The world of this number was planned: what is let go, and what the heaviest of it weighs.
     pub(super) fn land(&mut self, world: u64) -> Vec<(ObjectRef, u64)> {
-        let landed = self.former.extract_if(.., |_, former| former.until <= world);
-        let landed: Vec<(ObjectRef, Former)> = landed.collect();
+        let (landed, former) = std::mem::take(&mut self.former).into_iter().partition(|(_, f)| f.until <= world);
+        let landed: BTreeMap<ObjectRef, Former> = landed;
+        self.former = former;
         for (id, former) in &landed {
             if let Some(used) = self.owners.get_mut(owner(id)) {
                 *used -= former.total;
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(flight.land(1), []);
         assert_eq!(flight.land(2), [(a, 90), (other.clone(), 51)]);
         assert!(!flight.is_full(&other) && !flight.is_full(&b));
-        assert_eq!(flight.due(9), [b.clone()]);
+        assert_eq!(flight.due(9), std::slice::from_ref(&b));
         flight.take_up(&b);
         assert!(flight.due(9).is_empty() && flight.owners.is_empty() && flight.put_off.is_empty());
     }
@@ -157,7 +158,7 @@ mod tests {
         flight.put_off(&new);
         flight.put_off(&policy);
         flight.land(1);
-        assert_eq!(flight.due(9), [policy.clone()]);
+        assert_eq!(flight.due(9), std::slice::from_ref(&policy));
         assert!(flight.is_full(&new) && !flight.is_full(&policy));
         flight.take_up(&policy);
         assert!(!flight.is_full(&new));
