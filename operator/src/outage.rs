@@ -39,6 +39,12 @@ pub(crate) fn log(object: &str, url: &str, error: &dyn fmt::Display) {
 }
 
 impl Said {
+    /// How many were left out since the last line.
+    #[cfg(test)]
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// How many were left out before, if there is to be a line now.
     pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         if self.at.is_some_and(|at| now.duration_since(at) < EACH) {
