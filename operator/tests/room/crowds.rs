@@ -62,7 +62,7 @@ pub(crate) const CROWDS: &[Crowd] = &[
         plural: "apiroutes",
         tenants: 1,
         count: 600,
-        quick: 40,
+        quick: 25,
         make: |i, namespace, form| large(namespace, &name(i), 4000, form),
     },
     Crowd {

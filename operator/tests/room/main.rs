@@ -28,7 +28,9 @@ use server::Server;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What the chart gives an operator is 512 MiB, and a kernel counts more than what a process has.
-const LIMIT: u64 = 400 << 20;
+const LIMIT: u64 = 480 << 20;
+/// With a margin.
+const GOAL: u64 = 400 << 20;
 /// What is built to be debugged takes minutes for thousands of megabytes.
 const IS_SLOW: bool = cfg!(debug_assertions);
 
@@ -141,7 +143,7 @@ async fn attack(crowd: &Crowd, count: usize) {
     };
     (0..count).for_each(|i| put(i, Form::First));
     others("first");
-    println!("{count} {what} of {} namespaces, the goal is {} MiB", crowd.tenants, LIMIT >> 20);
+    println!("{count} {what} of {} namespaces, the goal is {} MiB", crowd.tenants, GOAL >> 20);
     let leader = Leader::start(&server.start().await);
     let mut peaks = vec![];
     leader.until("status of the first", 2 * patience, || is_accepted(&server, "first")).await;
