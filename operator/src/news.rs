@@ -168,7 +168,6 @@ impl Known {
             }
         }
         self.0.retain(|(object, field, reason), state| {
-            let separator = if field.is_empty() { "" } else { ": " };
             let age = age(object);
             let waits = PASSING.contains(reason) && age.is_some_and(|age| age < NEW);
             let lasts = now.duration_since(state.since);
@@ -177,14 +176,25 @@ impl Known {
             state.told |= begins;
             let over = |gone| age.is_none() || !state.told || now.duration_since(gone) >= OVER;
             let over = state.gone.is_some_and(over);
-            let note = format!("{field}{separator}{}", state.message);
-            let begun =
-                Happening { regarding: reference(observed, object), warning: true, reason, action: state.action, note };
-            if leads && begins {
-                told.push(begun);
-            } else if leads && over && state.told && age.is_some() {
-                let note = format!("no more {reason}: {}", begun.note);
-                told.push(Happening { warning: false, reason: "Resolved", note, ..begun });
+            let ends = over && state.told && age.is_some();
+            // There may be tens of thousands, of which nothing is to be told.
+            if leads && (begins || ends) {
+                let separator = if field.is_empty() { "" } else { ": " };
+                let note = format!("{field}{separator}{}", state.message);
+                let begun = Happening {
+                    regarding: reference(observed, object),
+                    warning: true,
+                    reason,
+                    action: state.action,
+                    note,
+                };
+                told.push(match begins {
+                    true => begun,
+                    false => {
+                        let note = format!("no more {reason}: {}", begun.note);
+                        Happening { warning: false, reason: "Resolved", note, ..begun }
+                    }
+                });
             }
             !over
         });

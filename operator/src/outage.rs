@@ -11,8 +11,8 @@ use std::{
 const EACH: Duration = Duration::from_secs(60);
 
 /// What was said last, and how much was not said since.
-#[derive(Debug)]
-struct Said {
+#[derive(Debug, Default)]
+pub(crate) struct Said {
     at: Option<Instant>,
     left_out: u64,
 }
@@ -39,8 +39,14 @@ pub(crate) fn log(object: &str, url: &str, error: &dyn fmt::Display) {
 }
 
 impl Said {
+    /// How many were left out since the last line.
+    #[cfg(test)]
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// How many were left out before, if there is to be a line now.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         if self.at.is_some_and(|at| now.duration_since(at) < EACH) {
             self.left_out += 1;
             return None;

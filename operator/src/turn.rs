@@ -361,10 +361,13 @@ impl<F: Fleet> Operator<F> {
     /// Shows what came of it: statuses, the admin port, metrics.
     fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
         let default_fleet = self.parts.default_fleet.borrow().clone();
-        let plan = self.complete.of(plan, &self.world, &self.gateways, &default_fleet);
+        let (plan, is_new) = self.complete.of(plan, &self.world, &self.gateways, &default_fleet);
         self.tell(&plan, true, now, millis);
         let view = View::new(&self.world, &plan, &self.gateways, millis);
         view.count();
+        if is_new {
+            view.count_problems();
+        }
         let shown = view.transitions();
         let drift = self.parts.statuses.pace.drift;
         // Until then, what the leader before wrote of proxies is nearer to the truth than what is known here.

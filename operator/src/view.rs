@@ -179,12 +179,11 @@ impl View {
         Transitions { plan: Arc::clone(&self.plan), fleets: self.fleets.iter().map(fleet).collect() }
     }
 
-    /// Sets the gauges.
+    /// Sets the gauges of fleets.
     pub fn count(&self) {
         let metrics = metrics::get();
         metrics.proxies.reset();
         metrics.desired.reset();
-        metrics.problems.reset();
         metrics.refusals.reset();
         metrics.rollout_halted.reset();
         for (fleet, shown) in &self.fleets {
@@ -204,9 +203,17 @@ impl View {
                 metrics.desired.with_label_values(&[&fleet]).set(decision.desired.into());
             }
         }
+    }
+
+    /// Sets the gauge of problems, of which there may be tens of thousands: it is for whoever has another plan.
+    pub fn count_problems(&self) {
+        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
         for problem in &self.plan.problems {
-            metrics.problems.with_label_values(&[problem.reason]).inc();
+            *counts.entry(problem.reason).or_default() += 1;
         }
+        let problems = &metrics::get().problems;
+        problems.reset();
+        counts.into_iter().for_each(|(reason, count)| problems.with_label_values(&[reason]).set(count));
     }
 
     /// Why the operator is not ready; empty when it is: each fleet has its least number of proxies Ready on what is

@@ -126,14 +126,14 @@ fn same(id: &ObjectRef, content: &Object, object: &SourceObject) -> bool {
 pub struct Complete(Option<(Arc<Plan>, Vec<Problem>, Arc<Plan>)>);
 
 impl Complete {
-    /// Adds the fleets' problems to those of the plan.
+    /// Adds the fleets' problems to those of the plan; and whether anything is new.
     pub fn of(
         &mut self,
         plan: &Arc<Plan>,
         world: &World,
         gateways: &BTreeMap<FleetRef, Gateway>,
         default_fleet: &default_fleet::State,
-    ) -> Arc<Plan> {
+    ) -> (Arc<Plan>, bool) {
         let problems = gateways.iter().flat_map(|(fleet, gateway)| {
             gateway.observation.problems.iter().map(|problem| fleet_problem(plan, world, fleet, problem))
         });
@@ -142,7 +142,7 @@ impl Complete {
             && Arc::ptr_eq(base, plan)
             && *known == problems
         {
-            return Arc::clone(complete);
+            return (Arc::clone(complete), false);
         }
         let complete = if problems.is_empty() {
             Arc::clone(plan)
@@ -152,7 +152,7 @@ impl Complete {
             Arc::new(complete)
         };
         self.0 = Some((Arc::clone(plan), problems, Arc::clone(&complete)));
-        complete
+        (complete, true)
     }
 }
 

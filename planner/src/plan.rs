@@ -73,6 +73,8 @@ impl Plan {
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     memo: Memo,
+    /// What fleets were to run last: what did not change is held once, whoever has a plan.
+    former: BTreeMap<FleetRef, Snapshot>,
 }
 
 impl Planner {
@@ -80,8 +82,9 @@ impl Planner {
     pub fn plan(&mut self, world: &World) -> Plan {
         let mut problems = Problems::new(world);
         let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
-        let compiled = compile::compile(&model, world, &mut problems);
+        let compiled = compile::compile(&model, world, &self.former, &mut problems);
         let Compiled { fleets, parents, targets, last_ready, changes_at, holds } = compiled;
+        self.former = fleets.iter().map(|(name, fleet)| (name.clone(), fleet.snapshot.clone())).collect();
         let absences = world.absent.values().map(|gone| gone.until);
         let changes_at = changes_at.into_iter().chain(absences).chain(holds.next_end()).min();
         let (problems, last_ready, holds) = (problems.into_sorted(), Arc::new(last_ready), Arc::new(holds));

@@ -205,7 +205,8 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         let recall = async {
             let recalled = memory.recall().await;
             let secrets = source::kube::in_force(&recalled.objects);
-            certificates.send_replace(Some(source::kube::InForce { world: 0, secrets }));
+            let in_force = source::kube::InForce { world: 0, secrets, ..source::kube::InForce::default() };
+            certificates.send_replace(Some(in_force));
             recalled
         };
         tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))

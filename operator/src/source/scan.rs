@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use self::file::{Reading, SETTLES, Stamp, read, unsettled};
 use super::{
     Generations, Observed, SourceObject,
-    budget::{self, Budget, Given},
+    budget::{self, Budget, Given, Weight},
     document::{self, Content, Document},
     reason, yaml,
 };
@@ -281,7 +281,8 @@ impl Scanner {
             let Some((id, weight)) = counted else { continue };
             self.age += 1;
             let age = *self.ages.entry(id.clone()).or_insert(self.age);
-            let weight = weight.max(self.budget.most() / MAX_DOCUMENTS as u64);
+            let least = (self.budget.most() / MAX_DOCUMENTS as u64).saturating_sub(budget::name(id.kind));
+            let weight = Weight { now: weight.max(least), before: 0 };
             for given in self.budget.hold(&(path.to_owned(), number), &id, age, weight) {
                 let (Given::Name(of) | Given::Nothing(of)) = &given;
                 let documents = match of.0 == path {

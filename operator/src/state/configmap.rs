@@ -7,13 +7,16 @@
 //! a Secret (`certificates`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use crds::Object;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -22,7 +25,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use planner::{
-    FleetRef, Holds, Kind, Ledger, ObjectRef,
+    FleetRef, Holds, Kind, Ledger, ObjectRef, Plan,
     share::{self, Unit},
 };
 use serde_json::{Value, json};
@@ -31,11 +34,10 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     hostnames,
     memory::{Objects, Recalled},
-    mirror::Stored as _,
-    objects,
+    objects::{self, Remembered},
     rollbacks::{Rollback, Rollbacks},
 };
-use crate::{fence, lead::MANAGER};
+use crate::{fence, lead::MANAGER, outage::Said};
 
 /// Keys of the ConfigMap.
 const OBJECTS: &str = "objects.json";
@@ -56,13 +58,29 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
 type Data = BTreeMap<&'static str, String>;
 
-/// One thing that is to stand in it.
+/// Something of a namespace that is to stand in it, as text.
 #[derive(Clone, Debug)]
 struct Kept {
     namespace: String,
-    /// For the log.
-    name: String,
     json: String,
+}
+
+/// What there is to keep, as the loop has it. What is to be written is made of it beside the loop.
+#[derive(Clone, Default)]
+struct Wanted {
+    /// `None`: there is no plan yet.
+    objects: Option<(Objects, Arc<Plan>)>,
+    /// `None`: not told yet, so that what the leader before left stays.
+    rollbacks: Option<Arc<[Kept]>>,
+    /// The same.
+    hostnames: Option<String>,
+}
+
+impl fmt::Debug for Wanted {
+    /// Without what it keeps: private keys are among what is remembered.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").finish_non_exhaustive()
+    }
 }
 
 /// Keeps the ConfigMap equal to what is remembered.
@@ -70,14 +88,8 @@ struct Kept {
 pub struct Memory {
     api: Api<ConfigMap>,
     name: String,
-    wanted: watch::Sender<Data>,
+    wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
-    /// The oldest first.
-    objects: Vec<Kept>,
-    /// `None`: not told yet, so that what the leader before left stays.
-    rollbacks: Option<Vec<Kept>>,
-    /// The same.
-    hostnames: Option<String>,
     /// There is something in the ConfigMap, from whomever.
     holds: Arc<AtomicBool>,
 }
@@ -86,10 +98,10 @@ impl Memory {
     /// Starts on `namespace/name`; writes nothing before it is told to keep something.
     pub fn start(client: Client, namespace: &str, name: &str) -> Self {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-        let (wanted, receiver) = watch::channel(Data::new());
-        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
-        let (objects, rollbacks, hostnames, holds) = (vec![], None, None, Arc::default());
-        Self { api, name: name.to_owned(), wanted, task, objects, rollbacks, hostnames, holds }
+        let (wanted, receiver) = watch::channel(Wanted::default());
+        let holds = Arc::<AtomicBool>::default();
+        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver, Arc::clone(&holds)));
+        Self { api, name: name.to_owned(), wanted, task, holds }
     }
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
@@ -122,42 +134,21 @@ impl Memory {
         })
     }
 
-    /// Keeps the accepted content of what is broken now.
-    pub fn keep_objects(&mut self, remembered: &Objects, accepted: &BTreeSet<ObjectRef>) {
-        let broken = remembered.iter().filter(|(id, remembered)| {
-            id.kind != Kind::Secret && remembered.accepted.is_some() && !accepted.contains(id)
-        });
-        let mut broken: Vec<_> = broken.collect();
-        broken.sort_by_key(|(id, remembered)| (remembered.created, *id));
-        self.objects = broken.into_iter().map(|(id, remembered)| Kept::object(id, &remembered.json(id))).collect();
-        self.keep();
+    /// Keeps the accepted content of what is broken now, by this plan.
+    pub fn keep_objects(&self, remembered: &Objects, plan: &Arc<Plan>) {
+        self.wanted.send_modify(|wanted| wanted.objects = Some((Arc::clone(remembered), Arc::clone(plan))));
     }
 
     /// Keeps what was rolled back.
-    pub fn keep_rollbacks(&mut self, rollbacks: &[Rollback]) {
-        self.rollbacks = Some(rollbacks.iter().flat_map(Kept::rollbacks).collect());
-        self.keep();
+    pub fn keep_rollbacks(&self, rollbacks: &[Rollback]) {
+        let kept = rollbacks.iter().flat_map(Kept::rollbacks).collect();
+        self.wanted.send_modify(|wanted| wanted.rollbacks = Some(kept));
     }
 
     /// Keeps who has a hostname where nothing else says it.
-    pub fn keep_holds(&mut self, holds: &Holds) {
-        self.hostnames = Some(hostnames::text(holds));
-        self.keep();
-    }
-
-    fn keep(&self) {
-        let mut data = data(&self.objects, self.rollbacks.as_deref());
-        data.extend(self.hostnames.clone().map(|hostnames| (HOSTNAMES, hostnames)));
-        self.wanted.send_if_modified(|before| {
-            // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
-            let needless = data.values().all(String::is_empty) && !self.holds.load(Ordering::Relaxed);
-            let changed = *before != data && !needless;
-            if changed {
-                self.holds.store(true, Ordering::Relaxed);
-                *before = data;
-            }
-            changed
-        });
+    pub fn keep_holds(&self, holds: &Holds) {
+        let text = hostnames::text(holds);
+        self.wanted.send_modify(|wanted| wanted.hostnames = Some(text));
     }
 
     /// Waits a moment for the last write.
@@ -170,49 +161,89 @@ impl Memory {
 }
 
 impl Kept {
-    fn object(id: &ObjectRef, json: &Value) -> Self {
-        Self { namespace: id.namespace.clone(), name: id.to_string(), json: json.to_string() }
-    }
-
     /// What was rolled back, by namespace, free of secrets.
     fn rollbacks(rollback: &Rollback) -> impl Iterator<Item = Self> {
-        rollback.without_certificates().by_namespace().into_iter().map(|(namespace, part)| Self {
-            name: format!("what proxies refused of namespace {namespace:?}"),
-            namespace,
-            json: serde_json::to_string(&part).unwrap_or_default(),
-        })
+        let parts = rollback.without_certificates().by_namespace().into_iter();
+        parts.map(|(namespace, part)| Self { namespace, json: serde_json::to_string(&part).unwrap_or_default() })
     }
 }
 
-/// Both values, within the bound. What proxies refused comes first of each namespace, then the oldest.
-fn data(objects: &[Kept], rollbacks: Option<&[Kept]>) -> Data {
-    let refused = rollbacks.unwrap_or_default();
-    let all: Vec<&Kept> = refused.iter().chain(objects).collect();
-    // A comma and a line break, or the brackets.
-    let costs: Vec<[u64; 1]> = all.iter().map(|kept| [kept.json.len() as u64 + 2]).collect();
-    let units: Vec<Unit<'_>> =
-        all.iter().enumerate().map(|(i, kept)| Unit { owner: &kept.namespace, parts: vec![i] }).collect();
-    let allotment = share::allot([MOST as u64], &costs, &units);
-    let left_out: Vec<&&Kept> =
-        all.iter().zip(&allotment.taken).filter(|(_, taken)| taken.is_err()).map(|(kept, _)| kept).collect();
-    if let Some(first) = left_out.first() {
-        tracing::error!(
-            count = left_out.len(),
-            first = first.name,
-            namespace_has = allotment.used.get(first.namespace.as_str()).map_or(0, |[bytes]| *bytes),
-            most = MOST,
-            "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
-             here loses the content accepted last; fix some objects of that namespace"
-        );
+/// Makes texts of what there is to keep.
+#[derive(Default)]
+struct Writing {
+    /// How long each content is as text.
+    lengths: BTreeMap<ObjectRef, (Arc<Object>, usize)>,
+    said: Said,
+}
+
+impl Writing {
+    /// What is to stand in the ConfigMap.
+    fn data(&mut self, wanted: &Wanted, now: Instant) -> Data {
+        let none = Arc::default();
+        let (remembered, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
+        let is_broken = |id: &ObjectRef| !plan.is_some_and(|plan| plan.accepted.contains(id));
+        let broken = remembered
+            .iter()
+            .filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
+        let mut broken: Vec<_> = broken.collect();
+        broken.sort_by_key(|(id, known)| (known.created, *id));
+        let mut data = self.within(&broken, wanted.rollbacks.as_deref(), now);
+        data.extend(wanted.hostnames.clone().map(|hostnames| (HOSTNAMES, hostnames)));
+        data
     }
-    let (of_refused, of_objects) = allotment.taken.split_at(refused.len());
-    let text = |kept: &[Kept], taken: &[Result<(), usize>]| {
-        let lines = kept.iter().zip(taken).filter(|(_, taken)| taken.is_ok()).map(|(kept, _)| kept.json.as_str());
-        let lines: Vec<&str> = lines.collect();
-        if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
-    };
-    let objects = (OBJECTS, text(objects, of_objects));
-    [objects].into_iter().chain(rollbacks.map(|refused| (ROLLBACKS, text(refused, of_refused)))).collect()
+
+    /// What is broken, the oldest first, and what proxies refused, within the bound. Of each namespace the latter comes
+    /// first. A text is made only of what is within it: all of it together may be half of the operator's memory.
+    fn within(&mut self, broken: &[(&ObjectRef, &Remembered)], refused: Option<&[Kept]>, now: Instant) -> Data {
+        let lengths = self.lengths(broken);
+        let rollbacks = refused.unwrap_or_default();
+        // A comma and a line break, or the brackets.
+        let costs: Vec<[u64; 1]> =
+            rollbacks.iter().map(|kept| kept.json.len()).chain(lengths).map(|length| [length as u64 + 2]).collect();
+        let owners = rollbacks.iter().map(|kept| kept.namespace.as_str());
+        let owners = owners.chain(broken.iter().map(|(id, _)| id.namespace.as_str()));
+        let units: Vec<Unit<'_>> = owners.enumerate().map(|(i, owner)| Unit { owner, parts: vec![i] }).collect();
+        let allotment = share::allot([MOST as u64], &costs, &units);
+        let mut left_out = units.iter().zip(&allotment.taken).filter(|(_, taken)| taken.is_err());
+        if let Some((first, _)) = left_out.next()
+            && let Some(times) = self.said.due(now)
+        {
+            tracing::error!(
+                count = left_out.count() + 1,
+                namespace = first.owner,
+                namespace_has = allotment.used.get(first.owner).map_or(0, |[bytes]| *bytes),
+                most = MOST,
+                not_said_before = times,
+                "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
+                 here loses the content accepted last; fix some objects of that namespace"
+            );
+        }
+        let (of_refused, of_broken) = allotment.taken.split_at(rollbacks.len());
+        let broken = broken.iter().zip(of_broken).filter(|(_, taken)| taken.is_ok());
+        let broken = text(broken.map(|((id, known), _)| known.text(id)));
+        let rollbacks = rollbacks.iter().zip(of_refused).filter(|(_, taken)| taken.is_ok());
+        let rollbacks = text(rollbacks.map(|(kept, _)| kept.json.clone()));
+        [(OBJECTS, broken)].into_iter().chain(refused.map(|_| (ROLLBACKS, rollbacks))).collect()
+    }
+
+    /// How long the text of each is. That of a content is found out once.
+    fn lengths(&mut self, broken: &[(&ObjectRef, &Remembered)]) -> Vec<usize> {
+        let former = std::mem::take(&mut self.lengths);
+        let length = |(id, known): &(&ObjectRef, &Remembered)| {
+            let Some(content) = &known.accepted else { return 0 };
+            let same = former.get(*id).filter(|(before, _)| Arc::ptr_eq(before, content));
+            let length = same.map_or_else(|| objects::length(content), |(_, length)| *length);
+            self.lengths.insert((*id).clone(), (Arc::clone(content), length));
+            known.text_length(id, length)
+        };
+        broken.iter().map(length).collect()
+    }
+}
+
+/// An array of these lines; of none, nothing.
+fn text(lines: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
 fn parse(found: &ConfigMap) -> Recalled {
@@ -231,15 +262,24 @@ fn parse(found: &ConfigMap) -> Recalled {
     Recalled { objects, ledgers, holds }
 }
 
-async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Data>) {
-    let (mut written, mut pause) = (Data::new(), RETRY);
+async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Wanted>, holds: Arc<AtomicBool>) {
+    let (mut writing, mut written, mut pause) = (Writing::default(), Data::new(), RETRY);
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
-            let data = wanted.borrow_and_update().clone();
-            if data == written {
+            let (what, mut makes) = (wanted.borrow_and_update().clone(), std::mem::take(&mut writing));
+            let made = tokio::task::spawn_blocking(move || (makes.data(&what, Instant::now()), makes));
+            let Ok((data, makes)) = made.await else {
+                tracing::error!("making a text of what is remembered failed; what was written before stays");
+                break;
+            };
+            writing = makes;
+            // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
+            let needless = data.values().all(String::is_empty) && !holds.load(Ordering::Relaxed);
+            if needless || data == written {
                 break;
             }
+            holds.store(true, Ordering::Relaxed);
             match write(&api, &name, &data).await {
                 Ok(()) => (written, pause) = (data, RETRY),
                 Err(error) => {
@@ -279,7 +319,7 @@ mod tests {
     use snapshot::Hash;
 
     use super::*;
-    use crate::state::objects::Remembered;
+    use crate::state::mirror::Stored as _;
 
     fn remembered(kind: Kind, name: &str) -> (ObjectRef, Remembered) {
         let id = ObjectRef { kind, namespace: "ns".into(), name: name.into() };
@@ -298,11 +338,22 @@ mod tests {
         ConfigMap { data: Some(data), ..ConfigMap::default() }
     }
 
+    /// What is written of these, all of which are broken.
+    fn data(broken: &[(ObjectRef, Remembered)], refused: Option<&[Kept]>) -> Data {
+        let broken: Vec<_> = broken.iter().map(|(id, known)| (id, known)).collect();
+        Writing::default().within(&broken, refused, Instant::now())
+    }
+
+    fn broken(objects: impl IntoIterator<Item = (ObjectRef, Remembered)>, accepted: &[&ObjectRef]) -> Wanted {
+        let accepted = accepted.iter().copied().cloned().collect();
+        let plan = Plan { accepted, ..Plan::default() };
+        Wanted { objects: Some((Arc::new(objects.into_iter().collect()), Arc::new(plan))), ..Wanted::default() }
+    }
+
     #[test]
     fn what_is_broken_comes_back_whole() {
         let (id, known) = remembered(Kind::Service, "a");
-        let objects = [Kept::object(&id, &known.json(&id))];
-        let recalled = parse(&as_configmap(&data(&objects, None)));
+        let recalled = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
         let back = &recalled.objects[&id];
         assert!(back.same(&known));
         assert_eq!((back.accepted_generation(), recalled.ledgers.len()), (Some(4), 0));
@@ -314,34 +365,80 @@ mod tests {
         assert!(parse(&ConfigMap::default()).objects.is_empty());
     }
 
-    /// Of a ConfigMap that nobody can reach.
-    fn memory() -> Memory {
-        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        Memory::start(Client::try_from(config).unwrap(), "ns", "memory")
-    }
-
     #[tokio::test]
     async fn what_the_leader_before_left_of_rollbacks_stays_until_they_are_known() {
-        let mut memory = memory();
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let written = || Writing::default().data(&memory.wanted.borrow(), Instant::now()).get(ROLLBACKS).cloned();
         let (id, known) = remembered(Kind::ApiRoute, "broken");
-        memory.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &BTreeSet::new());
-        let written = |memory: &Memory| memory.wanted.borrow().get(ROLLBACKS).cloned();
-        assert_eq!(written(&memory), None);
+        memory.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &Arc::default());
+        assert_eq!(written(), None);
         memory.keep_rollbacks(&[]);
-        assert_eq!(written(&memory).as_deref(), Some(""));
+        assert_eq!(written().as_deref(), Some(""));
         memory.task.abort();
     }
 
+    #[test]
+    fn only_what_is_broken_and_no_secret_is_kept() {
+        let (good, bad, secret) =
+            (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "bad"), remembered(Kind::Secret, "s"));
+        let (accepted, id) = (good.0.clone(), bad.0.clone());
+        let written = Writing::default().data(&broken([good, bad, secret], &[&accepted]), Instant::now());
+        assert_eq!(parse(&as_configmap(&written)).objects.into_keys().collect::<Vec<_>>(), [id]);
+    }
+
+    /// Half a megabyte as text.
+    fn large(name: &str) -> (ObjectRef, Remembered) {
+        let (id, known) = remembered(Kind::ApiRoute, name);
+        let matching = |m: usize| json!({"headers": [{"name": format!("x-{m}"), "value": "v".repeat(4000)}]});
+        let rule = json!({"matches": [matching(0), matching(1)], "backendRefs": [{"name": "a", "port": 80}]});
+        let rules = vec![rule; 64];
+        let value = json!({"apiVersion": crds::API_VERSION, "kind": "ApiRoute",
+            "metadata": {"name": name, "namespace": "ns"}, "spec": {"rules": rules}});
+        (id, Remembered { accepted: Some(Arc::new(crds::admit(value).unwrap())), ..known })
+    }
+
+    /// The loop only says that there is something: it made values and texts of all that was broken, for each plan.
     #[tokio::test]
-    async fn only_what_is_broken_and_no_secret_is_kept() {
-        let mut memory = memory();
-        let (good, broken, secret) =
-            (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "broken"), remembered(Kind::Secret, "s"));
-        let accepted = BTreeSet::from([good.0.clone()]);
-        let (broken_id, objects) = (broken.0.clone(), BTreeMap::from([good, broken, secret]));
-        memory.keep_objects(&Arc::new(objects), &accepted);
-        assert_eq!(memory.objects.iter().map(|kept| &kept.name).collect::<Vec<_>>(), [&broken_id.to_string()]);
+    async fn the_loop_makes_no_text() {
+        let (_, one) = large("r");
+        let id = |i| ObjectRef { kind: Kind::ApiRoute, namespace: "ns".into(), name: format!("r{i}") };
+        let objects: Objects = Arc::new((0..200).map(|i| (id(i), one.clone())).collect());
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let began = Instant::now();
+        memory.keep_objects(&objects, &Arc::default());
+        memory.keep_holds(&Holds::default());
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(20), "{took:?}");
         memory.task.abort();
+    }
+
+    #[test]
+    fn a_content_is_measured_once() {
+        let (id, known) = large("r");
+        let mut writing = Writing::default();
+        let length = writing.lengths(&[(&id, &known)]);
+        assert_eq!(length, [known.text(&id).len()]);
+        // Whoever measured it again would find out what it really has.
+        writing.lengths.get_mut(&id).unwrap().1 = 7;
+        let generation = Remembered { generation: 77, ..known.clone() };
+        assert_eq!(
+            writing.lengths(&[(&id, &generation)]),
+            [length[0] - objects::length(known.accepted.as_deref().unwrap()) + 8]
+        );
+        assert!(writing.lengths(&[]).is_empty() && writing.lengths.is_empty());
+    }
+
+    #[test]
+    fn that_too_much_is_broken_is_said_once_a_minute() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        let wanted = broken([large("a"), large("b")], &[]);
+        for second in 0..90 {
+            writing.data(&wanted, start + Duration::from_secs(second));
+        }
+        // It was said at first and after a minute, and 29 times since not.
+        assert_eq!(writing.said.left_out(), 29);
     }
 
     /// Of an API server: what it was asked.
@@ -375,13 +472,12 @@ mod tests {
     }
 
     fn refused(namespace: &str, size: usize) -> Kept {
-        Kept { namespace: namespace.into(), name: "refused".into(), json: "x".repeat(size) }
+        Kept { namespace: namespace.into(), json: "x".repeat(size) }
     }
 
     #[test]
     fn it_is_bounded() {
-        let objects = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}")));
-        let objects: Vec<_> = objects.map(|(id, known)| Kept::object(&id, &known.json(&id))).collect();
+        let objects: Vec<_> = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}"))).collect();
         let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
         assert!(total <= MOST && total > MOST / 2, "{total}");
@@ -393,11 +489,10 @@ mod tests {
     fn who_breaks_much_pushes_out_nobody() {
         let kept = |namespace: &str, i: usize| {
             let (id, known) = remembered(Kind::ApiRoute, &format!("x{i}"));
-            let id = ObjectRef { namespace: namespace.into(), ..id };
-            Kept::object(&id, &known.json(&id))
+            (ObjectRef { namespace: namespace.into(), ..id }, known)
         };
         // Whoever comes first, and whatever proxies refuse of it.
-        let mut objects: Vec<Kept> = (0..8_000).map(|i| kept("crowd", i)).collect();
+        let mut objects: Vec<_> = (0..8_000).map(|i| kept("crowd", i)).collect();
         objects.extend((0..100).map(|i| kept("shop", i)));
         let written = data(&objects, Some(&[refused("crowd", MOST - 1000), refused("shop", 30_000)]));
         assert!(written.values().map(String::len).sum::<usize>() <= MOST);

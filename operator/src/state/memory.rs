@@ -125,11 +125,11 @@ impl Memory {
     }
 
     /// Keeps what is remembered of objects, as a plan has it.
-    pub fn keep_objects(&mut self, objects: &Objects, plan: &Plan) {
+    pub fn keep_objects(&mut self, objects: &Objects, plan: &Arc<Plan>) {
         match self {
             Self::Folder(folder) => folder.objects.set(Arc::clone(objects)),
             Self::Cluster(memory) => {
-                memory.objects.keep_objects(objects, &plan.accepted);
+                memory.objects.keep_objects(objects, plan);
                 let in_force = plan.fleets.values().flat_map(|fleet| fleet.sources.values());
                 let in_force = in_force.filter(|id| id.kind == Kind::Secret).cloned().collect();
                 memory.certificates.keep(objects, &plan.accepted, &in_force);

@@ -1,11 +1,16 @@
 //! What is remembered of each object: how often it changed, and its last accepted content, which stays in force while
 //! what the source has is broken.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use crds::Object;
 use planner::ObjectRef;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -35,15 +40,15 @@ impl Remembered {
     }
 }
 
-/// As it stands in the file.
+/// As it stands in the file; the content as it is read, or written.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+struct Record<A> {
     object: ObjectRef,
     generation: i64,
     content: String,
     created: jiff::Timestamp,
-    accepted: Option<Value>,
+    accepted: Option<A>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     accepted_at: Option<jiff::Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,34 +66,82 @@ impl Stored for Remembered {
     }
 
     fn json(&self, id: &ObjectRef) -> Value {
-        let record = Record {
+        let accepted = self.accepted.as_deref().map(Manifest);
+        serde_json::to_value(self.record(id, accepted)).unwrap_or_default()
+    }
+}
+
+impl Remembered {
+    fn record<A>(&self, id: &ObjectRef, accepted: Option<A>) -> Record<A> {
+        Record {
             object: id.clone(),
             generation: self.generation,
             content: self.content.to_string(),
             created: self.created,
-            accepted: self.accepted.as_deref().map(to_value),
+            accepted,
             accepted_at: self.accepted_at,
             gone: self.gone,
-        };
-        serde_json::to_value(record).unwrap_or_default()
+        }
+    }
+
+    /// What [`from_record`] reads, as text.
+    pub(super) fn text(&self, id: &ObjectRef) -> String {
+        serde_json::to_string(&self.record(id, self.accepted.as_deref().map(Manifest))).unwrap_or_default()
+    }
+
+    /// How long that text is. `content`: how long that of its content is ([`length`]).
+    pub(super) fn text_length(&self, id: &ObjectRef, content: usize) -> usize {
+        written(&self.record::<()>(id, None)) - "null".len() + content
     }
 }
 
 /// The object as its manifest would have it.
 pub fn to_value(object: &Object) -> Value {
-    let value = match object {
-        Object::GatewayFleet(o) => serde_json::to_value(o),
-        Object::ApiRoute(o) => serde_json::to_value(o),
-        Object::RatePolicy(o) => serde_json::to_value(o),
-        Object::Service(o) => serde_json::to_value(o),
-        Object::EndpointSlice(o) => serde_json::to_value(o),
-        Object::Secret(o) => serde_json::to_value(o),
-        Object::Namespace(o) => serde_json::to_value(o),
-        Object::Node(o) => serde_json::to_value(o),
-        Object::ReferenceGrant(o) => serde_json::to_value(o),
-    };
     // Types with string keys only: this can't fail.
-    value.unwrap_or_default()
+    serde_json::to_value(Manifest(object)).unwrap_or_default()
+}
+
+/// How long a content is as text, which is not made for that: it may have a megabyte.
+pub(super) fn length(object: &Object) -> usize {
+    written(&Manifest(object))
+}
+
+/// An object as its manifest would have it.
+struct Manifest<'a>(&'a Object);
+
+impl Serialize for Manifest<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Object::GatewayFleet(o) => o.serialize(serializer),
+            Object::ApiRoute(o) => o.serialize(serializer),
+            Object::RatePolicy(o) => o.serialize(serializer),
+            Object::Service(o) => o.serialize(serializer),
+            Object::EndpointSlice(o) => o.serialize(serializer),
+            Object::Secret(o) => o.serialize(serializer),
+            Object::Namespace(o) => o.serialize(serializer),
+            Object::Node(o) => o.serialize(serializer),
+            Object::ReferenceGrant(o) => o.serialize(serializer),
+        }
+    }
+}
+
+fn written(value: &impl Serialize) -> usize {
+    struct Counts(usize);
+
+    impl Write for Counts {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut counts = Counts(0);
+    let _ = serde_json::to_writer(&mut counts, value);
+    counts.0
 }
 
 /// Reads the folder.
@@ -98,7 +151,7 @@ pub fn load(folder: &Path) -> BTreeMap<ObjectRef, Remembered> {
 
 /// Reads what [`Stored::json`] wrote. An object that this version would not admit any more is dropped, and said so.
 pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
-    let mut record: Record = serde_json::from_value(value)
+    let mut record: Record<Value> = serde_json::from_value(value)
         .map_err(|error| tracing::warn!(%error, "what was remembered of an object is not understood"))
         .ok()?;
     let admit = |value| match crds::admit(value) {
@@ -146,6 +199,9 @@ mod tests {
             gone: Some(jiff::Timestamp::UNIX_EPOCH),
         };
         let broken = Remembered { accepted: None, ..object.clone() };
+        // Its length is known before it is written.
+        let content = length(object.accepted.as_deref().unwrap());
+        assert_eq!(object.text_length(&id("a"), content), object.text(&id("a")).len());
         let mirror = Mirror::start(folder.clone(), Arc::default(), Duration::ZERO);
         mirror.set(Arc::new(BTreeMap::from([(id("a"), object.clone()), (id("../b"), broken)])));
         mirror.finish().await;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{Holds, Plan, Planner, World};
+use planner::{Holds, ObjectRef, Plan, Planner, World};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::Operator;
@@ -16,7 +16,7 @@ use crate::{
     fleet::Fleet,
     metrics, news,
     source::{self, Observed},
-    state::memory::Objects,
+    state::{memory::Objects, objects::Remembered},
     status, world,
 };
 
@@ -84,7 +84,9 @@ impl Planning {
             let remembered = world::remember(&observed, &plan, &kept, now);
             news::log(before.as_deref(), &plan);
             let secrets = source::kube::in_force(&remembered);
-            let in_force = source::kube::InForce { world: observed.number, secrets };
+            let is_stale = |id: &ObjectRef, known: &Remembered| known.accepted.is_some() && !plan.accepted.contains(id);
+            let stale = remembered.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
+            let in_force = source::kube::InForce { world: observed.number, secrets, stale: stale.collect() };
             timer.observe_duration();
             tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
             let (world, plan, remembered) = (Arc::new(world), Arc::new(plan), Arc::new(remembered));

@@ -1,14 +1,11 @@
 //! What the next leader must know.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::PostParams};
 use operator::state::{configmap::Memory, objects::Remembered};
-use planner::{Kind, ObjectRef};
+use planner::{Kind, ObjectRef, Plan};
 use serde_json::json;
 
 use crate::support::{Space, eventually};
@@ -31,24 +28,25 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
             gone: None,
         };
         let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
+        let well = Arc::new(Plan { accepted: [id.clone()].into(), ..Plan::default() });
 
         let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
         let empty = serde_json::from_value(json!({"metadata": {"name": "sluice-memory"}})).unwrap();
         api.create(&PostParams::default(), &empty).await.unwrap();
-        let mut memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
+        let memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
         assert!(memory.recall().await.objects.is_empty());
         // Nothing is broken: nothing is written.
-        memory.keep_objects(&objects, &BTreeSet::from([id.clone()]));
-        memory.keep_objects(&objects, &BTreeSet::new());
+        memory.keep_objects(&objects, &well);
+        memory.keep_objects(&objects, &Arc::default());
         memory.finish().await;
 
-        let mut next = Memory::start(space.client.clone(), &space.name, "sluice-memory");
+        let next = Memory::start(space.client.clone(), &space.name, "sluice-memory");
         let recalled = next.recall().await;
         let accepted = recalled.objects[&id].accepted.as_ref().unwrap();
         assert_eq!(accepted.metadata().uid.as_deref(), Some("u-1"));
         assert_eq!(recalled.objects[&id].accepted_generation(), Some(3));
 
-        next.keep_objects(&objects, &BTreeSet::from([id.clone()]));
+        next.keep_objects(&objects, &well);
         eventually("it is forgotten", async || {
             let found = api.get("sluice-memory").await.unwrap();
             found.data.is_none_or(|data| data.is_empty()).then_some(())

@@ -95,14 +95,18 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         cluster.apply(ns, &renewed).await;
         let is_new = |observed: &Observed| certificate_of(observed, ns, "cert").is_some_and(|(_, pem)| pem == b"b");
         follow.until("the new certificate", SOON, is_new).await;
-        follow.in_force.send_replace(Some(InForce { world: 1, secrets: [id(Kind::Secret, ns, "own")].into() }));
+        follow.in_force.send_replace(Some(InForce {
+            world: 1,
+            secrets: [id(Kind::Secret, ns, "own")].into(),
+            ..InForce::default()
+        }));
         follow.until("the other one", SOON, |observed| certificate_of(observed, ns, "own").is_some()).await;
         // The fleet goes, and once that is planned, what it alone refers to.
         cluster.delete(ns, &fleet(json!([]))).await;
         let world = follow.until("no fleet", SOON, |observed| !is_there(observed)).await;
         assert!(certificate_of(&world, ns, "cert").is_some() && certificate_of(&world, ns, "own").is_some());
         let secrets = [id(Kind::Secret, ns, "own")].into();
-        follow.in_force.send_replace(Some(InForce { world: world.number, secrets }));
+        follow.in_force.send_replace(Some(InForce { world: world.number, secrets, ..InForce::default() }));
         cluster.delete(ns, &secret("own", "")).await;
         let gone = |observed: &Observed| certificate_of(observed, ns, "own").is_none();
         let world = follow.until("no certificate", SOON, gone).await;

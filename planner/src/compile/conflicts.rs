@@ -1,7 +1,7 @@
 //! Matches that an older route already has: the younger one's is never reached.
 //!
-//! Four kilobytes of a manifest may come to 65,536 of them, so what is compared is bounded for each namespace, and small:
-//! all names are numbers.
+//! Four kilobytes of a manifest may come to 65,536 of them, so what is compared is bounded, namespaces share that, and it is
+//! small: all names are numbers.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
@@ -11,29 +11,40 @@ use snapshot::{
     wire::MAX_ENTRIES,
 };
 
-use super::attach::Attached;
+use super::{attach::Attached, hosts::Placed};
 use crate::{
     model::Route,
     problem::{Problems, reason},
+    share,
     world::ObjectRef,
 };
 
-/// Most matches of a namespace that are compared, each once for each host. No fleet takes more of all namespaces together:
-/// whoever has more is told that, and which of them another shadows is the least of it.
+/// Most matches that are compared, each once for each host. No fleet takes more: whoever has more is told that, and which
+/// of them another shadows is the least of it.
 const MOST: usize = MAX_ENTRIES;
 
-/// Who holds which match. Routes claim in the order of their age.
-#[derive(Default)]
-pub(super) struct Conflicts<'m> {
+/// Says which matches an older route holds. Routes come in the order of their age.
+pub(super) fn tell(placed: &[Placed<'_>], problems: &mut Problems<'_>) {
+    let mut conflicts = Conflicts::new(placed, MOST);
+    for Placed { object, route, attached, .. } in placed {
+        conflicts.claim(object, route, attached, problems);
+    }
+}
+
+/// Who holds which match.
+struct Conflicts<'p> {
     /// By place and match.
     holders: HashMap<(u32, u32), Holder>,
     /// One listener's host of a fleet.
-    places: HashMap<(&'m ObjectRef, String, String), u32>,
+    places: HashMap<Place<'p>, u32>,
     matches: HashMap<Hash, u32>,
-    routes: Vec<ObjectRef>,
-    /// What was compared of each namespace.
-    compared: BTreeMap<String, usize>,
+    routes: Vec<&'p ObjectRef>,
+    /// How many more are compared of each namespace.
+    room: BTreeMap<&'p str, usize>,
 }
+
+/// A fleet, a listener of it, and a host.
+type Place<'p> = (&'p ObjectRef, &'p str, &'p str);
 
 /// Numbers of a route, of a rule of it, and of a match of that.
 #[derive(Clone, Copy)]
@@ -43,24 +54,39 @@ struct Holder {
     matching: u32,
 }
 
-impl<'m> Conflicts<'m> {
+impl<'p> Conflicts<'p> {
+    /// Compares no more than `most` of these, of each namespace no more than a fair share.
+    fn new(placed: &'p [Placed<'_>], most: usize) -> Self {
+        let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+        for Placed { object, route, attached, .. } in placed {
+            let matches: usize = route.rules.iter().map(|rule| rule.matches.len()).sum();
+            *wanted.entry(&object.namespace).or_default() += matches.saturating_mul(places(attached).count());
+        }
+        let mut demands: Vec<u64> = wanted.values().map(|wanted| *wanted as u64).collect();
+        let level = share::level(most as u64, &mut demands) as usize;
+        let room = wanted.into_iter().map(|(namespace, wanted)| (namespace, wanted.min(level))).collect();
+        let (holders, places, matches) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { holders, places, matches, routes: vec![], room }
+    }
+
     /// Claims every match of a route wherever it is attached; says which of them another one holds.
-    pub(super) fn claim(
+    fn claim(
         &mut self,
-        object: &ObjectRef,
+        object: &'p ObjectRef,
         route: &Route,
-        attached: &BTreeMap<&'m ObjectRef, Attached>,
+        attached: &'p BTreeMap<&ObjectRef, Attached>,
         problems: &mut Problems<'_>,
     ) {
-        let mut compared = self.compared.get(&object.namespace).copied().unwrap_or_default();
-        let places = if compared < MOST { self.places(attached) } else { vec![] };
-        self.routes.push(object.clone());
-        for (i, rule) in route.rules.iter().enumerate() {
+        let mut room = self.room.get(object.namespace.as_str()).copied().unwrap_or_default();
+        let places: Vec<(u32, &str)> = match room {
+            0 => vec![],
+            _ => places(attached).map(|place| (number(&mut self.places, place), place.2)).collect(),
+        };
+        self.routes.push(object);
+        'all: for (i, rule) in route.rules.iter().enumerate() {
             for (j, matching) in rule.matches.iter().enumerate() {
-                compared += places.len();
-                if places.is_empty() || compared > MOST {
-                    break;
-                }
+                let Some(less) = room.checked_sub(places.len()).filter(|_| !places.is_empty()) else { break 'all };
+                room = less;
                 let matching = number(&mut self.matches, canonical(matching));
                 let holder = Holder { route: self.routes.len() as u32 - 1, rule: i as u32, matching: j as u32 };
                 if let Some((holder, host)) = self.hold(object, holder, matching, &places) {
@@ -70,21 +96,7 @@ impl<'m> Conflicts<'m> {
                 }
             }
         }
-        self.compared.insert(object.namespace.clone(), compared);
-    }
-
-    /// Where a route is attached, with the host.
-    fn places<'a>(&mut self, attached: &'a BTreeMap<&'m ObjectRef, Attached>) -> Vec<(u32, &'a str)> {
-        let mut places = vec![];
-        for (fleet, listeners) in attached {
-            for (listener, hosts) in listeners {
-                let any = hosts.is_empty().then_some("");
-                for host in hosts.iter().map(|host| host.as_str()).chain(any) {
-                    places.push((number(&mut self.places, (*fleet, listener.clone(), host.to_owned())), host));
-                }
-            }
-        }
-        places
+        self.room.insert(&object.namespace, room);
     }
 
     /// Claims one match on every host; the first other holder and the host that is contended.
@@ -104,11 +116,21 @@ impl<'m> Conflicts<'m> {
         }
         let (Holder { route, rule, matching }, host) = lost?;
         let holder = match self.routes.get(route as usize) {
-            Some(holder) if holder != object => holder.to_string(),
+            Some(holder) if *holder != object => holder.to_string(),
             _ => format!("spec.rules[{rule}].matches[{matching}]"),
         };
         Some((holder, host))
     }
+}
+
+/// Where a route is attached; for any host, that is empty.
+fn places<'a>(attached: &'a BTreeMap<&ObjectRef, Attached>) -> impl Iterator<Item = Place<'a>> {
+    attached.iter().flat_map(|(fleet, listeners)| {
+        listeners.iter().flat_map(move |(listener, hosts)| {
+            let any = hosts.is_empty().then_some("");
+            hosts.iter().map(|host| host.as_str()).chain(any).map(move |host| (*fleet, listener.as_str(), host))
+        })
+    })
 }
 
 /// The number of a name.
@@ -130,4 +152,54 @@ fn canonical(matching: &Match) -> Hash {
     let rule = Rule { matches: vec![matching], ..Rule::default() };
     let route = proto::Route { rules: vec![rule], ..proto::Route::default() };
     Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) }).hash()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Hostname,
+        world::{Kind, World},
+    };
+
+    fn object(kind: Kind, namespace: &str, name: &str) -> ObjectRef {
+        ObjectRef { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Forty namespaces with more than all together may have are compared no more than that, and a small one wholly.
+    #[test]
+    fn what_is_compared_is_shared() {
+        let fleet = object(Kind::GatewayFleet, "sys", "default");
+        let path = |m: usize| proto::PathMatch { kind: PathKind::Exact.into(), value: format!("/{m}") };
+        let matching = |m| Match { path: Some(path(m)), ..Match::default() };
+        let route = |count| Route {
+            parents: vec![],
+            hostnames: vec![],
+            delegates: vec![],
+            rules: vec![Rule { matches: (0..count).map(matching).collect(), ..Rule::default() }],
+            backends: vec![],
+            rule_names: vec![],
+        };
+        let (wide, small) = (route(200), route(2));
+        let crowd: Vec<ObjectRef> =
+            (0..200).map(|i| object(Kind::ApiRoute, &format!("crowd-{}", i % 40), &format!("r{i}"))).collect();
+        let shop = ["a", "b"].map(|name| object(Kind::ApiRoute, "shop", name));
+        let place = |object, route, hosts: Vec<String>| {
+            let hosts = hosts.iter().map(|host| Hostname::new(host)).collect();
+            let attached = BTreeMap::from([(&fleet, Attached::from([("http".to_owned(), hosts)]))]);
+            Placed { object, route, attached, parents: vec![] }
+        };
+        let hosts = |name: &str| (0..16).map(|h| format!("h{h}.{name}.example")).collect();
+        let wide = crowd.iter().map(|object| place(object, &wide, hosts(&object.name)));
+        let small = shop.iter().map(|object| place(object, &small, vec!["shop.example".into()]));
+        let placed: Vec<Placed<'_>> = wide.chain(small).collect();
+        let (world, most) = (World::default(), 100_000);
+        let (mut problems, mut conflicts) = (Problems::new(&world), Conflicts::new(&placed, most));
+        for Placed { object, route, attached, .. } in &placed {
+            conflicts.claim(object, route, attached, &mut problems);
+        }
+        assert!((most * 9 / 10..=most).contains(&conflicts.holders.len()), "{}", conflicts.holders.len());
+        let told = problems.into_sorted();
+        assert_eq!(told.iter().map(|problem| problem.object.as_ref()).collect::<Vec<_>>(), [Some(&shop[1]); 2]);
+    }
 }

@@ -94,6 +94,7 @@ pub(super) fn draft<'m>(
         held: BTreeMap::new(),
         policies: vec![],
         clusters: BTreeMap::new(),
+        former: None,
         permitted: BTreeMap::new(),
     }
 }

@@ -16,7 +16,7 @@ mod policies;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use snapshot::{
-    Entry, Key, Kind, path,
+    Entry, Key, Kind, Snapshot, path,
     proto::{self, Resource, resource},
     wire::MAX_SNAPSHOT,
 };
@@ -26,7 +26,6 @@ use self::{
     attach::Attached,
     backends::Clusters,
     bounds::{Guard, Served, Sourced},
-    conflicts::Conflicts,
     hosts::{Held, Placed},
     permitted::Permitted,
 };
@@ -56,6 +55,8 @@ struct Draft<'m> {
     held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
+    /// What it was to run before.
+    former: Option<&'m Snapshot>,
     /// What the fleet makes of each cluster that a route of its names.
     permitted: BTreeMap<Key, Permitted>,
 }
@@ -71,7 +72,12 @@ pub(crate) struct Compiled {
 }
 
 /// Compiles the model of a world.
-pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>) -> Compiled {
+pub(crate) fn compile(
+    model: &Model,
+    world: &World,
+    former: &BTreeMap<FleetRef, Snapshot>,
+    problems: &mut Problems<'_>,
+) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
     let place = |(object, route)| {
@@ -83,12 +89,14 @@ pub(crate) fn compile(model: &Model, world: &World, problems: &mut Problems<'_>)
     for (fleet, held) in held {
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
     }
+    for (object, draft) in &mut drafts {
+        draft.former = former.get(&FleetRef::from(*object));
+    }
     let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
-    let (mut clusters, mut conflicts, mut parents) =
-        (Clusters::new(model, choice), Conflicts::default(), BTreeMap::new());
+    conflicts::tell(&placed, problems);
+    let (mut clusters, mut parents) = (Clusters::new(model, choice), BTreeMap::new());
     for Placed { object, route, attached, parents: became } in placed {
         parents.insert(object.clone(), became);
-        conflicts.claim(object, route, &attached, problems);
         let resolved = clusters.resolve(object, route, problems);
         for (fleet, listeners) in &attached {
             if let Some(draft) = drafts.get_mut(fleet) {
@@ -201,10 +209,14 @@ impl Draft<'_> {
         let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
         let expressions = bounds::expressions(&resource);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
+        let mut resource = sourced(key.clone(), resource::Kind::Route(resource), object);
+        if let Some(same) = self.former.and_then(|former| former.entry(&key)).filter(|same| **same == resource.entry) {
+            resource.entry = same.clone();
+        }
         self.served.insert(key.clone(), self.routes.len());
-        self.hostnames.push((key.clone(), hostnames));
+        self.hostnames.push((key, hostnames));
         self.routes.push(Served {
-            resource: sourced(key, resource::Kind::Route(resource), object),
+            resource,
             entries,
             rules,
             clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),

@@ -30,7 +30,7 @@
 //!   is whole. A change is sent at once; of many, what they come to every 20 ms.
 //! - Only what plans are made of is kept (keep.rs), and only a change of that is news: a status is not.
 //! - All that is kept is bounded, and shared between namespaces (../budget.rs): beyond that only names are. What was left
-//!   out is read again, one by one, when there is room.
+//!   out is read again, one by one, when there is room. So is what changes faster than it is planned (flight.rs).
 //! - An object that is not admitted is there as broken. Nothing in an object ends a watch.
 //! - A watch that falls behind or whose connection is lost lists anew or goes on; meanwhile everything stays as it was.
 //!
@@ -49,6 +49,7 @@
 //! fleet refers to; RBAC can't express that. A namespace where it may not read them is a fact about that namespace: fleets
 //! that refer to its Secrets say so, with the Role that permits it; what was read before stays, and it is tried again.
 
+mod flight;
 mod grants;
 mod health;
 mod keep;
@@ -184,7 +185,7 @@ async fn collect(
             () = events.closed() => return,
             Ok(()) = in_force.changed() => {
                 if let Some(told) = in_force.borrow_and_update().clone() {
-                    store.in_force(told);
+                    is_news |= store.in_force(told);
                     is_known = true;
                 }
             }

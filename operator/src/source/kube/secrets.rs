@@ -27,6 +27,8 @@ pub struct InForce {
     pub world: u64,
     /// The Secrets that they refer to.
     pub secrets: BTreeSet<ObjectRef>,
+    /// The objects of which another content is in force than what they are now: both are held.
+    pub stale: BTreeSet<ObjectRef>,
 }
 
 /// Follows it; `None`: it is not known yet what is in force.
@@ -133,7 +135,7 @@ impl Secrets {
     }
 
     /// What the contents in force refer to, after the world of this number was planned.
-    pub(super) fn in_force(&mut self, InForce { world, secrets }: InForce) {
+    pub(super) fn in_force(&mut self, InForce { world, secrets, .. }: InForce) {
         self.in_force = secrets;
         self.dropped.retain(|by, _| *by > world);
     }
@@ -197,7 +199,7 @@ mod tests {
     }
 
     fn told(world: u64, names: &[&str]) -> InForce {
-        InForce { world, secrets: names.iter().map(|name| secret(name)).collect() }
+        InForce { world, secrets: names.iter().map(|name| secret(name)).collect(), ..InForce::default() }
     }
 
     fn names(ids: &[ObjectRef]) -> Vec<&str> {
@@ -295,7 +297,8 @@ mod tests {
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
         let known = Remembered { generation: 1, content, created, accepted, accepted_at: None, gone: None };
-        secrets.in_force(InForce { world: 1, secrets: in_force(&[(fleet("f"), known)].into()) });
+        let known = in_force(&[(fleet("f"), known)].into());
+        secrets.in_force(InForce { world: 1, secrets: known, ..InForce::default() });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);
         // What it is now can't be read.

@@ -13,8 +13,9 @@ use snapshot::Hash;
 use super::{
     super::{
         Birth, Observed, SourceObject,
-        budget::{self, Budget, Given},
+        budget::{self, Budget, Given, Weight},
     },
+    flight::Flight,
     namespaces::{Namespaces, Order},
     outage::{Cause, Failure},
     secrets::{InForce, Secrets},
@@ -23,6 +24,8 @@ use super::{
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
 const MAX_CERTIFICATE: usize = 256 << 10;
+/// What is held of former contents until a plan is made without them: this part of what is held.
+const FORMER: u64 = 8;
 /// Most that is read anew at one time.
 const RETURN_AT_ONCE: usize = 32;
 
@@ -37,6 +40,9 @@ pub(super) struct Store {
     namespaces: Namespaces,
     secret_lists: BTreeMap<Arc<str>, BTreeSet<ObjectRef>>,
     budget: Budget<ObjectRef>,
+    flight: Flight,
+    /// The objects of which another content is in force than what they are now.
+    stale: BTreeSet<ObjectRef>,
     /// What is read anew, for there is room again; whether the watch told of it meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
     /// Namespaces that have objects of which not even the name is held.
@@ -59,6 +65,8 @@ impl Store {
             namespaces: Namespaces::default(),
             secret_lists: BTreeMap::new(),
             budget: Budget::new(most),
+            flight: Flight::new(most / FORMER),
+            stale: BTreeSet::new(),
             returning: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
@@ -141,9 +149,20 @@ impl Store {
         }
     }
 
-    /// What the contents in force refer to.
-    pub(super) fn in_force(&mut self, told: InForce) {
+    /// What the contents in force are, and refer to. True when that is news: there is less room for what is.
+    pub(super) fn in_force(&mut self, mut told: InForce) -> bool {
+        let mut is_news = false;
+        for id in self.stale.difference(&told.stale) {
+            self.budget.beside(id, 0);
+        }
+        self.stale = std::mem::take(&mut told.stale);
+        for (id, weight) in self.flight.land(told.world) {
+            let before = if self.stale.contains(&id) { weight.max(self.budget.weight(&id).before) } else { 0 };
+            let given = self.budget.beside(&id, before);
+            is_news |= self.give(given, None);
+        }
         self.secrets.in_force(told);
+        is_news
     }
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
@@ -189,8 +208,13 @@ impl Store {
         // One that can't be read holds up no other.
         let more = RETURN_AT_ONCE.saturating_sub(self.returning.len());
         if more > 0 && self.lists.is_empty() {
-            let returns = self.budget.returns(RETURN_AT_ONCE).into_iter();
-            let returns: Vec<_> = returns.filter(|id| !self.returning.contains_key(id)).take(more).collect();
+            let mut returns = self.flight.due(RETURN_AT_ONCE);
+            returns.retain(|id| !self.returning.contains_key(id));
+            if returns.is_empty() {
+                returns = self.budget.returns(RETURN_AT_ONCE);
+                returns.retain(|id| !self.returning.contains_key(id) && !self.flight.is_full(id));
+            }
+            returns.truncate(more);
             self.returning.extend(returns.iter().map(|id| (id.clone(), false)));
             read.extend(returns);
         }
@@ -226,25 +250,23 @@ impl Store {
         let is_known = known.is_some_and(|known| known.content == hash);
         let was_name = self.budget.is_name(id);
         if is_known && !was_name {
+            self.flight.take_up(id);
             return false;
         }
+        if self.flight.is_full(id) {
+            self.flight.put_off(id);
+            return false;
+        }
+        self.flight.take_up(id);
         let value = content.value();
         drop(content);
         let (generation, birth) = (generation(&value, known), birth(&value));
         let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
-        let given = self.budget.hold(id, id, age, budget::weight(&value));
+        let Weight { now: left, before } = self.budget.weight(id);
+        self.left(id, left);
+        let given = self.budget.hold(id, id, age, Weight { now: budget::weight(&value), before });
         let fits = self.budget.is_whole(id);
-        let mut is_news = false;
-        for less in given {
-            match less {
-                Given::Name(other) if other != *id => {
-                    self.leave_out(&other);
-                    is_news = true;
-                }
-                Given::Name(_) => {}
-                Given::Nothing(other) => is_news |= self.forget(&other),
-            }
-        }
+        let is_news = self.give(given, Some(id));
         if !fits && !self.budget.is_name(id) {
             return is_news; // not even its name is held
         }
@@ -272,6 +294,30 @@ impl Store {
             self.leave_out(id);
         }
         true
+    }
+
+    /// Gives up what there is no room for, for one that is being taken up. True when that is news.
+    fn give(&mut self, given: Vec<Given<ObjectRef>>, taken_up: Option<&ObjectRef>) -> bool {
+        let mut is_news = false;
+        for less in given {
+            match less {
+                Given::Name(id) if Some(&id) == taken_up => {}
+                Given::Name(id) => {
+                    self.left(&id, self.budget.weight_again(&id));
+                    self.leave_out(&id);
+                    is_news = true;
+                }
+                Given::Nothing(id) => is_news |= self.forget(&id),
+            }
+        }
+        is_news
+    }
+
+    /// What was held of an object, worlds have until one without it is planned.
+    fn left(&mut self, id: &ObjectRef, weight: u64) {
+        if self.observed.number > 0 {
+            self.flight.leave(id, self.observed.number + 1, weight);
+        }
     }
 
     /// Leaves of an object its name, and of a policy what it guards.
@@ -318,8 +364,10 @@ impl Store {
 
     /// Holds nothing of it any more; whether anything was.
     fn drop(&mut self, id: &ObjectRef) -> bool {
+        self.left(id, self.budget.weight(id).now);
         self.budget.remove(id);
         self.returning.remove(id);
+        self.flight.take_up(id);
         if !self.observed.objects.contains_key(id) {
             return false;
         }

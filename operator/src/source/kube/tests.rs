@@ -40,7 +40,7 @@ fn id(kind: Kind, name: &str) -> ObjectRef {
 
 /// That contents in force refer to these.
 fn told<const N: usize>(secrets: [ObjectRef; N]) -> InForce {
-    InForce { world: 1, secrets: secrets.into() }
+    InForce { world: 1, secrets: secrets.into(), ..InForce::default() }
 }
 
 #[track_caller]

@@ -278,8 +278,11 @@ fn held(dir: &mut Dir) -> (Vec<String>, Vec<String>) {
 #[test]
 fn no_namespace_takes_the_room_of_others() {
     let mut dir = Dir::new();
-    dir.scanner = Scanner::within(120 << 10, dir.temp.path().to_owned(), Generations::new());
-    let of = |namespace: &str, name: &str| route(name).replace("shop", namespace);
+    dir.scanner = Scanner::within(1400 << 10, dir.temp.path().to_owned(), Generations::new());
+    // Of small ones the youngest are not held at all.
+    let hosts: Vec<String> = (0..16).map(|h| format!("{h}.{}.{0}.{0}.example", "h".repeat(63))).collect();
+    let spec = format!("spec:\n  hostnames: [{}]", hosts.join(", "));
+    let of = |namespace: &str, name: &str| route(name).replace("shop", namespace).replace("spec:", &spec);
     dir.write("shop.yaml", of("shop", "x"));
     assert_eq!(held(&mut dir).0, ["shop/x"]);
     // The files of the other come first, all at once and in several.

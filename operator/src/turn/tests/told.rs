@@ -16,7 +16,7 @@ impl Bench {
     fn tell(&mut self, later: u64) {
         let operator = &mut self.operator;
         let plan = operator.plan.clone().unwrap();
-        let plan = operator.complete.of(&plan, &operator.world, &operator.gateways, &Default::default());
+        let (plan, _) = operator.complete.of(&plan, &operator.world, &operator.gateways, &Default::default());
         operator.tell(&plan, true, Instant::now() + Duration::from_secs(later), Millis(u64::MAX));
     }
 }

@@ -35,7 +35,7 @@ fn check(store: &Store, whole: &[&str], names: &[&str]) {
 
 #[test]
 fn who_has_most_is_held_by_its_names() {
-    let mut store = Store::within(350 << 10, here());
+    let mut store = Store::within(370 << 10, here());
     take(&mut store, [(large("crowd", "a", 1), true), (large("crowd", "b", 2), true), (large("crowd", "c", 3), true)]);
     check(&store, &["crowd/a", "crowd/b", "crowd/c"], &[]);
     take(&mut store, [(large("shop", "x", 9), true)]);
@@ -115,7 +115,7 @@ fn one_that_cannot_be_read_holds_up_no_other() {
 
 #[test]
 fn of_a_policy_it_is_still_known_what_it_guards() {
-    let mut store = Store::within(30 << 10, here());
+    let mut store = Store::within(170 << 10, here());
     let policy = |name: &str, size: usize| {
         let limit =
             json!({"name": "a", "tokenBucket": {"rate": 1}, "key": [{"type": "Query", "name": "q".repeat(size)}]});
@@ -140,4 +140,47 @@ fn of_a_policy_it_is_still_known_what_it_guards() {
         let raw = observed.objects[id].raw.as_deref().unwrap();
         assert_eq!(raw, &json!({"spec": {"targetRefs": [{"kind": "ApiRoute", "name": "r"}]}}));
     }
+}
+
+/// What a plan of the world of this number says to be in force beside what is there now.
+fn planned(world: u64, stale: &[&str]) -> InForce {
+    let stale = stale.iter().map(|name| of("crowd", name)).collect();
+    InForce { world, stale, ..InForce::default() }
+}
+
+#[test]
+fn what_is_in_force_of_a_broken_object_is_held_too() {
+    let mut store = Store::within(500 << 10, here());
+    take(&mut store, [(large("crowd", "a", 1), true), (large("crowd", "b", 2), true), (large("crowd", "c", 3), true)]);
+    store.next();
+    take(&mut store, [(large("crowd", "a", 4), true)]);
+    assert!(!store.in_force(planned(1, &[])), "what it was is in a world that is not planned yet");
+    check(&store, &["crowd/a", "crowd/b", "crowd/c"], &[]);
+    // Both contents of one are held, so there is no room for three others.
+    store.next();
+    assert!(!store.in_force(planned(2, &["a"])));
+    take(&mut store, [(large("crowd", "d", 5), true)]);
+    check(&store, &["crowd/a", "crowd/b", "crowd/c"], &["crowd/d"]);
+    store.next();
+    assert!(!store.in_force(planned(3, &[])));
+    assert_eq!(store.begin_reads(), [of("crowd", "d")]);
+}
+
+#[test]
+fn who_changes_more_than_is_planned_is_put_off() {
+    let mut store = Store::within(700 << 10, here());
+    take(&mut store, ["a", "b", "c"].map(|name| (large("crowd", name, 1), true)));
+    take(&mut store, [(large("shop", "x", 1), true)]);
+    store.next();
+    take(&mut store, [(large("crowd", "a", 2), true), (large("crowd", "b", 2), false), (large("shop", "x", 2), true)]);
+    assert_eq!(store.begin_reads(), []);
+    store.next();
+    assert!(!store.in_force(planned(1, &[])));
+    assert_eq!(store.begin_reads(), []);
+    assert!(!store.in_force(planned(2, &[])));
+    assert_eq!(store.begin_reads(), [of("crowd", "b")]);
+    let Change::Set(id, value) = large("crowd", "b", 2) else { panic!() };
+    take(&mut store, [(Change::Read(id, Some(value)), true)]);
+    assert_eq!(store.begin_reads(), []);
+    check(&store, &["crowd/a", "crowd/b", "crowd/c", "shop/x"], &[]);
 }
