@@ -358,26 +358,6 @@ fn a_client_that_reads_nothing_is_given_up() {
 }
 
 #[test]
-fn a_client_that_goes_takes_its_request_along() {
-    let (gone, closed) = mpsc::channel();
-    let gone = Mutex::new(gone);
-    let upstream = Upstream::start(move |mut stream| {
-        let mut read = vec![];
-        request(&mut stream, &mut read, &Mutex::default()).unwrap();
-        gone.lock().unwrap().send("asked").unwrap();
-        assert!(request(&mut stream, &mut read, &Mutex::default()).is_none());
-        gone.lock().unwrap().send("closed").unwrap();
-    });
-    let proxy = Proxy::start(upstream.address);
-    let mut client = proxy.connect();
-    client.send(&get("/"));
-    let next = || closed.recv_timeout(Duration::from_secs(5)).unwrap();
-    assert_eq!(next(), "asked");
-    drop(client);
-    assert_eq!(next(), "closed");
-}
-
-#[test]
 fn a_kept_connection_that_was_closed_costs_no_request() {
     // Each connection serves one request, says nothing of it, and closes when the next one comes.
     let upstream = Upstream::start(|mut stream| {

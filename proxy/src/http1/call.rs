@@ -298,6 +298,7 @@ impl Call {
                 return Err(CallError::Broken("the upstream switches protocols unasked"));
             }
             if !upgraded && head.parts.status.is_informational() {
+                self.reusable &= head.keep_alive;
                 self.interim += 1;
                 if self.interim > self.limits.interim {
                     return Err(CallError::Broken("there is no end of interim responses"));
@@ -311,7 +312,7 @@ impl Call {
             }
             self.switched = upgraded;
             self.reusable &= head.keep_alive && !upgraded;
-            (self.framing, self.body) = (head.body, head.body.decoder());
+            (self.framing, self.body) = (head.body, head.body.decoder_of_upstream());
             if self.body.is_done() && !upgraded {
                 self.reusable &= self.is_sent();
                 self.give_back();
