@@ -118,6 +118,7 @@ async fn send<S: Source>(
                 continue;
             }
         };
+        let wants = Wants { go_ahead: source.expects_continue(), ..wants };
         let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
         let answer = within(limit, pin!(response(&mut call, source))).await??;
         let error = match answer {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{StatusCode, Version};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep_until, timeout_at},
@@ -22,6 +23,7 @@ use super::{
     Malformed,
     body::{Decoder, Framing, Next, Piece},
     buffers::{self, From, ReadBuffer},
+    encode,
     limits::{BESIDE_TARGET, Limits},
     lines::{Bad, Bounds, TooMuch},
     out::Out,
@@ -31,6 +33,7 @@ use super::{
 use crate::{
     body::{Interrupt, Source, SourceError},
     memory::{Charge, Kind},
+    message::ResponseHead,
     server::{Conn, Waiting},
 };
 
@@ -67,6 +70,12 @@ pub(crate) struct Client<S> {
     /// Bytes of that body so far.
     pub(crate) received: u64,
     expects_continue: bool,
+    /// The proxy itself has told it to continue: it is not told a second time.
+    told: bool,
+    /// It knows interim responses: HTTP/1.0 has none.
+    takes_interim: bool,
+    /// Such a one waits to be written.
+    interim_waits: bool,
     first: bool,
     /// Memory of the head under way, or of the one that is being answered.
     heads: Charge,
@@ -106,6 +115,9 @@ impl<S: Stream> Client<S> {
             watch: None,
             received: 0,
             expects_continue: false,
+            told: false,
+            takes_interim: false,
+            interim_waits: false,
             first: true,
             heads,
             bodies,
@@ -176,7 +188,8 @@ impl<S: Stream> Client<S> {
         Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
-                (self.received, self.expects_continue) = (0, head.expects_continue);
+                (self.received, self.expects_continue, self.told) = (0, head.expects_continue, false);
+                self.takes_interim = head.parts.version == Version::HTTP_11;
                 Event::Request(head)
             }
             // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
@@ -225,6 +238,17 @@ impl<S: Stream> Client<S> {
         .await
     }
 
+    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it shows
+    /// with the final one.
+    fn write_interim(&mut self, cx: &mut Context<'_>) {
+        self.unflushed |= S::FAREWELL;
+        if let Poll::Ready(Ok(())) = self.out.poll_write(&mut self.io, cx)
+            && (!S::FAREWELL || Pin::new(&mut self.io).poll_flush(cx).is_ready())
+        {
+            (self.interim_waits, self.unflushed) = (false, false);
+        }
+    }
+
     /// Whether bytes have come that belong to no request yet.
     pub(crate) fn is_ahead(&self) -> bool {
         !self.buffer.bytes.is_empty()
@@ -243,7 +267,7 @@ impl<S: Stream> Client<S> {
 
     /// The final response begins: nobody is told to continue any more.
     pub(crate) fn answering(&mut self) {
-        self.expects_continue = false;
+        (self.expects_continue, self.takes_interim, self.interim_waits) = (false, false, false);
     }
 
     /// Reads what is left of the body and drops it. Whether the connection can go on.
@@ -348,7 +372,7 @@ impl<S: Stream> Source for Client<S> {
                 Ok(Next::More) => {}
             }
             if self.expects_continue {
-                self.expects_continue = false;
+                (self.expects_continue, self.told) = (false, true);
                 self.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             if ready!(self.poll_flush(cx)).is_err() {
@@ -365,11 +389,30 @@ impl<S: Stream> Source for Client<S> {
         }
     }
 
+    fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
+        let is_continue = head.status == StatusCode::CONTINUE;
+        // A client that leaves so many unread is told no more of what it can do without.
+        if !self.takes_interim || is_continue && self.told || self.out.is_full() {
+            return;
+        }
+        self.expects_continue &= !is_continue;
+        encode::interim(self.out.bytes(), head);
+        self.interim_waits = true;
+        self.write_interim(cx);
+    }
+
     fn has_buffered(&self) -> bool {
         !self.buffer.bytes.is_empty() && !self.body.is_done()
     }
 
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if self.interim_waits {
+            self.write_interim(cx);
+        }
         if let Some(waiting) = self.conn.expired() {
             return Poll::Ready(Interrupt::Stalled(waiting));
         }
