@@ -390,7 +390,8 @@ impl<S: Stream> Source for Client<S> {
     }
 
     fn expects_continue(&self) -> bool {
-        self.expects_continue
+        // One that sends its body all the same does not wait.
+        self.expects_continue && !self.has_buffered()
     }
 
     fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {

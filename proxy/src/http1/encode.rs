@@ -105,6 +105,10 @@ pub fn response(
         After::Close => out.extend_from_slice(b"connection: close\r\n"),
         After::WebSocket => out.extend_from_slice(WEBSOCKET),
     }
+    if head.status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 9110 section 7.8: beside every `Upgrade`.
+        out.extend_from_slice(b"connection: upgrade\r\n");
+    }
     if !dated && !head.status.is_informational() {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date::at(own.at).as_bytes());

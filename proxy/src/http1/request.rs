@@ -504,8 +504,8 @@ mod tests {
         ], 0..20), value in "[ \ta-c]{0,6}") {
             let target = [b"/", &target[..]].concat();
             let text = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\nX: ", value.as_bytes(), b"\r\n\r\n"].concat();
-            // A line's end or a space within is the line's, and not the target's.
-            prop_assume!(!target.iter().any(|b| matches!(b, b'\r' | b'\n' | b' ')));
+            // Where a line's end or a space stands is the line's to say, also behind a fragment's `#`, which nobody reads.
+            prop_assume!(!target.iter().any(|b| matches!(b, 0..=b' ' | 0x7f)));
             let normal = |mut head: RequestHead| {
                 let host = normalise::head(&mut head).ok()?;
                 let value = head.fields.get("x").map(<[u8]>::to_vec);

@@ -67,6 +67,10 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
             Known::Upgrade => {
                 websocket |= value.eq_ignore_ascii_case(b"websocket");
                 checked(value)?;
+                // It says what the client has to speak (RFC 9110 section 15.5.22).
+                if status == StatusCode::UPGRADE_REQUIRED {
+                    fields.came(name, range);
+                }
                 continue;
             }
             Known::Te | Known::Expect | Known::OfConnection => {

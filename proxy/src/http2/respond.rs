@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::{
-    Response,
-    header::{CONTENT_LENGTH, DATE},
+    Response, StatusCode,
+    header::{CONTENT_LENGTH, DATE, UPGRADE},
     response,
 };
 use tokio::time::Sleep;
@@ -102,6 +102,10 @@ fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at
         limit.set(&mut head.headers);
     }
     id.set(&mut head.headers);
+    // By HTTP/1.1 alone (RFC 9113 section 8.2.2).
+    if head.status == StatusCode::UPGRADE_REQUIRED {
+        head.headers.remove(UPGRADE);
+    }
     if !head.headers.contains_key(DATE) {
         head.headers.insert(DATE, date::at(at));
     }
@@ -245,7 +249,7 @@ impl Sending<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::filter::testing::rate_limit;

@@ -80,7 +80,7 @@ async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: 
     let mut source = Http2Source::new(body, (length, expects), held, Arc::clone(&conn), bounds, &sender);
     let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
-        Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),
+        Some(why) => Some(exchange::refuse(exchange::refused(why), &head, &mut exchange)),
         None => {
             let mut serving = pin!(exchange::serve(&mut head, wants, &mut source, &mut exchange));
             tokio::select! {
