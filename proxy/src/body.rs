@@ -8,6 +8,7 @@ use crate::{
         body::{Framing, Piece},
         request::Refused,
     },
+    message::ResponseHead,
     server::Waiting,
 };
 
@@ -18,6 +19,12 @@ pub(crate) trait Source {
 
     /// Its next piece.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>>;
+
+    /// Whether the client waits to be told to go on before it sends it (RFC 9110 section 10.1.1).
+    fn expects_continue(&self) -> bool;
+
+    /// Passes an interim response on to the client, if it takes such.
+    fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead);
 
     /// Whether some of it has come that no piece was made of yet.
     fn has_buffered(&self) -> bool;

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use proxy::memory::Limit;
 use snapshot::proto::Limits;
+use socket2::SockRef;
 use support::{Client, HOST, OK, Proxy, Upstream, http2_request, pause};
 
 /// Waits until all that clients hold is a metric's value.
@@ -100,6 +101,8 @@ fn whatever_ends_a_request_gives_its_memory_back() {
         client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
         client.send(&bytes);
         held(&proxy, what, kind, |held| held >= least);
+        // A reset: one that has only closed its side may be waiting for its answer.
+        SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         held(&proxy, what, "", |held| held == 0.0);
     }

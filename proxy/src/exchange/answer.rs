@@ -26,6 +26,13 @@ const fn cause(status: StatusCode, reason: &'static str, detail: &'static str) -
 /// No usable Host.
 pub(crate) const BAD_HOST: Cause =
     cause(StatusCode::BAD_REQUEST, "bad_host", "The request needs exactly one valid Host.");
+/// TLS was made for a listener that does not serve the host: with another connection it may be served (RFC 9110 section
+/// 15.5.20).
+pub(crate) const MISDIRECTED: Cause = cause(
+    StatusCode::MISDIRECTED_REQUEST,
+    "misdirected",
+    "This connection was made for another host, which is served by itself.",
+);
 /// A path that could mean another one upstream.
 pub(crate) const BAD_PATH: Cause = cause(
     StatusCode::BAD_REQUEST,

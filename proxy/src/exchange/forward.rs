@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::Method;
+use http::{HeaderValue, Method, header::HOST};
 use tokio::time::Sleep;
 
 use super::{
@@ -55,7 +55,7 @@ pub(super) enum Failure {
 /// Forwards one request.
 pub(super) async fn forward<S: Source>(
     backends: &Backends,
-    head: &RequestHead,
+    head: &mut RequestHead,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange<'_>,
@@ -70,7 +70,7 @@ pub(super) async fn forward<S: Source>(
 
 async fn send<S: Source>(
     backends: &Backends,
-    head: &RequestHead,
+    head: &mut RequestHead,
     wants: Wants,
     source: &mut S,
     exchange: &mut Exchange<'_>,
@@ -118,6 +118,14 @@ async fn send<S: Source>(
                 continue;
             }
         };
+        if exchange.host.value.is_empty()
+            && head.fields.get(&HOST).is_none()
+            && let Ok(address) = HeaderValue::try_from(endpoint.address.to_string())
+        {
+            // The client named no host, and HTTP/1.1 wants one.
+            head.fields.insert(HOST, address);
+        }
+        let wants = Wants { go_ahead: source.expects_continue(), ..wants };
         let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
         let answer = within(limit, pin!(response(&mut call, source))).await??;
         let error = match answer {

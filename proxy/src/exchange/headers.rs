@@ -38,7 +38,7 @@ pub struct Forwarded<'a> {
     pub client: &'a HeaderValue,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// Host, as it came.
+    /// Host, as it came; empty: there was none.
     pub host: &'a [u8],
 }
 
@@ -67,8 +67,10 @@ impl Forwarded<'_> {
         out.extend_from_slice(self.client.as_bytes());
         out.extend_from_slice(b"\r\nx-forwarded-proto: ");
         out.extend_from_slice(self.proto().as_bytes());
-        out.extend_from_slice(b"\r\nx-forwarded-host: ");
-        out.extend_from_slice(self.host);
+        if !self.host.is_empty() {
+            out.extend_from_slice(b"\r\nx-forwarded-host: ");
+            out.extend_from_slice(self.host);
+        }
         out.extend_from_slice(b"\r\n");
     }
 
@@ -80,7 +82,10 @@ impl Forwarded<'_> {
         // Each part was valid by itself.
         fields.insert(X_FORWARDED_FOR, HeaderValue::try_from(hops).unwrap_or_else(|_| self.client.clone()));
         fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.proto()));
-        if let Ok(host) = HeaderValue::from_bytes(self.host) {
+        fields.remove(X_FORWARDED_HOST);
+        if !self.host.is_empty()
+            && let Ok(host) = HeaderValue::from_bytes(self.host)
+        {
             fields.insert(X_FORWARDED_HOST, host);
         }
     }

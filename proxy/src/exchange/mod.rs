@@ -4,6 +4,7 @@
 
 mod answer;
 mod forward;
+mod grpc;
 pub mod headers;
 pub mod normalise;
 mod record;
@@ -56,10 +57,10 @@ pub(crate) enum ReplyBody {
     WebSocket(Box<http1::call::Call>, Arc<Rule>),
 }
 
-/// What a client is told whose request was no request.
-pub(crate) fn refuse(cause: Cause, exchange: &mut Exchange<'_>) -> Reply {
+/// What a client is told whose request was no request; `head`: as far as it was one.
+pub(crate) fn refuse(cause: Cause, head: &RequestHead, exchange: &mut Exchange<'_>) -> Reply {
     exchange.fail(cause.reason, Blame::Downstream);
-    own(cause.answer(exchange.id()), exchange, None)
+    own(cause.answer(exchange.id()), head, exchange, None)
 }
 
 /// Records a connection that was ended for what it held before there was a request.
@@ -78,7 +79,7 @@ pub(crate) async fn serve<S: Source>(
 ) -> Option<Reply> {
     let (rule, prefix) = match route(head, exchange) {
         Ok(matched) => matched,
-        Err(cause) => return Some(refuse(cause, exchange)),
+        Err(cause) => return Some(refuse(cause, head, exchange)),
     };
     exchange.rule = Some(rule.clone());
     let mut ctx = Ctx {
@@ -94,7 +95,7 @@ pub(crate) async fn serve<S: Source>(
     if let Flow::Answer(mut answer) = rule.chain.on_request(head, &mut ctx) {
         exchange.reason = Some(answer.reason);
         rule.chain.on_response(&mut answer.head, &mut ctx);
-        return Some(own(answer, exchange, ctx.rate_limit));
+        return Some(own(answer, head, exchange, ctx.rate_limit));
     }
     let outcome = match &rule.action {
         Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
@@ -116,7 +117,7 @@ pub(crate) async fn serve<S: Source>(
             exchange.fail(cause.reason, blame);
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            Some(own(answer, exchange, ctx.rate_limit))
+            Some(own(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Reset(reason)) => {
             let cause = answer::reset(reason);
@@ -128,7 +129,7 @@ pub(crate) async fn serve<S: Source>(
             }
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            Some(own(answer, exchange, ctx.rate_limit))
+            Some(own(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Gone) => None,
     }
@@ -141,7 +142,15 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
     let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
     let name = exchange.host.name();
-    let path = path::matched(head.uri.path(), paths);
+    if let Some(asked) = exchange.conn.server_name()
+        && !port.router.is_of_one_listener(asked, &name)
+    {
+        return Err(answer::MISDIRECTED);
+    }
+    let path = match head.uri.path() {
+        normalise::ASTERISK => "/".into(),
+        path => path::matched(path, paths),
+    };
     let query = Query {
         tls: exchange.conn.tls,
         host: &name,
@@ -158,9 +167,11 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, exchange: &mut Exchange<'_>, rate_limit: Option<RateLimit>) -> Reply {
+fn own(answer: Answer, request: &RequestHead, exchange: &mut Exchange<'_>, rate_limit: Option<RateLimit>) -> Reply {
+    // Metrics and log have it as HTTP says it, whatever the client speaks.
+    exchange.answered(answer.head.status, Instant::now());
+    let answer = if grpc::asks(request) { grpc::answer(answer) } else { answer };
     let Answer { mut head, mut body, .. } = answer;
-    exchange.answered(head.status, Instant::now());
     if exchange.method == Method::HEAD {
         head.fields.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();

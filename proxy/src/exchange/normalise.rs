@@ -6,11 +6,14 @@
 use std::{borrow::Cow, net::Ipv6Addr};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri, header::HOST};
+use http::{HeaderValue, Method, Uri, Version, header::HOST};
 use snapshot::path;
 
 use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
 use crate::{fields::Fields, message::RequestHead};
+
+/// The target of a request that is for the server as a whole.
+pub(super) const ASTERISK: &str = "*";
 
 /// The host a request is for.
 #[derive(Debug, Default, PartialEq)]
@@ -38,7 +41,23 @@ pub fn head(head: &mut RequestHead, rules: path::Rules) -> Result<Host, Cause> {
     if head.method == Method::CONNECT {
         return Err(BAD_TARGET);
     }
-    let host = host(&head.uri, &head.fields)?;
+    if head.version < Version::HTTP_2
+        && let Some(authority) = head.uri.authority()
+        && head.fields.get(&HOST).is_some_and(|field| field != authority.as_str().as_bytes())
+    {
+        // RFC 9112 section 3.2.2: whatever Host says, the target says it. The upstream is told that alone.
+        head.fields.remove(&HOST);
+    }
+    let host = match host(&head.uri, &head.fields) {
+        // A host is missing, not wrong: HTTP/1.0 knows none (RFC 9112 section 3.3). It is served by what serves any.
+        Err(_) if head.version == Version::HTTP_10 && !names_host(head) => Host::default(),
+        host => host?,
+    };
+    if head.method == Method::OPTIONS && head.uri.path() == ASTERISK {
+        // Of the server as a whole (RFC 9110 section 9.3.7): there is no path to look at.
+        head.uri = Uri::from_static(ASTERISK);
+        return placed(head, host);
+    }
     match (path(&head.uri, rules)?, query(&head.uri)) {
         (None, None) if head.uri.authority().is_none() => {}
         (None, None) => head.uri = head.uri.path_and_query().cloned().ok_or(BAD_TARGET)?.into(),
@@ -51,11 +70,20 @@ pub fn head(head: &mut RequestHead, rules: path::Rules) -> Result<Host, Cause> {
             head.uri = target.try_into().map_err(|_| BAD_PATH)?;
         }
     }
-    if !host.is_field && head.fields.get(&HOST) != Some(&host.value) {
+    placed(head, host)
+}
+
+/// Puts the host where the upstream looks for it.
+fn placed(head: &mut RequestHead, host: Host) -> Result<Host, Cause> {
+    if !host.is_field && !host.value.is_empty() && head.fields.get(&HOST) != Some(&host.value) {
         let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| BAD_HOST)?;
         head.fields.insert(HOST, value);
     }
     Ok(host)
+}
+
+fn names_host(head: &RequestHead) -> bool {
+    head.uri.authority().is_some() || head.fields.get(&HOST).is_some()
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
@@ -64,8 +92,7 @@ pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
     let is_field = uri.authority().is_none();
     let value = match (uri.authority(), field) {
         (Some(authority), field) => {
-            // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1) and in HTTP/1.1: a client has to send them so, and one
-            // server would route by what another passes over (RFC 9112 section 3.2.2).
+            // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1).
             let differs = field.is_some_and(|field| !same_host(&field, authority.as_str().as_bytes()));
             let scheme = uri.scheme_str().is_some_and(|s| matches!(s, "http" | "https"));
             if authority.as_str().contains('@') || differs || !scheme {

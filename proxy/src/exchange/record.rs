@@ -83,6 +83,11 @@ impl<'a> Exchange<'a> {
         self.answered = Some(at);
     }
 
+    /// The final response's status, as metrics and log have it.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or_default()
+    }
+
     /// When the final response's head was known.
     pub(crate) fn answered_at(&self) -> Instant {
         self.answered.unwrap_or(self.started)

@@ -61,7 +61,9 @@ impl Redirect {
             // Writing to a String does not fail.
             let _ = write!(location, ":{port}");
         }
-        self.path.write(head.uri.path(), ctx.prefix, &mut location);
+        // That of `OPTIONS *` is the host's whole.
+        let path = if head.uri.path() == "*" { "/" } else { head.uri.path() };
+        self.path.write(path, ctx.prefix, &mut location);
         if let Some(query) = head.uri.query() {
             location.push('?');
             location.push_str(query);

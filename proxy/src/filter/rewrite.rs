@@ -33,7 +33,8 @@ impl Filter for Rewrite {
         if let Some(host) = &self.host {
             head.fields.insert(HOST, host.clone());
         }
-        if matches!(self.path, PathChange::Keep) {
+        // `OPTIONS *` has no path.
+        if matches!(self.path, PathChange::Keep) || head.uri.path() == "*" {
             return Flow::Continue;
         }
         let mut target = String::with_capacity(head.uri.path().len() + 64);

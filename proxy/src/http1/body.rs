@@ -50,6 +50,14 @@ impl Framing {
             Framing::UntilClose => Decoder::UntilClose,
         }
     }
+
+    /// The same of an upstream's.
+    pub fn decoder_of_upstream(self) -> Decoder {
+        match self {
+            Framing::Chunked => Decoder::Chunked(chunked::Decoder::of_upstream()),
+            framing => framing.decoder(),
+        }
+    }
 }
 
 impl Decoder {

@@ -3,14 +3,19 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
 
 use super::{
     Malformed,
@@ -34,6 +39,8 @@ use crate::{
 
 /// Longest first line of a response.
 const STATUS_LINE: usize = 8 << 10;
+/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never do.
+pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
 
 /// A request under way on a connection.
 pub(crate) struct Call {
@@ -44,6 +51,8 @@ pub(crate) struct Call {
     buffer: ReadBuffer,
     out: Out,
     upload: Upload,
+    /// The body waits for the upstream to ask for it, until then.
+    held: Option<Pin<Box<Sleep>>>,
     method: Method,
     websocket: bool,
     /// Whether the connection can serve another request, as far as is known.
@@ -86,6 +95,7 @@ impl Call {
             buffer: ReadBuffer::new(From::Upstream),
             out,
             upload: if body == Framing::Empty { Upload::Complete } else { Upload::Body(body) },
+            held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
             method: head.method.clone(),
             websocket: wants.websocket,
             reusable: true,
@@ -102,26 +112,43 @@ impl Call {
         cx: &mut Context<'_>,
         source: &mut impl Source,
     ) -> Poll<Result<ResponseHead, CallError>> {
-        let sent = match self.poll_upload(cx, source) {
-            Poll::Ready(Err(e)) => return Poll::Ready(Err(CallError::Source(e))),
-            Poll::Ready(Ok(())) => true,
-            Poll::Pending => false,
-        };
+        loop {
+            let held = self.held.is_some();
+            let sent = match self.poll_upload(cx, source) {
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(CallError::Source(e))),
+                Poll::Ready(Ok(())) => true,
+                Poll::Pending => false,
+            };
+            let response = self.poll_head(cx, source);
+            match &response {
+                Poll::Ready(_) => return response,
+                // The upstream has just asked for the body.
+                Poll::Pending if held && self.held.is_none() => {}
+                Poll::Pending => {
+                    if sent || held {
+                        source.wait(Waiting::UpstreamToAnswer);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<ResponseHead, CallError>> {
         loop {
             if !self.buffer.bytes.is_empty()
-                && let Some(head) = self.head()?
+                && let Some(head) = self.head(cx, source)?
             {
                 source.progress();
+                // Whoever is refused need not send its body any more; whoever is not goes on unasked.
+                if self.held.take().is_some() && !head.status.is_success() {
+                    self.stop();
+                }
                 // An answer to what was not all sent: what the upstream makes of the rest is not known.
                 self.reusable &= self.is_sent();
                 return Poll::Ready(Ok(head));
             }
-            let Poll::Ready(read) = self.poll_fill(cx) else {
-                if sent {
-                    source.wait(Waiting::UpstreamToAnswer);
-                }
-                return Poll::Pending;
-            };
+            let read = ready!(self.poll_fill(cx));
             match read {
                 Ok(0) => {
                     let silent = self.buffer.bytes.is_empty() && self.interim == 0;
@@ -249,6 +276,12 @@ impl Call {
                 self.out.release();
                 return Poll::Ready(Ok(()));
             };
+            if let Some(held) = &mut self.held {
+                if !source.has_buffered() {
+                    ready!(held.as_mut().poll(cx));
+                }
+                self.held = None;
+            }
             loop {
                 match ready!(source.poll_piece(cx)) {
                     Some(Ok(Piece::Data(data))) => self.out.push(data, framing),
@@ -280,8 +313,8 @@ impl Call {
         self.out.clear();
     }
 
-    /// The final head, once it has come; 1xx are passed over.
-    fn head(&mut self) -> Result<Option<ResponseHead>, CallError> {
+    /// The final head, once it has come; those before it are passed on.
+    fn head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Result<Option<ResponseHead>, CallError> {
         loop {
             let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
             let bounds =
@@ -298,12 +331,17 @@ impl Call {
                 return Err(CallError::Broken("the upstream switches protocols unasked"));
             }
             if !upgraded && head.parts.status.is_informational() {
+                self.reusable &= head.keep_alive;
                 self.interim += 1;
                 if self.interim > self.limits.interim {
                     return Err(CallError::Broken("there is no end of interim responses"));
                 }
+                if head.parts.status == StatusCode::CONTINUE {
+                    self.held = None;
+                }
+                source.interim(cx, &head.parts);
                 buffers::give_fields(head.parts.fields);
-                lines.reset(true);
+                self.buffer.lines.reset(true);
                 if self.buffer.bytes.is_empty() {
                     return Ok(None);
                 }
@@ -311,7 +349,7 @@ impl Call {
             }
             self.switched = upgraded;
             self.reusable &= head.keep_alive && !upgraded;
-            (self.framing, self.body) = (head.body, head.body.decoder());
+            (self.framing, self.body) = (head.body, head.body.decoder_of_upstream());
             if self.body.is_done() && !upgraded {
                 self.reusable &= self.is_sent();
                 self.give_back();

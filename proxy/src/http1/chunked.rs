@@ -1,4 +1,5 @@
-//! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped.
+//! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped. Of upstreams the one thing is
+//! taken that old servers do: they pad sizes with spaces up to a fixed width. What follows is the same to all who read it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -16,6 +17,8 @@ pub struct Decoder {
     state: State,
     /// Bytes of extensions so far.
     extensions: usize,
+    /// A size may be padded.
+    padded: bool,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +27,7 @@ enum State {
     #[default]
     SizeStart,
     Size(u64),
-    /// White space behind a size: an extension has to follow.
+    /// White space behind a size: an extension has to follow, unless sizes may be padded.
     Space(u64),
     Extension(u64),
     SizeFeed(u64),
@@ -47,6 +50,11 @@ pub enum Next {
 }
 
 impl Decoder {
+    /// Follows an upstream's chunks.
+    pub fn of_upstream() -> Self {
+        Self { padded: true, ..Self::default() }
+    }
+
     /// Takes what it can off the front of `buf`.
     pub fn next(&mut self, buf: &mut BytesMut, limits: &Limits) -> Result<Next, Malformed> {
         while let State::SizeStart
@@ -107,6 +115,7 @@ impl Decoder {
                     State::Size(room.then(|| size << 4 | digit(b).unwrap_or(0)).ok_or(Malformed::Chunk)?)
                 }
                 (State::Size(size) | State::Extension(size), b'\r') => State::SizeFeed(*size),
+                (State::Space(size), b'\r') if self.padded => State::SizeFeed(*size),
                 (State::Size(size) | State::Space(size), b' ' | b'\t') => State::Space(*size),
                 (State::Size(size) | State::Space(size), b';') => State::Extension(*size),
                 (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => State::Extension(*size),
@@ -223,6 +232,20 @@ mod tests {
         assert_eq!(feed(&[format!("0\r\na: {}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::TooLong));
         let many = "a: b\r\n".repeat(101);
         assert_eq!(feed(&[b"0\r\n", many.as_bytes()]), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn upstreams_may_pad_sizes() {
+        let read = |text: &str| {
+            let (mut decoder, mut buf) = (Decoder::of_upstream(), BytesMut::from(text));
+            decoder.next(&mut buf, &DEFAULT)
+        };
+        for good in ["1\r\nx", "1  \r\nx", "1\t\r\nx", "1 ;a\r\nx"] {
+            assert_eq!(read(good), Ok(Next::Data("x".into())), "{good:?}");
+        }
+        for bad in [" 1\r\nx", "1 1\r\nx", "1 \nx", "1 \r \nx", "1\r \nx"] {
+            assert_eq!(read(bad), Err(Malformed::Chunk), "{bad:?}");
+        }
     }
 
     proptest! {

@@ -4,17 +4,26 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::{StatusCode, Version};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use super::{
     Malformed,
     body::{Decoder, Framing, Next, Piece},
     buffers::{self, From, ReadBuffer},
+    encode,
     limits::{BESIDE_TARGET, Limits},
     lines::{Bad, Bounds, TooMuch},
     out::Out,
@@ -24,6 +33,7 @@ use super::{
 use crate::{
     body::{Interrupt, Source, SourceError},
     memory::{Charge, Kind},
+    message::ResponseHead,
     server::{Conn, Waiting},
 };
 
@@ -33,6 +43,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const AHEAD: usize = 8 << 10;
 /// What TLS keeps, at most, of what its client does not read.
 const OF_TLS: usize = 64 << 10;
+
+/// When so many clients go on sending what nobody reads, further ones have less time for it, and are read more slowly.
+const MANY: usize = 256;
+const MANY_LINGER: Duration = Duration::from_secs(2);
+const MANY_RATE: u64 = 1 << 20;
 
 /// A connection, between and within requests.
 pub(crate) struct Client<S> {
@@ -47,9 +62,20 @@ pub(crate) struct Client<S> {
     /// The body of the request under way.
     body: Decoder,
     framing: Framing,
+    /// It has closed its side: it sends no further request, and may well wait for its answers (RFC 9112 section 9.6).
+    /// One that has closed both sides looks the same, until it refuses what it is sent.
+    half_closed: bool,
+    /// Where its task is woken then, to look whether it has gone, and in which second it looked last.
+    watch: Option<(usize, u32)>,
     /// Bytes of that body so far.
     pub(crate) received: u64,
     expects_continue: bool,
+    /// The proxy itself has told it to continue: it is not told a second time.
+    told: bool,
+    /// It knows interim responses: HTTP/1.0 has none.
+    takes_interim: bool,
+    /// Such a one waits to be written.
+    interim_waits: bool,
     first: bool,
     /// Memory of the head under way, or of the one that is being answered.
     heads: Charge,
@@ -85,8 +111,13 @@ impl<S: Stream> Client<S> {
             unflushed: false,
             body: Decoder::Length(0),
             framing: Framing::Empty,
+            half_closed: false,
+            watch: None,
             received: 0,
             expects_continue: false,
+            told: false,
+            takes_interim: false,
+            interim_waits: false,
             first: true,
             heads,
             bodies,
@@ -157,7 +188,8 @@ impl<S: Stream> Client<S> {
         Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
-                (self.received, self.expects_continue) = (0, head.expects_continue);
+                (self.received, self.expects_continue, self.told) = (0, head.expects_continue, false);
+                self.takes_interim = head.parts.version == Version::HTTP_11;
                 Event::Request(head)
             }
             // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
@@ -206,6 +238,17 @@ impl<S: Stream> Client<S> {
         .await
     }
 
+    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it shows
+    /// with the final one.
+    fn write_interim(&mut self, cx: &mut Context<'_>) {
+        self.unflushed |= S::FAREWELL;
+        if let Poll::Ready(Ok(())) = self.out.poll_write(&mut self.io, cx)
+            && (!S::FAREWELL || Pin::new(&mut self.io).poll_flush(cx).is_ready())
+        {
+            (self.interim_waits, self.unflushed) = (false, false);
+        }
+    }
+
     /// Whether bytes have come that belong to no request yet.
     pub(crate) fn is_ahead(&self) -> bool {
         !self.buffer.bytes.is_empty()
@@ -218,13 +261,13 @@ impl<S: Stream> Client<S> {
 
     /// Whether what is left of the body is little enough to be read and dropped, so that the connection can go on.
     pub(crate) fn can_discard(&self) -> bool {
-        let little = |left| left <= self.limits.discarded_bytes / 4;
+        let little = |left| left <= self.limits.discarded_bytes;
         self.body.is_done() || !self.expects_continue && self.body.left().is_some_and(little)
     }
 
     /// The final response begins: nobody is told to continue any more.
     pub(crate) fn answering(&mut self) {
-        self.expects_continue = false;
+        (self.expects_continue, self.takes_interim, self.interim_waits) = (false, false, false);
     }
 
     /// Reads what is left of the body and drops it. Whether the connection can go on.
@@ -246,26 +289,56 @@ impl<S: Stream> Client<S> {
     /// Closes the connection: at once, or when there is something unread, once the client had time to read what it was
     /// sent. Closed with bytes unread, a connection is reset, and the answer lost with it.
     pub(crate) async fn close(mut self, unread: bool) {
-        let Self { io, limits, buffer, .. } = &mut self;
-        let unread = unread || !buffer.bytes.is_empty();
+        let unread = unread || !self.buffer.bytes.is_empty();
         if !S::FAREWELL && !unread {
             return;
         }
-        let goodbye = async {
-            io.shutdown().await?;
-            let mut left = limits.discarded_bytes;
-            while unread && left > 0 {
-                buffer.bytes.clear();
-                buffer.make_room();
-                match io.read_buf(&mut buffer.bytes).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read as u64),
-                }
-            }
-            io::Result::Ok(())
+        let told = tokio::time::timeout(self.limits.linger_stall, self.io.shutdown()).await;
+        if unread && matches!(told, Ok(Ok(()))) {
+            self.linger().await;
+        }
+    }
+
+    /// Reads and drops what a client still sends. Many look for an answer only when they have sent all they have.
+    async fn linger(&mut self) {
+        let lingering = Lingering::enter();
+        let (time, rate) = match lingering.is_one_of_many() {
+            false => (self.limits.linger, self.limits.linger_rate),
+            true => (MANY_LINGER, MANY_RATE),
         };
-        // The client has gone or has had its time: in either case the connection ends here.
-        let _ = tokio::time::timeout(limits.linger, goodbye).await;
+        let began = Instant::now();
+        let mut dropped = 0;
+        loop {
+            self.buffer.bytes.clear();
+            let until = (began + time).min(Instant::now() + self.limits.linger_stall);
+            let fill = poll_fn(|cx| {
+                let read = self.poll_fill(cx);
+                if read.is_pending() {
+                    self.buffer.release();
+                }
+                read
+            });
+            match timeout_at(until, fill).await {
+                Ok(Ok(read @ 1..)) => dropped += read as u64,
+                // It has ended, or had its time.
+                _ => return,
+            }
+            let due = began + Duration::from_secs(dropped / rate);
+            if due > Instant::now() {
+                sleep_until(due.min(began + time)).await;
+            }
+        }
+    }
+
+    /// Of a client that has closed its side: whether it has gone. Looked at once a second, and when there is reason to.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        let second = self.conn.second();
+        let (place, looked) = self.watch.map_or((None, None), |(place, looked)| (Some(place), Some(looked)));
+        if looked != Some(second) && self.io.has_failed() {
+            return Poll::Ready(Interrupt::Gone);
+        }
+        self.watch = Some((self.conn.wake_at(place, second + 1, cx.waker()), second));
+        Poll::Pending
     }
 
     /// Closes it so that the client takes what it has of a body for broken.
@@ -299,7 +372,7 @@ impl<S: Stream> Source for Client<S> {
                 Ok(Next::More) => {}
             }
             if self.expects_continue {
-                self.expects_continue = false;
+                (self.expects_continue, self.told) = (false, true);
                 self.out.bytes().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             if ready!(self.poll_flush(cx)).is_err() {
@@ -316,22 +389,43 @@ impl<S: Stream> Source for Client<S> {
         }
     }
 
+    fn expects_continue(&self) -> bool {
+        // One that sends its body all the same does not wait.
+        self.expects_continue && !self.has_buffered()
+    }
+
+    fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
+        let is_continue = head.status == StatusCode::CONTINUE;
+        // A client that leaves so many unread is told no more of what it can do without.
+        if !self.takes_interim || is_continue && self.told || self.out.is_full() {
+            return;
+        }
+        self.expects_continue &= !is_continue;
+        encode::interim(self.out.bytes(), head);
+        self.interim_waits = true;
+        self.write_interim(cx);
+    }
+
     fn has_buffered(&self) -> bool {
         !self.buffer.bytes.is_empty() && !self.body.is_done()
     }
 
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if self.interim_waits {
+            self.write_interim(cx);
+        }
         if let Some(waiting) = self.conn.expired() {
             return Poll::Ready(Interrupt::Stalled(waiting));
         }
         // A body that is not read to its end shows the client's end itself.
-        while self.body.is_done() && self.buffer.bytes.len() < AHEAD {
+        while self.body.is_done() && !self.half_closed && self.buffer.bytes.len() < AHEAD {
             match ready!(self.poll_fill(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Interrupt::Gone),
+                Ok(0) => self.half_closed = true,
+                Err(_) => return Poll::Ready(Interrupt::Gone),
                 Ok(_) => {}
             }
         }
-        Poll::Pending
+        if self.half_closed { self.poll_gone(cx) } else { Poll::Pending }
     }
 
     fn wait(&self, waiting: Waiting) {
@@ -351,6 +445,27 @@ impl<S: Stream> Source for Client<S> {
 
     fn is_ended(&self) -> bool {
         self.body.is_done()
+    }
+}
+
+/// One of the connections that wait for a client to end, which the process has only so many of for long.
+struct Lingering(usize);
+
+static LINGERING: AtomicUsize = AtomicUsize::new(0);
+
+impl Lingering {
+    fn enter() -> Self {
+        Self(LINGERING.fetch_add(1, Relaxed))
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.0 >= MANY
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        LINGERING.fetch_sub(1, Relaxed);
     }
 }
 

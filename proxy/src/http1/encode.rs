@@ -44,6 +44,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, forwarded: Forwarded<'_>, 
         Framing::Length(bytes) => length(out, bytes),
         Framing::Chunked | Framing::UntilClose => out.extend_from_slice(CHUNKED),
     }
+    if wants.go_ahead {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
+    }
     if wants.websocket {
         out.extend_from_slice(WEBSOCKET);
     } else if wants.trailers {
@@ -102,11 +105,22 @@ pub fn response(
         After::Close => out.extend_from_slice(b"connection: close\r\n"),
         After::WebSocket => out.extend_from_slice(WEBSOCKET),
     }
+    if head.status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 9110 section 7.8: beside every `Upgrade`.
+        out.extend_from_slice(b"connection: upgrade\r\n");
+    }
     if !dated && !head.status.is_informational() {
         out.extend_from_slice(b"date: ");
         out.extend_from_slice(date::at(own.at).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an interim response's head. What would frame a body is not among the fields that came.
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    status_line(out, head.status);
+    fields(out, &head.fields, false, |_| false);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -218,7 +232,7 @@ mod tests {
         let forwarded = Forwarded { request_id: &id, client: &client, tls: false, host: b"shop" };
         let written = |body, websocket, trailers| {
             let mut out = vec![];
-            super::request(&mut out, &head, forwarded, body, Wants { websocket, trailers });
+            super::request(&mut out, &head, forwarded, body, Wants { websocket, trailers, ..Wants::default() });
             String::from_utf8(out).unwrap()
         };
         let start = "POST /b?c HTTP/1.1\r\nhost: a\r\nx: 1\r\nx: 2\r\nx-request-id: id\r\nx-forwarded-for: ::1\r\n\

@@ -26,7 +26,7 @@ pub struct Limits {
     pub extension_bytes: usize,
     /// Interim responses (1xx) before the final one.
     pub interim: u32,
-    /// Bytes of an unread body that are read and dropped to keep a client's connection, or to let it read the answer.
+    /// Bytes of an unread body that are read and dropped to keep a client's connection.
     pub discarded_bytes: u64,
     /// From the first byte of a head to its last (408).
     pub head_time: Duration,
@@ -40,8 +40,12 @@ pub struct Limits {
     pub websocket_idle: Duration,
     /// From a WebSocket's beginning to its end.
     pub websocket_age: Duration,
-    /// For a client to read the last answer, once its connection is to be closed with bytes unread.
+    /// How long a client that was answered before its body came may go on sending: until it looks for the answer.
     pub linger: Duration,
+    /// The same without a byte from it.
+    pub linger_stall: Duration,
+    /// Bytes that are read of it, and dropped, in each second of that time. The rest has to wait.
+    pub linger_rate: u64,
 }
 
 /// What a method, two spaces and a version may add to a target in a request's first line.
@@ -58,12 +62,15 @@ pub const DEFAULT: Limits = Limits {
     trailer_bytes: 16 << 10,
     extension_bytes: 16 << 10,
     interim: 16,
-    discarded_bytes: 1 << 20,
+    discarded_bytes: 256 << 10,
     head_time: Duration::from_secs(10),
     idle_time: Duration::from_secs(75),
     client_stall: Duration::from_secs(30),
     upstream_stall: Duration::from_secs(300),
     websocket_idle: Duration::from_secs(3600),
     websocket_age: Duration::from_secs(24 * 3600),
-    linger: Duration::from_secs(2),
+    // As nginx has them.
+    linger: Duration::from_secs(30),
+    linger_stall: Duration::from_secs(5),
+    linger_rate: 64 << 20,
 };

@@ -34,6 +34,8 @@ pub struct Wants {
     pub websocket: bool,
     /// Trailers.
     pub trailers: bool,
+    /// To be told by the upstream to go on before it sends the body.
+    pub go_ahead: bool,
 }
 
 /// Why a request is refused.
@@ -168,7 +170,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
         keep_alive: !hop.close && (http11 || hop.keep_alive),
         // RFC 9110 section 10.1.1: there is nothing to wait for, or the client is too old to.
         expects_continue: expects_continue && http11 && body != Framing::Empty,
-        wants: Wants { websocket, trailers: takes_trailers && http11 },
+        wants: Wants { websocket, trailers: takes_trailers && http11, go_ahead: false },
     })
 }
 

@@ -67,6 +67,10 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
             Known::Upgrade => {
                 websocket |= value.eq_ignore_ascii_case(b"websocket");
                 checked(value)?;
+                // It says what the client has to speak (RFC 9110 section 15.5.22).
+                if status == StatusCode::UPGRADE_REQUIRED {
+                    fields.came(name, range);
+                }
                 continue;
             }
             Known::Te | Known::Expect | Known::OfConnection => {
@@ -99,7 +103,10 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
         (_, Some(length)) => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    let keep_alive = !close && (http11 || keep_alive) && body != Framing::UntilClose;
+    // What must not have a body says that it has one (RFC 9110 section 8.6, RFC 9112 section 6.1): it may follow.
+    let bodied = codings > 0 || length.is_some_and(|length| length > 0);
+    let stray = bodied && (status == StatusCode::NO_CONTENT || status.is_informational());
+    let keep_alive = !close && (http11 || keep_alive) && body != Framing::UntilClose && !stray;
     Ok(Head { parts: ResponseHead { status, fields }, body, keep_alive, websocket: upgrade && websocket })
 }
 
@@ -150,7 +157,9 @@ mod tests {
         get("HTTP/1.1 200 OK", Ok((200, Framing::UntilClose, false)));
         get("HTTP/1.0 200 OK\r\nContent-Length: 5", Ok((200, Framing::Length(5), false)));
         get("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive", Ok((200, Framing::Length(5), true)));
-        get("HTTP/1.1 204 No Content\r\nContent-Length: 5", Ok((204, Framing::Empty, true)));
+        get("HTTP/1.1 204 No Content\r\nContent-Length: 5", Ok((204, Framing::Empty, false)));
+        get("HTTP/1.1 204 No Content\r\nContent-Length: 0", Ok((204, Framing::Empty, true)));
+        get("HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked", Ok((103, Framing::Empty, false)));
         get("HTTP/1.1 304 Not Modified\r\nContent-Length: 5", Ok((304, Framing::Empty, true)));
         get("HTTP/1.1 100 Continue", Ok((100, Framing::Empty, true)));
         check(&Method::HEAD, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", Ok((200, Framing::Empty, true)));

@@ -104,7 +104,7 @@ async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut 
     let (uri, fields) = (Uri::default(), Fields::default());
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let mut exchange = Exchange::open(worker, conn, &head);
-    let Reply { head, rate_limit, body } = exchange::refuse(cause, &mut exchange);
+    let Reply { head, rate_limit, body } = exchange::refuse(cause, &head, &mut exchange);
     let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
     let own = own_fields(&exchange, rate_limit.as_ref());
@@ -178,8 +178,10 @@ async fn own<S: Stream>(
     exchange: &mut Exchange<'_>,
 ) -> End {
     // What was wrong with the request may be wrong with what follows.
-    let wrong =
-        matches!(reply.0.status, StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+    let wrong = matches!(
+        exchange.status(),
+        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
+    );
     let keep = request.keep_alive && !wrong && !conn.is_retiring() && client.can_discard();
     client.answering();
     let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };

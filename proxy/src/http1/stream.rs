@@ -32,6 +32,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether bytes wait in the kernel that the runtime has not heard of.
     fn has_unseen(&self) -> bool;
 
+    /// Whether the connection is broken, as the kernel has it; for when nothing is read that would show it.
+    fn has_failed(&self) -> bool;
+
     /// Makes the close a reset: where a body ends with its connection, nothing else tells a broken one from a whole one.
     fn close_by_reset(&self);
 }
@@ -47,6 +50,10 @@ impl Stream for TcpStream {
     fn has_unseen(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         SockRef::from(self).peek(&mut byte).is_ok_and(|waiting| waiting > 0)
+    }
+
+    fn has_failed(&self) -> bool {
+        !matches!(SockRef::from(self).take_error(), Ok(None))
     }
 
     fn close_by_reset(&self) {
@@ -86,6 +93,10 @@ impl Stream for Accepted {
 
     fn has_unseen(&self) -> bool {
         self.io.has_unseen()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.io.has_failed()
     }
 
     fn close_by_reset(&self) {
@@ -130,6 +141,10 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn has_unseen(&self) -> bool {
         self.get_ref().0.has_unseen()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.get_ref().0.has_failed()
     }
 
     fn close_by_reset(&self) {

@@ -27,6 +27,8 @@ pub struct Head {
     pub wants: Wants,
     /// `Content-Length`.
     pub length: Option<u64>,
+    /// `Expect`.
+    pub(super) expects: Expects,
     /// Bytes of names and values, as HTTP/1.1 would have them.
     bytes: usize,
 }
@@ -58,6 +60,7 @@ impl Head {
             }
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
             () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
+            () if self.expects == Expects::Another => Some(Refused::Expectation),
             () if self.length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
             () => None,
         }
@@ -68,15 +71,27 @@ impl Head {
 pub fn parse(parts: request::Parts) -> Head {
     let request::Parts { method, uri, version, headers, .. } = parts;
     let mut fields = buffers::take_fields();
-    let Read { trailers, length, bytes } = read(headers, &mut fields);
-    let wants = Wants { websocket: false, trailers };
-    Head { parts: RequestHead { method, uri, version, fields }, wants, length, bytes }
+    let Read { trailers, length, expects, bytes } = read(headers, &mut fields);
+    let wants = Wants { trailers, ..Wants::default() };
+    Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, bytes }
+}
+
+/// What the client expects (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Expects {
+    #[default]
+    Nothing,
+    /// To be told to send its body.
+    Continue,
+    /// What is not known.
+    Another,
 }
 
 #[derive(Default)]
 struct Read {
     trailers: bool,
     length: Option<u64>,
+    expects: Expects,
     bytes: usize,
 }
 
@@ -101,6 +116,11 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
                 continue;
             }
             Known::Connection | Known::Upgrade | Known::TransferEncoding | Known::OfConnection => continue,
+            Known::Expect => {
+                let known = read.expects != Expects::Another && value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+                read.expects = if known { Expects::Continue } else { Expects::Another };
+                continue;
+            }
             Known::ContentLength => read.length = read.length.or_else(|| grammar::number(value.as_bytes())),
             // Names with an underscore are known to some servers under the name with a dash.
             Known::Other if text.contains(&b'_') && is_disguised(text) => continue,
@@ -108,7 +128,7 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
                 cookies.push(value);
                 continue;
             }
-            Known::Host | Known::Expect | Known::Other => {}
+            Known::Host | Known::Other => {}
         }
         fields.append(name.clone(), value);
     }

@@ -8,15 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, server::SendResponse};
+use h2::{Reason, SendStream};
 use http::{
-    Response,
-    header::{CONTENT_LENGTH, DATE},
+    Response, StatusCode,
+    header::{CONTENT_LENGTH, DATE, UPGRADE},
     response,
 };
 use tokio::time::Sleep;
 
-use super::source::Http2Source;
+use super::{sender::Sender, source::Http2Source};
 use crate::{
     body::{Interrupt, Source as _},
     date,
@@ -50,14 +50,10 @@ enum Ended {
 }
 
 /// Sends a reply, and records what became of it.
-pub(super) async fn respond(
-    reply: Reply,
-    source: &mut Http2Source,
-    exchange: &mut Exchange<'_>,
-    sender: &mut SendResponse<Bytes>,
-) {
+pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange: &mut Exchange<'_>, sender: &Sender) {
     let Reply { head, rate_limit, body } = reply;
     let head = dressed(head, rate_limit, &exchange.request_id, exchange.answered_at());
+    source.answering();
     let (call, deadline, body) = match body {
         ReplyBody::Own(body) => {
             // Nobody will read it.
@@ -65,9 +61,9 @@ pub(super) async fn respond(
             (None, None, body)
         }
         ReplyBody::Upstream(call, deadline) => (Some(call), deadline, Bytes::new()),
-        ReplyBody::Reset(reason) => return sender.send_reset(passed(reason)),
+        ReplyBody::Reset(reason) => return sender.reset(passed(reason)),
         // None was asked for: there is no upgrade in HTTP/2.
-        ReplyBody::WebSocket(..) => return sender.send_reset(Reason::INTERNAL_ERROR),
+        ReplyBody::WebSocket(..) => return sender.reset(Reason::INTERNAL_ERROR),
     };
     let mut response = Sending { call, deadline, source };
     let sent = match &response.call {
@@ -82,10 +78,10 @@ pub(super) async fn respond(
         Ended::Http2(_) | Ended::Reset(_) | Ended::Stalled | Ended::Closed => exchange.client_went(),
     }
     match ended {
-        Ended::Upstream(CallError::Reset(reason)) => sender.send_reset(passed(reason)),
+        Ended::Upstream(CallError::Reset(reason)) => sender.reset(passed(reason)),
         // A clean end would make a cut response look whole.
-        Ended::Upstream(_) | Ended::Timeout => sender.send_reset(Reason::INTERNAL_ERROR),
-        Ended::Stalled => sender.send_reset(Reason::CANCEL),
+        Ended::Upstream(_) | Ended::Timeout => sender.reset(Reason::INTERNAL_ERROR),
+        Ended::Stalled => sender.reset(Reason::CANCEL),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => {}
     }
 }
@@ -106,6 +102,10 @@ fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at
         limit.set(&mut head.headers);
     }
     id.set(&mut head.headers);
+    // By HTTP/1.1 alone (RFC 9113 section 8.2.2).
+    if head.status == StatusCode::UPGRADE_REQUIRED {
+        head.headers.remove(UPGRADE);
+    }
     if !head.headers.contains_key(DATE) {
         head.headers.insert(DATE, date::at(at));
     }
@@ -117,7 +117,7 @@ fn begin(
     mut head: response::Parts,
     length: Option<u64>,
     ended: bool,
-    sender: &mut SendResponse<Bytes>,
+    sender: &Sender,
 ) -> Result<Option<SendStream<Bytes>>, Ended> {
     if let Some(length @ 1..) = length
         && !head.headers.contains_key(CONTENT_LENGTH)
@@ -125,27 +125,27 @@ fn begin(
     {
         head.headers.insert(CONTENT_LENGTH, length);
     }
-    let stream = sender.send_response(Response::from_parts(head, ()), ended)?;
+    let stream = sender.respond(Response::from_parts(head, ()), ended)?;
     Ok((!ended).then_some(stream))
 }
 
 /// A response on its way.
-struct Sending<'a> {
+struct Sending<'a, 'b> {
     /// Where it comes from; `None`: from the proxy itself.
     call: Option<Call>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// What is left of the request's body goes its way meanwhile.
-    source: &'a mut Http2Source,
+    source: &'a mut Http2Source<'b>,
 }
 
-impl Sending<'_> {
+impl Sending<'_, '_> {
     /// Sends an answer of the proxy's own.
     async fn own(
         &mut self,
         head: response::Parts,
         body: Bytes,
         exchange: &mut Exchange<'_>,
-        sender: &mut SendResponse<Bytes>,
+        sender: &Sender,
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
         match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
@@ -159,7 +159,7 @@ impl Sending<'_> {
         &mut self,
         head: response::Parts,
         exchange: &mut Exchange<'_>,
-        sender: &mut SendResponse<Bytes>,
+        sender: &Sender,
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
         let Some(mut stream) = begin(head, left, done, sender)? else { return Ok(()) };
@@ -249,7 +249,7 @@ impl Sending<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
     use crate::filter::testing::rate_limit;

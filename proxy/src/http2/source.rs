@@ -11,12 +11,14 @@ use std::{
 };
 
 use h2::RecvStream;
-use http::HeaderMap;
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH};
 
 use super::{
     blocks::Blocks,
+    head::Expects,
     heads::{self, Heads},
     held::Held,
+    sender::Sender,
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
@@ -25,12 +27,18 @@ use crate::{
         request::Refused,
     },
     memory::{Charge, Kind},
+    message::ResponseHead,
     server::{Conn, Waiting},
     value::trim,
 };
 
 /// A request's body, by HTTP/2.
-pub(crate) struct Http2Source {
+pub(crate) struct Http2Source<'a> {
+    sender: &'a Sender,
+    /// Its client waits to be told to send it.
+    expects_continue: bool,
+    /// The proxy itself has told it to: it is not told a second time.
+    told: bool,
     /// `None`: there is none, or nothing of it is wanted any more.
     body: Option<RecvStream>,
     framing: Framing,
@@ -71,15 +79,43 @@ struct Wait {
     since: u32,
 }
 
-impl Http2Source {
-    pub(super) fn new(body: RecvStream, length: Option<u64>, held: Arc<Held>, conn: Arc<Conn>, bounds: Bounds) -> Self {
+impl<'a> Http2Source<'a> {
+    pub(super) fn new(
+        body: RecvStream,
+        (length, expects): (Option<u64>, Expects),
+        held: Arc<Held>,
+        conn: Arc<Conn>,
+        bounds: Bounds,
+        sender: &'a Sender,
+    ) -> Self {
         let stream = u32::from(body.stream_id());
         let (body, framing) = match body.is_end_stream() {
             true => (None, Framing::Empty),
             false => (Some(body), length.map_or(Framing::Chunked, Framing::Length)),
         };
         let (is_held, waiting) = (body.is_some(), Cell::new(None));
-        Self { body, framing, count: 0, bounds, held, stream, is_held, charge: None, conn, waiting, alarm: None }
+        let expects_continue = body.is_some() && expects == Expects::Continue;
+        Self {
+            sender,
+            expects_continue,
+            told: false,
+            body,
+            framing,
+            count: 0,
+            bounds,
+            held,
+            stream,
+            is_held,
+            charge: None,
+            conn,
+            waiting,
+            alarm: None,
+        }
+    }
+
+    /// The final response begins: nobody is told to continue any more.
+    pub(super) fn answering(&mut self) {
+        self.expects_continue = false;
     }
 
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
@@ -114,7 +150,7 @@ impl Http2Source {
     }
 }
 
-impl Source for Http2Source {
+impl Source for Http2Source<'_> {
     fn framing(&self) -> Framing {
         self.framing
     }
@@ -122,6 +158,10 @@ impl Source for Http2Source {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let Poll::Ready(data) = body.poll_data(cx) else {
+            if std::mem::take(&mut self.expects_continue) {
+                self.told = true;
+                self.sender.interim(with_status(StatusCode::CONTINUE));
+            }
             self.wait(Waiting::Body);
             return Poll::Pending;
         };
@@ -146,6 +186,23 @@ impl Source for Http2Source {
 
     fn is_ended(&self) -> bool {
         self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
+    fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    fn interim(&mut self, _: &mut Context<'_>, head: &ResponseHead) {
+        let is_continue = head.status == StatusCode::CONTINUE;
+        if is_continue && self.told {
+            return;
+        }
+        self.expects_continue &= !is_continue;
+        let mut response = with_status(head.status);
+        *response.headers_mut() = head.fields.to_map();
+        // It describes no body, and there is none.
+        response.headers_mut().remove(CONTENT_LENGTH);
+        self.sender.interim(response);
     }
 
     fn has_buffered(&self) -> bool {
@@ -187,7 +244,13 @@ impl Source for Http2Source {
     }
 }
 
-impl Drop for Http2Source {
+fn with_status(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+impl Drop for Http2Source<'_> {
     fn drop(&mut self) {
         if let Some(alarm) = self.alarm {
             self.conn.wake_no_more(alarm.place);

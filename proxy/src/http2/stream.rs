@@ -11,6 +11,7 @@ use super::{
     held::Held,
     meter::Exceeded,
     respond::respond,
+    sender::Sender,
     source::{Bounds, Http2Source},
 };
 use crate::{
@@ -65,26 +66,21 @@ pub(super) async fn run(
     }
 }
 
-async fn serve(
-    worker: Arc<Worker>,
-    conn: Arc<Conn>,
-    budget: Exceeded,
-    request: Request,
-    mut sender: SendResponse<Bytes>,
-) {
+async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: Request, sender: SendResponse<Bytes>) {
     conn.note_request();
     let Request { head, body, held, blocks, charge: _charge } = request;
+    let sender = Sender::new(sender);
     if !budget.head(head.bytes()) {
         // The connection ends.
-        return sender.send_reset(Reason::ENHANCE_YOUR_CALM);
+        return sender.reset(Reason::ENHANCE_YOUR_CALM);
     }
     let beyond = head.beyond(&conn.limits);
-    let Head { parts: mut head, wants, length, .. } = head;
+    let Head { parts: mut head, wants, length, expects, .. } = head;
     let bounds = Bounds { heads: budget.heads(), blocks };
-    let mut source = Http2Source::new(body, length, held, Arc::clone(&conn), bounds);
+    let mut source = Http2Source::new(body, (length, expects), held, Arc::clone(&conn), bounds, &sender);
     let mut exchange = Exchange::open(&worker, &conn, &head);
     let reply = match beyond {
-        Some(why) => Some(exchange::refuse(exchange::refused(why), &mut exchange)),
+        Some(why) => Some(exchange::refuse(exchange::refused(why), &head, &mut exchange)),
         None => {
             let mut serving = pin!(exchange::serve(&mut head, wants, &mut source, &mut exchange));
             tokio::select! {
@@ -97,9 +93,9 @@ async fn serve(
     };
     buffers::give_fields(head.fields);
     match reply {
-        Some(reply) => respond(reply, &mut source, &mut exchange, &mut sender).await,
+        Some(reply) => respond(reply, &mut source, &mut exchange, &sender).await,
         // There is nobody to answer.
-        None => sender.send_reset(Reason::CANCEL),
+        None => sender.reset(Reason::CANCEL),
     }
     exchange.bytes_in = source.counted();
 }

@@ -104,6 +104,13 @@ impl Router {
         if ask.effort.is_spent() { Err(Missed::TooCostly) } else { found.ok_or(Missed::NoRoute) }
     }
 
+    /// Whether one listener with TLS serves both hosts, as far as each is served at all.
+    pub(crate) fn is_of_one_listener(&self, host: &str, other: &str) -> bool {
+        let [host, other] = [host, other].map(|host| host.trim_end_matches('.'));
+        let of = |host| self.listeners[1].get(host).map(std::ptr::from_ref);
+        host == other || of(host).zip(of(other)).is_none_or(|(one, other)| one == other)
+    }
+
     fn look_up(&self, query: &Query<'_>, ask: &Ask<'_>) -> Option<Matched<'_>> {
         // A fully qualified name with its dot is the same name.
         let host = query.host.trim_end_matches('.');

@@ -130,6 +130,8 @@ pub struct Conn {
     /// Whether it is encrypted.
     pub tls: bool,
     client: OnceLock<HeaderValue>,
+    /// The host that TLS was made for.
+    server_name: OnceLock<Box<str>>,
     /// What it may ask for.
     pub(crate) limits: Arc<Limits>,
     /// The same of what is HTTP/2's own.
@@ -177,6 +179,7 @@ impl Conn {
             public_port,
             tls,
             client: OnceLock::new(),
+            server_name: OnceLock::new(),
             limits: Arc::clone(&settings.limits),
             http2_limits: settings.http2,
             http2: AtomicBool::new(false),
@@ -199,6 +202,11 @@ impl Conn {
     /// The client's address as a field's value.
     pub(crate) fn client(&self) -> &HeaderValue {
         self.client.get_or_init(|| headers::address(self.peer.ip()))
+    }
+
+    /// The host that TLS was made for, in lower case, if the client said one.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.get().map(|name| &**name)
     }
 
     /// A stream's task: it takes turns with all that is done for others.
@@ -398,7 +406,13 @@ async fn secured(
         Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
         None => Pin::new(&mut handshake).poll(cx),
     });
-    match stream.await {
+    let stream = stream.await;
+    if let Ok(stream) = &stream
+        && let Some(name) = stream.get_ref().1.server_name()
+    {
+        conn.server_name.get_or_init(|| name.to_ascii_lowercase().into());
+    }
+    match stream {
         Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             Box::pin(http2::serve(worker, conn, stream)).await;
         }

@@ -76,6 +76,11 @@ impl Proxy {
         limits: proto::Limits,
         change: impl Fn(&mut proto::Rule),
     ) -> Self {
+        Self::serving(memory, upstream, |port| content_of(protocol, &[port], upstream, limits, &change))
+    }
+
+    /// One that serves what is said, on a port that is found.
+    pub fn serving(memory: Limit, upstream: SocketAddr, content: impl Fn(u16) -> Snapshot) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = Shared::within(Telemetry::default(), memory);
         let options = ServerOptions { workers: 1, sockets: SocketSource::Bind, handover: None };
@@ -85,8 +90,7 @@ impl Proxy {
             let applier = Applier::start(Arc::clone(&shared_of), server_of, None);
             for _ in 0..50 {
                 let port = free_port();
-                let target = content_of(protocol, &[port], upstream, limits, &change);
-                let pushed = applier.apply(push(&target)).await;
+                let pushed = applier.apply(push(&content(port))).await;
                 if pushed.unwrap().nacks.is_empty() {
                     return (port, applier);
                 }
@@ -135,6 +139,11 @@ fn push(target: &Snapshot) -> Push {
     Push { epoch: 1, base: None, revision: target.revision(), delta }
 }
 
+/// A resource, as a snapshot has it.
+pub fn entry(kind: resource::Kind) -> Entry {
+    Entry::new(&Resource { requires: vec![], kind: Some(kind) })
+}
+
 /// One listener, one route to one upstream.
 pub fn content(port: u16, upstream: SocketAddr, limits: proto::Limits, change: impl Fn(&mut proto::Rule)) -> Snapshot {
     content_on(&[port], upstream, limits, change)
@@ -150,14 +159,13 @@ pub fn content_on(
     content_of(ClusterProtocol::Http1, ports, upstream, limits, change)
 }
 
-fn content_of(
+pub fn content_of(
     protocol: ClusterProtocol,
     ports: &[u16],
     upstream: SocketAddr,
     limits: proto::Limits,
     change: impl Fn(&mut proto::Rule),
 ) -> Snapshot {
-    let entry = |kind| Entry::new(&Resource { requires: vec![], kind: Some(kind) });
     let name = |port: &u16| format!("http-{port}");
     let listener = |port: &u16| {
         let listener = proto::Listener { name: name(port), port: u32::from(*port), ..Default::default() };

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header, response, uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, response, uri};
+use tokio::time::{Sleep, sleep};
 
 pub(crate) use self::connection::Connection;
 use self::connection::STREAM_WINDOW;
@@ -21,6 +22,7 @@ use crate::{
     http1::{
         Malformed,
         body::{Framing, Piece},
+        call::GO_AHEAD,
         grammar,
         limits::Limits,
         request::Wants,
@@ -56,6 +58,9 @@ pub(crate) struct Call {
     state: State,
     /// The request's way, until it ends.
     upload: Option<SendStream<Bytes>>,
+    /// The body waits for the upstream to ask for it, until then.
+    held: Option<Pin<Box<Sleep>>>,
+    interim: u32,
     kept: Kept,
     /// What is left of the piece of the body under way, and whether anything follows it.
     piece: Bytes,
@@ -95,6 +100,8 @@ impl Call {
             limits,
             state: State::Unsent(Box::new(request)),
             upload: None,
+            held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
+            interim: 0,
             kept: Kept { sent: 0, ..kept },
             piece: Bytes::new(),
             last: body == Framing::Empty,
@@ -122,19 +129,17 @@ impl Call {
             self.upload = (!self.last).then_some(upload);
             self.state = State::Sent(response);
         }
-        let State::Sent(response) = &mut self.state else {
-            return Poll::Ready(Err(CallError::Broken("the response was taken")));
-        };
         // Before the body is asked for: of a request that is not processed nothing is lost.
-        let response = match Pin::new(response).poll(cx) {
-            Poll::Ready(response) => response,
-            Poll::Pending => match ready!(self.poll_upload(cx, source)) {
-                Err(e) => return Poll::Ready(Err(CallError::Source(e))),
-                Ok(()) => {
-                    source.wait(Waiting::UpstreamToAnswer);
-                    return Poll::Pending;
-                }
-            },
+        let Poll::Ready(response) = self.poll_head(cx, source)? else {
+            let held = self.held.is_some();
+            let upload = self.poll_upload(cx, source);
+            if upload.is_ready() || held && self.held.is_some() {
+                source.wait(Waiting::UpstreamToAnswer);
+            }
+            return match upload {
+                Poll::Ready(Err(e)) => Poll::Ready(Err(CallError::Source(e))),
+                _ => Poll::Pending,
+            };
         };
         source.progress();
         let response = match response {
@@ -150,9 +155,46 @@ impl Call {
             self.state = State::Done;
             return Poll::Ready(Err(Malformed::TooLong.into()));
         }
+        // Whoever is refused need not send its body any more; whoever is not goes on unasked.
+        if self.held.take().is_some() && !head.status.is_success() {
+            self.stop();
+        }
         head.headers.values_mut().for_each(trim);
         self.receive(&mut head, body);
         Poll::Ready(Ok(head.into()))
+    }
+
+    /// The response, once it has come; those before it are passed on.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Result<Poll<Result<Response<RecvStream>, h2::Error>>, CallError> {
+        let State::Sent(response) = &mut self.state else {
+            return Err(CallError::Broken("the response was taken"));
+        };
+        loop {
+            match response.poll_informational(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Some(Ok(interim))) => {
+                    self.interim += 1;
+                    let (mut head, ()) = interim.into_parts();
+                    if self.interim > self.limits.interim || heads::size(&head.headers) > self.limits.head_bytes {
+                        return Err(Malformed::TooLong.into());
+                    }
+                    match head.status {
+                        // There is none in HTTP/2 (RFC 9113 section 8.6).
+                        StatusCode::SWITCHING_PROTOCOLS => return Err(CallError::Protocol),
+                        StatusCode::CONTINUE => self.held = None,
+                        _ => {}
+                    }
+                    head.headers.values_mut().for_each(trim);
+                    source.interim(cx, &head.into());
+                }
+                // The final one, or what broke.
+                Poll::Ready(_) => return Ok(Pin::new(response).poll(cx)),
+            }
+        }
     }
 
     /// Goes on with the body of a response whose head has come.
@@ -246,6 +288,10 @@ impl Call {
     /// Passes pieces of the request's body on.
     fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         while let Some(upload) = &mut self.upload {
+            if let Some(held) = &mut self.held {
+                ready!(held.as_mut().poll(cx));
+                self.held = None;
+            }
             if !self.piece.is_empty() {
                 upload.reserve_capacity(self.piece.len());
                 let capacity = match upload.capacity() {
@@ -397,6 +443,9 @@ fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants:
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Framing::Empty | Framing::Chunked | Framing::UntilClose => {}
+    }
+    if wants.go_ahead {
+        fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
     }
     if wants.trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -1,0 +1,83 @@
+//! What the proxy itself says to clients that speak gRPC: a status of theirs, in a response that is nothing but trailers, by
+//! the gRPC specification's mapping of HTTP's statuses (`http-grpc-status-mapping.md`).
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+
+use crate::{filter::Answer, message::RequestHead};
+
+const MEDIA_TYPE: &[u8] = b"application/grpc";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Whether a request is a call of gRPC. (gRPC-Web, whose media type goes on otherwise, has trailers in its body.)
+pub(super) fn asks(head: &RequestHead) -> bool {
+    let media_type = head.fields.get(&CONTENT_TYPE).unwrap_or_default();
+    match media_type.get(..MEDIA_TYPE.len()) {
+        Some(begin) if begin.eq_ignore_ascii_case(MEDIA_TYPE) => {
+            matches!(media_type.get(MEDIA_TYPE.len()), None | Some(b'+' | b';' | b' '))
+        }
+        _ => false,
+    }
+}
+
+/// The same answer for such a client. What is no error, such as a redirect, it has to make sense of itself.
+pub(super) fn answer(answer: Answer) -> Answer {
+    let Answer { mut head, reason, .. } = answer;
+    let status = head.status;
+    if !status.is_client_error() && !status.is_server_error() {
+        return Answer { head, ..answer };
+    }
+    head.status = StatusCode::OK;
+    head.fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.fields.insert(GRPC_STATUS, code(status).into());
+    // Titles and reasons are plain words: nothing in them needs to be percent-encoded.
+    let message = format!("{} ({reason})", status.canonical_reason().unwrap_or("Error"));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        head.fields.insert(GRPC_MESSAGE, message);
+    }
+    Answer { head, body: Bytes::new(), reason }
+}
+
+/// gRPC's status for one of HTTP.
+fn code(status: StatusCode) -> u16 {
+    const UNKNOWN: u16 = 2;
+    const PERMISSION_DENIED: u16 = 7;
+    const RESOURCE_EXHAUSTED: u16 = 8;
+    const UNIMPLEMENTED: u16 = 12;
+    const INTERNAL: u16 = 13;
+    const UNAVAILABLE: u16 = 14;
+    const UNAUTHENTICATED: u16 = 16;
+    match status.as_u16() {
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        // Not of the mapping, which knows no proxy's limits: the call is larger than may be, and not to be tried again.
+        413 | 431 => RESOURCE_EXHAUSTED,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn who_speaks_it() {
+        let asks = |media_type: &str| {
+            let request = Request::post("/").header("content-type", media_type).body(()).unwrap();
+            asks(&request.into_parts().0.into())
+        };
+        for grpc in ["application/grpc", "Application/gRPC+proto", "application/grpc;x=y", "application/grpc ; x=y"] {
+            assert!(asks(grpc), "{grpc}");
+        }
+        for other in ["", "application/grpc-web", "application/grpc-web+proto", "application/grpcx", "text/plain"] {
+            assert!(!asks(other), "{other}");
+        }
+        assert!(!super::asks(&Request::new(()).into_parts().0.into()));
+    }
+}
