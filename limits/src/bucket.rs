@@ -89,19 +89,34 @@ impl TokenBucket {
         }
     }
 
+    /// µs in which the rate brings so many tokens.
+    pub(crate) fn brings_us(&self, tokens: u64) -> u64 {
+        let us = u128::from(tokens) * u128::from(self.per_ms) * 1000 / u128::from(self.rate);
+        u64::try_from(us).unwrap_or(u64::MAX)
+    }
+
     /// When a bucket in that state is full, in µs, rounded up.
     pub(crate) fn full_us(&self, state: u64, now_us: u64) -> u64 {
         now_us.saturating_add(self.us(self.debt(state, now_us)))
     }
 
-    /// The state of a bucket that will be full then, or as empty as can be: takes over another rate's state.
-    pub(crate) fn state(&self, full_us: u64, now_us: u64) -> u64 {
-        if full_us <= now_us {
-            return self.full(now_us);
-        }
-        let debt = (u128::from(full_us.saturating_sub(now_us)) * u128::from(self.ticks)) >> self.shift;
-        let debt = u64::try_from(debt).unwrap_or(u64::MAX).min(self.capacity());
-        self.tick(now_us).wrapping_add(debt)
+    /// The state that holds as many tokens as a bucket of another limit did in `state` at `at_us`, and at most as many
+    /// as fit. It does not depend on when it is asked for. Part of a tick is lost: a change never adds to what there
+    /// is.
+    pub(crate) fn converted(&self, from: &Self, state: u64, at_us: u64) -> u64 {
+        let (debt, most) = (from.debt(state, at_us), self.capacity());
+        let debt = match from.capacity().checked_sub(debt) {
+            Some(level) => {
+                let level = u128::from(level) * u128::from(self.token) / u128::from(from.token);
+                most - u64::try_from(level).unwrap_or(u64::MAX).min(most)
+            }
+            // Threads whose `now` is later than the change took what the other limit had only then.
+            None => {
+                let ahead = u128::from(debt - from.capacity()) * u128::from(self.token);
+                most + ahead.div_ceil(u128::from(from.token)).min(self.skew()) as u64
+            }
+        };
+        self.tick(at_us).wrapping_add(debt)
     }
 
     /// The state of a bucket that is full, also for threads whose `now` is somewhat earlier.
@@ -112,8 +127,12 @@ impl TokenBucket {
     /// Ticks until the bucket is full. What is further ahead than can be is long past: ticks wrap.
     fn debt(&self, state: u64, now_us: u64) -> u64 {
         let debt = state.wrapping_sub(self.tick(now_us));
-        let skew = (u128::from(SKEW_US) * u128::from(self.ticks)) >> self.shift;
-        if u128::from(debt) <= u128::from(self.capacity()) + skew { debt } else { 0 }
+        if u128::from(debt) <= u128::from(self.capacity()) + self.skew() { debt } else { 0 }
+    }
+
+    /// Ticks that the `now` of two threads can be apart.
+    fn skew(&self) -> u128 {
+        (u128::from(SKEW_US) * u128::from(self.ticks)) >> self.shift
     }
 
     /// Ticks from full to empty.
@@ -230,23 +249,38 @@ mod tests {
     }
 
     #[test]
-    fn state_passes_to_another_rate() {
-        let (slow, fast) = (TokenBucket::new(10, 1000, 10), TokenBucket::new(100, 1000, 100));
+    fn tokens_are_kept_by_another_limit() {
         let now = 7_000_000;
-        let mut state = 0;
-        for _ in 0..5 {
-            state = slow.decide(state, now).1.unwrap();
-        }
-        // Half empty stays half empty.
-        let passed = fast.state(slow.full_us(state, now), now);
-        assert_eq!(fast.decide(passed, now).0.remaining, 49);
-        // A larger debt than can be is an empty bucket.
-        let tight = TokenBucket::new(1000, 1000, 10);
-        let passed = tight.state(slow.full_us(state, now), now);
-        assert_eq!(tight.decide(passed, now).0.retry_after_us, 1000);
-        // A full one is full.
-        let passed = fast.state(slow.full_us(state, now + 500_000), now + 500_000);
-        assert_eq!(fast.decide(passed, now + 500_000).0.remaining, 99);
+        let check = |from: (u64, u64, u64), taken: usize, to: (u64, u64, u64), told: (bool, u64, u64)| {
+            let bucket = |(rate, per_ms, burst)| TokenBucket::new(rate, per_ms, burst);
+            let (from, to) = (bucket(from), bucket(to));
+            let state = (0..taken).fold(from.full(now), |state, _| from.decide(state, now).1.unwrap());
+            let (d, _) = to.decide(to.converted(&from, state, now), now);
+            assert_eq!((d.allowed, d.remaining, d.retry_after_us), told, "{from:?} {taken} {to:?}");
+        };
+        // 5 of 10: they are 5 of 100, of 7, and all of 3.
+        check((10, 1000, 10), 5, (100, 1000, 100), (true, 4, 0));
+        check((10, 1000, 10), 5, (10, 1000, 7), (true, 4, 0));
+        check((10, 1000, 10), 5, (10, 60_000, 3), (true, 2, 0));
+        // What is used up is used up, and comes back as fast as the new rate has it.
+        check((1, 3_600_000, 1), 1, (100, 1000, 100), (false, 0, 10_000));
+        check((100, 1000, 100), 100, (1, 3_600_000, 1), (false, 0, 3_600_000_000));
+        check((10, 1000, 10), 10, (10, 1000, 1000), (false, 0, 100_000));
+        // Ticks of very different lengths.
+        check((1, 31_536_000_000, 3), 1, (1 << 39, 1000, 1 << 40), (true, 1, 0));
+        check((1 << 39, 1000, 1 << 40), 0, (1, 31_536_000_000, 3), (true, 2, 0));
+    }
+
+    #[test]
+    fn takes_of_threads_ahead_of_the_change_count() {
+        let (from, to) = (TokenBucket::new(1000, 1000, 2), TokenBucket::new(10, 1000, 2));
+        let now = 20_000_000;
+        let state = (0..3).fold(from.full(now), |state, i| from.decide(state, now + i * 500).1.unwrap());
+        // One more than there were at `now`: 3 tokens in 1 ms, of 2 and what that ms brought.
+        assert_eq!(to.decide(to.converted(&from, state, now), now).0.retry_after_us, 200_000);
+        // However far that is ahead, it is no longer than clocks are apart.
+        let (d, _) = to.decide(to.converted(&from, state, now - 9_000_000), now - 9_000_000);
+        assert_eq!((d.allowed, d.retry_after_us), (false, 10_100_000));
     }
 
     proptest! {

@@ -1,6 +1,16 @@
 //! One limit with its state: an atomic of its own when all requests share a bucket, places in a table otherwise.
+//!
+//! A limit that changes is another `Limiter` over the same buckets. Each bucket keeps its tokens, as far as they fit,
+//! as of the moment of the change, and fills as the new limit says from then on. Only one of them decides at any
+//! moment: those that hold a former one are led on to the one in force.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
 
 use crate::{
     bucket::{Decision, TokenBucket},
@@ -8,39 +18,92 @@ use crate::{
     table::{Table, Value},
 };
 
+/// In place of a shared bucket's state: another limiter has it.
+const MOVED: u64 = u64::MAX;
+/// Longest that a full bucket's place is held because its burst was larger before.
+const MOST_HELD_US: u64 = 600_000_000;
+
 /// One limit. Its namespace tells its keys from those of other limits.
 #[derive(Debug)]
 pub struct Limiter {
     bucket: TokenBucket,
     namespace: u64,
-    /// States in the table that another rate wrote are taken over by the time at which their bucket is full.
+    /// Which limiter wrote a state in the table.
     version: u32,
+    /// The largest burst that it ever had. A bucket that is full by a smaller one is no new one: its place is held for
+    /// as long as the rate takes to bring the rest, lest a limit that is cut and raised again fills used-up buckets.
+    largest: u64,
+    held_us: u64,
+    /// Another one decides. Requests see it under the lock of their key's shard.
+    superseded: AtomicBool,
     /// State of the one bucket, when there are no keys.
     shared: AtomicU64,
+    /// What this limit was before it changed.
+    former: Option<Former>,
+    /// Of this one and its former ones, the one in force; none: there is but one. Locked for slow paths alone.
+    in_force: Arc<Mutex<Weak<Limiter>>>,
+}
+
+/// A limit before a change.
+#[derive(Debug)]
+struct Former {
+    bucket: TokenBucket,
+    version: u32,
+    /// When the change took effect.
+    until_us: AtomicU64,
 }
 
 /// What was taken, so that it can be given back.
 #[derive(Clone, Copy, Debug)]
 pub struct Receipt {
     key: Option<Key>,
-    before: Option<Value>,
+    before: u64,
     after: u64,
+    /// Whose ticks these are.
+    version: u32,
 }
+
+/// A limiter that was superseded decides nothing.
+struct Superseded;
 
 impl Limiter {
     /// A limit whose buckets are full.
     pub fn new(bucket: TokenBucket, now_us: u64) -> Self {
         static NAMESPACES: AtomicU64 = AtomicU64::new(1);
         let namespace = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-        let shared = AtomicU64::new(bucket.full(now_us));
-        Self { bucket, namespace, version: next_version(), shared }
+        let shared = AtomicU64::new(storable(bucket.full(now_us)));
+        let (version, largest, superseded) = (next_version(), bucket.burst(), AtomicBool::new(false));
+        let in_force = Arc::default();
+        Self { bucket, namespace, version, largest, held_us: 0, superseded, shared, former: None, in_force }
     }
 
-    /// The same limit with another rate: buckets go on as full or empty as they are, in time.
-    pub fn with_rate(&self, bucket: TokenBucket, now_us: u64) -> Self {
-        let full_us = self.bucket.full_us(self.shared.load(Ordering::Relaxed), now_us);
-        let shared = AtomicU64::new(bucket.state(full_us, now_us));
-        Self { bucket, namespace: self.namespace, version: next_version(), shared }
+    /// The same limit with another rate or burst, for [`Limiter::supersede`]: it decides nothing before.
+    pub fn successor(&self, bucket: TokenBucket) -> Self {
+        let former = Former { bucket: self.bucket.clone(), version: self.version, until_us: AtomicU64::new(0) };
+        let shared = AtomicU64::new(storable(bucket.full(0)));
+        let largest = self.largest.max(bucket.burst());
+        let held_us = bucket.brings_us(largest - bucket.burst()).min(MOST_HELD_US);
+        let (version, superseded, former) = (next_version(), AtomicBool::new(false), Some(former));
+        let (namespace, in_force) = (self.namespace, Arc::clone(&self.in_force));
+        Self { bucket, namespace, version, largest, held_us, superseded, shared, former, in_force }
+    }
+
+    /// Puts limits in force in place of those that they are successors of, together with the states of all keys. Costs
+    /// one way through the table, however many change; requests pass meanwhile, and none is decided by both.
+    pub fn supersede(table: &Table, changes: &[(Arc<Self>, Arc<Self>)], now_us: u64) {
+        // One after the other: a state in the table is never older than the former limit.
+        let _one = table.changes();
+        let mut by_version = HashMap::with_hasher(foldhash::fast::RandomState::default());
+        for (former, successor) in changes {
+            if former.hand_over(successor, now_us) {
+                by_version.insert(former.version, &**successor);
+            }
+        }
+        // Whoever locks a shard after this has seen that the former one is superseded: none of its states follow.
+        table.replace(|value| {
+            let successor = by_version.get(&value.version)?;
+            Some(successor.value(successor.state(Some(value), now_us), now_us))
+        });
     }
 
     /// Its rate and burst.
@@ -55,71 +118,163 @@ impl Limiter {
 
     /// What a request would be told now; nothing is taken.
     pub fn peek(&self, table: &Table, key: Option<Key>, now_us: u64) -> Decision {
-        let state = match key {
-            None => self.shared.load(Ordering::Relaxed),
-            Some(key) => table.update(key, now_us, |value| (self.state(value, now_us), None)),
-        };
-        self.bucket.decide(state, now_us).0
+        self.in_force(|limiter| {
+            let state = match key {
+                None => limiter.load()?,
+                Some(key) => table
+                    .update(key, now_us, |value| (limiter.decides().map(|()| limiter.state(value, now_us)), None))?,
+            };
+            Ok(limiter.bucket.decide(state, now_us).0)
+        })
     }
 
     /// Takes a token if there is one. All threads together never take more than there are.
     pub fn take(&self, table: &Table, key: Option<Key>, now_us: u64) -> (Decision, Option<Receipt>) {
+        // Two functions: what the table's side has on its stack costs the other one nothing.
         match key {
-            None => self.take_shared(now_us),
-            Some(key) => table.update(key, now_us, |value| self.take_keyed(key, value, now_us)),
+            None => self.in_force(|limiter| limiter.take_shared(now_us)),
+            Some(key) => self.take_of(table, key, now_us),
         }
     }
 
     /// Gives a token back, unless another request came in between: then it stays taken, for what it was worth may be
     /// used already.
     pub fn give_back(&self, table: &Table, receipt: Receipt, now_us: u64) {
-        let before = self.state(receipt.before, now_us);
-        match receipt.key {
-            None => {
-                let _ = self.shared.compare_exchange(receipt.after, before, Ordering::Relaxed, Ordering::Relaxed);
+        self.in_force(|limiter| {
+            // What the one in force took is unknown to a former one.
+            let Some((before, after)) = limiter.own(&receipt) else { return limiter.decides() };
+            match receipt.key {
+                None => match limiter.shared.compare_exchange(after, before, Ordering::Relaxed, Ordering::Relaxed) {
+                    Err(MOVED) => Err(Superseded),
+                    _ => Ok(()),
+                },
+                Some(key) => table.update(key, now_us, |value| {
+                    let untouched = value.is_some() && limiter.state(value, now_us) == after;
+                    let given = untouched.then(|| limiter.value(before, now_us));
+                    let decides = limiter.decides();
+                    let given = given.filter(|_| decides.is_ok());
+                    (decides, given)
+                }),
             }
-            Some(key) => table.update(key, now_us, |value| match value {
-                Some(value) if value.version == self.version && value.state == receipt.after => {
-                    ((), Some(self.value(before, now_us)))
-                }
-                _ => ((), None),
-            }),
+        });
+    }
+
+    /// Has the one in force work: nearly always this one.
+    #[inline(always)]
+    fn in_force<R>(&self, work: impl Fn(&Self) -> Result<R, Superseded>) -> R {
+        work(self).unwrap_or_else(|Superseded| self.led_on(work))
+    }
+
+    #[cold]
+    fn led_on<R>(&self, work: impl Fn(&Self) -> Result<R, Superseded>) -> R {
+        loop {
+            // The lock is held until the state has moved.
+            let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            // A limit that nobody has any more admits as one that begins.
+            let in_force = in_force.unwrap_or_else(|| Arc::new(Self::new(self.bucket.clone(), 0)));
+            if let Ok(result) = work(&in_force) {
+                return result;
+            }
         }
     }
 
-    fn take_shared(&self, now_us: u64) -> (Decision, Option<Receipt>) {
-        let mut state = self.shared.load(Ordering::Relaxed);
+    /// Whether this was the one in force.
+    fn hand_over(&self, successor: &Arc<Self>, now_us: u64) -> bool {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_former = successor.former.as_ref().filter(|former| former.version == self.version);
+        let Some(former) = is_former.filter(|_| !self.superseded.load(Ordering::Relaxed)) else { return false };
+        let state = self.shared.swap(MOVED, Ordering::Relaxed);
+        former.until_us.store(now_us, Ordering::Relaxed);
+        successor.shared.store(storable(successor.bucket.converted(&self.bucket, state, now_us)), Ordering::Relaxed);
+        *in_force = Arc::downgrade(successor);
+        self.superseded.store(true, Ordering::Release);
+        true
+    }
+
+    fn decides(&self) -> Result<(), Superseded> {
+        if self.superseded.load(Ordering::Acquire) { Err(Superseded) } else { Ok(()) }
+    }
+
+    fn load(&self) -> Result<u64, Superseded> {
+        Some(self.shared.load(Ordering::Relaxed)).filter(|state| *state != MOVED).ok_or(Superseded)
+    }
+
+    #[inline(always)]
+    fn take_shared(&self, now_us: u64) -> Result<(Decision, Option<Receipt>), Superseded> {
+        let mut state = self.load()?;
         loop {
             let (decision, next) = self.bucket.decide(state, now_us);
-            let Some(next) = next else { return (decision, None) };
+            let Some(next) = next.map(storable) else { return Ok((decision, None)) };
             match self.shared.compare_exchange_weak(state, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
-                    let before = Some(Value { state, full_us: 0, version: self.version });
-                    return (decision, Some(Receipt { key: None, before, after: next }));
+                    let receipt = Receipt { key: None, before: state, after: next, version: self.version };
+                    return Ok((decision, Some(receipt)));
                 }
+                Err(MOVED) => return Err(Superseded),
                 Err(changed) => state = changed,
             }
         }
     }
 
-    fn take_keyed(&self, key: Key, value: Option<Value>, now_us: u64) -> ((Decision, Option<Receipt>), Option<Value>) {
-        let (decision, next) = self.bucket.decide(self.state(value, now_us), now_us);
-        let receipt = next.map(|after| Receipt { key: Some(key), before: value, after });
-        ((decision, receipt), next.map(|state| self.value(state, now_us)))
+    #[inline(never)]
+    fn take_of(&self, table: &Table, key: Key, now_us: u64) -> (Decision, Option<Receipt>) {
+        self.in_force(|limiter| table.update(key, now_us, |value| limiter.take_keyed(key, value, now_us)))
+    }
+
+    #[inline(always)]
+    #[allow(clippy::type_complexity)] // what `Table::update` is given: the result, and what is kept
+    fn take_keyed(
+        &self,
+        key: Key,
+        value: Option<Value>,
+        now_us: u64,
+    ) -> (Result<(Decision, Option<Receipt>), Superseded>, Option<Value>) {
+        if self.decides().is_err() {
+            return (Err(Superseded), None);
+        }
+        let before = self.state(value, now_us);
+        let (decision, next) = self.bucket.decide(before, now_us);
+        let receipt = next.map(|after| Receipt { key: Some(key), before, after, version: self.version });
+        (Ok((decision, receipt)), next.map(|state| self.value(state, now_us)))
     }
 
     fn value(&self, state: u64, now_us: u64) -> Value {
-        Value { state, full_us: self.bucket.full_us(state, now_us), version: self.version }
+        let free_us = self.bucket.full_us(state, now_us).saturating_add(self.held_us);
+        Value { state, free_us, version: self.version }
     }
 
-    /// A stored state in this rate's ticks; nothing stored: full.
+    /// A stored state in this limit's ticks; nothing stored: full.
     fn state(&self, value: Option<Value>, now_us: u64) -> u64 {
         match value {
-            Some(value) if value.version == self.version => value.state,
-            Some(value) => self.bucket.state(value.full_us, now_us),
-            None => self.bucket.full(now_us),
+            Some(value) => self.converted(value.state, value.version),
+            None => None,
         }
+        // Of another version there are none: see `supersede`.
+        .unwrap_or_else(|| self.bucket.full(now_us))
     }
+
+    /// A receipt's states in this limit's ticks. What was taken before the change before the last one stays taken.
+    fn own(&self, receipt: &Receipt) -> Option<(u64, u64)> {
+        let own = |state| {
+            let converted = self.converted(state, receipt.version)?;
+            // As the state itself was stored.
+            Some(if receipt.key.is_none() { storable(converted) } else { converted })
+        };
+        Some((own(receipt.before)?, own(receipt.after)?))
+    }
+
+    fn converted(&self, state: u64, version: u32) -> Option<u64> {
+        if version == self.version {
+            return Some(state);
+        }
+        let former = self.former.as_ref().filter(|former| former.version == version)?;
+        Some(self.bucket.converted(&former.bucket, state, former.until_us.load(Ordering::Relaxed)))
+    }
+}
+
+/// A shared bucket's state: a tick later than what has another meaning.
+fn storable(state: u64) -> u64 {
+    state.wrapping_add(u64::from(state == MOVED))
 }
 
 fn next_version() -> u32 {
@@ -128,121 +283,4 @@ fn next_version() -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{sync::atomic::AtomicUsize, thread};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn limiter(rate: u64, per_ms: u64, burst: u64) -> Limiter {
-        Limiter::new(TokenBucket::new(rate, per_ms, burst), 0)
-    }
-
-    fn key(table: &Table, limiter: &Limiter, name: &str) -> Key {
-        let mut builder = table.key(limiter.namespace());
-        builder.part(name.as_bytes());
-        builder.finish()
-    }
-
-    fn takes(limiter: &Limiter, table: &Table, key: Option<Key>, times: impl IntoIterator<Item = u64>) -> usize {
-        times.into_iter().filter(|now| limiter.take(table, key, *now).0.allowed).count()
-    }
-
-    #[test]
-    fn ten_times_the_rate_admits_the_rate() {
-        let table = Table::new(1000);
-        let limiter = limiter(100, 1000, 50);
-        let times = || (0..10_000).map(|i| 9_000_000 + i * 1000);
-        // 10 s at 1000/s: the burst, and 100/s from then on.
-        assert_eq!(takes(&limiter, &table, None, times()), 50 + 999);
-        let (a, b) = (key(&table, &limiter, "a"), key(&table, &limiter, "b"));
-        assert_eq!(takes(&limiter, &table, Some(a), times()), 50 + 999);
-        assert_eq!(takes(&limiter, &table, Some(b), times()), 50 + 999);
-    }
-
-    #[test]
-    fn threads_together_never_take_more() {
-        let table = Table::new(1000);
-        let limiter = limiter(1_000, 1000, 500);
-        for key in [None, Some(key(&table, &limiter, "k"))] {
-            let (clock, admitted) = (AtomicU64::new(5_000_000), AtomicUsize::new(0));
-            thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| {
-                        for _ in 0..25_000 {
-                            // 100,000 requests over 1 s; threads are ahead and behind of each other.
-                            let now = clock.fetch_add(10, Ordering::Relaxed);
-                            let taken = limiter.take(&table, key, now).0.allowed;
-                            admitted.fetch_add(usize::from(taken), Ordering::Relaxed);
-                        }
-                    });
-                }
-            });
-            let admitted = admitted.into_inner();
-            assert!((1_485..=1_500).contains(&admitted), "{admitted} of 500 + 1000");
-        }
-    }
-
-    #[test]
-    fn what_is_given_back_can_be_taken_again() {
-        let table = Table::new(1000);
-        let limiter = limiter(1, 1000, 2);
-        for key in [None, Some(key(&table, &limiter, "k"))] {
-            let now = 1_000_000;
-            for _ in 0..10 {
-                let (_, receipt) = limiter.take(&table, key, now);
-                limiter.give_back(&table, receipt.unwrap(), now);
-            }
-            assert_eq!(limiter.peek(&table, key, now).remaining, 1, "a peek tells what a take would");
-            let (_, first) = limiter.take(&table, key, now);
-            assert_eq!(takes(&limiter, &table, key, [now, now]), 1);
-            // Another came in between: what the first took stays taken.
-            limiter.give_back(&table, first.unwrap(), now);
-            assert_eq!(takes(&limiter, &table, key, [now]), 0);
-        }
-    }
-
-    #[test]
-    fn another_rate_goes_on_with_the_state() {
-        let table = Table::new(1000);
-        let slow = limiter(10, 1000, 10);
-        for key in [None, Some(key(&table, &slow, "k"))] {
-            let now = 50_000_000;
-            assert_eq!(takes(&slow, &table, key, [now; 5]), 5);
-            let fast = slow.with_rate(TokenBucket::new(100, 1000, 100), now);
-            assert_eq!(takes(&fast, &table, key, [now; 100]), 50);
-            let same = fast.with_rate(fast.bucket().clone(), now);
-            assert_eq!(takes(&same, &table, key, [now; 100]), 0);
-            assert_eq!(takes(&same, &table, key, [now + 1_000_000; 200]), 100);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_window_admits_more_than_burst_and_rate(
-            rate in 1..200u64, burst in 1..20u64,
-            gaps in proptest::collection::vec((0..30_000u64, 0..3usize), 1..300),
-        ) {
-            let table = Table::new(10);
-            let limiter = limiter(rate, 1000, burst);
-            let keys = [None, Some(key(&table, &limiter, "a")), Some(key(&table, &limiter, "b"))];
-            let mut admitted = [vec![], vec![], vec![]];
-            let mut now = 1_000_000;
-            for (gap, which) in gaps {
-                now += gap;
-                if limiter.take(&table, keys[which], now).0.allowed {
-                    admitted[which].push(now);
-                }
-            }
-            for times in admitted {
-                for (i, start) in times.iter().enumerate() {
-                    for (j, end) in times.iter().enumerate().skip(i) {
-                        let most = burst as f64 + rate as f64 * (end - start) as f64 / 1e6;
-                        prop_assert!((j - i + 1) as f64 <= most + 1e-9, "{} within {} µs", j - i + 1, end - start);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

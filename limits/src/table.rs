@@ -7,7 +7,7 @@
 use std::{
     array,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -18,6 +18,8 @@ use crate::key::{Key, KeyBuilder, Seeds};
 const SHARDS: usize = 256;
 /// Places of a set: at half load, one set in 250 overflows.
 const WAYS: usize = 16;
+/// Sets that are gone through under one lock: some 10 µs.
+const SETS_AT_ONCE: usize = 64;
 
 /// States by key.
 pub struct Table {
@@ -26,6 +28,7 @@ pub struct Table {
     /// Sets of a shard at its bound.
     most_sets: usize,
     evicted: AtomicU64,
+    changing: Mutex<()>,
 }
 
 /// On its own cache lines: shards are locked by different threads.
@@ -46,8 +49,8 @@ struct Set {
 pub(crate) struct Value {
     /// In ticks of the rate that wrote it.
     pub(crate) state: u64,
-    /// When it is full.
-    pub(crate) full_us: u64,
+    /// When it is as good as new: full, in nearly all cases.
+    pub(crate) free_us: u64,
     /// Which rate wrote it.
     pub(crate) version: u32,
 }
@@ -57,7 +60,7 @@ impl Table {
     pub fn new(keys: usize) -> Self {
         let most_sets = keys.div_ceil(SHARDS * WAYS).next_power_of_two();
         let shards = (0..SHARDS).map(|_| Shard(Mutex::default())).collect();
-        Self { seeds: Seeds::random(), shards, most_sets, evicted: AtomicU64::new(0) }
+        Self { seeds: Seeds::random(), shards, most_sets, evicted: AtomicU64::new(0), changing: Mutex::default() }
     }
 
     /// Begins a key. Keys of different namespaces differ.
@@ -79,6 +82,25 @@ impl Table {
     /// Whether no place holds a state.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Held while limits change: no two changes at a time.
+    pub(crate) fn changes(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces each state for which `replace` has another, some at a time: requests pass in between.
+    pub(crate) fn replace(&self, replace: impl Fn(Value) -> Option<Value>) {
+        for shard in &self.shards {
+            let mut done = 0;
+            // Sets that split meanwhile do so upwards: what was not seen yet is not missed.
+            while shard.lock(|sets| {
+                let some = sets.iter_mut().skip(done).take(SETS_AT_ONCE);
+                some.for_each(|set| set.replace(&replace));
+                done += SETS_AT_ONCE;
+                done < sets.len()
+            }) {}
+        }
     }
 
     /// Shows a key's state to `update` and keeps what it gives. The lock of the key's shard is held meanwhile.
@@ -135,12 +157,22 @@ impl Set {
 
     /// A place that is free, or whose bucket is full.
     fn free(&self, now_us: u64) -> Option<usize> {
-        (0..WAYS).find(|way| self.tags[*way] == 0 || self.values[*way].full_us <= now_us)
+        (0..WAYS).find(|way| self.tags[*way] == 0 || self.values[*way].free_us <= now_us)
     }
 
     /// The bucket that will be full first.
     fn first_full(&self) -> usize {
-        (0..WAYS).min_by_key(|way| self.values[*way].full_us).unwrap_or(0)
+        (0..WAYS).min_by_key(|way| self.values[*way].free_us).unwrap_or(0)
+    }
+
+    fn replace(&mut self, replace: impl Fn(Value) -> Option<Value>) {
+        for (tag, value) in self.tags.iter().zip(&mut self.values) {
+            if *tag != 0
+                && let Some(other) = replace(*value)
+            {
+                *value = other;
+            }
+        }
     }
 
     fn put(&mut self, way: usize, key: Key, value: Value) {
@@ -179,10 +211,12 @@ fn grow(sets: &mut Vec<Set>) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
-    fn put(table: &Table, number: u64, full_us: u64, now_us: u64) {
-        let value = Value { state: number, full_us, version: 1 };
+    fn put(table: &Table, number: u64, free_us: u64, now_us: u64) {
+        let value = Value { state: number, free_us, version: 1 };
         table.update(key(table, number), now_us, |_| ((), Some(value)));
     }
 
@@ -228,6 +262,21 @@ mod tests {
         let late = (keys - 1_000..keys).filter(|n| state(&table, *n).is_some()).count();
         let early = (0..1_000).filter(|n| state(&table, *n).is_some()).count();
         assert!(late > 900 && early < 200, "{late} {early}");
+    }
+
+    #[test]
+    fn states_are_replaced_while_the_table_grows() {
+        let table = Table::new(1 << 22);
+        (0..100_000).for_each(|n| put(&table, n, 10, 0));
+        thread::scope(|scope| {
+            let table = &table;
+            scope.spawn(move || (100_000..400_000).for_each(|n| put(table, n, 10, 0)));
+            let other =
+                |value: Value| (value.state < 100_000).then_some(Value { state: value.state + (1 << 32), ..value });
+            scope.spawn(move || table.replace(other));
+        });
+        assert!((0..100_000).all(|n| state(&table, n) == Some(n + (1 << 32))));
+        assert!((100_000..400_000).all(|n| state(&table, n) == Some(n)));
     }
 
     #[test]

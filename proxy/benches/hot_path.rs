@@ -90,6 +90,23 @@ fn limits() {
             black_box(limiter.take(&table, Some(key.finish()), 1_000_000 + i));
         });
     }
+    let mut limiter = Arc::new(Limiter::new(TokenBucket::new(1, 3_600_000, 10), 0));
+    for i in 0..1_000_000u64 {
+        let mut key = table.key(limiter.namespace());
+        key.part(&i.to_le_bytes());
+        limiter.take(&table, Some(key.finish()), 2_000_000_000);
+    }
+    for rate in [100, 1, 100] {
+        let start = Instant::now();
+        let changed = Arc::new(limiter.successor(TokenBucket::new(rate, 3_600_000, 10)));
+        Limiter::supersede(&table, &[(limiter, Arc::clone(&changed))], 2_000_000_000);
+        limiter = changed;
+        println!(
+            "{:<60} {:>9.0} us",
+            format!("limit: a change with {} keys", table.len()),
+            start.elapsed().as_micros()
+        );
+    }
 }
 
 /// Heads of HTTP/1.1 as a browser's and a service's. The map of fields is used again, as connections do.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ptr,
     sync::Arc,
+    time::Instant,
 };
 
 use foldhash::fast::RandomState;
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     Shared,
     router::{Candidate, Claim, Holders, Router},
+    shared::clock_us,
 };
 
 /// Compiles one snapshot after the other.
@@ -154,6 +156,8 @@ impl Compiler {
         // Clusters first, so that no request meets a new rule before its backends.
         built.updates.into_iter().for_each(Update::swap);
         self.shared.telemetry.configure(&built.config.settings);
+        // As of now, whatever compiling took, and before requests meet a limit that is not in force.
+        self.shared.limiters.take_effect(clock_us(Instant::now()));
         self.shared.config.store(Arc::new(built.config));
         self.shared.limiters.forget_unused();
     }

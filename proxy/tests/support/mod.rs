@@ -107,6 +107,17 @@ impl Proxy {
         assert!(status.nacks.is_empty(), "{:?}", status.nacks);
     }
 
+    /// A rate limit of every route, in place of the one there was.
+    pub fn limit(&self, limit: proto::Limit) {
+        let targets = vec![proto::PolicyTarget::default()];
+        let policy = proto::RatePolicy { targets, limits: vec![limit], unavailable: String::new() };
+        let policy = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::RatePolicy(policy)) });
+        let mut target = content(self.address.port(), self.upstream, proto::Limits::default(), |_| {});
+        target.insert(Key::new(Kind::RatePolicy, "ns", "p"), policy);
+        let status = self.runtime.block_on(self.applier.apply(push(&target))).unwrap();
+        assert!(status.nacks.is_empty(), "{:?}", status.nacks);
+    }
+
     pub fn connect(&self) -> Client {
         Client::to(self.address)
     }

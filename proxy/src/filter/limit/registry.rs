@@ -1,7 +1,12 @@
-//! The limits that live, across pushes: a push never resets a counter, and a changed rate applies to the live state.
+//! The limits that live, across pushes: a push never resets a counter, and a limit that changed goes on with its
+//! buckets.
+//!
+//! A push is compiled before it runs, and may be refused in between. So what it changes is staged, and put in force
+//! together with it: until then requests are decided by what runs, and those that began under it are led on afterwards.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -31,10 +36,16 @@ pub struct Limiters {
 
 #[derive(Default)]
 struct Live {
-    limiters: HashMap<Id, (Arc<Limiter>, Vec<KeyPart>)>,
+    /// In force.
+    limiters: HashMap<Id, Counting>,
+    /// Compiled, and in force when what was compiled is.
+    staged: HashMap<Id, Counting>,
     limits: BTreeMap<(Key, String), Arc<Counters>>,
     policies: BTreeMap<Key, Arc<PolicyCounters>>,
 }
+
+/// A limit, and what it counts by.
+type Counting = (Arc<Limiter>, Vec<KeyPart>);
 
 /// What one set of buckets spans.
 #[derive(PartialEq, Eq, Hash)]
@@ -118,6 +129,23 @@ impl Limiters {
         Ok(filter.map(|filter| Box::new(filter) as Box<dyn Filter>))
     }
 
+    /// Puts the limits that changed in force, with all their buckets: what was compiled is about to run.
+    pub(crate) fn take_effect(&self, now_us: u64) {
+        let mut live = self.live();
+        let mut changes = vec![];
+        for (id, (limiter, parts)) in mem::take(&mut live.staged) {
+            // What was compiled and refused is nobody's.
+            if Arc::strong_count(&limiter) > 1 {
+                let former = live.limiters.insert(id, (Arc::clone(&limiter), parts));
+                let former = former.filter(|(former, _)| former.namespace() == limiter.namespace());
+                changes.extend(former.map(|(former, _)| (former, limiter)));
+            }
+        }
+        if !changes.is_empty() {
+            Limiter::supersede(&self.table, &changes, now_us);
+        }
+    }
+
     /// Forgets limits and policies that no rule has any more.
     pub(crate) fn forget_unused(&self) {
         let mut live = self.live();
@@ -165,16 +193,24 @@ impl Live {
         let bucket = TokenBucket::new(bucket.rate, bucket.per_ms, bucket.burst);
         let counters = self.limits.entry((id.policy.clone(), id.limit.clone())).or_default();
         let counters = Arc::clone(counters);
-        let now_us = clock_us(Instant::now());
-        let limiter = match self.limiters.get(&id) {
-            Some((limiter, counted_by)) if *counted_by == parts => match *limiter.bucket() == bucket {
-                true => Arc::clone(limiter),
-                false => Arc::new(limiter.with_rate(bucket, now_us)),
-            },
-            // Counted by something else: these are other buckets.
-            _ => Arc::new(Limiter::new(bucket, now_us)),
+        let same = |known: Option<&Counting>| {
+            let (limiter, _) = known.filter(|(limiter, by)| *by == parts && *limiter.bucket() == bucket)?;
+            Some(Arc::clone(limiter))
         };
-        self.limiters.insert(id, (Arc::clone(&limiter), parts.clone()));
+        let limiter = if let Some(in_force) = same(self.limiters.get(&id)) {
+            self.staged.remove(&id);
+            in_force
+        } else if let Some(staged) = same(self.staged.get(&id)) {
+            staged
+        } else {
+            let limiter = Arc::new(match self.limiters.get(&id) {
+                Some((former, by)) if *by == parts => former.successor(bucket),
+                // Counted by something else: these are other buckets.
+                _ => Limiter::new(bucket, clock_us(Instant::now())),
+            });
+            self.staged.insert(id, (Arc::clone(&limiter), parts.clone()));
+            limiter
+        };
         Ok(Limit {
             limiter,
             key: parts,

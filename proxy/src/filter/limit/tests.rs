@@ -19,13 +19,20 @@ fn policy(name: &str, limits: Vec<proto::Limit>) -> (ResourceKey, RatePolicy) {
     (ResourceKey::new(Kind::RatePolicy, "ns", name), RatePolicy { targets, limits, unavailable: String::new() })
 }
 
-fn compile(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &str, rule: &str) -> Box<dyn Filter> {
+fn stage(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &str, rule: &str) -> Box<dyn Filter> {
     let route = ResourceKey::new(Kind::Route, "ns", route);
     let of = policies.iter().map(|(key, policy)| {
         let target = policy.targets.iter().find(|t| t.route == route.as_str()).unwrap_or(&policy.targets[1]);
         (key, policy, target)
     });
     limiters.compile(of, &route, rule).unwrap().unwrap()
+}
+
+/// What is compiled and runs.
+fn compile(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &str, rule: &str) -> Box<dyn Filter> {
+    let filter = stage(limiters, policies, route, rule);
+    limiters.take_effect(crate::shared::clock_us(std::time::Instant::now()));
+    filter
 }
 
 /// What a request is told: status (0: goes on), `Retry-After`, and the fields.
@@ -157,6 +164,75 @@ fn a_push_resets_nothing_and_a_new_rate_applies() {
         limiters.forget_unused();
         assert!(limiters.decisions().is_empty() && limiters.policy_counts().is_empty());
     }
+}
+
+/// In force as of a moment that the test says.
+fn push(limiters: &Limiters, limit: proto::Limit, now_us: u64) -> Box<dyn Filter> {
+    let filter = stage(limiters, &[policy("p", vec![limit])], "r", "x");
+    limiters.take_effect(now_us);
+    limiters.forget_unused();
+    filter
+}
+
+#[test]
+fn who_is_used_up_waits_by_the_limit_in_force() {
+    for kind in [per_client as fn(_) -> _, std::convert::identity] {
+        let limiters = Limiters::default();
+        let hourly = || {
+            let token_bucket = Some(proto::TokenBucket { rate: 1, per_ms: 3_600_000, burst: 1 });
+            kind(proto::Limit { token_bucket, ..limit("a", 1, 1) })
+        };
+        let slow = push(&limiters, hourly(), NOW);
+        assert_eq!(passes(&*slow, NOW, 1, 2), 1);
+        assert_eq!(ask(&*slow, NOW, 1).1, "3600");
+        let raised = NOW + 30_000_000;
+        let fast = push(&limiters, kind(limit("a", 100, 100)), raised);
+        let told = (429, "1".into(), "\"a\";r=0;t=1".into(), "\"a\";q=100;w=1".into());
+        assert_eq!(ask(&*fast, raised, 1), told);
+        assert_eq!(passes(&*fast, raised + 500_000, 1, 100), 50);
+        // A request that began before the push takes from the same buckets, by the same rate.
+        assert_eq!(passes(&*slow, raised + 600_000, 1, 100), 10);
+        let cut = push(&limiters, hourly(), raised + 2_000_000);
+        assert_eq!(passes(&*cut, raised + 2_000_000, 1, 100), 1);
+        assert_eq!(ask(&*cut, raised + 2_000_000, 1).1, "3600");
+        assert_eq!(passes(&*fast, raised + 2_500_000, 1, 100), 0);
+    }
+}
+
+#[test]
+fn what_is_not_in_force_changes_nothing() {
+    for kind in [per_client as fn(_) -> _, std::convert::identity] {
+        let limiters = Limiters::default();
+        let running = push(&limiters, kind(limit("a", 1, 4)), NOW);
+        let refused = stage(&limiters, &[policy("p", vec![kind(limit("a", 100, 100))])], "r", "x");
+        assert_eq!(passes(&*running, NOW + 1_000_000, 1, 2), 2);
+        drop(refused);
+        let same = push(&limiters, kind(limit("a", 1, 4)), NOW + 1_000_000);
+        assert_eq!(passes(&*same, NOW + 1_000_000, 1, 10), 2);
+        // It was compiled again and again, and takes effect as of now.
+        let of = [policy("p", vec![kind(limit("a", 10, 10))])];
+        let first = stage(&limiters, &of, "r", "x");
+        let second = stage(&limiters, &of, "r", "y");
+        limiters.take_effect(NOW + 2_000_000);
+        assert_eq!(passes(&*first, NOW + 2_000_000, 1, 10) + passes(&*second, NOW + 2_100_000, 1, 10), 2);
+    }
+}
+
+#[test]
+fn a_limit_that_counts_by_something_else_has_other_buckets() {
+    let limiters = Limiters::default();
+    let by_network = || {
+        let part = key_part::Part::ClientIp(ClientIp { ipv4_prefix: 24, ipv6_prefix: 64 });
+        proto::Limit { key: vec![proto::KeyPart { part: Some(part) }], ..limit("a", 1, 5) }
+    };
+    let by_client = push(&limiters, per_client(limit("a", 1, 3)), NOW);
+    assert_eq!((passes(&*by_client, NOW, 1, 10), passes(&*by_client, NOW, 2, 10)), (3, 3));
+    let wider = push(&limiters, by_network(), NOW);
+    assert_eq!((passes(&*wider, NOW, 1, 4), passes(&*wider, NOW, 2, 10)), (4, 1));
+    // Requests that began before go on with theirs, and take nothing from the new ones.
+    assert_eq!((passes(&*by_client, NOW + 1_000_000, 1, 10), passes(&*wider, NOW, 1, 10)), (1, 0));
+    let all = push(&limiters, limit("a", 1, 2), NOW);
+    assert_eq!((passes(&*all, NOW, 3, 10), passes(&*wider, NOW, 3, 10)), (2, 0));
 }
 
 #[test]
