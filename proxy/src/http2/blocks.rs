@@ -29,6 +29,17 @@ pub(crate) fn most_read(limits: &Limits, fields: usize) -> u32 {
     u32::try_from((head + head / 4).max(3 * of_trailers(limits))).unwrap_or(u32::MAX)
 }
 
+/// What `h2` takes of small DATA frames that nobody has taken yet: whatever fits into windows of so many bytes together, in
+/// messages of gRPC with nothing in them. `h2` alone would end the connection at some 2,000, which an honest client sends
+/// before its backend has read the first. What they take in memory is counted (`held.rs`).
+pub(crate) fn data_frame_budget(window: u32) -> usize {
+    /// A message's head (gRPC over HTTP/2, "Length-Prefixed-Message").
+    const SMALLEST: usize = 5;
+    /// What `h2` counts for a frame of no bytes.
+    const OF_FRAME: usize = 256;
+    window as usize / SMALLEST * OF_FRAME
+}
+
 /// The streams of one connection that brought a block which is too large for trailers.
 #[derive(Debug)]
 pub(crate) struct Blocks {

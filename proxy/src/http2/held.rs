@@ -19,6 +19,8 @@ use crate::{
 
 /// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
 const OF_HEAD_BYTE: usize = 160;
+/// What `h2` keeps of a DATA frame besides its bytes: its place in a list, and the handle of what it was read into.
+const OF_FRAME: usize = 128;
 /// More than that `h2` reads of no head: it counts 32 bytes for each field.
 const MOST_OF_HEAD: usize = 384 << 10;
 
@@ -43,10 +45,19 @@ struct Inner {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
+    /// Bytes of the request's body that came and were not taken,
     untaken: usize,
+    /// and in how many frames: of small ones, that is most of what they take.
+    frames: usize,
     unsent: usize,
     /// The request's body is wanted no more.
     dropped: bool,
+}
+
+impl Stream {
+    fn held(&self) -> usize {
+        self.untaken + self.frames * OF_FRAME + self.unsent
+    }
 }
 
 impl Held {
@@ -78,6 +89,7 @@ impl Held {
                     if !stream.dropped {
                         // Padding is given back by `h2` at once, and nobody says so.
                         stream.untaken = window.min(stream.untaken + frame.length as usize);
+                        stream.frames = window.min(stream.frames + usize::from(frame.length > 0));
                     }
                 });
             }
@@ -103,20 +115,23 @@ impl Held {
         }
     }
 
-    /// The exchange took so much of a request's body.
+    /// The exchange took a frame of a request's body, of so many bytes.
     pub(super) fn taken(&self, stream: u32, bytes: usize) {
-        self.lock().change(stream, |stream| stream.untaken = stream.untaken.saturating_sub(bytes));
+        self.lock().change(stream, |stream| {
+            stream.untaken = stream.untaken.saturating_sub(bytes);
+            stream.frames = stream.frames.saturating_sub(1);
+        });
     }
 
     /// It wants no more of it, and answers.
     pub(super) fn unwanted(&self, stream: u32) {
-        self.lock().change(stream, |stream| stream.untaken = 0);
+        self.lock().change(stream, |stream| (stream.untaken, stream.frames) = (0, 0));
     }
 
     /// It takes no more of it. What is left to be sent is still counted.
     pub(super) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
-        inner.change(stream, |stream| (stream.untaken, stream.dropped) = (0, true));
+        inner.change(stream, |stream| (stream.untaken, stream.frames, stream.dropped) = (0, 0, true));
         if inner.streams.get(&stream).is_some_and(|stream| stream.unsent == 0) {
             inner.remove(stream);
         }
@@ -137,9 +152,9 @@ impl Held {
 impl Inner {
     fn change(&mut self, stream: u32, change: impl FnOnce(&mut Stream)) {
         let Some(stream) = self.streams.get_mut(&stream) else { return };
-        let before = stream.untaken + stream.unsent;
+        let before = stream.held();
         change(stream);
-        self.sum = self.sum - before + stream.untaken + stream.unsent;
+        self.sum = self.sum - before + stream.held();
         self.bodies.set(self.sum);
     }
 
@@ -155,7 +170,7 @@ impl Inner {
 
     fn remove(&mut self, stream: u32) {
         if let Some(stream) = self.streams.remove(&stream) {
-            self.sum -= stream.untaken + stream.unsent;
+            self.sum -= stream.held();
             self.bodies.set(self.sum);
         }
     }
@@ -187,11 +202,11 @@ mod tests {
         // A stream that is not known, and one without a body.
         held.received(frame(FrameType::Data, 3, 300, false));
         held.received(frame(FrameType::Data, 5, 300, false));
-        assert_eq!(holder.held(), 300);
+        assert_eq!(holder.held(), 300 + OF_FRAME);
         held.taken(1, 100);
         assert_eq!(holder.held(), 200);
         held.received(frame(FrameType::Data, 1, 5000, true));
-        assert_eq!(holder.held(), 1000);
+        assert_eq!(holder.held(), 1000 + OF_FRAME);
         held.unwanted(1);
         assert_eq!(holder.held(), 0);
         held.received(frame(FrameType::Data, 1, 20, true));
@@ -252,7 +267,7 @@ mod tests {
                     _ => held.queued(id, length as usize),
                 }
                 let inner = held.lock();
-                prop_assert_eq!(inner.sum, inner.streams.values().map(|s| s.untaken + s.unsent).sum::<usize>());
+                prop_assert_eq!(inner.sum, inner.streams.values().map(Stream::held).sum::<usize>());
                 prop_assert_eq!(inner.sum, holder.held());
             }
             for id in (0..6).map(|n| 2 * n + 1) {

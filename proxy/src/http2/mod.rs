@@ -62,6 +62,7 @@ fn builder(conn: &Conn) -> server::Builder {
         .max_header_list_size(blocks::most_read(limits, limits.fields))
         .initial_window_size(http2.stream_window)
         .initial_connection_window_size(http2.connection_window)
+        .data_frame_budget(blocks::data_frame_budget(http2.connection_window))
         .max_send_buffer_size(256 << 10)
         .max_concurrent_reset_streams(50)
         .max_local_error_reset_streams(Some(200))
