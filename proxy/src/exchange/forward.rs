@@ -5,11 +5,11 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, header::HOST};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Exchange,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     body::{Interrupt, Source, SourceError},
     config::{Backends, Rule},
-    http1::{body::Framing, call, request::Wants},
+    http1::{Malformed, body::Framing, call, request::Wants},
     message::{RequestHead, ResponseHead},
     server::Waiting,
     telemetry::Blame,
@@ -62,8 +62,17 @@ pub(super) async fn forward<S: Source>(
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
-    let sending = pin!(send(backends, head, wants, source, exchange, rule));
-    let (head, call) = within(deadline, sending).await??;
+    let sent = {
+        let sending = pin!(send(backends, head, wants, source, exchange, rule));
+        within(deadline, sending).await
+    };
+    let (head, call) = match sent {
+        Some(sent) => sent?,
+        None if source.waiting() == Some(Waiting::Body) => {
+            return Err(Failure::Answer(answer::UPLOAD_TIMEOUT, Blame::Downstream));
+        }
+        None => return Err(Failure::Answer(answer::REQUEST_TIMEOUT, Blame::Upstream)),
+    };
     let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
     Ok(Inbound { head, call, deadline })
 }
@@ -107,7 +116,9 @@ async fn send<S: Source>(
             Some(kept) => Ok(kept),
             None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
             // Boxed: rare, and larger than all the rest of a request.
-            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut()).await?,
+            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut())
+                .await
+                .ok_or(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream))?,
         };
         let leased = match leased {
             Ok(leased) => leased,
@@ -127,7 +138,7 @@ async fn send<S: Source>(
         }
         let wants = Wants { go_ahead: source.expects_continue(), ..wants };
         let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
-        let answer = within(limit, pin!(response(&mut call, source))).await??;
+        let answer = response(&mut call, source, limit.zip(rule.backend_timeout)).await?;
         let error = match answer {
             Ok(head) => {
                 exchange.upstream.head = Some(Instant::now());
@@ -181,11 +192,28 @@ fn call(
     }
 }
 
-/// Waits for the response's head, and for what ends the exchange before.
-async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<ResponseHead, CallError>, Failure> {
+/// Waits for the response's head, and for what ends the exchange before. `limit`: when the upstream's time is over, and how
+/// long it is. It counts from when the client was last waited for: nobody answers for another's slowness.
+async fn response<S: Source>(
+    call: &mut Call,
+    source: &mut S,
+    limit: Option<(tokio::time::Instant, Duration)>,
+) -> Result<Result<ResponseHead, CallError>, Failure> {
+    let mut late = pin!(limit.map(|(at, _)| sleep_until(at)));
+    let mut for_client = false;
     poll_fn(|cx| {
+        let was_for_client = for_client;
         if let Poll::Ready(response) = call.poll_response(cx, source) {
             return Poll::Ready(Ok(response));
+        }
+        if let (Some(mut late), Some((_, time))) = (late.as_mut().as_pin_mut(), limit) {
+            for_client = source.waiting() == Some(Waiting::Body);
+            if was_for_client || for_client {
+                late.as_mut().reset(tokio::time::Instant::now() + time);
+            }
+            if late.poll(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream)));
+            }
         }
         source.hold(call.held(false));
         // Once it is known what is waited for.
@@ -193,6 +221,9 @@ async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<R
             Err(match interrupt {
                 Interrupt::Gone => Failure::Gone,
                 Interrupt::Stalled(Waiting::Body) => Failure::Answer(answer::BODY_TIMEOUT, Blame::Downstream),
+                Interrupt::Stalled(Waiting::UpstreamToRead) => {
+                    Failure::Answer(answer::UPSTREAM_UNREAD, Blame::Upstream)
+                }
                 Interrupt::Stalled(_) => Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream),
             })
         })
@@ -209,16 +240,19 @@ fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
         }
         _ => tracing::debug!(endpoint = %endpoint.address, %error, attempt, "upstream broke off"),
     }
-    let invalid = matches!(error, CallError::Invalid(_) | CallError::Protocol);
-    Failure::Answer(if invalid { answer::UPSTREAM_INVALID } else { answer::UPSTREAM_BROKE }, Blame::Upstream)
+    let cause = match error {
+        CallError::Invalid(Malformed::TooLong) => answer::UPSTREAM_TOO_LARGE,
+        CallError::Invalid(_) | CallError::Protocol => answer::UPSTREAM_INVALID,
+        _ => answer::UPSTREAM_BROKE,
+    };
+    Failure::Answer(cause, Blame::Upstream)
 }
 
-/// Bounds one try. The work is pinned where it was made: handed over, a future is copied, and its caller holds it twice.
-async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Failure> {
-    let late = |_| Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream);
+/// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its caller holds it twice.
+async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match limit {
-        Some(limit) => tokio::time::timeout_at(limit, work).await.map_err(late),
-        None => Ok(work.await),
+        Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

@@ -317,8 +317,11 @@ impl Call {
     fn head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Result<Option<ResponseHead>, CallError> {
         loop {
             let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
-            let bounds =
-                Bounds { bytes: self.limits.head_bytes, fields: self.limits.response_fields, first: STATUS_LINE };
+            let bounds = Bounds {
+                bytes: self.limits.response_head_bytes,
+                fields: self.limits.response_fields,
+                first: STATUS_LINE,
+            };
             let end = lines.read(bytes, bounds).map_err(|bad| match bad {
                 Bad::Malformed(malformed) => CallError::Invalid(malformed),
                 Bad::TooMuch(_) => CallError::Invalid(Malformed::TooLong),

@@ -59,7 +59,7 @@ fn builder(conn: &Conn) -> server::Builder {
     builder
         .max_concurrent_streams(http2.streams)
         // What is a little too large is told why it is refused (`head.rs`). `h2` tells clients what it enforces.
-        .max_header_list_size(blocks::most_read(limits, limits.fields))
+        .max_header_list_size(blocks::most_read(limits, limits.head_bytes, limits.fields))
         .initial_window_size(http2.stream_window)
         .initial_connection_window_size(http2.connection_window)
         .max_send_buffer_size(256 << 10)
