@@ -1,5 +1,5 @@
-//! Who was slow: what takes its time is measured in bytes that move, and whoever was waited for answers for it, by either
-//! protocol.
+//! Who was slow: what takes its time is measured in bytes that move, and whoever was waited for answers for it, by
+//! either protocol.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -67,6 +67,19 @@ fn an_upload_takes_no_time_of_the_backends() {
         counted(&proxy, &["upstream_timeout", UPSTREAM]);
         assert_eq!(proxy.metric("sluice_failed_requests_total", &[DOWNSTREAM]), 0.0, "{by}");
     }
+}
+
+#[test]
+fn the_backends_time_is_over_when_its_response_is_whole() {
+    let upstream = Upstream::slow();
+    let proxy = Proxy::with(upstream.address, Limits::default(), |rule| {
+        (rule.backend_timeout_ms, rule.request_timeout_ms) = (500, 5000);
+    });
+    let start = Instant::now();
+    let got = proxy.exchange(format!("GET /stalls HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
+    assert!(got.ends_with("half"), "{got}");
+    assert!((450..1500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    counted(&proxy, &["upstream_timeout", UPSTREAM]);
 }
 
 #[test]

@@ -66,14 +66,15 @@ pub(super) async fn forward<S: Source>(
         let sending = pin!(send(backends, head, wants, source, exchange, rule));
         within(deadline, sending).await
     };
-    let (head, call) = match sent {
+    let (head, call, limit) = match sent {
         Some(sent) => sent?,
         None if source.waiting() == Some(Waiting::Body) => {
             return Err(Failure::Answer(answer::UPLOAD_TIMEOUT, Blame::Downstream));
         }
         None => return Err(Failure::Answer(answer::REQUEST_TIMEOUT, Blame::Upstream)),
     };
-    let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+    // The backend's time is over when its response is whole (GEP-1742).
+    let deadline = deadline.into_iter().chain(limit).min().map(|at| Box::pin(sleep_until(at)));
     Ok(Inbound { head, call, deadline })
 }
 
@@ -84,7 +85,7 @@ async fn send<S: Source>(
     source: &mut S,
     exchange: &mut Exchange<'_>,
     rule: &Rule,
-) -> Result<(ResponseHead, Call), Failure> {
+) -> Result<(ResponseHead, Call, Option<tokio::time::Instant>), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
     let (mut failed, mut kept) = (None, Kept::default());
@@ -138,11 +139,11 @@ async fn send<S: Source>(
         }
         let wants = Wants { go_ahead: source.expects_continue(), ..wants };
         let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
-        let answer = response(&mut call, source, limit.zip(rule.backend_timeout)).await?;
+        let (answer, limit) = response(&mut call, source, limit.zip(rule.backend_timeout)).await?;
         let error = match answer {
             Ok(head) => {
                 exchange.upstream.head = Some(Instant::now());
-                return Ok((head, call));
+                return Ok((head, call, limit));
             }
             Err(e) => e,
         };
@@ -192,19 +193,21 @@ fn call(
     }
 }
 
-/// Waits for the response's head, and for what ends the exchange before. `limit`: when the upstream's time is over, and how
-/// long it is. It counts from when the client was last waited for: nobody answers for another's slowness.
+/// Waits for the response's head, and for what ends the exchange before. `limit`: when the upstream's time is over, and
+/// how long it is. It counts from when the client was last waited for: nobody answers for another's slowness. Answers
+/// when it is over then, too.
 async fn response<S: Source>(
     call: &mut Call,
     source: &mut S,
     limit: Option<(tokio::time::Instant, Duration)>,
-) -> Result<Result<ResponseHead, CallError>, Failure> {
+) -> Result<(Result<ResponseHead, CallError>, Option<tokio::time::Instant>), Failure> {
     let mut late = pin!(limit.map(|(at, _)| sleep_until(at)));
     let mut for_client = false;
     poll_fn(|cx| {
         let was_for_client = for_client;
         if let Poll::Ready(response) = call.poll_response(cx, source) {
-            return Poll::Ready(Ok(response));
+            let limit = late.as_ref().as_pin_ref().map(|late| late.deadline());
+            return Poll::Ready(Ok((response, limit)));
         }
         if let (Some(mut late), Some((_, time))) = (late.as_mut().as_pin_mut(), limit) {
             for_client = source.waiting() == Some(Waiting::Body);
@@ -248,7 +251,8 @@ fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
     Failure::Answer(cause, Blame::Upstream)
 }
 
-/// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its caller holds it twice.
+/// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its
+/// caller holds it twice.
 async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match limit {
         Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),

@@ -98,10 +98,15 @@ impl<'a> Exchange<'a> {
         self.fail("upstream_broke", Blame::Upstream);
     }
 
-    /// The request timeout was over within the body, while this was waited for.
+    /// The time of the request, or of the backend's, was over within the body, while this was waited for.
     pub(crate) fn timed_out(&mut self, waiting: Option<Waiting>) {
+        let whole = self.rule.as_ref().and_then(|rule| rule.request_timeout);
+        let reason = match whole {
+            Some(time) if self.started.elapsed() >= time => "request_timeout",
+            _ => "upstream_timeout",
+        };
         let for_client = waiting.is_some_and(Waiting::is_for_client);
-        self.fail("request_timeout", if for_client { Blame::Downstream } else { Blame::Upstream });
+        self.fail(reason, if for_client { Blame::Downstream } else { Blame::Upstream });
     }
 
     /// The upstream went on for too long without a byte.

@@ -39,7 +39,8 @@ use crate::{
 
 /// Longest first line of a response.
 const STATUS_LINE: usize = 8 << 10;
-/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never do.
+/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
+/// do.
 pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
 
 /// A request under way on a connection.

@@ -238,8 +238,10 @@ impl<S: Stream> Client<S> {
     /// Of a client that was waited for to read: whether it has read nothing, which only a try can tell.
     pub(crate) fn reads_nothing(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.io.written();
-        self.io.insist();
-        !matches!(self.poll_flush(cx), Poll::Ready(Ok(()))) && self.io.written() == before
+        self.io.insist(true);
+        let flushed = self.poll_flush(cx);
+        self.io.insist(false);
+        !matches!(flushed, Poll::Ready(Ok(()))) && self.io.written() == before
     }
 
     /// Writes what waits, unless the client does not read for too long.
@@ -251,8 +253,8 @@ impl<S: Stream> Client<S> {
         .await
     }
 
-    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it shows
-    /// with the final one.
+    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it
+    /// shows with the final one.
     fn write_interim(&mut self, cx: &mut Context<'_>) {
         self.unflushed |= S::FAREWELL;
         if let Poll::Ready(Ok(())) = self.out.poll_write(&mut self.io, cx)

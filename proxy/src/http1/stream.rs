@@ -40,9 +40,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         0
     }
 
-    /// Tries the next write even if there is no room, for all that is known: the kernel tells of some when a third of its
-    /// buffer is free, which is a long time to a slow client.
-    fn insist(&mut self) {}
+    /// Whether writes are tried even if there is no room, for all that is known: the kernel tells of some when a third of
+    /// its buffer is free, which is a long time to a slow client.
+    fn insist(&mut self, _: bool) {}
 
     /// Makes the close a reset: where a body ends with its connection, nothing else tells a broken one from a whole one.
     fn close_by_reset(&self);
@@ -121,8 +121,8 @@ impl Stream for Accepted {
         self.written
     }
 
-    fn insist(&mut self) {
-        self.insists = true;
+    fn insist(&mut self, insists: bool) {
+        self.insists = insists;
     }
 
     fn close_by_reset(&self) {
@@ -140,7 +140,7 @@ impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         if written.is_pending()
-            && std::mem::take(&mut self.insists)
+            && self.insists
             && let Ok(bytes) = SockRef::from(&self.io).send(buf)
         {
             return self.note(Poll::Ready(Ok(bytes)));
@@ -190,8 +190,8 @@ impl<S: Stream> Stream for TlsStream<S> {
         self.get_ref().0.written()
     }
 
-    fn insist(&mut self) {
-        self.get_mut().0.insist();
+    fn insist(&mut self, insists: bool) {
+        self.get_mut().0.insist(insists);
     }
 
     fn close_by_reset(&self) {

@@ -22,8 +22,8 @@ fn of_trailers(limits: &Limits) -> usize {
     limits.trailer_bytes + limits.fields * OF_FIELD
 }
 
-/// What `h2` has to read of one block when heads may have so many bytes and fields: a quarter more than is allowed, so that what is
-/// a little too large is told apart from what is much too large.
+/// What `h2` has to read of one block when heads may have so many bytes and fields: a quarter more than is allowed, so
+/// that what is a little too large is told apart from what is much too large.
 pub(crate) fn most_read(limits: &Limits, bytes: usize, fields: usize) -> u32 {
     let head = bytes + fields * OF_FIELD;
     u32::try_from((head + head / 4).max(3 * of_trailers(limits))).unwrap_or(u32::MAX)

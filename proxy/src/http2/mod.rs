@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, sender.rs, respond.rs) ─► exchange
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream, head, source, sender, respond) ─► exchange
 //!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory
 //!           └ blocks.rs: trailers of which h2 has cut something off
