@@ -35,6 +35,9 @@ pub(crate) trait Source {
     /// From now on, this is waited for.
     fn wait(&self, waiting: Waiting);
 
+    /// What is waited for.
+    fn waiting(&self) -> Option<Waiting>;
+
     /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
     fn hold(&mut self, bytes: usize);
 

@@ -1,5 +1,5 @@
-//! How connections end, on both sides: a client that has said all it will say, one that is answered before it has, and an
-//! upstream of which nobody knows what it will still send.
+//! How connections end, on both sides: a client that has said all it will say, one that is answered before it has, and
+//! an upstream of which nobody knows what it will still send.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

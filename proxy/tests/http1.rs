@@ -352,7 +352,7 @@ fn a_client_that_reads_nothing_is_given_up() {
     closed.recv_timeout(Duration::from_secs(10)).unwrap();
     // The upstream hears of it a moment before it is counted.
     let end = Instant::now() + Duration::from_secs(2);
-    while proxy.metric("sluice_failed_requests_total", &["client_went"]) < 1.0 {
+    while proxy.metric("sluice_failed_requests_total", &["client_stalled"]) < 1.0 {
         assert!(Instant::now() < end);
         pause(10);
     }

@@ -134,7 +134,7 @@ fn a_client_that_takes_nothing_is_given_up() {
         assert_eq!(reset.await.unwrap(), Some(h2::Reason::CANCEL));
         assert!(start.elapsed() > Duration::from_millis(2400), "{:?}", start.elapsed());
     });
-    assert_eq!(proxy.metric("sluice_failed_requests_total", &["client_went", "downstream"]), 1.0);
+    assert_eq!(proxy.metric("sluice_failed_requests_total", &["client_stalled", "downstream"]), 1.0);
     assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
 }
 

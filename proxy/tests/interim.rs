@@ -1,5 +1,5 @@
-//! What comes before the final response (RFC 9110 section 15.2): hints on their way to clients that know them, and bodies that
-//! wait to be asked for, from either protocol to either.
+//! What comes before the final response (RFC 9110 section 15.2): hints on their way to clients that know them, and
+//! bodies that wait to be asked for, from either protocol to either.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

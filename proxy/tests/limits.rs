@@ -251,6 +251,6 @@ fn http2_streams_are_as_many_as_allowed_and_wait_no_longer_than_that() {
     });
     assert_eq!(proxy.metric("sluice_failed_requests_total", &["body_timeout", "downstream"]), 1.0);
     assert_eq!(proxy.metric("sluice_failed_requests_total", &["upstream_timeout", "upstream"]), 1.0);
-    assert_eq!(proxy.metric("sluice_failed_requests_total", &["request_timeout", "upstream"]), 1.0);
+    assert_eq!(proxy.metric("sluice_failed_requests_total", &["upstream_stalled", "upstream"]), 1.0);
     assert_eq!(proxy.metric("sluice_requests_in_flight", &[]), 0.0);
 }

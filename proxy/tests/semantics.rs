@@ -1,24 +1,22 @@
-//! What HTTP says of requests and answers beyond their syntax, by either protocol: whom a request is for, what is no path, and
-//! how the proxy itself answers whom.
+//! What HTTP says of requests and answers beyond their syntax, by either protocol: whom a request is for, what is no
+//! path, and how the proxy itself answers whom.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     sync::{Arc, Mutex},
 };
 
 use http::Response;
 use proxy::memory::Limit;
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use snapshot::{
     Key, Kind, Snapshot,
     proto::{self, ClusterProtocol, resource},
 };
 use support::{HOST, OK, Proxy, Upstream, content, content_of, entry, field, http2, http2_request, request};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -200,67 +198,6 @@ fn the_host_of_an_absolute_target_is_the_one_that_counts() {
         let (response, _) = http2(&proxy).await.send_request(request, true).unwrap();
         assert_eq!(response.await.unwrap().status(), 400);
     });
-}
-
-#[test]
-fn a_connection_serves_the_hosts_of_the_listener_that_it_was_made_for() {
-    let made = rcgen::generate_simple_self_signed(["a.example", "b.example", "x.a.example"].map(String::from)).unwrap();
-    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let upstream = Upstream::answering(OK);
-    let address = upstream.address;
-    let proxy = Proxy::serving(Limit::find(None), address, |port| {
-        let mut content = content(port, address, proto::Limits::default(), |_| {});
-        content.remove(&Key::listener("ns", "f", &format!("http-{port}")));
-        let certificate = proto::Certificate { chain_pem: chain.clone().into(), private_key_pem: key.clone().into() };
-        content.insert(Key::new(Kind::Certificate, "ns", "c"), entry(resource::Kind::Certificate(certificate)));
-        let key = Key::new(Kind::Route, "ns", "r");
-        let Some(resource::Kind::Route(mut route)) = content.entry(&key).unwrap().decode().unwrap().kind else {
-            panic!()
-        };
-        route.attachments.clear();
-        for (name, hostname, hosts) in
-            [("a", "*.example", &["a.example", "x.a.example"][..]), ("b", "b.example", &["b.example"])]
-        {
-            let listener = proto::Listener {
-                name: name.into(),
-                port: port.into(),
-                tls: true,
-                hostname: hostname.into(),
-                certificates: vec!["Certificate/ns/c".into()],
-                ..Default::default()
-            };
-            content.insert(Key::listener("ns", "f", name), entry(resource::Kind::Listener(listener)));
-            let hostnames = hosts.iter().map(|host| (*host).to_owned()).collect();
-            route.attachments.push(proto::Attachment { listener: name.into(), hostnames });
-        }
-        content.insert(key, entry(resource::Kind::Route(route)));
-        content
-    });
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
-    let ask = |name: &str, host: &str| {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
-        let stream = std::net::TcpStream::connect(proxy.address).unwrap();
-        let mut stream = StreamOwned::new(connection, stream);
-        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        status(&answer)
-    };
-    assert_eq!(ask("a.example", "a.example"), 200);
-    assert_eq!(ask("a.example", "X.a.example:443"), 200);
-    assert_eq!(ask("a.example", "b.example"), 421);
-    assert_eq!(ask("b.example", "a.example"), 421);
-    assert_eq!(ask("b.example", "b.example."), 200);
-    assert_eq!(ask("b.example", "unknown"), 404);
-    assert_eq!(proxy.metric("sluice_failed_requests_total", &["misdirected", "downstream"]), 2.0);
 }
 
 /// A proxy, the host and path that are asked for, further fields; the code and the message that come of it.

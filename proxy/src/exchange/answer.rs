@@ -76,7 +76,27 @@ pub(crate) const UPSTREAM_BROKE: Cause =
 /// The backend's response was not in time.
 pub(crate) const UPSTREAM_TIMEOUT: Cause =
     cause(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The backend did not answer in time.");
-
+/// The backend did not read the request in time.
+pub(crate) const UPSTREAM_UNREAD: Cause =
+    cause(StatusCode::GATEWAY_TIMEOUT, "upstream_unread", "The backend did not read the request's body in time.");
+/// The route's time for a request was over while the backend was waited for,
+pub(crate) const REQUEST_TIMEOUT: Cause = cause(
+    StatusCode::GATEWAY_TIMEOUT,
+    "request_timeout",
+    "The backend did not answer within the time that this route has for a request.",
+);
+/// or the client.
+pub(crate) const UPLOAD_TIMEOUT: Cause = cause(
+    StatusCode::REQUEST_TIMEOUT,
+    "request_timeout",
+    "The request's body did not come within the time that this route has for a request.",
+);
+/// The head of the backend's response is too large.
+pub(crate) const UPSTREAM_TOO_LARGE: Cause = cause(
+    StatusCode::BAD_GATEWAY,
+    "upstream_head_too_large",
+    "The header fields of the backend's response are more, or longer, than is allowed here.",
+);
 /// The backend's response is not valid HTTP.
 pub(crate) const UPSTREAM_INVALID: Cause =
     cause(StatusCode::BAD_GATEWAY, "upstream_invalid", "The backend's response is not valid HTTP.");

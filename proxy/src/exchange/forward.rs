@@ -5,11 +5,11 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, header::HOST};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Exchange,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     body::{Interrupt, Source, SourceError},
     config::{Backends, Rule},
-    http1::{body::Framing, call, request::Wants},
+    http1::{Malformed, body::Framing, call, request::Wants},
     message::{RequestHead, ResponseHead},
     server::Waiting,
     telemetry::Blame,
@@ -62,9 +62,19 @@ pub(super) async fn forward<S: Source>(
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
     let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
-    let sending = pin!(send(backends, head, wants, source, exchange, rule));
-    let (head, call) = within(deadline, sending).await??;
-    let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+    let sent = {
+        let sending = pin!(send(backends, head, wants, source, exchange, rule));
+        within(deadline, sending).await
+    };
+    let (head, call, limit) = match sent {
+        Some(sent) => sent?,
+        None if source.waiting() == Some(Waiting::Body) => {
+            return Err(Failure::Answer(answer::UPLOAD_TIMEOUT, Blame::Downstream));
+        }
+        None => return Err(Failure::Answer(answer::REQUEST_TIMEOUT, Blame::Upstream)),
+    };
+    // The backend's time is over when its response is whole (GEP-1742).
+    let deadline = deadline.into_iter().chain(limit).min().map(|at| Box::pin(sleep_until(at)));
     Ok(Inbound { head, call, deadline })
 }
 
@@ -75,7 +85,7 @@ async fn send<S: Source>(
     source: &mut S,
     exchange: &mut Exchange<'_>,
     rule: &Rule,
-) -> Result<(ResponseHead, Call), Failure> {
+) -> Result<(ResponseHead, Call, Option<tokio::time::Instant>), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
     let (mut failed, mut kept) = (None, Kept::default());
@@ -107,7 +117,9 @@ async fn send<S: Source>(
             Some(kept) => Ok(kept),
             None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
             // Boxed: rare, and larger than all the rest of a request.
-            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut()).await?,
+            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut())
+                .await
+                .ok_or(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream))?,
         };
         let leased = match leased {
             Ok(leased) => leased,
@@ -127,11 +139,11 @@ async fn send<S: Source>(
         }
         let wants = Wants { go_ahead: source.expects_continue(), ..wants };
         let mut call = call(leased, head, wants, (source.framing(), std::mem::take(&mut kept)), exchange);
-        let answer = within(limit, pin!(response(&mut call, source))).await??;
+        let (answer, limit) = response(&mut call, source, limit.zip(rule.backend_timeout)).await?;
         let error = match answer {
             Ok(head) => {
                 exchange.upstream.head = Some(Instant::now());
-                return Ok((head, call));
+                return Ok((head, call, limit));
             }
             Err(e) => e,
         };
@@ -181,11 +193,30 @@ fn call(
     }
 }
 
-/// Waits for the response's head, and for what ends the exchange before.
-async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<ResponseHead, CallError>, Failure> {
+/// Waits for the response's head, and for what ends the exchange before. `limit`: when the upstream's time is over, and
+/// how long it is. It counts from when the client was last waited for: nobody answers for another's slowness. Answers
+/// when it is over then, too.
+async fn response<S: Source>(
+    call: &mut Call,
+    source: &mut S,
+    limit: Option<(tokio::time::Instant, Duration)>,
+) -> Result<(Result<ResponseHead, CallError>, Option<tokio::time::Instant>), Failure> {
+    let mut late = pin!(limit.map(|(at, _)| sleep_until(at)));
+    let mut for_client = false;
     poll_fn(|cx| {
+        let was_for_client = for_client;
         if let Poll::Ready(response) = call.poll_response(cx, source) {
-            return Poll::Ready(Ok(response));
+            let limit = late.as_ref().as_pin_ref().map(|late| late.deadline());
+            return Poll::Ready(Ok((response, limit)));
+        }
+        if let (Some(mut late), Some((_, time))) = (late.as_mut().as_pin_mut(), limit) {
+            for_client = source.waiting() == Some(Waiting::Body);
+            if was_for_client || for_client {
+                late.as_mut().reset(tokio::time::Instant::now() + time);
+            }
+            if late.poll(cx).is_ready() {
+                return Poll::Ready(Err(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream)));
+            }
         }
         source.hold(call.held(false));
         // Once it is known what is waited for.
@@ -193,6 +224,9 @@ async fn response<S: Source>(call: &mut Call, source: &mut S) -> Result<Result<R
             Err(match interrupt {
                 Interrupt::Gone => Failure::Gone,
                 Interrupt::Stalled(Waiting::Body) => Failure::Answer(answer::BODY_TIMEOUT, Blame::Downstream),
+                Interrupt::Stalled(Waiting::UpstreamToRead) => {
+                    Failure::Answer(answer::UPSTREAM_UNREAD, Blame::Upstream)
+                }
                 Interrupt::Stalled(_) => Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream),
             })
         })
@@ -209,16 +243,20 @@ fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
         }
         _ => tracing::debug!(endpoint = %endpoint.address, %error, attempt, "upstream broke off"),
     }
-    let invalid = matches!(error, CallError::Invalid(_) | CallError::Protocol);
-    Failure::Answer(if invalid { answer::UPSTREAM_INVALID } else { answer::UPSTREAM_BROKE }, Blame::Upstream)
+    let cause = match error {
+        CallError::Invalid(Malformed::TooLong) => answer::UPSTREAM_TOO_LARGE,
+        CallError::Invalid(_) | CallError::Protocol => answer::UPSTREAM_INVALID,
+        _ => answer::UPSTREAM_BROKE,
+    };
+    Failure::Answer(cause, Blame::Upstream)
 }
 
-/// Bounds one try. The work is pinned where it was made: handed over, a future is copied, and its caller holds it twice.
-async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Result<T, Failure> {
-    let late = |_| Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream);
+/// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its
+/// caller holds it twice.
+async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match limit {
-        Some(limit) => tokio::time::timeout_at(limit, work).await.map_err(late),
-        None => Ok(work.await),
+        Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

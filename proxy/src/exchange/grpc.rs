@@ -1,5 +1,5 @@
-//! What the proxy itself says to clients that speak gRPC: a status of theirs, in a response that is nothing but trailers, by
-//! the gRPC specification's mapping of HTTP's statuses (`http-grpc-status-mapping.md`).
+//! What the proxy itself says to clients that speak gRPC: a status of theirs, in a response that is nothing but
+//! trailers, by the gRPC specification's mapping of HTTP's statuses (`http-grpc-status-mapping.md`).
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};

@@ -8,7 +8,7 @@ use super::{headers::RequestId, normalise::Host};
 use crate::{
     config::Rule,
     message::RequestHead,
-    server::{Conn, Taken, Worker},
+    server::{Conn, Taken, Waiting, Worker},
     telemetry::{Blame, RequestRecord},
 };
 
@@ -98,9 +98,25 @@ impl<'a> Exchange<'a> {
         self.fail("upstream_broke", Blame::Upstream);
     }
 
-    /// The request timeout was over within the body.
-    pub(crate) fn timed_out(&mut self) {
-        self.fail("request_timeout", Blame::Upstream);
+    /// The time of the request, or of the backend's, was over within the body, while this was waited for.
+    pub(crate) fn timed_out(&mut self, waiting: Option<Waiting>) {
+        let whole = self.rule.as_ref().and_then(|rule| rule.request_timeout);
+        let reason = match whole {
+            Some(time) if self.started.elapsed() >= time => "request_timeout",
+            _ => "upstream_timeout",
+        };
+        let for_client = waiting.is_some_and(Waiting::is_for_client);
+        self.fail(reason, if for_client { Blame::Downstream } else { Blame::Upstream });
+    }
+
+    /// The upstream went on for too long without a byte.
+    pub(crate) fn upstream_stalled(&mut self) {
+        self.fail("upstream_stalled", Blame::Upstream);
+    }
+
+    /// The client took, or sent, nothing for too long.
+    pub(crate) fn client_stalled(&mut self) {
+        self.fail("client_stalled", Blame::Downstream);
     }
 
     /// The client left before the end; or was made to, for what it held.

@@ -39,7 +39,8 @@ use crate::{
 
 /// Longest first line of a response.
 const STATUS_LINE: usize = 8 << 10;
-/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never do.
+/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
+/// do.
 pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
 
 /// A request under way on a connection.
@@ -317,8 +318,11 @@ impl Call {
     fn head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Result<Option<ResponseHead>, CallError> {
         loop {
             let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
-            let bounds =
-                Bounds { bytes: self.limits.head_bytes, fields: self.limits.response_fields, first: STATUS_LINE };
+            let bounds = Bounds {
+                bytes: self.limits.response_head_bytes,
+                fields: self.limits.response_fields,
+                first: STATUS_LINE,
+            };
             let end = lines.read(bytes, bounds).map_err(|bad| match bad {
                 Bad::Malformed(malformed) => CallError::Invalid(malformed),
                 Bad::TooMuch(_) => CallError::Invalid(Malformed::TooLong),

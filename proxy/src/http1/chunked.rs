@@ -1,5 +1,5 @@
-//! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped. Of upstreams the one thing is
-//! taken that old servers do: they pad sizes with spaces up to a fixed width. What follows is the same to all who read it.
+//! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped. Of upstreams one thing
+//! is taken that old servers do: they pad sizes with spaces to a fixed width. Whoever reads it understands the same by it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;

@@ -214,13 +214,19 @@ impl<S: Stream> Client<S> {
             return Poll::Ready(Ok(()));
         }
         self.unflushed = S::FAREWELL;
+        let before = self.io.written();
         let flushed = match self.out.poll_write(&mut self.io, cx) {
             // What TLS holds back.
             Poll::Ready(Ok(())) if S::FAREWELL => Pin::new(&mut self.io).poll_flush(cx),
             flushed => flushed,
         };
         match flushed {
-            Poll::Pending => self.conn.wait(Waiting::ClientToRead, &self.limits),
+            Poll::Pending => {
+                if self.io.written() > before {
+                    self.conn.progress();
+                }
+                self.conn.wait(Waiting::ClientToRead, &self.limits);
+            }
             Poll::Ready(_) => {
                 self.unflushed = false;
                 self.conn.progress();
@@ -229,17 +235,26 @@ impl<S: Stream> Client<S> {
         flushed
     }
 
+    /// Of a client that was waited for to read: whether it has read nothing, which only a try can tell.
+    pub(crate) fn reads_nothing(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.io.written();
+        self.io.insist(true);
+        let flushed = self.poll_flush(cx);
+        self.io.insist(false);
+        !matches!(flushed, Poll::Ready(Ok(()))) && self.io.written() == before
+    }
+
     /// Writes what waits, unless the client does not read for too long.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| match self.conn.expired() {
-            Some(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            None => self.poll_flush(cx),
+            Some(_) if self.reads_nothing(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            _ => self.poll_flush(cx),
         })
         .await
     }
 
-    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it shows
-    /// with the final one.
+    /// Writes interim responses, as far as that goes: nobody waits for a client to read them. What is wrong with it
+    /// shows with the final one.
     fn write_interim(&mut self, cx: &mut Context<'_>) {
         self.unflushed |= S::FAREWELL;
         if let Poll::Ready(Ok(())) = self.out.poll_write(&mut self.io, cx)
@@ -430,6 +445,10 @@ impl<S: Stream> Source for Client<S> {
 
     fn wait(&self, waiting: Waiting) {
         self.conn.wait(waiting, &self.limits);
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.conn.waiting()
     }
 
     fn hold(&mut self, bytes: usize) {

@@ -8,8 +8,10 @@ use snapshot::{path, proto::PathParameters};
 /// Bounds of messages and of the time they may take; those of heads, bodies and times hold for HTTP/2 too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Bytes of a head, start line included (431; from upstream 502).
+    /// Bytes of a request's head, start line included (431).
     pub head_bytes: usize,
+    /// The same of a response's (502). The fleet says nothing of it: who answers is not who asks.
+    pub response_head_bytes: usize,
     /// Fields of a request's head (431), or of trailers.
     pub fields: usize,
     /// Fields of a response's head (502).
@@ -54,6 +56,7 @@ pub(crate) const BESIDE_TARGET: usize = 128;
 /// What applies unless the fleet says otherwise.
 pub const DEFAULT: Limits = Limits {
     head_bytes: 64 << 10,
+    response_head_bytes: 64 << 10,
     fields: 100,
     response_fields: 128,
     paths: path::Rules { parameters: PathParameters::Strip, keep_escaped_slashes: false, keep_empty_segments: false },

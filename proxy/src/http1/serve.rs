@@ -22,7 +22,7 @@ use crate::{
     fields::Fields,
     filter::RateLimit,
     message::{RequestHead, ResponseHead},
-    server::{Conn, Worker},
+    server::{Conn, Waiting, Worker},
     upstream::{Call, CallError, Lease},
 };
 
@@ -222,8 +222,8 @@ async fn relay<S: Stream>(
     let relayed = poll_fn(|cx| {
         // Before anything else is waited for.
         match conn.expired() {
-            Some(waiting) if waiting.is_for_client() => return Poll::Ready(Err(Broken::Client)),
-            Some(_) => return Poll::Ready(Err(Broken::Deadline)),
+            Some(Waiting::ClientToRead) if !client.reads_nothing(cx) => {}
+            Some(waiting) => return Poll::Ready(Err(Broken::Stalled(waiting))),
             None => {}
         }
         let (mut turn, mut unread) = (0, false);
@@ -260,7 +260,7 @@ async fn relay<S: Stream>(
             if let Some(deadline) = &mut deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
-                return Poll::Ready(Err(Broken::Deadline));
+                return Poll::Ready(Err(Broken::Deadline(conn.waiting())));
             }
             return client.poll_interrupt(cx).map(|_| Err(Broken::Client));
         }
@@ -273,7 +273,9 @@ async fn relay<S: Stream>(
         Err(broken) => {
             match broken {
                 Broken::Client => exchange.client_went(),
-                Broken::Deadline => exchange.timed_out(),
+                Broken::Stalled(waiting) if waiting.is_for_client() => exchange.client_stalled(),
+                Broken::Stalled(_) => exchange.upstream_stalled(),
+                Broken::Deadline(waiting) => exchange.timed_out(waiting),
                 Broken::Upstream(error) => {
                     tracing::debug!(%error, "the response broke off");
                     exchange.upstream_broke();
@@ -311,5 +313,8 @@ fn take(
 enum Broken {
     Client,
     Upstream(CallError),
-    Deadline,
+    /// This took too long.
+    Stalled(Waiting),
+    /// The request's time is over, while this was waited for.
+    Deadline(Option<Waiting>),
 }

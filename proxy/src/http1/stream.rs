@@ -35,6 +35,15 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the connection is broken, as the kernel has it; for when nothing is read that would show it.
     fn has_failed(&self) -> bool;
 
+    /// Bytes that were written to the connection itself: with TLS, more than that was given may wait.
+    fn written(&self) -> u64 {
+        0
+    }
+
+    /// Whether writes are tried even if there is no room, for all that is known: the kernel tells of some when a third of
+    /// its buffer is free, which is a long time to a slow client.
+    fn insist(&mut self, _: bool) {}
+
     /// Makes the close a reset: where a body ends with its connection, nothing else tells a broken one from a whole one.
     fn close_by_reset(&self);
 }
@@ -68,11 +77,20 @@ impl Stream for TcpStream {
 pub(crate) struct Accepted {
     io: TcpStream,
     holder: Arc<Holder>,
+    written: u64,
+    insists: bool,
 }
 
 impl Accepted {
     pub(crate) fn new(io: TcpStream, holder: Arc<Holder>) -> Self {
-        Self { io, holder }
+        Self { io, holder, written: 0, insists: false }
+    }
+
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.written += *bytes as u64;
+        }
+        written
     }
 }
 
@@ -99,6 +117,14 @@ impl Stream for Accepted {
         self.io.has_failed()
     }
 
+    fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn insist(&mut self, insists: bool) {
+        self.insists = insists;
+    }
+
     fn close_by_reset(&self) {
         self.io.close_by_reset();
     }
@@ -112,7 +138,14 @@ impl AsyncRead for Accepted {
 
 impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if written.is_pending()
+            && self.insists
+            && let Ok(bytes) = SockRef::from(&self.io).send(buf)
+        {
+            return self.note(Poll::Ready(Ok(bytes)));
+        }
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -120,7 +153,13 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        if self.insists
+            && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
+        {
+            return self.poll_write(cx, first);
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,6 +184,14 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn has_failed(&self) -> bool {
         self.get_ref().0.has_failed()
+    }
+
+    fn written(&self) -> u64 {
+        self.get_ref().0.written()
+    }
+
+    fn insist(&mut self, insists: bool) {
+        self.get_mut().0.insist(insists);
     }
 
     fn close_by_reset(&self) {

@@ -1,7 +1,7 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream.rs, head.rs, source.rs, sender.rs, respond.rs) ─► exchange
+//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream, head, source, sender, respond) ─► exchange
 //!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory
 //!           └ blocks.rs: trailers of which h2 has cut something off
@@ -59,7 +59,7 @@ fn builder(conn: &Conn) -> server::Builder {
     builder
         .max_concurrent_streams(http2.streams)
         // What is a little too large is told why it is refused (`head.rs`). `h2` tells clients what it enforces.
-        .max_header_list_size(blocks::most_read(limits, limits.fields))
+        .max_header_list_size(blocks::most_read(limits, limits.head_bytes, limits.fields))
         .initial_window_size(http2.stream_window)
         .initial_connection_window_size(http2.connection_window)
         .data_frame_budget(blocks::data_frame_budget(http2.connection_window))

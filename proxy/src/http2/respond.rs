@@ -45,8 +45,10 @@ enum Ended {
     Closed,
     #[error("upstream: {0}")]
     Upstream(CallError),
-    #[error("the request's time is over, or the upstream sent nothing for too long")]
-    Timeout,
+    #[error("the upstream sent, or took, nothing for too long")]
+    UpstreamStalled,
+    #[error("the request's time is over")]
+    Timeout(Option<Waiting>),
 }
 
 /// Sends a reply, and records what became of it.
@@ -74,13 +76,15 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     tracing::debug!(error = %ended, "stream ended early");
     match ended {
         Ended::Upstream(_) => exchange.upstream_broke(),
-        Ended::Timeout => exchange.timed_out(),
-        Ended::Http2(_) | Ended::Reset(_) | Ended::Stalled | Ended::Closed => exchange.client_went(),
+        Ended::Timeout(waiting) => exchange.timed_out(waiting),
+        Ended::UpstreamStalled => exchange.upstream_stalled(),
+        Ended::Stalled => exchange.client_stalled(),
+        Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => exchange.client_went(),
     }
     match ended {
         Ended::Upstream(CallError::Reset(reason)) => sender.reset(passed(reason)),
         // A clean end would make a cut response look whole.
-        Ended::Upstream(_) | Ended::Timeout => sender.reset(Reason::INTERNAL_ERROR),
+        Ended::Upstream(_) | Ended::UpstreamStalled | Ended::Timeout(_) => sender.reset(Reason::INTERNAL_ERROR),
         Ended::Stalled => sender.reset(Reason::CANCEL),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => {}
     }
@@ -237,10 +241,10 @@ impl Sending<'_, '_> {
     /// What ends the response before its time.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Ended::Timeout);
+            return Poll::Ready(Ended::Timeout(self.source.waiting()));
         }
         self.source.poll_interrupt(cx).map(|interrupt| match interrupt {
-            Interrupt::Stalled(waiting) if !waiting.is_for_client() => Ended::Timeout,
+            Interrupt::Stalled(waiting) if !waiting.is_for_client() => Ended::UpstreamStalled,
             Interrupt::Stalled(_) => Ended::Stalled,
             Interrupt::Gone => Ended::Closed,
         })

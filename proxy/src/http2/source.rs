@@ -233,6 +233,10 @@ impl Source for Http2Source<'_> {
         self.waiting.set(Some(wait));
     }
 
+    fn waiting(&self) -> Option<Waiting> {
+        self.waiting.get().map(|wait| wait.waiting)
+    }
+
     fn hold(&mut self, bytes: usize) {
         if bytes > 0 || self.charge.is_some() {
             self.charge.get_or_insert_with(|| Charge::new(&self.conn.holder, Kind::Bodies)).set(bytes);

@@ -249,6 +249,12 @@ impl Conn {
         if waiting == 0 || u64::from(self.clock.second()) < waiting >> 8 {
             return None;
         }
+        self.waiting()
+    }
+
+    /// What is waited for.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
         Waiting::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
     }
 

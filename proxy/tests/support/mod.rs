@@ -33,6 +33,7 @@ use snapshot::{
 pub const HOST: &str = "shop.example";
 
 pub mod process;
+pub mod tls;
 
 /// A proxy with one route to one upstream.
 pub struct Proxy {

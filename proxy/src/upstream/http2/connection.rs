@@ -73,7 +73,7 @@ impl Connection {
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(blocks::most_read(limits, limits.response_fields))
+            .max_header_list_size(blocks::most_read(limits, limits.response_head_bytes, limits.response_fields))
             .data_frame_budget(blocks::data_frame_budget(STREAMED_AT_ONCE * STREAM_WINDOW))
             .max_send_buffer_size(SEND_BUFFER)
             // Until it has said how many it takes.

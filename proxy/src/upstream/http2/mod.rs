@@ -151,7 +151,9 @@ impl Call {
         };
         self.kept = Kept { cut: true, ..Kept::default() };
         let (mut head, body) = response.into_parts();
-        if head.headers.len() > self.limits.response_fields || heads::size(&head.headers) > self.limits.head_bytes {
+        if head.headers.len() > self.limits.response_fields
+            || heads::size(&head.headers) > self.limits.response_head_bytes
+        {
             self.state = State::Done;
             return Poll::Ready(Err(Malformed::TooLong.into()));
         }
@@ -179,7 +181,9 @@ impl Call {
                 Poll::Ready(Some(Ok(interim))) => {
                     self.interim += 1;
                     let (mut head, ()) = interim.into_parts();
-                    if self.interim > self.limits.interim || heads::size(&head.headers) > self.limits.head_bytes {
+                    if self.interim > self.limits.interim
+                        || heads::size(&head.headers) > self.limits.response_head_bytes
+                    {
                         return Err(Malformed::TooLong.into());
                     }
                     match head.status {
