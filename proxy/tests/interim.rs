@@ -26,6 +26,8 @@ const PROTOCOLS: [&str; 2] = ["HTTP/1.1", "HTTP/2"];
 enum Way {
     /// Hints, and the answer only some time later.
     Hints,
+    /// Hints without end.
+    Endless,
     /// Asks for the body, then answers.
     Asks,
     /// Answers so before the body.
@@ -67,6 +69,10 @@ fn by_http1(mut stream: TcpStream, way: Way, log: &Log) {
             pause(50);
             stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n").unwrap();
             pause(500);
+        }
+        Way::Endless => {
+            let _ = stream.write_all("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1000).as_bytes());
+            return;
         }
         Way::Asks => {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
@@ -112,6 +118,13 @@ fn by_http2(stream: TcpStream, way: Way, log: &Log) {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         respond.send_informational(hints("</b>")).unwrap();
                         tokio::time::sleep(Duration::from_millis(500)).await;
+                    }
+                    Way::Endless => {
+                        for _ in 0..1000 {
+                            let hints = Response::builder().status(103).header("link", "</a>").body(()).unwrap();
+                            let _ = respond.send_informational(hints);
+                        }
+                        return;
                     }
                     Way::Asks => {
                         let go = Response::builder().status(100).body(()).unwrap();
@@ -163,6 +176,21 @@ fn hints_pass_in_order_and_at_once() {
             }
             assert_eq!(response.await.unwrap().status(), 200, "{protocol}");
         });
+    }
+}
+
+#[test]
+fn there_are_only_so_many() {
+    for protocol in PROTOCOLS {
+        let (proxy, _) = upstream(protocol, Way::Endless);
+        let mut client = proxy.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
+        for _ in 0..16 {
+            assert_eq!(client.response(true).unwrap().0, 103, "{protocol}");
+        }
+        let (status, _, body) = client.response(false).unwrap();
+        let told = String::from_utf8(body).unwrap();
+        assert!(status == 502 && told.contains("not valid HTTP"), "{protocol}: {told}");
     }
 }
 

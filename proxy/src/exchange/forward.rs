@@ -245,7 +245,7 @@ fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
     }
     let cause = match error {
         CallError::Invalid(Malformed::TooLong) => answer::UPSTREAM_TOO_LARGE,
-        CallError::Invalid(_) | CallError::Protocol => answer::UPSTREAM_INVALID,
+        CallError::Invalid(_) | CallError::Protocol | CallError::Endless => answer::UPSTREAM_INVALID,
         _ => answer::UPSTREAM_BROKE,
     };
     Failure::Answer(cause, Blame::Upstream)

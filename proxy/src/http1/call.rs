@@ -157,7 +157,10 @@ impl Call {
                     return Poll::Ready(Err(if silent { self.silent(why) } else { CallError::Broken(why) }));
                 }
                 Ok(_) => {}
-                Err(_) => return Poll::Ready(Err(self.silent("the connection broke before a response"))),
+                Err(_) => {
+                    let why = "the connection broke before a response";
+                    return Poll::Ready(Err(if self.interim == 0 { self.silent(why) } else { CallError::Broken(why) }));
+                }
             }
         }
     }
@@ -338,7 +341,7 @@ impl Call {
                 self.reusable &= head.keep_alive;
                 self.interim += 1;
                 if self.interim > self.limits.interim {
-                    return Err(CallError::Broken("there is no end of interim responses"));
+                    return Err(CallError::Endless);
                 }
                 if head.parts.status == StatusCode::CONTINUE {
                     self.held = None;

@@ -1,23 +1,18 @@
 //! A client's connection: heads and bodies from its bytes, and bytes that wait to be written.
 
+mod linger;
+
 use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{StatusCode, Version};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, sleep_until, timeout_at},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Malformed,
@@ -44,11 +39,6 @@ const AHEAD: usize = 8 << 10;
 /// What TLS keeps, at most, of what its client does not read.
 const OF_TLS: usize = 64 << 10;
 
-/// When so many clients go on sending what nobody reads, further ones have less time for it, and are read more slowly.
-const MANY: usize = 256;
-const MANY_LINGER: Duration = Duration::from_secs(2);
-const MANY_RATE: u64 = 1 << 20;
-
 /// A connection, between and within requests.
 pub(crate) struct Client<S> {
     io: S,
@@ -63,7 +53,7 @@ pub(crate) struct Client<S> {
     body: Decoder,
     framing: Framing,
     /// It has closed its side: it sends no further request, and may well wait for its answers (RFC 9112 section 9.6).
-    /// One that has closed both sides looks the same, until it refuses what it is sent.
+    /// One that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes included.
     half_closed: bool,
     /// Where its task is woken then, to look whether it has gone, and in which second it looked last.
     watch: Option<(usize, u32)>,
@@ -314,37 +304,6 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Reads and drops what a client still sends. Many look for an answer only when they have sent all they have.
-    async fn linger(&mut self) {
-        let lingering = Lingering::enter();
-        let (time, rate) = match lingering.is_one_of_many() {
-            false => (self.limits.linger, self.limits.linger_rate),
-            true => (MANY_LINGER, MANY_RATE),
-        };
-        let began = Instant::now();
-        let mut dropped = 0;
-        loop {
-            self.buffer.bytes.clear();
-            let until = (began + time).min(Instant::now() + self.limits.linger_stall);
-            let fill = poll_fn(|cx| {
-                let read = self.poll_fill(cx);
-                if read.is_pending() {
-                    self.buffer.release();
-                }
-                read
-            });
-            match timeout_at(until, fill).await {
-                Ok(Ok(read @ 1..)) => dropped += read as u64,
-                // It has ended, or had its time.
-                _ => return,
-            }
-            let due = began + Duration::from_secs(dropped / rate);
-            if due > Instant::now() {
-                sleep_until(due.min(began + time)).await;
-            }
-        }
-    }
-
     /// Of a client that has closed its side: whether it has gone. Looked at once a second, and when there is reason to.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let second = self.conn.second();
@@ -464,27 +423,6 @@ impl<S: Stream> Source for Client<S> {
 
     fn is_ended(&self) -> bool {
         self.body.is_done()
-    }
-}
-
-/// One of the connections that wait for a client to end, which the process has only so many of for long.
-struct Lingering(usize);
-
-static LINGERING: AtomicUsize = AtomicUsize::new(0);
-
-impl Lingering {
-    fn enter() -> Self {
-        Self(LINGERING.fetch_add(1, Relaxed))
-    }
-
-    fn is_one_of_many(&self) -> bool {
-        self.0 >= MANY
-    }
-}
-
-impl Drop for Lingering {
-    fn drop(&mut self) {
-        LINGERING.fetch_sub(1, Relaxed);
     }
 }
 

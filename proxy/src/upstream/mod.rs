@@ -52,6 +52,9 @@ pub(crate) enum CallError {
     /// What came is no valid response.
     #[error("{0}")]
     Invalid(#[from] Malformed),
+    /// There is no end of interim responses.
+    #[error("there is no end of interim responses")]
+    Endless,
     /// What came is not valid HTTP/2.
     #[error("what came is not valid HTTP/2")]
     Protocol,

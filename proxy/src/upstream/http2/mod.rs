@@ -181,9 +181,10 @@ impl Call {
                 Poll::Ready(Some(Ok(interim))) => {
                     self.interim += 1;
                     let (mut head, ()) = interim.into_parts();
-                    if self.interim > self.limits.interim
-                        || heads::size(&head.headers) > self.limits.response_head_bytes
-                    {
+                    if self.interim > self.limits.interim {
+                        return Err(CallError::Endless);
+                    }
+                    if heads::size(&head.headers) > self.limits.response_head_bytes {
                         return Err(Malformed::TooLong.into());
                     }
                     match head.status {
