@@ -138,7 +138,7 @@ mod tests {
     /// Of this very checkout: what comes from a registry has its checksum, and everything its licence.
     #[test]
     fn nothing_that_is_linked_lacks_its_checksum() {
-        let metadata = shell::cargo(&["metadata", "--locked", "--offline", "--format-version=1"]).read().unwrap();
+        let metadata = shell::cargo(&["metadata", "--locked", "--format-version=1"]).read().unwrap();
         let metadata = serde_json::from_str(&metadata).unwrap();
         let lock = files::read(&shell::root().join("Cargo.lock")).unwrap();
         for (package, least) in [("operator", "kube"), ("proxy", "rustls")] {
