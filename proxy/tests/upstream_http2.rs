@@ -25,8 +25,13 @@ const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// `:status: 200`, by index.
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// `:status: 200`, by index; and two that have no body.
 const STATUS_200: u8 = 0x88;
+const STATUS_204: u8 = 0x89;
+const STATUS_304: u8 = 0x8b;
 
 /// One connection to the upstream.
 struct Wire {
@@ -50,11 +55,17 @@ enum Seen {
 
 impl Wire {
     /// Takes a connection on, and allows so many streams.
-    fn new(mut stream: TcpStream, streams: u32) -> Self {
+    fn new(stream: TcpStream, streams: u32) -> Self {
+        Self::with(stream, &[(MAX_CONCURRENT_STREAMS, streams)])
+    }
+
+    /// The same with these settings.
+    fn with(mut stream: TcpStream, settings: &[(u16, u32)]) -> Self {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).unwrap();
         let mut wire = Self { stream, bodies: BTreeMap::new() };
-        wire.send(4, 0, 0, &[&[0, 3][..], &streams.to_be_bytes()].concat());
+        let setting = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        wire.send(4, 0, 0, &settings.iter().flat_map(setting).collect::<Vec<_>>());
         wire
     }
 
@@ -397,6 +408,105 @@ fn heads_over_the_limit_are_an_error_and_asked_for_once() {
             assert_eq!(log.lock().unwrap().len(), n, "{count} of {bytes}");
         }
     }
+}
+
+/// What comes behind a response that has no body is nobody's: by HTTP/1.1 it would be taken for the next response.
+#[test]
+fn what_has_no_body_has_none_whatever_comes_behind_it() {
+    const FORGED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+    for (method, status, data) in [
+        ("HEAD", STATUS_200, &b""[..]),
+        ("GET", STATUS_204, b""),
+        ("GET", STATUS_304, b""),
+        ("GET", STATUS_204, FORGED),
+        ("GET", STATUS_304, FORGED),
+    ] {
+        let (upstream, _log) = upstream(move |wire, n, id, _| match n {
+            1 => {
+                let length = literal("content-length", data.len().to_string().as_bytes());
+                let head = if data.is_empty() { vec![status] } else { [vec![status], length].concat() };
+                wire.send(1, 4, id, &head);
+                wire.send(0, 1, id, data);
+            }
+            _ => wire.ok(id),
+        });
+        let proxy = Proxy::to_http2(upstream.address);
+        let requests = format!("{method} / HTTP/1.1\r\nHost: {HOST}\r\n\r\nGET / HTTP/1.1\r\nHost: {HOST}\r\n");
+        let answers = proxy.exchange(format!("{requests}Connection: close\r\n\r\n").as_bytes());
+        let (first, second) = answers.split_once("\r\n\r\n").unwrap();
+        assert!(!first.contains("chunked"), "{method} {status:x}: {answers}");
+        assert!(
+            second.starts_with("HTTP/1.1 200 OK\r\n") && second.ends_with("ok\r\n0\r\n\r\n"),
+            "{status:x}: {answers}"
+        );
+    }
+}
+
+/// A second upstream that answers before it has read what the first was sent gets all of it.
+#[test]
+fn what_is_sent_again_is_whole_when_the_response_comes_first() {
+    const PIECES: usize = 9;
+    let asked = Arc::<Mutex<u32>>::default();
+    let (told, received) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |stream| {
+        let nth = {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            *asked
+        };
+        let window = if nth == 1 { 65_535 } else { 1 };
+        let mut wire = Wire::with(stream, &[(MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, window)]);
+        let mut pieces = 0;
+        while let Some(seen) = wire.next() {
+            match seen {
+                Seen::Begun(id) if nth == 2 => {
+                    wire.send(1, 4, id, &[STATUS_200]);
+                    pause(200);
+                    wire.send(8, 0, id, &1_000_000_u32.to_be_bytes());
+                }
+                Seen::Data(..) if nth == 1 => {
+                    pieces += 1;
+                    if pieces == PIECES {
+                        wire.go_away(0);
+                    }
+                }
+                Seen::Whole(id, body) => {
+                    told.send(body).unwrap();
+                    wire.send(0, 1, id, b"ok");
+                }
+                _ => {}
+            }
+        }
+    });
+    let proxy = Proxy::to_http2(upstream.address);
+    proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let request = http2_request("POST", "/").body(()).unwrap();
+        let (response, mut upload) = sender.send_request(request, false).unwrap();
+        for n in 1..=PIECES {
+            upload.send_data(Bytes::from(format!("piece {n};")), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let response = response.await.unwrap();
+        upload.send_data(Bytes::from_static(b"last"), true).unwrap();
+        assert_eq!(answer(response).await, (200, "ok".into()));
+    });
+    let whole: String = (1..=PIECES).map(|n| format!("piece {n};")).collect::<String>() + "last";
+    assert_eq!(String::from_utf8(received.recv().unwrap()).unwrap(), whole);
+}
+
+/// Heads may be larger than trailers: one that is says nothing of the trailers of its stream.
+#[test]
+fn a_large_head_goes_with_small_trailers() {
+    let (upstream, _log) = upstream(move |wire, _, id, _| {
+        wire.block(id, false, &[vec![STATUS_200], fields(1, 40_000)].concat());
+        wire.send(0, 0, id, b"ok");
+        wire.block(id, true, &literal("grpc-status", b"0"));
+    });
+    let proxy = Proxy::to_http2(upstream.address);
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n");
+    let answer = proxy.exchange(request.as_bytes());
+    assert!(answer.ends_with("grpc-status: 0\r\n\r\n"), "{}", &answer[answer.len() - 100..]);
 }
 
 /// An upstream that takes two streams at a time gets the others on further connections.

@@ -117,7 +117,7 @@ async fn send<S: Source>(
             Some(kept) => Ok(kept),
             None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
             // Boxed: rare, and larger than all the rest of a request.
-            None => within(limit, Box::pin(pool.make(&endpoint, choice, &exchange.conn.limits)).as_mut())
+            None => within(limit, Box::pin(pool.make(&endpoint, &exchange.conn.limits)).as_mut())
                 .await
                 .ok_or(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream))?,
         };

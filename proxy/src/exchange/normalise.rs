@@ -148,6 +148,10 @@ fn path(uri: &Uri, rules: path::Rules) -> Result<Option<String>, Cause> {
     if !path.starts_with('/') {
         return Err(BAD_TARGET);
     }
+    // `http://host?query` has none: it is the root (RFC 9110 section 4.2.3).
+    if !uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/')) {
+        return Ok(Some("/".into()));
+    }
     match path::normal(path, rules) {
         Some(Cow::Borrowed(_)) => Ok(None),
         Some(Cow::Owned(normal)) => Ok(Some(normal)),
@@ -183,6 +187,7 @@ mod tests {
         check("/a#/../b", Ok(None));
         check("//admin/../b", Ok(Some("/b")));
         check("/%2e%2E/a", Err(BAD_PATH));
+        check("http://host?a=b", Ok(Some("/")));
         check("*", Err(BAD_TARGET));
     }
 

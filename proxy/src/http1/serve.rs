@@ -303,6 +303,7 @@ fn take(
             return Ok((bytes, false));
         }
         Some(Ok(Piece::Trailers(trailers))) => out.finish(framing, takes_trailers.then_some(&*trailers)),
+        Some(Err(CallError::Source(_))) => return Err(Broken::Client),
         Some(Err(e)) => return Err(Broken::Upstream(e)),
         None => out.finish(framing, None),
     }

@@ -4,9 +4,12 @@
 //! `h2` is made to read three times what trailers may come to ([`most_read`]). What it cuts off is then larger as it came,
 //! too, in Huffman's shortest codes: what is neither too large as it came nor as it was read is whole.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use super::frames::{Frame, FrameType};
@@ -14,8 +17,9 @@ use crate::http1::limits::Limits;
 
 /// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
 const OF_FIELD: usize = 32;
-/// Streams with a block that is too large, of one connection. Beyond, each stream is taken for one.
-const MOST: usize = 256;
+/// Streams with trailers that are too large, of one connection: more than live at a time. What comes first is forgotten
+/// first.
+const MOST: usize = 1024;
 
 /// What trailers may come to, as HPACK counts.
 fn of_trailers(limits: &Limits) -> usize {
@@ -52,7 +56,9 @@ pub(crate) struct Blocks {
 struct Inner {
     /// Bytes of the block under way.
     length: usize,
-    large: Vec<u32>,
+    /// Whether it ends its stream, as trailers do, and heads of messages that have none.
+    ends: bool,
+    large: VecDeque<u32>,
 }
 
 impl Blocks {
@@ -70,19 +76,22 @@ impl Blocks {
             return;
         }
         let mut inner = self.lock();
-        inner.length = length + if frame.kind == FrameType::Headers { 0 } else { inner.length };
-        if inner.length > self.most && inner.large.len() < MOST && !inner.large.contains(&frame.stream) {
-            inner.large.push(frame.stream);
+        if frame.kind == FrameType::Headers {
+            (inner.length, inner.ends) = (0, frame.flag);
+        }
+        inner.length += length;
+        if inner.ends && inner.length > self.most && !inner.large.contains(&frame.stream) {
+            if inner.large.len() == MOST {
+                inner.large.pop_front();
+            }
+            inner.large.push_back(frame.stream);
             self.any.store(true, Relaxed);
         }
     }
 
-    /// Whether this stream brought one. Heads may be larger than trailers: of those it says nothing.
+    /// Whether this stream brought such trailers.
     pub(crate) fn is_large(&self, stream: u32) -> bool {
-        self.any.load(Relaxed) && {
-            let inner = self.lock();
-            inner.large.len() == MOST || inner.large.contains(&stream)
-        }
+        self.any.load(Relaxed) && self.lock().large.contains(&stream)
     }
 
     /// The stream has ended.
@@ -109,8 +118,12 @@ mod tests {
         let blocks = Blocks::new(&DEFAULT);
         let most = u32::try_from(of_trailers(&DEFAULT)).unwrap();
         let frame = |kind, stream, length, end_headers| {
-            blocks.received(Frame { kind, length, flag: false, end_headers, stream });
+            blocks.received(Frame { kind, length, flag: kind == FrameType::Headers, end_headers, stream });
         };
+        // Heads may be larger.
+        let (kind, length) = (FrameType::Headers, most * 2);
+        blocks.received(Frame { kind, length, flag: false, end_headers: true, stream: 11 });
+        assert!(!blocks.is_large(11));
         frame(FrameType::Headers, 1, most, true);
         frame(FrameType::Headers, 3, most - 10, false);
         frame(FrameType::Continuation, 3, 10, true);
@@ -122,6 +135,8 @@ mod tests {
         assert!(blocks.is_large(7) && blocks.is_large(9) && !blocks.is_large(1));
         blocks.forget(7);
         assert!(!blocks.is_large(7) && blocks.is_large(9));
+        (0..MOST as u32).for_each(|n| frame(FrameType::Headers, 101 + 2 * n, most + 1, true));
+        assert!(!blocks.is_large(9) && blocks.is_large(101) && !blocks.is_large(1));
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::{
 const OF_HEAD_BYTE: usize = 160;
 /// What `h2` keeps of a DATA frame besides its bytes: its place in a list, and the handle of what it was read into.
 const OF_FRAME: usize = 128;
+/// What most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
+const MAX_FRAME: usize = 16 << 10;
 /// More than that `h2` reads of no head: it counts 32 bytes for each field.
 const MOST_OF_HEAD: usize = 384 << 10;
 
@@ -104,7 +106,7 @@ impl Held {
             FrameType::Data => {
                 let mut inner = self.lock();
                 inner.change(frame.stream, |stream| {
-                    stream.unsent = stream.unsent.saturating_sub(frame.length as usize);
+                    stream.unsent = stream.unsent.saturating_sub(frame.length as usize + OF_FRAME);
                 });
                 inner.end(frame);
             }
@@ -141,7 +143,8 @@ impl Held {
     pub(super) fn queued(&self, stream: u32, bytes: usize) {
         let mut inner = self.lock();
         inner.streams.entry(stream).or_default();
-        inner.change(stream, |stream| stream.unsent += bytes);
+        let frames = bytes.div_ceil(MAX_FRAME);
+        inner.change(stream, |stream| stream.unsent += bytes + frames * OF_FRAME);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -224,9 +227,9 @@ mod tests {
         held.sent(frame(FrameType::Data, 1, 300, false));
         held.dropped(1);
         held.dropped(5);
-        assert_eq!(holder.held(), 700);
+        assert_eq!(holder.held(), 700 + 2 * OF_FRAME);
         held.sent(frame(FrameType::Reset, 1, 4, false));
-        assert_eq!(holder.held(), 300);
+        assert_eq!(holder.held(), 300 + 2 * OF_FRAME);
         held.sent(frame(FrameType::Headers, 3, 10, true));
         held.sent(frame(FrameType::Data, 5, 100, true));
         assert_eq!(holder.held(), 0);

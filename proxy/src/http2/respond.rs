@@ -75,6 +75,7 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     let Err(ended) = sent else { return };
     tracing::debug!(error = %ended, "stream ended early");
     match ended {
+        Ended::Upstream(CallError::Source(_)) => exchange.client_went(),
         Ended::Upstream(_) => exchange.upstream_broke(),
         Ended::Timeout(waiting) => exchange.timed_out(waiting),
         Ended::UpstreamStalled => exchange.upstream_stalled(),

@@ -262,5 +262,6 @@ impl Drop for Http2Source<'_> {
         if self.is_held {
             self.held.dropped(self.stream);
         }
+        self.bounds.blocks.forget(self.stream);
     }
 }

@@ -128,14 +128,13 @@ impl Pool {
     pub(crate) async fn make(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
-        choice: Choice,
         limits: &Limits,
     ) -> Result<Leased, ConnectError> {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
         match endpoint.protocol {
             Protocol::Http1 => Ok(Leased::Http1(self.connect(endpoint).await?, self.lease(under_way, false))),
-            Protocol::H2c => self.stream(endpoint, choice, limits, under_way).await,
+            Protocol::H2c => self.stream(endpoint, limits, under_way).await,
         }
     }
 
@@ -198,14 +197,15 @@ impl Pool {
     async fn stream(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
-        choice: Choice,
         limits: &Limits,
         under_way: UnderWay,
     ) -> Result<Leased, ConnectError> {
         let connecting = self.with(endpoint, |connections| Arc::clone(&connections.connecting));
         // Until it is known how many streams the one that is made takes.
-        let settling = connecting.lock_owned().await;
-        if let Some(connection) = self.open(endpoint, choice) {
+        let settling = tokio::time::timeout(CONNECT_TIMEOUT, connecting.lock_owned());
+        let settling = settling.await.map_err(|_| ConnectError::Timeout)?;
+        // One that broke is not open any more: whatever is, will do.
+        if let Some(connection) = self.open(endpoint, Choice::Any) {
             let stream = Stream::new(connection.streams(), under_way);
             return Ok(Leased::Http2(connection, stream, true));
         }

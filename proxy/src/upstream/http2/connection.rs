@@ -39,8 +39,6 @@ pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 /// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
 /// others theirs.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
-/// So many responses of a connection may be small messages that their clients do not take, up to their windows.
-const STREAMED_AT_ONCE: u32 = 8;
 /// What may wait of one request for the upstream to read it.
 const SEND_BUFFER: usize = 256 << 10;
 /// An upstream's settings are waited for that long, before others than the first request go to it.
@@ -74,7 +72,8 @@ impl Connection {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(blocks::most_read(limits, limits.response_head_bytes, limits.response_fields))
-            .data_frame_budget(blocks::data_frame_budget(STREAMED_AT_ONCE * STREAM_WINDOW))
+            // All of them may be small messages that nobody takes: one client's must not end the connection for others.
+            .data_frame_budget(blocks::data_frame_budget(CONNECTION_WINDOW))
             .max_send_buffer_size(SEND_BUFFER)
             // Until it has said how many it takes.
             .initial_max_send_streams(1);

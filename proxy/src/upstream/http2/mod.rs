@@ -3,6 +3,7 @@
 mod connection;
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -36,15 +37,21 @@ use crate::{
 /// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
 /// did not process it.
 const KEPT: usize = 64 << 10;
+/// What a piece takes besides its bytes: its place in the list, and the handle of what it was read into.
+const OF_PIECE: usize = 64;
+/// No more than this is copied, so that what it was read into is free for others.
+const COPIED: usize = 1 << 10;
+/// What `h2` keeps of a DATA frame besides its bytes.
+const OF_FRAME: usize = 128;
 
 /// What was sent of a request's body, as long as that is all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pieces: Vec<Piece>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
     /// Those that were sent on this connection.
     sent: usize,
-    /// There was more.
+    /// It is not all of it: there was more, or the response has begun, and what was sent is forgotten.
     cut: bool,
 }
 
@@ -70,6 +77,10 @@ pub(crate) struct Call {
     framing: Framing,
     /// Bytes of the response's body to come, where that is known.
     left: Option<u64>,
+    /// The response to HEAD has no body, whatever comes behind it.
+    head_only: bool,
+    /// Bytes and frames of the response's body that were taken.
+    taken: (usize, usize),
 }
 
 /// The response's way.
@@ -92,13 +103,14 @@ impl Call {
         (body, kept): (Framing, Kept),
         wants: Wants,
     ) -> Self {
-        let request = addressed(head, forwarded, body, wants);
+        let state =
+            addressed(head, forwarded, body, wants).map_or(State::Done, |request| State::Unsent(Box::new(request)));
         Self {
             _stream: stream,
             connection,
             reused,
             limits,
-            state: State::Unsent(Box::new(request)),
+            state,
             upload: None,
             held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
             interim: 0,
@@ -108,6 +120,8 @@ impl Call {
             id: 0,
             framing: Framing::Empty,
             left: Some(0),
+            head_only: head.method == Method::HEAD,
+            taken: (0, 0),
         }
     }
 
@@ -122,7 +136,8 @@ impl Call {
                 Ok(sent) => sent,
                 Err(error) => {
                     tracing::debug!(%error, "no stream to the upstream");
-                    return Poll::Ready(Err(self.unprocessed()));
+                    let closed = error.is_go_away() || error.is_reset() || error.is_io();
+                    return Poll::Ready(Err(if closed { self.unprocessed() } else { CallError::Protocol }));
                 }
             };
             self.id = response.stream_id().as_u32();
@@ -149,7 +164,7 @@ impl Call {
                 return Poll::Ready(Err(self.no_response(&error)));
             }
         };
-        self.kept = Kept { cut: true, ..Kept::default() };
+        self.kept.forget_sent();
         let (mut head, body) = response.into_parts();
         if head.headers.len() > self.limits.response_fields
             || heads::size(&head.headers) > self.limits.response_head_bytes
@@ -172,9 +187,7 @@ impl Call {
         cx: &mut Context<'_>,
         source: &mut impl Source,
     ) -> Result<Poll<Result<Response<RecvStream>, h2::Error>>, CallError> {
-        let State::Sent(response) = &mut self.state else {
-            return Err(CallError::Broken("the response was taken"));
-        };
+        let State::Sent(response) = &mut self.state else { return Err(CallError::Protocol) };
         loop {
             match response.poll_informational(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
@@ -204,6 +217,11 @@ impl Call {
 
     /// Goes on with the body of a response whose head has come.
     fn receive(&mut self, head: &mut response::Parts, body: RecvStream) {
+        // As by HTTP/1.1, whose clients take what came behind these for the next response.
+        if self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            self.state = State::Done;
+            return;
+        }
         let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| grammar::number(length.as_bytes()));
         (self.framing, self.left) = match length {
             _ if body.is_end_stream() => (Framing::Empty, Some(0)),
@@ -221,7 +239,10 @@ impl Call {
         cx: &mut Context<'_>,
         source: &mut impl Source,
     ) -> Poll<Option<Result<Piece, CallError>>> {
-        self.poll_rest(cx, source);
+        if let Poll::Ready(Err(e)) = self.poll_upload(cx, source) {
+            self.state = State::Done;
+            return Poll::Ready(Some(Err(CallError::Source(e))));
+        }
         let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
         let Poll::Ready(data) = body.poll_data(cx) else {
             source.wait(Waiting::UpstreamToSend);
@@ -233,6 +254,7 @@ impl Call {
                 // Whoever asked has room for it: the upstream may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                self.taken = (self.taken.0.saturating_add(data.len()), self.taken.1 + 1);
                 Poll::Ready(Some(Ok(Piece::Data(data))))
             }
             Some(Err(error)) => {
@@ -274,11 +296,13 @@ impl Call {
         self.framing
     }
 
-    /// What has come of an unread body is with `h2`, which does not say how much: as much as may come.
+    /// What has come of an unread body is with `h2`, which does not say how much: as much as may come, in frames as large as
+    /// those before.
     pub(super) fn held(&self, unread: bool) -> usize {
         let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
         let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
-        unread + self.kept.bytes + self.piece.len()
+        let frames = unread.saturating_mul(self.taken.1) / self.taken.0.max(1);
+        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len()
     }
 
     pub(super) fn left(&self) -> Option<u64> {
@@ -363,7 +387,7 @@ impl Call {
             // Of streams beyond the last one that it processes, `h2` says that they were told to go away.
             () if error.is_remote() && (error.is_go_away() || error.is_reset() && refused) => self.unprocessed(),
             () => match broken(error) {
-                CallError::Broken(why) => CallError::Silent(why),
+                CallError::Broken(why) if self.interim == 0 => CallError::Silent(why),
                 other => other,
             },
         }
@@ -391,6 +415,12 @@ impl Kept {
 
     /// The next piece: of those that another connection was sent, then of those to come.
     fn next(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Option<Result<Piece, SourceError>>> {
+        if self.cut
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            self.bytes -= weight(&piece);
+            return Poll::Ready(Some(Ok(piece)));
+        }
         if let Some(piece) = self.pieces.get(self.sent) {
             self.sent += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
@@ -405,21 +435,37 @@ impl Kept {
     }
 
     fn keep(&mut self, piece: &Piece) {
-        self.bytes += match piece {
-            Piece::Data(data) => data.len(),
-            Piece::Trailers(trailers) => heads::size(trailers),
-        };
+        self.bytes += weight(piece);
         if self.bytes > KEPT {
             *self = Self { cut: true, ..Self::default() };
         } else {
-            self.pieces.push(piece.clone());
+            self.pieces.push_back(match piece {
+                Piece::Data(data) if data.len() <= COPIED => Piece::Data(Bytes::copy_from_slice(data)),
+                piece => piece.clone(),
+            });
             self.sent = self.pieces.len();
         }
+    }
+
+    /// Nothing is sent again. What this connection was not sent yet still is.
+    fn forget_sent(&mut self) {
+        self.pieces.drain(..self.sent);
+        (self.sent, self.cut) = (0, true);
+        self.bytes = self.pieces.iter().map(weight).sum();
     }
 
     fn is_sent(&self) -> bool {
         self.sent == self.pieces.len()
     }
+}
+
+/// What keeping a piece takes.
+fn weight(piece: &Piece) -> usize {
+    OF_PIECE
+        + match piece {
+            Piece::Data(data) => data.len(),
+            Piece::Trailers(trailers) => heads::size(trailers),
+        }
 }
 
 /// Why a response ends before its time.
@@ -431,8 +477,8 @@ fn broken(error: &h2::Error) -> CallError {
     }
 }
 
-/// The request as HTTP/2 has it.
-fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants: Wants) -> Request<()> {
+/// The request as HTTP/2 has it; `None`: its host, or its target, is none.
+fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants: Wants) -> Option<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
@@ -461,8 +507,6 @@ fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants:
     parts.scheme = Some(uri::Scheme::HTTP);
     parts.authority = host.and_then(|host| host.as_bytes().try_into().ok());
     parts.path_and_query = head.uri.path_and_query().cloned();
-    if let Ok(uri) = Uri::from_parts(parts) {
-        *request.uri_mut() = uri;
-    }
-    request
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    Some(request)
 }
