@@ -76,11 +76,14 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
                     break;
                 }
                 let input = receiver.borrow_and_update().clone();
+                let began = Instant::now();
                 let derived = derive(input, Arc::clone(&previous), |input, statuses| (wanted(input, &statuses), statuses));
                 let Some((wanted, statuses)) = derived.await else { continue };
                 queue.want(wanted, std::mem::take(&mut present), pace.drift, Instant::now());
                 previous = Arc::new(statuses);
-                not_before = Instant::now() + pace.coalesce;
+                // A fifth of a thread at most goes into them. Few are told sooner.
+                let pause = (began.elapsed() * 4).clamp(pace.coalesce / 5, pace.coalesce);
+                not_before = Instant::now() + pause;
             }
             Some(Ok((job, outcome))) = writes.join_next() => queue.done(job, outcome, pace.drift, Instant::now()),
             () = sleep_until(wake) => {}

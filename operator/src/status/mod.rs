@@ -21,7 +21,7 @@ use crate::{
 /// How often statuses are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Transitions are written at once; those that follow within this time are written together.
+    /// Transitions are written at once; those that follow within this time at most are written together.
     pub coalesce: Duration,
     /// Numbers that drift (requests, percentages) are written this often, if they changed.
     pub drift: Duration,

@@ -174,8 +174,9 @@ fn act(sluice: &Sluice, user: &str, fleet: &str, own: &str, n: usize) -> Result<
         // Much of the routing table for few bytes.
         4 => {
             let hostnames: Vec<_> = (0..16).map(|h| format!("h{h}-{n}.example")).collect();
-            let rules: Vec<_> =
-                (0..32).map(|r| json!({"matches": vec![json!({}); 8], "name": format!("r{r}")})).collect();
+            let rules = (0..32)
+                .map(|r| json!({"matches": vec![json!({}); 8], "name": format!("r{r}"), "backendRefs": backend}));
+            let rules: Vec<_> = rules.collect();
             route(json!({"parentRefs": parent, "hostnames": hostnames, "rules": rules}))
         }
         5 => {
