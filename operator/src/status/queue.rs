@@ -3,7 +3,8 @@
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
 //! old enough. One that is refused is tried again, ever more rarely, until it says something else. While the API server
 //! fails, a few are tried each second, whichever are next, so that all are written as soon as it does not. One object
-//! is written by one task at a time. Namespaces take turns: who has ten thousand objects keeps nobody waiting for them.
+//! is written by one task at a time. Namespaces take turns, and none has all of the writes under way: who has ten thousand
+//! objects keeps nobody waiting for them, nor who has large ones, of which each write takes long.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,9 @@ const LONGEST_FAILED: Duration = Duration::from_secs(5);
 const IN_A_ROW: u32 = 8;
 /// From then on there is one attempt in this time.
 const PROBE: Duration = Duration::from_millis(125);
+
+/// Writes of one namespace at a time, of the eight that there may be (`api.rs`).
+const MOST_OF_ONE: usize = 6;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +66,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Due {
     namespaces: BTreeMap<String, Waiting>,
+    /// Writes under way, by namespace.
+    writing: BTreeMap<String, usize>,
     /// Counts turns.
     turn: u64,
 }
@@ -91,7 +97,7 @@ impl Due {
     /// The first of the namespace whose turn it is.
     fn take(&mut self, now: Instant) -> Option<ObjectRef> {
         let first = |waiting: &Waiting| waiting.objects.first().filter(|(at, _)| *at <= now).cloned();
-        let due = self.namespaces.values().filter_map(|waiting| Some((waiting.since, first(waiting)?)));
+        let due = self.free().filter_map(|waiting| Some((waiting.since, first(waiting)?)));
         let (_, (at, object)) = due.min_by_key(|(since, _)| *since)?;
         self.remove(at, &object);
         self.turn += 1;
@@ -102,7 +108,23 @@ impl Due {
     }
 
     fn next(&self) -> Option<Instant> {
-        self.namespaces.values().filter_map(|waiting| waiting.objects.first()).map(|(at, _)| *at).min()
+        self.free().filter_map(|waiting| waiting.objects.first()).map(|(at, _)| *at).min()
+    }
+
+    /// What waits of namespaces that may have another write under way.
+    fn free(&self) -> impl Iterator<Item = &Waiting> {
+        let is_free = |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MOST_OF_ONE);
+        self.namespaces.iter().filter(move |(namespace, _)| is_free(namespace)).map(|(_, waiting)| waiting)
+    }
+
+    /// A write of this namespace has ended.
+    fn ended(&mut self, namespace: &str) {
+        if let Some(writing) = self.writing.get_mut(namespace) {
+            *writing -= 1;
+            if *writing == 0 {
+                self.writing.remove(namespace);
+            }
+        }
     }
 }
 
@@ -170,6 +192,7 @@ impl Queue {
         self.probe = self.probe.map(|_| now + PROBE);
         let entry = self.entries.get_mut(&object)?;
         (entry.due, entry.in_flight) = (None, true);
+        *self.due.writing.entry(object.namespace.clone()).or_default() += 1;
         Some(Job { object, uid: entry.uid.clone(), status: entry.wanted.clone() })
     }
 
@@ -180,6 +203,7 @@ impl Queue {
 
     /// Takes up how a write ended.
     pub(super) fn done(&mut self, job: Job, outcome: Outcome, drift: Duration, now: Instant) {
+        self.due.ended(&job.object.namespace);
         self.failed = match outcome {
             Outcome::Written | Outcome::Gone | Outcome::Refused => 0,
             Outcome::Failed | Outcome::Unreached => self.failed.saturating_add(1),
@@ -283,18 +307,20 @@ mod tests {
             self.queue.want(wanted.iter().map(entry).collect(), BTreeMap::new(), DRIFT, now);
         }
 
-        /// Takes everything that is due, and ends it so.
+        /// Takes everything that is due, as many as may be under way at a time, and ends it so.
         fn write(&mut self, seconds: f64, outcome: Outcome) -> Vec<String> {
             let now = self.at(seconds);
-            let mut jobs = vec![];
-            while let Some(job) = self.queue.take(now) {
-                jobs.push(job);
+            let mut names = vec![];
+            loop {
+                let jobs: Vec<Job> = std::iter::from_fn(|| self.queue.take(now)).collect();
+                if jobs.is_empty() {
+                    return names;
+                }
+                names.extend(jobs.iter().map(|job| job.object.name.clone()));
+                for job in jobs {
+                    self.queue.done(job, outcome, DRIFT, now);
+                }
             }
-            let names = jobs.iter().map(|job| job.object.name.clone()).collect();
-            for job in jobs {
-                self.queue.done(job, outcome, DRIFT, now);
-            }
-            names
         }
     }
 
@@ -391,6 +417,27 @@ mod tests {
             }
             assert_eq!(written, count);
         }
+    }
+
+    /// Writes of large objects take long: those of one namespace are never all that are under way.
+    #[test]
+    fn none_has_all_of_the_writes_under_way() {
+        let mut bench = Bench::new();
+        let names: Vec<String> = (0..20).map(|i| format!("r{i:02}")).collect();
+        let of = |namespace: &str, name: &str| ObjectRef { namespace: namespace.into(), ..id(name) };
+        let entry = |id: ObjectRef| (id, (Some(Arc::from("1")), status(1, "0%")));
+        let mut wanted: BTreeMap<_, _> = names.iter().map(|name| entry(of("crowd", name))).collect();
+        let now = bench.at(0.0);
+        bench.queue.want(wanted.clone(), BTreeMap::new(), DRIFT, now);
+        let mut jobs: Vec<Job> = std::iter::from_fn(|| bench.queue.take(now)).collect();
+        assert_eq!((jobs.len(), bench.queue.next()), (MOST_OF_ONE, None));
+        wanted.extend([entry(of("shop", "a"))]);
+        bench.queue.want(wanted, BTreeMap::new(), DRIFT, now);
+        assert_eq!(bench.queue.take(now).map(|job| job.object.name), Some("a".into()));
+        assert_eq!(bench.queue.take(now), None);
+        bench.queue.done(jobs.remove(0), Outcome::Written, DRIFT, now);
+        assert_eq!(bench.queue.take(now).map(|job| job.object.namespace), Some("crowd".into()));
+        assert_eq!(bench.queue.take(now), None);
     }
 
     #[test]
