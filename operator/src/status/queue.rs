@@ -25,8 +25,8 @@ const IN_A_ROW: u32 = 8;
 /// From then on there is one attempt in this time.
 const PROBE: Duration = Duration::from_millis(125);
 
-/// Writes of one namespace at a time, of the eight that there may be (`api.rs`): an API server may be busy with one for long.
-const MOST_OF_ONE: usize = 2;
+/// Writes of one namespace at a time, of the eight that there may be (`api.rs`).
+const MOST_OF_ONE: usize = 6;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
