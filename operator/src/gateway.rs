@@ -312,7 +312,10 @@ impl Gateway {
     pub fn view(&self, now: Millis) -> FleetView {
         let proxy = |p: ProxyInfo| {
             let ready = p.pod_ready.unwrap_or(p.ready);
-            ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision }
+            let acknowledged = self.attached.get(&p.name).and_then(|attached| attached.acknowledged.as_ref());
+            let content = acknowledged.filter(|published| Some(published.revision) == p.revision);
+            let content = content.map(|published| published.snapshot.clone());
+            ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision, content }
         };
         FleetView {
             settling: false,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use snapshot::{Hash, Key, proto::Nack};
+use snapshot::{Hash, Key, Snapshot, proto::Nack};
 
 use crate::{scale::Decision, world::FleetRef};
 
@@ -118,6 +118,8 @@ pub struct ProxyView {
     pub draining: bool,
     /// Revision of what it acknowledged last; `None` also while no stream is open.
     pub revision: Option<Hash>,
+    /// The content of that revision.
+    pub content: Option<Snapshot>,
 }
 
 #[cfg(test)]

@@ -45,9 +45,10 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         })
         .or_else(|| fleets.iter().find_map(|fleet| progress::disagreement(context.fleets.get(*fleet), [&key])))
         .unwrap_or_else(|| {
-            let verdicts = fleets
-                .iter()
-                .map(|fleet| progress::of_generation(context.fleets.get(*fleet), subject.generation, previous));
+            let verdicts = fleets.iter().map(|fleet| {
+                let (view, planned) = (context.fleets.get(*fleet), context.plan.fleets.get(*fleet));
+                progress::of_generation(view, planned, [&key], subject.generation, previous)
+            });
             verdicts
                 .reduce(|a, b| if a.is_good() { b } else { a })
                 .unwrap_or_else(|| Verdict::bad(reason::PENDING, "no fleet"))

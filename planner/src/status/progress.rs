@@ -1,12 +1,19 @@
 //! How far the proxies are.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use snapshot::{Key, proto::Nack};
+use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::conditions::{Verdict, find};
-use crate::{fleet::FleetView, problem::reason, world::ObjectRef};
+use crate::{
+    fleet::{FleetView, ProxyView},
+    plan::PlannedFleet,
+    problem::reason,
+    world::ObjectRef,
+};
 
 pub(super) const PROGRAMMED: &str = "Programmed";
+/// What a condition says when all is well.
+const EVERYWHERE: &str = "runs on every Ready proxy";
 
 /// Ready proxies that don't leave: how many run what is published, of how many.
 pub(super) fn count(view: &FleetView) -> (usize, usize) {
@@ -27,18 +34,42 @@ pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
             Verdict::bad(reason::ROLLOUT_HALTED, message)
         }
         None | Some((_, 0)) => Verdict::bad(reason::PENDING, "no proxy is Ready yet"),
-        Some((running, ready)) if running == ready => Verdict::good(reason::PROGRAMMED, "runs on every Ready proxy"),
+        Some((running, ready)) if running == ready => Verdict::good(reason::PROGRAMMED, EVERYWHERE),
         Some((running, ready)) => Verdict::bad(reason::PENDING, format!("{running} of {ready} proxies")),
     }
 }
 
-/// The same for a route or policy: what a generation once was it stays, while proxies come and go.
-pub(super) fn of_generation(view: Option<&FleetView>, generation: i64, previous: &[Condition]) -> Verdict {
+/// The same for a route or policy, which these resources are made of: what else of the fleet changes meanwhile, such as
+/// another tenant's routes again and again, is nothing to it. What a generation once was it stays, while proxies come and
+/// go.
+pub(super) fn of_generation<'k>(
+    view: Option<&FleetView>,
+    planned: Option<&PlannedFleet>,
+    keys: impl IntoIterator<Item = &'k Key> + Clone,
+    generation: i64,
+    previous: &[Condition],
+) -> Verdict {
     let verdict = everywhere(view);
+    let Some(view) = view.filter(|view| count(view).1 > 0) else { return verdict };
+    let good = || Verdict::good(reason::PROGRAMMED, EVERYWHERE);
     let was =
         find(previous, PROGRAMMED).is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation));
-    let some_ready = view.is_some_and(|view| count(view).1 > 0);
-    if was && some_ready { Verdict::good(reason::PROGRAMMED, "runs on every Ready proxy") } else { verdict }
+    if was || verdict.is_good() {
+        return good();
+    }
+    let Some(planned) = planned.filter(|_| view.published.is_some()) else { return verdict };
+    let hash = |content: &Snapshot, key: &Key| content.entry(key).map(Entry::hash);
+    let runs = |proxy: &&ProxyView| {
+        let same =
+            |content: &Snapshot| keys.clone().into_iter().all(|key| hash(content, key) == hash(&planned.snapshot, key));
+        proxy.revision == view.published || proxy.content.as_ref().is_some_and(same)
+    };
+    let ready = view.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);
+    match (ready.clone().filter(runs).count(), ready.count()) {
+        (running, ready) if running == ready => good(),
+        _ if view.halted.is_some() => verdict,
+        (running, ready) => Verdict::bad(reason::PENDING, format!("{running} of {ready} proxies")),
+    }
 }
 
 /// That none of these listeners is open, and why the first is not.

@@ -88,10 +88,10 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         let refused = progress::refusal(subject.object, view, &keys);
         let closed_by = || context.closed.get(fleet)?.of(&key(subject));
         let missing = || planned.and_then(|planned| missing(fleet, planned, &keys));
-        let closed = || {
-            let listeners = planned.map(|planned| listeners(fleet, planned, subject)).unwrap_or_default();
-            progress::closed(view, &listeners)
-        };
+        let listeners = planned.map(|planned| listeners(fleet, planned, subject)).unwrap_or_default();
+        let closed = || progress::closed(view, &listeners);
+        let made_of =
+            || progress::of_generation(view, planned, keys.iter().chain(&listeners), subject.generation, previous);
         Some(
             refused
                 .or_else(|| findings.degradation())
@@ -99,7 +99,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
                 .or_else(missing)
                 .or_else(closed)
                 .or_else(|| progress::disagreement(view, &keys))
-                .unwrap_or_else(|| progress::of_generation(view, subject.generation, previous)),
+                .unwrap_or_else(made_of),
         )
     });
     Verdicts {

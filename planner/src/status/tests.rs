@@ -65,9 +65,21 @@ impl Scene {
     /// Publishes what is planned now; the first `n` proxies acknowledge it.
     fn publish(&mut self, n: usize) -> &mut Self {
         let plan = plan(&self.world);
-        let revision = plan.fleets.values().next().unwrap().snapshot.revision();
-        self.view.published = Some(revision);
-        self.view.proxies.iter_mut().take(n).for_each(|proxy| proxy.revision = Some(revision));
+        let content = &plan.fleets.values().next().unwrap().snapshot;
+        self.view.published = Some(content.revision());
+        for proxy in self.view.proxies.iter_mut().take(n) {
+            (proxy.revision, proxy.content) = (Some(content.revision()), Some(content.clone()));
+        }
+        self
+    }
+
+    /// A neighbour's route of this fleet changes.
+    fn edit_neighbour(&mut self) -> &mut Self {
+        let mut entry = self.world.objects[&object(Kind::ApiRoute)].clone();
+        let crds::Object::ApiRoute(mut route) = entry.current.clone().unwrap().as_ref().clone() else { panic!() };
+        route.spec.hostnames = vec![format!("neighbour{}.example", self.second)];
+        entry.current = Ok(Arc::new(crds::Object::ApiRoute(route)));
+        self.world.objects.insert(ObjectRef { name: "neighbour".into(), ..object(Kind::ApiRoute) }, entry);
         self
     }
 
@@ -394,6 +406,23 @@ fn long_messages_are_cut() {
     let verdict = conditions::Verdict::bad("Invalid", "é".repeat(5_000));
     let condition = verdict.condition("Accepted", 1, &[], Millis(0));
     assert!(condition.message.len() < 4_100 && condition.message.ends_with("é ..."));
+}
+
+/// Proxies that are always one push behind, since a neighbour changes something all the time, run what is older.
+#[test]
+fn what_a_neighbour_changes_keeps_nobody_waiting() {
+    let mut scene = Scene::new();
+    scene.publish(2).derive().edit().publish(1).edit_neighbour().publish(0).derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "1 of 2 proxies", 2));
+    scene.check(Kind::RatePolicy, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    scene.publish(2).derive();
+    scene.edit().publish(2).edit_neighbour().publish(0).derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 3));
+    scene.check(Kind::GatewayFleet, "Programmed", ("False", "Pending", "0 of 2 proxies", 4));
+    // Nor does a change of the neighbour's that is not rolled out.
+    scene.view.halted = Some("harm".into());
+    scene.edit().publish(2).edit_neighbour().publish(0).derive();
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 3));
 }
 
 /// Another operator begins to lead: it knows every plan at once, and hears proxies one by one.
