@@ -47,7 +47,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         .unwrap_or_else(|| {
             let verdicts = fleets.iter().map(|fleet| {
                 let (view, planned) = (context.fleets.get(*fleet), context.plan.fleets.get(*fleet));
-                progress::of_generation(view, planned, [&key], subject.generation, previous)
+                progress::of_generation(view, planned, &[&key], subject.generation, previous)
             });
             verdicts
                 .reduce(|a, b| if a.is_good() { b } else { a })

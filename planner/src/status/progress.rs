@@ -42,10 +42,10 @@ pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
 /// The same for a route or policy, which these resources are made of: what else of the fleet changes meanwhile, such as
 /// another tenant's routes again and again, is nothing to it. What a generation once was it stays, while proxies come and
 /// go.
-pub(super) fn of_generation<'k>(
+pub(super) fn of_generation(
     view: Option<&FleetView>,
     planned: Option<&PlannedFleet>,
-    keys: impl IntoIterator<Item = &'k Key> + Clone,
+    keys: &[&Key],
     generation: i64,
     previous: &[Condition],
 ) -> Verdict {
@@ -60,8 +60,7 @@ pub(super) fn of_generation<'k>(
     let Some(planned) = planned.filter(|_| view.published.is_some()) else { return verdict };
     let hash = |content: &Snapshot, key: &Key| content.entry(key).map(Entry::hash);
     let runs = |proxy: &&ProxyView| {
-        let same =
-            |content: &Snapshot| keys.clone().into_iter().all(|key| hash(content, key) == hash(&planned.snapshot, key));
+        let same = |content: &Snapshot| keys.iter().all(|key| hash(content, key) == hash(&planned.snapshot, key));
         proxy.revision == view.published || proxy.content.as_ref().is_some_and(same)
     };
     let ready = view.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);

@@ -90,8 +90,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
         let missing = || planned.and_then(|planned| missing(fleet, planned, &keys));
         let listeners = planned.map(|planned| listeners(fleet, planned, subject)).unwrap_or_default();
         let closed = || progress::closed(view, &listeners);
-        let made_of =
-            || progress::of_generation(view, planned, keys.iter().chain(&listeners), subject.generation, previous);
+        let made_of: Vec<&Key> = keys.iter().chain(&listeners).collect();
         Some(
             refused
                 .or_else(|| findings.degradation())
@@ -99,7 +98,7 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
                 .or_else(missing)
                 .or_else(closed)
                 .or_else(|| progress::disagreement(view, &keys))
-                .unwrap_or_else(made_of),
+                .unwrap_or_else(|| progress::of_generation(view, planned, &made_of, subject.generation, previous)),
         )
     });
     Verdicts {
