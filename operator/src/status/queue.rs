@@ -1,7 +1,8 @@
 //! Which status is to be written to an API server, and when. Pure: `now` is an argument.
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
-//! old enough. One that is refused is tried again, ever more rarely, until it says something else. While the API server
+//! old enough, and one that says that proxies are awaited waits for a moment, since it is mostly over before it is written:
+//! that write would only delay the next one. One that is refused is tried again, ever more rarely, until it says something else. While the API server
 //! fails, a few are tried each second, whichever are next, so that all are written as soon as it does not. One object
 //! is written by one task at a time. Namespaces take turns, and none has all of the writes under way: who has ten thousand
 //! objects keeps nobody waiting for them, nor who has large ones, of which each write takes long.
@@ -12,8 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{ObjectRef, Status};
+use planner::{ObjectRef, Status, problem::reason};
 
+/// How long proxies have been awaited when it is told.
+const AWAITED: Duration = Duration::from_millis(500);
 /// After the first failure, the next attempt; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause of one that the API server refuses.
@@ -134,6 +137,8 @@ struct Entry {
     wanted: Status,
     /// What the API server has, and since when; `None`: not known.
     written: Option<(Status, Instant)>,
+    /// Since when proxies are awaited.
+    awaits: Option<Instant>,
     in_flight: bool,
     failures: u32,
     not_before: Instant,
@@ -163,6 +168,7 @@ impl Queue {
                 uid: uid.clone(),
                 wanted: status.clone(),
                 written,
+                awaits: None,
                 in_flight: false,
                 failures: 0,
                 not_before: now,
@@ -178,6 +184,7 @@ impl Queue {
             if entry.failures > 0 && !only_drifts(&entry.wanted, &status) {
                 (entry.failures, entry.not_before) = (0, now);
             }
+            entry.awaits = awaits(&status).then(|| entry.awaits.unwrap_or(now));
             entry.wanted = status;
             Self::schedule(&mut self.due, &id, entry, drift);
         }
@@ -238,7 +245,9 @@ impl Queue {
             _ if entry.in_flight => None,
             Some((written, _)) if *written == entry.wanted => None,
             Some((written, at)) if only_drifts(written, &entry.wanted) => Some((*at + drift).max(entry.not_before)),
-            Some(_) | None => Some(entry.not_before),
+            Some(_) | None => {
+                Some(entry.awaits.map_or(entry.not_before, |since| (since + AWAITED).max(entry.not_before)))
+            }
         };
         if at == entry.due {
             return;
@@ -251,6 +260,16 @@ impl Queue {
         }
         entry.due = at;
     }
+}
+
+/// Whether a status says that proxies do not run yet what it is of.
+fn awaits(status: &Status) -> bool {
+    let conditions = match status {
+        Status::Fleet(fleet) => &fleet.conditions,
+        Status::Policy(policy) => &policy.conditions,
+        Status::Route(route) => &route.conditions,
+    };
+    conditions.iter().any(|condition| condition.type_ == "Programmed" && condition.reason == reason::PENDING)
 }
 
 /// Whether two statuses differ in nothing but numbers that load moves.
@@ -346,6 +365,33 @@ mod tests {
         assert!(bench.write(40.0, Outcome::Written).is_empty());
         bench.want(40.0, &[("a", "1", 1, "7%"), ("b", "2", 2, "0%")]);
         assert_eq!(bench.write(40.0, Outcome::Written), ["a"]);
+    }
+
+    /// A change is told once, when all proxies run it; only one that they do not run for a while is told as awaited, too.
+    #[test]
+    fn what_proxies_are_awaited_for_is_told_after_a_moment() {
+        let mut bench = Bench::new();
+        let awaited = |targets: u32| {
+            let Status::Policy(mut policy) = status(targets, "0%") else { unreachable!() };
+            policy.conditions = serde_json::from_value(serde_json::json!([{"type": "Programmed", "status": "False",
+                "reason": "Pending", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]))
+            .unwrap();
+            BTreeMap::from([(id("a"), (Some(Arc::from("1")), Status::Policy(policy)))])
+        };
+        for (from, targets) in [(0.0, 1), (10.0, 2)] {
+            let now = bench.at(from);
+            bench.queue.want(awaited(1), BTreeMap::new(), DRIFT, now);
+            assert!(bench.write(from + 0.4, Outcome::Written).is_empty());
+            bench.want(from + 0.4, &[("a", "1", targets, "0%")]);
+            assert_eq!(bench.write(from + 0.4, Outcome::Written), ["a"]);
+        }
+        // However often what is awaited changes meanwhile, it counts from the first.
+        for tenth in 0..6 {
+            assert!(bench.write(20.0 + f64::from(tenth) / 10.0 - 0.01, Outcome::Written).is_empty());
+            let now = bench.at(20.0 + f64::from(tenth) / 10.0);
+            bench.queue.want(awaited(tenth), BTreeMap::new(), DRIFT, now);
+        }
+        assert_eq!(bench.write(20.5, Outcome::Written), ["a"]);
     }
 
     #[test]
