@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chart, cluster, crds, dist, images, pgo, quickstart, test, tidy};
+use crate::{bench, chart, cluster, crds, dist, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -34,9 +34,8 @@ enum Command {
     Images(images::Args),
     /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
     Bench(bench::Args),
-    /// Build the proxy with profile-guided optimisation, as releases should be: target/pgo/out/sluice-proxy.
-    Pgo,
-    /// Put together what a release consists of, in target/dist: programs, bills of materials, chart, checksums.
+    /// Build what a release consists of, in target/dist: programs (the proxy with profile-guided optimisation), bills of
+    /// materials, chart, images, checksums.
     Dist(dist::Args),
     /// Check what no other tool checks: import rules of the crates, sizes and heads of files.
     Tidy,
@@ -54,7 +53,6 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::E2e(args) => test::e2e(&args),
         Command::Images(args) => images::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Pgo => pgo::run(),
         Command::Dist(args) => dist::run(&args),
         Command::Tidy => tidy::run(),
         Command::Chart => chart::run(),

@@ -9,6 +9,7 @@ mod base;
 pub(crate) mod buildah;
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant, UNIX_EPOCH},
@@ -46,6 +47,7 @@ const IMAGES: [Image; 3] = [
     Image { name: "sluice-e2e", file: "e2e/Dockerfile", programs: &["sluice-echo", "sluice-load"] },
 ];
 
+/// The base of this machine's own libraries.
 const BASE: &str = "localhost/sluice-base:dev";
 /// No image may have more megabytes, its base included. What tests run is built without link-time optimisation, which makes it
 /// larger by a third than what a release has.
@@ -66,7 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// An image that is there now.
 pub(crate) struct Built {
-    name: &'static str,
+    name: String,
     pub(crate) archive: PathBuf,
     mb: f64,
     /// None: it was there before.
@@ -75,7 +77,7 @@ pub(crate) struct Built {
 
 impl std::fmt::Display for Built {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "localhost/{}:dev {:>5.1} MB, ", self.name, self.mb)?;
+        write!(f, "{} {:>5.1} MB, ", self.name, self.mb)?;
         match self.took {
             Some(took) => write!(f, "built in {:.1} s", took.as_secs_f64()),
             None => f.write_str("as it was"),
@@ -85,80 +87,110 @@ impl std::fmt::Display for Built {
 
 /// Builds the images whose programs, libraries or Dockerfiles have changed, and gives all.
 pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<Built>> {
-    let _alone = folders.lock("images")?;
-    let programs: Vec<PathBuf> =
-        IMAGES.iter().flat_map(|image| image.programs).map(|name| shell::bin_dir().join(name)).collect();
-    for program in &programs {
-        anyhow::ensure!(program.is_file(), "{}: not built; leave out --no-build", program.display());
+    let archive = |image: &Image| folders.archive(image.name);
+    Scratch::new(folders, shell::bin_dir(), None, "dev").all(&IMAGES, archive)
+}
+
+/// Builds the images of a release from the programs in this folder, into it. `base`: of the machine's own libraries if none is
+/// named.
+pub(crate) fn release(folders: &Folders, folder: &Path, base: Option<&str>) -> anyhow::Result<Vec<Built>> {
+    let archive = |image: &Image| folders.archive(&format!("{}-release", image.name));
+    let scratch = Scratch::new(folders, folder.to_owned(), base, env!("CARGO_PKG_VERSION"));
+    let built = scratch.all(&IMAGES[..2], archive)?;
+    for (image, made) in IMAGES.iter().zip(&built) {
+        let to = folder.join(format!("{}.image.tar", image.name));
+        std::fs::copy(&made.archive, &to).with_context(|| to.display().to_string())?;
     }
-    let libraries = base::libraries(&programs)?;
-    let scratch = Scratch { folder: folders.cache().join("images"), store: std::cell::OnceCell::new(), libraries };
-    let mut all = Vec::new();
-    for image in &IMAGES {
-        let started = Instant::now();
-        let archive = folders.archive(image.name);
-        let made = unless_built(&archive, &inputs(image, &scratch.libraries)?, || scratch.make(image, &archive))?;
-        let mb = megabytes(&archive)?;
-        anyhow::ensure!(mb <= MAX_MB, "{}: an image may have {MAX_MB} MB, it has {mb:.1}", image.name);
-        all.push(Built { name: image.name, archive, mb, took: made.then(|| started.elapsed()) });
-    }
-    scratch.remove()?;
-    Ok(all)
+    Ok(built)
 }
 
 /// What one run of builds needs, made when the first image needs it.
-struct Scratch {
+struct Scratch<'a> {
+    folders: &'a Folders,
+    /// Where the programs are.
+    programs: PathBuf,
+    /// None: the machine's own libraries.
+    base: Option<&'a str>,
+    tag: &'static str,
     folder: PathBuf,
     store: std::cell::OnceCell<Store>,
-    libraries: std::collections::BTreeSet<PathBuf>,
 }
 
-impl Scratch {
-    fn make(&self, image: &Image, archive: &Path) -> anyhow::Result<()> {
-        let store = self.store()?;
+impl<'a> Scratch<'a> {
+    fn new(folders: &'a Folders, programs: PathBuf, base: Option<&'a str>, tag: &'static str) -> Self {
+        let folder = folders.cache().join("images");
+        Self { folders, programs, base, tag, folder, store: std::cell::OnceCell::new() }
+    }
+
+    fn all(self, images: &[Image], archive: impl Fn(&Image) -> PathBuf) -> anyhow::Result<Vec<Built>> {
+        let _alone = self.folders.lock("images")?;
+        let programs: Vec<PathBuf> = images.iter().flat_map(|image| self.programs(image)).collect();
+        for program in &programs {
+            anyhow::ensure!(program.is_file(), "{}: not built; leave out --no-build", program.display());
+        }
+        let libraries = if self.base.is_none() { base::libraries(&programs)? } else { BTreeSet::new() };
+        let mut all = Vec::new();
+        for image in images {
+            let (started, archive) = (Instant::now(), archive(image));
+            let inputs = self.inputs(image, &libraries)?;
+            let made = unless_built(&archive, &inputs, || self.make(image, &libraries, &archive))?;
+            let mb = megabytes(&archive)?;
+            anyhow::ensure!(mb <= MAX_MB, "{}: an image may have {MAX_MB} MB, it has {mb:.1}", image.name);
+            all.push(Built { name: self.name(image), archive, mb, took: made.then(|| started.elapsed()) });
+        }
+        self.store.into_inner().map_or(Ok(()), Store::remove)?;
+        Ok(all)
+    }
+
+    fn make(&self, image: &Image, libraries: &BTreeSet<PathBuf>, archive: &Path) -> anyhow::Result<()> {
+        let store = self.store(libraries)?;
         let context = self.folder.join(image.name);
         files::create(&context)?;
-        for program in image.programs {
-            // Symbols are three quarters of some of them.
-            let (from, to) = (shell::bin_dir().join(program), context.join(program));
-            Tool::new("strip").args(["--strip-all", "-o"]).args([&to, &from]).run()?;
+        for program in self.programs(image) {
+            // Symbols are three quarters of some of them; those of a release have none, and stay as they are, bit for bit.
+            let to = context.join(program.file_name().unwrap_or_default());
+            Tool::new("strip").args(["--strip-all", "-o"]).args([&to, &program]).run()?;
         }
-        let name = format!("localhost/{}:dev", image.name);
-        let args = [("BASE", BASE), ("VERSION", env!("CARGO_PKG_VERSION"))];
-        let file = shell::root().join(image.file);
+        let args = [("BASE", self.base.unwrap_or(BASE)), ("VERSION", env!("CARGO_PKG_VERSION"))];
+        let (file, name) = (shell::root().join(image.file), self.name(image));
         store.build(&Recipe { file: &file, target: Some("runtime"), context: &context, args: &args, name: &name })?;
         store.save(&name, archive)
     }
 
+    fn name(&self, image: &Image) -> String {
+        format!("localhost/{}:{}", image.name, self.tag)
+    }
+
+    fn programs(&self, image: &Image) -> impl Iterator<Item = PathBuf> {
+        image.programs.iter().map(|name| self.programs.join(name))
+    }
+
     /// The store, with the base in it.
-    fn store(&self) -> anyhow::Result<&Store> {
+    fn store(&self, libraries: &BTreeSet<PathBuf>) -> anyhow::Result<&Store> {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
         let store = Store::at(&self.folder)?;
-        let base = self.folder.join("base");
-        let file = base::lay_out(&base, &self.libraries)?;
-        let root = base.join("root");
-        store.build(&Recipe { file: &file, target: None, context: &root, args: &[], name: BASE })?;
+        if self.base.is_none() {
+            let base = self.folder.join("base");
+            let file = base::lay_out(&base, libraries)?;
+            let root = base.join("root");
+            store.build(&Recipe { file: &file, target: None, context: &root, args: &[], name: BASE })?;
+        }
         Ok(self.store.get_or_init(|| store))
     }
 
-    fn remove(self) -> anyhow::Result<()> {
-        self.store.into_inner().map_or(Ok(()), Store::remove)
+    /// All that decides what is in an image.
+    fn inputs(&self, image: &Image, libraries: &BTreeSet<PathBuf>) -> anyhow::Result<String> {
+        let mut text = format!("{} {}\n", self.base.unwrap_or(BASE), env!("CARGO_PKG_VERSION"));
+        for file in self.programs(image).chain(libraries.iter().cloned()) {
+            let metadata = std::fs::metadata(&file).with_context(|| file.display().to_string())?;
+            let modified = metadata.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
+            writeln!(text, "{} {} {modified}", file.display(), metadata.len())?;
+        }
+        text.push_str(&files::read(&shell::root().join(image.file))?);
+        Ok(text)
     }
-}
-
-/// All that decides what is in an image.
-fn inputs(image: &Image, libraries: &std::collections::BTreeSet<PathBuf>) -> anyhow::Result<String> {
-    let mut text = format!("{BASE} {}\n", env!("CARGO_PKG_VERSION"));
-    let programs = image.programs.iter().map(|name| shell::bin_dir().join(name));
-    for file in programs.chain(libraries.iter().cloned()) {
-        let metadata = std::fs::metadata(&file).with_context(|| file.display().to_string())?;
-        let modified = metadata.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
-        writeln!(text, "{} {} {modified}", file.display(), metadata.len())?;
-    }
-    text.push_str(&files::read(&shell::root().join(image.file))?);
-    Ok(text)
 }
 
 #[allow(clippy::cast_precision_loss)] // shown with one decimal

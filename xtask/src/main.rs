@@ -8,7 +8,6 @@ mod crds;
 mod dist;
 mod files;
 mod images;
-mod pgo;
 mod quickstart;
 #[cfg(test)]
 mod security;

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -35,6 +36,12 @@ pub(crate) fn build_binaries() -> Tool {
 /// A cargo command in the root folder.
 pub(crate) fn cargo(args: &[&str]) -> Tool {
     Tool::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(args)
+}
+
+/// Waits: nothing else is to be done meanwhile.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// A program to run, which can be shown as one would type it.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::Parser;
+use http::Method;
 
 use super::{Load, Plan, Step};
 
@@ -39,9 +40,12 @@ pub struct Args {
     /// Request header as `name: value`; repeatable.
     #[arg(long, value_parser = header)]
     header: Vec<(String, String)>,
-    /// Bytes of request body; more than 0 makes the requests POSTs.
+    /// Bytes of request body; more than 0 makes the requests POSTs, if no --method is given.
     #[arg(long, default_value_t = 0)]
     body: usize,
+    /// Method of the requests: any but HEAD and CONNECT, whose answers have no bodies.
+    #[arg(long, value_parser = method)]
+    method: Option<Method>,
     /// Requests a second over all kept connections; 0 sends as fast as answers come.
     #[arg(long, default_value_t = 0.0, conflicts_with = "steps")]
     rate: f64,
@@ -125,7 +129,7 @@ impl Args {
         let mut plan = Plan::new(resolve(&self.target)?, &self.host.unwrap_or(self.target));
         plan.paths = self.path;
         plan.headers = self.header;
-        plan.body = self.body;
+        (plan.body, plan.method) = (self.body, self.method);
         plan.steps = self.steps;
         if plan.steps.is_empty() {
             plan.steps = vec![Step { rate: self.rate, duration: self.duration }];
@@ -148,6 +152,14 @@ pub fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
 #[allow(clippy::disallowed_methods)] // a thread of its own that has nothing else to do
 fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::HEAD | Method::CONNECT) => Err("its answers have no bodies, which this tool waits for".to_owned()),
+        Ok(method) => Ok(method),
+        Err(_) => Err(format!("{text:?} is no method; write it like PUT")),
+    }
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -182,12 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_and_durations_are_read() {
+    fn steps_durations_and_methods_are_read() {
         assert_eq!(step("3000:15s"), Ok(Step { rate: 3000.0, duration: Duration::from_secs(15) }));
         assert_eq!(step("0.5:250ms"), Ok(Step { rate: 0.5, duration: Duration::from_millis(250) }));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for wrong in ["15s", "-1:1s", "NaN:1s", "1:1", "1:1h", "1:-1s"] {
             assert!(step(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(method("PUT"), Ok(Method::PUT));
+        assert!(method("HEAD").is_err() && method("A B").is_err());
     }
 }

@@ -83,7 +83,7 @@ async fn send(context: &Context, slot: &mut Option<Link>, request: &[u8], path: 
 
 /// The bytes of a request for each path.
 fn render(plan: &Plan, close: bool) -> Vec<Vec<u8>> {
-    let method = if plan.body > 0 { "POST" } else { "GET" };
+    let method = plan.method();
     let headers: String = plan.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = if plan.body > 0 { format!("content-length: {}\r\n", plan.body) } else { String::new() };
     let close = if close { "connection: close\r\n" } else { "" };

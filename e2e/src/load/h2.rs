@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{Method, Request, Uri, Version};
+use http::{Request, Uri, Version};
 use tokio::{sync::Mutex, task::JoinSet};
 
 use super::{Context, h1::reason, net::Protocol, report::Answer};
@@ -128,8 +128,7 @@ fn request(context: &Context, path: &str) -> Result<Request<()>, http::Error> {
     let plan = &context.plan;
     let scheme = if plan.tls.is_some() { "https" } else { "http" };
     let uri = Uri::builder().scheme(scheme).authority(plan.host.as_str()).path_and_query(path).build()?;
-    let method = if plan.body > 0 { Method::POST } else { Method::GET };
-    let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
+    let mut request = Request::builder().method(plan.method()).uri(uri).version(Version::HTTP_2);
     for (name, value) in &plan.headers {
         request = request.header(name, value);
     }

@@ -27,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
 use tokio::sync::watch;
 
 pub use self::{
@@ -47,8 +48,10 @@ pub struct Plan {
     pub paths: Vec<String>,
     /// Further request headers.
     pub headers: Vec<(String, String)>,
-    /// Bytes of request body; more than 0 makes the method POST.
+    /// Bytes of request body.
     pub body: usize,
+    /// The method, by default GET, or POST with a body. Not one whose answers have no bodies.
+    pub method: Option<Method>,
     /// The rate over time, shared by the kept connections. A rate of 0 is a closed loop: as fast as answers come.
     pub steps: Vec<Step>,
     /// Kept HTTP/1.1 connections.
@@ -78,6 +81,7 @@ impl Plan {
             paths: vec!["/".to_owned()],
             headers: Vec::new(),
             body: 0,
+            method: None,
             steps: Vec::new(),
             h1: 0,
             new_per_second: 0.0,
@@ -101,6 +105,11 @@ impl Plan {
     pub fn step(mut self, rate: f64, duration: Duration) -> Plan {
         self.steps.push(Step { rate, duration });
         self
+    }
+
+    fn method(&self) -> Method {
+        let usual = if self.body > 0 { Method::POST } else { Method::GET };
+        self.method.clone().unwrap_or(usual)
     }
 
     fn check(&self) -> anyhow::Result<()> {

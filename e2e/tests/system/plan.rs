@@ -25,6 +25,24 @@ fn the_examples_have_no_problem() {
     assert!(folders > 0);
 }
 
+/// What a proxy is trained with before a release (`cargo xtask dist`), which no other test serves.
+#[test]
+fn what_releases_are_trained_with_has_no_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = include_str!("../../../xtask/src/dist/training.yaml");
+    let certificate = rcgen::generate_simple_self_signed(["train.example".to_owned()]).unwrap();
+    let indented = |pem: String| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let manifest = manifest
+        .replace("$HTTPS", "8443")
+        .replace("$HTTP", "8080")
+        .replace("$ECHO", "9001")
+        .replace("CHAIN\n", &indented(certificate.cert.pem()))
+        .replace("KEY\n", &indented(certificate.signing_key.serialize_pem()));
+    std::fs::write(folder.path().join("all.yaml"), manifest).unwrap();
+    let (clean, text) = plan(folder.path());
+    assert!(clean, "{text}");
+}
+
 #[test]
 fn a_problem_is_named_and_fails() {
     let folder = tempfile::tempdir().unwrap();

@@ -22,23 +22,18 @@ mod scenario;
 mod subject;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 
 use self::{
     peers::Peers,
     round::{Load, Sample},
-    scenario::{Kind, SCENARIOS, Scenario},
+    scenario::{Kind, PARTS, SCENARIOS, Scenario},
     subject::{Bench, Subject, Who},
     table::{Mode, Row},
 };
-use crate::{cluster::Folders, pgo, shell};
-
-/// Below this share of its core a subject was waiting, and what it did per request says less.
-const BUSY: f64 = 0.95;
-/// The common rate, as a share of what the slower of nginx and HAProxy can do.
-const COMMON: f64 = 0.7;
+use crate::{cluster::Folders, dist, shell};
 
 #[derive(clap::Args)]
 #[command(
@@ -56,22 +51,13 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Write the rows to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Cargo's profile of what is built and measured.
-    #[arg(long, default_value = "release")]
-    profile: String,
-    /// Measure what is built, without building.
-    #[arg(long)]
-    no_build: bool,
-    /// Measure the proxy that `cargo xtask pgo` builds, as releases should be.
-    #[arg(long)]
-    pgo: bool,
-    /// Measure this sluice-proxy instead of the one that is built here.
-    #[arg(long, value_name = "PATH", conflicts_with = "pgo")]
+    /// Measure this sluice-proxy instead of the one that `cargo xtask dist` builds and the Dockerfiles ship.
+    #[arg(long, value_name = "PATH")]
     proxy_bin: Option<PathBuf>,
 }
 
@@ -80,17 +66,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let groups = selected(&args.scenario)?;
     let folders = Folders::of_user()?;
     let _alone = folders.lock("bench")?;
-    if !args.no_build {
-        println!("building sluice");
-        shell::cargo(&["build", "--workspace", "--bins", "--profile", &args.profile]).run()?;
-        if args.pgo {
-            pgo::build()?;
-        }
-    }
-    let proxy = if args.pgo { Some(pgo::program()?) } else { args.proxy_bin.clone() };
+    println!("building sluice");
+    shell::cargo(&["build", "--locked", "--workspace", "--bins", "--release"]).run()?;
+    let proxy = match &args.proxy_bin {
+        Some(proxy) => proxy.clone(),
+        None => dist::program(dist::Program::Proxy)?,
+    };
     let peers = Peers::install(&folders.cache().join("bench"))?;
     let who = subjects(args.peer.as_deref())?;
-    let bench = Bench::new(Some(peers), &args.profile, proxy)?;
+    let bench = Bench::new(peers, proxy)?;
     let mut rows = vec![];
     for group in groups {
         for measured in measure(&bench, group, &who, args)? {
@@ -122,21 +106,6 @@ fn selected(names: &[String]) -> anyhow::Result<Vec<&'static [Scenario]>> {
     let wanted = |s: &Scenario| names.is_empty() || names.iter().any(|name| s.name.eq_ignore_ascii_case(name));
     let groups = SCENARIOS.chunk_by(|a, b| a.group() == b.group());
     Ok(groups.filter(|group| group.iter().any(wanted)).collect())
-}
-
-/// What a proxy that counts for the compiler should have met: the usual, kept and new connections, plain and encrypted.
-const TRAINING: [&str; 8] = ["S1", "S2", "S2b", "S3", "S4", "S5r", "S8p", "S8t"];
-const TRAINING_SECONDS: f64 = 2.0;
-
-/// Puts a proxy under load, scenario by scenario; what it counted is written as it ends.
-pub(crate) fn train(proxy: &Path) -> anyhow::Result<()> {
-    let bench = Bench::new(None, "release", Some(proxy.to_owned()))?;
-    for scenario in SCENARIOS.iter().filter(|scenario| TRAINING.contains(&scenario.name)) {
-        let subject = Subject::start(&bench, Who::Sluice, scenario)?;
-        let sample = round::run(&bench.load(scenario)?, &subject, scenario, 0.0, TRAINING_SECONDS)?;
-        println!("  {:<4} {}: {:.0} requests a second", scenario.name, scenario.title, sample.requests_per_s);
-    }
-    Ok(())
 }
 
 fn subjects(peers: Option<&[String]>) -> anyhow::Result<Vec<Who>> {
@@ -181,14 +150,18 @@ fn measure(bench: &Bench, group: &'static [Scenario], who: &[Who], args: &Args) 
         return by_scenario(group, &running, |r| Ok(Row::idle(r.scenario, r.subject.who, r.subject.memory()?)));
     }
     rounds(&mut running, args, 0.0)?;
-    let mode = match common_rate(&running) {
-        None => Mode::Closed,
-        Some(rate) => {
-            rounds(&mut running, args, rate)?;
-            Mode::Rate(rate)
+    let closed = |r: &Running<'_>| Ok(Row::new(r.scenario, r.subject.who, &r.samples, Mode::Closed));
+    let mut measured = by_scenario(group, &running, closed)?;
+    let most = slowest(&running);
+    for share in PARTS {
+        let rate = share * most;
+        rounds(&mut running, args, rate)?;
+        let part = |r: &Running<'_>| Ok(Row::new(r.scenario, r.subject.who, &r.samples, Mode::Part { share, rate }));
+        for (all, part) in measured.iter_mut().zip(by_scenario(group, &running, part)?) {
+            all.rows.extend(part.rows);
         }
-    };
-    by_scenario(group, &running, |r| Ok(Row::new(r.scenario, r.subject.who, &r.samples, mode)))
+    }
+    Ok(measured)
 }
 
 fn rounds(running: &mut [Running<'_>], args: &Args, rate: f64) -> anyhow::Result<()> {
@@ -202,17 +175,11 @@ fn rounds(running: &mut [Running<'_>], args: &Args, rate: f64) -> anyhow::Result
     Ok(())
 }
 
-/// The rate at which to measure again, because not every subject kept its core busy.
-fn common_rate(running: &[Running<'_>]) -> Option<f64> {
-    let median = |r: &Running<'_>, of: fn(&Sample) -> f64| table::median(r.samples.iter().map(of));
-    if running.iter().all(|r| median(r, |s| s.busy) >= BUSY) {
-        return None;
-    }
-    let of = |who: &[Who]| {
-        let those = running.iter().filter(|r| who.contains(&r.subject.who));
-        those.map(|r| median(r, |s| s.requests_per_s)).reduce(f64::min)
-    };
-    Some(COMMON * of(&[Who::Nginx, Who::HaProxy]).or_else(|| of(&[Who::Sluice])).unwrap_or(1000.0))
+/// Requests a second that the slower of nginx and HAProxy answers in a closed loop; ours, if neither runs.
+fn slowest(running: &[Running<'_>]) -> f64 {
+    let median = |r: &Running<'_>| table::median(r.samples.iter().map(|sample| sample.requests_per_s));
+    let of = |who: &[Who]| running.iter().filter(|r| who.contains(&r.subject.who)).map(median).reduce(f64::min);
+    of(&[Who::Nginx, Who::HaProxy]).or_else(|| of(&[Who::Sluice])).unwrap_or(1000.0)
 }
 
 fn by_scenario(

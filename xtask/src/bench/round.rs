@@ -16,6 +16,7 @@ use super::{
     scenario::{Kind, Scenario},
     subject::Subject,
 };
+use crate::shell;
 
 const CORE: &str = "1";
 
@@ -72,12 +73,7 @@ impl Load {
 
 /// Lets what was just started come to rest.
 pub(super) fn settle() {
-    pause(Duration::from_secs(3));
-}
-
-#[allow(clippy::disallowed_methods)] // nothing else is to be done meanwhile
-pub(super) fn pause(time: Duration) {
-    std::thread::sleep(time);
+    shell::pause(Duration::from_secs(3));
 }
 
 /// Measures one subject. A `rate` of 0: as fast as it answers.

@@ -15,10 +15,13 @@ use super::{
     accounts,
     configs::{self, Setup},
     peers::Peers,
-    round::{self, Load},
+    round::Load,
     scenario::{Kind, Scenario},
 };
-use crate::shell::{self, Tool};
+use crate::{
+    dist,
+    shell::{self, Tool},
+};
 
 /// The core of the subjects; core 1 is the client's and the upstream's.
 const CORE: &str = "0";
@@ -49,8 +52,7 @@ impl Who {
 
 /// What all measurements share.
 pub(super) struct Bench {
-    /// Not needed to measure ourselves.
-    peers: Option<Peers>,
+    peers: Peers,
     proxy: PathBuf,
     operator: PathBuf,
     tools: PathBuf,
@@ -60,27 +62,19 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(peers: Option<Peers>, profile: &str, proxy: Option<PathBuf>) -> anyhow::Result<Self> {
-        let target = shell::bin_dir().parent().context("no target folder")?.join(profile);
+    pub(super) fn new(peers: Peers, proxy: PathBuf) -> anyhow::Result<Self> {
+        let programs = shell::bin_dir().parent().context("no target folder")?.join("release");
         let certificate = TempDir::new()?;
         issue(certificate.path())?;
-        Ok(Self {
-            peers,
-            proxy: proxy.unwrap_or_else(|| target.join("sluice-proxy")),
-            operator: target.join("sluice-operator"),
-            tools: target,
-            upstream: free_address()?,
-            certificate,
-        })
+        let operator = programs.join("sluice-operator");
+        Ok(Self { peers, proxy, operator, tools: programs, upstream: free_address()?, certificate })
     }
 
+    /// What each subject says of its version, and which very proxy of ours it is.
     pub(super) fn versions(&self) -> anyhow::Result<Vec<String>> {
         let ours = Tool::new(&self.proxy).args(["--version"]).capture()?.1.trim().to_owned();
-        Ok(std::iter::once(ours).chain(self.peers()?.versions()?).collect())
-    }
-
-    fn peers(&self) -> anyhow::Result<&Peers> {
-        self.peers.as_ref().context("the peers are not installed")
+        let ours = format!("{ours} (SHA-256 {})", dist::sha256(&self.proxy)?);
+        Ok(std::iter::once(ours).chain(self.peers.versions()?).collect())
     }
 
     /// What sends requests, and answers them.
@@ -125,7 +119,7 @@ impl Subject {
         let address = free_address()?;
         // nginx and HAProxy see only what is in their Debian.
         let (parent, inside) = match who {
-            Who::Nginx | Who::HaProxy => (bench.peers()?.debian.join("tmp"), Some("/tmp")),
+            Who::Nginx | Who::HaProxy => (bench.peers.debian.join("tmp"), Some("/tmp")),
             Who::Sluice | Who::Envoy => (std::env::temp_dir(), None),
         };
         let folder = tempfile::Builder::new().prefix("sluice-bench-").tempdir_in(parent)?;
@@ -146,7 +140,7 @@ impl Subject {
                 anyhow::bail!("it ended at once ({status}): {}", log.trim());
             }
             anyhow::ensure!(Instant::now() < until, "{} does not open", self.address);
-            round::pause(Duration::from_millis(50));
+            shell::pause(Duration::from_millis(50));
         }
         Ok(())
     }
@@ -178,7 +172,7 @@ impl Drop for Subject {
                 let _ = self.child.wait();
                 return;
             }
-            round::pause(Duration::from_millis(20));
+            shell::pause(Duration::from_millis(20));
         }
     }
 }
@@ -199,13 +193,13 @@ fn spawn(bench: &Bench, who: Who, setup: &Setup<'_>, folder: &Path) -> anyhow::R
     match who {
         Who::Nginx => {
             write("nginx.conf", configs::nginx(setup))?;
-            command.arg("chroot").arg(&bench.peers()?.debian).args(["nginx", "-c", &format!("{seen}/nginx.conf")]);
+            command.arg("chroot").arg(&bench.peers.debian).args(["nginx", "-c", &format!("{seen}/nginx.conf")]);
         }
         Who::HaProxy => {
             let (conf, map) = configs::haproxy(setup);
             write("haproxy.cfg", conf)?;
             write("routes.map", map)?;
-            command.arg("chroot").arg(&bench.peers()?.debian).args([
+            command.arg("chroot").arg(&bench.peers.debian).args([
                 "haproxy",
                 "-q",
                 "-f",
@@ -214,7 +208,7 @@ fn spawn(bench: &Bench, who: Who, setup: &Setup<'_>, folder: &Path) -> anyhow::R
         }
         Who::Envoy => {
             write("envoy.json", configs::envoy(setup).to_string())?;
-            command.arg(&bench.peers()?.envoy).args(["-c", &format!("{seen}/envoy.json"), "--concurrency", "1"]);
+            command.arg(&bench.peers.envoy).args(["-c", &format!("{seen}/envoy.json"), "--concurrency", "1"]);
             command.args(["--disable-hot-restart", "--log-level", "critical"]);
         }
         Who::Sluice => {

@@ -39,7 +39,10 @@ pub(crate) use folders::Folders;
 use given::Kind;
 pub(crate) use session::Session;
 
-use crate::files::{create, read, write};
+use crate::{
+    files::{create, read, write},
+    shell,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -234,11 +237,6 @@ fn exec(mut command: Command, args: &[OsString]) -> anyhow::Error {
     anyhow::anyhow!("cannot run {}: {error}", command.get_program().display())
 }
 
-#[allow(clippy::disallowed_methods)] // one thread, no async runtime
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
-
 /// Asks `ready` again and again, until it says yes or `patience` is over; in between it says what is waited for.
 fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -249,7 +247,7 @@ fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> 
             told = Instant::now();
             println!("  {what}: waited {} s", started.elapsed().as_secs());
         }
-        pause(Duration::from_millis(100));
+        shell::pause(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -18,9 +18,9 @@ use super::{
     components::{self, Component, NODE_ADDRESS, SERVICES, WIRE_PREFIX},
     create,
     folders::Folders,
-    packages, pause, wait_for, write,
+    packages, wait_for, write,
 };
-use crate::shell::Tool;
+use crate::shell::{self, Tool};
 
 pub(super) fn run(folders: &Folders) -> anyhow::Result<()> {
     // Not in the caller's session: closing its terminal must not end the cluster.
@@ -90,7 +90,7 @@ fn supervise() -> anyhow::Result<()> {
         let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
         if let Some(component) = running.remove(&pid) {
             println!("{} ended ({status:?}): started again", component.name);
-            pause(Duration::from_millis(500));
+            shell::pause(Duration::from_millis(500));
             running.insert(start(&component)?, component);
         }
     }

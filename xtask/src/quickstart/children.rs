@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::pause;
+use crate::shell::pause;
 
 /// A program of our own.
 pub(super) struct Child {

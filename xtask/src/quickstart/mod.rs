@@ -99,7 +99,7 @@ fn serve(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        pause(Duration::from_millis(50));
+        shell::pause(Duration::from_millis(50));
     }
     println!("ready after {:.1} s\n", started.elapsed().as_secs_f64());
     explain(ports.gateway, manifests);
@@ -146,14 +146,9 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-#[allow(clippy::disallowed_methods)] // one thread, no async runtime
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
-
 /// Sleeps in short steps so that Ctrl-C is answered at once.
 fn pause_until(at: Instant, stop: &AtomicBool) {
     while Instant::now() < at && !stop.load(Ordering::Relaxed) {
-        pause(Duration::from_millis(20));
+        shell::pause(Duration::from_millis(20));
     }
 }
