@@ -82,6 +82,8 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
         Ended::Stalled => exchange.client_stalled(),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => exchange.client_went(),
     }
+    // A reset takes back what waits to be written: what came of the response goes out first, as far as it can.
+    tokio::task::yield_now().await;
     match ended {
         Ended::Upstream(CallError::Reset(reason)) => sender.reset(passed(reason)),
         // A clean end would make a cut response look whole.

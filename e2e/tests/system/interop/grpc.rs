@@ -1,0 +1,1 @@
+//! grpc-go's own interoperability cases, and streams and deadlines under load: through the gateway as directly.
