@@ -368,6 +368,16 @@ impl<S: Stream> Source for Client<S> {
         self.expects_continue && !self.has_buffered()
     }
 
+    fn poll_unasked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_buffered() && !self.body.is_done() {
+            // Whether it broke off shows when it is asked for.
+            let _ = ready!(self.poll_fill(cx));
+        }
+        // Nobody needs to be told any more (RFC 9110 section 10.1.1).
+        self.expects_continue = false;
+        Poll::Ready(())
+    }
+
     fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
         let is_continue = head.status == StatusCode::CONTINUE;
         // A client that leaves so many unread is told no more of what it can do without.

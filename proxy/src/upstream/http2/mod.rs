@@ -28,10 +28,9 @@ use crate::{
         limits::Limits,
         request::Wants,
     },
-    http2::heads,
+    http2::{heads, plain},
     message::{RequestHead, ResponseHead},
     server::Waiting,
-    value::trim,
 };
 
 /// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
@@ -172,11 +171,14 @@ impl Call {
             self.state = State::Done;
             return Poll::Ready(Err(Malformed::TooLong.into()));
         }
+        if let Err(malformed) = plain::response(&mut head.headers) {
+            self.state = State::Done;
+            return Poll::Ready(Err(malformed.into()));
+        }
         // Whoever is refused need not send its body any more; whoever is not goes on unasked.
         if self.held.take().is_some() && !head.status.is_success() {
             self.stop();
         }
-        head.headers.values_mut().for_each(trim);
         self.receive(&mut head, body);
         Poll::Ready(Ok(head.into()))
     }
@@ -206,7 +208,7 @@ impl Call {
                         StatusCode::CONTINUE => self.held = None,
                         _ => {}
                     }
-                    head.headers.values_mut().for_each(trim);
+                    plain::response(&mut head.headers)?;
                     source.interim(cx, &head.into());
                 }
                 // The final one, or what broke.
@@ -318,7 +320,10 @@ impl Call {
     fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         while let Some(upload) = &mut self.upload {
             if let Some(held) = &mut self.held {
-                ready!(held.as_mut().poll(cx));
+                // One that sends its body all the same does not wait.
+                if source.poll_unasked(cx).is_pending() {
+                    ready!(held.as_mut().poll(cx));
+                }
                 self.held = None;
             }
             if !self.piece.is_empty() {
@@ -395,9 +400,12 @@ impl Call {
 
     /// Trailers within the bounds.
     fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, CallError> {
-        trailers.values_mut().for_each(trim);
         let fit = trailers.len() <= self.limits.fields && heads::size(&trailers) <= self.limits.trailer_bytes;
-        if fit && !self.connection.blocks().is_large(self.id) { Ok(trailers) } else { Err(Malformed::TooLong.into()) }
+        if !fit || self.connection.blocks().is_large(self.id) {
+            return Err(Malformed::TooLong.into());
+        }
+        plain::trailers(&mut trailers)?;
+        Ok(trailers)
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Case {
 /// What a client sends.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Request {
-    pub(super) method: String,
+    pub(super) method: Vec<u8>,
     pub(super) target: Vec<u8>,
     /// `None`: none is named.
     pub(super) authority: Option<Vec<u8>>,
@@ -65,6 +65,8 @@ pub(super) struct Answer {
     pub(super) h1: Option<Vec<u8>>,
     /// By HTTP/2, these frames instead.
     pub(super) h2: Vec<Frame>,
+    /// There is none.
+    pub(super) silent: bool,
     /// The connection is closed behind it.
     pub(super) closes: bool,
     /// It comes before the request's body was read.
@@ -74,8 +76,8 @@ pub(super) struct Answer {
 impl Default for Answer {
     fn default() -> Self {
         let (interim, fields, trailers, h2) = (vec![], vec![], vec![], vec![]);
-        let (body, h1, streams, closes, early) = (None, None, false, false, false);
-        Self { interim, status: 200, fields, body, streams, trailers, h1, h2, closes, early }
+        let (body, h1, streams, silent, closes, early) = (None, None, false, false, false, false);
+        Self { interim, status: 200, fields, body, streams, trailers, h1, h2, silent, closes, early }
     }
 }
 
@@ -165,10 +167,10 @@ impl Case {
             "from" => self.source = rest.to_owned(),
             "ask" => {
                 let (method, target) = rest.split_once(' ')?;
-                (request.method, request.target) = (method.to_owned(), unescape(target));
+                (request.method, request.target) = (unescape(method), unescape(target));
             }
             "grpc" => {
-                (request.method, request.target) = ("POST".into(), unescape(rest));
+                (request.method, request.target) = (b"POST".into(), unescape(rest));
                 request.fields.push((b"content-type".to_vec(), b"application/grpc".to_vec()));
                 (request.takes_trailers, request.chunked, request.body) = (true, true, Some(vec![0; 5]));
             }
@@ -197,6 +199,7 @@ impl Case {
                 answer.interim.push((status.parse().ok()?, fields));
             }
             "early" => answer.early = true,
+            "silent" => answer.silent = true,
             "closes" => answer.closes = true,
             "h1-answer" => answer.h1.get_or_insert_default().extend(unescape(rest)),
             "h2-answer" => answer.h2.push(frame(rest)?),
@@ -233,6 +236,11 @@ impl Case {
         self.only.as_ref().is_none_or(|only| only.ways.has(way))
     }
 
+    /// Whether it is answered while the upstream still reads, or not at all.
+    pub(super) fn races(&self) -> bool {
+        self.answer.early || self.expect.iter().any(|(word, says)| word == "tries" && says == "any")
+    }
+
     /// What is otherwise on this way, by number: those with the same have to come to the same in all.
     pub(super) fn differences(&self, way: Way) -> Vec<usize> {
         (0..self.buts.len()).filter(|at| self.buts[*at].ways.has(way)).collect()
@@ -260,6 +268,10 @@ impl Case {
                 "refused" => lines.clear(),
                 "sees" => lines.retain(|line| !matches!(&*line.0, "unseen" | "sees")),
                 "unseen" => lines.retain(|line| !line.0.starts_with("sees")),
+                // A field is there or is not.
+                "sees-no" | "sees-field" => lines.retain(|line| {
+                    !matches!(&*line.0, "sees-no" | "sees-field") || subject(line).1 != subject(&but.line).1
+                }),
                 "gets" => lines.retain(|line| !matches!(&*line.0, "refused" | "gets")),
                 _ => lines.retain(|line| subject(line) != subject(&but.line)),
             }

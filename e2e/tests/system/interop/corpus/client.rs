@@ -92,7 +92,7 @@ pub(super) async fn http1(io: Box<dyn Io>, request: &Request) -> Got {
 
 impl Request {
     fn asks_head(&self) -> bool {
-        self.method == "HEAD" || self.h1.as_ref().is_some_and(|raw| raw.starts_with(b"HEAD "))
+        self.method == b"HEAD" || self.h1.as_ref().is_some_and(|raw| raw.starts_with(b"HEAD "))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -110,7 +110,7 @@ fn written(request: &Request) -> (Vec<u8>, Vec<u8>) {
     if let Some(raw) = &request.h1 {
         return (raw.clone(), vec![]);
     }
-    let mut head = [request.method.as_bytes(), b" ", &request.target, b" HTTP/1.1\r\n"].concat();
+    let mut head = [&request.method, &b" "[..], &request.target, b" HTTP/1.1\r\n"].concat();
     let mut field = |name: &[u8], value: &[u8]| head.extend([name, b": ", value, b"\r\n"].concat());
     if let Some(authority) = &request.authority {
         field(b"Host", authority);
@@ -146,7 +146,7 @@ fn listed(request: &Request) -> Fields {
         return request.h2.clone();
     }
     let field = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
-    let mut fields = vec![field(":method", request.method.as_bytes()), field(":scheme", request.scheme.as_bytes())];
+    let mut fields = vec![field(":method", &request.method), field(":scheme", request.scheme.as_bytes())];
     fields.extend(request.authority.iter().map(|authority| field(":authority", authority)));
     fields.push(field(":path", &request.target));
     // RFC 9113 section 8.2.1: in lower case.
@@ -163,7 +163,8 @@ fn listed(request: &Request) -> Fields {
 
 /// By HTTP/2.
 pub(super) async fn http2(io: Box<dyn Io>, request: &Request) -> Got {
-    let blocks = VecDeque::from([listed(request), request.trailers.clone()]);
+    let trailers = request.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+    let blocks = VecDeque::from([listed(request), trailers]);
     let io = Rewriting::new(io, Arc::new(Mutex::new(blocks)));
     let Ok((sender, connection)) = h2::client::handshake(io).await else { return Got::only("closed") };
     let connection = tokio::spawn(connection);

@@ -13,10 +13,12 @@ use super::{
 pub(super) struct Outcome {
     pub(super) got: Got,
     pub(super) seen: Vec<Seen>,
+    /// How much of the request the upstream had seen by then is a matter of time.
+    pub(super) races: bool,
 }
 
 /// What differs by itself from request to request or from way to way: what was asked is compared in other words.
-const OF_REQUESTS: [&str; 5] = ["x-request-id", "x-forwarded-proto", "connection", "transfer-encoding", "te"];
+const OF_REQUESTS: [&str; 5] = ["x-request-id", "x-forwarded-proto", "connection", "transfer-encoding", "expect"];
 const OF_RESPONSES: [&str; 7] =
     ["x-request-id", "date", "connection", "transfer-encoding", "ratelimit", "ratelimit-policy", "content-length"];
 
@@ -96,8 +98,11 @@ impl Outcome {
             format!("response fields {}", listed(fields, &OF_RESPONSES)),
             format!("response body {:?}", without_id(&text(body))),
             format!("response trailers {}", listed(trailers, &[])),
-            format!("requests upstream {}", self.seen.iter().filter(|seen| seen.whole).count()),
         ];
+        if self.races {
+            return all;
+        }
+        all.push(format!("requests upstream {}", self.seen.iter().filter(|seen| seen.whole).count()));
         // Of what broke off, what came of it is a matter of time.
         if let Some(seen) = self.seen.first().filter(|seen| seen.whole) {
             let Seen { asked, host, fields, body, trailers, .. } = seen;

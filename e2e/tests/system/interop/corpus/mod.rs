@@ -79,7 +79,7 @@ fn a_request_comes_to_the_same_on_every_way() {
             runs += 1;
             upstream.play(case.answer.clone());
             let got = runtime.block_on(ask(&gateway, case, way));
-            let outcome = Outcome { got, seen: upstream.seen() };
+            let outcome = Outcome { got, seen: upstream.seen(), races: case.races() };
             let wrong = outcome.judge(case, way);
             failures.extend(wrong.iter().map(|what| format!("{} ({way}): {what}", case.name)));
             if let Some((other, before)) = alike.get(&case.differences(way)) {

@@ -174,6 +174,9 @@ impl Answer {
         if let Some(raw) = &self.h1 {
             return raw.clone();
         }
+        if self.silent {
+            return vec![];
+        }
         let (mut out, mut fields) = (vec![], self.with_length());
         if self.streams {
             fields.push((b"transfer-encoding".into(), b"chunked".into()));
@@ -200,6 +203,9 @@ impl Answer {
         if !self.h2.is_empty() {
             return self.h2.clone();
         }
+        if self.silent {
+            return vec![];
+        }
         let mut fields = with_status(self.status, &self.with_length());
         let content = if self.is_bodiless(head_only) { b"" } else { self.content() };
         if content.is_empty() && !head_only {
@@ -211,7 +217,7 @@ impl Answer {
             frames.push(Frame::Data { bytes: content.to_vec(), end: trailers.is_empty() });
         }
         if !trailers.is_empty() {
-            frames.push(Frame::Headers { fields: trailers.clone(), end: true });
+            frames.push(Frame::Headers { fields: lower(trailers), end: true });
         }
         frames
     }
@@ -219,8 +225,12 @@ impl Answer {
 
 fn with_status(status: u16, fields: &Fields) -> Fields {
     let status = (b":status".to_vec(), status.to_string().into_bytes());
-    let lower = |(name, value): &(Vec<u8>, Vec<u8>)| (name.to_ascii_lowercase(), value.clone());
-    std::iter::once(status).chain(fields.iter().map(lower)).collect()
+    std::iter::once(status).chain(lower(fields)).collect()
+}
+
+/// Names as HTTP/2 has them (RFC 9113 section 8.2.1).
+fn lower(fields: &Fields) -> Fields {
+    fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
 }
 
 async fn http2(stream: TcpStream, upstream: Upstream) {
