@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, response, uri};
 use tokio::time::{Sleep, sleep};
@@ -40,6 +40,9 @@ const KEPT: usize = 64 << 10;
 const OF_PIECE: usize = 64;
 /// No more than this is copied, so that what it was read into is free for others.
 const COPIED: usize = 1 << 10;
+/// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end connections
+/// of which they get very many.
+const TOGETHER: usize = 16 << 10;
 /// What `h2` keeps of a DATA frame besides its bytes.
 const OF_FRAME: usize = 128;
 
@@ -71,6 +74,8 @@ pub(crate) struct Call {
     /// What is left of the piece of the body under way, and whether anything follows it.
     piece: Bytes,
     last: bool,
+    /// What came behind it.
+    behind: Option<Next>,
     /// The stream's number, once it has one.
     id: u32,
     framing: Framing,
@@ -81,6 +86,9 @@ pub(crate) struct Call {
     /// Bytes and frames of the response's body that were taken.
     taken: (usize, usize),
 }
+
+/// A piece of a request's body, or its end.
+type Next = Option<Result<Piece, SourceError>>;
 
 /// The response's way.
 enum State {
@@ -116,6 +124,7 @@ impl Call {
             kept: Kept { sent: 0, ..kept },
             piece: Bytes::new(),
             last: body == Framing::Empty,
+            behind: None,
             id: 0,
             framing: Framing::Empty,
             left: Some(0),
@@ -352,9 +361,14 @@ impl Call {
                 }
                 continue;
             }
-            let sent = match ready!(self.kept.next(cx, source)) {
+            let next = match self.behind.take() {
+                Some(next) => next,
+                None => ready!(self.kept.next(cx, source)),
+            };
+            let sent = match next {
                 Some(Ok(Piece::Data(data))) => {
-                    (self.piece, self.last) = (data, self.kept.is_sent() && source.is_ended());
+                    (self.piece, self.behind) = self.kept.together(cx, source, data);
+                    self.last = self.behind.is_none() && self.kept.is_sent() && source.is_ended();
                     if !self.piece.is_empty() || !self.last {
                         continue;
                     }
@@ -440,6 +454,27 @@ impl Kept {
             self.keep(piece);
         }
         Poll::Ready(piece)
+    }
+
+    /// A piece with the small ones that have come behind it, and what came behind them.
+    fn together(&mut self, cx: &mut Context<'_>, source: &mut impl Source, first: Bytes) -> (Bytes, Option<Next>) {
+        if first.len() > COPIED || self.is_sent() && source.is_ended() {
+            return (first, None);
+        }
+        let mut all = BytesMut::new();
+        while all.len() < TOGETHER && !(self.is_sent() && source.is_ended()) {
+            match self.next(cx, source) {
+                Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= COPIED => {
+                    if all.is_empty() {
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&data);
+                }
+                Poll::Ready(behind) => return (if all.is_empty() { first } else { all.freeze() }, Some(behind)),
+                Poll::Pending => break,
+            }
+        }
+        (if all.is_empty() { first } else { all.freeze() }, None)
     }
 
     fn keep(&mut self, piece: &Piece) {
