@@ -22,6 +22,9 @@ use super::{
 /// How long after its head a body is sent that nobody asked for: the proxy has read the head by then.
 const LATER: Duration = Duration::from_millis(30);
 
+/// The field that says which request of all this is.
+pub(super) const RUN: &str = "x-run";
+
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Got {
@@ -47,9 +50,9 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// By HTTP/1.1.
-pub(super) async fn http1(io: Box<dyn Io>, request: &Request) -> Got {
-    let (head, body) = written(request);
+/// By HTTP/1.1. `run`: which request of all this is, so that the upstream can tell.
+pub(super) async fn http1(io: Box<dyn Io>, request: &Request, run: u64) -> Got {
+    let (head, body) = written(request, run);
     let mut reader = Reader::new(io);
     // The proxy may have answered, and closed the connection, before it was sent all of it: that shows below.
     let _ = reader.io.write_all(&head).await;
@@ -106,12 +109,18 @@ impl Request {
 }
 
 /// Head and body as bytes.
-fn written(request: &Request) -> (Vec<u8>, Vec<u8>) {
+fn written(request: &Request, run: u64) -> (Vec<u8>, Vec<u8>) {
+    let run = run.to_string();
     if let Some(raw) = &request.h1 {
-        return (raw.clone(), vec![]);
+        let mut raw = raw.clone();
+        if let Some(end) = raw.windows(4).position(|window| window == b"\r\n\r\n") {
+            raw.splice(end + 2..end + 2, format!("{RUN}: {run}\r\n").into_bytes());
+        }
+        return (raw, vec![]);
     }
     let mut head = [&request.method, &b" "[..], &request.target, b" HTTP/1.1\r\n"].concat();
     let mut field = |name: &[u8], value: &[u8]| head.extend([name, b": ", value, b"\r\n"].concat());
+    field(RUN.as_bytes(), run.as_bytes());
     if let Some(authority) = &request.authority {
         field(b"Host", authority);
     }
@@ -141,14 +150,15 @@ fn written(request: &Request) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The fields of HTTP/2, pseudo-header fields first.
-fn listed(request: &Request) -> Fields {
-    if !request.h2.is_empty() {
-        return request.h2.clone();
-    }
+fn listed(request: &Request, run: u64) -> Fields {
     let field = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+    let run = field(RUN, run.to_string().as_bytes());
+    if !request.h2.is_empty() {
+        return request.h2.iter().cloned().chain([run]).collect();
+    }
     let mut fields = vec![field(":method", &request.method), field(":scheme", request.scheme.as_bytes())];
     fields.extend(request.authority.iter().map(|authority| field(":authority", authority)));
-    fields.push(field(":path", &request.target));
+    fields.extend([field(":path", &request.target), run]);
     // RFC 9113 section 8.2.1: in lower case.
     fields.extend(request.fields.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())));
     if request.takes_trailers {
@@ -162,9 +172,9 @@ fn listed(request: &Request) -> Fields {
 }
 
 /// By HTTP/2.
-pub(super) async fn http2(io: Box<dyn Io>, request: &Request) -> Got {
+pub(super) async fn http2(io: Box<dyn Io>, request: &Request, run: u64) -> Got {
     let trailers = request.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-    let blocks = VecDeque::from([listed(request), trailers]);
+    let blocks = VecDeque::from([listed(request, run), trailers]);
     let io = Rewriting::new(io, Arc::new(Mutex::new(blocks)));
     let Ok((sender, connection)) = h2::client::handshake(io).await else { return Got::only("closed") };
     let connection = tokio::spawn(connection);

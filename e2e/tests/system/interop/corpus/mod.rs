@@ -23,8 +23,6 @@ use std::{
 
 use self::{case::Case, client::Got, gateway::Gateway, judge::Outcome, upstream::Upstream};
 use super::figure;
-use e2e::harness::pause;
-
 use crate::bound;
 
 /// The host that cases ask for unless they say otherwise.
@@ -33,8 +31,6 @@ pub(super) const HOST: &str = e2e::harness::manifests::HOST;
 const CASES: usize = 300;
 /// What no exchange takes: one that does hangs.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// By then, what the upstream is sent beside an answer has come.
-const RACE: Duration = Duration::from_millis(20);
 /// Runs that are shown when they fail.
 const SHOWN: usize = 4000;
 
@@ -81,12 +77,8 @@ fn a_request_comes_to_the_same_on_every_way() {
         let mut alike = BTreeMap::<Vec<usize>, (Way, Outcome)>::new();
         for way in Way::all().filter(|way| case.is_of(*way)) {
             runs += 1;
-            upstream.play(case.answer.clone());
-            let got = runtime.block_on(ask(&gateway, case, way));
-            if case.races() {
-                // What is still on its way is not the next one's.
-                pause(RACE);
-            }
+            upstream.play(runs, case.answer.clone());
+            let got = runtime.block_on(ask(&gateway, case, way, runs));
             let outcome = Outcome { got, seen: upstream.seen(), races: case.races() };
             let wrong = outcome.judge(case, way);
             failures.extend(wrong.iter().map(|what| format!("{} ({way}): {what}", case.name)));
@@ -130,12 +122,12 @@ fn print_differences(cases: &[Case]) {
     }
 }
 
-async fn ask(gateway: &Gateway, case: &Case, way: Way) -> Got {
+async fn ask(gateway: &Gateway, case: &Case, way: Way, run: u64) -> Got {
     let asked = async {
         let io = gateway.connect(way).await;
         match way.client {
-            1 => client::http1(io, &case.request).await,
-            _ => client::http2(io, &case.request).await,
+            1 => client::http1(io, &case.request, run).await,
+            _ => client::http2(io, &case.request, run).await,
         }
     };
     let hangs = Got { verdict: "hangs".into(), ..Got::default() };

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     Fields,
     case::{Answer, Frame},
-    client::pairs,
+    client::{RUN, pairs},
     h1wire::{Body, Framing, Reader, get},
     h2wire::{Queued, frame, headers},
 };
@@ -76,9 +76,8 @@ impl Upstream {
     }
 
     /// This is what is answered from now on.
-    pub(super) fn play(&self, answer: Answer) {
-        let mut stage = self.stage();
-        *stage = Stage { run: stage.run + 1, answer, seen: vec![] };
+    pub(super) fn play(&self, run: u64, answer: Answer) {
+        *self.stage() = Stage { run, answer, seen: vec![] };
     }
 
     /// What was seen of it.
@@ -91,10 +90,16 @@ impl Upstream {
     }
 
     /// A request's head has come.
-    fn turn(&self, seen: Seen) -> Turn {
+    fn turn(&self, mut seen: Seen) -> Turn {
         let mut stage = self.stage();
-        stage.seen.push(seen);
-        Turn { upstream: self.clone(), run: stage.run, at: stage.seen.len() - 1, answer: stage.answer.clone() }
+        // One that is late belongs to a run before.
+        let run = get(&seen.fields, RUN).map_or(stage.run, |run| String::from_utf8_lossy(run).parse().unwrap());
+        seen.fields.retain(|(name, _)| name != RUN.as_bytes());
+        let at = stage.seen.len();
+        if run == stage.run {
+            stage.seen.push(seen);
+        }
+        Turn { upstream: self.clone(), run, at, answer: stage.answer.clone() }
     }
 }
 
