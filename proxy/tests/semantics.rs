@@ -117,6 +117,14 @@ fn options_of_the_server_as_a_whole() {
     let proxy = Proxy::to_http2(upstream.address);
     assert_eq!((ask(&proxy, "OPTIONS", HOST), proxy.runtime.block_on(options(&proxy))), (200, 200));
     assert_eq!(heads.lock().unwrap()[..], [format!("OPTIONS {HOST} *"), format!("OPTIONS {HOST} *")]);
+    // In absolute form, a target without a path is as much (RFC 9112 section 3.2.4).
+    for (target, expect) in [("", "*"), (":8080", "*"), ("/", "/"), ("?a", "/?a"), ("/*", "/*")] {
+        let proxy = Proxy::to_http2(upstream.address);
+        let asked = format!("OPTIONS http://{HOST}{target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        assert_eq!(status(&proxy.exchange(asked.as_bytes())), 200, "{target}");
+        let head = heads.lock().unwrap().pop().unwrap();
+        assert!(head.ends_with(&format!(" {expect}")), "{target}: {head}");
+    }
     // A rewritten path is none of its business, and a route of another path does not take it.
     let (upstream, heads) = recording();
     let proxy = Proxy::with(upstream.address, proto::Limits::default(), |rule| {
