@@ -128,8 +128,15 @@ fn trailer_section(body: &[u8], section: &[u8], data: Vec<u8>) -> Body {
 /// RFC 9110 section 6.5.1: fields that frame, route or authenticate have no place in trailers; nor have those that servers
 /// of the CGI family take for what is the proxy's to say, underscores for dashes.
 fn is_left_out(name: &[u8]) -> bool {
-    const OF_CONNECTION: [&str; 7] =
-        ["expect", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te"];
+    const OF_CONNECTION: [&str; 7] = [
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+    ];
     const OURS: [&str; 11] = [
         "connection",
         "content-length",

@@ -334,6 +334,8 @@ impl<S: Stream> Source for Client<S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
         loop {
             match self.body.next(&mut self.buffer.bytes, &self.limits) {
+                // Of trailers, as by HTTP/2.
+                Err(Malformed::TooLong) => return Poll::Ready(Some(Err(SourceError::Refused(Refused::HeadTooLarge)))),
                 Err(malformed) => return Poll::Ready(Some(Err(SourceError::Refused(malformed.into())))),
                 Ok(Next::Data(data)) => {
                     self.received += data.len() as u64;

@@ -313,7 +313,8 @@ impl Call {
         let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
         let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
         let frames = unread.saturating_mul(self.taken.1) / self.taken.0.max(1);
-        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len()
+        let behind = self.behind.iter().flatten().flatten().map(weight).sum::<usize>();
+        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len() + behind
     }
 
     pub(super) fn left(&self) -> Option<u64> {

@@ -126,8 +126,19 @@ pub(super) const CODES: [&str; 14] = [
 ];
 
 /// Those that say something once; of the others a field's name belongs to what is overridden.
-const ONCE: [&str; 11] =
-    ["gets", "sees", "unseen", "policy", "tries", "sees-host", "sees-body", "gets-body", "h2-code", "gets-hints", "proxy"];
+const ONCE: [&str; 11] = [
+    "gets",
+    "sees",
+    "unseen",
+    "policy",
+    "tries",
+    "sees-host",
+    "sees-body",
+    "gets-body",
+    "h2-code",
+    "gets-hints",
+    "proxy",
+];
 const OF_FIELDS: [&str; 6] = ["sees-field", "sees-no", "sees-trailer", "gets-field", "gets-no", "gets-trailer"];
 
 /// All cases of a folder.
@@ -224,7 +235,10 @@ impl Case {
             let known = ONCE.contains(&&**word) || OF_FIELDS.contains(&&**word) || word == "refused";
             assert!(known, "{name}: what is {word:?}?");
         }
-        assert!(lines.clone().any(|(word, _)| matches!(&**word, "sees" | "unseen" | "refused")), "{name}: what is seen?");
+        assert!(
+            lines.clone().any(|(word, _)| matches!(&**word, "sees" | "unseen" | "refused")),
+            "{name}: what is seen?"
+        );
         assert!(!self.source.is_empty(), "{name}: where is it from?");
         let asks = self.request.h1.is_some() || !self.request.h2.is_empty() || !self.request.method.is_empty();
         assert!(asks, "{name}: what is asked?");
@@ -283,7 +297,8 @@ impl Case {
 
 impl Pattern {
     fn has(self, way: Way) -> bool {
-        self.client.is_none_or(|version| version == way.client) && self.upstream.is_none_or(|version| version == way.upstream)
+        self.client.is_none_or(|version| version == way.client)
+            && self.upstream.is_none_or(|version| version == way.upstream)
     }
 }
 

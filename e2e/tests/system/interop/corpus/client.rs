@@ -28,7 +28,7 @@ pub(super) const RUN: &str = "x-run";
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Got {
-    /// A status, `broken` behind it when the body broke off; `reset`; `closed`.
+    /// A status, `broken` behind it when the body broke off; `reset`, `goaway`, `closed`.
     pub(super) verdict: String,
     /// HTTP/2's word for how it broke.
     pub(super) code: Option<String>,
@@ -248,7 +248,8 @@ fn ended(got: Got, error: &h2::Error) -> Got {
     let verdict = match () {
         // What the proxy sends has to be well-formed.
         () if error.is_library() => format!("the proxy's response is malformed: {error}"),
-        () if error.is_reset() || error.is_go_away() => "reset".to_owned(),
+        () if error.is_reset() => "reset".to_owned(),
+        () if error.is_go_away() => "goaway".to_owned(),
         () => "closed".to_owned(),
     };
     Got { verdict, code: code(error), ..got }

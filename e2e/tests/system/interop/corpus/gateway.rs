@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use e2e::harness::{self, eventually, free_port, manifests::tls_secret};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, rustls::{ClientConfig, RootCertStore}};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore},
+};
 
 use super::{HOST, Way, client::Io};
 use crate::{at, serves};
@@ -21,8 +24,16 @@ const RULES: [(&str, &str, &str); 12] = [
     ("numbers", "{path: {type: RegularExpression, value: '/n/[0-9]+'}}", ""),
     ("limited", "{path: {type: PathPrefix, value: /limited}}", ""),
     ("slow", "{path: {type: PathPrefix, value: /slow}}", "timeouts: {backendRequest: 100ms}"),
-    ("rewritten", "{path: {type: PathPrefix, value: /v1}}", "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}]"),
-    ("moved", "{path: {type: PathPrefix, value: /moved}}", "filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: new.example, statusCode: 308}}]"),
+    (
+        "rewritten",
+        "{path: {type: PathPrefix, value: /v1}}",
+        "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}]",
+    ),
+    (
+        "moved",
+        "{path: {type: PathPrefix, value: /moved}}",
+        "filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: new.example, statusCode: 308}}]",
+    ),
     ("down", "{path: {type: PathPrefix, value: /down}}", ""),
 ];
 
@@ -64,7 +75,8 @@ impl Gateway {
             let any = rule(&("any", "{path: {type: PathPrefix, value: /any}}", ""));
             routes += &of("any", &format!("  rules:\n{any}"));
         }
-        let policies: String = RULES.iter().map(|(rule, ..)| policy("shop", rule)).chain([policy("any", "any")]).collect();
+        let policies: String =
+            RULES.iter().map(|(rule, ..)| policy("shop", rule)).chain([policy("any", "any")]).collect();
         let manifests = [
             ("fleet.yaml", fleet(ports, "")),
             ("secret.yaml", tls_secret("shop-tls", &chain, &key)),
@@ -79,7 +91,9 @@ impl Gateway {
         }
         ports.iter().take(2).for_each(|port| serves(*port, "/"));
         for port in &ports[..2] {
-            let limited = || harness::http::get(at(*port), HOST, "/limited").is_ok_and(|answer| answer.status == 429).then_some(());
+            let limited = || {
+                harness::http::get(at(*port), HOST, "/limited").is_ok_and(|answer| answer.status == 429).then_some(())
+            };
             eventually("the limit is used up", Duration::from_secs(10), limited).unwrap();
         }
         let mut roots = RootCertStore::empty();

@@ -136,8 +136,10 @@ fn fields(lines: &[u8]) -> Fields {
     let mut fields = vec![];
     for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         let line = line.strip_suffix(b"\r").expect("lines end in CRLF");
-        let colon = line.iter().position(|b| *b == b':').unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(line)));
-        let (name, value) = (line[..colon].to_ascii_lowercase(), line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..]));
+        let colon =
+            line.iter().position(|b| *b == b':').unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(line)));
+        let (name, value) =
+            (line[..colon].to_ascii_lowercase(), line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..]));
         assert!(!line.contains(&b'\r') && !line.contains(&0), "a line is torn: {:?}", String::from_utf8_lossy(line));
         fields.push((name, value.to_vec()));
     }

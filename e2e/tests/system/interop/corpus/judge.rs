@@ -50,8 +50,16 @@ impl Outcome {
                 hold("the upstream's request", &seen.asked, &text(&unescape(asked)));
                 let host = case.request.authority.as_deref().map_or(HOST.into(), text);
                 hold("the upstream's host", &seen.host, says("sees-host").unwrap_or(&host));
-                hold("x-forwarded-proto", &joined(&seen.fields, "x-forwarded-proto"), if way.tls { "https" } else { "http" });
-                hold("the client", joined(&seen.fields, "x-forwarded-for").rsplit(", ").next().unwrap_or(""), "127.0.0.1");
+                hold(
+                    "x-forwarded-proto",
+                    &joined(&seen.fields, "x-forwarded-proto"),
+                    if way.tls { "https" } else { "http" },
+                );
+                hold(
+                    "the client",
+                    joined(&seen.fields, "x-forwarded-for").rsplit(", ").next().unwrap_or(""),
+                    "127.0.0.1",
+                );
                 let ids = seen.fields.iter().filter(|(name, _)| name == b"x-request-id").count();
                 hold("request ids", &ids.to_string(), "1");
             }
@@ -85,9 +93,10 @@ impl Outcome {
     /// What is not the same on two ways that are not said to differ.
     pub(super) fn differs(&self, other: &Outcome) -> impl Iterator<Item = String> {
         let (ours, theirs) = (self.essence(), other.essence());
-        ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs).map(|(ours, theirs)| {
-            format!("not the same: {ours}\n    and {theirs}")
-        })
+        ours.into_iter()
+            .zip(theirs)
+            .filter(|(ours, theirs)| ours != theirs)
+            .map(|(ours, theirs)| format!("not the same: {ours}\n    and {theirs}"))
     }
 
     /// All that is the same however it is sent, one thing after the other.

@@ -56,7 +56,8 @@ struct Turn {
 impl Upstream {
     /// Begins to listen; where, by HTTP/1.1 and by HTTP/2.
     pub(super) async fn start(&self) -> (SocketAddr, SocketAddr) {
-        let [one, two] = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await];
+        let [one, two] =
+            [TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await];
         let (one, two) = (one.unwrap(), two.unwrap());
         let addresses = (one.local_addr().unwrap(), two.local_addr().unwrap());
         let (first, second) = (self.clone(), self.clone());
@@ -262,7 +263,12 @@ async fn http2(stream: TcpStream, upstream: Upstream) {
     }
 }
 
-async fn serve(request: http::Request<h2::RecvStream>, id: u32, out: mpsc::UnboundedSender<Vec<u8>>, upstream: Upstream) {
+async fn serve(
+    request: http::Request<h2::RecvStream>,
+    id: u32,
+    out: mpsc::UnboundedSender<Vec<u8>>,
+    upstream: Upstream,
+) {
     let (head, mut body) = request.into_parts();
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let host = head.uri.authority().map_or("", |authority| authority.as_str()).to_owned();
@@ -282,7 +288,8 @@ async fn serve(request: http::Request<h2::RecvStream>, id: u32, out: mpsc::Unbou
             let _ = out.send(bytes);
         }
     };
-    let interim = |(status, fields): &(u16, Fields)| Frame::Headers { fields: with_status(*status, fields), end: false };
+    let interim =
+        |(status, fields): &(u16, Fields)| Frame::Headers { fields: with_status(*status, fields), end: false };
     send(turn.answer.interim.iter().map(interim).collect());
     if turn.answer.early {
         send(turn.answer.http2(head_only));
