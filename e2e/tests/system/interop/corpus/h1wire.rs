@@ -135,7 +135,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 fn fields(lines: &[u8]) -> Fields {
     let mut fields = vec![];
     for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-        let line = line.strip_suffix(b"\r").expect("lines end in CRLF");
+        let line = line.strip_suffix(b"\r").unwrap();
         let colon =
             line.iter().position(|b| *b == b':').unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(line)));
         let (name, value) =

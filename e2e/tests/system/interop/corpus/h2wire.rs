@@ -105,7 +105,7 @@ impl<S> Rewriting<S> {
             let whole: Vec<u8> = self.came.drain(..end).collect();
             match kind {
                 HEADERS => {
-                    let fields = self.blocks.lock().unwrap().pop_front().expect("a block for each that h2 makes");
+                    let fields = self.blocks.lock().unwrap().pop_front().unwrap();
                     self.out.extend(headers(stream, &fields, ends));
                 }
                 CONTINUATION => {}
