@@ -262,12 +262,9 @@ fn whoever_speaks_grpc_is_answered_in_it() {
             assert_eq!(of("ratelimit").is_some(), message.contains("rate_limited"), "{message}");
             assert_eq!(of("retry-after").is_some(), message.contains("rate_limited"), "{message}");
         });
-        if !fields.is_empty() {
-            // Refused before its head is known.
-            continue;
-        }
         let mut client = proxy.connect();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/grpc\r\n\r\n");
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/grpc\r\n{lines}\r\n");
         client.send(head.as_bytes());
         let (status, head, body) = client.response(false).unwrap();
         assert_eq!((status, field(&head, "grpc-status"), body.len()), (200, Some(&*code.to_string()), 0), "{head}");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version, header::CONTENT_TYPE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     buffers::{self, From, ReadBuffer},
     encode,
     limits::{BESIDE_TARGET, Limits},
-    lines::{Bad, Bounds, TooMuch},
+    lines::{Bad, Bounds, Lines, TooMuch},
     out::Out,
     request::{self, Head, Refused},
     stream::Stream,
@@ -79,8 +79,8 @@ pub(crate) struct Client<S> {
 pub(crate) enum Event {
     /// A request's head.
     Request(Head),
-    /// What is no request, or too much of one.
-    Refused(Refused),
+    /// What is no request, or too much of one; and its media type, as far as it came.
+    Refused(Refused, Option<HeaderValue>),
     /// A head that takes too long.
     TooSlow,
     /// HTTP/2.
@@ -168,13 +168,13 @@ impl<S: Stream> Client<S> {
         let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
         let end = match lines.read(bytes, bounds) {
             Ok(end) => end?,
-            Err(bad) => return Some(Event::Refused(refused(bad))),
+            Err(bad) => return Some(Event::Refused(refused(bad), media_type(bytes, lines))),
         };
         let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
         // As long as the request is under way, since it may have to be sent again.
         self.heads.set(head.len() + bytes.capacity());
-        let begins = first.then(|| head.clone());
+        let whole = head.clone();
         Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
@@ -183,10 +183,8 @@ impl<S: Stream> Client<S> {
                 Event::Request(head)
             }
             // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
-            Err(Refused::Malformed(Malformed::StartLine)) if begins.is_some_and(|head| !resembles_http(&head)) => {
-                Event::End
-            }
-            Err(refused) => Event::Refused(refused),
+            Err(Refused::Malformed(Malformed::StartLine)) if first && !resembles_http(&whole) => Event::End,
+            Err(refused) => Event::Refused(refused, media_type(&whole, lines)),
         })
     }
 
@@ -442,6 +440,14 @@ impl<S: Stream> Source for Client<S> {
 fn resembles_http(head: &[u8]) -> bool {
     let line = memchr::memchr(b'\n', head).map_or(head, |end| &head[..end]).to_ascii_lowercase();
     memchr::memmem::find(&line, b"http/").is_some() || memchr::memmem::find(&line, b" /").is_some()
+}
+
+/// `Content-Type`, which says in what a client is answered.
+fn media_type(head: &[u8], lines: &Lines) -> Option<HeaderValue> {
+    let mut fields = lines.fields(head);
+    let (_, value) =
+        fields.find(|(name, _)| head[name.clone()].eq_ignore_ascii_case(CONTENT_TYPE.as_str().as_bytes()))?;
+    HeaderValue::from_bytes(&head[value]).ok()
 }
 
 fn refused(bad: Bad) -> Refused {
