@@ -75,7 +75,6 @@ pub(crate) struct Client<S> {
 
 /// What a client sends next.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most are requests, and none is kept")]
 pub(crate) enum Event {
     /// A request's head.
     Request(Head),
