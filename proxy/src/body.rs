@@ -23,6 +23,9 @@ pub(crate) trait Source {
     /// Whether the client waits to be told to go on before it sends it (RFC 9110 section 10.1.1).
     fn expects_continue(&self) -> bool;
 
+    /// Ready when some of it has come, or it ended, though its client was not told to go on.
+    fn poll_unasked(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
     /// Passes an interim response on to the client, if it takes such.
     fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead);
 

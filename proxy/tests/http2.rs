@@ -219,6 +219,43 @@ fn trailers_over_the_limit_are_an_error_and_no_shorter_trailers() {
     }
 }
 
+/// `h2` takes both; by HTTP/1.1 they are refused.
+#[test]
+fn what_would_be_no_field_by_http1_is_refused() {
+    let proxy = Proxy::start(Upstream::answering(OK).address);
+    let quoted = http::HeaderName::from_lowercase(b"\"x\"").unwrap();
+    for (name, value, times) in [(quoted, "v", 1), (http::header::CONTENT_LENGTH, "0", 2)] {
+        let status = proxy.runtime.block_on(async {
+            let mut request = http2_request("GET", "/").body(()).unwrap();
+            for _ in 0..times {
+                request.headers_mut().append(name.clone(), value.parse().unwrap());
+            }
+            let (response, _) = http2(&proxy).await.send_request(request, true).unwrap();
+            response.await.unwrap().status()
+        });
+        assert_eq!(status, 400, "{name}");
+    }
+}
+
+/// A reset takes back what waits to be sent: a client is told how a response began that broke off.
+#[test]
+fn what_came_of_a_response_before_it_broke_off_is_sent() {
+    let upstream = Upstream::start(|mut stream| {
+        request(&mut stream, &mut vec![], &Mutex::default()).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").unwrap();
+    });
+    let proxy = Proxy::start(upstream.address);
+    for _ in 0..20 {
+        proxy.runtime.block_on(async {
+            let mut sender = http2(&proxy).await;
+            let (response, _) = sender.send_request(http2_request("GET", "/").body(()).unwrap(), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+            assert_eq!(body.data().await.unwrap().unwrap_err().reason(), Some(h2::Reason::INTERNAL_ERROR));
+        });
+    }
+}
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()

@@ -255,6 +255,29 @@ fn who_sends_the_body_unasked_does_not_wait() {
     assert_eq!(client.response(false).unwrap().0, 200);
     assert!(start.elapsed() < Duration::from_millis(900));
     assert_eq!(log.lock().unwrap().len(), 1);
+    // Nor does one whose body comes a moment later, by either protocol, to either.
+    for protocol in PROTOCOLS {
+        let (proxy, log) = upstream(protocol, Way::Waits);
+        let start = Instant::now();
+        let mut client = proxy.connect();
+        let (head, body) = head.split_at(head.len() - 4);
+        client.send(head.as_bytes());
+        pause(50);
+        client.send(body.as_bytes());
+        assert_eq!(client.response(false).unwrap().0, 200, "to {protocol}: never asked, since it came");
+        let status = proxy.runtime.block_on(async {
+            let mut sender = http2(&proxy).await;
+            let request = http2_request("PUT", "/").header("expect", "100-continue").header("content-length", 4);
+            let (mut response, mut upload) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            upload.send_data(Bytes::from_static(b"body"), true).unwrap();
+            assert!(interim(&mut response).await.is_none(), "to {protocol}");
+            response.await.unwrap().status()
+        });
+        assert_eq!(status, 200);
+        assert!(start.elapsed() < Duration::from_millis(900), "to {protocol}: {:?}", start.elapsed());
+        assert_eq!(log.lock().unwrap()[..], [(true, "body".to_owned()), (true, "body".to_owned())], "to {protocol}");
+    }
     // Another expectation is known to nobody.
     let unknown = proxy.exchange(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nExpect: x\r\n\r\n").as_bytes());
     assert!(unknown.starts_with("HTTP/1.1 417 "), "{unknown}");

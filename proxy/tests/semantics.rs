@@ -117,6 +117,14 @@ fn options_of_the_server_as_a_whole() {
     let proxy = Proxy::to_http2(upstream.address);
     assert_eq!((ask(&proxy, "OPTIONS", HOST), proxy.runtime.block_on(options(&proxy))), (200, 200));
     assert_eq!(heads.lock().unwrap()[..], [format!("OPTIONS {HOST} *"), format!("OPTIONS {HOST} *")]);
+    // In absolute form, a target without a path is as much (RFC 9112 section 3.2.4).
+    for (target, expect) in [("", "*"), (":8080", "*"), ("/", "/"), ("?a", "/?a"), ("/*", "/*")] {
+        let proxy = Proxy::to_http2(upstream.address);
+        let asked = format!("OPTIONS http://{HOST}{target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        assert_eq!(status(&proxy.exchange(asked.as_bytes())), 200, "{target}");
+        let head = heads.lock().unwrap().pop().unwrap();
+        assert!(head.ends_with(&format!(" {expect}")), "{target}: {head}");
+    }
     // A rewritten path is none of its business, and a route of another path does not take it.
     let (upstream, heads) = recording();
     let proxy = Proxy::with(upstream.address, proto::Limits::default(), |rule| {
@@ -254,12 +262,9 @@ fn whoever_speaks_grpc_is_answered_in_it() {
             assert_eq!(of("ratelimit").is_some(), message.contains("rate_limited"), "{message}");
             assert_eq!(of("retry-after").is_some(), message.contains("rate_limited"), "{message}");
         });
-        if !fields.is_empty() {
-            // Refused before its head is known.
-            continue;
-        }
         let mut client = proxy.connect();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/grpc\r\n\r\n");
+        let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/grpc\r\n{lines}\r\n");
         client.send(head.as_bytes());
         let (status, head, body) = client.response(false).unwrap();
         assert_eq!((status, field(&head, "grpc-status"), body.len()), (200, Some(&*code.to_string()), 0), "{head}");

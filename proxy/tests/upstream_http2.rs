@@ -456,6 +456,7 @@ fn what_is_sent_again_is_whole_when_the_response_comes_first() {
         };
         let window = if nth == 1 { 65_535 } else { 1 };
         let mut wire = Wire::with(stream, &[(MAX_CONCURRENT_STREAMS, 100), (INITIAL_WINDOW_SIZE, window)]);
+        // Those that come together go on together.
         let mut pieces = 0;
         while let Some(seen) = wire.next() {
             match seen {
@@ -464,8 +465,8 @@ fn what_is_sent_again_is_whole_when_the_response_comes_first() {
                     pause(200);
                     wire.send(8, 0, id, &1_000_000_u32.to_be_bytes());
                 }
-                Seen::Data(..) if nth == 1 => {
-                    pieces += 1;
+                Seen::Data(_, bytes) if nth == 1 => {
+                    pieces += bytes / "piece 1;".len();
                     if pieces == PIECES {
                         wire.go_away(0);
                     }
@@ -493,6 +494,66 @@ fn what_is_sent_again_is_whole_when_the_response_comes_first() {
     });
     let whole: String = (1..=PIECES).map(|n| format!("piece {n};")).collect::<String>() + "last";
     assert_eq!(String::from_utf8(received.recv().unwrap()).unwrap(), whole);
+}
+
+/// Frames are counted by many: pieces of a body that came together are no more of them than it takes.
+#[test]
+fn small_pieces_that_came_together_go_on_together() {
+    const CHUNKS: usize = 2000;
+    let (told, received) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |stream| {
+        let mut wire = Wire::new(stream, 100);
+        let mut frames = 1;
+        while let Some(seen) = wire.next() {
+            match seen {
+                Seen::Data(..) => frames += 1,
+                Seen::Whole(id, body) => {
+                    told.send((frames, body.len())).unwrap();
+                    wire.ok(id);
+                }
+                _ => {}
+            }
+        }
+    });
+    let proxy = Proxy::to_http2(upstream.address);
+    let chunks = "1\r\na\r\n".repeat(CHUNKS);
+    let head = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    let answer = proxy.exchange(format!("{head}{chunks}0\r\n\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let (frames, bytes) = received.recv().unwrap();
+    assert!(bytes == CHUNKS && frames < CHUNKS / 10, "{bytes} bytes in {frames} frames");
+    // And the other way.
+    let proxy = Proxy::start(
+        Upstream::answering(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")).address,
+    );
+    let (frames, bytes) = proxy.runtime.block_on(async {
+        let mut sender = http2(&proxy).await;
+        let (response, _) = sender.send_request(http2_request("GET", "/").body(()).unwrap(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let (mut frames, mut bytes) = (0, 0);
+        while let Some(data) = body.data().await {
+            (frames, bytes) = (frames + 1, bytes + data.unwrap().len());
+        }
+        (frames, bytes)
+    });
+    assert!(bytes == CHUNKS && frames < CHUNKS / 10, "{bytes} bytes in {frames} frames");
+}
+
+/// What concerns the upstream's connection is no client's business, and what is no field is no response's.
+#[test]
+fn fields_of_a_response_are_what_they_are_by_http1() {
+    let (upstream, _log) = upstream(|wire, n, id, _| {
+        let fields = match n {
+            1 => [literal("proxy-authenticate", b"Basic"), literal("x-a", b"b")].concat(),
+            _ => literal("\"x\"", b"b"),
+        };
+        wire.block(id, true, &[vec![STATUS_200], fields].concat());
+    });
+    let proxy = Proxy::to_http2(upstream.address);
+    let answer = ask_http1(&proxy, "GET", "");
+    assert!(answer.contains("\r\nx-a: b\r\n") && !answer.contains("proxy-authenticate"), "{answer}");
+    let answer = ask_http1(&proxy, "GET", "");
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
 
 /// Heads may be larger than trailers: one that is says nothing of the trailers of its stream.

@@ -8,7 +8,7 @@
 mod crash;
 mod cycle;
 mod flood;
-mod h2spec;
+mod interop;
 mod isolation;
 mod limit;
 mod live;

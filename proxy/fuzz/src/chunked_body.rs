@@ -125,20 +125,23 @@ fn trailer_section(body: &[u8], section: &[u8], data: Vec<u8>) -> Body {
     }
 }
 
-/// RFC 9110 section 6.5.1: fields that frame, route or authenticate have no place in trailers.
+/// RFC 9110 section 6.5.1: fields that frame, route or authenticate have no place in trailers; nor have those that servers
+/// of the CGI family take for what is the proxy's to say, underscores for dashes.
 fn is_left_out(name: &[u8]) -> bool {
-    const NAMES: [&str; 20] = [
-        "connection",
-        "content-length",
+    const OF_CONNECTION: [&str; 7] = [
         "expect",
-        "forwarded",
-        "host",
         "http2-settings",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
         "proxy-connection",
         "te",
+    ];
+    const OURS: [&str; 11] = [
+        "connection",
+        "content-length",
+        "forwarded",
+        "host",
         "transfer-encoding",
         "upgrade",
         "x-forwarded-for",
@@ -146,10 +149,9 @@ fn is_left_out(name: &[u8]) -> bool {
         "x-forwarded-proto",
         "x-real-ip",
         "x-request-id",
-        "content_length",
-        "transfer_encoding",
     ];
-    name.contains(&b'_') || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
+    OF_CONNECTION.contains(&&*lower) || OURS.contains(&&*lower.replace('_', "-"))
 }
 
 /// The line at the beginning, without its end, and what follows it. A line feed anywhere ends a line, so that one without its

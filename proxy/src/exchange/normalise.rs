@@ -94,7 +94,9 @@ pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
         (Some(authority), field) => {
             // Both must agree, in HTTP/2 (RFC 9113 section 8.3.1).
             let differs = field.is_some_and(|field| !same_host(&field, authority.as_str().as_bytes()));
-            let scheme = uri.scheme_str().is_some_and(|s| matches!(s, "http" | "https"));
+            // Letters of a scheme don't count (RFC 3986 section 3.1).
+            let known = |scheme: &str| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+            let scheme = uri.scheme_str().is_some_and(known);
             if authority.as_str().contains('@') || differs || !scheme {
                 return Err(BAD_HOST);
             }
@@ -219,6 +221,7 @@ mod tests {
         check_host("http://a.b/", &["c"], None);
         check_host("http://a.b:80/", &["A.B"], Some("a.b"));
         check_host("http://a.b:81/", &["a.b"], None);
+        check_host("HTTPS://a.b/", &["a.b"], Some("a.b"));
         check_host("ftp://a.b/", &["a.b"], None);
         check_host("http://user@a.b/", &[], None);
         for bad in ["", ":80", "a b", "a/b", "a:b", "a:123456", "a\u{e9}", "[::1]x80", "[::1", "[a]", "a]b"] {

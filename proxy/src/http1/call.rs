@@ -281,7 +281,8 @@ impl Call {
                 return Poll::Ready(Ok(()));
             };
             if let Some(held) = &mut self.held {
-                if !source.has_buffered() {
+                // One that sends its body all the same does not wait.
+                if source.poll_unasked(cx).is_pending() {
                     ready!(held.as_mut().poll(cx));
                 }
                 self.held = None;
@@ -335,7 +336,7 @@ impl Call {
             let head = codec::parse(head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
             let upgraded = head.parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if upgraded && !(self.websocket && head.websocket) {
-                return Err(CallError::Broken("the upstream switches protocols unasked"));
+                return Err(CallError::Protocol);
             }
             if !upgraded && head.parts.status.is_informational() {
                 self.reusable &= head.keep_alive;

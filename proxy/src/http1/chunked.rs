@@ -134,7 +134,7 @@ impl Decoder {
                 State::Extension(_) | State::Space(_) => {
                     self.extensions += 1;
                     if self.extensions > limits.extension_bytes {
-                        return Err(Malformed::TooLong);
+                        return Err(Malformed::Chunk);
                     }
                 }
                 _ => {}
@@ -228,7 +228,7 @@ mod tests {
         check("0\r\na: b\n\r\n", Err(Malformed::LineEnd));
         check("0\r\na : b\r\n\r\n", Err(Malformed::FieldName));
         check("0\r\na: \x01\r\n\r\n", Err(Malformed::FieldValue));
-        assert_eq!(feed(&[format!("1;{}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::TooLong));
+        assert_eq!(feed(&[format!("1;{}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::Chunk));
         assert_eq!(feed(&[format!("0\r\na: {}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::TooLong));
         let many = "a: b\r\n".repeat(101);
         assert_eq!(feed(&[b"0\r\n", many.as_bytes()]), Err(Malformed::TooLong));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version, header::CONTENT_TYPE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     buffers::{self, From, ReadBuffer},
     encode,
     limits::{BESIDE_TARGET, Limits},
-    lines::{Bad, Bounds, TooMuch},
+    lines::{Bad, Bounds, Lines, TooMuch},
     out::Out,
     request::{self, Head, Refused},
     stream::Stream,
@@ -75,12 +75,11 @@ pub(crate) struct Client<S> {
 
 /// What a client sends next.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "most are requests, and none is kept")]
 pub(crate) enum Event {
     /// A request's head.
     Request(Head),
-    /// What is no request, or too much of one.
-    Refused(Refused),
+    /// What is no request, or too much of one; and its media type, as far as it came.
+    Refused(Refused, Option<HeaderValue>),
     /// A head that takes too long.
     TooSlow,
     /// HTTP/2.
@@ -168,13 +167,13 @@ impl<S: Stream> Client<S> {
         let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
         let end = match lines.read(bytes, bounds) {
             Ok(end) => end?,
-            Err(bad) => return Some(Event::Refused(refused(bad))),
+            Err(bad) => return Some(Event::Refused(refused(bad), media_type(bytes, lines))),
         };
         let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
         // As long as the request is under way, since it may have to be sent again.
         self.heads.set(head.len() + bytes.capacity());
-        let begins = first.then(|| head.clone());
+        let whole = head.clone();
         Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
@@ -183,10 +182,8 @@ impl<S: Stream> Client<S> {
                 Event::Request(head)
             }
             // Another protocol, or a preface of HTTP/2 gone wrong: whoever sends that reads no answer of ours.
-            Err(Refused::Malformed(Malformed::StartLine)) if begins.is_some_and(|head| !resembles_http(&head)) => {
-                Event::End
-            }
-            Err(refused) => Event::Refused(refused),
+            Err(Refused::Malformed(Malformed::StartLine)) if first && !resembles_http(&whole) => Event::End,
+            Err(refused) => Event::Refused(refused, media_type(&whole, lines)),
         })
     }
 
@@ -334,6 +331,8 @@ impl<S: Stream> Source for Client<S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
         loop {
             match self.body.next(&mut self.buffer.bytes, &self.limits) {
+                // Of trailers, as by HTTP/2.
+                Err(Malformed::TooLong) => return Poll::Ready(Some(Err(SourceError::Refused(Refused::HeadTooLarge)))),
                 Err(malformed) => return Poll::Ready(Some(Err(SourceError::Refused(malformed.into())))),
                 Ok(Next::Data(data)) => {
                     self.received += data.len() as u64;
@@ -366,6 +365,16 @@ impl<S: Stream> Source for Client<S> {
     fn expects_continue(&self) -> bool {
         // One that sends its body all the same does not wait.
         self.expects_continue && !self.has_buffered()
+    }
+
+    fn poll_unasked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_buffered() && !self.body.is_done() {
+            // Whether it broke off shows when it is asked for.
+            let _ = ready!(self.poll_fill(cx));
+        }
+        // Nobody needs to be told any more (RFC 9110 section 10.1.1).
+        self.expects_continue = false;
+        Poll::Ready(())
     }
 
     fn interim(&mut self, cx: &mut Context<'_>, head: &ResponseHead) {
@@ -430,6 +439,14 @@ impl<S: Stream> Source for Client<S> {
 fn resembles_http(head: &[u8]) -> bool {
     let line = memchr::memchr(b'\n', head).map_or(head, |end| &head[..end]).to_ascii_lowercase();
     memchr::memmem::find(&line, b"http/").is_some() || memchr::memmem::find(&line, b" /").is_some()
+}
+
+/// `Content-Type`, which says in what a client is answered.
+fn media_type(head: &[u8], lines: &Lines) -> Option<HeaderValue> {
+    let mut fields = lines.fields(head);
+    let (_, value) =
+        fields.find(|(name, _)| head[name.clone()].eq_ignore_ascii_case(CONTENT_TYPE.as_str().as_bytes()))?;
+    HeaderValue::from_bytes(&head[value]).ok()
 }
 
 fn refused(bad: Bad) -> Refused {

@@ -54,10 +54,10 @@ pub enum Malformed {
     /// Anything but `chunked`, once, in HTTP/1.1.
     #[error("Transfer-Encoding is not valid")]
     TransferEncoding,
-    /// A chunk's size, extension or end.
+    /// A chunk's size, extension or end; or extensions that are too long.
     #[error("a chunk is not valid")]
     Chunk,
-    /// More trailers, or longer chunk extensions, than are allowed.
-    #[error("trailers or chunk extensions are too long")]
+    /// More trailers than are allowed, or a larger head of a response.
+    #[error("trailers, or a head, are too long")]
     TooLong,
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, uri::PathAndQuery};
 
 use super::{Malformed, body::Framing, grammar, limits::Limits, lines::Lines};
 use crate::{fields::Fields, message::RequestHead};
@@ -179,7 +179,7 @@ pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>,
     let mut fields = Box::<HeaderMap>::default();
     for (name, range) in lines.fields(section) {
         let name = &section[name];
-        if matches!(known(name), Known::Other) && !name.contains(&b'_') && !is_disguised(name) {
+        if matches!(known(name), Known::Other) && !is_disguised(name) {
             append(&mut fields, name, section.slice(range))?;
         } else {
             checked(&section[range])?;
@@ -282,8 +282,24 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     if target.is_empty() || target.iter().any(|b| matches!(b, 0..=b' ' | 0x7f)) {
         return Err(bad.into());
     }
-    let target = Uri::from_maybe_shared(head.slice(start + first + 1..start + last)).map_err(|_| bad)?;
-    Ok((method, target, version))
+    let mut uri = Uri::from_maybe_shared(head.slice(start + first + 1..start + last)).map_err(|_| bad)?;
+    if method == Method::OPTIONS && uri.authority().is_some() && names_no_path(target) {
+        uri = of_the_server(uri).ok_or(bad)?;
+    }
+    Ok((method, uri, version))
+}
+
+/// Whether there is nothing behind the authority of a target in absolute form.
+fn names_no_path(target: &[u8]) -> bool {
+    let authority = target.splitn(3, |b| *b == b'/').nth(2).unwrap_or_default();
+    !authority.iter().any(|b| matches!(b, b'/' | b'?' | b'#'))
+}
+
+/// OPTIONS of such a target is of the server as a whole (RFC 9112 section 3.2.4).
+fn of_the_server(target: Uri) -> Option<Uri> {
+    let mut parts = target.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).ok()
 }
 
 /// A coding other than `chunked`.
@@ -324,7 +340,7 @@ pub(super) fn strip_named(bytes: &[u8], lines: &Lines, fields: &mut Fields, spar
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use http::{Request, uri::PathAndQuery};
+    use http::Request;
     use proptest::prelude::*;
 
     use super::*;

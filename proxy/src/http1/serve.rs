@@ -3,7 +3,7 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE};
 use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
@@ -56,8 +56,10 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
     loop {
         let end = match client.next().await {
             Event::Request(mut head) => request(worker, conn, &mut client, &mut head).await,
-            Event::Refused(why) => refuse(worker, conn, &mut client, exchange::refused(why)).await,
-            Event::TooSlow => refuse(worker, conn, &mut client, exchange::HEAD_TIMEOUT).await,
+            Event::Refused(why, media_type) => {
+                refuse(worker, conn, &mut client, exchange::refused(why), media_type).await
+            }
+            Event::TooSlow => refuse(worker, conn, &mut client, exchange::HEAD_TIMEOUT, None).await,
             Event::End => End::Close { unread: false },
             Event::Http2 => {
                 let (read, io) = client.into_stream();
@@ -99,9 +101,18 @@ enum End {
     WebSocket(Box<super::call::Call>, Arc<Rule>),
 }
 
-/// Answers what is no request.
-async fn refuse<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut Client<S>, cause: Cause) -> End {
-    let (uri, fields) = (Uri::default(), Fields::default());
+/// Answers what is no request; `media_type`: what it was to be one in.
+async fn refuse<S: Stream>(
+    worker: &Arc<Worker>,
+    conn: &Arc<Conn>,
+    client: &mut Client<S>,
+    cause: Cause,
+    media_type: Option<HeaderValue>,
+) -> End {
+    let (uri, mut fields) = (Uri::default(), Fields::default());
+    if let Some(media_type) = media_type {
+        fields.insert(CONTENT_TYPE, media_type);
+    }
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let mut exchange = Exchange::open(worker, conn, &head);
     let Reply { head, rate_limit, body } = exchange::refuse(cause, &head, &mut exchange);

@@ -2,11 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
-use super::heads::BESIDE;
+use super::{heads::BESIDE, plain::is_name};
 use crate::{
     fields::Fields,
     http1::{
-        buffers, grammar,
+        Malformed, buffers, grammar,
         limits::{BESIDE_TARGET, Limits},
         request::{Known, Refused, Wants, is_disguised, known},
     },
@@ -29,6 +29,8 @@ pub struct Head {
     pub length: Option<u64>,
     /// `Expect`.
     pub(super) expects: Expects,
+    /// What HTTP does not allow, though `h2` does.
+    malformed: Option<Malformed>,
     /// Bytes of names and values, as HTTP/1.1 would have them.
     bytes: usize,
 }
@@ -60,6 +62,7 @@ impl Head {
             }
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
             () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
+            () if let Some(malformed) = self.malformed => Some(malformed.into()),
             () if self.expects == Expects::Another => Some(Refused::Expectation),
             () if self.length > Some(limits.body_bytes) => Some(Refused::BodyTooLarge),
             () => None,
@@ -71,9 +74,9 @@ impl Head {
 pub fn parse(parts: request::Parts) -> Head {
     let request::Parts { method, uri, version, headers, .. } = parts;
     let mut fields = buffers::take_fields();
-    let Read { trailers, length, expects, bytes } = read(headers, &mut fields);
+    let Read { trailers, length, expects, malformed, bytes } = read(headers, &mut fields);
     let wants = Wants { trailers, ..Wants::default() };
-    Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, bytes }
+    Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, malformed, bytes }
 }
 
 /// What the client expects (RFC 9110 section 10.1.1).
@@ -92,6 +95,7 @@ struct Read {
     trailers: bool,
     length: Option<u64>,
     expects: Expects,
+    malformed: Option<Malformed>,
     bytes: usize,
 }
 
@@ -103,8 +107,11 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
     let mut cookies = vec![];
     for (name, mut value) in headers {
         // A name is told once for all of its values.
-        if name.is_some() {
-            last = name;
+        if let Some(name) = name {
+            if !is_name(&name) {
+                read.malformed = Some(Malformed::FieldName);
+            }
+            last = Some(name);
         }
         let Some(name) = &last else { continue };
         trim(&mut value);
@@ -121,7 +128,13 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
                 read.expects = if known { Expects::Continue } else { Expects::Another };
                 continue;
             }
-            Known::ContentLength => read.length = read.length.or_else(|| grammar::number(value.as_bytes())),
+            Known::ContentLength => {
+                let number = grammar::number(value.as_bytes());
+                // Several, as by HTTP/1.1: what is behind one may choose another.
+                if number.is_none() || std::mem::replace(&mut read.length, number).is_some() {
+                    read.malformed = Some(Malformed::ContentLength);
+                }
+            }
             // Names with an underscore are known to some servers under the name with a dash.
             Known::Other if text.contains(&b'_') && is_disguised(text) => continue,
             Known::Other if *name == COOKIE => {

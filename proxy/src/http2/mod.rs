@@ -5,6 +5,7 @@
 //!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory
 //!           └ blocks.rs: trailers of which h2 has cut something off
+//!  plain.rs: fields as they would be by HTTP/1.1
 //! ```
 //!
 //! Bounded by `h2` itself: streams, a head's size and its CONTINUATIONs, small DATA frames, streams reset before they
@@ -17,6 +18,7 @@ pub mod head;
 pub(crate) mod heads;
 mod held;
 mod meter;
+pub(crate) mod plain;
 mod respond;
 mod sender;
 mod silence;

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream};
 use http::{
     Response, StatusCode,
@@ -31,6 +31,9 @@ use crate::{
 
 /// A part of a body that is no longer than this does not keep what it was read into until the client takes it.
 const COPIED: usize = 8 << 10;
+/// Small parts that have come together go on together, up to so many bytes: clients count frames, and end connections of
+/// which they get very many.
+const TOGETHER: usize = 16 << 10;
 
 /// Why a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,8 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
         Ended::Stalled => exchange.client_stalled(),
         Ended::Http2(_) | Ended::Reset(_) | Ended::Closed => exchange.client_went(),
     }
+    // A reset takes back what waits to be written: what came of the response goes out first, as far as it can.
+    tokio::task::yield_now().await;
     match ended {
         Ended::Upstream(CallError::Reset(reason)) => sender.reset(passed(reason)),
         // A clean end would make a cut response look whole.
@@ -168,15 +173,27 @@ impl Sending<'_, '_> {
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
         let Some(mut stream) = begin(head, left, done, sender)? else { return Ok(()) };
+        // What came behind parts that go on together.
+        let mut next: Option<Result<Option<Piece>, Ended>> = None;
         loop {
-            match poll_fn(|cx| self.poll_piece(cx, &mut stream)).await? {
+            let piece = match next.take() {
+                Some(piece) => piece?,
+                None => poll_fn(|cx| self.poll_piece(cx, &mut stream)).await?,
+            };
+            match piece {
                 None => return Ok(stream.send_data(Bytes::new(), true)?),
                 Some(Piece::Trailers(trailers)) => return Ok(stream.send_trailers(*trailers)?),
                 Some(Piece::Data(data)) => {
                     // The buffer that it was read into is wanted back, and much larger.
-                    let data = if data.len() <= COPIED { Bytes::copy_from_slice(&data) } else { data };
+                    let data = if data.len() <= COPIED {
+                        let (data, behind) = poll_fn(|cx| Poll::Ready(self.together(cx, &data))).await;
+                        next = behind;
+                        data
+                    } else {
+                        data
+                    };
                     exchange.bytes_out += data.len() as u64;
-                    let end = self.call.as_ref().is_none_or(Call::is_done);
+                    let end = next.is_none() && self.call.as_ref().is_none_or(Call::is_done);
                     self.send(&mut stream, data, end).await?;
                     if end {
                         return Ok(());
@@ -184,6 +201,19 @@ impl Sending<'_, '_> {
                 }
             }
         }
+    }
+
+    /// A small part with those that have come behind it, and what came behind them.
+    fn together(&mut self, cx: &mut Context<'_>, first: &[u8]) -> (Bytes, Option<Result<Option<Piece>, Ended>>) {
+        let mut all = BytesMut::from(first);
+        while let Some(call) = self.call.as_mut().filter(|call| all.len() < TOGETHER && !call.is_done()) {
+            match call.poll_piece(cx, self.source) {
+                Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= COPIED => all.extend_from_slice(&data),
+                Poll::Ready(behind) => return (all.freeze(), Some(behind.transpose().map_err(Ended::Upstream))),
+                Poll::Pending => break,
+            }
+        }
+        (all.freeze(), None)
     }
 
     /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from

@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Response, StatusCode, header::CONTENT_LENGTH};
 
@@ -18,6 +19,7 @@ use super::{
     head::Expects,
     heads::{self, Heads},
     held::Held,
+    plain,
     sender::Sender,
 };
 use crate::{
@@ -29,7 +31,6 @@ use crate::{
     memory::{Charge, Kind},
     message::ResponseHead,
     server::{Conn, Waiting},
-    value::trim,
 };
 
 /// A request's body, by HTTP/2.
@@ -41,6 +42,8 @@ pub(crate) struct Http2Source<'a> {
     told: bool,
     /// `None`: there is none, or nothing of it is wanted any more.
     body: Option<RecvStream>,
+    /// What came of it unasked.
+    ahead: Option<Came>,
     framing: Framing,
     /// Bytes of it so far.
     count: u64,
@@ -63,6 +66,9 @@ pub(super) struct Bounds {
     pub(super) heads: Arc<Heads>,
     pub(super) blocks: Arc<Blocks>,
 }
+
+/// What comes of a body: a part of it, or its end.
+type Came = Option<Result<Bytes, h2::Error>>;
 
 /// When the stream will be woken.
 #[derive(Clone, Copy)]
@@ -100,6 +106,7 @@ impl<'a> Http2Source<'a> {
             expects_continue,
             told: false,
             body,
+            ahead: None,
             framing,
             count: 0,
             bounds,
@@ -120,6 +127,7 @@ impl<'a> Http2Source<'a> {
 
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
+        self.ahead = None;
         if self.body.take().is_some() {
             self.held.unwanted(self.stream);
         }
@@ -138,14 +146,15 @@ impl<'a> Http2Source<'a> {
 
     /// Trailers within the bounds.
     fn checked(&self, mut trailers: HeaderMap) -> Result<Piece, SourceError> {
-        trailers.values_mut().for_each(trim);
         let (limits, size) = (&self.conn.limits, heads::size(&trailers));
         let fit = trailers.len() <= limits.fields && size <= limits.trailer_bytes && self.bounds.heads.spend(size);
         let whole = !self.bounds.blocks.is_large(self.stream);
-        if fit && whole {
-            Ok(Piece::Trailers(Box::new(trailers)))
-        } else {
-            Err(SourceError::Refused(Refused::HeadTooLarge))
+        if !fit || !whole {
+            return Err(SourceError::Refused(Refused::HeadTooLarge));
+        }
+        match plain::trailers(&mut trailers) {
+            Ok(()) => Ok(Piece::Trailers(Box::new(trailers))),
+            Err(malformed) => Err(SourceError::Refused(malformed.into())),
         }
     }
 }
@@ -157,7 +166,8 @@ impl Source for Http2Source<'_> {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let Poll::Ready(data) = body.poll_data(cx) else {
+        let came = self.ahead.take().map_or_else(|| body.poll_data(cx), Poll::Ready);
+        let Poll::Ready(data) = came else {
             if std::mem::take(&mut self.expects_continue) {
                 self.told = true;
                 self.sender.interim(with_status(StatusCode::CONTINUE));
@@ -185,11 +195,22 @@ impl Source for Http2Source<'_> {
     }
 
     fn is_ended(&self) -> bool {
-        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
+        self.ahead.is_none() && self.body.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    fn poll_unasked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(body) = &mut self.body
+            && self.ahead.is_none()
+        {
+            self.ahead = Some(ready!(body.poll_data(cx)));
+        }
+        // Nobody needs to be told any more (RFC 9110 section 10.1.1).
+        self.expects_continue = false;
+        Poll::Ready(())
     }
 
     fn interim(&mut self, _: &mut Context<'_>, head: &ResponseHead) {

@@ -55,8 +55,8 @@ pub(crate) enum CallError {
     /// There is no end of interim responses.
     #[error("there is no end of interim responses")]
     Endless,
-    /// What came is not valid HTTP/2.
-    #[error("what came is not valid HTTP/2")]
+    /// What came is not valid HTTP/2, or switches to another protocol unasked.
+    #[error("what came is not valid, or switches protocols unasked")]
     Protocol,
     /// The upstream ended the stream.
     #[error("the upstream ended the stream: {0}")]

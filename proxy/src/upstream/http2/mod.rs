@@ -1,9 +1,9 @@
 //! One request to an upstream that speaks HTTP/2, on the `h2` crate: its stream, both ways side by side.
 
 mod connection;
+mod kept;
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,8 +14,11 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, response, uri};
 use tokio::time::{Sleep, sleep};
 
-pub(crate) use self::connection::Connection;
-use self::connection::STREAM_WINDOW;
+pub(crate) use self::{connection::Connection, kept::Kept};
+use self::{
+    connection::STREAM_WINDOW,
+    kept::{Next, weight},
+};
 use super::{CallError, pool::Stream};
 use crate::{
     body::{Source, SourceError},
@@ -28,32 +31,13 @@ use crate::{
         limits::Limits,
         request::Wants,
     },
-    http2::heads,
+    http2::{heads, plain},
     message::{RequestHead, ResponseHead},
     server::Waiting,
-    value::trim,
 };
 
-/// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
-/// did not process it.
-const KEPT: usize = 64 << 10;
-/// What a piece takes besides its bytes: its place in the list, and the handle of what it was read into.
-const OF_PIECE: usize = 64;
-/// No more than this is copied, so that what it was read into is free for others.
-const COPIED: usize = 1 << 10;
 /// What `h2` keeps of a DATA frame besides its bytes.
 const OF_FRAME: usize = 128;
-
-/// What was sent of a request's body, as long as that is all of it.
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
-    pieces: VecDeque<Piece>,
-    bytes: usize,
-    /// Those that were sent on this connection.
-    sent: usize,
-    /// It is not all of it: there was more, or the response has begun, and what was sent is forgotten.
-    cut: bool,
-}
 
 /// A request under way on a stream.
 pub(crate) struct Call {
@@ -72,6 +56,8 @@ pub(crate) struct Call {
     /// What is left of the piece of the body under way, and whether anything follows it.
     piece: Bytes,
     last: bool,
+    /// What came behind it.
+    behind: Option<Next>,
     /// The stream's number, once it has one.
     id: u32,
     framing: Framing,
@@ -114,9 +100,10 @@ impl Call {
             upload: None,
             held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
             interim: 0,
-            kept: Kept { sent: 0, ..kept },
+            kept: kept.unsent(),
             piece: Bytes::new(),
             last: body == Framing::Empty,
+            behind: None,
             id: 0,
             framing: Framing::Empty,
             left: Some(0),
@@ -172,11 +159,14 @@ impl Call {
             self.state = State::Done;
             return Poll::Ready(Err(Malformed::TooLong.into()));
         }
+        if let Err(malformed) = plain::response(&mut head.headers) {
+            self.state = State::Done;
+            return Poll::Ready(Err(malformed.into()));
+        }
         // Whoever is refused need not send its body any more; whoever is not goes on unasked.
         if self.held.take().is_some() && !head.status.is_success() {
             self.stop();
         }
-        head.headers.values_mut().for_each(trim);
         self.receive(&mut head, body);
         Poll::Ready(Ok(head.into()))
     }
@@ -206,7 +196,7 @@ impl Call {
                         StatusCode::CONTINUE => self.held = None,
                         _ => {}
                     }
-                    head.headers.values_mut().for_each(trim);
+                    plain::response(&mut head.headers)?;
                     source.interim(cx, &head.into());
                 }
                 // The final one, or what broke.
@@ -302,7 +292,8 @@ impl Call {
         let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
         let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
         let frames = unread.saturating_mul(self.taken.1) / self.taken.0.max(1);
-        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len()
+        let behind = self.behind.iter().flatten().flatten().map(weight).sum::<usize>();
+        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len() + behind
     }
 
     pub(super) fn left(&self) -> Option<u64> {
@@ -318,7 +309,10 @@ impl Call {
     fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         while let Some(upload) = &mut self.upload {
             if let Some(held) = &mut self.held {
-                ready!(held.as_mut().poll(cx));
+                // One that sends its body all the same does not wait.
+                if source.poll_unasked(cx).is_pending() {
+                    ready!(held.as_mut().poll(cx));
+                }
                 self.held = None;
             }
             if !self.piece.is_empty() {
@@ -347,9 +341,14 @@ impl Call {
                 }
                 continue;
             }
-            let sent = match ready!(self.kept.next(cx, source)) {
+            let next = match self.behind.take() {
+                Some(next) => next,
+                None => ready!(self.kept.next(cx, source)),
+            };
+            let sent = match next {
                 Some(Ok(Piece::Data(data))) => {
-                    (self.piece, self.last) = (data, self.kept.is_sent() && source.is_ended());
+                    (self.piece, self.behind) = self.kept.together(cx, source, data);
+                    self.last = self.behind.is_none() && self.kept.is_sent() && source.is_ended();
                     if !self.piece.is_empty() || !self.last {
                         continue;
                     }
@@ -395,9 +394,12 @@ impl Call {
 
     /// Trailers within the bounds.
     fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, CallError> {
-        trailers.values_mut().for_each(trim);
         let fit = trailers.len() <= self.limits.fields && heads::size(&trailers) <= self.limits.trailer_bytes;
-        if fit && !self.connection.blocks().is_large(self.id) { Ok(trailers) } else { Err(Malformed::TooLong.into()) }
+        if !fit || self.connection.blocks().is_large(self.id) {
+            return Err(Malformed::TooLong.into());
+        }
+        plain::trailers(&mut trailers)?;
+        Ok(trailers)
     }
 }
 
@@ -405,67 +407,6 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.connection.blocks().forget(self.id);
     }
-}
-
-impl Kept {
-    /// Whether some of it was sent before, elsewhere.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    /// The next piece: of those that another connection was sent, then of those to come.
-    fn next(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Option<Result<Piece, SourceError>>> {
-        if self.cut
-            && let Some(piece) = self.pieces.pop_front()
-        {
-            self.bytes -= weight(&piece);
-            return Poll::Ready(Some(Ok(piece)));
-        }
-        if let Some(piece) = self.pieces.get(self.sent) {
-            self.sent += 1;
-            return Poll::Ready(Some(Ok(piece.clone())));
-        }
-        let piece = ready!(source.poll_piece(cx));
-        if let Some(Ok(piece)) = &piece
-            && !self.cut
-        {
-            self.keep(piece);
-        }
-        Poll::Ready(piece)
-    }
-
-    fn keep(&mut self, piece: &Piece) {
-        self.bytes += weight(piece);
-        if self.bytes > KEPT {
-            *self = Self { cut: true, ..Self::default() };
-        } else {
-            self.pieces.push_back(match piece {
-                Piece::Data(data) if data.len() <= COPIED => Piece::Data(Bytes::copy_from_slice(data)),
-                piece => piece.clone(),
-            });
-            self.sent = self.pieces.len();
-        }
-    }
-
-    /// Nothing is sent again. What this connection was not sent yet still is.
-    fn forget_sent(&mut self) {
-        self.pieces.drain(..self.sent);
-        (self.sent, self.cut) = (0, true);
-        self.bytes = self.pieces.iter().map(weight).sum();
-    }
-
-    fn is_sent(&self) -> bool {
-        self.sent == self.pieces.len()
-    }
-}
-
-/// What keeping a piece takes.
-fn weight(piece: &Piece) -> usize {
-    OF_PIECE
-        + match piece {
-            Piece::Data(data) => data.len(),
-            Piece::Trailers(trailers) => heads::size(trailers),
-        }
 }
 
 /// Why a response ends before its time.

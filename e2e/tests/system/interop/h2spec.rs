@@ -10,6 +10,7 @@ use e2e::{
     },
 };
 
+use super::figure;
 use crate::serves;
 
 #[test]
@@ -25,11 +26,13 @@ fn every_test_of_h2spec_passes() {
         [("fleet.yaml", fleet.yaml()), ("secret.yaml", tls_secret("shop-tls", &chain, &key)), ("all.yaml", any_host)];
     let _gateway = Gateway::start(&manifests).unwrap();
     serves(port, "/");
-    for arguments in [vec!["-p", &port.to_string()], vec!["-p", &https.to_string(), "-t", "-k"]] {
+    for (how, arguments) in
+        [("h2c", vec!["-p", &port.to_string()]), ("TLS", vec!["-p", &https.to_string(), "-t", "-k"])]
+    {
         let output = Command::new(&h2spec).args(["-h", "127.0.0.1", "--strict"]).args(&arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let summary = text.lines().last().unwrap_or_default();
-        println!("h2spec {}: {summary}", arguments.join(" "));
+        figure(&format!("h2spec by {how}, strict"), summary, "146 passed");
         let failures = text.split_once("Failures:").map_or("", |(_, failures)| failures);
         assert_eq!(summary, "146 tests, 146 passed, 0 skipped, 0 failed", "{failures}");
     }
