@@ -186,7 +186,7 @@ impl Call {
                     self.io = None;
                 }
                 Ok(0) => return Poll::Ready(Some(Err(CallError::Broken("the response broke off")))),
-                Ok(_) => source.progress(),
+                Ok(read) => source.moved(Waiting::UpstreamToSend, read as u64),
                 Err(_) => return Poll::Ready(Some(Err(CallError::Broken("the connection broke within the response")))),
             }
         }
@@ -263,7 +263,12 @@ impl Call {
     fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         loop {
             let Some(io) = &mut self.io else { return Poll::Ready(Ok(())) };
-            match self.out.poll_write(io, cx) {
+            let before = self.out.written();
+            let written = self.out.poll_write(io, cx);
+            if self.out.written() > before {
+                source.moved(Waiting::UpstreamToRead, self.out.written() - before);
+            }
+            match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     // The upstream takes no more of it, but may have answered.
@@ -381,7 +386,7 @@ impl Call {
 
     /// Not a byte came back.
     fn silent(&self, why: &'static str) -> CallError {
-        if self.out.has_written() { CallError::Silent(why) } else { CallError::Unsent(why) }
+        if self.out.written() > 0 { CallError::Silent(why) } else { CallError::Unsent(why) }
     }
 
     /// The response is complete: the connection is kept, if nothing is left of the request or the response.

@@ -28,12 +28,12 @@ pub(crate) struct Out {
     large: Bytes,
     /// and what follows it.
     after: &'static [u8],
-    written: bool,
+    written: u64,
 }
 
 impl Out {
-    /// Whether anything was ever written.
-    pub(crate) fn has_written(&self) -> bool {
+    /// Bytes that were written so far.
+    pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
@@ -138,7 +138,7 @@ impl Out {
     }
 
     fn advance(&mut self, written: usize) {
-        self.written = true;
+        self.written += written as u64;
         let first = written.min(self.bytes.len() - self.at);
         self.at += first;
         if self.at == self.bytes.len() {

@@ -1,12 +1,17 @@
 //! What `h2` holds of one connection's streams, by the frames that pass: it does not say so itself.
 //!
-//! Of a request's body: what has come, and the exchange has not taken. Of a response's: what the exchange has given to `h2`,
-//! and has not left, because the client reads nothing. Of a head: what has come of one that does not end. Each number is
-//! of one stream, so that it goes with it, whoever resets it.
+//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what the
+//! exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one that does
+//! not end. Each number is of one stream, so that it goes with it, whoever resets it.
+//!
+//! And how fast the client reads: by what has left of all bodies, since its streams share what it takes.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -28,7 +33,13 @@ const MOST_OF_HEAD: usize = 384 << 10;
 
 /// What is held.
 #[derive(Debug)]
-pub(super) struct Held(Mutex<Inner>);
+pub(super) struct Held {
+    inner: Mutex<Inner>,
+    /// Bytes of responses' bodies that have left.
+    left: AtomicU64,
+    /// Streams whose client should read.
+    unread: AtomicUsize,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -52,13 +63,15 @@ struct Stream {
     /// and in how many frames: of small ones, that is most of what they take.
     frames: usize,
     unsent: usize,
+    /// Heads that have not left, and their bytes.
+    heads: (usize, usize),
     /// The request's body is wanted no more.
     dropped: bool,
 }
 
 impl Stream {
     fn held(&self) -> usize {
-        self.untaken + self.frames * OF_FRAME + self.unsent
+        self.untaken + self.frames * OF_FRAME + self.unsent + self.heads.1
     }
 }
 
@@ -68,7 +81,8 @@ impl Held {
         let [bodies, head] = [Kind::Bodies, Kind::Heads].map(|kind| Charge::new(holder, kind));
         let (most, window) = (limits.streams as usize * 2 + 64, limits.stream_window as usize);
         let streams = HashMap::default();
-        Arc::new(Self(Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 })))
+        let inner = Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 });
+        Arc::new(Self { inner, left: AtomicU64::new(0), unread: AtomicUsize::new(0) })
     }
 
     /// The client sent this.
@@ -110,8 +124,15 @@ impl Held {
                 });
                 inner.end(frame);
             }
-            // Trailers, or all of a response.
-            FrameType::Headers if frame.flag => self.lock().end(frame),
+            FrameType::Headers => {
+                let mut inner = self.lock();
+                inner.change(frame.stream, |stream| {
+                    let (count, bytes) = stream.heads;
+                    stream.heads = (count.saturating_sub(1), bytes - bytes / count.max(1));
+                });
+                // Trailers, or all of a response.
+                inner.end(frame);
+            }
             FrameType::Reset => self.lock().remove(frame.stream),
             _ => {}
         }
@@ -134,7 +155,7 @@ impl Held {
     pub(super) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
         inner.change(stream, |stream| (stream.untaken, stream.frames, stream.dropped) = (0, 0, true));
-        if inner.streams.get(&stream).is_some_and(|stream| stream.unsent == 0) {
+        if inner.streams.get(&stream).is_some_and(|stream| (stream.unsent, stream.heads.0) == (0, 0)) {
             inner.remove(stream);
         }
     }
@@ -147,8 +168,40 @@ impl Held {
         inner.change(stream, |stream| stream.unsent += bytes + frames * OF_FRAME);
     }
 
+    /// A head of so many bytes is to be sent.
+    pub(super) fn queued_head(&self, stream: u32, bytes: usize) {
+        let mut inner = self.lock();
+        inner.streams.entry(stream).or_default();
+        inner.change(stream, |stream| stream.heads = (stream.heads.0 + 1, stream.heads.1 + bytes));
+    }
+
+    /// Bytes of heads that wait to be sent.
+    pub(super) fn heads(&self, stream: u32) -> usize {
+        self.lock().streams.get(&stream).map_or(0, |stream| stream.heads.1)
+    }
+
+    /// So many bytes of bodies have left in all.
+    pub(super) fn left(&self, bytes: u64) {
+        self.left.store(bytes, Relaxed);
+    }
+
+    /// The client should read one more stream.
+    pub(super) fn waits(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
+    /// One less.
+    pub(super) fn waits_no_more(&self) {
+        self.unread.fetch_sub(1, Relaxed);
+    }
+
+    /// Bytes of bodies that have left, and streams that wait for others to.
+    pub(super) fn read(&self) -> (u64, usize) {
+        (self.left.load(Relaxed), self.unread.load(Relaxed))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,7 +217,7 @@ impl Inner {
     /// The response is over, if this is its last frame.
     fn end(&mut self, frame: Frame) {
         if frame.flag {
-            self.change(frame.stream, |stream| stream.unsent = 0);
+            self.change(frame.stream, |stream| (stream.unsent, stream.heads) = (0, (0, 0)));
             if self.streams.get(&frame.stream).is_some_and(|stream| stream.dropped) {
                 self.remove(frame.stream);
             }

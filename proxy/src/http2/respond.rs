@@ -16,7 +16,7 @@ use http::{
 };
 use tokio::time::Sleep;
 
-use super::{sender::Sender, source::Http2Source};
+use super::{heads, sender::Sender, source::Http2Source};
 use crate::{
     body::{Interrupt, Source as _},
     date,
@@ -117,23 +117,6 @@ fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at
     head
 }
 
-/// Sends the head; `None`: there is nothing to follow.
-fn begin(
-    mut head: response::Parts,
-    length: Option<u64>,
-    ended: bool,
-    sender: &Sender,
-) -> Result<Option<SendStream<Bytes>>, Ended> {
-    if let Some(length @ 1..) = length
-        && !head.headers.contains_key(CONTENT_LENGTH)
-        && let Some(length) = value::value(|out| value::decimal(out, length))
-    {
-        head.headers.insert(CONTENT_LENGTH, length);
-    }
-    let stream = sender.respond(Response::from_parts(head, ()), ended)?;
-    Ok((!ended).then_some(stream))
-}
-
 /// A response on its way.
 struct Sending<'a, 'b> {
     /// Where it comes from; `None`: from the proxy itself.
@@ -144,6 +127,26 @@ struct Sending<'a, 'b> {
 }
 
 impl Sending<'_, '_> {
+    /// Sends the head; `None`: there is nothing to follow.
+    fn begin(
+        &mut self,
+        mut head: response::Parts,
+        length: Option<u64>,
+        ended: bool,
+        sender: &Sender,
+    ) -> Result<Option<SendStream<Bytes>>, Ended> {
+        if let Some(length @ 1..) = length
+            && !head.headers.contains_key(CONTENT_LENGTH)
+            && let Some(length) = value::value(|out| value::decimal(out, length))
+        {
+            head.headers.insert(CONTENT_LENGTH, length);
+        }
+        let bytes = heads::size(&head.headers);
+        let stream = sender.respond(Response::from_parts(head, ()), ended)?;
+        self.source.queued_head(bytes);
+        Ok((!ended).then_some(stream))
+    }
+
     /// Sends an answer of the proxy's own.
     async fn own(
         &mut self,
@@ -153,7 +156,7 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
-        match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
+        match self.begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
             Some(mut stream) => self.send(&mut stream, body, true).await,
             None => Ok(()),
         }
@@ -167,7 +170,7 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
-        let Some(mut stream) = begin(head, left, done, sender)? else { return Ok(()) };
+        let Some(mut stream) = self.begin(head, left, done, sender)? else { return Ok(()) };
         loop {
             match poll_fn(|cx| self.poll_piece(cx, &mut stream)).await? {
                 None => return Ok(stream.send_data(Bytes::new(), true)?),
@@ -229,7 +232,7 @@ impl Sending<'_, '_> {
     /// Waits until the client takes more: its stream is reset when it does not for too long, and what it held is free.
     fn poll_capacity(&mut self, cx: &mut Context<'_>, stream: &mut SendStream<Bytes>) -> Poll<Result<(), Ended>> {
         if let Poll::Ready(capacity) = stream.poll_capacity(cx) {
-            self.source.progress();
+            self.source.opened();
             return Poll::Ready(capacity.ok_or(Ended::Closed)?.map(drop).map_err(Ended::Http2));
         }
         if let Some(call) = &mut self.call {

@@ -5,8 +5,9 @@ use std::{future::poll_fn, time::Duration};
 use h2::{Ping, PingPong};
 use tokio::time::{self, Interval, MissedTickBehavior};
 
-/// A client is asked this often; one that did not answer the last time is gone. So one that left without a FIN is
-/// noticed within 40 s.
+/// A client is asked this often; one that did not answer the last time, and read nothing since, is gone. So one that left
+/// without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads slowly the question comes
+/// behind all that was sent before it.
 const ASK: Duration = Duration::from_secs(20);
 
 /// What silence came to.
@@ -26,6 +27,8 @@ pub(super) struct Silence {
     ping: Option<PingPong>,
     awaited: bool,
     asked: u32,
+    /// What had left for the client when it was asked last.
+    left: u64,
     /// A connection without streams is retired after so many questions.
     idle: u32,
 }
@@ -37,7 +40,7 @@ impl Silence {
         let idle = u32::try_from(idle.as_millis().div_ceil(every.as_millis())).unwrap_or(u32::MAX);
         let mut ask = time::interval_at(time::Instant::now() + every, every);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ask, ping, awaited: false, asked: 0, idle }
+        Self { ask, ping, awaited: false, asked: 0, left: 0, idle }
     }
 
     /// There are streams.
@@ -45,8 +48,8 @@ impl Silence {
         self.asked = 0;
     }
 
-    /// Waits for the next thing that silence comes to.
-    pub(super) async fn next(&mut self) -> Silent {
+    /// Waits for the next thing that silence comes to. `left`: bytes of bodies that have left for the client.
+    pub(super) async fn next(&mut self, left: impl Fn() -> u64) -> Silent {
         loop {
             tokio::select! {
                 pong = pong(&mut self.ping), if self.awaited => {
@@ -56,8 +59,10 @@ impl Silence {
                     }
                 }
                 _ = self.ask.tick() => {
+                    let left = left();
+                    let is_reading = left != std::mem::replace(&mut self.left, left);
                     if self.awaited {
-                        return Silent::Gone;
+                        return if is_reading { Silent::Asked } else { Silent::Gone };
                     }
                     self.awaited = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
                     self.asked += 1;

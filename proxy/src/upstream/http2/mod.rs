@@ -250,7 +250,7 @@ impl Call {
         };
         match data {
             Some(Ok(data)) => {
-                source.progress();
+                source.moved(Waiting::UpstreamToSend, data.len() as u64);
                 // Whoever asked has room for it: the upstream may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
@@ -326,7 +326,7 @@ impl Call {
                 let capacity = match upload.capacity() {
                     0 => match upload.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(capacity))) => {
-                            source.progress();
+                            source.moved(Waiting::UpstreamToRead, capacity as u64);
                             capacity
                         }
                         Poll::Ready(_) => 0,
