@@ -17,7 +17,7 @@ use snapshot::proto::{ClusterProtocol, Limits};
 use socket2::{Domain, Socket, Type};
 use support::{Client, HOST, OK, Upstream, content_of, frames::wide_open, free_port, pause, process::Process, request};
 
-const MANY: usize = 200;
+const MANY: usize = 300;
 const MIB: f64 = 1_048_576.0;
 /// What one response may hold: what is read at once and what waits to be written, or a window of HTTP/2 and what `h2` queues.
 const EACH: f64 = 0.6 * MIB;
@@ -101,7 +101,8 @@ fn unread(way: (&str, ClusterProtocol), memory: f64) -> (f64, f64) {
     let content = content_of(way.1, &[port], upstream, limits, |_| {});
     let process = Process::with(2000, port, &content, &["--memory", &format!("{memory}")]);
     let resident = || process.metric("process_resident_memory_bytes");
-    let held = || process.metric("sluice_memory_held_bytes{kind=\"bodies\"}");
+    let of = |kind| process.metric(&format!("sluice_memory_held_bytes{{kind=\"{kind}\"}}"));
+    let held = || ["connections", "heads", "bodies"].map(of).iter().sum::<f64>();
     let before = resident();
     let readers = clients(way.0, process.address);
     let (mut most, mut last) = (0.0_f64, -1.0);
@@ -110,6 +111,7 @@ fn unread(way: (&str, ClusterProtocol), memory: f64) -> (f64, f64) {
         last = most;
         for _ in 0..10 {
             most = most.max(held());
+            assert!(resident() <= memory, "{way:?}: {} bytes of {memory}", resident());
             pause(100);
         }
     }
@@ -121,14 +123,14 @@ fn unread(way: (&str, ClusterProtocol), memory: f64) -> (f64, f64) {
         held / MIB,
         grown / MIB
     );
-    assert!(grown <= 1.25 * held + 12.0 * MIB, "{way:?}: of {grown} bytes {held} are charged");
-    assert!(resident() <= memory, "{way:?}: {} bytes of {memory}", resident());
+    // Without those that were ended, whose memory comes back by and by.
+    assert!(ended > 0.0 || grown <= 1.25 * held + 8.0 * MIB, "{way:?}: of {grown} bytes {held} are charged");
     // Others are served.
     let mut other = Client::to(process.address);
     other.send(format!("GET /other HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
     assert_eq!(other.response(false).unwrap().0, 200);
     drop(readers);
-    process.until("all is given back", || process.metric("sluice_memory_held_bytes{kind=\"bodies\"}") == 0.0);
+    process.until("all is given back", || of("bodies") == 0.0);
     (most, ended)
 }
 
@@ -151,7 +153,7 @@ fn each_response_holds_so_much_and_no_more() {
 #[test]
 fn all_of_them_hold_no_more_than_there_is() {
     for way in WAYS {
-        let (most, _) = unread(way, 64.0 * MIB);
-        assert!(most <= 64.0 * MIB, "{way:?}: {most} bytes are held");
+        let (most, _) = unread(way, 96.0 * MIB);
+        assert!(most <= 96.0 * MIB, "{way:?}: {most} bytes are held");
     }
 }

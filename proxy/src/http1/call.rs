@@ -224,9 +224,10 @@ impl Call {
         self.body.is_done()
     }
 
-    /// Bytes of memory that are held for it.
-    pub(crate) fn held(&self) -> usize {
-        self.buffer.held() + self.out.held()
+    /// Bytes of memory that are held for it. `unread`: some of what it was read into waits for the client.
+    pub(crate) fn held(&self, unread: bool) -> usize {
+        let read = if unread { self.buffer.held_by_parts() } else { self.buffer.held() };
+        read + self.out.held() + self.out.large()
     }
 
     /// How the response's body was framed.

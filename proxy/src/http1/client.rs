@@ -423,7 +423,8 @@ impl<S: Stream> Source for Client<S> {
         let of_tls = if S::FAREWELL && self.unflushed { OF_TLS } else { 0 };
         // Without a body, what is left of it is the head's.
         let read = if self.body.is_done() { 0 } else { self.buffer.held() };
-        self.bodies.set(bytes + read + self.out.held() + of_tls);
+        // A large part stands in what an upstream's response was read into.
+        self.bodies.set(bytes.max(self.out.large()) + read + self.out.held() + of_tls);
     }
 
     fn progress(&mut self) {

@@ -37,9 +37,14 @@ impl Out {
         self.written
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it holds, without the large part.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.capacity() + self.large.len()
+        self.bytes.capacity()
+    }
+
+    /// Bytes of the large part, which stands in what it was read into.
+    pub(crate) fn large(&self) -> usize {
+        self.large.len()
     }
 
     /// Nothing waits.

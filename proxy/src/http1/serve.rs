@@ -235,7 +235,7 @@ async fn relay<S: Stream>(
                 None => match client.poll_flush(cx) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                     Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(())) if turn > TURN => {
+                    Poll::Ready(Ok(())) if turn > TURN || conn.holder.is_held_back() => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

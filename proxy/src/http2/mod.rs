@@ -15,7 +15,7 @@ mod budget;
 pub(crate) mod frames;
 pub mod head;
 pub(crate) mod heads;
-mod held;
+pub(crate) mod held;
 mod meter;
 mod respond;
 mod sender;

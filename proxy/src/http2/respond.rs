@@ -198,7 +198,8 @@ impl Sending<'_, '_> {
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
-                let held = data.len() + self.call.as_ref().map_or(0, |call| call.held(true));
+                // It stands in what it was read into.
+                let held = data.len().max(self.call.as_ref().map_or(0, |call| call.held(true)));
                 self.source.hold(held);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
                 self.source.hold(0);
@@ -207,7 +208,7 @@ impl Sending<'_, '_> {
             if !part.is_empty() {
                 let bytes = part.len();
                 stream.send_data(part, end && data.is_empty())?;
-                self.source.queued(bytes);
+                self.source.queued(bytes, matches!(self.call, Some(Call::Http2(_))));
             }
         }
         Ok(())
@@ -219,7 +220,9 @@ impl Sending<'_, '_> {
         stream: &mut SendStream<Bytes>,
     ) -> Poll<Result<Option<Piece>, Ended>> {
         let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
-        if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
+        if self.source.is_held_back() {
+            cx.waker().wake_by_ref();
+        } else if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
         self.source.hold(call.held(false));

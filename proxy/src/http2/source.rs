@@ -138,6 +138,11 @@ impl<'a> Http2Source<'a> {
         self.held.queued_head(self.stream, bytes);
     }
 
+    /// Whether nothing more of the response is to be read for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.conn.holder.is_held_back()
+    }
+
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
         if self.body.take().is_some() {
@@ -145,10 +150,10 @@ impl<'a> Http2Source<'a> {
         }
     }
 
-    /// So much of the response is with `h2`, to be sent.
-    pub(super) fn queued(&mut self, bytes: usize) {
+    /// So much of the response is with `h2`, to be sent; `by_http2`: as it came in its frames.
+    pub(super) fn queued(&mut self, bytes: usize, by_http2: bool) {
         self.is_held = true;
-        self.held.queued(self.stream, bytes);
+        self.held.queued(self.stream, bytes, by_http2);
     }
 
     /// The client can be sent more.

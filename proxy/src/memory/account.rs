@@ -218,6 +218,11 @@ impl Holder {
         refused
     }
 
+    /// Whether nothing more is to be read for anybody: there is too much until those who were ended have left.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.account.is_full()
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
@@ -251,6 +256,11 @@ impl Charge {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// See [`Holder::is_held_back`].
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.holder.is_held_back()
     }
 
     /// It has come to so many bytes.

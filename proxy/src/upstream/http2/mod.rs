@@ -1,5 +1,6 @@
 //! One request to an upstream that speaks HTTP/2, on the `h2` crate: its stream, both ways side by side.
 
+mod arrived;
 mod connection;
 
 use std::{
@@ -15,7 +16,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use self::connection::Connection;
-use self::connection::STREAM_WINDOW;
 use super::{CallError, pool::Stream};
 use crate::{
     body::{Source, SourceError},
@@ -29,6 +29,7 @@ use crate::{
         request::Wants,
     },
     http2::heads,
+    memory::{Charge, Holder, Kind},
     message::{RequestHead, ResponseHead},
     server::Waiting,
     value::trim,
@@ -41,8 +42,6 @@ const KEPT: usize = 64 << 10;
 const OF_PIECE: usize = 64;
 /// No more than this is copied, so that what it was read into is free for others.
 const COPIED: usize = 1 << 10;
-/// What `h2` keeps of a DATA frame besides its bytes.
-const OF_FRAME: usize = 128;
 
 /// What was sent of a request's body, as long as that is all of it.
 #[derive(Debug, Default)]
@@ -79,8 +78,8 @@ pub(crate) struct Call {
     left: Option<u64>,
     /// The response to HEAD has no body, whatever comes behind it.
     head_only: bool,
-    /// Bytes and frames of the response's body that were taken.
-    taken: (usize, usize),
+    /// Who asked.
+    holder: Arc<Holder>,
 }
 
 /// The response's way.
@@ -102,6 +101,7 @@ impl Call {
         forwarded: Forwarded<'_>,
         (body, kept): (Framing, Kept),
         wants: Wants,
+        holder: &Arc<Holder>,
     ) -> Self {
         let state =
             addressed(head, forwarded, body, wants).map_or(State::Done, |request| State::Unsent(Box::new(request)));
@@ -121,7 +121,7 @@ impl Call {
             framing: Framing::Empty,
             left: Some(0),
             head_only: head.method == Method::HEAD,
-            taken: (0, 0),
+            holder: Arc::clone(holder),
         }
     }
 
@@ -141,6 +141,7 @@ impl Call {
                 }
             };
             self.id = response.stream_id().as_u32();
+            self.connection.arrived().begin(self.id, Charge::new(&self.holder, Kind::Bodies));
             self.upload = (!self.last).then_some(upload);
             self.state = State::Sent(response);
         }
@@ -254,7 +255,7 @@ impl Call {
                 // Whoever asked has room for it: the upstream may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                self.taken = (self.taken.0.saturating_add(data.len()), self.taken.1 + 1);
+                self.connection.arrived().taken(self.id, data.len());
                 Poll::Ready(Some(Ok(Piece::Data(data))))
             }
             Some(Err(error)) => {
@@ -296,13 +297,9 @@ impl Call {
         self.framing
     }
 
-    /// What has come of an unread body is with `h2`, which does not say how much: as much as may come, in frames as large as
-    /// those before.
-    pub(super) fn held(&self, unread: bool) -> usize {
-        let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
-        let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
-        let frames = unread.saturating_mul(self.taken.1) / self.taken.0.max(1);
-        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len()
+    /// Bytes of memory that are held for it, besides what has come.
+    pub(super) fn held(&self) -> usize {
+        self.kept.bytes + self.piece.len()
     }
 
     pub(super) fn left(&self) -> Option<u64> {
@@ -404,6 +401,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.connection.blocks().forget(self.id);
+        self.connection.arrived().end(self.id);
     }
 }
 
