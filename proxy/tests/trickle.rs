@@ -332,9 +332,9 @@ fn a_client_that_reads_at_a_trickle_is_cut_off() {
 
 #[test]
 fn a_client_that_reads_slowly_by_http2_is_not_cut_off() {
-    for streams in [1, 20] {
+    for (streams, least) in [(1, Some(0)), (20, None)] {
         let upstream = endless();
-        let limits = Limits { min_body_bytes_per_second: None, ..limits() };
+        let limits = Limits { min_body_bytes_per_second: least, ..limits() };
         let proxy = Proxy::within(Limit::find(None), upstream.address, limits, |_| {});
         let mut client = reader(&proxy, "HTTP/2", streams);
         let got = read_slowly(&proxy, &mut client, 8 << 10, 8000);

@@ -73,7 +73,8 @@ impl Pace {
 
     fn pay(&mut self, what: Waiting, bytes: u64) {
         let least = self.least;
-        if let Some(behind) = self.behind(what)
+        if bytes > 0
+            && let Some(behind) = self.behind(what)
             && !behind.is_zero()
         {
             let worth = least.map_or(Duration::MAX, |least| {
@@ -124,6 +125,11 @@ mod tests {
         assert_eq!(at(LEAST, 240), None);
         // One byte is enough where there is no least rate, and in a stream.
         assert_eq!(at(0, 1), None);
+        let mut nothing = pace(0);
+        nothing.wait(Waiting::ClientToRead, 0);
+        nothing.moved(Waiting::ClientToRead, 0, 30);
+        nothing.wait(Waiting::ClientToRead, 30);
+        assert_eq!(nothing.until(LIMIT), 30);
         let mut stream = pace(LEAST);
         stream.is_of_stream();
         assert_eq!(too_slow_at(stream, Waiting::UpstreamToSend, |now| (now % 30 == 0).into()), None);
