@@ -79,3 +79,27 @@ async fn pong(ping: &mut Option<PingPong>) -> Result<(), h2::Error> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_reads_slowly_is_not_gone() {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut connection = h2::server::handshake(server).await.unwrap();
+        let mut silence = Silence::new(connection.ping_pong(), Duration::from_secs(75));
+        let left = Cell::new(0);
+        // It answers nothing.
+        for _ in 0..5 {
+            left.set(left.get() + 1);
+            assert_eq!(silence.next(|| left.get()).await, Silent::Asked);
+        }
+        assert_eq!(silence.next(|| left.get()).await, Silent::Gone);
+    }
+}
