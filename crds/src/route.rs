@@ -194,7 +194,8 @@ pub struct Rule {
 .message("backendRequest must not be above request, which it is a part of")
 .field_path(".backendRequest"))]
 pub struct Timeouts {
-    /// From the request's head to the response's end, retries included.
+    /// From the request's head to the response's end, retries included. `0s` says that it may take as long as it likes: its
+    /// bodies are streams, then, for which the fleet's `limits.minBodyBytesPerSecond` does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
     /// For one try at a backend, to the response's head; at most `request`.

@@ -36,7 +36,7 @@ pub(crate) trait Source {
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
     /// From now on, this is waited for.
-    fn wait(&self, waiting: Waiting);
+    fn wait(&mut self, waiting: Waiting);
 
     /// What is waited for.
     fn waiting(&self) -> Option<Waiting>;
@@ -44,8 +44,14 @@ pub(crate) trait Source {
     /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
     fn hold(&mut self, bytes: usize);
 
-    /// Something that was waited for came.
-    fn progress(&self);
+    /// So many bytes came of what is waited for.
+    fn moved(&mut self, what: Waiting, bytes: u64);
+
+    /// What was waited for came as a whole.
+    fn progress(&mut self);
+
+    /// The exchange's bodies are of a stream, in which a message may be long in coming: there is no least rate.
+    fn is_of_stream(&mut self);
 
     /// Whether all of it was given out, and no trailers are to come.
     fn is_ended(&self) -> bool;

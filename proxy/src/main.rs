@@ -6,7 +6,7 @@ use clap::Parser;
 use proxy::cli;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
     cli::run(cli::Options::parse())

@@ -6,14 +6,15 @@ mod support;
 
 use std::{
     io::{Read as _, Write as _},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use proxy::memory::Limit;
 use snapshot::proto::Limits;
-use socket2::SockRef;
-use support::{Client, HOST, OK, Proxy, Upstream, http2_request, pause};
+use socket2::{Domain, SockRef, Socket, Type};
+use support::{Client, HOST, OK, Proxy, Upstream, frames::wide_open, http2_request, pause};
 
 /// Waits until all that clients hold is a metric's value.
 #[track_caller]
@@ -190,4 +191,31 @@ fn those_that_hold_most_are_ended_and_others_are_served() {
     drop(hostile);
     held(&proxy, "what they held", "heads", |held| held == 0.0);
     ok(&mut honest);
+}
+
+#[test]
+fn interim_heads_that_nobody_reads_are_charged() {
+    const STREAMS: u32 = 100;
+    let link = "x".repeat(8000);
+    let upstream = Upstream::start(move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        for _ in 0..15 {
+            let _ = write!(stream, "HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n");
+        }
+        // The answer never comes.
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let proxy = Proxy::start(upstream.address);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.connect(&proxy.address.into()).unwrap();
+    let mut clients: Vec<TcpStream> = vec![socket.into()];
+    clients[0].write_all(&wide_open(STREAMS)).unwrap();
+    // What the kernel takes is not ours: with what is queued beyond it there are 32 KiB and one head of each.
+    held(&proxy, "what is queued", "kind=\"bodies\"", |held| held >= 500e3);
+    pause(500);
+    let held_now = proxy.metric("sluice_memory_held_bytes", &["kind=\"bodies\""]);
+    assert!(held_now <= f64::from(STREAMS) * 48e3, "{held_now} bytes of heads that can be done without");
+    clients.clear();
+    held(&proxy, "when its client has gone", "", |held| held == 0.0);
 }

@@ -15,7 +15,13 @@ use std::{
 };
 
 use snapshot::proto::Limits;
-use support::{Client, HOST, Upstream, pause, process::Process, request};
+use support::{
+    Client, HOST, Upstream,
+    frames::{frame, streams},
+    pause,
+    process::Process,
+    request,
+};
 
 fn ask(client: &mut Client) {
     client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes());
@@ -90,20 +96,6 @@ fn connections_beyond_its_descriptors_wait() {
         ask(client);
         is_served(client)
     }));
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&[a, b, c, kind, flags], &stream.to_be_bytes()[..], payload].concat()
-}
-
-/// The preface, these settings, and `GET /` on so many streams, in HPACK: static entries, and the authority as a literal.
-fn streams(settings: &[u8], streams: u32) -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, settings));
-    let head = [&[0x82, 0x86, 0x84, 0x41, HOST.len() as u8], HOST.as_bytes()].concat();
-    (0..streams).for_each(|n| bytes.extend(frame(1, 5, 2 * n + 1, &head)));
-    bytes
 }
 
 #[test]

@@ -44,6 +44,12 @@ pub struct Limits {
     /// Longest time without a byte from a backend that should answer, or to one that should read; then the request is
     /// answered 504, or its response broken off. WebSockets have times of their own.
     pub backend_stall_timeout: Duration,
+    /// Bytes of a body that count for a second of the two stall timeouts, in either direction: who moves fewer falls behind,
+    /// and is dealt with as if it had moved none once it is behind by the whole timeout. Nobody is behind for what somebody
+    /// else is waited for, nor gains time in advance. 0: any byte is enough. WebSockets are exempt, bodies of gRPC
+    /// (application/grpc) and server-sent events (text/event-stream), and rules with `timeouts.request: 0s`.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub min_body_bytes_per_second: u32,
     /// Of WebSockets.
     pub web_socket: WebSocketLimits,
     /// Of HTTP/2 connections.
@@ -63,6 +69,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             client_stall_timeout: Duration::from_secs(30),
             backend_stall_timeout: Duration::from_secs(300),
+            min_body_bytes_per_second: 240,
             web_socket: WebSocketLimits::default(),
             http2: Http2Limits::default(),
         }

@@ -25,7 +25,7 @@ use server::Server;
 
 /// As in the product.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 /// What the chart gives an operator is 512 MiB, and a kernel counts more than what a process has.
 const LIMIT: u64 = 480 << 20;

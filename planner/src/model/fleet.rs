@@ -262,6 +262,7 @@ fn limits(limits: &crds::fleet::Limits) -> proto::Limits {
         websocket_idle_timeout_ms: limits.web_socket.idle_timeout.as_millis(),
         websocket_max_age_ms: limits.web_socket.max_age.as_millis(),
         descriptors_per_client_percent: limits.descriptors_per_client_percent,
+        min_body_bytes_per_second: Some(limits.min_body_bytes_per_second),
     }
 }
 

@@ -171,6 +171,7 @@ fn rule(rule: &crd::Rule, index: usize) -> proto::Rule {
         request_timeout_ms: millis(rule.timeouts.request),
         backend_timeout_ms: millis(rule.timeouts.backend_request),
         unavailable: String::new(),
+        streams: rule.timeouts.request.is_some_and(|request| request.as_millis() == 0),
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// For one try at a backend, to the response's head.
     pub backend_timeout: Option<Duration>,
+    /// Its bodies are streams.
+    pub streams: bool,
     /// Where requests go.
     pub action: Action,
 }

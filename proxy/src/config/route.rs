@@ -42,6 +42,7 @@ pub(crate) fn compile(
             chain,
             request_timeout: timeout(rule.request_timeout_ms),
             backend_timeout: timeout(rule.backend_timeout_ms),
+            streams: rule.streams,
             action,
         });
         for (j, m) in rule.matches.iter().enumerate() {

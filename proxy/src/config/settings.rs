@@ -1,6 +1,6 @@
 //! What holds for a whole proxy: the fleet's settings.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use snapshot::proto::{self, AccessLogLevel};
 
@@ -99,6 +99,7 @@ fn limits(limits: &proto::Limits) -> Limits {
         idle_time: time(limits.idle_timeout_ms, DEFAULT.idle_time),
         client_stall: time(limits.client_stall_timeout_ms, DEFAULT.client_stall),
         upstream_stall: time(limits.backend_stall_timeout_ms, DEFAULT.upstream_stall),
+        least_rate: limits.min_body_bytes_per_second.map_or(DEFAULT.least_rate, NonZeroU32::new),
         websocket_idle: time(limits.websocket_idle_timeout_ms, DEFAULT.websocket_idle),
         websocket_age: time(limits.websocket_max_age_ms, DEFAULT.websocket_age),
         ..DEFAULT

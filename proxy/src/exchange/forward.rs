@@ -188,7 +188,7 @@ fn call(
         }
         Leased::Http2(connection, stream, reused) => {
             let leased = (connection, stream, reused);
-            Call::Http2(Box::new(http2::Call::new(leased, limits, head, forwarded, (body, kept), wants)))
+            Call::Http2(Box::new(http2::Call::new(leased, limits, head, forwarded, (body, kept), wants, &conn.holder)))
         }
     }
 }

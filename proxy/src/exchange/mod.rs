@@ -8,6 +8,7 @@ mod grpc;
 pub mod headers;
 pub mod normalise;
 mod record;
+mod streaming;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -82,6 +83,9 @@ pub(crate) async fn serve<S: Source>(
         Err(cause) => return Some(refuse(cause, head, exchange)),
     };
     exchange.rule = Some(rule.clone());
+    if rule.streams || streaming::has(source.framing(), &head.fields) {
+        source.is_of_stream();
+    }
     let mut ctx = Ctx {
         client: exchange.conn.peer.ip(),
         tls: exchange.conn.tls,
@@ -103,6 +107,9 @@ pub(crate) async fn serve<S: Source>(
     };
     match outcome {
         Ok(forward::Inbound { mut head, call, deadline }) => {
+            if streaming::has(call.framing(), &head.fields) {
+                source.is_of_stream();
+            }
             rule.chain.on_response(&mut head, &mut ctx);
             // The filters' time is ours too; without them it is still the same moment.
             let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());

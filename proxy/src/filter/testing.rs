@@ -16,6 +16,7 @@ pub(crate) fn rule(name: &str) -> Arc<Rule> {
         chain: Chain::default(),
         request_timeout: None,
         backend_timeout: None,
+        streams: false,
         action: Action::Unavailable("test".into()),
     })
 }

@@ -76,9 +76,14 @@ impl ReadBuffer {
         self.bytes.capacity() == 0
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it holds. What was taken off the front is part of the same.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.capacity()
+        if self.is_released() { 0 } else { self.bytes.capacity().max(self.from.capacity()) }
+    }
+
+    /// The same, if something that was taken off it is still there.
+    pub(crate) fn held_by_parts(&self) -> usize {
+        self.bytes.capacity().max(self.from.capacity())
     }
 
     /// Gives the memory back, with what is in it. If something still refers to it, it is not kept.

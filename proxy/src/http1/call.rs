@@ -186,7 +186,7 @@ impl Call {
                     self.io = None;
                 }
                 Ok(0) => return Poll::Ready(Some(Err(CallError::Broken("the response broke off")))),
-                Ok(_) => source.progress(),
+                Ok(read) => source.moved(Waiting::UpstreamToSend, read as u64),
                 Err(_) => return Poll::Ready(Some(Err(CallError::Broken("the connection broke within the response")))),
             }
         }
@@ -224,9 +224,10 @@ impl Call {
         self.body.is_done()
     }
 
-    /// Bytes of memory that are held for it.
-    pub(crate) fn held(&self) -> usize {
-        self.buffer.held() + self.out.held()
+    /// Bytes of memory that are held for it. `unread`: some of what it was read into waits for the client.
+    pub(crate) fn held(&self, unread: bool) -> usize {
+        let read = if unread { self.buffer.held_by_parts() } else { self.buffer.held() };
+        read + self.out.held() + self.out.large()
     }
 
     /// How the response's body was framed.
@@ -263,7 +264,12 @@ impl Call {
     fn poll_upload(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<(), SourceError>> {
         loop {
             let Some(io) = &mut self.io else { return Poll::Ready(Ok(())) };
-            match self.out.poll_write(io, cx) {
+            let before = self.out.written();
+            let written = self.out.poll_write(io, cx);
+            if self.out.written() > before {
+                source.moved(Waiting::UpstreamToRead, self.out.written() - before);
+            }
+            match written {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     // The upstream takes no more of it, but may have answered.
@@ -382,7 +388,7 @@ impl Call {
 
     /// Not a byte came back.
     fn silent(&self, why: &'static str) -> CallError {
-        if self.out.has_written() { CallError::Silent(why) } else { CallError::Unsent(why) }
+        if self.out.written() > 0 { CallError::Silent(why) } else { CallError::Unsent(why) }
     }
 
     /// The response is complete: the connection is kept, if nothing is left of the request or the response.

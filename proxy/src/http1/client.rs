@@ -29,7 +29,7 @@ use crate::{
     body::{Interrupt, Source, SourceError},
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Waiting},
+    server::{Conn, Pace, Waiting},
 };
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
@@ -44,6 +44,8 @@ pub(crate) struct Client<S> {
     io: S,
     conn: Arc<Conn>,
     limits: Arc<Limits>,
+    /// Of the bodies under way.
+    pace: Pace,
     buffer: ReadBuffer,
     /// What waits to be written to it.
     pub(crate) out: Out,
@@ -93,6 +95,7 @@ impl<S: Stream> Client<S> {
         let [heads, bodies] = [Kind::Heads, Kind::Bodies].map(|kind| Charge::new(&conn.holder, kind));
         Self {
             io,
+            pace: Pace::new(limits.least_rate),
             conn,
             limits,
             buffer: ReadBuffer::new(From::Client),
@@ -118,6 +121,7 @@ impl<S: Stream> Client<S> {
         self.out.release();
         self.buffer.lines.reset(true);
         self.bodies.set(0);
+        self.pace = Pace::new(self.limits.least_rate);
         let waiting = if self.buffer.bytes.is_empty() { Waiting::Idle } else { Waiting::Head };
         self.conn.wait(waiting, &self.limits);
         let event = poll_fn(|cx| self.poll_next(cx)).await;
@@ -207,34 +211,32 @@ impl<S: Stream> Client<S> {
             Poll::Ready(Ok(())) if S::FAREWELL => Pin::new(&mut self.io).poll_flush(cx),
             flushed => flushed,
         };
+        let written = self.io.written() - before;
+        if written > 0 || flushed.is_ready() {
+            self.moved(Waiting::ClientToRead, written);
+        }
         match flushed {
-            Poll::Pending => {
-                if self.io.written() > before {
-                    self.conn.progress();
-                }
-                self.conn.wait(Waiting::ClientToRead, &self.limits);
-            }
-            Poll::Ready(_) => {
-                self.unflushed = false;
-                self.conn.progress();
-            }
+            Poll::Pending => self.wait(Waiting::ClientToRead),
+            Poll::Ready(_) => self.unflushed = false,
         }
         flushed
     }
 
-    /// Of a client that was waited for to read: whether it has read nothing, which only a try can tell.
-    pub(crate) fn reads_nothing(&mut self, cx: &mut Context<'_>) -> bool {
-        let before = self.io.written();
+    /// Of a client that was waited for to read: whether it has read too little, which only a try can tell.
+    pub(crate) fn reads_too_little(&mut self, cx: &mut Context<'_>) -> bool {
         self.io.insist(true);
         let flushed = self.poll_flush(cx);
         self.io.insist(false);
-        !matches!(flushed, Poll::Ready(Ok(()))) && self.io.written() == before
+        match flushed {
+            Poll::Ready(flushed) => flushed.is_err(),
+            Poll::Pending => self.conn.expired().is_some(),
+        }
     }
 
     /// Writes what waits, unless the client does not read for too long.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| match self.conn.expired() {
-            Some(_) if self.reads_nothing(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Some(_) if self.reads_too_little(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             _ => self.poll_flush(cx),
         })
         .await
@@ -274,7 +276,7 @@ impl<S: Stream> Client<S> {
 
     /// Reads what is left of the body and drops it. Whether the connection can go on.
     pub(crate) async fn discard(&mut self) -> bool {
-        self.conn.progress();
+        self.progress();
         poll_fn(|cx| {
             loop {
                 match self.poll_piece(cx) {
@@ -353,9 +355,9 @@ impl<S: Stream> Source for Client<S> {
             }
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(SourceError::Gone))),
-                Poll::Ready(Ok(_)) => self.conn.progress(),
+                Poll::Ready(Ok(read)) => self.moved(Waiting::Body, read as u64),
                 Poll::Pending => {
-                    self.conn.wait(Waiting::Body, &self.limits);
+                    self.wait(Waiting::Body);
                     return Poll::Pending;
                 }
             }
@@ -411,8 +413,15 @@ impl<S: Stream> Source for Client<S> {
         if self.half_closed { self.poll_gone(cx) } else { Poll::Pending }
     }
 
-    fn wait(&self, waiting: Waiting) {
-        self.conn.wait(waiting, &self.limits);
+    fn wait(&mut self, waiting: Waiting) {
+        if self.pace.wait(waiting, self.conn.second()) {
+            self.conn.wait_until(waiting, self.pace.until(waiting.limit(&self.limits)));
+        }
+    }
+
+    fn moved(&mut self, what: Waiting, bytes: u64) {
+        self.pace.moved(what, bytes, self.conn.second());
+        self.conn.progress();
     }
 
     fn waiting(&self) -> Option<Waiting> {
@@ -423,11 +432,17 @@ impl<S: Stream> Source for Client<S> {
         let of_tls = if S::FAREWELL && self.unflushed { OF_TLS } else { 0 };
         // Without a body, what is left of it is the head's.
         let read = if self.body.is_done() { 0 } else { self.buffer.held() };
-        self.bodies.set(bytes + read + self.out.held() + of_tls);
+        // A large part stands in what an upstream's response was read into.
+        self.bodies.set(bytes.max(self.out.large()) + read + self.out.held() + of_tls);
     }
 
-    fn progress(&self) {
+    fn progress(&mut self) {
+        self.pace.stop(self.conn.second());
         self.conn.progress();
+    }
+
+    fn is_of_stream(&mut self) {
+        self.pace.is_of_stream();
     }
 
     fn is_ended(&self) -> bool {

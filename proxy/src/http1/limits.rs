@@ -1,7 +1,7 @@
 //! How much a peer may ask for. The fleet sets some of it (`spec.limits`, `spec.paths`); a connection keeps what it began
 //! with.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use snapshot::{path, proto::PathParameters};
 
@@ -38,6 +38,9 @@ pub struct Limits {
     pub client_stall: Duration,
     /// Without a byte from an upstream within a response's body, or to one that should read (504).
     pub upstream_stall: Duration,
+    /// Bytes of a body for a second of those times: who moves fewer is behind, and has these times for that. `None`: any
+    /// byte is enough.
+    pub least_rate: Option<NonZeroU32>,
     /// Without a byte in either direction of a WebSocket.
     pub websocket_idle: Duration,
     /// From a WebSocket's beginning to its end.
@@ -70,6 +73,8 @@ pub const DEFAULT: Limits = Limits {
     idle_time: Duration::from_secs(75),
     client_stall: Duration::from_secs(30),
     upstream_stall: Duration::from_secs(300),
+    // As Kestrel has it, in both directions.
+    least_rate: NonZeroU32::new(240),
     websocket_idle: Duration::from_secs(3600),
     websocket_age: Duration::from_secs(24 * 3600),
     // As nginx has them.

@@ -28,18 +28,23 @@ pub(crate) struct Out {
     large: Bytes,
     /// and what follows it.
     after: &'static [u8],
-    written: bool,
+    written: u64,
 }
 
 impl Out {
-    /// Whether anything was ever written.
-    pub(crate) fn has_written(&self) -> bool {
+    /// Bytes that were written so far.
+    pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it holds, without the large part.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.capacity() + self.large.len()
+        self.bytes.capacity()
+    }
+
+    /// Bytes of the large part, which stands in what it was read into.
+    pub(crate) fn large(&self) -> usize {
+        self.large.len()
     }
 
     /// Nothing waits.
@@ -138,7 +143,7 @@ impl Out {
     }
 
     fn advance(&mut self, written: usize) {
-        self.written = true;
+        self.written += written as u64;
         let first = written.min(self.bytes.len() - self.at);
         self.at += first;
         if self.at == self.bytes.len() {

@@ -16,7 +16,7 @@ use super::{
     stream::{Prefixed, Stream},
 };
 use crate::{
-    body::Source,
+    body::{Interrupt, Source},
     config::Rule,
     exchange::{self, Cause, Exchange, Reply, ReplyBody},
     fields::Fields,
@@ -133,7 +133,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
     conn.note_request();
     let mut exchange = Exchange::open(worker, conn, &head.parts);
     let reply = exchange::serve(&mut head.parts, head.wants, client, &mut exchange).await;
-    conn.progress();
+    client.progress();
     let end = match reply {
         None => End::Close { unread: false },
         Some(Reply { head: reply, rate_limit, body }) => match body {
@@ -233,7 +233,7 @@ async fn relay<S: Stream>(
     let relayed = poll_fn(|cx| {
         // Before anything else is waited for.
         match conn.expired() {
-            Some(Waiting::ClientToRead) if !client.reads_nothing(cx) => {}
+            Some(Waiting::ClientToRead) if !client.reads_too_little(cx) => {}
             Some(waiting) => return Poll::Ready(Err(Broken::Stalled(waiting))),
             None => {}
         }
@@ -246,7 +246,7 @@ async fn relay<S: Stream>(
                 None => match client.poll_flush(cx) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                     Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(())) if turn > TURN => {
+                    Poll::Ready(Ok(())) if turn > TURN || conn.holder.is_held_back() => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -256,6 +256,7 @@ async fn relay<S: Stream>(
                     },
                     Poll::Pending => {
                         call.poll_rest(cx, client);
+                        client.wait(Waiting::ClientToRead);
                         unread = true;
                         None
                     }
@@ -273,11 +274,16 @@ async fn relay<S: Stream>(
             {
                 return Poll::Ready(Err(Broken::Deadline(conn.waiting())));
             }
-            return client.poll_interrupt(cx).map(|_| Err(Broken::Client));
+            return match client.poll_interrupt(cx) {
+                // Whether it has read too little is found out at the next tick, which wakes this.
+                Poll::Ready(Interrupt::Stalled(Waiting::ClientToRead)) | Poll::Pending => Poll::Pending,
+                Poll::Ready(Interrupt::Stalled(waiting)) => Poll::Ready(Err(Broken::Stalled(waiting))),
+                Poll::Ready(Interrupt::Gone) => Poll::Ready(Err(Broken::Client)),
+            };
         }
     })
     .await;
-    conn.progress();
+    client.progress();
     match relayed {
         Ok(()) if keep => End::Keep,
         Ok(()) => End::Close { unread: client.has_body_left() },

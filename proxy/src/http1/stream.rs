@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::memory::Holder;
+use crate::server::Conn;
 
 /// A client's connection.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -73,17 +73,20 @@ impl Stream for TcpStream {
 
 /// A client's connection, as it was accepted. Ended for what it holds, it is closed by a reset: what the kernel has for a
 /// client that reads nothing is freed with it.
-#[derive(Debug)]
 pub(crate) struct Accepted {
     io: TcpStream,
-    holder: Arc<Holder>,
+    conn: Arc<Conn>,
     written: u64,
     insists: bool,
 }
 
 impl Accepted {
-    pub(crate) fn new(io: TcpStream, holder: Arc<Holder>) -> Self {
-        Self { io, holder, written: 0, insists: false }
+    pub(crate) fn new(io: TcpStream, conn: Arc<Conn>) -> Self {
+        Self { io, conn, written: 0, insists: false }
+    }
+
+    fn insists(&self) -> bool {
+        self.insists || self.conn.insists()
     }
 
     fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -96,7 +99,7 @@ impl Accepted {
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        if self.holder.is_ended() {
+        if self.conn.holder.is_ended() {
             self.close_by_reset();
         }
     }
@@ -140,7 +143,7 @@ impl AsyncWrite for Accepted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         if written.is_pending()
-            && self.insists
+            && self.insists()
             && let Ok(bytes) = SockRef::from(&self.io).send(buf)
         {
             return self.note(Poll::Ready(Ok(bytes)));
@@ -153,7 +156,7 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.insists
+        if self.insists()
             && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
         {
             return self.poll_write(cx, first);

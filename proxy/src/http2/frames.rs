@@ -35,12 +35,20 @@ pub(crate) struct Frames {
     skip: u32,
     header: [u8; 9],
     have: usize,
+    /// Whether the payload under way is DATA, and the bytes of such so far.
+    is_data: bool,
+    data: u64,
 }
 
 impl Frames {
     /// What follows these first bytes is frames.
     pub(crate) fn after(skip: u32) -> Self {
-        Self { skip, header: [0; 9], have: 0 }
+        Self { skip, header: [0; 9], have: 0, is_data: false, data: 0 }
+    }
+
+    /// Bytes of bodies that have passed.
+    pub(crate) fn data(&self) -> u64 {
+        self.data
     }
 
     /// Calls `seen` for each frame whose header ends in these bytes.
@@ -49,6 +57,7 @@ impl Frames {
             if self.skip > 0 {
                 let n = bytes.len().min(self.skip as usize);
                 self.skip -= n as u32;
+                self.data += if self.is_data { n as u64 } else { 0 };
                 bytes = &bytes[n..];
                 continue;
             }
@@ -58,7 +67,7 @@ impl Frames {
             bytes = &bytes[n..];
             if self.have == 9 {
                 let frame = read(self.header);
-                (self.skip, self.have) = (frame.length, 0);
+                (self.skip, self.have, self.is_data) = (frame.length, 0, frame.kind == FrameType::Data);
                 seen(frame);
             }
         }
@@ -92,17 +101,25 @@ mod tests {
 
     #[test]
     fn frames_are_seen_however_the_bytes_are_split() {
-        let bytes = [b"PREFACE".to_vec(), frame(4, 0, &[0; 12]), frame(0, 1, b""), frame(99, 4, &[9; 300])].concat();
+        let bytes = [
+            b"PREFACE".to_vec(),
+            frame(4, 0, &[0; 12]),
+            frame(0, 1, b""),
+            frame(0, 1, &[1; 20]),
+            frame(99, 4, &[9; 300]),
+        ];
+        let bytes = bytes.concat();
         let expect = [
             Frame { kind: FrameType::Settings, length: 12, flag: false, end_headers: false, stream: 1 },
             Frame { kind: FrameType::Data, length: 0, flag: true, end_headers: false, stream: 1 },
+            Frame { kind: FrameType::Data, length: 20, flag: true, end_headers: false, stream: 1 },
             Frame { kind: FrameType::Other, length: 300, flag: false, end_headers: true, stream: 1 },
         ];
         for split in 0..=bytes.len() {
             let (mut frames, mut seen) = (Frames::after(7), vec![]);
             frames.pass(&bytes[..split], |f| seen.push(f));
             frames.pass(&bytes[split..], |f| seen.push(f));
-            assert_eq!(seen, expect, "{split}");
+            assert_eq!((seen.as_slice(), frames.data()), (&expect[..], 20), "{split}");
         }
     }
 }

@@ -1,12 +1,17 @@
 //! What `h2` holds of one connection's streams, by the frames that pass: it does not say so itself.
 //!
-//! Of a request's body: what has come, and the exchange has not taken. Of a response's: what the exchange has given to `h2`,
-//! and has not left, because the client reads nothing. Of a head: what has come of one that does not end. Each number is
-//! of one stream, so that it goes with it, whoever resets it.
+//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what the
+//! exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one that does
+//! not end. Each number is of one stream, so that it goes with it, whoever resets it.
+//!
+//! And how fast the client reads: by what has left of all bodies, since its streams share what it takes.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -20,7 +25,9 @@ use crate::{
 /// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
 const OF_HEAD_BYTE: usize = 160;
 /// What `h2` keeps of a DATA frame besides its bytes: its place in a list, and the handle of what it was read into.
-const OF_FRAME: usize = 128;
+pub(crate) const OF_FRAME: usize = 128;
+/// Each is read into memory of its own, with its header: of 16 KiB and a little more the allocator makes 20.
+pub(crate) const OF_ROUNDING: usize = 4;
 /// What most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
 const MAX_FRAME: usize = 16 << 10;
 /// More than that `h2` reads of no head: it counts 32 bytes for each field.
@@ -28,7 +35,13 @@ const MOST_OF_HEAD: usize = 384 << 10;
 
 /// What is held.
 #[derive(Debug)]
-pub(super) struct Held(Mutex<Inner>);
+pub(super) struct Held {
+    inner: Mutex<Inner>,
+    /// Bytes of responses' bodies that have left.
+    left: AtomicU64,
+    /// Streams whose client should read.
+    unread: AtomicUsize,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -52,13 +65,18 @@ struct Stream {
     /// and in how many frames: of small ones, that is most of what they take.
     frames: usize,
     unsent: usize,
+    /// It came by HTTP/2 itself.
+    by_http2: bool,
+    /// Heads that have not left, and their bytes.
+    heads: (usize, usize),
     /// The request's body is wanted no more.
     dropped: bool,
 }
 
 impl Stream {
     fn held(&self) -> usize {
-        self.untaken + self.frames * OF_FRAME + self.unsent
+        let rounding = if self.by_http2 { self.unsent / OF_ROUNDING } else { 0 };
+        self.untaken + self.frames * OF_FRAME + self.unsent + rounding + self.heads.1
     }
 }
 
@@ -68,7 +86,8 @@ impl Held {
         let [bodies, head] = [Kind::Bodies, Kind::Heads].map(|kind| Charge::new(holder, kind));
         let (most, window) = (limits.streams as usize * 2 + 64, limits.stream_window as usize);
         let streams = HashMap::default();
-        Arc::new(Self(Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 })))
+        let inner = Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 });
+        Arc::new(Self { inner, left: AtomicU64::new(0), unread: AtomicUsize::new(0) })
     }
 
     /// The client sent this.
@@ -110,8 +129,15 @@ impl Held {
                 });
                 inner.end(frame);
             }
-            // Trailers, or all of a response.
-            FrameType::Headers if frame.flag => self.lock().end(frame),
+            FrameType::Headers => {
+                let mut inner = self.lock();
+                inner.change(frame.stream, |stream| {
+                    let (count, bytes) = stream.heads;
+                    stream.heads = (count.saturating_sub(1), bytes - bytes / count.max(1));
+                });
+                // Trailers, or all of a response.
+                inner.end(frame);
+            }
             FrameType::Reset => self.lock().remove(frame.stream),
             _ => {}
         }
@@ -134,21 +160,56 @@ impl Held {
     pub(super) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
         inner.change(stream, |stream| (stream.untaken, stream.frames, stream.dropped) = (0, 0, true));
-        if inner.streams.get(&stream).is_some_and(|stream| stream.unsent == 0) {
+        if inner.streams.get(&stream).is_some_and(|stream| (stream.unsent, stream.heads.0) == (0, 0)) {
             inner.remove(stream);
         }
     }
 
-    /// So much of a response is to be sent.
-    pub(super) fn queued(&self, stream: u32, bytes: usize) {
+    /// So much of a response is to be sent; `by_http2`: as it came in its frames.
+    pub(super) fn queued(&self, stream: u32, bytes: usize, by_http2: bool) {
         let mut inner = self.lock();
         inner.streams.entry(stream).or_default();
         let frames = bytes.div_ceil(MAX_FRAME);
-        inner.change(stream, |stream| stream.unsent += bytes + frames * OF_FRAME);
+        inner.change(stream, |stream| {
+            stream.unsent += bytes + frames * OF_FRAME;
+            stream.by_http2 |= by_http2;
+        });
+    }
+
+    /// A head of so many bytes is to be sent.
+    pub(super) fn queued_head(&self, stream: u32, bytes: usize) {
+        let mut inner = self.lock();
+        inner.streams.entry(stream).or_default();
+        inner.change(stream, |stream| stream.heads = (stream.heads.0 + 1, stream.heads.1 + bytes));
+    }
+
+    /// Bytes of heads that wait to be sent.
+    pub(super) fn heads(&self, stream: u32) -> usize {
+        self.lock().streams.get(&stream).map_or(0, |stream| stream.heads.1)
+    }
+
+    /// So many bytes of bodies have left in all.
+    pub(super) fn left(&self, bytes: u64) {
+        self.left.store(bytes, Relaxed);
+    }
+
+    /// The client should read one more stream.
+    pub(super) fn waits(&self) {
+        self.unread.fetch_add(1, Relaxed);
+    }
+
+    /// One less.
+    pub(super) fn waits_no_more(&self) {
+        self.unread.fetch_sub(1, Relaxed);
+    }
+
+    /// Bytes of bodies that have left, and streams that wait for others to.
+    pub(super) fn read(&self) -> (u64, usize) {
+        (self.left.load(Relaxed), self.unread.load(Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,7 +225,7 @@ impl Inner {
     /// The response is over, if this is its last frame.
     fn end(&mut self, frame: Frame) {
         if frame.flag {
-            self.change(frame.stream, |stream| stream.unsent = 0);
+            self.change(frame.stream, |stream| (stream.unsent, stream.heads) = (0, (0, 0)));
             if self.streams.get(&frame.stream).is_some_and(|stream| stream.dropped) {
                 self.remove(frame.stream);
             }
@@ -221,9 +282,9 @@ mod tests {
     fn what_is_not_sent_yet_is_held_after_its_exchange() {
         let holder = holder();
         let held = Held::new(&holder, Http2Limits::default());
-        held.queued(1, 700);
-        held.queued(3, 200);
-        held.queued(5, 100);
+        held.queued(1, 700, false);
+        held.queued(3, 200, false);
+        held.queued(5, 100, false);
         held.sent(frame(FrameType::Data, 1, 300, false));
         held.dropped(1);
         held.dropped(5);
@@ -253,7 +314,7 @@ mod tests {
     proptest! {
         /// In whatever order things happen: once each stream is reset or over, nothing is held.
         #[test]
-        fn nothing_is_left(steps in proptest::collection::vec((0..9u8, 0..6u32, 0..2000u32), 0..80), reset: bool) {
+        fn nothing_is_left(steps in proptest::collection::vec((0..10u8, 0..6u32, 0..2000u32), 0..80), reset: bool) {
             let holder = holder();
             let held = Held::new(&holder, Http2Limits::default());
             for (step, n, length) in steps {
@@ -267,7 +328,8 @@ mod tests {
                     5 => held.taken(id, length as usize),
                     6 => held.dropped(id),
                     7 => held.unwanted(id),
-                    _ => held.queued(id, length as usize),
+                    8 => held.queued_head(id, length as usize),
+                    _ => held.queued(id, length as usize, length % 2 == 0),
                 }
                 let inner = held.lock();
                 prop_assert_eq!(inner.sum, inner.streams.values().map(Stream::held).sum::<usize>());

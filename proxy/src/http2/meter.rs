@@ -96,6 +96,7 @@ impl<S> Meter<S> {
                 break;
             }
         }
+        self.held.left(self.outbound.data());
         self.judge();
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream, head, source, sender, respond) ─► exchange
 //!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
-//!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory
+//!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory; how fast the client reads
 //!           └ blocks.rs: trailers of which h2 has cut something off
 //!  plain.rs: fields as they would be by HTTP/1.1
 //! ```
@@ -16,7 +16,7 @@ mod budget;
 pub(crate) mod frames;
 pub mod head;
 pub(crate) mod heads;
-mod held;
+pub(crate) mod held;
 mod meter;
 pub(crate) mod plain;
 mod respond;
@@ -132,8 +132,11 @@ where
                 told = true;
                 h2.graceful_shutdown();
             }
-            end = silence.next() => match end {
-                Silent::Asked if h2.has_streams() => silence.broken(),
+            end = silence.next(|| held.read().0) => match end {
+                Silent::Asked if h2.has_streams() => {
+                    silence.broken();
+                    conn.insist();
+                }
                 Silent::Asked => {}
                 Silent::Idle => conn.retire(),
                 Silent::Gone => return tracing::debug!(peer = %conn.peer, "no answer to PING: gone"),

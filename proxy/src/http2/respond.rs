@@ -16,7 +16,7 @@ use http::{
 };
 use tokio::time::Sleep;
 
-use super::{sender::Sender, source::Http2Source};
+use super::{heads, sender::Sender, source::Http2Source};
 use crate::{
     body::{Interrupt, Source as _},
     date,
@@ -122,23 +122,6 @@ fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at
     head
 }
 
-/// Sends the head; `None`: there is nothing to follow.
-fn begin(
-    mut head: response::Parts,
-    length: Option<u64>,
-    ended: bool,
-    sender: &Sender,
-) -> Result<Option<SendStream<Bytes>>, Ended> {
-    if let Some(length @ 1..) = length
-        && !head.headers.contains_key(CONTENT_LENGTH)
-        && let Some(length) = value::value(|out| value::decimal(out, length))
-    {
-        head.headers.insert(CONTENT_LENGTH, length);
-    }
-    let stream = sender.respond(Response::from_parts(head, ()), ended)?;
-    Ok((!ended).then_some(stream))
-}
-
 /// A response on its way.
 struct Sending<'a, 'b> {
     /// Where it comes from; `None`: from the proxy itself.
@@ -149,6 +132,26 @@ struct Sending<'a, 'b> {
 }
 
 impl Sending<'_, '_> {
+    /// Sends the head; `None`: there is nothing to follow.
+    fn begin(
+        &mut self,
+        mut head: response::Parts,
+        length: Option<u64>,
+        ended: bool,
+        sender: &Sender,
+    ) -> Result<Option<SendStream<Bytes>>, Ended> {
+        if let Some(length @ 1..) = length
+            && !head.headers.contains_key(CONTENT_LENGTH)
+            && let Some(length) = value::value(|out| value::decimal(out, length))
+        {
+            head.headers.insert(CONTENT_LENGTH, length);
+        }
+        let bytes = heads::size(&head.headers);
+        let stream = sender.respond(Response::from_parts(head, ()), ended)?;
+        self.source.queued_head(bytes);
+        Ok((!ended).then_some(stream))
+    }
+
     /// Sends an answer of the proxy's own.
     async fn own(
         &mut self,
@@ -158,7 +161,7 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
-        match begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
+        match self.begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
             Some(mut stream) => self.send(&mut stream, body, true).await,
             None => Ok(()),
         }
@@ -172,7 +175,7 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
-        let Some(mut stream) = begin(head, left, done, sender)? else { return Ok(()) };
+        let Some(mut stream) = self.begin(head, left, done, sender)? else { return Ok(()) };
         // What came behind parts that go on together.
         let mut next: Option<Result<Option<Piece>, Ended>> = None;
         loop {
@@ -225,7 +228,8 @@ impl Sending<'_, '_> {
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
-                let held = data.len() + self.call.as_ref().map_or(0, |call| call.held(true));
+                // It stands in what it was read into.
+                let held = data.len().max(self.call.as_ref().map_or(0, |call| call.held(true)));
                 self.source.hold(held);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
                 self.source.hold(0);
@@ -234,7 +238,7 @@ impl Sending<'_, '_> {
             if !part.is_empty() {
                 let bytes = part.len();
                 stream.send_data(part, end && data.is_empty())?;
-                self.source.queued(bytes);
+                self.source.queued(bytes, matches!(self.call, Some(Call::Http2(_))));
             }
         }
         Ok(())
@@ -246,7 +250,9 @@ impl Sending<'_, '_> {
         stream: &mut SendStream<Bytes>,
     ) -> Poll<Result<Option<Piece>, Ended>> {
         let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
-        if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
+        if self.source.is_held_back() {
+            cx.waker().wake_by_ref();
+        } else if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
         self.source.hold(call.held(false));
@@ -259,7 +265,7 @@ impl Sending<'_, '_> {
     /// Waits until the client takes more: its stream is reset when it does not for too long, and what it held is free.
     fn poll_capacity(&mut self, cx: &mut Context<'_>, stream: &mut SendStream<Bytes>) -> Poll<Result<(), Ended>> {
         if let Poll::Ready(capacity) = stream.poll_capacity(cx) {
-            self.source.progress();
+            self.source.opened();
             return Poll::Ready(capacity.ok_or(Ended::Closed)?.map(drop).map_err(Ended::Http2));
         }
         if let Some(call) = &mut self.call {

@@ -17,11 +17,10 @@ impl Sender {
         Self(Mutex::new(sender))
     }
 
-    /// Sends an interim response. Should that fail, the final one says why.
-    pub(super) fn interim(&self, head: Response<()>) {
-        if let Err(error) = self.lock().send_informational(head) {
-            tracing::debug!(%error, "an interim response was not sent");
-        }
+    /// Sends an interim response; whether it is on its way. Should that fail, the final one says why.
+    pub(super) fn interim(&self, head: Response<()>) -> bool {
+        let sent = self.lock().send_informational(head);
+        sent.inspect_err(|error| tracing::debug!(%error, "an interim response was not sent")).is_ok()
     }
 
     /// Sends the final response's head.

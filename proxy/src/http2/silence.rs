@@ -5,8 +5,9 @@ use std::{future::poll_fn, time::Duration};
 use h2::{Ping, PingPong};
 use tokio::time::{self, Interval, MissedTickBehavior};
 
-/// A client is asked this often; one that did not answer the last time is gone. So one that left without a FIN is
-/// noticed within 40 s.
+/// A client is asked this often; one that did not answer the last time, and read nothing since, is gone. So one that left
+/// without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads slowly the question comes
+/// behind all that was sent before it.
 const ASK: Duration = Duration::from_secs(20);
 
 /// What silence came to.
@@ -26,6 +27,8 @@ pub(super) struct Silence {
     ping: Option<PingPong>,
     awaited: bool,
     asked: u32,
+    /// What had left for the client when it was asked last.
+    left: u64,
     /// A connection without streams is retired after so many questions.
     idle: u32,
 }
@@ -37,7 +40,7 @@ impl Silence {
         let idle = u32::try_from(idle.as_millis().div_ceil(every.as_millis())).unwrap_or(u32::MAX);
         let mut ask = time::interval_at(time::Instant::now() + every, every);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ask, ping, awaited: false, asked: 0, idle }
+        Self { ask, ping, awaited: false, asked: 0, left: 0, idle }
     }
 
     /// There are streams.
@@ -45,8 +48,8 @@ impl Silence {
         self.asked = 0;
     }
 
-    /// Waits for the next thing that silence comes to.
-    pub(super) async fn next(&mut self) -> Silent {
+    /// Waits for the next thing that silence comes to. `left`: bytes of bodies that have left for the client.
+    pub(super) async fn next(&mut self, left: impl Fn() -> u64) -> Silent {
         loop {
             tokio::select! {
                 pong = pong(&mut self.ping), if self.awaited => {
@@ -56,8 +59,10 @@ impl Silence {
                     }
                 }
                 _ = self.ask.tick() => {
+                    let left = left();
+                    let is_reading = left != std::mem::replace(&mut self.left, left);
                     if self.awaited {
-                        return Silent::Gone;
+                        return if is_reading { Silent::Asked } else { Silent::Gone };
                     }
                     self.awaited = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
                     self.asked += 1;
@@ -72,5 +77,29 @@ async fn pong(ping: &mut Option<PingPong>) -> Result<(), h2::Error> {
     match ping {
         Some(ping) => poll_fn(|cx| ping.poll_pong(cx)).await.map(drop),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_reads_slowly_is_not_gone() {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut connection = h2::server::handshake(server).await.unwrap();
+        let mut silence = Silence::new(connection.ping_pong(), Duration::from_secs(75));
+        let left = Cell::new(0);
+        // It answers nothing.
+        for _ in 0..5 {
+            left.set(left.get() + 1);
+            assert_eq!(silence.next(|| left.get()).await, Silent::Asked);
+        }
+        assert_eq!(silence.next(|| left.get()).await, Silent::Gone);
     }
 }

@@ -5,7 +5,6 @@
 //! early.
 
 use std::{
-    cell::Cell,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -30,8 +29,15 @@ use crate::{
     },
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Waiting},
+    server::{Conn, Pace, Waiting},
 };
+
+/// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
+const UNREAD_HEADS: usize = 32 << 10;
+/// What a stream is charged for suffices for a response's head of this size.
+const SMALL_HEAD: usize = 2 << 10;
+/// What one without fields takes: its place in a list, and its maps.
+const OF_INTERIM: usize = 256;
 
 /// A request's body, by HTTP/2.
 pub(crate) struct Http2Source<'a> {
@@ -55,7 +61,13 @@ pub(crate) struct Http2Source<'a> {
     /// What is held for the exchange; made when there first is something.
     charge: Option<Charge>,
     conn: Arc<Conn>,
-    waiting: Cell<Option<Wait>>,
+    pace: Pace,
+    /// The client should read: it is counted among those that wait for that.
+    is_unread: bool,
+    /// What had left of the connection's bodies when that was looked at last.
+    left: u64,
+    /// The second in which the connection was last told to write what it can.
+    insisted: Option<u32>,
     alarm: Option<Alarm>,
 }
 
@@ -77,14 +89,6 @@ struct Alarm {
     until: u32,
 }
 
-/// What is waited for.
-#[derive(Clone, Copy)]
-struct Wait {
-    waiting: Waiting,
-    /// Second of the worker's clock.
-    since: u32,
-}
-
 impl<'a> Http2Source<'a> {
     pub(super) fn new(
         body: RecvStream,
@@ -99,7 +103,7 @@ impl<'a> Http2Source<'a> {
             true => (None, Framing::Empty),
             false => (Some(body), length.map_or(Framing::Chunked, Framing::Length)),
         };
-        let (is_held, waiting) = (body.is_some(), Cell::new(None));
+        let is_held = body.is_some();
         let expects_continue = body.is_some() && expects == Expects::Continue;
         Self {
             sender,
@@ -114,8 +118,11 @@ impl<'a> Http2Source<'a> {
             stream,
             is_held,
             charge: None,
+            pace: Pace::new(conn.limits.least_rate),
             conn,
-            waiting,
+            is_unread: false,
+            left: 0,
+            insisted: None,
             alarm: None,
         }
     }
@@ -123,6 +130,24 @@ impl<'a> Http2Source<'a> {
     /// The final response begins: nobody is told to continue any more.
     pub(super) fn answering(&mut self) {
         self.expects_continue = false;
+        self.left = self.held.read().0;
+    }
+
+    /// A head is with `h2`, to be sent, of so many bytes.
+    pub(super) fn queued_head(&mut self, bytes: usize) {
+        if bytes > SMALL_HEAD {
+            self.queue_head(bytes);
+        }
+    }
+
+    fn queue_head(&mut self, bytes: usize) {
+        self.is_held = true;
+        self.held.queued_head(self.stream, bytes);
+    }
+
+    /// Whether nothing more of the response is to be read for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.conn.holder.is_held_back()
     }
 
     /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
@@ -133,15 +158,70 @@ impl<'a> Http2Source<'a> {
         }
     }
 
-    /// So much of the response is with `h2`, to be sent.
-    pub(super) fn queued(&mut self, bytes: usize) {
+    /// So much of the response is with `h2`, to be sent; `by_http2`: as it came in its frames.
+    pub(super) fn queued(&mut self, bytes: usize, by_http2: bool) {
         self.is_held = true;
-        self.held.queued(self.stream, bytes);
+        self.held.queued(self.stream, bytes, by_http2);
+    }
+
+    /// The client can be sent more.
+    pub(super) fn opened(&mut self) {
+        self.count_read();
+        self.progress();
+    }
+
+    /// Counts what the client has read since that was done last. Of what it reads on the whole connection each stream that
+    /// waits for that has an even part: which one it reads first is up to it.
+    fn count_read(&mut self) {
+        let (left, unread) = self.held.read();
+        let bytes = (left - self.left) / unread.max(1) as u64;
+        self.left = left;
+        self.pace.moved(Waiting::ClientToRead, bytes, self.conn.second());
+    }
+
+    /// Whether whoever is waited for has used up his time, for all that is known.
+    fn is_late(&mut self, waiting: Waiting) -> bool {
+        self.conn.second() >= self.pace.until(waiting.limit(&self.conn.limits))
+    }
+
+    /// Whether he has. What a client has read shows when something is written, and the kernel tells of some room late.
+    fn is_too_slow(&mut self, waiting: Waiting) -> bool {
+        let now = self.conn.second();
+        if waiting != Waiting::ClientToRead {
+            return true;
+        }
+        self.count_read();
+        self.pace.wait(waiting, now);
+        if !self.is_late(waiting) {
+            return false;
+        }
+        let tried = self.insisted.is_some_and(|at| at + 1 == now);
+        if !tried {
+            self.insisted = Some(now);
+            self.conn.insist();
+        }
+        tried
+    }
+
+    fn note_unread(&mut self, is_unread: bool) {
+        match (self.is_unread, is_unread) {
+            (false, true) => self.held.waits(),
+            (true, false) => self.held.waits_no_more(),
+            _ => {}
+        }
+        self.is_unread = is_unread;
     }
 
     /// Bytes of the body so far.
     pub(super) fn counted(&self) -> u64 {
         self.count
+    }
+
+    fn send_interim(&mut self, head: Response<()>) {
+        let bytes = OF_INTERIM + heads::size(head.headers());
+        if self.sender.interim(head) {
+            self.queue_head(bytes);
+        }
     }
 
     /// Trailers within the bounds.
@@ -170,7 +250,7 @@ impl Source for Http2Source<'_> {
         let Poll::Ready(data) = came else {
             if std::mem::take(&mut self.expects_continue) {
                 self.told = true;
-                self.sender.interim(with_status(StatusCode::CONTINUE));
+                self.send_interim(with_status(StatusCode::CONTINUE));
             }
             self.wait(Waiting::Body);
             return Poll::Pending;
@@ -180,6 +260,7 @@ impl Source for Http2Source<'_> {
                 // Whoever asked has room for it: the client may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.count += data.len() as u64;
+                self.moved(Waiting::Body, data.len() as u64);
                 self.held.taken(self.stream, data.len());
                 let fits = self.count <= self.conn.limits.body_bytes;
                 Some(if fits { Ok(Piece::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
@@ -215,7 +296,7 @@ impl Source for Http2Source<'_> {
 
     fn interim(&mut self, _: &mut Context<'_>, head: &ResponseHead) {
         let is_continue = head.status == StatusCode::CONTINUE;
-        if is_continue && self.told {
+        if is_continue && self.told || self.held.heads(self.stream) > UNREAD_HEADS {
             return;
         }
         self.expects_continue &= !is_continue;
@@ -223,7 +304,7 @@ impl Source for Http2Source<'_> {
         *response.headers_mut() = head.fields.to_map();
         // It describes no body, and there is none.
         response.headers_mut().remove(CONTENT_LENGTH);
-        self.sender.interim(response);
+        self.send_interim(response);
     }
 
     fn has_buffered(&self) -> bool {
@@ -232,12 +313,13 @@ impl Source for Http2Source<'_> {
 
     /// That the client has gone shows elsewhere: its stream is reset, and the exchange dropped.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        let Some(wait) = self.waiting.get() else { return Poll::Pending };
+        let Some(waiting) = self.pace.waiting() else { return Poll::Pending };
         let now = self.conn.second();
-        let until = self.conn.until(wait.since, wait.waiting);
-        if now >= until {
-            return Poll::Ready(Interrupt::Stalled(wait.waiting));
+        if self.is_late(waiting) && self.is_too_slow(waiting) {
+            return Poll::Ready(Interrupt::Stalled(waiting));
         }
+        // At once: as soon as the clock has gone on.
+        let until = self.pace.until(waiting.limit(&self.conn.limits)).max(now + 1);
         // One that is to be woken earlier looks again then.
         if self.alarm.is_none_or(|alarm| alarm.until > until || alarm.until <= now) {
             let place = self.conn.wake_at(self.alarm.map(|alarm| alarm.place), until, cx.waker());
@@ -246,16 +328,18 @@ impl Source for Http2Source<'_> {
         Poll::Pending
     }
 
-    fn wait(&self, waiting: Waiting) {
-        let wait = match self.waiting.get() {
-            Some(wait) => Wait { waiting, ..wait },
-            None => Wait { waiting, since: self.conn.second() },
-        };
-        self.waiting.set(Some(wait));
+    fn wait(&mut self, waiting: Waiting) {
+        self.pace.wait(waiting, self.conn.second());
+        self.note_unread(waiting == Waiting::ClientToRead);
     }
 
     fn waiting(&self) -> Option<Waiting> {
-        self.waiting.get().map(|wait| wait.waiting)
+        self.pace.waiting()
+    }
+
+    fn moved(&mut self, what: Waiting, bytes: u64) {
+        self.pace.moved(what, bytes, self.conn.second());
+        self.note_unread(false);
     }
 
     fn hold(&mut self, bytes: usize) {
@@ -264,8 +348,13 @@ impl Source for Http2Source<'_> {
         }
     }
 
-    fn progress(&self) {
-        self.waiting.set(None);
+    fn progress(&mut self) {
+        self.pace.stop(self.conn.second());
+        self.note_unread(false);
+    }
+
+    fn is_of_stream(&mut self) {
+        self.pace.is_of_stream();
     }
 }
 
@@ -277,6 +366,7 @@ fn with_status(status: StatusCode) -> Response<()> {
 
 impl Drop for Http2Source<'_> {
     fn drop(&mut self) {
+        self.note_unread(false);
         if let Some(alarm) = self.alarm {
             self.conn.wake_no_more(alarm.place);
         }

@@ -33,6 +33,8 @@ pub(crate) struct Account {
     exceeded: Notify,
     /// There is room again.
     relieved: Notify,
+    /// All that were ended have left.
+    left: Notify,
 }
 
 /// What one connection holds.
@@ -69,6 +71,7 @@ impl Account {
             holders: Mutex::default(),
             exceeded: Notify::new(),
             relieved: Notify::new(),
+            left: Notify::new(),
         })
     }
 
@@ -85,12 +88,15 @@ impl Account {
         Entered { holder, place }
     }
 
-    /// Ends connections when the budget has shrunk: what exceeds it is noticed at once where it is charged. Runs as long as
-    /// the worker.
+    /// Ends connections when the budget has shrunk: what exceeds it is noticed at once where it is charged. What those held
+    /// that were ended is given back to the system, since it would else be taken for others' and shrink the budget. Runs as
+    /// long as the worker.
     pub(crate) async fn keep(self: Arc<Self>) {
         loop {
-            self.exceeded.notified().await;
-            self.relieve();
+            tokio::select! {
+                () = self.exceeded.notified() => self.relieve(),
+                () = self.left.notified() => allocator::give_back(),
+            }
         }
     }
 
@@ -128,7 +134,7 @@ impl Account {
         }
     }
 
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
 
@@ -180,6 +186,9 @@ impl Account {
         remove(&self.kinds[kind as usize], bytes);
         if leaving {
             remove(&self.leaving, bytes);
+            if self.leaving.load(Relaxed) == 0 {
+                self.left.notify_one();
+            }
         }
     }
 
@@ -218,6 +227,11 @@ impl Holder {
         refused
     }
 
+    /// Whether nothing more is to be read for anybody: there is too much until those who were ended have left.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.account.is_full()
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Relaxed)
     }
@@ -251,6 +265,11 @@ impl Charge {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// See [`Holder::is_held_back`].
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.holder.is_held_back()
     }
 
     /// It has come to so many bytes.

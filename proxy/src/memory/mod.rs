@@ -6,6 +6,7 @@
 //!        └ Account (account.rs)  what the clients of one worker hold, by kind; nobody else writes there
 //!            └ Holder  one connection          └ Charge  one thing that it holds, given back when dropped
 //!  choice.rs   who is ended: of the client that holds most in all, the connection that holds most
+//!  ebb.rs      when what they held is given back to the system
 //! ```
 //!
 //! **What is charged** is what a client can make grow: heads, bodies on their way, buffers, streams. It is known at once
@@ -18,6 +19,7 @@
 
 mod account;
 mod choice;
+mod ebb;
 mod limit;
 
 use std::{
@@ -32,6 +34,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::account::{Account, Charge, Holder};
+pub(crate) use self::ebb::Ebb;
 pub use self::limit::Limit;
 
 /// What the process uses is looked at this often.

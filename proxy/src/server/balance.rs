@@ -1,5 +1,5 @@
 //! Housekeeping of one worker: its connections' request rates and times, retiring some when this proxy carries more than
-//! its share, or all when it leaves, and closing upstream connections that idled too long.
+//! its share, or all when it leaves, closing upstream connections that idled too long, and giving memory back after a peak.
 
 use std::{
     sync::{Arc, Weak},
@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Conn, Phase, Worker};
-use crate::shared::Rebalance;
+use crate::{memory::Ebb, shared::Rebalance};
 
 /// Runs as long as the worker.
 pub(super) async fn housekeeping(worker: Arc<Worker>) {
@@ -19,6 +19,7 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Connections to retire and when, the next one last.
     let mut leaving: Vec<(Instant, Weak<Conn>)> = vec![];
+    let mut ebb = Ebb::default();
     loop {
         let next = leaving.last().map(|(at, _)| *at);
         tokio::select! {
@@ -27,6 +28,9 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
                 worker.clock.set(now);
                 worker.conns().values().for_each(|c| c.tick());
                 worker.pool.reap(now);
+                if ebb.tick(worker.account.held()) {
+                    allocator::give_back();
+                }
             }
             changed = phase.changed() => {
                 if changed.is_err() {

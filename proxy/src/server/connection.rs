@@ -152,6 +152,8 @@ pub struct Conn {
     waker: OnceLock<Waker>,
     /// Those of its streams.
     waits: Waits,
+    /// Until this second what waits for room in the kernel is written wherever there may be some.
+    insists: AtomicU32,
     /// What it holds of memory.
     pub(crate) holder: Arc<Holder>,
     /// What its client may hold.
@@ -193,6 +195,7 @@ impl Conn {
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
             waits: Waits::default(),
+            insists: AtomicU32::new(0),
             holder: Arc::clone(holder),
             descriptors,
             turn,
@@ -231,10 +234,13 @@ impl Conn {
 
     /// From now on, this is waited for; unless it was already.
     pub(crate) fn wait(&self, waiting: Waiting, limits: &Limits) {
-        if self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8 {
-            return;
+        if !self.is_waiting_for(waiting) {
+            self.wait_until(waiting, until(self.clock.second(), waiting.limit(limits)));
         }
-        let until = until(self.clock.second(), waiting.limit(limits));
+    }
+
+    /// The same until that second.
+    pub(crate) fn wait_until(&self, waiting: Waiting, until: u32) {
         self.waiting.store(u64::from(until) << 8 | waiting as u64, Ordering::Relaxed);
     }
 
@@ -268,11 +274,6 @@ impl Conn {
         self.clock.second()
     }
 
-    /// The second at which waiting ends that began at another.
-    pub(crate) fn until(&self, since: u32, waiting: Waiting) -> u32 {
-        until(since, waiting.limit(&self.limits))
-    }
-
     /// Has a stream woken; in the place that it has, if it has one. Answers its place.
     pub(crate) fn wake_at(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
         self.waits.set(place, until, waker)
@@ -281,6 +282,18 @@ impl Conn {
     /// Gives a stream's place up.
     pub(crate) fn wake_no_more(&self, place: usize) {
         self.waits.remove(place);
+    }
+
+    /// For a second or two, writes are tried even if there is no room, for all that is known: what [`Stream::insist`] is,
+    /// for who has no hold of the connection itself.
+    pub(crate) fn insist(&self) {
+        self.insists.store(self.second().saturating_add(2), Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether they are.
+    pub(crate) fn insists(&self) -> bool {
+        self.second() < self.insists.load(Ordering::Relaxed)
     }
 
     /// Asks the connection to end without a request lost.
@@ -349,7 +362,7 @@ impl Conn {
 }
 
 /// The second at which waiting ends. Never too early: one that was begun counts whole, and the one under way not at all.
-fn until(since: u32, limit: Duration) -> u32 {
+pub(super) fn until(since: u32, limit: Duration) -> u32 {
     let seconds = u32::try_from(limit.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     since.saturating_add(seconds).saturating_add(1)
 }
@@ -375,7 +388,7 @@ pub(super) async fn run(
     let registered = Registered::new(&worker, &conn);
     let mut held = Charge::new(holder, Kind::Connections);
     held.set(OF_CONNECTION + if tls.is_some() { OF_TLS } else { 0 });
-    let stream = Accepted::new(stream, Arc::clone(holder));
+    let stream = Accepted::new(stream, Arc::clone(&conn));
     poll_fn(|cx| {
         holder.note_task(cx);
         Poll::Ready(conn.waker.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()))

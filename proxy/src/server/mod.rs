@@ -4,13 +4,15 @@
 //!  Server ── sockets by port (socket.rs): taken from the operator or the keeper, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
 //!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
-//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs)
+//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs);
+//!        │   what they wait for, and how fast that moves (waits.rs, pace.rs)
 //!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
 //! ```
 
 mod accept;
 mod balance;
 mod connection;
+mod pace;
 mod room;
 mod socket;
 mod turns;
@@ -32,6 +34,7 @@ use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::connection::Waiting;
+pub(crate) use self::pace::Pace;
 use self::room::Room;
 pub(crate) use self::room::Taken;
 pub(crate) use self::socket::keepalive;

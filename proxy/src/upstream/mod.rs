@@ -104,11 +104,11 @@ impl Call {
         }
     }
 
-    /// Bytes of memory that are held for it. `unread`: nobody takes what comes, and all that may come does.
+    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read into.
     pub(crate) fn held(&self, unread: bool) -> usize {
         match self {
-            Call::Http1(call) => call.held(),
-            Call::Http2(call) => call.held(unread),
+            Call::Http1(call) => call.held(unread),
+            Call::Http2(call) => call.held(),
         }
     }
 

@@ -32,6 +32,7 @@ use snapshot::{
 /// The host that everything is served for.
 pub const HOST: &str = "shop.example";
 
+pub mod frames;
 pub mod process;
 pub mod tls;
 
@@ -58,6 +59,16 @@ impl Proxy {
     /// One whose upstream speaks HTTP/2.
     pub fn to_http2(upstream: SocketAddr) -> Self {
         Self::speaking(ClusterProtocol::H2c, Limit::find(None), upstream, proto::Limits::default(), |_| {})
+    }
+
+    /// One whose upstream speaks that.
+    pub fn to(
+        protocol: ClusterProtocol,
+        upstream: SocketAddr,
+        limits: proto::Limits,
+        change: impl Fn(&mut proto::Rule),
+    ) -> Self {
+        Self::speaking(protocol, Limit::find(None), upstream, limits, change)
     }
 
     /// The same, with so much memory.

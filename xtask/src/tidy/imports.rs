@@ -14,9 +14,14 @@ struct Rule {
     pure: bool,
 }
 
-const OURS: &[&str] = &["crds", "snapshot", "planner", "limits", "operator", "proxy", "e2e", "xtask"];
+const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "operator", "proxy", "e2e", "xtask"];
 
 const RULES: &[Rule] = &[
+    Rule {
+        name: "allocator",
+        without: &["tokio", "crds", "snapshot", "planner", "limits", "operator", "proxy"],
+        pure: false,
+    },
     Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "operator", "proxy"], pure: false },
     Rule {
         name: "snapshot",

@@ -24,6 +24,7 @@ use tokio::{
     time,
 };
 
+use super::arrived::Arrived;
 use crate::{
     http1::limits::Limits,
     http2::{
@@ -35,7 +36,7 @@ use crate::{
 /// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as many.
 const MAX_STREAMS: usize = 100;
 /// What an upstream may send of one response before it is read.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 256 << 10;
 /// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
 /// others theirs.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
@@ -54,6 +55,7 @@ pub(crate) struct Connection {
     sender: SendRequest<Bytes>,
     streams: Arc<AtomicUsize>,
     blocks: Arc<Blocks>,
+    arrived: Arc<Arrived>,
 }
 
 impl Connection {
@@ -65,7 +67,8 @@ impl Connection {
         settling: OwnedMutexGuard<()>,
     ) -> Result<Self, h2::Error> {
         let blocks = Arc::new(Blocks::new(limits));
-        let io = Watched { io, frames: Frames::after(0), blocks: Arc::clone(&blocks) };
+        let arrived = Arc::<Arrived>::default();
+        let io = Watched { io, frames: Frames::after(0), blocks: Arc::clone(&blocks), arrived: Arc::clone(&arrived) };
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -87,7 +90,7 @@ impl Connection {
                 () = watching => {}
             }
         });
-        Ok(Self { sender, streams, blocks })
+        Ok(Self { sender, streams, blocks, arrived })
     }
 
     /// Whether it takes further requests: it is neither closed, nor was it told to go away.
@@ -117,6 +120,10 @@ impl Connection {
     pub(super) fn blocks(&self) -> &Blocks {
         &self.blocks
     }
+
+    pub(super) fn arrived(&self) -> &Arrived {
+        &self.arrived
+    }
 }
 
 /// Asks an upstream whether it is there while somebody waits for it; comes back when it is not.
@@ -139,19 +146,27 @@ async fn ask(ping: &mut PingPong) -> Result<(), h2::Error> {
     poll_fn(|cx| ping.poll_pong(cx)).await.map(drop)
 }
 
-/// A socket on which header blocks are looked after.
+/// A socket on which header blocks and bodies are looked after.
 struct Watched {
     io: TcpStream,
     frames: Frames,
     blocks: Arc<Blocks>,
+    arrived: Arc<Arrived>,
 }
 
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, frames, blocks } = self.get_mut();
+        let Self { io, frames, blocks, arrived } = self.get_mut();
+        if arrived.is_held_back() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let start = buf.filled().len();
         ready!(Pin::new(io).poll_read(cx, buf))?;
-        frames.pass(&buf.filled()[start..], |frame| blocks.received(frame));
+        frames.pass(&buf.filled()[start..], |frame| {
+            blocks.received(frame);
+            arrived.received(frame);
+        });
         Poll::Ready(Ok(()))
     }
 }

@@ -1,5 +1,6 @@
 //! One request to an upstream that speaks HTTP/2, on the `h2` crate: its stream, both ways side by side.
 
+mod arrived;
 mod connection;
 mod kept;
 
@@ -15,10 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use tokio::time::{Sleep, sleep};
 
 pub(crate) use self::{connection::Connection, kept::Kept};
-use self::{
-    connection::STREAM_WINDOW,
-    kept::{Next, weight},
-};
+use self::kept::{Next, weight};
 use super::{CallError, pool::Stream};
 use crate::{
     body::{Source, SourceError},
@@ -32,12 +30,11 @@ use crate::{
         request::Wants,
     },
     http2::{heads, plain},
+    memory::{Charge, Holder, Kind},
     message::{RequestHead, ResponseHead},
     server::Waiting,
 };
 
-/// What `h2` keeps of a DATA frame besides its bytes.
-const OF_FRAME: usize = 128;
 
 /// A request under way on a stream.
 pub(crate) struct Call {
@@ -65,8 +62,8 @@ pub(crate) struct Call {
     left: Option<u64>,
     /// The response to HEAD has no body, whatever comes behind it.
     head_only: bool,
-    /// Bytes and frames of the response's body that were taken.
-    taken: (usize, usize),
+    /// Who asked.
+    holder: Arc<Holder>,
 }
 
 /// The response's way.
@@ -88,6 +85,7 @@ impl Call {
         forwarded: Forwarded<'_>,
         (body, kept): (Framing, Kept),
         wants: Wants,
+        holder: &Arc<Holder>,
     ) -> Self {
         let state =
             addressed(head, forwarded, body, wants).map_or(State::Done, |request| State::Unsent(Box::new(request)));
@@ -108,7 +106,7 @@ impl Call {
             framing: Framing::Empty,
             left: Some(0),
             head_only: head.method == Method::HEAD,
-            taken: (0, 0),
+            holder: Arc::clone(holder),
         }
     }
 
@@ -128,6 +126,7 @@ impl Call {
                 }
             };
             self.id = response.stream_id().as_u32();
+            self.connection.arrived().begin(self.id, Charge::new(&self.holder, Kind::Bodies));
             self.upload = (!self.last).then_some(upload);
             self.state = State::Sent(response);
         }
@@ -240,11 +239,11 @@ impl Call {
         };
         match data {
             Some(Ok(data)) => {
-                source.progress();
+                source.moved(Waiting::UpstreamToSend, data.len() as u64);
                 // Whoever asked has room for it: the upstream may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                self.taken = (self.taken.0.saturating_add(data.len()), self.taken.1 + 1);
+                self.connection.arrived().taken(self.id, data.len());
                 Poll::Ready(Some(Ok(Piece::Data(data))))
             }
             Some(Err(error)) => {
@@ -286,14 +285,10 @@ impl Call {
         self.framing
     }
 
-    /// What has come of an unread body is with `h2`, which does not say how much: as much as may come, in frames as large as
-    /// those before.
-    pub(super) fn held(&self, unread: bool) -> usize {
-        let most = if unread && matches!(self.state, State::Body(_)) { STREAM_WINDOW as usize } else { 0 };
-        let unread = self.left.and_then(|left| usize::try_from(left).ok()).map_or(most, |left| most.min(left));
-        let frames = unread.saturating_mul(self.taken.1) / self.taken.0.max(1);
+    /// Bytes of memory that are held for it, besides what has come.
+    pub(super) fn held(&self) -> usize {
         let behind = self.behind.iter().flatten().flatten().map(weight).sum::<usize>();
-        unread + frames * OF_FRAME + self.kept.bytes + self.piece.len() + behind
+        self.kept.bytes + self.piece.len() + behind
     }
 
     pub(super) fn left(&self) -> Option<u64> {
@@ -320,7 +315,7 @@ impl Call {
                 let capacity = match upload.capacity() {
                     0 => match upload.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(capacity))) => {
-                            source.progress();
+                            source.moved(Waiting::UpstreamToRead, capacity as u64);
                             capacity
                         }
                         Poll::Ready(_) => 0,
@@ -406,6 +401,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.connection.blocks().forget(self.id);
+        self.connection.arrived().end(self.id);
     }
 }
 

@@ -1,0 +1,106 @@
+//! What has come of responses on one connection and was not taken, by the frames that pass: `h2` does not say so itself.
+//!
+//! It is charged to whoever asked for it, at once: an upstream may send faster than the streams' tasks have their turns.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    http2::{
+        frames::{Frame, FrameType},
+        held::{OF_FRAME, OF_ROUNDING},
+    },
+    memory::Charge,
+};
+
+/// What has come, by stream.
+#[derive(Debug, Default)]
+pub(super) struct Arrived(Mutex<HashMap<u32, Stream, RandomState>>);
+
+#[derive(Debug)]
+struct Stream {
+    charge: Charge,
+    bytes: usize,
+    frames: usize,
+}
+
+impl Stream {
+    fn change(&mut self, bytes: usize, frames: usize) {
+        (self.bytes, self.frames) = (if frames == 0 { 0 } else { bytes }, frames);
+        self.charge.set(self.bytes + self.bytes / OF_ROUNDING + frames * OF_FRAME);
+    }
+}
+
+impl Arrived {
+    /// A response is awaited; nothing is charged yet.
+    pub(super) fn begin(&self, stream: u32, charge: Charge) {
+        self.lock().insert(stream, Stream { charge, bytes: 0, frames: 0 });
+    }
+
+    /// The upstream sent this.
+    pub(super) fn received(&self, frame: Frame) {
+        if frame.kind == FrameType::Data
+            && frame.length > 0
+            && let Some(stream) = self.lock().get_mut(&frame.stream)
+        {
+            stream.change(stream.bytes + frame.length as usize, stream.frames + 1);
+        }
+    }
+
+    /// A frame of so many bytes was taken.
+    pub(super) fn taken(&self, stream: u32, bytes: usize) {
+        if bytes > 0
+            && let Some(stream) = self.lock().get_mut(&stream)
+        {
+            stream.change(stream.bytes.saturating_sub(bytes), stream.frames.saturating_sub(1));
+        }
+    }
+
+    /// It is awaited no more.
+    pub(super) fn end(&self, stream: u32) {
+        self.lock().remove(&stream);
+    }
+
+    /// Whether nothing more is to be read for now.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.lock().values().next().is_some_and(|stream| stream.charge.is_held_back())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Stream, RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Kind, testing::holder};
+
+    #[test]
+    fn what_has_come_is_charged_until_it_is_taken() {
+        let holder = holder();
+        let arrived = Arrived::default();
+        let data = |stream, length| {
+            arrived.received(Frame { kind: FrameType::Data, length, flag: false, end_headers: false, stream });
+        };
+        arrived.begin(1, Charge::new(&holder, Kind::Bodies));
+        data(1, 1000);
+        data(1, 0);
+        data(3, 1000);
+        assert_eq!(holder.held(), 1250 + OF_FRAME);
+        data(1, 1000);
+        // With padding, of which nobody says so.
+        arrived.taken(1, 900);
+        arrived.taken(1, 0);
+        assert_eq!(holder.held(), 1375 + OF_FRAME);
+        arrived.taken(1, 900);
+        assert_eq!(holder.held(), 0);
+        data(1, 1000);
+        arrived.end(1);
+        assert_eq!(holder.held(), 0);
+    }
+}
