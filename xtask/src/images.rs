@@ -197,3 +197,21 @@ impl<'a> Scratch<'a> {
 fn megabytes(file: &Path) -> anyhow::Result<f64> {
     Ok(std::fs::metadata(file)?.len() as f64 / 1e6)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cargo reads every crate of the workspace, whichever of them it compiles.
+    #[test]
+    fn image_builders_are_given_every_crate() {
+        let read = |name: &str| files::read(&shell::root().join(name)).unwrap();
+        let (manifest, ignored) = (read("Cargo.toml"), read(".dockerignore"));
+        let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")?.strip_suffix(']')).unwrap();
+        let members: Vec<_> = members.split(", ").map(|name| name.trim_matches('"')).collect();
+        assert!(members.len() > 5);
+        for name in members.into_iter().chain([".cargo", "Cargo.toml", "Cargo.lock"]) {
+            assert!(ignored.lines().any(|line| line == format!("!{name}")), ".dockerignore has no !{name}");
+        }
+    }
+}

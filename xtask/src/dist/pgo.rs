@@ -48,10 +48,18 @@ fn build(rustc: &Rustc, folder: &Path, program: &Path) -> anyhow::Result<()> {
 /// All that decides what is built: the compiler and the sources.
 fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
     let mut text = rustc.said.clone();
-    let mut next: Vec<PathBuf> =
-        ["Cargo.toml", "Cargo.lock", "proxy/Cargo.toml", "proxy/src", "snapshot", "limits", "xtask/src/dist"]
-            .map(|name| shell::root().join(name))
-            .to_vec();
+    let mut next: Vec<PathBuf> = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "proxy/Cargo.toml",
+        "proxy/src",
+        "snapshot",
+        "limits",
+        "allocator",
+        "xtask/src/dist",
+    ]
+    .map(|name| shell::root().join(name))
+    .to_vec();
     while let Some(path) = next.pop() {
         let metadata = std::fs::metadata(&path).with_context(|| path.display().to_string())?;
         if metadata.is_dir() {

@@ -15,8 +15,8 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, response, uri};
 use tokio::time::{Sleep, sleep};
 
-pub(crate) use self::{connection::Connection, kept::Kept};
 use self::kept::{Next, weight};
+pub(crate) use self::{connection::Connection, kept::Kept};
 use super::{CallError, pool::Stream};
 use crate::{
     body::{Source, SourceError},
@@ -34,7 +34,6 @@ use crate::{
     message::{RequestHead, ResponseHead},
     server::Waiting,
 };
-
 
 /// A request under way on a stream.
 pub(crate) struct Call {
