@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "The proxy's profile is counted on this machine, under a minute of load. Building and training take some \
+    after_help = "The proxy's profile is counted on this machine, under half a minute of load. Building and training take some \
     ten minutes; without changes, nothing is built again."
 )]
 pub(crate) struct Args {

@@ -88,14 +88,15 @@ impl std::fmt::Display for Built {
 /// Builds the images whose programs, libraries or Dockerfiles have changed, and gives all.
 pub(crate) fn build(folders: &Folders) -> anyhow::Result<Vec<Built>> {
     let archive = |image: &Image| folders.archive(image.name);
-    Scratch::new(folders, shell::bin_dir(), None, "dev").all(&IMAGES, archive)
+    Scratch::new(folders, shell::bin_dir(), None, "dev", "unknown").all(&IMAGES, archive)
 }
 
 /// Builds the images of a release from the programs in this folder, into it. `base`: of the machine's own libraries if none is
 /// named.
 pub(crate) fn release(folders: &Folders, folder: &Path, base: Option<&str>) -> anyhow::Result<Vec<Built>> {
     let archive = |image: &Image| folders.archive(&format!("{}-release", image.name));
-    let scratch = Scratch::new(folders, folder.to_owned(), base, env!("CARGO_PKG_VERSION"));
+    let revision = Tool::new("git").args(["rev-parse", "HEAD"]).read()?;
+    let scratch = Scratch::new(folders, folder.to_owned(), base, env!("CARGO_PKG_VERSION"), revision.trim());
     let built = scratch.all(&IMAGES[..2], archive)?;
     for (image, made) in IMAGES.iter().zip(&built) {
         let to = folder.join(format!("{}.image.tar", image.name));
@@ -112,14 +113,16 @@ struct Scratch<'a> {
     /// None: the machine's own libraries.
     base: Option<&'a str>,
     tag: &'static str,
+    /// The commit.
+    revision: String,
     folder: PathBuf,
     store: std::cell::OnceCell<Store>,
 }
 
 impl<'a> Scratch<'a> {
-    fn new(folders: &'a Folders, programs: PathBuf, base: Option<&'a str>, tag: &'static str) -> Self {
-        let folder = folders.cache().join("images");
-        Self { folders, programs, base, tag, folder, store: std::cell::OnceCell::new() }
+    fn new(folders: &'a Folders, programs: PathBuf, base: Option<&'a str>, tag: &'static str, revision: &str) -> Self {
+        let (folder, revision) = (folders.cache().join("images"), revision.to_owned());
+        Self { folders, programs, base, tag, revision, folder, store: std::cell::OnceCell::new() }
     }
 
     fn all(self, images: &[Image], archive: impl Fn(&Image) -> PathBuf) -> anyhow::Result<Vec<Built>> {
@@ -151,7 +154,11 @@ impl<'a> Scratch<'a> {
             let to = context.join(program.file_name().unwrap_or_default());
             Tool::new("strip").args(["--strip-all", "-o"]).args([&to, &program]).run()?;
         }
-        let args = [("BASE", self.base.unwrap_or(BASE)), ("VERSION", env!("CARGO_PKG_VERSION"))];
+        let args = [
+            ("BASE", self.base.unwrap_or(BASE)),
+            ("VERSION", env!("CARGO_PKG_VERSION")),
+            ("REVISION", &*self.revision),
+        ];
         let (file, name) = (shell::root().join(image.file), self.name(image));
         store.build(&Recipe { file: &file, target: Some("runtime"), context: &context, args: &args, name: &name })?;
         store.save(&name, archive)
@@ -182,7 +189,7 @@ impl<'a> Scratch<'a> {
 
     /// All that decides what is in an image.
     fn inputs(&self, image: &Image, libraries: &BTreeSet<PathBuf>) -> anyhow::Result<String> {
-        let mut text = format!("{} {}\n", self.base.unwrap_or(BASE), env!("CARGO_PKG_VERSION"));
+        let mut text = format!("{} {} {}\n", self.base.unwrap_or(BASE), env!("CARGO_PKG_VERSION"), self.revision);
         for file in self.programs(image).chain(libraries.iter().cloned()) {
             let metadata = std::fs::metadata(&file).with_context(|| file.display().to_string())?;
             let modified = metadata.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();

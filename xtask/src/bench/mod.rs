@@ -87,7 +87,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.json {
         std::fs::write(path, table::json(&rows)?).with_context(|| path.display().to_string())?;
     }
-    if args.scenario.is_empty() && args.peer.is_none() {
+    // The page is of what is shipped.
+    if args.scenario.is_empty() && args.peer.is_none() && args.proxy_bin.is_none() {
         let page = shell::root().join("docs/benchmarks.md");
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         table::write_page(&page, &rows, &bench.versions()?, &command)?;

@@ -177,10 +177,11 @@ fn figure(row: &Row) -> String {
 fn verdict(rows: &[Row], ours: &Row) -> (String, String, &'static str) {
     let judge = |other: &Row, goal: String, most: f64| {
         let (ratio, text) = ratios(ours, other);
-        let met = match ours.is_busy() && other.is_busy() {
-            false => "not busy",
-            true if ratio <= most => "met",
-            true => "missed",
+        let met = match (ours.is_valid() && other.is_valid(), ours.is_busy() && other.is_busy()) {
+            (false, _) => "not valid",
+            (true, false) => "not busy",
+            (true, true) if ratio <= most => "met",
+            (true, true) => "missed",
         };
         (text, goal, met)
     };
@@ -192,7 +193,8 @@ fn verdict(rows: &[Row], ours: &Row) -> (String, String, &'static str) {
             ("–".into(), format!("≤ {} MiB", most >> 20), met)
         }
         Goal::Of(most, whom) => {
-            let others = beside.filter(|row| row.scenario == ours.scenario && whom.contains(&row.who));
+            let others =
+                beside.filter(|row| row.scenario == ours.scenario && whom.contains(&row.who) && row.is_valid());
             let Some(best) = others.min_by(|a, b| a.cpu().total_cmp(&b.cpu())) else {
                 return ("–".into(), format!("≤ {most:.2}"), "");
             };
@@ -293,6 +295,13 @@ mod tests {
         let mut waits = row(Who::Nginx, [9.5, 9.5, 9.5]);
         waits.samples.iter_mut().for_each(|sample| sample.busy = 0.9);
         assert_eq!(verdict(&[waits], &rows[0]).2, "not busy");
+        // Who answers wrongly is no measure, however fast.
+        let mut wrong = row(Who::Nginx, [1.0, 1.0, 1.0]);
+        wrong.samples[0].errors = 1;
+        assert_eq!(verdict(&[wrong, row(Who::HaProxy, [20.0; 3])], &rows[0]).1, "≤ 0.95 × haproxy");
+        let mut ours = row(Who::Sluice, [1.0, 1.0, 1.0]);
+        ours.samples[0].errors = 1;
+        assert_eq!(verdict(&rows, &ours).2, "not valid");
         assert_eq!(median([3.0, 1.0, 2.0, 9.0].into_iter()), 2.0);
     }
 }

@@ -43,7 +43,7 @@ impl Folders {
         let file = File::create(&path).with_context(|| path.display().to_string())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
-                println!("waiting for another `cargo xtask {what}`");
+                println!("waiting for another command that holds {}", path.display());
                 flock(&file, FlockOperation::LockExclusive)?;
             }
             other => other?,

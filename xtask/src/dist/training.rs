@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -118,12 +118,15 @@ pub(super) fn run(programs: &Path, proxy: &Path) -> anyhow::Result<()> {
         if *tls {
             tool = tool.args(["--tls", "--ca"]).args([folder.join("cert.pem")]);
         }
-        let (done, report, said) = tool.outcome()?;
-        anyhow::ensure!(done, "{title}: requests failed: {report}{said}");
-        let report: serde_json::Value = serde_json::from_str(&report).with_context(|| report.clone())?;
-        println!("  {title}: {} requests", report["requests"]);
+        // A request that fails, on a builder that is busy or emulated, spoils no profile.
+        let (_, report, said) = tool.outcome()?;
+        let report: serde_json::Value =
+            serde_json::from_str(&report).with_context(|| format!("{title}: {report}{said}"))?;
+        let (requests, failed) = (report["requests"].as_u64().unwrap_or(0), report["failed"].as_u64().unwrap_or(0));
+        anyhow::ensure!(requests > 100 * failed, "{title}: of {requests} requests {failed} failed: {report}");
+        println!("  {title}: {requests} requests");
     }
-    operator.end()
+    operator.end().context("sluice-operator")
 }
 
 /// A self-signed certificate: P-256, for a day.
@@ -154,27 +157,37 @@ fn opens(port: u16, operator: &mut Running) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program of ours. Dropped, it is killed.
+/// A program of ours. Dropped, it is ended: an operator ends its proxy, which would outlive an operator that is killed.
 struct Running(Child);
 
 impl Running {
     /// Asks it to end, and waits.
     fn end(mut self) -> anyhow::Result<()> {
+        let status = self.stop().context("it does not end")?;
+        anyhow::ensure!(status.success(), "{status}");
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Option<ExitStatus> {
         if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM)?;
+            // One that has ended is no error.
+            let _ = kill_process(pid, Signal::TERM);
         }
         let until = Instant::now() + ENDS_WITHIN;
-        while self.0.try_wait()?.is_none() {
-            anyhow::ensure!(Instant::now() < until, "it does not end");
-            shell::pause(Duration::from_millis(20));
+        loop {
+            match self.0.try_wait() {
+                Ok(None) if Instant::now() < until => shell::pause(Duration::from_millis(20)),
+                ended => return ended.ok().flatten(),
+            }
         }
-        Ok(())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if self.stop().is_none() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 }
