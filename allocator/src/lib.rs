@@ -3,17 +3,17 @@
 //! It gives memory that was freed back to the system a second later, but only when it is asked for more. So a process that
 //! has nothing to do after a peak keeps what the peak took, until it is told.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 pub use mimalloc::MiMalloc;
 
 /// Gives back what is free: of this thread's memory, since nobody else may look there, and of what no thread has. It takes
-/// as long as there is to give back.
-pub fn give_back() {
-    // Of two at once, the second would leave its part for later.
+/// as long as there is to give back. False: another thread is at it, and this one's part is left; nobody waits.
+pub fn give_back() -> bool {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(_one) = ONE.try_lock() else { return false };
     collect();
+    true
 }
 
 #[expect(unsafe_code, reason = "mimalloc's functions are C's")]
@@ -44,7 +44,7 @@ mod tests {
         let peak: Vec<Vec<u8>> = (0..2000).map(|_| vec![1; 20_000]).collect();
         let most = resident();
         drop(peak);
-        give_back();
+        assert!(give_back());
         assert!(resident() + (30 << 20) < most, "{} of {most} bytes are still there", resident());
     }
 }

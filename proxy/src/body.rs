@@ -9,7 +9,7 @@ use crate::{
         request::Refused,
     },
     message::ResponseHead,
-    server::Waiting,
+    server::{Waiting, Way},
 };
 
 /// A request's body, where it comes from.
@@ -50,8 +50,8 @@ pub(crate) trait Source {
     /// What was waited for came as a whole.
     fn progress(&mut self);
 
-    /// The exchange's bodies are of a stream, in which a message may be long in coming: there is no least rate.
-    fn is_of_stream(&mut self);
+    /// The exchange's bodies of this way are of a stream, in which a message may be long in coming: there is no least rate.
+    fn is_of_stream(&mut self, way: Way);
 
     /// Whether all of it was given out, and no trailers are to come.
     fn is_ended(&self) -> bool;

@@ -46,8 +46,8 @@ pub struct Limits {
     pub backend_stall_timeout: Duration,
     /// Bytes of a body that count for a second of the two stall timeouts, in either direction: who moves fewer falls behind,
     /// and is dealt with as if it had moved none once it is behind by the whole timeout. Nobody is behind for what somebody
-    /// else is waited for, nor gains time in advance. 0: any byte is enough. WebSockets are exempt, bodies of gRPC
-    /// (application/grpc) and server-sent events (text/event-stream), and rules with `timeouts.request: 0s`.
+    /// else is waited for, nor gains time in advance. 0: any byte is enough. WebSockets are exempt, bodies whose
+    /// Content-Type is that of a stream (gRPC, server-sent events and others: docs/gateway-api.md), and rules with `timeouts.request: 0s`.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub min_body_bytes_per_second: u32,
     /// Of WebSockets.

@@ -30,7 +30,7 @@ use crate::{
     http1::{self, request::Wants},
     message::{RequestHead, ResponseHead},
     router::{Missed, Query},
-    server::{Conn, Worker},
+    server::{Conn, Way, Worker},
     shared::clock_us,
     telemetry::Blame,
     upstream::Call,
@@ -83,8 +83,12 @@ pub(crate) async fn serve<S: Source>(
         Err(cause) => return Some(refuse(cause, head, exchange)),
     };
     exchange.rule = Some(rule.clone());
-    if rule.streams || streaming::has(source.framing(), &head.fields) {
-        source.is_of_stream();
+    if rule.streams {
+        source.is_of_stream(Way::Request);
+        source.is_of_stream(Way::Response);
+    } else if streaming::has(source.framing(), &head.fields) {
+        // What its client says of it is said of nothing else.
+        source.is_of_stream(Way::Request);
     }
     let mut ctx = Ctx {
         client: exchange.conn.peer.ip(),
@@ -108,7 +112,7 @@ pub(crate) async fn serve<S: Source>(
     match outcome {
         Ok(forward::Inbound { mut head, call, deadline }) => {
             if streaming::has(call.framing(), &head.fields) {
-                source.is_of_stream();
+                source.is_of_stream(Way::Response);
             }
             rule.chain.on_response(&mut head, &mut ctx);
             // The filters' time is ours too; without them it is still the same moment.

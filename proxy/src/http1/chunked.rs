@@ -91,7 +91,10 @@ impl Decoder {
                 })?;
                 let Some(end) = end else { return Ok(Next::More) };
                 let section = buf.split_to(end).freeze();
-                let trailers = if lines.is_empty() { None } else { Some(request::trailers(&section, lines)?) };
+                let trailers = (!lines.is_empty()).then(|| request::trailers(&section, lines)).transpose();
+                // They are read, however they are.
+                lines.reset(false);
+                let trailers = trailers?;
                 self.state = State::Done;
                 Ok(Next::End(trailers))
             }
@@ -230,6 +233,10 @@ mod tests {
         check("0\r\na: \x01\r\n\r\n", Err(Malformed::FieldValue));
         assert_eq!(feed(&[format!("1;{}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::Chunk));
         assert_eq!(feed(&[format!("0\r\na: {}", "a".repeat(17 << 10)).as_bytes()]), Err(Malformed::TooLong));
+        // Whoever asks on is told nothing of it, and nothing breaks.
+        let (mut decoder, mut buf) = (Decoder::default(), BytesMut::from("0\r\na: \x01\r\n\r\n"));
+        assert_eq!(decoder.next(&mut buf, &DEFAULT), Err(Malformed::FieldValue));
+        assert_eq!(decoder.next(&mut buf, &DEFAULT), Ok(Next::More));
         let many = "a: b\r\n".repeat(101);
         assert_eq!(feed(&[b"0\r\n", many.as_bytes()]), Err(Malformed::TooLong));
     }

@@ -29,7 +29,7 @@ use crate::{
     body::{Interrupt, Source, SourceError},
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting},
+    server::{Conn, Pace, Waiting, Way},
 };
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
@@ -441,8 +441,8 @@ impl<S: Stream> Source for Client<S> {
         self.conn.progress();
     }
 
-    fn is_of_stream(&mut self) {
-        self.pace.is_of_stream();
+    fn is_of_stream(&mut self, way: Way) {
+        self.pace.is_of_stream(way);
     }
 
     fn is_ended(&self) -> bool {

@@ -247,6 +247,8 @@ async fn relay<S: Stream>(
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                     Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(())) if turn > TURN || conn.holder.is_held_back() => {
+                        // It is not the upstream that is waited for.
+                        client.progress();
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -39,8 +39,6 @@ pub(super) struct Held {
     inner: Mutex<Inner>,
     /// Bytes of responses' bodies that have left.
     left: AtomicU64,
-    /// Streams whose client should read.
-    unread: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -87,7 +85,7 @@ impl Held {
         let (most, window) = (limits.streams as usize * 2 + 64, limits.stream_window as usize);
         let streams = HashMap::default();
         let inner = Mutex::new(Inner { streams, most, window, sum: 0, bodies, head, head_bytes: 0 });
-        Arc::new(Self { inner, left: AtomicU64::new(0), unread: AtomicUsize::new(0) })
+        Arc::new(Self { inner, left: AtomicU64::new(0) })
     }
 
     /// The client sent this.
@@ -193,19 +191,9 @@ impl Held {
         self.left.store(bytes, Relaxed);
     }
 
-    /// The client should read one more stream.
-    pub(super) fn waits(&self) {
-        self.unread.fetch_add(1, Relaxed);
-    }
-
-    /// One less.
-    pub(super) fn waits_no_more(&self) {
-        self.unread.fetch_sub(1, Relaxed);
-    }
-
-    /// Bytes of bodies that have left, and streams that wait for others to.
-    pub(super) fn read(&self) -> (u64, usize) {
-        (self.left.load(Relaxed), self.unread.load(Relaxed))
+    /// Bytes of bodies that have left.
+    pub(super) fn read(&self) -> u64 {
+        self.left.load(Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -89,7 +89,7 @@ where
         Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
         Err(_) => return tracing::debug!(peer = %conn.peer, "HTTP/2 handshake took too long"),
     };
-    let mut silence = Silence::new(h2.ping_pong(), conn.limits.idle_time);
+    let mut silence = Silence::new(h2.ping_pong(), conn.limits.idle_time, conn.limits.least_rate);
     conn.progress();
     conn.wait(Waiting::Idle, &conn.limits);
     let mut told = false;
@@ -132,7 +132,7 @@ where
                 told = true;
                 h2.graceful_shutdown();
             }
-            end = silence.next(|| held.read().0) => match end {
+            end = silence.next(|| held.read()) => match end {
                 Silent::Asked if h2.has_streams() => {
                     silence.broken();
                     conn.insist();

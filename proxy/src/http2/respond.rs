@@ -162,7 +162,7 @@ impl Sending<'_, '_> {
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
         match self.begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
-            Some(mut stream) => self.send(&mut stream, body, true).await,
+            Some(mut stream) => self.send(&mut stream, body, 0, true).await,
             None => Ok(()),
         }
     }
@@ -197,7 +197,11 @@ impl Sending<'_, '_> {
                     };
                     exchange.bytes_out += data.len() as u64;
                     let end = next.is_none() && self.call.as_ref().is_none_or(Call::is_done);
-                    self.send(&mut stream, data, end).await?;
+                    let behind = match &next {
+                        Some(Ok(Some(Piece::Data(data)))) => data.len(),
+                        _ => 0,
+                    };
+                    self.send(&mut stream, data, behind, end).await?;
                     if end {
                         return Ok(());
                     }
@@ -220,17 +224,26 @@ impl Sending<'_, '_> {
     }
 
     /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
-    /// upstream meanwhile.
-    async fn send(&mut self, stream: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Ended> {
+    /// upstream meanwhile, but for the bytes that stand `behind` it.
+    async fn send(
+        &mut self,
+        stream: &mut SendStream<Bytes>,
+        mut data: Bytes,
+        behind: usize,
+        end: bool,
+    ) -> Result<(), Ended> {
         if data.is_empty() {
             return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
         }
+        // What goes on together was copied.
+        let copied = data.len() <= TOGETHER + COPIED;
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
-                // It stands in what it was read into.
-                let held = data.len().max(self.call.as_ref().map_or(0, |call| call.held(true)));
-                self.source.hold(held);
+                let held = self.call.as_ref().map_or(0, |call| call.held(true));
+                // A large part by HTTP/1.1 stands in what it was read into.
+                let stands = !copied && matches!(self.call, Some(Call::Http1(_)));
+                self.source.hold(if stands { held.max(data.len()) } else { held + data.len() } + behind);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
                 self.source.hold(0);
             }
@@ -251,6 +264,8 @@ impl Sending<'_, '_> {
     ) -> Poll<Result<Option<Piece>, Ended>> {
         let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
         if self.source.is_held_back() {
+            // It is not the upstream that is waited for.
+            self.source.progress();
             cx.waker().wake_by_ref();
         } else if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));

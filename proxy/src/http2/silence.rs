@@ -1,11 +1,11 @@
 //! Whether a quiet client is still there: it is asked by PING (RFC 9113 section 6.7). And whether it still wants anything.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, num::NonZeroU32, time::Duration};
 
 use h2::{Ping, PingPong};
 use tokio::time::{self, Interval, MissedTickBehavior};
 
-/// A client is asked this often; one that did not answer the last time, and read nothing since, is gone. So one that left
+/// A client is asked this often; one that did not answer the last time, and read less than the least rate since, is gone. So one that left
 /// without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads slowly the question comes
 /// behind all that was sent before it.
 const ASK: Duration = Duration::from_secs(20);
@@ -29,18 +29,21 @@ pub(super) struct Silence {
     asked: u32,
     /// What had left for the client when it was asked last.
     left: u64,
+    /// Bytes that leave between two questions where it reads.
+    least: u64,
     /// A connection without streams is retired after so many questions.
     idle: u32,
 }
 
 impl Silence {
-    /// `idle`: how long a connection may be without streams.
-    pub(super) fn new(ping: Option<PingPong>, idle: Duration) -> Self {
+    /// `idle`: how long a connection may be without streams. `least`: bytes that a client reads in a second.
+    pub(super) fn new(ping: Option<PingPong>, idle: Duration, least: Option<NonZeroU32>) -> Self {
         let every = ASK.min(idle.max(Duration::from_secs(1)));
         let idle = u32::try_from(idle.as_millis().div_ceil(every.as_millis())).unwrap_or(u32::MAX);
         let mut ask = time::interval_at(time::Instant::now() + every, every);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ask, ping, awaited: false, asked: 0, left: 0, idle }
+        let least = least.map_or(1, |least| u64::from(least.get()) * every.as_secs());
+        Self { ask, ping, awaited: false, asked: 0, left: 0, least, idle }
     }
 
     /// There are streams.
@@ -60,7 +63,7 @@ impl Silence {
                 }
                 _ = self.ask.tick() => {
                     let left = left();
-                    let is_reading = left != std::mem::replace(&mut self.left, left);
+                    let is_reading = left >= std::mem::replace(&mut self.left, left).saturating_add(self.least);
                     if self.awaited {
                         return if is_reading { Silent::Asked } else { Silent::Gone };
                     }
@@ -93,13 +96,15 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1 << 10);
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
         let mut connection = h2::server::handshake(server).await.unwrap();
-        let mut silence = Silence::new(connection.ping_pong(), Duration::from_secs(75));
+        let mut silence = Silence::new(connection.ping_pong(), Duration::from_secs(75), NonZeroU32::new(240));
         let left = Cell::new(0);
         // It answers nothing.
         for _ in 0..5 {
-            left.set(left.get() + 1);
+            left.set(left.get() + 20 * 240);
             assert_eq!(silence.next(|| left.get()).await, Silent::Asked);
         }
+        // A trickle is no reading.
+        left.set(left.get() + 20 * 240 - 1);
         assert_eq!(silence.next(|| left.get()).await, Silent::Gone);
     }
 }

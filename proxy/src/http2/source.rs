@@ -29,7 +29,7 @@ use crate::{
     },
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting},
+    server::{Conn, Pace, Waiting, Way},
 };
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
@@ -62,8 +62,6 @@ pub(crate) struct Http2Source<'a> {
     charge: Option<Charge>,
     conn: Arc<Conn>,
     pace: Pace,
-    /// The client should read: it is counted among those that wait for that.
-    is_unread: bool,
     /// What had left of the connection's bodies when that was looked at last.
     left: u64,
     /// The second in which the connection was last told to write what it can.
@@ -120,7 +118,6 @@ impl<'a> Http2Source<'a> {
             charge: None,
             pace: Pace::new(conn.limits.least_rate),
             conn,
-            is_unread: false,
             left: 0,
             insisted: None,
             alarm: None,
@@ -130,7 +127,6 @@ impl<'a> Http2Source<'a> {
     /// The final response begins: nobody is told to continue any more.
     pub(super) fn answering(&mut self) {
         self.expects_continue = false;
-        self.left = self.held.read().0;
     }
 
     /// A head is with `h2`, to be sent, of so many bytes.
@@ -170,12 +166,11 @@ impl<'a> Http2Source<'a> {
         self.progress();
     }
 
-    /// Counts what the client has read since that was done last. Of what it reads on the whole connection each stream that
-    /// waits for that has an even part: which one it reads first is up to it.
+    /// Counts what the client has read since that was done last, on the whole connection: which stream it reads first is up
+    /// to it, so a client is as slow as its connection.
     fn count_read(&mut self) {
-        let (left, unread) = self.held.read();
-        let bytes = (left - self.left) / unread.max(1) as u64;
-        self.left = left;
+        let left = self.held.read();
+        let bytes = left - std::mem::replace(&mut self.left, left);
         self.pace.moved(Waiting::ClientToRead, bytes, self.conn.second());
     }
 
@@ -201,15 +196,6 @@ impl<'a> Http2Source<'a> {
             self.conn.insist();
         }
         tried
-    }
-
-    fn note_unread(&mut self, is_unread: bool) {
-        match (self.is_unread, is_unread) {
-            (false, true) => self.held.waits(),
-            (true, false) => self.held.waits_no_more(),
-            _ => {}
-        }
-        self.is_unread = is_unread;
     }
 
     /// Bytes of the body so far.
@@ -261,7 +247,9 @@ impl Source for Http2Source<'_> {
                 let _ = body.flow_control().release_capacity(data.len());
                 self.count += data.len() as u64;
                 self.moved(Waiting::Body, data.len() as u64);
-                self.held.taken(self.stream, data.len());
+                if !data.is_empty() {
+                    self.held.taken(self.stream, data.len());
+                }
                 let fits = self.count <= self.conn.limits.body_bytes;
                 Some(if fits { Ok(Piece::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
             }
@@ -287,7 +275,14 @@ impl Source for Http2Source<'_> {
         if let Some(body) = &mut self.body
             && self.ahead.is_none()
         {
-            self.ahead = Some(ready!(body.poll_data(cx)));
+            // A frame without a byte is none of it.
+            let came = loop {
+                match ready!(body.poll_data(cx)) {
+                    Some(Ok(data)) if data.is_empty() && !body.is_end_stream() => {}
+                    came => break came,
+                }
+            };
+            self.ahead = Some(came);
         }
         // Nobody needs to be told any more (RFC 9110 section 10.1.1).
         self.expects_continue = false;
@@ -329,8 +324,10 @@ impl Source for Http2Source<'_> {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        self.pace.wait(waiting, self.conn.second());
-        self.note_unread(waiting == Waiting::ClientToRead);
+        // What it read before pays for nothing.
+        if self.pace.wait(waiting, self.conn.second()) && waiting == Waiting::ClientToRead {
+            self.left = self.held.read();
+        }
     }
 
     fn waiting(&self) -> Option<Waiting> {
@@ -339,7 +336,6 @@ impl Source for Http2Source<'_> {
 
     fn moved(&mut self, what: Waiting, bytes: u64) {
         self.pace.moved(what, bytes, self.conn.second());
-        self.note_unread(false);
     }
 
     fn hold(&mut self, bytes: usize) {
@@ -350,11 +346,10 @@ impl Source for Http2Source<'_> {
 
     fn progress(&mut self) {
         self.pace.stop(self.conn.second());
-        self.note_unread(false);
     }
 
-    fn is_of_stream(&mut self) {
-        self.pace.is_of_stream();
+    fn is_of_stream(&mut self, way: Way) {
+        self.pace.is_of_stream(way);
     }
 }
 
@@ -366,7 +361,6 @@ fn with_status(status: StatusCode) -> Response<()> {
 
 impl Drop for Http2Source<'_> {
     fn drop(&mut self) {
-        self.note_unread(false);
         if let Some(alarm) = self.alarm {
             self.conn.wake_no_more(alarm.place);
         }

@@ -11,15 +11,22 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{Kind, Memory, choice, near};
 
 /// A connection that holds more than this gets no new streams when memory is nearly used up.
 const MUCH: usize = 64 << 10;
+
+/// No sooner after the last time is memory given back that ended connections held.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 
 /// One worker's account.
 pub(crate) struct Account {
@@ -92,10 +99,23 @@ impl Account {
     /// that were ended is given back to the system, since it would else be taken for others' and shrink the budget. Runs as
     /// long as the worker.
     pub(crate) async fn keep(self: Arc<Self>) {
+        // However many are ended, it is given back once in a while: that takes the worker's time.
+        let mut not_before = Instant::now();
         loop {
+            let left = async {
+                if Instant::now() < not_before {
+                    sleep_until(not_before).await;
+                }
+                self.left.notified().await;
+            };
             tokio::select! {
                 () = self.exceeded.notified() => self.relieve(),
-                () = self.left.notified() => allocator::give_back(),
+                () = left => {
+                    not_before = Instant::now() + GIVE_BACK;
+                    if !allocator::give_back() {
+                        self.left.notify_one();
+                    }
+                }
             }
         }
     }

@@ -19,7 +19,7 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Connections to retire and when, the next one last.
     let mut leaving: Vec<(Instant, Weak<Conn>)> = vec![];
-    let mut ebb = Ebb::default();
+    let (mut ebb, mut ebbed) = (Ebb::default(), false);
     loop {
         let next = leaving.last().map(|(at, _)| *at);
         tokio::select! {
@@ -28,9 +28,9 @@ pub(super) async fn housekeeping(worker: Arc<Worker>) {
                 worker.clock.set(now);
                 worker.conns().values().for_each(|c| c.tick());
                 worker.pool.reap(now);
-                if ebb.tick(worker.account.held()) {
-                    allocator::give_back();
-                }
+                // While another worker is at it, this one is a second later.
+                ebbed |= ebb.tick(worker.account.held());
+                ebbed = ebbed && !allocator::give_back();
             }
             changed = phase.changed() => {
                 if changed.is_err() {

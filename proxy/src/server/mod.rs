@@ -34,7 +34,7 @@ use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::connection::Waiting;
-pub(crate) use self::pace::Pace;
+pub(crate) use self::pace::{Pace, Way};
 use self::room::Room;
 pub(crate) use self::room::Taken;
 pub(crate) use self::socket::keepalive;

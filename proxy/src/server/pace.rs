@@ -8,11 +8,18 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::connection::{Waiting, until};
 
+/// Which body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Request,
+    Response,
+}
+
 /// How far each of those who may be waited for is behind.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    /// Bytes in a second; `None`: any byte makes good all of the time before it.
-    least: Option<NonZeroU32>,
+    /// Bytes in a second, of the request's body and of the response's; `None`: any byte makes good all of the time before it.
+    least: [Option<NonZeroU32>; 2],
     /// Who is waited for, since a second of the worker's clock.
     waiting: Option<(Waiting, u32)>,
     /// In the order of [`Waiting`], from the request's body on.
@@ -22,12 +29,12 @@ pub(crate) struct Pace {
 impl Pace {
     /// Nobody was waited for yet.
     pub(crate) fn new(least: Option<NonZeroU32>) -> Self {
-        Self { least, waiting: None, behind: [Duration::ZERO; 5] }
+        Self { least: [least; 2], waiting: None, behind: [Duration::ZERO; 5] }
     }
 
-    /// From now on they are of a stream, in which a message may be long in coming.
-    pub(crate) fn is_of_stream(&mut self) {
-        self.least = None;
+    /// From now on this body is of a stream, in which a message may be long in coming.
+    pub(crate) fn is_of_stream(&mut self, way: Way) {
+        self.least[way as usize] = None;
     }
 
     /// From now on, this is waited for. Whether it was not before.
@@ -72,7 +79,11 @@ impl Pace {
     }
 
     fn pay(&mut self, what: Waiting, bytes: u64) {
-        let least = self.least;
+        let way = match what {
+            Waiting::ClientToRead | Waiting::UpstreamToAnswer | Waiting::UpstreamToSend => Way::Response,
+            _ => Way::Request,
+        };
+        let least = self.least[way as usize];
         if bytes > 0
             && let Some(behind) = self.behind(what)
             && !behind.is_zero()
@@ -131,7 +142,9 @@ mod tests {
         nothing.wait(Waiting::ClientToRead, 30);
         assert_eq!(nothing.until(LIMIT), 30);
         let mut stream = pace(LEAST);
-        stream.is_of_stream();
+        stream.is_of_stream(Way::Request);
+        assert!(too_slow_at(stream.clone(), Waiting::UpstreamToSend, |now| (now % 30 == 0).into()).is_some());
+        stream.is_of_stream(Way::Response);
         assert_eq!(too_slow_at(stream, Waiting::UpstreamToSend, |now| (now % 30 == 0).into()), None);
     }
 

@@ -9,6 +9,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+use super::connection::STREAM_WINDOW;
 use crate::{
     http2::{
         frames::{Frame, FrameType},
@@ -47,7 +48,9 @@ impl Arrived {
             && frame.length > 0
             && let Some(stream) = self.lock().get_mut(&frame.stream)
         {
-            stream.change(stream.bytes + frame.length as usize, stream.frames + 1);
+            // What is padding is told by nobody; there is no more than the window has room for.
+            let window = STREAM_WINDOW as usize;
+            stream.change((stream.bytes + frame.length as usize).min(window), (stream.frames + 1).min(window));
         }
     }
 
@@ -57,6 +60,15 @@ impl Arrived {
             && let Some(stream) = self.lock().get_mut(&stream)
         {
             stream.change(stream.bytes.saturating_sub(bytes), stream.frames.saturating_sub(1));
+        }
+    }
+
+    /// Nothing of what has come is left; what was not taken was padding.
+    pub(super) fn drained(&self, stream: u32) {
+        if let Some(stream) = self.lock().get_mut(&stream)
+            && stream.frames > 0
+        {
+            stream.change(0, 0);
         }
     }
 
@@ -79,6 +91,22 @@ impl Arrived {
 mod tests {
     use super::*;
     use crate::memory::{Kind, testing::holder};
+
+    /// Padding (RFC 9113 section 6.1) comes and is never taken: it is charged no longer than there is something to take.
+    #[test]
+    fn padding_is_not_charged_for_ever() {
+        let holder = holder();
+        let arrived = Arrived::default();
+        arrived.begin(1, Charge::new(&holder, Kind::Bodies));
+        for _ in 0..10_000 {
+            let (kind, stream) = (FrameType::Data, 1);
+            arrived.received(Frame { kind, length: 256, flag: false, end_headers: false, stream });
+            arrived.taken(1, 0);
+        }
+        assert!(holder.held() >= STREAM_WINDOW as usize);
+        arrived.drained(1);
+        assert_eq!(holder.held(), 0);
+    }
 
     #[test]
     fn what_has_come_is_charged_until_it_is_taken() {

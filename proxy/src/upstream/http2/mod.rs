@@ -233,6 +233,7 @@ impl Call {
         }
         let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
         let Poll::Ready(data) = body.poll_data(cx) else {
+            self.connection.arrived().drained(self.id);
             source.wait(Waiting::UpstreamToSend);
             return Poll::Pending;
         };
@@ -368,12 +369,17 @@ impl Call {
     }
 
     /// The upstream says, or shows, that it has not processed the request (RFC 9113 section 8.7).
-    fn unprocessed(&self) -> CallError {
-        if self.kept.cut { CallError::Reset(Reason::REFUSED_STREAM) } else { CallError::Unprocessed }
+    fn unprocessed(&mut self) -> CallError {
+        match self.behind.take() {
+            // What is wrong with the request is as wrong elsewhere.
+            Some(Some(Err(e))) => CallError::Source(e),
+            _ if self.kept.cut => CallError::Reset(Reason::REFUSED_STREAM),
+            _ => CallError::Unprocessed,
+        }
     }
 
     /// Why there is no response.
-    fn no_response(&self, error: &h2::Error) -> CallError {
+    fn no_response(&mut self, error: &h2::Error) -> CallError {
         tracing::debug!(%error, "upstream stream ended");
         let refused = error.reason() == Some(Reason::REFUSED_STREAM);
         match () {
