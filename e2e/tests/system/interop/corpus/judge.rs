@@ -18,8 +18,17 @@ pub(super) struct Outcome {
 
 /// What differs by itself from request to request or from way to way: what was asked is compared in other words.
 const OF_REQUESTS: [&str; 5] = ["x-request-id", "x-forwarded-proto", "connection", "transfer-encoding", "expect"];
-const OF_RESPONSES: [&str; 7] =
-    ["x-request-id", "date", "connection", "transfer-encoding", "ratelimit", "ratelimit-policy", "content-length"];
+/// (A limit's `Retry-After` counts seconds; a backend's is what a case says.)
+const OF_RESPONSES: [&str; 8] = [
+    "x-request-id",
+    "date",
+    "connection",
+    "transfer-encoding",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "content-length",
+];
 
 impl Outcome {
     /// What is not as the case has it.
