@@ -133,6 +133,9 @@ pub(crate) const fn refused(why: Refused) -> Cause {
             "The request is not valid HTTP/1.1, or could be read in more than one way.",
         ),
         Refused::Host => BAD_HOST,
+        Refused::MethodTooLong => {
+            cause(StatusCode::NOT_IMPLEMENTED, "method_too_long", "The request's method is longer than any method.")
+        }
         Refused::TargetTooLong => {
             cause(StatusCode::URI_TOO_LONG, "target_too_long", "The request target is longer than is allowed here.")
         }

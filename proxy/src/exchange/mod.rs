@@ -140,7 +140,11 @@ pub(crate) async fn serve<S: Source>(
             }
             let mut answer = cause.answer(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            Some(own(answer, head, exchange, ctx.rate_limit))
+            let mut reply = own(answer, head, exchange, ctx.rate_limit);
+            if grpc::asks(head) {
+                grpc::ended(&mut reply.head, reason);
+            }
+            Some(reply)
         }
         Err(forward::Failure::Gone) => None,
     }

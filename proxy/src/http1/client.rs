@@ -171,7 +171,10 @@ impl<S: Stream> Client<S> {
         let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
         let end = match lines.read(bytes, bounds) {
             Ok(end) => end?,
-            Err(bad) => return Some(Event::Refused(refused(bad), media_type(bytes, lines))),
+            Err(bad) => {
+                let refused = refused(bad, &bytes[lines.first().start..]);
+                return Some(Event::Refused(refused, media_type(bytes, lines)));
+            }
         };
         let first = std::mem::replace(&mut self.first, false);
         let head = bytes.split_to(end).freeze();
@@ -464,10 +467,10 @@ fn media_type(head: &[u8], lines: &Lines) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&head[value]).ok()
 }
 
-fn refused(bad: Bad) -> Refused {
+fn refused(bad: Bad, head: &[u8]) -> Refused {
     match bad {
         Bad::Malformed(malformed) => malformed.into(),
-        Bad::TooMuch(TooMuch::First) => Refused::TargetTooLong,
+        Bad::TooMuch(TooMuch::First) => request::too_long(head),
         Bad::TooMuch(TooMuch::Head) => Refused::HeadTooLarge,
     }
 }

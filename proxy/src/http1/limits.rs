@@ -53,8 +53,10 @@ pub struct Limits {
     pub linger_rate: u64,
 }
 
-/// What a method, two spaces and a version may add to a target in a request's first line.
-pub(crate) const BESIDE_TARGET: usize = 128;
+/// Bytes of a method (501), which are more than any that is registered has.
+pub(crate) const METHOD_BYTES: usize = 118;
+/// What a method, two spaces and a version add to a target in a request's first line.
+pub(crate) const BESIDE_TARGET: usize = METHOD_BYTES + " ".len() + " HTTP/1.1".len();
 
 /// What applies unless the fleet says otherwise.
 pub const DEFAULT: Limits = Limits {

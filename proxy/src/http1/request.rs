@@ -8,7 +8,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, uri::PathAndQuery};
 
-use super::{Malformed, body::Framing, grammar, limits::Limits, lines::Lines};
+use super::{
+    Malformed,
+    body::Framing,
+    grammar,
+    limits::{Limits, METHOD_BYTES},
+    lines::Lines,
+};
 use crate::{fields::Fields, message::RequestHead};
 
 /// A request's head, understood.
@@ -47,6 +53,9 @@ pub enum Refused {
     /// 400: there is none in HTTP/1.1, or several.
     #[error("the request needs exactly one Host")]
     Host,
+    /// 501: it is longer than any method (RFC 9112 section 3).
+    #[error("the method is too long")]
+    MethodTooLong,
     /// 414.
     #[error("the request target is too long")]
     TargetTooLong,
@@ -273,6 +282,9 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     if !grammar::is_token(&line[..first]) {
         return Err(bad.into());
     }
+    if first > METHOD_BYTES {
+        return Err(Refused::MethodTooLong);
+    }
     let method = Method::from_bytes(&line[..first]).map_err(|_| bad)?;
     let target = &line[first + 1..last];
     if target.len() > limits.target_bytes {
@@ -287,6 +299,12 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
         uri = of_the_server(uri).ok_or(bad)?;
     }
     Ok((method, uri, version))
+}
+
+/// What of a first line is too long, as far as it has come.
+pub(super) fn too_long(line: &[u8]) -> Refused {
+    let method = &line[..line.len().min(METHOD_BYTES + 1)];
+    if method.contains(&b' ') { Refused::TargetTooLong } else { Refused::MethodTooLong }
 }
 
 /// Whether there is nothing behind the authority of a target in absolute form.
@@ -347,7 +365,7 @@ mod tests {
     use crate::{
         exchange::normalise,
         http1::{
-            limits::DEFAULT,
+            limits::{BESIDE_TARGET, DEFAULT},
             lines::{Bad, Bounds, TooMuch},
         },
         http2,
@@ -356,10 +374,11 @@ mod tests {
     fn read(text: &[u8]) -> Result<Option<(Head, usize)>, Refused> {
         let mut lines = Lines::default();
         lines.reset(true);
-        let bounds = Bounds { bytes: DEFAULT.head_bytes, fields: DEFAULT.fields, first: DEFAULT.target_bytes + 100 };
+        let first = DEFAULT.target_bytes + BESIDE_TARGET;
+        let bounds = Bounds { bytes: DEFAULT.head_bytes, fields: DEFAULT.fields, first };
         let end = lines.read(text, bounds).map_err(|bad| match bad {
             Bad::Malformed(malformed) => Refused::Malformed(malformed),
-            Bad::TooMuch(TooMuch::First) => Refused::TargetTooLong,
+            Bad::TooMuch(TooMuch::First) => too_long(text),
             Bad::TooMuch(TooMuch::Head) => Refused::HeadTooLarge,
         })?;
         let Some(end) = end else { return Ok(None) };
@@ -423,6 +442,11 @@ mod tests {
         }
         bad(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)), Refused::TargetTooLong);
         bad(&format!("GET /{}", "a".repeat(9 << 10)), Refused::TargetTooLong);
+        let method = |length| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(length));
+        good(&method(METHOD_BYTES));
+        bad(&method(METHOD_BYTES + 1), Refused::MethodTooLong);
+        bad(&method(9 << 10), Refused::MethodTooLong);
+        bad(&"A".repeat(9 << 10), Refused::MethodTooLong);
         for target in ["/", "*", "http://a/b?c", "/{}[]|?a[]={}|^", "/%zz", "a"] {
             good(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         }

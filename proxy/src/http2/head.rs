@@ -7,7 +7,7 @@ use crate::{
     fields::Fields,
     http1::{
         Malformed, buffers, grammar,
-        limits::{BESIDE_TARGET, Limits},
+        limits::{Limits, METHOD_BYTES},
         request::{Known, Refused, Wants, is_disguised, known},
     },
     message::RequestHead,
@@ -54,12 +54,9 @@ impl Head {
     pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-        // As long as the first line would be, but for its version.
-        let first = method.as_str().len() + target;
         match () {
-            () if target > limits.target_bytes || first > limits.target_bytes + BESIDE_TARGET => {
-                Some(Refused::TargetTooLong)
-            }
+            () if method.as_str().len() > METHOD_BYTES => Some(Refused::MethodTooLong),
+            () if target > limits.target_bytes => Some(Refused::TargetTooLong),
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
             () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
             () if let Some(malformed) = self.malformed => Some(malformed.into()),

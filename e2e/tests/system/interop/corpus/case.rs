@@ -18,6 +18,8 @@ pub(super) struct Case {
     expect: Vec<Line>,
     buts: Vec<But>,
     only: Option<But>,
+    /// Why it comes to something else than its source has.
+    departs: Option<String>,
 }
 
 /// What a client sends.
@@ -27,7 +29,8 @@ pub(super) struct Request {
     pub(super) target: Vec<u8>,
     /// `None`: none is named.
     pub(super) authority: Option<Vec<u8>>,
-    pub(super) scheme: String,
+    /// `None`: that of the way.
+    pub(super) scheme: Option<String>,
     pub(super) fields: Fields,
     pub(super) body: Option<Vec<u8>>,
     pub(super) chunked: bool,
@@ -126,20 +129,10 @@ pub(super) const CODES: [&str; 14] = [
 ];
 
 /// Those that say something once; of the others a field's name belongs to what is overridden.
-const ONCE: [&str; 11] = [
-    "gets",
-    "sees",
-    "unseen",
-    "policy",
-    "tries",
-    "sees-host",
-    "sees-body",
-    "gets-body",
-    "h2-code",
-    "gets-hints",
-    "proxy",
-];
-const OF_FIELDS: [&str; 6] = ["sees-field", "sees-no", "sees-trailer", "gets-field", "gets-no", "gets-trailer"];
+const ONCE: [&str; 10] =
+    ["gets", "sees", "unseen", "policy", "tries", "sees-host", "sees-body", "gets-body", "h2-code", "gets-hints"];
+const OF_FIELDS: [&str; 7] =
+    ["sees-field", "sees-no", "sees-trailer", "gets-field", "gets-no", "gets-trailer", "gets-hint"];
 
 /// All cases of a folder.
 pub(super) fn read(folder: &Path) -> Vec<Case> {
@@ -153,7 +146,7 @@ pub(super) fn read(folder: &Path) -> Vec<Case> {
         let mut paths = String::new();
         for block in text.split("\n\n").map(str::trim).filter(|block| !block.is_empty()) {
             let mut case = Case { paths: paths.clone(), ..Case::default() };
-            (case.request.scheme, case.request.authority) = ("http".into(), Some(super::HOST.into()));
+            case.request.authority = Some(super::HOST.into());
             for line in block.lines().filter(|line| !line.starts_with('#')) {
                 let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
                 match word {
@@ -176,6 +169,7 @@ impl Case {
         let (request, answer) = (&mut self.request, &mut self.answer);
         match word {
             "from" => self.source = rest.to_owned(),
+            "departs" => self.departs = Some(rest.to_owned()),
             "ask" => {
                 let (method, target) = rest.split_once(' ')?;
                 (request.method, request.target) = (unescape(method), unescape(target));
@@ -186,7 +180,7 @@ impl Case {
                 (request.takes_trailers, request.chunked, request.body) = (true, true, Some(vec![0; 5]));
             }
             "host" => request.authority = (rest != "-").then(|| unescape(rest)),
-            "scheme" => rest.clone_into(&mut request.scheme),
+            "scheme" => request.scheme = Some(rest.to_owned()),
             "field" => request.fields.push(field(rest)?),
             "body" => request.body = Some(unescape(rest)),
             "chunked" => (request.body, request.chunked) = (Some(unescape(rest)), true),
@@ -242,7 +236,10 @@ impl Case {
         assert!(!self.source.is_empty(), "{name}: where is it from?");
         let asks = self.request.h1.is_some() || !self.request.h2.is_empty() || !self.request.method.is_empty();
         assert!(asks, "{name}: what is asked?");
-        assert!(self.buts.iter().chain(&self.only).all(|but| but.reason.len() > 10), "{name}: why?");
+        assert!(
+            self.reasons().chain(self.reason_of_few()).chain(self.departs()).all(|why| why.len() > 10),
+            "{name}: why?"
+        );
     }
 
     /// Whether it can be said on this way.
@@ -268,6 +265,11 @@ impl Case {
     /// Why it can't be said on all ways.
     pub(super) fn reason_of_few(&self) -> Option<&str> {
         self.only.as_ref().map(|only| &*only.reason)
+    }
+
+    /// Why it comes to something else than its source has, on all ways.
+    pub(super) fn departs(&self) -> Option<&str> {
+        self.departs.as_deref()
     }
 
     /// What has to come of it on this way.

@@ -28,12 +28,12 @@ pub(super) const RUN: &str = "x-run";
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Got {
-    /// A status, `broken` behind it when the body broke off; `reset`, `goaway`, `closed`.
+    /// A status, `broken` behind it when the body broke off; `reset`, `closed`.
     pub(super) verdict: String,
     /// HTTP/2's word for how it broke.
     pub(super) code: Option<String>,
-    /// The statuses of interim responses.
-    pub(super) hints: Vec<String>,
+    /// Interim responses: their statuses and fields.
+    pub(super) hints: Vec<(String, Fields)>,
     /// Names in lower case.
     pub(super) fields: Fields,
     pub(super) body: Vec<u8>,
@@ -80,7 +80,7 @@ pub(super) async fn http1(io: Box<dyn Io>, request: &Request, run: u64) -> Got {
             let _ = reader.io.write_all(&body).await;
             let _ = reader.io.flush().await;
         }
-        got.hints.push(status);
+        got.hints.push((status, head.fields));
     };
     let bodiless = request.asks_head() || matches!(&*got.verdict, "101" | "204" | "304");
     let otherwise = Framing::UntilClose;
@@ -150,13 +150,14 @@ fn written(request: &Request, run: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The fields of HTTP/2, pseudo-header fields first.
-fn listed(request: &Request, run: u64) -> Fields {
+fn listed(request: &Request, tls: bool, run: u64) -> Fields {
     let field = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
     let run = field(RUN, run.to_string().as_bytes());
     if !request.h2.is_empty() {
         return request.h2.iter().cloned().chain([run]).collect();
     }
-    let mut fields = vec![field(":method", &request.method), field(":scheme", request.scheme.as_bytes())];
+    let scheme = request.scheme.as_deref().unwrap_or(if tls { "https" } else { "http" });
+    let mut fields = vec![field(":method", &request.method), field(":scheme", scheme.as_bytes())];
     fields.extend(request.authority.iter().map(|authority| field(":authority", authority)));
     fields.extend([field(":path", &request.target), run]);
     // RFC 9113 section 8.2.1: in lower case.
@@ -172,9 +173,9 @@ fn listed(request: &Request, run: u64) -> Fields {
 }
 
 /// By HTTP/2.
-pub(super) async fn http2(io: Box<dyn Io>, request: &Request, run: u64) -> Got {
+pub(super) async fn http2(io: Box<dyn Io>, request: &Request, tls: bool, run: u64) -> Got {
     let trailers = request.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-    let blocks = VecDeque::from([listed(request, run), trailers]);
+    let blocks = VecDeque::from([listed(request, tls, run), trailers]);
     let io = Rewriting::new(io, Arc::new(Mutex::new(blocks)));
     let Ok((sender, connection)) = h2::client::handshake(io).await else { return Got::only("closed") };
     let connection = tokio::spawn(connection);
@@ -204,7 +205,7 @@ async fn stream(mut sender: h2::client::SendRequest<Bytes>, request: &Request) -
     }
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
         let interim = interim.map_err(|error| ended(got.clone(), &error))?;
-        got.hints.push(interim.status().as_str().to_owned());
+        got.hints.push((interim.status().as_str().to_owned(), pairs(interim.headers())));
         if interim.status().as_u16() == 100 && request.when == When::Asked {
             send(&mut upload, request);
         }
@@ -249,7 +250,7 @@ fn ended(got: Got, error: &h2::Error) -> Got {
         // What the proxy sends has to be well-formed.
         () if error.is_library() => format!("the proxy's response is malformed: {error}"),
         () if error.is_reset() => "reset".to_owned(),
-        () if error.is_go_away() => "goaway".to_owned(),
+        // By GOAWAY or without: whether `h2` reads it before a write fails is a matter of time.
         () => "closed".to_owned(),
     };
     Got { verdict, code: code(error), ..got }

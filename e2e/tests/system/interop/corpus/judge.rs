@@ -4,7 +4,6 @@ use super::{
     Fields, HOST, Way,
     case::{Case, unescape},
     client::Got,
-    h1wire::get,
     upstream::Seen,
 };
 
@@ -19,8 +18,17 @@ pub(super) struct Outcome {
 
 /// What differs by itself from request to request or from way to way: what was asked is compared in other words.
 const OF_REQUESTS: [&str; 5] = ["x-request-id", "x-forwarded-proto", "connection", "transfer-encoding", "expect"];
-const OF_RESPONSES: [&str; 7] =
-    ["x-request-id", "date", "connection", "transfer-encoding", "ratelimit", "ratelimit-policy", "content-length"];
+/// (A limit's `Retry-After` counts seconds; a backend's is what a case says.)
+const OF_RESPONSES: [&str; 8] = [
+    "x-request-id",
+    "date",
+    "connection",
+    "transfer-encoding",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "content-length",
+];
 
 impl Outcome {
     /// What is not as the case has it.
@@ -39,12 +47,18 @@ impl Outcome {
         match (says("sees"), says("tries")) {
             (None, _) => hold("whole requests upstream", &whole.to_string(), "0"),
             (Some(_), Some("any")) => {}
-            (Some(_), tries) => hold("requests upstream", &self.seen.len().to_string(), tries.unwrap_or("1")),
+            (Some(_), tries) => {
+                hold("requests upstream", &self.seen.len().to_string(), tries.unwrap_or("1"));
+                if !self.races {
+                    hold("whole requests upstream", &whole.to_string(), tries.unwrap_or("1"));
+                }
+            }
         }
-        let policy = get(&self.got.fields, "ratelimit-policy").map(text).unwrap_or_default();
-        let policy = policy.split('"').nth(1).unwrap_or_default();
         let none = if refused.is_some() || self.got.fields.is_empty() { "" } else { "all" };
-        hold("the policy", policy, says("policy").unwrap_or(none));
+        let policy = says("policy").unwrap_or(none);
+        hold("the policy", &quoted(&joined(&self.got.fields, "ratelimit-policy")), policy);
+        hold("the limit", &quoted(&joined(&self.got.fields, "ratelimit")), policy);
+        let id_is_sent = expect.iter().any(|(word, says)| word == "sees-field" && says.starts_with("x-request-id:"));
         for seen in &self.seen {
             if let Some(asked) = says("sees") {
                 hold("the upstream's request", &seen.asked, &text(&unescape(asked)));
@@ -60,8 +74,14 @@ impl Outcome {
                     joined(&seen.fields, "x-forwarded-for").rsplit(", ").next().unwrap_or(""),
                     "127.0.0.1",
                 );
-                let ids = seen.fields.iter().filter(|(name, _)| name == b"x-request-id").count();
-                hold("request ids", &ids.to_string(), "1");
+                let id = joined(&seen.fields, "x-request-id");
+                if !self.got.fields.is_empty() {
+                    hold("the request's id", &joined(&self.got.fields, "x-request-id"), &id);
+                }
+                if !id_is_sent {
+                    let digits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                    hold("the request's id", if digits { "ours" } else { &id }, "ours");
+                }
             }
         }
         for (word, says) in &expect {
@@ -82,7 +102,14 @@ impl Outcome {
                 "gets-no" => hold(name, &of_response, ""),
                 "gets-trailer" => hold(name, &joined(&self.got.trailers, name), &value),
                 "gets-body" => hold("the body", &text(&self.got.body), &text(&unescape(says))),
-                "gets-hints" => hold("interim responses", &self.got.hints.join(" "), says),
+                "gets-hints" => {
+                    let statuses: Vec<_> = self.got.hints.iter().map(|(status, _)| &**status).collect();
+                    hold("interim responses", &statuses.join(" "), says);
+                }
+                "gets-hint" => {
+                    let fields = self.got.hints.iter().flat_map(|(_, fields)| fields.clone()).collect();
+                    hold(name, &joined(&fields, name), &value);
+                }
                 "h2-code" if way.client == 2 => hold("the code", self.got.code.as_deref().unwrap_or_default(), says),
                 _ => {}
             }
@@ -102,6 +129,7 @@ impl Outcome {
     /// All that is the same however it is sent, one thing after the other.
     fn essence(&self) -> Vec<String> {
         let Got { verdict, hints, fields, body, trailers, .. } = &self.got;
+        let hints: Vec<_> = hints.iter().map(|(status, fields)| format!("{status} {}", listed(fields, &[]))).collect();
         let mut all = vec![
             format!("verdict {verdict}, interim {hints:?}"),
             format!("response fields {}", listed(fields, &OF_RESPONSES)),
@@ -132,6 +160,11 @@ fn text(bytes: &[u8]) -> String {
 fn joined(fields: &Fields, name: &str) -> String {
     let values = fields.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()));
     values.map(|(_, value)| text(value)).collect::<Vec<_>>().join(" | ")
+}
+
+/// What stands in quotation marks: the names in a list of policies, or of limits.
+fn quoted(list: &str) -> String {
+    list.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(" ")
 }
 
 /// Fields by name, those of one name in their order.

@@ -31,6 +31,8 @@ pub(super) const HOST: &str = e2e::harness::manifests::HOST;
 const CASES: usize = 300;
 /// What no exchange takes: one that does hangs.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long what is forwarded late may take to come, behind all runs.
+const LATE: Duration = Duration::from_millis(200);
 /// Runs that are shown when they fail.
 const SHOWN: usize = 4000;
 
@@ -69,6 +71,7 @@ fn a_request_comes_to_the_same_on_every_way() {
     let gateway = Gateway::start(runtime.block_on(upstream.start()));
     let began = Instant::now();
     let (mut runs, mut failures, mut paths) = (0, vec![], "");
+    let mut done = BTreeMap::new();
     for case in &cases {
         if case.paths != paths {
             paths = &case.paths;
@@ -80,6 +83,7 @@ fn a_request_comes_to_the_same_on_every_way() {
             upstream.play(runs, case.answer.clone());
             let got = runtime.block_on(ask(&gateway, case, way, runs));
             let outcome = Outcome { got, seen: upstream.seen(), races: case.races() };
+            done.extend((!outcome.races).then(|| (runs, format!("{} ({way})", case.name))));
             let wrong = outcome.judge(case, way);
             failures.extend(wrong.iter().map(|what| format!("{} ({way}): {what}", case.name)));
             if let Some((other, before)) = alike.get(&case.differences(way)) {
@@ -91,15 +95,20 @@ fn a_request_comes_to_the_same_on_every_way() {
         }
     }
     let took = began.elapsed();
+    runtime.block_on(async { tokio::time::sleep(LATE).await });
+    let late = upstream.late().into_iter().filter_map(|run| done.get(&run));
+    failures.extend(late.map(|of| format!("{of}: the upstream saw a request when all was over")));
     assert!(failures.is_empty(), "{} of {runs} runs:\n{}", failures.len(), first(&failures));
     let differ = cases.iter().filter(|case| case.reasons().next().is_some()).count();
     let few = cases.iter().filter(|case| case.reason_of_few().is_some()).count();
+    let depart = cases.iter().filter(|case| case.departs().is_some()).count();
     print_differences(&cases);
     figure("corpus: cases", cases.len(), &format!(">= {CASES}"));
     figure("corpus: cases x ways", runs, "the same verdict, path, policy and status on each");
     figure("corpus: the same on all ways", cases.len() - differ - few, "all but those that are named");
     figure("corpus: of some ways only", few, "named, with their reasons");
     figure("corpus: otherwise on some ways", differ, "named, with their reasons");
+    figure("corpus: otherwise than the source has it", depart, "named, with their reasons");
     figure("corpus: not the same, and not named", failures.len(), "0");
     figure("corpus: time", format!("{:.1} s", took.as_secs_f64()), "< 20 s");
     assert!(cases.len() >= CASES, "{} cases", cases.len());
@@ -114,7 +123,7 @@ fn first(failures: &[String]) -> String {
 fn print_differences(cases: &[Case]) {
     let mut reasons = BTreeMap::<&str, usize>::new();
     for case in cases {
-        let of_case: BTreeSet<_> = case.reasons().chain(case.reason_of_few()).collect();
+        let of_case: BTreeSet<_> = case.reasons().chain(case.reason_of_few()).chain(case.departs()).collect();
         of_case.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
     }
     for (reason, count) in reasons {
@@ -127,7 +136,7 @@ async fn ask(gateway: &Gateway, case: &Case, way: Way, run: u64) -> Got {
         let io = gateway.connect(way).await;
         match way.client {
             1 => client::http1(io, &case.request, run).await,
-            _ => client::http2(io, &case.request, run).await,
+            _ => client::http2(io, &case.request, way.tls, run).await,
         }
     };
     let hangs = Got { verdict: "hangs".into(), ..Got::default() };

@@ -39,6 +39,8 @@ pub(super) struct Stage {
     run: u64,
     answer: Answer,
     seen: Vec<Seen>,
+    /// The runs of which something whole was seen when they were over.
+    late: Vec<u64>,
 }
 
 /// Shared by the upstream's connections and whoever asks.
@@ -78,12 +80,18 @@ impl Upstream {
 
     /// This is what is answered from now on.
     pub(super) fn play(&self, run: u64, answer: Answer) {
-        *self.stage() = Stage { run, answer, seen: vec![] };
+        let mut stage = self.stage();
+        (stage.run, stage.answer, stage.seen) = (run, answer, vec![]);
     }
 
     /// What was seen of it.
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.stage().seen.clone()
+    }
+
+    /// The runs whose requests came when they were over: they were neither judged nor compared.
+    pub(super) fn late(&self) -> Vec<u64> {
+        self.stage().late.clone()
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -108,9 +116,9 @@ impl Turn {
     /// And so has its body.
     fn body(&self, body: Body) {
         let mut stage = self.upstream.stage();
-        if stage.run == self.run
-            && let Some(seen) = stage.seen.get_mut(self.at)
-        {
+        if stage.run != self.run {
+            stage.late.extend(body.whole.then_some(self.run));
+        } else if let Some(seen) = stage.seen.get_mut(self.at) {
             (seen.body, seen.trailers, seen.whole) = (body.bytes, body.trailers, body.whole);
         }
     }
