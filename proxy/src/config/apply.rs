@@ -6,6 +6,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use snapshot::{Hash, Snapshot, wire::Push};
@@ -105,17 +106,22 @@ impl<P: Ports> Applier<P> {
     }
 }
 
+/// Writing the file takes this part of a core at most: it is written as a whole, which may be 64 MiB, and a neighbour's
+/// changes may come several times a second.
+const OF_CORE: u32 = 10;
+
 /// Writes the file whenever what it should hold changes; of several changes in a row, the last.
 fn keep_last_good(folder: PathBuf) -> watch::Sender<(u64, Snapshot)> {
     let (sender, mut receiver) = watch::channel((0, Snapshot::default()));
     tokio::spawn(async move {
         while receiver.changed().await.is_ok() {
             let (epoch, held) = receiver.borrow_and_update().clone();
-            let folder = folder.clone();
+            let (folder, began) = (folder.clone(), Instant::now());
             let saved = task::spawn_blocking(move || last_good::save(&folder, epoch, &held)).await;
             if let Ok(Err(e)) = saved {
                 tracing::warn!("the last-good file can't be written: {e}; a restart without operator would not serve");
             }
+            tokio::time::sleep(began.elapsed() * (OF_CORE - 1)).await;
         }
     });
     sender
