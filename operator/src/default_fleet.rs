@@ -41,6 +41,8 @@ pub const KEY: &str = "fleet.yaml";
 const AGAIN: Duration = Duration::from_secs(60);
 /// After an error of the API server, the next attempt; after each further refusal of a manifest, twice as long.
 const RETRY: Duration = Duration::from_secs(2);
+/// So often it is looked at once more, since somebody changed it between the look and the write.
+const CHANGES: usize = 3;
 /// A request that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest manifest: the API server takes no larger ConfigMap.
@@ -174,7 +176,7 @@ impl Follow {
             let problem = match apply(&client, &found).await {
                 Ok(()) => None,
                 Err(Failure::Manifest(problem)) => Some(problem),
-                Err(Failure::Later(error)) => {
+                Err(Failure::Changed(error) | Failure::Later(error)) => {
                     tracing::warn!(configmap = name, error, "the default fleet can't be applied; tries again");
                     again.reset_after(RETRY);
                     continue;
@@ -301,28 +303,38 @@ async fn changed(lead: &mut Leading) {
 enum Failure {
     /// It has to be changed.
     Manifest(DefaultFleetError),
+    /// Somebody changed the fleet meanwhile.
+    Changed(String),
     /// It is not the manifest's fault.
     Later(String),
 }
 
 async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
-    let mut fleet = fleet(found).map_err(Failure::Manifest)?;
+    let defined = fleet(found).map_err(Failure::Manifest)?;
     let namespace = found.namespace().unwrap_or_default();
-    let name = fleet["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = defined["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let api: Api<crds::GatewayFleet> = Api::namespaced(client.clone(), &namespace);
-    let there = within(api.get_metadata_opt(&name)).await?;
-    if let Some(there) = there {
-        if !is_owned(&there.metadata, found) {
-            return Err(Failure::Manifest(DefaultFleetError::Occupied(format!("{namespace}/{name}"))));
+    let params = PatchParams::apply(MANAGER).force();
+    let mut changed = 0;
+    loop {
+        let mut fleet = defined.clone();
+        if let Some(there) = within(api.get_metadata_opt(&name)).await? {
+            if !is_owned(&there.metadata, found) {
+                return Err(Failure::Manifest(DefaultFleetError::Occupied(format!("{namespace}/{name}"))));
+            }
+            if is_scaled(&there.metadata)
+                && let Some(scaling) = fleet.pointer_mut("/spec/scaling").and_then(Value::as_object_mut)
+            {
+                scaling.remove("replicas");
+            }
+            // Of that very one: who scales it in this moment is not overruled.
+            fleet["metadata"]["resourceVersion"] = json!(there.metadata.resource_version);
         }
-        if is_scaled(&there.metadata)
-            && let Some(scaling) = fleet.pointer_mut("/spec/scaling").and_then(Value::as_object_mut)
-        {
-            scaling.remove("replicas");
+        match within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await {
+            Err(Failure::Changed(_)) if changed < CHANGES => changed += 1,
+            done => return done.map(drop),
         }
     }
-    let params = PatchParams::apply(MANAGER).force();
-    within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await.map(drop)
 }
 
 /// Whether an object is of this ConfigMap, or of one of that name that was deleted and made anew.
@@ -347,6 +359,7 @@ async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Res
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 422) => {
             Err(Failure::Manifest(DefaultFleetError::Refused(status.message)))
         }
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Changed(status.message)),
         // Among others that this operator does not lead any more: the process ends in a moment.
         Ok(Err(error)) => Err(Failure::Later(error.to_string())),
         Err(_) => Err(Failure::Later("no answer".to_owned())),

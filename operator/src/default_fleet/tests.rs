@@ -28,9 +28,25 @@ const GOOD: &str = "apiVersion: sluice.dev/v1alpha1\nkind: GatewayFleet\nmetadat
 
 /// Applies a manifest where this fleet is already: what the API server was asked, and what came of it.
 async fn applied(manifest: &str, there: Option<Value>) -> (Vec<(Method, Value)>, Result<(), Failure>) {
+    applied_amid(manifest, there, None).await
+}
+
+/// The same where the fleet is changed to `then` between the first look and the write.
+async fn applied_amid(
+    manifest: &str,
+    there: Option<Value>,
+    mut then: Option<Value>,
+) -> (Vec<(Method, Value)>, Result<(), Failure>) {
     let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let mut there = there;
     let service = tower::service_fn(move |request: Request<Body>| {
+        let is_write = request.method() == Method::PATCH;
+        let conflicts = is_write && then.is_some();
+        if conflicts {
+            there = then.take();
+        }
         let (status, body) = match (request.method(), &there) {
+            _ if conflicts => (409, json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "changed"})),
             (&Method::GET, None) => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound"})),
             (_, there) => (200, there.clone().unwrap_or_else(|| owned("ConfigMap", "defaults", "u-1"))),
         };
@@ -77,6 +93,27 @@ async fn who_scales_the_fleet_is_not_overruled() {
         let scaling = &requests[1].1["spec"]["scaling"];
         assert_eq!((scaling["replicas"].as_u64(), &scaling["mode"]), (expect, &json!("External")));
     }
+}
+
+/// Whoever scales it between the look and the write, too.
+#[tokio::test]
+async fn what_changes_meanwhile_is_looked_at_again() {
+    let manifest = GOOD.replace("spec: {", "spec: {scaling: {mode: External, replicas: 3}, ");
+    let of = |version: &str, scaled: bool| {
+        let mut there = owned("ConfigMap", "defaults", "u-1");
+        there["metadata"]["resourceVersion"] = version.into();
+        if scaled {
+            let fields = json!({"f:spec": {"f:scaling": {"f:replicas": {}}}});
+            there["metadata"]["managedFields"] = json!([{"manager": "m", "subresource": "scale", "fieldsV1": fields}]);
+        }
+        Some(there)
+    };
+    let (requests, done) = applied_amid(&manifest, of("1", false), of("2", true)).await;
+    assert!(done.is_ok(), "{done:?}");
+    let writes: Vec<_> = requests.iter().filter(|(method, _)| *method == Method::PATCH).map(|(_, body)| body).collect();
+    let said =
+        |body: &Value| (body["metadata"]["resourceVersion"].clone(), body["spec"]["scaling"]["replicas"].as_u64());
+    assert_eq!(writes.into_iter().map(said).collect::<Vec<_>>(), [(json!("1"), Some(3)), (json!("2"), None)]);
 }
 
 fn owned(kind: &str, name: &str, uid: &str) -> Value {
