@@ -316,6 +316,12 @@ impl<'a> Place<'a> {
         found.with_context(|| format!("last seen: {last:?}"))
     }
 
+    /// Waits until all of the fleet's proxies run a route. That one of them serves it says nothing of the others: what load
+    /// comes to those is answered 404.
+    pub fn until_programmed(&self, route: &str, within: Duration) -> anyhow::Result<()> {
+        self.until_condition(Resource::API_ROUTES, route, ("Programmed", "True"), within).map(drop)
+    }
+
     /// The fleet's pods, without those that leave.
     pub fn proxies(&self) -> anyhow::Result<Vec<Value>> {
         let pods = self.all_proxies()?;

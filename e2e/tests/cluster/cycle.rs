@@ -18,6 +18,7 @@ fn place<'a>(sluice: &'a Sluice, name: &str, fleet: &Fleet) -> Place<'a> {
     let place = Place::new(sluice, name, fleet).unwrap();
     place.apply(&place.route_yaml("all", "/", "")).unwrap();
     place.until("/", 200, "", seconds(20)).unwrap();
+    place.until_programmed("all", seconds(20)).unwrap();
     place
 }
 

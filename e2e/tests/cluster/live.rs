@@ -20,6 +20,7 @@ fn changes_are_live_at_once() {
     let version = |number: usize| place.rewrite_yaml("hot", "/hot", &format!("/v{number}."));
     place.apply(&version(0)).unwrap();
     place.until("/hot", 200, "/v0.", seconds(20)).unwrap();
+    place.until_programmed("hot", seconds(20)).unwrap();
     let proxies = place.proxy_targets().unwrap();
     assert_eq!(proxies.len(), 2, "{proxies:?}");
     let load = place.load(&format!("{MIXED} --rate 300 --path /hot --ws-path /hot")).unwrap();

@@ -57,6 +57,7 @@ fn a_crash_refuses_no_new_connection() {
     let place = Place::new(&sluice, "crash", &Fleet::fixed(2)).unwrap();
     place.apply(&place.route_yaml("all", "/", "")).unwrap();
     place.until("/", 200, "", seconds(30)).unwrap();
+    place.until_programmed("all", seconds(30)).unwrap();
     let load = place.load("--new-per-second 500 --duration 60m").unwrap();
     pause(seconds(3));
     let pods = place.proxies().unwrap();

@@ -41,7 +41,7 @@ fn a_hostile_tenant_costs_others_nothing() {
     place.apply(&place.rewrite_yaml("changes", "/changes", "/c0")).unwrap();
     place.until("/", 200, "", seconds(20)).unwrap();
     for route in ["all", "changes"] {
-        place.until_condition(Resource::API_ROUTES, route, ("Programmed", "True"), seconds(20)).unwrap();
+        place.until_programmed(route, seconds(20)).unwrap();
     }
     let load = place.load(&format!("{MIXED} --rate 200")).unwrap();
 
