@@ -121,33 +121,23 @@ fn a_client_that_keeps_to_the_rate_is_waited_for() {
 
 /// An upstream by HTTP/2 that sends so many bytes of this media type, each 100 ms, until it is reset.
 fn http2_upstream(content_type: &'static str, size: usize, ended: Arc<AtomicUsize>) -> SocketAddr {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            while let Ok((stream, _)) = listener.accept().await {
+    support::http2_upstream(move |stream| {
+        let ended = Arc::clone(&ended);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
                 let ended = Arc::clone(&ended);
                 tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await.unwrap();
-                    while let Some(Ok((_, mut respond))) = connection.accept().await {
-                        let ended = Arc::clone(&ended);
-                        tokio::spawn(async move {
-                            let response = Response::builder().header("content-type", content_type).body(()).unwrap();
-                            let mut body = respond.send_response(response, false).unwrap();
-                            while body.send_data(vec![b'x'; size].into(), false).is_ok() {
-                                tokio::time::sleep(EVERY).await;
-                            }
-                            ended.fetch_add(1, SeqCst);
-                        });
+                    let response = Response::builder().header("content-type", content_type).body(()).unwrap();
+                    let mut body = respond.send_response(response, false).unwrap();
+                    while body.send_data(vec![b'x'; size].into(), false).is_ok() {
+                        tokio::time::sleep(EVERY).await;
                     }
+                    ended.fetch_add(1, SeqCst);
                 });
             }
-        });
-    });
-    address
+        }
+    })
 }
 
 /// The same by HTTP/1.1, until the connection is closed.

@@ -7,7 +7,7 @@ mod support;
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::Mutex,
 };
 
@@ -39,22 +39,6 @@ fn http1_upstream() -> SocketAddr {
 }
 
 /// The same by HTTP/2.
-fn http2_upstream() -> SocketAddr {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream));
-            }
-        });
-    });
-    address
-}
-
 async fn serve(stream: tokio::net::TcpStream) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -94,7 +78,7 @@ fn clients(by: &str, to: SocketAddr) -> Vec<TcpStream> {
 fn unread(way: (&str, ClusterProtocol), memory: f64) -> (f64, f64) {
     let upstream = match way.1 {
         ClusterProtocol::Http1 => http1_upstream(),
-        ClusterProtocol::H2c => http2_upstream(),
+        ClusterProtocol::H2c => support::http2_upstream(serve),
     };
     let limits = Limits { client_stall_timeout_ms: 120_000, ..Limits::default() };
     let port = free_port();

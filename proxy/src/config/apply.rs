@@ -106,9 +106,9 @@ impl<P: Ports> Applier<P> {
     }
 }
 
-/// Writing the file takes this part of a core at most: it is written as a whole, which may be 64 MiB, and a neighbour's
-/// changes may come several times a second.
-const OF_CORE: u32 = 10;
+/// The file is written for one part in so many of the time at most: it is written as a whole, which may be 64 MiB, and a
+/// neighbour's changes may come several times a second.
+const ONE_IN: u32 = 10;
 
 /// Writes the file whenever what it should hold changes; of several changes in a row, the last.
 fn keep_last_good(folder: PathBuf) -> watch::Sender<(u64, Snapshot)> {
@@ -121,7 +121,7 @@ fn keep_last_good(folder: PathBuf) -> watch::Sender<(u64, Snapshot)> {
             if let Ok(Err(e)) = saved {
                 tracing::warn!("the last-good file can't be written: {e}; a restart without operator would not serve");
             }
-            tokio::time::sleep(began.elapsed() * (OF_CORE - 1)).await;
+            tokio::time::sleep(began.elapsed() * (ONE_IN - 1)).await;
         }
     });
     sender

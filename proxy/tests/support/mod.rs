@@ -471,6 +471,25 @@ pub fn request(stream: &mut TcpStream, read: &mut Vec<u8>, record: &Mutex<Vec<u8
     Some(Request { head, body })
 }
 
+/// An upstream that speaks HTTP/2, on a thread of its own: each connection is served so.
+pub fn http2_upstream<F: Future<Output = ()> + Send + 'static>(
+    serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+    });
+    address
+}
+
 /// A connection that speaks HTTP/2.
 pub async fn http2(proxy: &Proxy) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();

@@ -48,7 +48,7 @@ fn build(rustc: &Rustc, folder: &Path, program: &Path) -> anyhow::Result<()> {
 /// What decides what is built: the compiler, what it is told, and the sources of the proxy and of how it is trained.
 fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
     let mut text = rustc.said.clone();
-    // Others of these names may say for which processor; none of them is to stay behind in a release.
+    // They may say for which processor: what was built so must not be taken for a release's.
     let mut told: Vec<_> = std::env::vars().filter(|(name, _)| is_of_cargo(name)).collect();
     told.sort();
     told.iter().try_for_each(|(name, value)| writeln!(text, "{name}={value}"))?;
@@ -79,9 +79,9 @@ fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Whether a variable tells cargo or rustc what to build; what `cargo run` sets by itself does not.
+/// Whether a variable tells cargo or rustc what to build.
 fn is_of_cargo(name: &str) -> bool {
-    ["RUST", "CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_ENCODED_", "CARGO_TARGET_X", "CARGO_TARGET_A"]
+    ["RUSTC", "RUSTFLAGS", "CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_ENCODED_", "CARGO_TARGET_"]
         .iter()
         .any(|begin| name.starts_with(begin))
 }
