@@ -10,7 +10,7 @@ use snapshot::{Key, Snapshot};
 
 use crate::{
     LastReady, Millis,
-    compile::{self, Compiled},
+    compile::{self, Compiled, Former},
     fleet::FleetSettings,
     holds::Holds,
     model::{self, Memo},
@@ -73,8 +73,8 @@ impl Plan {
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     memo: Memo,
-    /// What fleets were to run last: what did not change is held once, whoever has a plan.
-    former: BTreeMap<FleetRef, Snapshot>,
+    /// The routes of fleets in the last plan: what did not change is encoded and held once, whoever has a plan.
+    former: BTreeMap<FleetRef, Former>,
 }
 
 impl Planner {
@@ -83,8 +83,8 @@ impl Planner {
         let mut problems = Problems::new(world);
         let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
         let compiled = compile::compile(&model, world, &self.former, &mut problems);
-        let Compiled { fleets, parents, targets, last_ready, changes_at, holds } = compiled;
-        self.former = fleets.iter().map(|(name, fleet)| (name.clone(), fleet.snapshot.clone())).collect();
+        let Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds } = compiled;
+        self.former = encoded;
         let absences = world.absent.values().map(|gone| gone.until);
         let changes_at = changes_at.into_iter().chain(absences).chain(holds.next_end()).min();
         let (problems, last_ready, holds) = (problems.into_sorted(), Arc::new(last_ready), Arc::new(holds));
@@ -100,5 +100,6 @@ pub fn plan(world: &World) -> Plan {
         if !plan.is_unfinished() {
             return plan;
         }
+        planner.memo.looks_on();
     }
 }

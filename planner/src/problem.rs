@@ -78,10 +78,22 @@ impl<'a> Problems<'a> {
 
     /// Adds a finding in an object.
     pub(crate) fn push(&mut self, object: &ObjectRef, severity: Severity, finding: Unfit) {
-        let Unfit { field, reason, mut message } = finding;
+        let Unfit { field, reason, message } = finding;
+        self.find(object, severity, reason, || (field, message));
+    }
+
+    /// Adds a finding in an object; its field and message are made only if it is told.
+    fn find(
+        &mut self,
+        object: &ObjectRef,
+        severity: Severity,
+        reason: &'static str,
+        finding: impl FnOnce() -> (String, String),
+    ) {
         if self.count(object, reason, severity) > MOST_ALIKE {
             return;
         }
+        let (field, mut message) = finding();
         let origin = self.world.objects.get(object).and_then(|entry| entry.origin.clone());
         if self.fallbacks.contains(object) {
             message.push_str(" (in the content accepted last, which is in force)");
@@ -117,6 +129,16 @@ impl<'a> Problems<'a> {
         message: impl Into<String>,
     ) {
         self.push(object, Severity::Degraded, Unfit::new(field, reason, message));
+    }
+
+    /// Adds one of what may be thousands of findings: their fields and messages are made only if they are told.
+    pub(crate) fn degraded_by(
+        &mut self,
+        object: &ObjectRef,
+        reason: &'static str,
+        finding: impl FnOnce() -> (String, String),
+    ) {
+        self.find(object, Severity::Degraded, reason, finding);
     }
 
     /// Tells the owner of an object something that changes nothing of it.

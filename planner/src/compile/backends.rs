@@ -1,6 +1,10 @@
 //! backendRefs → clusters: an address, or a Service with the endpoints of its slices.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use snapshot::{
     Key,
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     Millis,
-    model::{Backend, Model, Route, Service, Stale, grant},
+    model::{Backend, Destination, Model, Route, Service, Stale, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -35,10 +39,13 @@ pub(super) struct Cluster {
     pub(super) field: String,
 }
 
+/// A cluster, and its share of the requests.
+pub(super) type Weighted = (Key, u32);
+
 /// A route's backends.
 pub(super) struct Resolved {
     /// Of each rule; the order is the manifest's.
-    pub(super) backends: Vec<Vec<proto::WeightedCluster>>,
+    pub(super) backends: Vec<Vec<Weighted>>,
     /// What they name.
     pub(super) clusters: BTreeMap<Key, Cluster>,
     /// In a cluster: the addresses among them, which each fleet must allow, and where they stand.
@@ -90,7 +97,7 @@ impl Unresolved {
 pub(super) struct Clusters<'m> {
     model: &'m Model,
     choice: Choice<'m>,
-    services: BTreeMap<Key, Result<Built, Unresolved>>,
+    services: BTreeMap<Key, Result<Built, Arc<Unresolved>>>,
 }
 
 impl<'m> Clusters<'m> {
@@ -107,41 +114,46 @@ impl<'m> Clusters<'m> {
     pub(super) fn resolve(&mut self, object: &ObjectRef, route: &Route, problems: &mut Problems<'_>) -> Resolved {
         let (mut clusters, mut addresses) = (BTreeMap::new(), vec![]);
         let mut backends = vec![];
+        // A route may have a thousand references to the same.
+        let mut known = HashMap::new();
         for (i, refs) in route.backends.iter().enumerate() {
             let mut weighted = vec![];
-            for (j, backend) in refs.iter().enumerate() {
-                let (key, weight, found) = self.cluster(object, backend);
+            for (j, Backend { to, weight }) in refs.iter().enumerate() {
+                let (key, found) = known.entry(to).or_insert_with(|| self.cluster(object, to));
                 match found {
                     Ok((built, source)) => {
-                        let field = format!("spec.rules[{i}].backendRefs[{j}].name");
-                        if let Some(stale) = self.model.stale.get(&source).filter(|_| source != *object) {
-                            problems.degraded(object, field.clone(), reason::BACKEND_NOT_FOUND, tried(&source, stale));
+                        let field = || format!("spec.rules[{i}].backendRefs[{j}].name");
+                        if let Some(stale) = self.model.stale.get(source).filter(|_| source != object) {
+                            let finding = || (field(), tried(source, stale));
+                            problems.degraded_by(object, reason::BACKEND_NOT_FOUND, finding);
                         }
-                        if let Some(trouble) = built.trouble.filter(|_| weight > 0) {
-                            problems.degraded(object, field.clone(), reason::NO_READY_ENDPOINTS, trouble);
+                        if let Some(trouble) = built.trouble.as_ref().filter(|_| *weight > 0) {
+                            let finding = || (field(), trouble.clone());
+                            problems.degraded_by(object, reason::NO_READY_ENDPOINTS, finding);
                         }
-                        if let (true, Backend::Address { address, .. }) = (self.model.cluster.is_some(), backend) {
+                        if let (true, Destination::Address { address, .. }) = (self.model.cluster.is_some(), to) {
                             let field = format!("spec.rules[{i}].backendRefs[{j}].address");
                             addresses.push((key.clone(), address.ip(), field));
                         }
-                        let cluster = Cluster { cluster: built.cluster, source, field };
-                        clusters.entry(key.clone()).or_insert(cluster);
+                        clusters.entry(key.clone()).or_insert_with(|| {
+                            let (cluster, source) = (Arc::clone(&built.cluster), source.clone());
+                            Cluster { cluster, source, field: field() }
+                        });
                     }
-                    Err(why) => {
-                        let field = format!("spec.rules[{i}].backendRefs[{j}]{}", why.member());
-                        problems.degraded(object, field, why.reason(), why.to_string());
-                    }
+                    Err(why) => problems.degraded_by(object, why.reason(), || {
+                        (format!("spec.rules[{i}].backendRefs[{j}]{}", why.member()), why.to_string())
+                    }),
                 }
-                weighted.push(proto::WeightedCluster { cluster: key.to_string(), weight });
+                weighted.push((key.clone(), *weight));
             }
             backends.push(weighted);
         }
         Resolved { backends, clusters, addresses }
     }
 
-    fn cluster(&mut self, route: &ObjectRef, backend: &Backend) -> (Key, u32, Result<(Built, ObjectRef), Unresolved>) {
-        match backend {
-            Backend::Address { address, protocol, weight } => {
+    fn cluster(&mut self, route: &ObjectRef, to: &Destination) -> (Key, Result<(Built, ObjectRef), Arc<Unresolved>>) {
+        match to {
+            Destination::Address { address, protocol } => {
                 let word = match protocol {
                     ClusterProtocol::Http1 => "http1",
                     ClusterProtocol::H2c => "h2c",
@@ -151,23 +163,26 @@ impl<'m> Clusters<'m> {
                 let allowed = if self.model.cluster.is_some() { addresses::never(address.ip()) } else { Ok(()) };
                 let cluster = || Arc::new(permitted::Cluster::of_address(*protocol, endpoint));
                 let found = allowed.map(|()| (Built { cluster: cluster(), trouble: None }, route.clone()));
-                (key, *weight, found.map_err(Unresolved::NotAllowed))
+                (key, found.map_err(|why| Arc::new(Unresolved::NotAllowed(why))))
             }
-            Backend::Service { namespace, name, port, weight } => {
+            Destination::Service { namespace, name, port } => {
                 let namespace = namespace.as_ref().unwrap_or(&route.namespace);
                 let service = ObjectRef { kind: Kind::Service, namespace: namespace.clone(), name: name.clone() };
                 if !self.model.permits(route, &service) {
                     // A key that no cluster ever has (no Service has a dot in its name, every address has a colon): were
                     // it the Service's own, a route that may would bring the cluster and so open it to this one.
                     let key = Key::cluster(&route.namespace, &format!("{namespace}.{name}"), &port.to_string());
-                    return (key, *weight, Err(Unresolved::NotPermitted(grant::missing(route, &service))));
+                    let why = Unresolved::NotPermitted(grant::missing(route, &service));
+                    return (key, Err(Arc::new(why)));
                 }
                 let key = Key::cluster(namespace, name, &port.to_string());
                 let (model, choice) = (self.model, &mut self.choice);
-                let found =
-                    self.services.entry(key.clone()).or_insert_with(|| build(model, choice, &key, &service, *port));
+                let found = self
+                    .services
+                    .entry(key.clone())
+                    .or_insert_with(|| build(model, choice, &key, &service, *port).map_err(Arc::new));
                 let found = found.clone().map(|built| (built, service));
-                (key, *weight, found)
+                (key, found)
             }
         }
     }

@@ -6,7 +6,10 @@
 //! route, the clusters that it sends requests to, and the policies that guard it are one unit: what guards is never left
 //! out while what it guards is served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use snapshot::{
     Entry, Key, Snapshot, check, expression,
@@ -14,7 +17,7 @@ use snapshot::{
     wire::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_EXPRESSIONS, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
 };
 
-use super::Draft;
+use super::{Draft, routes::Encoded};
 use crate::{
     problem::{Problems, reason},
     share::{self, Amounts, Unit},
@@ -35,13 +38,10 @@ pub(super) struct Sourced {
 
 /// A route, and what it costs and needs.
 pub(super) struct Served {
-    pub(super) resource: Sourced,
-    /// In the routing table.
-    pub(super) entries: u64,
-    pub(super) rules: u64,
+    pub(super) key: Key,
+    pub(super) encoded: Arc<Encoded>,
+    pub(super) source: ObjectRef,
     pub(super) clusters: Vec<Key>,
-    /// Its regular expressions, each once, and what they weigh.
-    pub(super) expressions: BTreeMap<String, u64>,
 }
 
 /// A policy, and what it guards.
@@ -118,13 +118,13 @@ pub(super) fn fill(
     let clusters = parts.clusters(clusters, problems);
     let (guards, of_route) = parts.guards(policies, problems);
     let mut units: Vec<(usize, ObjectRef, Vec<usize>)> = vec![];
-    for (number, Served { resource, entries, clusters: needed, expressions, .. }) in routes.into_iter().enumerate() {
-        let source = resource.source.clone();
+    for (number, Served { key, encoded, source, clusters: needed }) in routes.into_iter().enumerate() {
+        let resource = Sourced { key, entry: encoded.entry.clone(), source: source.clone() };
         if resource.entry.bytes().len() > MAX_RESOURCE {
             problems.degraded(&source, "", reason::TOO_LARGE, too_large(&resource));
             continue;
         }
-        let mut needs = vec![parts.add(resource, [1, 0, entries])];
+        let mut needs = vec![parts.add(resource, [1, 0, encoded.entries])];
         for key in &needed {
             match clusters.get(key) {
                 Some(Ok(part)) => needs.push(*part),
@@ -133,7 +133,7 @@ pub(super) fn fill(
             }
         }
         needs.extend(of_route.get(&number).into_iter().flatten());
-        needs.extend(expressions.into_iter().map(|(pattern, weight)| parts.expression(pattern, weight)));
+        needs.extend(encoded.expressions.iter().map(|(pattern, weight)| parts.expression(pattern, *weight)));
         units.push((number, source, needs));
     }
 
@@ -242,13 +242,14 @@ impl Parts {
     }
 
     /// The number of an expression: one for all that have it, as proxies compile it once.
-    fn expression(&mut self, pattern: String, weight: u64) -> usize {
-        let (costs, resources) = (&mut self.costs, &mut self.resources);
-        *self.expressions.entry(pattern).or_insert_with(|| {
-            costs.push([0, 0, 0, 0, weight]);
-            resources.push(None);
-            costs.len() - 1
-        })
+    fn expression(&mut self, pattern: &str, weight: u64) -> usize {
+        if let Some(known) = self.expressions.get(pattern) {
+            return *known;
+        }
+        self.costs.push([0, 0, 0, 0, weight]);
+        self.resources.push(None);
+        self.expressions.insert(pattern.to_owned(), self.costs.len() - 1);
+        self.costs.len() - 1
     }
 
     /// The number of each cluster, or why it can't be there: its share of the requests is answered 500.

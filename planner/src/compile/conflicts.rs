@@ -5,11 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 
-use snapshot::{
-    Entry, Hash,
-    proto::{self, Match, PathKind, Resource, Rule, ValueMatch, resource},
-    wire::MAX_ENTRIES,
-};
+use snapshot::{Hash, wire::MAX_ENTRIES};
 
 use super::{attach::Attached, hosts::Placed};
 use crate::{
@@ -19,9 +15,9 @@ use crate::{
     world::ObjectRef,
 };
 
-/// Most matches that are compared, each once for each host. No fleet takes more: whoever has more is told that, and which
-/// of them another shadows is the least of it.
-const MOST: usize = MAX_ENTRIES;
+/// Most matches that are compared, each once for each host: a fifth of what a fleet takes. Each plan does it anew, and a
+/// tenant that has more of them than that shall not make each other one's change wait; it is told of others of its own.
+const MOST: usize = MAX_ENTRIES / 5;
 
 /// Says which matches an older route holds. Routes come in the order of their age.
 pub(super) fn tell(placed: &[Placed<'_>], problems: &mut Problems<'_>) {
@@ -83,16 +79,19 @@ impl<'p> Conflicts<'p> {
             _ => places(attached).map(|place| (number(&mut self.places, place), place.2)).collect(),
         };
         self.routes.push(object);
-        'all: for (i, rule) in route.rules.iter().enumerate() {
-            for (j, matching) in rule.matches.iter().enumerate() {
+        'all: for (i, identities) in route.identities().iter().enumerate() {
+            for (j, identity) in identities.iter().enumerate() {
                 let Some(less) = room.checked_sub(places.len()).filter(|_| !places.is_empty()) else { break 'all };
                 room = less;
-                let matching = number(&mut self.matches, canonical(matching));
+                let matching = number(&mut self.matches, *identity);
                 let holder = Holder { route: self.routes.len() as u32 - 1, rule: i as u32, matching: j as u32 };
-                if let Some((holder, host)) = self.hold(object, holder, matching, &places) {
-                    let host = if host.is_empty() { "any host".to_owned() } else { format!("host {host}") };
-                    let message = format!("the same match on {host} stands in {holder}, which comes first");
-                    problems.degraded(object, format!("spec.rules[{i}].matches[{j}]"), reason::CONFLICTED, message);
+                if let Some((first, host)) = self.hold(holder, matching, &places) {
+                    problems.degraded_by(object, reason::CONFLICTED, || {
+                        let host = if host.is_empty() { "any host".to_owned() } else { format!("host {host}") };
+                        let first = self.name(object, first);
+                        let message = format!("the same match on {host} stands in {first}, which comes first");
+                        (format!("spec.rules[{i}].matches[{j}]"), message)
+                    });
                 }
             }
         }
@@ -100,13 +99,7 @@ impl<'p> Conflicts<'p> {
     }
 
     /// Claims one match on every host; the first other holder and the host that is contended.
-    fn hold<'a>(
-        &mut self,
-        object: &ObjectRef,
-        claimant: Holder,
-        matching: u32,
-        places: &[(u32, &'a str)],
-    ) -> Option<(String, &'a str)> {
+    fn hold<'a>(&mut self, claimant: Holder, matching: u32, places: &[(u32, &'a str)]) -> Option<(Holder, &'a str)> {
         let mut lost = None;
         for (place, host) in places {
             match self.holders.entry((*place, matching)) {
@@ -114,12 +107,15 @@ impl<'p> Conflicts<'p> {
                 hash_map::Entry::Occupied(held) => _ = lost.get_or_insert((*held.get(), *host)),
             }
         }
-        let (Holder { route, rule, matching }, host) = lost?;
-        let holder = match self.routes.get(route as usize) {
+        lost
+    }
+
+    /// A holder, as its route or another one is told of it.
+    fn name(&self, object: &ObjectRef, Holder { route, rule, matching }: Holder) -> String {
+        match self.routes.get(route as usize) {
             Some(holder) if *holder != object => holder.to_string(),
             _ => format!("spec.rules[{rule}].matches[{matching}]"),
-        };
-        Some((holder, host))
+        }
     }
 }
 
@@ -139,23 +135,12 @@ fn number<K: Eq + std::hash::Hash>(numbers: &mut HashMap<K, u32>, name: K) -> u3
     *numbers.entry(name).or_insert(next)
 }
 
-/// A hash of a match, such that two that mean the same are equal.
-fn canonical(matching: &Match) -> Hash {
-    let mut matching = matching.clone();
-    let by_name = |a: &ValueMatch, b: &ValueMatch| (&a.name, &a.value).cmp(&(&b.name, &b.value));
-    matching.headers.sort_by(by_name);
-    matching.query_params.sort_by(by_name);
-    if let Some(path) = matching.path.as_mut().filter(|path| path.kind == i32::from(PathKind::Prefix)) {
-        // `/a/` and `/a` are one prefix.
-        path.value.truncate(path.value.trim_end_matches('/').len());
-    }
-    let rule = Rule { matches: vec![matching], ..Rule::default() };
-    let route = proto::Route { rules: vec![rule], ..proto::Route::default() };
-    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) }).hash()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use snapshot::proto::{self, Match, PathKind, Rule};
+
     use super::*;
     use crate::{
         model::Hostname,
@@ -172,13 +157,9 @@ mod tests {
         let fleet = object(Kind::GatewayFleet, "sys", "default");
         let path = |m: usize| proto::PathMatch { kind: PathKind::Exact.into(), value: format!("/{m}") };
         let matching = |m| Match { path: Some(path(m)), ..Match::default() };
-        let route = |count| Route {
-            parents: vec![],
-            hostnames: vec![],
-            delegates: vec![],
-            rules: vec![Rule { matches: (0..count).map(matching).collect(), ..Rule::default() }],
-            backends: vec![],
-            rule_names: vec![],
+        let route = |count| {
+            let rules = vec![Rule { matches: (0..count).map(matching).collect(), ..Rule::default() }];
+            Arc::new(Route::of(rules))
         };
         let (wide, small) = (route(200), route(2));
         let crowd: Vec<ObjectRef> =

@@ -11,7 +11,10 @@ mod claims;
 mod patterns;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use self::{
     claims::{Claim, claims},
@@ -31,7 +34,7 @@ use crate::{
 /// A route, and where it attaches.
 pub(super) struct Placed<'m> {
     pub(super) object: &'m ObjectRef,
-    pub(super) route: &'m Route,
+    pub(super) route: &'m Arc<Route>,
     pub(super) attached: BTreeMap<&'m ObjectRef, Attached>,
     pub(super) parents: Vec<Parent>,
 }

@@ -11,6 +11,7 @@ use snapshot::{
 use super::{
     Draft,
     bounds::{self, Sourced},
+    routes::Former,
     sourced,
 };
 use crate::{
@@ -90,7 +91,7 @@ pub(super) fn draft<'m>(
         listeners: programmed,
         routes: vec![],
         served: BTreeMap::new(),
-        hostnames: vec![],
+        encoded: Former::new(),
         held: BTreeMap::new(),
         policies: vec![],
         clusters: BTreeMap::new(),

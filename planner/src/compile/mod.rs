@@ -12,22 +12,28 @@ mod hosts;
 mod listeners;
 mod permitted;
 mod policies;
+mod routes;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use snapshot::{
-    Entry, Key, Kind, Snapshot, path,
+    Entry, Key, Kind, path,
     proto::{self, Resource, resource},
     wire::MAX_SNAPSHOT,
 };
 
 pub use self::endpoints::LastReady;
+pub(crate) use self::routes::Former;
 use self::{
     attach::Attached,
     backends::Clusters,
     bounds::{Guard, Served, Sourced},
     hosts::{Held, Placed},
     permitted::Permitted,
+    routes::Encoded,
 };
 use crate::{
     Millis,
@@ -49,14 +55,14 @@ struct Draft<'m> {
     routes: Vec<Served>,
     /// Which of them has a key.
     served: BTreeMap<Key, usize>,
-    /// Under which hostnames each of them is served.
-    hostnames: Vec<(Key, BTreeSet<String>)>,
+    /// All of them, as they are encoded.
+    encoded: Former,
     /// Who has which hostname.
     held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
-    /// What it was to run before.
-    former: Option<&'m Snapshot>,
+    /// What `encoded` was in the plan before.
+    former: Option<&'m Former>,
     /// What the fleet makes of each cluster that a route of its names.
     permitted: BTreeMap<Key, Permitted>,
 }
@@ -64,6 +70,8 @@ struct Draft<'m> {
 /// What a model compiles to; the fields are those of [`crate::Plan`].
 pub(crate) struct Compiled {
     pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
+    /// For the next plan.
+    pub(crate) encoded: BTreeMap<FleetRef, Former>,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
     pub(crate) last_ready: LastReady,
@@ -75,16 +83,16 @@ pub(crate) struct Compiled {
 pub(crate) fn compile(
     model: &Model,
     world: &World,
-    former: &BTreeMap<FleetRef, Snapshot>,
+    former: &BTreeMap<FleetRef, Former>,
     problems: &mut Problems<'_>,
 ) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
-    let place = |(object, route)| {
+    let mut placed: Vec<Placed<'_>> = vec![];
+    for (object, route) in by_age(model) {
         let (attached, parents) = attach::attach(model, object, route, problems);
-        Placed { object, route, attached, parents }
-    };
-    let mut placed: Vec<Placed<'_>> = by_age(model).into_iter().map(place).collect();
+        placed.push(Placed { object, route, attached, parents });
+    }
     let (holds, held) = hosts::settle(model, &world.holds, world.now, &mut placed, problems);
     for (fleet, held) in held {
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
@@ -119,15 +127,19 @@ pub(crate) fn compile(
         }
     }
     let targets = policies::add(model, &mut drafts, problems);
-    let fleets = drafts.into_iter().map(|(object, draft)| (FleetRef::from(object), draft.finish(object, problems)));
-    let fleets = fleets.collect();
+    let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
+    for (object, draft) in drafts {
+        let (planned, of_fleet) = draft.finish(object, problems);
+        fleets.insert(FleetRef::from(object), planned);
+        encoded.insert(FleetRef::from(object), of_fleet);
+    }
     let (last_ready, changes_at) = clusters.finish();
-    Compiled { fleets, parents, targets, last_ready, changes_at, holds }
+    Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
-fn by_age(model: &Model) -> Vec<(&ObjectRef, &Route)> {
-    let mut routes: Vec<_> = model.routes.iter().map(|(object, route)| (object, route.as_ref())).collect();
+fn by_age(model: &Model) -> Vec<(&ObjectRef, &Arc<Route>)> {
+    let mut routes: Vec<_> = model.routes.iter().collect();
     // By `namespace/name` as text, as Gateway API has it and proxies do it: `a-b/x` is less than `a/x`.
     routes.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
     routes
@@ -186,41 +198,24 @@ impl Draft<'_> {
     fn add(
         &mut self,
         object: &ObjectRef,
-        route: &Route,
+        route: &Arc<Route>,
         created_ms: i64,
         listeners: &Attached,
         resolved: &backends::Resolved,
         refused: &BTreeSet<&Key>,
     ) {
-        // A listener that is not programmed serves nothing; the route waits for it with what else it has.
-        let attachments = listeners.iter().filter(|(name, _)| self.listeners.contains(name));
-        let attachments = attachments.map(|(listener, hosts)| proto::Attachment {
-            listener: listener.clone(),
-            hostnames: hosts.iter().map(|host| host.as_str().to_owned()).collect(),
-        });
-        let rules = route.rules.iter().zip(&resolved.backends).filter(|(rule, _)| !rule.matches.is_empty());
-        let rules = rules.map(|(rule, backends)| proto::Rule { backends: backends.clone(), ..rule.clone() });
-        let resource = proto::Route { created_ms, attachments: attachments.collect(), rules: rules.collect() };
-        let hostnames = resource.attachments.iter().flat_map(|attachment| match attachment.hostnames.as_slice() {
-            [] => vec![String::new()],
-            hostnames => hostnames.to_vec(),
-        });
-        let hostnames = hostnames.collect();
-        let (key, entries, rules) = (route_key(object), bounds::entries(&resource), resource.rules.len() as u64);
-        let expressions = bounds::expressions(&resource);
+        let key = route_key(object);
+        let attachments = routes::attachments(listeners, &self.listeners);
+        let former = self.former.and_then(|former| former.get(&key));
+        let encoded = Encoded::new(route, created_ms, attachments, &resolved.backends, former);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
-        let mut resource = sourced(key.clone(), resource::Kind::Route(resource), object);
-        if let Some(same) = self.former.and_then(|former| former.entry(&key)).filter(|same| **same == resource.entry) {
-            resource.entry = same.clone();
-        }
         self.served.insert(key.clone(), self.routes.len());
-        self.hostnames.push((key, hostnames));
+        self.encoded.insert(key.clone(), Arc::clone(&encoded));
         self.routes.push(Served {
-            resource,
-            entries,
-            rules,
+            key,
+            encoded,
+            source: object.clone(),
             clusters: clusters.iter().map(|(key, _)| (*key).clone()).collect(),
-            expressions,
         });
         for (key, backends::Cluster { source, .. }) in clusters {
             if let Some(entry) = self.permitted.get(key).and_then(|permitted| permitted.entry.as_ref()) {
@@ -230,12 +225,12 @@ impl Draft<'_> {
         }
     }
 
-    fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
-        let (fleet, held, hostnames) =
-            (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.hostnames));
+    /// What the fleet is to run, and its routes for the next plan.
+    fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> (PlannedFleet, Former) {
+        let (fleet, held, encoded) = (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.encoded));
         let told = |shows: &dyn Fn(&Key) -> bool| {
-            let shown = hostnames.iter().filter(|(key, _)| shows(key)).flat_map(|(_, names)| names);
-            let (held, left_out) = held::beside(&held, &shown.map(String::as_str).collect::<HashSet<_>>());
+            let shown = encoded.iter().filter(|(key, _)| shows(key)).flat_map(|(_, route)| route.hostnames());
+            let (held, left_out) = held::beside(&held, &shown.collect::<HashSet<_>>());
             let key = Key::new(Kind::Fleet, &object.namespace, &object.name);
             let resource = proto::Fleet { held, ..fleet.resource.clone() };
             (sourced(key, resource::Kind::Fleet(resource), object), left_out)
@@ -244,8 +239,8 @@ impl Draft<'_> {
         self.base.insert(0, settings);
         let (mut snapshot, sources) = bounds::fill(object, self, problems);
         // A route that there was no room for shows its hostnames no more, and they are its namespace's all the same.
-        let unserved: usize =
-            hostnames.iter().filter(|(key, _)| snapshot.entry(key).is_none()).map(|(_, names)| names.len()).sum();
+        let unserved = encoded.iter().filter(|(key, _)| snapshot.entry(key).is_none());
+        let unserved: usize = unserved.map(|(_, route)| route.hostnames().collect::<BTreeSet<_>>().len()).sum();
         if unserved > 0 {
             let (Sourced { key, entry, .. }, more) = told(&|key| snapshot.entry(key).is_some());
             let fits = snapshot.size() + entry.bytes().len() <= MAX_SNAPSHOT;
@@ -261,7 +256,7 @@ impl Draft<'_> {
             );
             problems.degraded(object, "", reason::TOO_LARGE, message);
         }
-        PlannedFleet { settings: fleet.settings.clone(), snapshot, sources }
+        (PlannedFleet { settings: fleet.settings.clone(), snapshot, sources }, encoded)
     }
 }
 

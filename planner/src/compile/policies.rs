@@ -73,7 +73,7 @@ fn guard(draft: &Draft<'_>, key: Key, policy: proto::RatePolicy, object: &Object
         match served {
             Some(number) => {
                 routes.insert(*number);
-                rules += if target.rule.is_empty() { draft.routes[*number].rules } else { 1 };
+                rules += if target.rule.is_empty() { draft.routes[*number].encoded.rules } else { 1 };
             }
             None => fleet = true,
         }

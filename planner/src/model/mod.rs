@@ -30,7 +30,7 @@ pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::{Policy, Target};
-pub(crate) use route::{Backend, Route};
+pub(crate) use route::{Backend, Destination, Route};
 pub(crate) use secret::TlsSecret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
@@ -106,6 +106,11 @@ pub(crate) struct Memo {
 type Known = (Arc<Object>, Result<Valid, Findings>);
 
 impl Memo {
+    /// The next plan looks at as much as the first, however soon it follows.
+    pub(crate) fn looks_on(&mut self) {
+        self.looked = Looked::default();
+    }
+
     /// Validates a content, unless it is known; what is asked for goes on into `next`.
     fn valid(
         &self,

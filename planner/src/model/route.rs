@@ -1,20 +1,20 @@
 //! ApiRoute: matches and filters in the form that proxies execute; parents and backends still as references.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::OnceLock};
 
 use crds::{common::ParentRef, route as crd};
 use snapshot::{
-    Key, Kind, check,
+    Entry, Hash, Key, Kind, check,
     check::Unfit,
     path,
-    proto::{self, ClusterProtocol, Resource, resource},
+    proto::{self, ClusterProtocol, Resource, ValueMatch, resource},
 };
 
 use super::{Findings, Hostname, unless};
 use crate::{problem::reason, world::ObjectRef};
 
 /// A valid ApiRoute.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
     /// As written; empty: the fleet named `default`.
     pub(crate) parents: Vec<ParentRef>,
@@ -27,15 +27,53 @@ pub(crate) struct Route {
     pub(crate) backends: Vec<Vec<Backend>>,
     /// Names that policies can use: those that stand in the manifest.
     pub(crate) rule_names: Vec<String>,
+    /// Made when they are asked for: a route outlives many plans, and few of them are not compared.
+    identities: OnceLock<Vec<Vec<Hash>>>,
 }
 
-/// Refers to where requests go.
+impl Route {
+    /// A route of nothing but rules.
+    #[cfg(test)]
+    pub(crate) fn of(rules: Vec<proto::Rule>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// What tells the matches of each rule from others: those that mean the same have the same.
+    pub(crate) fn identities(&self) -> &[Vec<Hash>] {
+        let of_rule = |rule: &proto::Rule| rule.matches.iter().map(identity).collect();
+        self.identities.get_or_init(|| self.rules.iter().map(of_rule).collect())
+    }
+}
+
+/// A hash of a match, such that two that mean the same are equal.
+fn identity(matching: &proto::Match) -> Hash {
+    let mut matching = matching.clone();
+    let by_name = |a: &ValueMatch, b: &ValueMatch| (&a.name, &a.value).cmp(&(&b.name, &b.value));
+    matching.headers.sort_by(by_name);
+    matching.query_params.sort_by(by_name);
+    if let Some(path) = matching.path.as_mut().filter(|path| path.kind() == proto::PathKind::Prefix) {
+        // `/a/` and `/a` are one prefix.
+        path.value.truncate(path.value.trim_end_matches('/').len());
+    }
+    let rule = proto::Rule { matches: vec![matching], ..proto::Rule::default() };
+    let route = proto::Route { rules: vec![rule], ..proto::Route::default() };
+    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(route)) }).hash()
+}
+
+/// A destination of requests, and its share of them.
 #[derive(Clone, Debug)]
-pub(crate) enum Backend {
+pub(crate) struct Backend {
+    pub(crate) to: Destination,
+    pub(crate) weight: u32,
+}
+
+/// A destination of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Destination {
     /// A port of a Service.
-    Service { namespace: Option<String>, name: String, port: u16, weight: u32 },
+    Service { namespace: Option<String>, name: String, port: u16 },
     /// `IP:port`.
-    Address { address: SocketAddr, protocol: ClusterProtocol, weight: u32 },
+    Address { address: SocketAddr, protocol: ClusterProtocol },
 }
 
 pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Route, Findings> {
@@ -103,6 +141,7 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
         rules,
         backends,
         rule_names: spec.rules.iter().filter_map(|rule| rule.name.clone()).collect(),
+        identities: OnceLock::new(),
     };
     (route, findings)
 }
@@ -285,10 +324,11 @@ fn backend(backend: &crd::BackendRef, field: &str) -> Result<Backend, Unfit> {
                     return Err(Unfit::new(format!("{field}.appProtocol"), reason::UNSUPPORTED_PROTOCOL, message));
                 }
             };
-            Ok(Backend::Address { address, protocol, weight })
+            Ok(Backend { to: Destination::Address { address, protocol }, weight })
         }
         (None, Some(name), Some(port)) => {
-            Ok(Backend::Service { namespace: backend.namespace.clone(), name: name.clone(), port, weight })
+            let (namespace, name) = (backend.namespace.clone(), name.clone());
+            Ok(Backend { to: Destination::Service { namespace, name, port }, weight })
         }
         _ => Err(Unfit::new(field, reason::INVALID, "needs either an address, or a Service's name and port")),
     }
