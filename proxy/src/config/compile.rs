@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Shared,
-    router::{Candidate, Claim, Holders, Router},
+    router::{Candidate, Claim, Holders, Hosted, Router},
     shared::clock_us,
 };
 
@@ -226,16 +226,21 @@ impl Compiler {
             return Arc::clone(&cached.value);
         }
         let mut router = Router::new(Arc::clone(&self.holders));
-        for (l, routes) in listeners.iter().zip(&routes) {
-            let hosts = router.listener(l.listener.tls, &l.listener.hostname);
-            for route in *routes {
-                for attachment in route.attachments.iter().filter(|a| a.listener == l.listener.name) {
-                    let any = [String::new()];
-                    let hostnames = if attachment.hostnames.is_empty() { &any[..] } else { &attachment.hostnames };
-                    for hostname in hostnames.iter().filter(|name| self.holders.has(&route.namespace, name)) {
-                        hosts.insert(hostname, &route.namespace, &route.candidates);
-                    }
-                }
+        // What it was made of is held with it: another route is none of those, wherever it is in memory.
+        let before = self.ports.get(&port).map(|before| &before.value.router);
+        for l in listeners {
+            // It is there whatever it serves.
+            router.listener(l.listener.tls, &l.listener.hostname);
+        }
+        for ((tls, listener, hostname), routes) in by_host(listeners, &routes, &self.holders) {
+            let of: Box<[usize]> = routes.iter().map(|route| Arc::as_ptr(route).addr()).collect();
+            let same = before.and_then(|before| before.hosted(tls, listener, hostname)).filter(|same| same.is_of(&of));
+            let hosted = same.cloned().or_else(|| {
+                let candidates = routes.iter().flat_map(|route| &route.candidates).cloned().collect();
+                Some(Arc::new(Hosted::new(&routes.first()?.namespace, of, candidates)))
+            });
+            if let Some(hosted) = hosted {
+                router.listener(tls, listener).serve(hostname, hosted);
             }
         }
         let tls = listeners.iter().any(|l| l.listener.tls).then(|| self.tls(port, from, listeners, snapshot));
@@ -290,6 +295,31 @@ struct Listener<'a> {
     key: &'a Key,
     hash: Hash,
     listener: proto::Listener,
+}
+
+/// A listener's hostname, with TLS or without, and a route's.
+type Host<'a> = (bool, &'a str, &'a str);
+
+/// The routes that are served under each hostname, as far as it is theirs; in their order.
+fn by_host<'a>(
+    listeners: &'a [Listener<'_>],
+    routes: &[&'a [Arc<CompiledRoute>]],
+    holders: &Holders,
+) -> HashMap<Host<'a>, Vec<&'a Arc<CompiledRoute>>, RandomState> {
+    let mut hosts: HashMap<Host<'a>, Vec<&Arc<CompiledRoute>>, RandomState> = HashMap::default();
+    for (Listener { listener, .. }, routes) in listeners.iter().zip(routes) {
+        for route in *routes {
+            for attachment in route.attachments.iter().filter(|attachment| attachment.listener == listener.name) {
+                let any = attachment.hostnames.is_empty().then_some("");
+                for hostname in attachment.hostnames.iter().map(String::as_str).chain(any) {
+                    if holders.has(&route.namespace, hostname) {
+                        hosts.entry((listener.tls, &listener.hostname, hostname)).or_default().push(route);
+                    }
+                }
+            }
+        }
+    }
+    hosts
 }
 
 /// What a resource is, if it can be executed.

@@ -42,12 +42,14 @@ pub struct Router {
 
 /// The routes of one listener, by hostname.
 #[derive(Default)]
-pub(crate) struct Routes(HostMap<Hosted>);
+pub(crate) struct Routes(HostMap<Arc<Hosted>>);
 
-/// The routes of one hostname, all of one namespace.
+/// The routes of one hostname, all of one namespace. The next router takes it over while they are the same.
 #[derive(Default)]
-struct Hosted {
+pub(crate) struct Hosted {
     namespace: Arc<str>,
+    /// Addresses of the compiled routes.
+    of: Box<[usize]>,
     paths: PathTable,
 }
 
@@ -120,13 +122,18 @@ impl Router {
             Some(hosted) => &hosted.namespace,
             None => self.holders.of(host)?,
         };
-        let own = |hosted: &'_ Hosted| hosted.namespace == *holder;
+        let own = |hosted: &Hosted| hosted.namespace == *holder;
         hosts.find(host, |hosted| if own(hosted) { hosted.paths.find(query, ask) } else { None })
     }
 
     /// Without routes yet; hostnames are those namespaces'.
     pub(crate) fn new(holders: Arc<Holders>) -> Self {
         Self { listeners: Default::default(), holders }
+    }
+
+    /// The routes of a hostname, on the listener with that hostname.
+    pub(crate) fn hosted(&self, tls: bool, listener: &str, hostname: &str) -> Option<&Arc<Hosted>> {
+        self.listeners[usize::from(tls)].at(listener)?.0.at(hostname)
     }
 
     /// The routes of the listener with that hostname; empty: any.
@@ -136,11 +143,21 @@ impl Router {
 }
 
 impl Routes {
-    /// Adds ways to reach rules of the namespace that a hostname belongs to; empty: any.
-    pub(crate) fn insert(&mut self, hostname: &str, namespace: &Arc<str>, candidates: &[Arc<Candidate>]) {
-        let hosted = self.0.entry(hostname);
-        hosted.namespace = Arc::clone(namespace);
-        candidates.iter().for_each(|candidate| hosted.paths.insert(Arc::clone(candidate)));
+    /// Serves a hostname; empty: any.
+    pub(crate) fn serve(&mut self, hostname: &str, hosted: Arc<Hosted>) {
+        *self.0.entry(hostname) = hosted;
+    }
+}
+
+impl Hosted {
+    /// Ways to reach rules of the namespace that a hostname belongs to, of compiled routes at these addresses.
+    pub(crate) fn new(namespace: &Arc<str>, of: Box<[usize]>, candidates: Vec<Arc<Candidate>>) -> Self {
+        Self { namespace: Arc::clone(namespace), of, paths: PathTable::new(candidates) }
+    }
+
+    /// Whether it is made of these; true only while what it was made of lives.
+    pub(crate) fn is_of(&self, routes: &[usize]) -> bool {
+        *self.of == *routes
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
     hash::{BuildHasher, Hash, Hasher},
-    mem,
     sync::Arc,
 };
 
@@ -50,11 +49,22 @@ struct Candidates {
 }
 
 impl PathTable {
-    pub(crate) fn insert(&mut self, candidate: Arc<Candidate>) {
+    /// Sorts candidates once: a hostname may have thousands of one path, and each that found its place among the others
+    /// would cost as much as all of them.
+    pub(crate) fn new(mut candidates: Vec<Arc<Candidate>>) -> Self {
+        candidates.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let mut table = Self::default();
+        candidates.into_iter().for_each(|candidate| table.insert(candidate));
+        table.expressions.values_mut().for_each(|group| group.sort_by_key(|candidate| length(candidate)));
+        table
+    }
+
+    /// Adds a candidate behind all of its path that came before.
+    fn insert(&mut self, candidate: Arc<Candidate>) {
         match &candidate.path {
             Path::Exact(path) => match self.exact.take(&**path) {
                 Some(mut candidates) => {
-                    candidates.add(candidate);
+                    candidates.others.push(candidate);
                     self.exact.insert(candidates);
                 }
                 None => drop(self.exact.insert(Candidates::new(candidate))),
@@ -62,9 +72,7 @@ impl PathTable {
             Path::Regex(expression) => {
                 let prefix = expression.elements(ELEMENTS);
                 self.expressions_deepest = self.expressions_deepest.max(elements(prefix).count());
-                let others = self.expressions.entry(prefix.into()).or_default();
-                let place = others.partition_point(|other| order(other) <= order(&candidate));
-                others.insert(place, candidate);
+                self.expressions.entry(prefix.into()).or_default().push(candidate);
             }
             Path::Prefix(prefix) => {
                 let depth = elements(prefix).count();
@@ -73,7 +81,7 @@ impl PathTable {
                 let state = &self.prefix_state;
                 let same = |other: &Candidates| other.path() == &**prefix;
                 match self.prefix.entry(hash(state, prefix), same, |other| hash(state, other.path())) {
-                    Entry::Occupied(mut candidates) => candidates.get_mut().add(candidate),
+                    Entry::Occupied(mut candidates) => candidates.get_mut().others.push(candidate),
                     Entry::Vacant(place) => drop(place.insert(Candidates::new(candidate))),
                 }
             }
@@ -181,14 +189,6 @@ impl Candidates {
         self.first.path.as_str()
     }
 
-    fn add(&mut self, mut candidate: Arc<Candidate>) {
-        if candidate.rank() < self.first.rank() {
-            mem::swap(&mut self.first, &mut candidate);
-        }
-        let place = self.others.partition_point(|c| c.rank() <= candidate.rank());
-        self.others.insert(place, candidate);
-    }
-
     fn fitting(&self, q: &Query<'_>, ask: &Ask<'_>) -> Option<&Candidate> {
         let mut candidates = std::iter::once(&self.first).chain(&self.others).take_while(|_| !ask.effort.is_spent());
         candidates.find(|c| c.fits(q, ask)).map(Arc::as_ref)
@@ -217,7 +217,11 @@ impl Eq for Candidates {}
 
 /// Which of two expressions is tried first.
 fn order(candidate: &Candidate) -> impl Ord + '_ {
-    (Reverse(candidate.path.as_str().len()), candidate.rank())
+    (length(candidate), candidate.rank())
+}
+
+fn length(candidate: &Candidate) -> impl Ord + use<> {
+    Reverse(candidate.path.as_str().len())
 }
 
 /// A path's elements: each begins with a slash.

@@ -1,5 +1,7 @@
 //! The router against a reference that looks at every candidate.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderName, HeaderValue};
 use proptest::{prelude::*, sample::select};
 use snapshot::{
@@ -165,12 +167,19 @@ fn router(specs: &[Spec]) -> Router {
 fn router_with(specs: &[Spec], beside: &[HeldHostnames]) -> Router {
     let holders = holders(specs, beside);
     let mut router = Router::new(Arc::clone(&holders));
+    let mut hosted: BTreeMap<(&str, &str), (&str, Vec<Arc<Candidate>>)> = BTreeMap::new();
     for (i, spec) in specs.iter().enumerate() {
         // A listener is there whatever it serves.
-        let routes = router.listener(false, spec.listener);
+        router.listener(false, spec.listener);
         if holders.has(namespace(spec), spec.host) {
-            routes.insert(spec.host, &namespace(spec).into(), &[candidate(spec, i)]);
+            let of = hosted.entry((spec.listener, spec.host)).or_insert((namespace(spec), vec![]));
+            of.1.push(candidate(spec, i));
         }
+    }
+    for ((listener, host), (namespace, candidates)) in hosted {
+        router
+            .listener(false, listener)
+            .serve(host, Arc::new(Hosted::new(&namespace.into(), Box::default(), candidates)));
     }
     router
 }
@@ -328,9 +337,8 @@ fn a_look_up_is_bounded_whatever_the_routes_are() {
     ];
     for (what, expect, candidate) in worst {
         let mut router = Router::new(holders(&[spec(any, vec![])], &[]));
-        for n in 0..4096 {
-            router.listener(false, "").insert("", &"a".into(), &[Arc::new(candidate(n))]);
-        }
+        let candidates = (0..4096).map(|n| Arc::new(candidate(n))).collect();
+        router.listener(false, "").serve("", Arc::new(Hosted::new(&"a".into(), Box::default(), candidates)));
         let start = std::time::Instant::now();
         let found = router.find(&q).map(drop);
         let took = start.elapsed();
@@ -356,12 +364,13 @@ fn only_expressions_that_could_match_are_tried() {
         order: (0, 0),
     };
     let mut router = Router::new(holders(std::slice::from_ref(&plain), &[]));
-    for n in 0..200 {
+    let candidates = (0..200).map(|n| {
         let source = format!("/service-{n}/items/[0-9]+");
         let path = Path::Regex(Box::new(PathExpression::new(&source, expression::compile(&source).unwrap())));
         let candidate = Arc::into_inner(candidate(&plain, n)).unwrap();
-        router.listener(false, "").insert("", &"a".into(), &[Arc::new(Candidate { path, ..candidate })]);
-    }
+        Arc::new(Candidate { path, ..candidate })
+    });
+    router.listener(false, "").serve("", Arc::new(Hosted::new(&"a".into(), Box::default(), candidates.collect())));
     let fields = Fields::default();
     let path = "/service-17/items/4";
     let q = Query { tls: false, host: "h", path, query: None, method: &Method::GET, fields: &fields };

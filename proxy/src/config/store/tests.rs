@@ -172,6 +172,32 @@ fn a_push_runs_and_what_did_not_change_is_taken_over() {
     assert!(proxy.config().ports.is_empty());
 }
 
+/// A hostname's table is made anew when one of its own routes changes, comes or goes, and by nothing else: a neighbour's
+/// thousands cost one's own change nothing.
+#[test]
+fn what_a_hostname_serves_is_taken_over() {
+    let on = |host: &str, name: &str, path: &str| {
+        let (key, route) = route(name, path, "");
+        let Some(resource::Kind::Route(mut route)) = route.kind() else { panic!("no route") };
+        route.attachments[0].hostnames = vec![host.into()];
+        (key, entry(resource::Kind::Route(route)))
+    };
+    let mut proxy = Proxy::new();
+    let push = |proxy: &mut Proxy, routes: &[(Key, Entry)]| {
+        let all = [&[fleet(), listener_of("http", 80, false)], routes].concat();
+        assert_eq!(proxy.push(&all), []);
+        let config = proxy.config();
+        ["a", "b"].map(|host| config.ports[&80].router.hosted(false, "", host).map(Arc::clone))
+    };
+    let [a, b] = push(&mut proxy, &[on("a", "r", "/r"), on("a", "s", "/s"), on("b", "t", "/t")]).map(Option::unwrap);
+    // Another path of `b`, then one route less of `a`.
+    let after = push(&mut proxy, &[on("a", "r", "/r"), on("a", "s", "/s"), on("b", "t", "/u")]).map(Option::unwrap);
+    assert!(Arc::ptr_eq(&a, &after[0]) && !Arc::ptr_eq(&b, &after[1]));
+    let last = push(&mut proxy, &[on("a", "r", "/r"), on("b", "t", "/u")]).map(Option::unwrap);
+    assert!(!Arc::ptr_eq(&a, &last[0]) && Arc::ptr_eq(&after[1], &last[1]));
+    assert!(push(&mut proxy, &[on("a", "r", "/r")])[1].is_none());
+}
+
 #[test]
 fn a_broken_resource_keeps_its_former_version_alone() {
     let mut proxy = Proxy::new();
