@@ -11,18 +11,19 @@ use limits::{Limiter, Table, TokenBucket};
 use prost::Message;
 use proxy::{
     Shared,
+    clock::clock_us,
     config::Store,
-    exchange::headers::{Forwarded, RequestId},
     fields::Fields,
     filter::{Ctx, Flow},
+    forwarded::{Forwarded, RequestId},
     http1::{
         self, encode,
         lines::{Bounds, Lines},
         request::Wants,
     },
     message::RequestHead,
+    message_limits,
     router::Query,
-    shared::clock_us,
     telemetry::{self, RequestRecord, Telemetry},
 };
 use snapshot::{
@@ -119,7 +120,7 @@ fn heads() {
         b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: 128\r\n\
           Cache-Control: no-store\r\nETag: \"0123456789\"\r\n\r\n",
     );
-    let limits = http1::limits::DEFAULT;
+    let limits = message_limits::DEFAULT;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes };
     let (mut lines, mut fields) = (Lines::default(), Fields::default());
     measure("http1: lines of a request's head with 6 fields", |_| {
@@ -310,7 +311,7 @@ fn requests(routes: usize) {
     });
     let record = RequestRecord {
         ended: Instant::now(),
-        rule: Some(&rule),
+        rule: Some(rule.served_by()),
         client: b"192.0.2.1",
         client_port: 7,
         method: &Method::GET,

@@ -4,12 +4,12 @@
 use std::task::{Context, Poll};
 
 use crate::{
+    connection::{Waiting, Way},
     http1::{
         body::{Framing, Piece},
         request::Refused,
     },
     message::ResponseHead,
-    server::{Waiting, Way},
 };
 
 /// A request's body, where it comes from.

@@ -6,12 +6,39 @@
 //!
 //! Names are compared without regard to case. Fields of one name keep their order (RFC 9110 section 5.3).
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::http1::buffers;
+/// Most fields whose memory is kept.
+const MAX_KEPT_FIELDS: usize = 64;
+/// How many [`Fields`] a thread keeps: they are held while the upstream takes its time.
+const MAX_KEPT: usize = 1024;
+
+thread_local! {
+    /// Memory that messages borrow, as `http1/buffers.rs` has it for what is read and written.
+    static KEPT: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
+/// No fields, and memory for some.
+pub(crate) fn take() -> Fields {
+    // Without any when the thread is about to end.
+    KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+}
+
+/// Gives their memory back.
+pub(crate) fn give_back(mut fields: Fields) {
+    fields.clear();
+    if (1..MAX_KEPT_FIELDS).contains(&fields.capacity()) {
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MAX_KEPT {
+                kept.push(fields);
+            }
+        });
+    }
+}
 
 /// Header fields, in the order in which they came and were set.
 #[derive(Clone, Debug, Default)]
@@ -212,7 +239,7 @@ impl FromIterator<(HeaderName, HeaderValue)> for Fields {
 
 impl From<HeaderMap> for Fields {
     fn from(map: HeaderMap) -> Self {
-        let mut fields = buffers::take_fields();
+        let mut fields = take();
         for (name, value) in map {
             // A name is told once for all of its values.
             if let Some(name) = name.or_else(|| fields.set.last().map(|(name, _)| name.clone())) {

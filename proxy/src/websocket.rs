@@ -20,8 +20,10 @@ use tokio::{
 };
 
 use crate::{
-    http1::{limits::Limits, serve::WebSocket, stream::Stream},
-    server::{Conn, Phase, Worker},
+    connection::Conn,
+    http1::{serve::WebSocket, stream::Stream},
+    message_limits::Limits,
+    worker::{Phase, Worker},
 };
 
 /// Close frame with code 1001, as a server sends it.
@@ -274,7 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     fn frame(payload: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };

@@ -12,19 +12,20 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use proxy::{
     Shared,
+    clock::clock_us,
     config::{Config, Store},
-    exchange::{headers::RequestId, normalise},
+    exchange::normalise,
     fields::Fields,
     filter::Ctx,
+    forwarded::RequestId,
     http1::{
         self,
-        limits::{DEFAULT, Limits},
         lines::{Bounds, Lines},
     },
     http2,
     message::RequestHead,
+    message_limits::{DEFAULT, Limits},
     router::Query,
-    shared::clock_us,
     telemetry::Telemetry,
 };
 use snapshot::{

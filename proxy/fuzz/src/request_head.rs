@@ -10,19 +10,17 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
 use proxy::{
-    exchange::{
-        headers::{self, Forwarded, RequestId},
-        normalise,
-    },
+    exchange::normalise,
     fields::Fields,
+    forwarded::{self, Forwarded, RequestId},
     http1::{
         body::Framing,
         encode,
-        limits::{DEFAULT, Limits},
         lines::{Bad, Bounds, Lines},
         request::{Head, Wants, parse},
     },
     message::RequestHead,
+    message_limits::{DEFAULT, Limits},
 };
 
 /// Small, so that they are met.
@@ -163,7 +161,7 @@ fn nothing_lost(text: &Text<'_>, got: &HeaderMap) {
 fn sent(mut head: Head) {
     let Some(host) = prepared(&mut head.parts) else { return };
     let request_id = RequestId::Made([b'0'; 32]);
-    let client = headers::address(Ipv4Addr::LOCALHOST.into());
+    let client = forwarded::address(Ipv4Addr::LOCALHOST.into());
     let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
     let mut out = vec![];
     encode::request(&mut out, &head.parts, forwarded, head.body, head.wants);

@@ -11,8 +11,10 @@ use snapshot::{
     proto::{self, ClusterProtocol, resource},
 };
 
-use super::{Action, Cluster, ClusterSlot, Rule};
-use crate::upstream::{Endpoints, Protocol};
+use crate::{
+    rule::{Cluster, ClusterSlot, Rule},
+    upstream::{Endpoints, Protocol},
+};
 
 /// Every cluster's slot, with the hash of what is in it.
 #[derive(Default)]
@@ -77,17 +79,6 @@ impl Update {
     /// Puts the content in its slot: requests see it from now on.
     pub(crate) fn swap(self) {
         self.slot.cluster.store(self.cluster);
-    }
-}
-
-impl Rule {
-    /// The clusters that it sends requests to.
-    fn clusters(&self) -> impl Iterator<Item = &Key> {
-        let choices = match &self.action {
-            Action::Forward(backends) => &backends.choices[..],
-            Action::Unavailable(_) => &[],
-        };
-        choices.iter().map(|(_, slot)| &slot.key)
     }
 }
 

@@ -18,15 +18,16 @@ use snapshot::{
 };
 
 use super::{
-    Clusters, Config, Policies, Port, Settings,
-    clusters::Update,
+    Config, Port, Settings,
+    clusters::{Clusters, Update},
+    policies::Policies,
     route,
     tls::{self, Certificate},
 };
 use crate::{
     Shared,
+    clock::clock_us,
     router::{Candidate, Claim, Holders, Router},
-    shared::clock_us,
 };
 
 /// Compiles one snapshot after the other.
@@ -155,7 +156,8 @@ impl Compiler {
     pub fn swap(&self, built: Built) {
         // Clusters first, so that no request meets a new rule before its backends.
         built.updates.into_iter().for_each(Update::swap);
-        self.shared.telemetry.configure(&built.config.settings);
+        let settings = &built.config.settings;
+        self.shared.telemetry.configure(settings.access_log_level, settings.access_log_sampling);
         // As of now, whatever compiling took, and before requests meet a limit that is not in force.
         self.shared.limiters.take_effect(clock_us(Instant::now()));
         self.shared.config.store(Arc::new(built.config));

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use snapshot::proto::{self, AccessLogLevel};
 
-use crate::http1::limits::{DEFAULT, Limits};
+use crate::message_limits::{DEFAULT, Http2Limits, Limits};
 
 /// Percent of all descriptors that one client may hold, unless the fleet says otherwise.
 const DESCRIPTORS_PER_CLIENT: u32 = 50;
@@ -32,17 +32,6 @@ pub struct Settings {
     pub descriptors_per_client: u32,
 }
 
-/// What a client may have under way on one HTTP/2 connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Http2Limits {
-    /// Requests at once.
-    pub streams: u32,
-    /// Bytes of one request's body that were not passed on yet.
-    pub stream_window: u32,
-    /// The same of all requests together.
-    pub connection_window: u32,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -56,12 +45,6 @@ impl Default for Settings {
             connections_per_client: None,
             descriptors_per_client: DESCRIPTORS_PER_CLIENT,
         }
-    }
-}
-
-impl Default for Http2Limits {
-    fn default() -> Self {
-        Self { streams: 100, stream_window: 256 << 10, connection_window: 1 << 20 }
     }
 }
 

@@ -16,7 +16,7 @@ use snapshot::{
     wire::{MAX_SNAPSHOT, Push},
 };
 
-use super::{Compiler, Policies, fault::Fault};
+use super::{Compiler, fault::Fault, policies::Policies};
 use crate::{Shared, shared::Status};
 
 /// Refused resources by key: the hash of the refused content, and why.

@@ -4,6 +4,7 @@
 //! enrols first ([`identity`]), and dials the leader where another operator says that it is.
 
 mod backoff;
+mod error;
 mod identity;
 mod operator;
 mod session;
@@ -19,9 +20,10 @@ use std::{
 use tonic::transport::Channel;
 
 pub use self::operator::{Address, Operator};
+pub use self::session::Identity;
 use self::{
     backoff::Backoff,
-    identity::DialError,
+    error::DialError,
     session::{End, Former, Session, SessionError},
 };
 use crate::{
@@ -48,17 +50,6 @@ pub enum Patience {
     Started,
     /// It crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
     Restarted,
-}
-
-/// Who this proxy is.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Name, unique among the living.
-    pub name: String,
-    /// `namespace/name` of the fleet.
-    pub fleet: String,
-    /// Where the admin port listens.
-    pub admin: SocketAddr,
 }
 
 /// Holds a stream to the operator for as long as the process lives.

@@ -1,6 +1,6 @@
 //! One stream to the operator, from `Hello` to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use snapshot::{
@@ -19,10 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{
-    Identity,
-    identity::{DialError, with_sources},
-};
+use super::error::{DialError, with_sources};
 use crate::{
     Shared,
     config::{Applier, ApplyError, PORT_UNAVAILABLE, Ports},
@@ -36,6 +33,17 @@ const ATTACH: Duration = Duration::from_secs(5);
 
 /// How long after a port did not open the push is asked for again, by a new `Hello` that lacks its listener.
 const RETRY_PORTS: Duration = Duration::from_secs(1);
+
+/// Who this proxy is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name, unique among the living.
+    pub name: String,
+    /// `namespace/name` of the fleet.
+    pub fleet: String,
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+}
 
 /// What one stream works with.
 pub(super) struct Session<'a, P> {

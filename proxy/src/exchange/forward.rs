@@ -14,17 +14,17 @@ use tokio::time::{Sleep, sleep_until};
 use super::{
     Exchange,
     answer::{self, Cause},
-    headers::Forwarded,
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
-    config::{Backends, Rule},
-    http1::{Malformed, body::Framing, call, request::Wants},
+    connection::Waiting,
+    forwarded::Forwarded,
+    http1::{Malformed, body::Framing, request::Wants},
     message::{RequestHead, ResponseHead},
-    server::Waiting,
+    rule::{Backends, Rule},
     telemetry::Blame,
     upstream::{
-        Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol,
+        Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol, http1,
         http2::{self, Kept},
         pick,
     },
@@ -184,7 +184,7 @@ fn call(
     let limits = Arc::clone(&conn.limits);
     match leased {
         Leased::Http1(io, lease) => {
-            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, forwarded, body, wants)))
+            Call::Http1(Box::new(http1::Call::new(io, lease, limits, head, forwarded, body, wants)))
         }
         Leased::Http2(connection, stream, reused) => {
             let leased = (connection, stream, reused);

@@ -5,7 +5,6 @@
 mod answer;
 mod forward;
 mod grpc;
-pub mod headers;
 pub mod normalise;
 mod record;
 mod streaming;
@@ -24,16 +23,18 @@ pub(crate) use self::{
 };
 use crate::{
     body::Source,
-    config::{Action, Rule},
+    clock::clock_us,
+    connection::{Conn, Way},
     fields::Fields,
-    filter::{Answer, Ctx, Flow, RateLimit},
-    http1::{self, request::Wants},
+    filter::{Answer, Ctx, Flow},
+    http1::request::Wants,
     message::{RequestHead, ResponseHead},
+    rate_limit_fields::RateLimit,
     router::{Missed, Query},
-    server::{Conn, Way, Worker},
-    shared::clock_us,
+    rule::{Action, Rule},
     telemetry::Blame,
-    upstream::Call,
+    upstream::{self, Call},
+    worker::Worker,
 };
 
 /// What a request comes to.
@@ -55,7 +56,7 @@ pub(crate) enum ReplyBody {
     /// There is none: an upstream ended the stream, and a client that speaks HTTP/2 is told the same.
     Reset(h2::Reason),
     /// There is none: the connections become a WebSocket.
-    WebSocket(Box<http1::call::Call>, Arc<Rule>),
+    WebSocket(Box<upstream::http1::Call>, Arc<Rule>),
 }
 
 /// What a client is told whose request was no request; `head`: as far as it was one.

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{Method, StatusCode, Version, uri::PathAndQuery};
 
-use super::{headers::RequestId, normalise::Host};
+use super::normalise::Host;
 use crate::{
-    config::Rule,
+    connection::{Conn, Taken, Waiting},
+    forwarded::RequestId,
     message::RequestHead,
-    server::{Conn, Taken, Waiting, Worker},
+    rule::Rule,
     telemetry::{Blame, RequestRecord},
+    worker::Worker,
 };
 
 /// A request under way. Dropping it closes it.
@@ -143,7 +145,7 @@ impl Drop for Exchange<'_> {
         let before_body = self.answered.unwrap_or(now).duration_since(self.started);
         self.worker.shared.telemetry.closed(&RequestRecord {
             ended: now,
-            rule: self.rule.as_ref(),
+            rule: self.rule.as_ref().map(|rule| rule.served_by()),
             client: self.conn.client().as_bytes(),
             client_port: self.conn.peer.port(),
             method: &self.method,

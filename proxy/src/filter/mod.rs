@@ -4,6 +4,7 @@
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
 mod answer;
+mod compile;
 mod header_modifier;
 mod limit;
 mod path;
@@ -15,12 +16,14 @@ pub(crate) mod testing;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use snapshot::{check::Unfit, proto};
 
-use self::answer::answer;
 pub(crate) use self::answer::head as problem_head;
-pub use self::limit::{Limiters, RateLimit};
-use crate::message::{RequestHead, ResponseHead};
+pub(crate) use self::compile::compile;
+pub use self::limit::Limiters;
+use crate::{
+    message::{RequestHead, ResponseHead},
+    rate_limit_fields::RateLimit,
+};
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,16 +145,4 @@ impl Chain {
             self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
         }
     }
-}
-
-/// Compiles what a rule lists as one of its filters.
-pub(crate) fn compile(filter: &proto::Filter) -> Result<Box<dyn Filter>, Unfit> {
-    use proto::filter::Filter as Proto;
-    Ok(match &filter.filter {
-        Some(Proto::RequestHeaderModifier(m)) => Box::new(header_modifier::RequestHeaders::compile(m)?),
-        Some(Proto::ResponseHeaderModifier(m)) => Box::new(header_modifier::ResponseHeaders::compile(m)?),
-        Some(Proto::RequestRedirect(r)) => Box::new(redirect::Redirect::compile(r)?),
-        Some(Proto::UrlRewrite(u)) => Box::new(rewrite::Rewrite::compile(u)?),
-        None => return Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
-    })
 }

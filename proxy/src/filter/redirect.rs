@@ -9,7 +9,7 @@ use http::{
 };
 use snapshot::{check::Unfit, proto};
 
-use super::{Answer, Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use super::{Answer, Ctx, Filter, Flow, Stage, answer::answer, path::PathChange};
 use crate::message::{RequestHead, ResponseHead};
 
 /// One redirect.

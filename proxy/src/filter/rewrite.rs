@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode, header::HOST, uri::PathAndQuery};
 use snapshot::{check::Unfit, proto};
 
-use super::{Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use super::{Ctx, Filter, Flow, Stage, answer::answer, path::PathChange};
 use crate::message::RequestHead;
 
 /// One URL rewrite.

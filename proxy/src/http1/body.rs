@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::{Malformed, chunked, limits::Limits};
+use super::{Malformed, chunked};
+use crate::message_limits::Limits;
 
 /// How a message says where its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

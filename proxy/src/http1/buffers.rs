@@ -6,7 +6,6 @@ use std::{cell::RefCell, mem};
 use bytes::BytesMut;
 
 use super::lines::Lines;
-use crate::fields::Fields;
 
 /// What is read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
 const CLIENT: usize = 16 << 10;
@@ -16,12 +15,8 @@ const UPSTREAM: usize = 72 << 10;
 const OUT: usize = 4 << 10;
 /// One that grew beyond this is not kept.
 const MOST_OUT: usize = 64 << 10;
-/// Most fields whose memory is kept.
-const MOST_FIELDS: usize = 64;
 /// How many of each kind a thread keeps.
 const KEPT: usize = 64;
-/// How many fields: they are held while the upstream takes its time.
-const KEPT_FIELDS: usize = 1024;
 
 /// Whose bytes a buffer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +40,6 @@ struct Kept {
     client: Vec<(BytesMut, Lines)>,
     upstream: Vec<(BytesMut, Lines)>,
     out: Vec<Vec<u8>>,
-    fields: Vec<Fields>,
 }
 
 thread_local! {
@@ -95,7 +89,7 @@ impl ReadBuffer {
         bytes.clear();
         let wanted = self.from.capacity();
         if bytes.try_reclaim(wanted) && bytes.capacity() < wanted * 2 {
-            kept(|kept| keep(kept.read(self.from), (bytes, lines), KEPT));
+            kept(|kept| keep(kept.read(self.from), (bytes, lines)));
         }
     }
 
@@ -122,20 +116,7 @@ pub(super) fn take_out() -> Vec<u8> {
 pub(super) fn give_out(mut buffer: Vec<u8>) {
     buffer.clear();
     if buffer.capacity() <= MOST_OUT {
-        kept(|kept| keep(&mut kept.out, buffer, KEPT));
-    }
-}
-
-/// No fields, and memory for some.
-pub(crate) fn take_fields() -> Fields {
-    kept(|kept| kept.fields.pop()).flatten().unwrap_or_default()
-}
-
-/// Gives their memory back.
-pub(crate) fn give_fields(mut fields: Fields) {
-    fields.clear();
-    if (1..MOST_FIELDS).contains(&fields.capacity()) {
-        kept(|kept| keep(&mut kept.fields, fields, KEPT_FIELDS));
+        kept(|kept| keep(&mut kept.out, buffer));
     }
 }
 
@@ -144,8 +125,8 @@ fn kept<T>(use_it: impl FnOnce(&mut Kept) -> T) -> Option<T> {
     KEPT_HERE.try_with(|kept| use_it(&mut kept.borrow_mut())).ok()
 }
 
-fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
-    if list.len() < most {
+fn keep<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < KEPT {
         list.push(item);
     }
 }

@@ -5,11 +5,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::{
-    Malformed,
-    limits::Limits,
+    Malformed, field_rules,
     lines::{Bad, Bounds, Lines},
-    request,
 };
+use crate::message_limits::Limits;
 
 /// A body's chunks, as far as they have come.
 #[derive(Debug, Default)]
@@ -91,7 +90,7 @@ impl Decoder {
                 })?;
                 let Some(end) = end else { return Ok(Next::More) };
                 let section = buf.split_to(end).freeze();
-                let trailers = (!lines.is_empty()).then(|| request::trailers(&section, lines)).transpose();
+                let trailers = (!lines.is_empty()).then(|| field_rules::trailers(&section, lines)).transpose();
                 // They are read, however they are.
                 lines.reset(false);
                 let trailers = trailers?;
@@ -156,7 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     type Fed = Result<(Vec<u8>, Option<usize>, Vec<u8>), Malformed>;
 

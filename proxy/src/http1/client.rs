@@ -17,9 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     Malformed,
     body::{Decoder, Framing, Next, Piece},
-    buffers::{self, From, ReadBuffer},
+    buffers::{From, ReadBuffer},
     encode,
-    limits::{BESIDE_TARGET, Limits},
     lines::{Bad, Bounds, Lines, TooMuch},
     out::Out,
     request::{self, Head, Refused},
@@ -27,9 +26,11 @@ use super::{
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
+    connection::{Conn, Pace, Waiting, Way},
+    fields,
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting, Way},
+    message_limits::{BESIDE_TARGET, Limits},
 };
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
@@ -181,7 +182,7 @@ impl<S: Stream> Client<S> {
         // As long as the request is under way, since it may have to be sent again.
         self.heads.set(head.len() + bytes.capacity());
         let whole = head.clone();
-        Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
+        Some(match request::parse(head, lines, fields::take(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
                 (self.received, self.expects_continue, self.told) = (0, head.expects_continue, false);

@@ -7,14 +7,15 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::{
     body::Framing,
-    request::{Known, Wants, known},
+    field_rules::{Known, known},
+    request::Wants,
 };
 use crate::{
     date,
-    exchange::headers::{Forwarded, RequestId, X_REQUEST_ID},
     fields::{Field, Fields},
-    filter::RateLimit,
+    forwarded::{Forwarded, RequestId, X_REQUEST_ID},
     message::{RequestHead, ResponseHead},
+    rate_limit_fields::RateLimit,
     value::decimal,
 };
 

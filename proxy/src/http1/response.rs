@@ -6,9 +6,9 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use super::{
     Malformed,
     body::Framing,
+    field_rules::{Known, checked, known, strip_named},
     grammar,
     lines::Lines,
-    request::{Known, checked, known, strip_named},
 };
 use crate::{fields::Fields, message::ResponseHead};
 

@@ -8,7 +8,6 @@ use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
     body::{Framing, Piece},
-    buffers,
     client::{Client, Event},
     encode::{self, After, Own},
     out::Out,
@@ -17,13 +16,14 @@ use super::{
 };
 use crate::{
     body::{Interrupt, Source},
-    config::Rule,
+    connection::{Conn, Waiting},
     exchange::{self, Cause, Exchange, Reply, ReplyBody},
-    fields::Fields,
-    filter::RateLimit,
+    fields::{self, Fields},
     message::{RequestHead, ResponseHead},
-    server::{Conn, Waiting, Worker},
-    upstream::{Call, CallError, Lease},
+    rate_limit_fields::RateLimit,
+    rule::Rule,
+    upstream::{self, Call, CallError, Lease},
+    worker::Worker,
 };
 
 /// A response that comes faster than this many bytes at once lets others have their turn.
@@ -98,7 +98,7 @@ enum End {
     },
     /// The response is broken, and the client has to notice.
     Abort,
-    WebSocket(Box<super::call::Call>, Arc<Rule>),
+    WebSocket(Box<upstream::http1::Call>, Arc<Rule>),
 }
 
 /// Answers what is no request; `media_type`: what it was to be one in.
@@ -153,7 +153,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
         },
     };
     exchange.bytes_in = client.received;
-    buffers::give_fields(std::mem::take(&mut head.parts.fields));
+    fields::give_back(std::mem::take(&mut head.parts.fields));
     end
 }
 
@@ -171,7 +171,7 @@ fn encode_response<S>(
     let (method, version) = (&request.parts.method, request.parts.version);
     let own = own_fields(exchange, rate_limit.as_ref());
     encode::response(client.out.bytes(), &reply, own, framing, method, version, after);
-    buffers::give_fields(reply.fields);
+    fields::give_back(reply.fields);
 }
 
 /// What the proxy itself says in a response's head.

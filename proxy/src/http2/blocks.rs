@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::frames::{Frame, FrameType};
-use crate::http1::limits::Limits;
+use crate::message_limits::Limits;
 
 /// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
 const OF_FIELD: usize = 32;
@@ -111,7 +111,7 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     #[test]
     fn large_ones_are_known_by_their_stream() {

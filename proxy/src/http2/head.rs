@@ -4,13 +4,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
 use super::{heads::BESIDE, plain::is_name};
 use crate::{
-    fields::Fields,
+    fields::{self, Fields},
     http1::{
-        Malformed, buffers, grammar,
-        limits::{Limits, METHOD_BYTES},
-        request::{Known, Refused, Wants, is_disguised, known},
+        Malformed,
+        field_rules::{Known, is_disguised, known},
+        grammar,
+        request::{Refused, Wants},
     },
     message::RequestHead,
+    message_limits::{Limits, METHOD_BYTES},
     value::trim,
 };
 
@@ -70,7 +72,7 @@ impl Head {
 /// Reads it.
 pub fn parse(parts: request::Parts) -> Head {
     let request::Parts { method, uri, version, headers, .. } = parts;
-    let mut fields = buffers::take_fields();
+    let mut fields = fields::take();
     let Read { trailers, length, expects, malformed, bytes } = read(headers, &mut fields);
     let wants = Wants { trailers, ..Wants::default() };
     Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, malformed, bytes }

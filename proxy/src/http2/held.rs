@@ -18,8 +18,8 @@ use foldhash::fast::RandomState;
 
 use super::frames::{Frame, FrameType};
 use crate::{
-    config::Http2Limits,
     memory::{Charge, Holder, Kind},
+    message_limits::Http2Limits,
 };
 
 /// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.

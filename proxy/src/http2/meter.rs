@@ -171,7 +171,10 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::{config::Http2Limits, http1::limits::DEFAULT, memory::testing::holder};
+    use crate::{
+        memory::testing::holder,
+        message_limits::{DEFAULT, Http2Limits},
+    };
 
     fn meter<S>(io: S) -> (Meter<S>, Exceeded) {
         let held = Held::new(&holder(), Http2Limits::default());

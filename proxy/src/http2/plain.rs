@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 use crate::{
     http1::{
         Malformed,
-        request::{Known, is_disguised, known},
+        field_rules::{Known, is_disguised, known},
     },
     value::trim,
 };

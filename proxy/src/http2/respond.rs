@@ -19,12 +19,13 @@ use tokio::time::Sleep;
 use super::{heads, sender::Sender, source::Http2Source};
 use crate::{
     body::{Interrupt, Source as _},
+    connection::Waiting,
     date,
-    exchange::{Exchange, Reply, ReplyBody, headers::RequestId},
-    filter::RateLimit,
+    exchange::{Exchange, Reply, ReplyBody},
+    forwarded::RequestId,
     http1::body::Piece,
     message::ResponseHead,
-    server::Waiting,
+    rate_limit_fields::RateLimit,
     upstream::{Call, CallError},
     value,
 };

@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
+    connection::{Conn, Pace, Waiting, Way},
     http1::{
         body::{Framing, Piece},
         request::Refused,
     },
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting, Way},
 };
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.

@@ -15,10 +15,11 @@ use super::{
     source::{Bounds, Http2Source},
 };
 use crate::{
+    connection::Conn,
     exchange::{self, Exchange},
-    http1::buffers,
+    fields,
     memory::{Charge, Holder, Kind},
-    server::{Conn, Worker},
+    worker::Worker,
 };
 
 /// What a stream takes besides its head: its task, and its place in `h2`.
@@ -91,7 +92,7 @@ async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: 
             }
         }
     };
-    buffers::give_fields(head.fields);
+    fields::give_back(head.fields);
     match reply {
         Some(reply) => respond(reply, &mut source, &mut exchange, &sender).await,
         // There is nobody to answer.

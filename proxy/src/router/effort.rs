@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-use super::Query;
+use super::query::Query;
+use crate::lookup::Lookup;
 
 /// What every look-up may cost. One unit is what comparing a byte with an expression takes: one or two nanoseconds.
 const LEAST: usize = 128 << 10;
@@ -37,5 +38,17 @@ impl Effort {
     /// Nothing is left: what was found then is not the answer, since what stands before it was not looked at.
     pub(crate) fn is_spent(&self) -> bool {
         self.0.get() == 0
+    }
+}
+
+/// What a look-up works with: what the request says under a name, and how much it may still cost.
+pub(crate) struct Ask<'a> {
+    pub(super) lookup: Lookup<'a>,
+    pub(super) effort: Effort,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn of(query: &Query<'a>) -> Self {
+        Self { lookup: Lookup::new(query.query, query.fields), effort: Effort::of(query) }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use foldhash::fast::RandomState;
 use snapshot::proto::{Attachment, HeldHostnames};
 
-use super::HostMap;
+use super::host::HostMap;
 
 /// Namespaces by hostname, of all listeners. An empty one: nobody's yet, and so not for others.
 #[derive(Default, PartialEq)]

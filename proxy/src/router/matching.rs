@@ -6,12 +6,12 @@ use http::{HeaderName, Method};
 use snapshot::expression::Expression;
 
 use super::{
-    Ask, Query,
-    effort::{self, Effort},
+    effort::{self, Ask, Effort},
+    query::Query,
 };
 use crate::{
-    config::Rule,
     lookup::{decoded, is_plain},
+    rule::Rule,
 };
 
 /// What the path must be.

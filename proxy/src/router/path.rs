@@ -16,8 +16,9 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    Ask, Matched, Query,
+    effort::Ask,
     matching::{Candidate, Path},
+    query::{Matched, Query},
 };
 
 /// All candidates of one hostname.

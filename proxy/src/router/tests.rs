@@ -1,6 +1,6 @@
 //! The router against a reference that looks at every candidate.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use proptest::{prelude::*, sample::select};
 use snapshot::{
     expression,
@@ -8,7 +8,7 @@ use snapshot::{
 };
 
 use super::*;
-use crate::filter::testing::rule;
+use crate::{fields::Fields, filter::testing::rule};
 
 /// A candidate's parts, and where it is inserted.
 #[derive(Clone, Debug)]

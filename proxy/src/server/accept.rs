@@ -5,11 +5,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{
-    Worker, connection,
-    room::{self, Share},
+use super::connection;
+use crate::{
+    connection::limit::{self, Share},
+    descriptors,
+    worker::Worker,
 };
-use crate::descriptors;
 
 /// A proxy with more than its share leaves new connections to others for this long; one that nobody takes is delayed
 /// by no more than that.
@@ -65,7 +66,7 @@ async fn take(worker: &Arc<Worker>, listener: &TcpListener, accepted: io::Result
             };
             // Upstreams have taken more than one for each client.
             let scarce = descriptors::is_kept(&stream);
-            let turn = worker.turns.join(room::client(peer.ip()));
+            let turn = worker.turns.join(limit::client(peer.ip()));
             tokio::spawn(turn.task(connection::run(worker.clone(), live, Arc::clone(&turn), stream, (peer, port))));
             if scarce {
                 worker.shared.telemetry.accepting_paused();

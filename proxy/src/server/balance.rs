@@ -8,8 +8,12 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Conn, Phase, Worker};
-use crate::{memory::Ebb, shared::Rebalance};
+use crate::{
+    connection::Conn,
+    memory::Ebb,
+    shared::Rebalance,
+    worker::{Phase, Worker},
+};
 
 /// Runs as long as the worker.
 pub(super) async fn housekeeping(worker: Arc<Worker>) {

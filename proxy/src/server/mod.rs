@@ -3,20 +3,16 @@
 //! ```text
 //!  Server ── sockets by port (socket.rs): taken from the operator or the keeper, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
-//!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
-//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs);
-//!        │   what they wait for, and how fast that moves (waits.rs, pace.rs)
+//!        ├ accept loop for each port (accept.rs), while there is room (connection/limit.rs)
+//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns
+//!        │   (connection/turns.rs); what they wait for, and how fast that moves (connection/timeout.rs, pace.rs)
 //!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
 //! ```
 
 mod accept;
 mod balance;
 mod connection;
-mod pace;
-mod room;
 mod socket;
-mod turns;
-mod waits;
 mod worker;
 
 use std::{
@@ -33,15 +29,13 @@ use std::{
 use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
-pub(crate) use self::connection::Waiting;
-pub(crate) use self::pace::{Pace, Way};
-use self::room::Room;
-pub(crate) use self::room::Taken;
-pub(crate) use self::socket::keepalive;
-pub use self::{connection::Conn, socket::SocketSource, worker::Worker};
+use self::socket::Open;
+pub use self::socket::SocketSource;
 use crate::{
+    connection::limit::Room,
     descriptors,
     shared::{Drain, Shared},
+    worker::Phase,
 };
 
 /// How long a connection that was accepted just before the ports closed may take to send its request.
@@ -56,25 +50,6 @@ pub struct ServerOptions {
     pub sockets: SocketSource,
     /// Where to hand our own sockets to a new operator.
     pub handover: Option<PathBuf>,
-}
-
-/// How far this proxy has left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Not at all.
-    #[default]
-    Serving,
-    /// Connections are retired as they are used; sockets that others share are accepted from no more.
-    Retiring,
-    /// What is idle is closed; WebSockets are told 1001.
-    Closing,
-}
-
-/// A port that is open.
-struct Open {
-    sockets: Arc<Vec<Socket>>,
-    /// For each worker, by index, what it will accept from once there is a configuration for the port.
-    waiting: Vec<(usize, Socket)>,
 }
 
 /// The sockets and the threads that serve them.

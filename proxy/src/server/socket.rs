@@ -11,10 +11,9 @@ use std::{
 };
 
 use snapshot::handover;
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, Type};
 
-use super::Open;
-use crate::keeper::Kept;
+use crate::{keeper::Kept, sockopt::keepalive};
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -31,6 +30,13 @@ pub enum SocketSource {
     Bind,
     /// The same, and the keeper holds copies: what a process before this one left is taken.
     Kept(Arc<Kept>),
+}
+
+/// A port that is open.
+pub(super) struct Open {
+    pub(super) sockets: Arc<Vec<Socket>>,
+    /// For each worker, by index, what it will accept from once there is a configuration for the port.
+    pub(super) waiting: Vec<(usize, Socket)>,
 }
 
 impl SocketSource {
@@ -91,11 +97,6 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(UNSENT)?;
     // A client that reads nothing for this long, with bytes waiting, is given up.
     socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
-}
-
-/// A peer that is gone without a FIN is noticed within two minutes.
-pub(crate) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
 /// Dual-stack where the machine has IPv6.

@@ -17,7 +17,7 @@ use std::{
 use snapshot::proto::AccessLogLevel;
 use tokio::sync::oneshot;
 
-use super::{RequestRecord, Sharded, line};
+use super::{line, record::RequestRecord, sharded::Sharded};
 
 /// Bytes that may wait in each worker: some 5,000 lines.
 const MOST: usize = 2 << 20;

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{Shared, memory::Kind};
 
-/// All metrics.
-pub(super) fn metrics(shared: &Shared) -> String {
+/// All metrics in Prometheus' text format.
+pub fn metrics(shared: &Shared) -> String {
     let telemetry = &shared.telemetry;
     let mut families = requests(telemetry);
     families.extend(load(telemetry));

@@ -7,7 +7,7 @@ use std::{cell::Cell, io::Write as _, net::SocketAddr, time::Duration};
 
 use http::Version;
 
-use super::RequestRecord;
+use super::record::RequestRecord;
 use crate::{
     value::{decimal, ipv4},
     wall,
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     number(out, field!("status"), record.status.into());
     if let Some(rule) = record.rule {
         plain(out, field!("route"), rule.route.as_bytes());
-        text(out, field!("rule"), &rule.name);
+        text(out, field!("rule"), rule.rule);
     }
     milliseconds(out, field!("duration_ms"), record.duration);
     if let Some(upstream) = record.upstream {

@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
 };
 
 use super::{
-    RequestRecord,
     histogram::{Counts, Histogram},
     sharded::{place, shards},
 };
@@ -38,11 +38,11 @@ pub(crate) struct Routes {
 
 impl RouteMetrics {
     /// Counts one request.
-    pub(super) fn closed(&self, record: &RequestRecord<'_>) {
+    pub(super) fn closed(&self, status: u16, duration: Duration, upstream: Option<Duration>) {
         let shards = self.shards.get_or_init(|| (0..shards()).map(|_| Shard::default()).collect());
         let shard = &shards[place()];
-        shard.durations[class(record.status)].get_or_init(Box::default).observe(record.duration);
-        if let Some(upstream) = record.upstream {
+        shard.durations[class(status)].get_or_init(Box::default).observe(duration);
+        if let Some(upstream) = upstream {
             shard.upstream.get_or_init(Box::default).observe(upstream);
         }
     }

@@ -2,22 +2,23 @@
 
 mod balance;
 mod endpoint;
+mod error;
+pub(crate) mod http1;
 pub(crate) mod http2;
+mod in_flight;
 mod pool;
 
 use std::task::{Context, Poll};
 
 pub use balance::pick;
 pub use endpoint::{Endpoint, Endpoints, Protocol};
+pub(crate) use error::CallError;
 pub(crate) use pool::{Choice, Lease, Leased};
 pub use pool::{ConnectError, Pool};
 
 use crate::{
-    body::{Source, SourceError},
-    http1::{
-        self, Malformed,
-        body::{Framing, Piece},
-    },
+    body::Source,
+    http1::body::{Framing, Piece},
     message::ResponseHead,
 };
 
@@ -26,41 +27,9 @@ use crate::{
 /// Boxed: it changes hands half a dozen times, and a small allocation costs less than copying it as often.
 pub(crate) enum Call {
     /// By HTTP/1.1.
-    Http1(Box<http1::call::Call>),
+    Http1(Box<http1::Call>),
     /// By HTTP/2.
     Http2(Box<http2::Call>),
-}
-
-/// Why a request got no response, or no whole one.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
-    /// The request's body ended before its time.
-    #[error("the request's body: {0:?}")]
-    Source(SourceError),
-    /// Nothing was sent.
-    #[error("{0}, and nothing was sent")]
-    Unsent(&'static str),
-    /// The upstream did not process it, and the body is still whole: it may be sent again, whatever its method.
-    #[error("the upstream has not processed the request")]
-    Unprocessed,
-    /// Something was sent, and nothing came back.
-    #[error("{0}")]
-    Silent(&'static str),
-    /// Part of a response came.
-    #[error("{0}")]
-    Broken(&'static str),
-    /// What came is no valid response.
-    #[error("{0}")]
-    Invalid(#[from] Malformed),
-    /// There is no end of interim responses.
-    #[error("there is no end of interim responses")]
-    Endless,
-    /// What came is not valid HTTP/2, or switches to another protocol unasked.
-    #[error("what came is not valid, or switches protocols unasked")]
-    Protocol,
-    /// The upstream ended the stream.
-    #[error("the upstream ended the stream: {0}")]
-    Reset(h2::Reason),
 }
 
 impl Call {

@@ -9,7 +9,7 @@ use std::{
     mem::MaybeUninit,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
@@ -19,8 +19,12 @@ use foldhash::fast::RandomState;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Endpoint, Protocol, http2::Connection};
-use crate::{descriptors, http1::limits::Limits, server::keepalive};
+use super::{
+    endpoint::{Endpoint, Protocol},
+    http2::Connection,
+    in_flight::{Stream, UnderWay},
+};
+use crate::{descriptors, message_limits::Limits, sockopt::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -286,39 +290,4 @@ async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
     socket.set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     Ok(stream)
-}
-
-/// One stream of an HTTP/2 connection.
-pub(crate) struct Stream {
-    streams: Arc<AtomicUsize>,
-    _under_way: UnderWay,
-}
-
-impl Stream {
-    fn new(streams: Arc<AtomicUsize>, under_way: UnderWay) -> Self {
-        streams.fetch_add(1, Ordering::Relaxed);
-        Self { streams, _under_way: under_way }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts one request as under way.
-struct UnderWay(Arc<Endpoint>);
-
-impl UnderWay {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }

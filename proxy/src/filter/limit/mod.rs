@@ -7,7 +7,7 @@
 //! `RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers; the policy lists every limit of the
 //! rule, the other names the one with the least left.
 
-mod fields;
+mod counters;
 mod key;
 mod registry;
 
@@ -17,12 +17,17 @@ use bytes::Bytes;
 use http::StatusCode;
 use limits::{Decision, Key, Limiter, Receipt, Table};
 
-#[cfg(test)]
-pub(super) use self::fields::Words;
-pub use self::{fields::RateLimit, registry::Limiters};
-use self::{key::KeyPart, registry::Counters};
+pub use self::registry::Limiters;
+use self::{
+    counters::{Counters, PolicyCounters},
+    key::KeyPart,
+};
 use super::{Answer, Ctx, Filter, Flow, Stage, answer};
-use crate::{message::RequestHead, telemetry::RATE_LIMITED};
+use crate::{
+    message::RequestHead,
+    rate_limit_fields::{self, RateLimit},
+    telemetry::RATE_LIMITED,
+};
 
 /// Limits that are worked on without allocating.
 const INLINE: usize = 4;
@@ -32,9 +37,9 @@ pub(super) struct Limits {
     table: Arc<Table>,
     limits: Vec<Limit>,
     /// Limits of one policy stand together; each policy's range of `limits`.
-    policies: Vec<(std::ops::Range<usize>, Arc<registry::PolicyCounters>)>,
+    policies: Vec<(std::ops::Range<usize>, Arc<PolicyCounters>)>,
     /// What a client is told that one of them is the strictest for.
-    words: Vec<Arc<fields::Words>>,
+    words: Vec<Arc<rate_limit_fields::Words>>,
 }
 
 /// One of them.
@@ -150,7 +155,7 @@ impl Limits {
 
 impl Limits {
     /// `limits` by policy; `None` when there is none.
-    pub(super) fn new(table: Arc<Table>, by_policy: Vec<(Arc<registry::PolicyCounters>, Vec<Limit>)>) -> Option<Self> {
+    pub(super) fn new(table: Arc<Table>, by_policy: Vec<(Arc<PolicyCounters>, Vec<Limit>)>) -> Option<Self> {
         let (mut limits, mut policies) = (vec![], vec![]);
         for (counters, mut of_policy) in by_policy {
             let start = limits.len();
@@ -160,8 +165,9 @@ impl Limits {
         policies.retain(|(range, _)| !range.is_empty());
         let enforced = limits.iter().filter(|l: &&Limit| !l.audit);
         // Nobody is told of one in mode Audit.
-        let policy = fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket()))).unwrap_or_default();
-        let words = |limit: &Limit| Arc::new(fields::Words { policy: policy.clone(), name: limit.name.clone() });
+        let policy = rate_limit_fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket()))).unwrap_or_default();
+        let words =
+            |limit: &Limit| Arc::new(rate_limit_fields::Words { policy: policy.clone(), name: limit.name.clone() });
         let words = limits.iter().map(words).collect();
         (!limits.is_empty()).then_some(Self { table, limits, words, policies })
     }

@@ -31,7 +31,7 @@ fn stage(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &st
 /// What is compiled and runs.
 fn compile(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &str, rule: &str) -> Box<dyn Filter> {
     let filter = stage(limiters, policies, route, rule);
-    limiters.take_effect(crate::shared::clock_us(std::time::Instant::now()));
+    limiters.take_effect(crate::clock::clock_us(std::time::Instant::now()));
     filter
 }
 
@@ -117,7 +117,7 @@ fn audit_counts_and_rejects_nothing() {
     let filter = compile(&limiters, &[policy("p", vec![audit])], "r", "x");
     assert_eq!(ask(&*filter, NOW, 1), (0, String::new(), String::new(), String::new()));
     assert_eq!(passes(&*filter, NOW, 1, 9), 9);
-    let expect = registry::Decisions { allowed: 2, limited: 0, audited: 8 };
+    let expect = counters::Decisions { allowed: 2, limited: 0, audited: 8 };
     assert_eq!(limiters.decisions(), [("ns/p".to_owned(), "a".to_owned(), expect)]);
     assert_eq!(limiters.policy_counts().into_values().collect::<Vec<_>>(), [(10, 8)]);
 }
@@ -145,7 +145,7 @@ fn scopes_span_what_they_say() {
 fn a_push_resets_nothing_and_a_new_rate_applies() {
     let limiters = Limiters::default();
     for (client, kind) in [(1, per_client as fn(_) -> _), (2, std::convert::identity)] {
-        let now = crate::shared::clock_us(std::time::Instant::now());
+        let now = crate::clock::clock_us(std::time::Instant::now());
         let policies = |rate, burst| [policy("p", vec![kind(limit("a", rate, burst))])];
         let before = compile(&limiters, &policies(1, 1_000), "r", "x");
         assert_eq!(passes(&*before, now, client, 2_000), 1_000);

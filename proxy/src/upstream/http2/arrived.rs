@@ -9,7 +9,6 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::connection::STREAM_WINDOW;
 use crate::{
     http2::{
         frames::{Frame, FrameType},
@@ -17,6 +16,9 @@ use crate::{
     },
     memory::Charge,
 };
+
+/// What an upstream may send of one response before it is read.
+pub(super) const STREAM_WINDOW: u32 = 256 << 10;
 
 /// What has come, by stream.
 #[derive(Debug, Default)]

@@ -24,20 +24,18 @@ use tokio::{
     time,
 };
 
-use super::arrived::Arrived;
+use super::arrived::{Arrived, STREAM_WINDOW};
 use crate::{
-    http1::limits::Limits,
     http2::{
         blocks::{self, Blocks},
         frames::Frames,
     },
+    message_limits::Limits,
 };
 
 /// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as many.
 const MAX_STREAMS: usize = 100;
-/// What an upstream may send of one response before it is read.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-/// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
+/// What an upstream may send on one connection: what all its streams may have together, so that those whose clients do not read leave the
 /// others theirs.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 /// What may wait of one request for the upstream to read it.

@@ -17,22 +17,21 @@ use tokio::time::{Sleep, sleep};
 
 use self::kept::{Next, weight};
 pub(crate) use self::{connection::Connection, kept::Kept};
-use super::{CallError, pool::Stream};
+use super::{error::CallError, in_flight::Stream};
 use crate::{
     body::{Source, SourceError},
-    exchange::headers::Forwarded,
+    connection::Waiting,
+    forwarded::Forwarded,
     http1::{
         Malformed,
         body::{Framing, Piece},
-        call::GO_AHEAD,
         grammar,
-        limits::Limits,
         request::Wants,
     },
     http2::{heads, plain},
     memory::{Charge, Holder, Kind},
     message::{RequestHead, ResponseHead},
-    server::Waiting,
+    message_limits::{GO_AHEAD, Limits},
 };
 
 /// A request under way on a stream.

@@ -36,7 +36,7 @@ const MOST: usize = 32;
 
 /// One worker's turns.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     began: Instant,
     clients: Mutex<HashMap<IpAddr, Arc<Client>>>,
     /// How many clients and connections there are.
@@ -109,7 +109,7 @@ pub(crate) struct Turn {
 
 impl Turns {
     /// A connection of this client, for as long as the answer lives.
-    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Arc<Turn> {
+    pub(crate) fn join(self: &Arc<Self>, address: IpAddr) -> Arc<Turn> {
         let mut clients = lock(&self.clients);
         let client = Arc::clone(clients.entry(address).or_default());
         client.connections.fetch_add(1, Relaxed);
@@ -128,7 +128,7 @@ impl Turns {
     }
 
     /// Calls those in line, for as long as the worker runs.
-    pub(super) async fn call(self: Arc<Self>) {
+    pub(crate) async fn call(self: Arc<Self>) {
         let mut together = 1;
         loop {
             while lock(&self.line).is_empty() {

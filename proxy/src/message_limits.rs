@@ -1,4 +1,4 @@
-//! How much a peer may ask for. The fleet sets some of it (`spec.limits`, `spec.paths`); a connection keeps what it began
+//! How much a peer may ask for, and how long it may take. The fleet sets some of it (`spec.limits`, `spec.paths`); a connection keeps what it began
 //! with.
 
 use std::{num::NonZeroU32, time::Duration};
@@ -53,6 +53,9 @@ pub struct Limits {
     pub linger_rate: u64,
 }
 
+/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
+/// do.
+pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
 /// Bytes of a method (501), which are more than any that is registered has.
 pub(crate) const METHOD_BYTES: usize = 118;
 /// What a method, two spaces and a version add to a target in a request's first line.
@@ -84,3 +87,20 @@ pub const DEFAULT: Limits = Limits {
     linger_stall: Duration::from_secs(5),
     linger_rate: 64 << 20,
 };
+
+/// What a client may have under way on one HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Requests at once.
+    pub streams: u32,
+    /// Bytes of one request's body that were not passed on yet.
+    pub stream_window: u32,
+    /// The same of all requests together.
+    pub connection_window: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self { streams: 100, stream_window: 256 << 10, connection_window: 1 << 20 }
+    }
+}

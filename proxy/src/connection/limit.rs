@@ -25,7 +25,7 @@ const OF_WORKER: usize = 8;
 const OF_CONNECTION: usize = 2;
 
 /// Counts the client connections of all workers, WebSockets among them.
-pub(super) struct Room {
+pub(crate) struct Room {
     open: AtomicUsize,
     most: AtomicUsize,
     /// Descriptors for clients and upstreams together.
@@ -40,16 +40,16 @@ pub(super) struct Room {
 
 /// What one client may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     /// Connections; `None`: any number.
-    pub(super) connections: Option<u32>,
+    pub(crate) connections: Option<u32>,
     /// Percent of the descriptors.
-    pub(super) descriptors: u32,
+    pub(crate) descriptors: u32,
 }
 
 /// What one client holds, by all of its connections.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     connections: AtomicUsize,
     /// Connections to upstreams that requests by HTTP/2 have.
     upstreams: AtomicUsize,
@@ -63,7 +63,7 @@ impl Held {
 
 impl Room {
     /// With `limit` descriptors for the whole process.
-    pub(super) fn new(limit: usize, workers: usize) -> Self {
+    pub(crate) fn new(limit: usize, workers: usize) -> Self {
         let room = Self {
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -78,7 +78,7 @@ impl Room {
     }
 
     /// So many sockets listen. Clients and upstreams share what is left.
-    pub(super) fn note_listening(&self, sockets: usize) {
+    pub(crate) fn note_listening(&self, sockets: usize) {
         let shared = self.descriptors.saturating_sub(sockets);
         self.shared.store(shared, Ordering::Relaxed);
         self.most.store((shared / OF_CONNECTION).max(1), Ordering::Relaxed);
@@ -86,27 +86,27 @@ impl Room {
     }
 
     /// Connections that are open.
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Connections that there may be. Accept loops that wait side by side may each exceed it by one.
-    pub(super) fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
     }
 
     /// Whether there is room for no more.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.open() >= self.most()
     }
 
     /// Whether nobody was told that it is full since it was last half empty.
-    pub(super) fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// Waits until there is room.
-    pub(super) async fn free(&self) {
+    pub(crate) async fn free(&self) {
         loop {
             // Before looking, so that one that leaves meanwhile is noticed.
             let left = self.left.notified();
@@ -118,7 +118,7 @@ impl Room {
     }
 
     /// Counts a connection for as long as the answer lives. `None`: its client has as many as it may have.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<Live> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<Live> {
         let (client, most) = (client(peer), self.descriptors_of(share));
         let mut clients = self.clients();
         let held = Arc::clone(clients.entry(client).or_default());
@@ -149,7 +149,7 @@ impl Room {
 }
 
 /// One connection, counted. See [`Room::enter`].
-pub(super) struct Live {
+pub(crate) struct Live {
     room: Arc<Room>,
     client: IpAddr,
     held: Arc<Held>,
@@ -159,7 +159,7 @@ pub(super) struct Live {
 
 impl Live {
     /// What requests of this connection that run side by side take further descriptors from.
-    pub(super) fn descriptors(&self) -> Descriptors {
+    pub(crate) fn descriptors(&self) -> Descriptors {
         Descriptors { held: Arc::clone(&self.held), most: self.most }
     }
 }
@@ -210,7 +210,7 @@ impl Drop for Live {
 }
 
 /// Who is one client: an address, of IPv6 the network that one household or machine has all of.
-pub(super) fn client(peer: IpAddr) -> IpAddr {
+pub(crate) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

@@ -6,7 +6,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,32 +16,29 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{
-    Malformed,
-    body::{Decoder, Framing, Next, Piece},
-    buffers::{self, From, ReadBuffer},
-    encode,
-    limits::Limits,
-    lines::{Bad, Bounds},
-    out::Out,
-    request::Wants,
-    response as codec,
-    stream::Stream as _,
-};
+use super::{error::CallError, pool::Lease};
 use crate::{
     body::{Source, SourceError},
-    exchange::headers::Forwarded,
+    connection::Waiting,
+    fields,
+    forwarded::Forwarded,
+    http1::{
+        Malformed,
+        body::{Decoder, Framing, Next, Piece},
+        buffers::{From, ReadBuffer},
+        encode,
+        lines::{Bad, Bounds},
+        out::Out,
+        request::Wants,
+        response as codec,
+        stream::Stream as _,
+    },
     message::{RequestHead, ResponseHead},
-    server::Waiting,
-    upstream::{CallError, Lease},
+    message_limits::{GO_AHEAD, Limits},
 };
 
 /// Longest first line of a response.
 const STATUS_LINE: usize = 8 << 10;
-/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
-/// do.
-pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
-
 /// A request under way on a connection.
 pub(crate) struct Call {
     /// Until it is given back.
@@ -339,7 +335,7 @@ impl Call {
             })?;
             let Some(end) = end else { return Ok(None) };
             let head = bytes.split_to(end).freeze();
-            let head = codec::parse(head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
+            let head = codec::parse(head, lines, fields::take(), &self.method).map_err(CallError::Invalid)?;
             let upgraded = head.parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if upgraded && !(self.websocket && head.websocket) {
                 return Err(CallError::Protocol);
@@ -354,7 +350,7 @@ impl Call {
                     self.held = None;
                 }
                 source.interim(cx, &head.parts);
-                buffers::give_fields(head.parts.fields);
+                fields::give_back(head.parts.fields);
                 self.buffer.lines.reset(true);
                 if self.buffer.bytes.is_empty() {
                     return Ok(None);

@@ -6,7 +6,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::connection::{Waiting, until};
+use super::timeout::Waiting;
+use crate::timers::until;
 
 /// Which body.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,59 @@
+//! What a client's connection waits for, and how long each may take.
+
+use std::time::Duration;
+
+use crate::message_limits::Limits;
+
+/// Longest TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Waiting {
+    /// The TLS handshake.
+    Handshake = 1,
+    /// A request, or nothing.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// More of a request's body.
+    Body,
+    /// The client to read.
+    ClientToRead,
+    /// The upstream to read.
+    UpstreamToRead,
+    /// The upstream's response.
+    UpstreamToAnswer,
+    /// More of a response's body.
+    UpstreamToSend,
+}
+
+impl Waiting {
+    pub(super) const ALL: [Waiting; 8] = [
+        Waiting::Handshake,
+        Waiting::Idle,
+        Waiting::Head,
+        Waiting::Body,
+        Waiting::ClientToRead,
+        Waiting::UpstreamToRead,
+        Waiting::UpstreamToAnswer,
+        Waiting::UpstreamToSend,
+    ];
+
+    /// Whether it is the client that takes its time.
+    pub(crate) fn is_for_client(self) -> bool {
+        self as u8 <= Waiting::ClientToRead as u8
+    }
+
+    /// How long it is waited for.
+    pub(crate) fn limit(self, limits: &Limits) -> Duration {
+        match self {
+            Waiting::Handshake => HANDSHAKE_TIMEOUT,
+            Waiting::Idle => limits.idle_time,
+            Waiting::Head => limits.head_time,
+            Waiting::Body | Waiting::ClientToRead => limits.client_stall,
+            Waiting::UpstreamToRead | Waiting::UpstreamToAnswer | Waiting::UpstreamToSend => limits.upstream_stall,
+        }
+    }
+}
