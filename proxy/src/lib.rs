@@ -17,6 +17,7 @@
 //! ```
 
 mod admin;
+mod backoff;
 mod body;
 pub mod cli;
 pub mod clock;

@@ -1,6 +1,15 @@
-//! Streams of one connection that wait for something: each is woken when its time is over.
+//! A coarse timer wheel: timers that ring at a second of their worker's clock, one wheel for each connection.
 //!
-//! They share the worker's tick as connections do: a timer for each would cost more than the rest of its bookkeeping.
+//! A stalled peer, an idle connection, a body that does not move: such timeouts are set with every request, nearly always
+//! cancelled, and need not be exact. A timer of the runtime costs a lock, an allocation and a place in a sorted structure
+//! each time. Here setting one is two numbers in a slot that the stream keeps, since
+//!
+//! - time is the worker's [`Clock`], which its tick (`server/balance.rs`) moves on once a second: reading it is one load;
+//! - a timer that is set again later is not touched: it rings too early, and is set anew then;
+//! - the tick looks at all slots of a connection. There are as many as it has streams that wait, some hundred at most.
+//!
+//! A timer never rings early, and up to two seconds late. Timeouts that users set (`timeouts` of a rule) are exact: they are
+//! timers of the runtime.
 
 use std::{
     sync::{
@@ -34,45 +43,66 @@ pub(crate) fn until(since: u32, limit: Duration) -> u32 {
     since.saturating_add(seconds).saturating_add(1)
 }
 
-/// Who is to be woken, and when.
+/// The timers of one connection's streams.
 #[derive(Debug, Default)]
-pub(crate) struct Waits(Mutex<Slab<Wait>>);
+pub(crate) struct StreamTimers(Mutex<Slab<Slot>>);
 
 #[derive(Debug)]
-struct Wait {
-    /// Not before this second of the worker's clock.
+struct Slot {
+    /// The slot's timer does not ring before this second of the worker's clock.
     until: u32,
     waker: Waker,
 }
 
-impl Waits {
-    /// Has `waker` woken once, at a second; in the place that it has, if it has one. Answers its place.
-    pub(crate) fn set(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
-        let mut waits = self.lock();
-        match place.and_then(|place| Some((place, waits.get_mut(place)?))) {
-            Some((place, wait)) => {
-                wait.until = until;
-                wait.waker.clone_from(waker);
-                place
+/// One stream's timer. Its owner cancels it: a slot that is given up late only wakes a task for nothing.
+#[derive(Debug, Default)]
+pub(crate) struct StreamTimer(Option<Armed>);
+
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    slot: usize,
+    until: u32,
+}
+
+impl StreamTimers {
+    /// Has `timer` wake `waker` at `until` at the latest. A timer that rings earlier is left as it is, with its waker: a
+    /// stream's task stays the same.
+    pub(crate) fn arm(&self, timer: &mut StreamTimer, now: u32, until: u32, waker: &Waker) {
+        if timer.0.is_none_or(|armed| armed.until > until || armed.until <= now) {
+            let slot = self.set(timer.0.map(|armed| armed.slot), until, waker);
+            timer.0 = Some(Armed { slot, until });
+        }
+    }
+
+    /// Gives the slot of `timer` up.
+    pub(crate) fn cancel(&self, timer: &mut StreamTimer) {
+        if let Some(armed) = timer.0.take() {
+            self.lock().try_remove(armed.slot);
+        }
+    }
+
+    /// Schedules `waker` for `until`, in place of what is scheduled in `slot`, if there is one. Returns the slot.
+    fn set(&self, slot: Option<usize>, until: u32, waker: &Waker) -> usize {
+        let mut slots = self.lock();
+        match slot.and_then(|number| Some((number, slots.get_mut(number)?))) {
+            Some((number, slot)) => {
+                slot.until = until;
+                slot.waker.clone_from(waker);
+                number
             }
-            None => waits.insert(Wait { until, waker: waker.clone() }),
+            None => slots.insert(Slot { until, waker: waker.clone() }),
         }
     }
 
-    /// Gives a place up.
-    pub(crate) fn remove(&self, place: usize) {
-        self.lock().try_remove(place);
-    }
-
-    /// Called once a second.
+    /// Rings the timers whose second has come. Called once a second.
     pub(crate) fn tick(&self, second: u32) {
-        for (_, wait) in self.lock().iter_mut().filter(|(_, wait)| wait.until <= second) {
-            wait.until = u32::MAX;
-            wait.waker.wake_by_ref();
+        for (_, slot) in self.lock().iter_mut().filter(|(_, slot)| slot.until <= second) {
+            slot.until = u32::MAX;
+            slot.waker.wake_by_ref();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Wait>> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,25 +127,42 @@ mod tests {
     }
 
     #[test]
-    fn each_is_woken_in_its_time() {
-        let waits = Waits::default();
+    fn each_timer_rings_in_its_time() {
+        let timers = StreamTimers::default();
         let [a, b] = [0, 0].map(|_| Arc::<Count>::default());
-        let woken = || (a.0.load(Relaxed), b.0.load(Relaxed));
-        let first = waits.set(None, 3, &waker(a.clone()));
-        let second = waits.set(None, 5, &waker(b.clone()));
-        waits.tick(2);
-        assert_eq!(woken(), (0, 0));
-        waits.tick(3);
-        waits.tick(4);
-        assert_eq!(woken(), (1, 0));
-        assert_eq!(waits.set(Some(first), 6, &waker(a.clone())), first);
-        waits.tick(5);
-        assert_eq!(woken(), (1, 1));
-        waits.remove(second);
-        waits.tick(6);
-        assert_eq!(woken(), (2, 1));
-        waits.remove(first);
-        assert!(waits.lock().is_empty());
+        let [mut first, mut second] = <[StreamTimer; 2]>::default();
+        let rang = || (a.0.load(Relaxed), b.0.load(Relaxed));
+        timers.arm(&mut first, 0, 3, &waker(a.clone()));
+        timers.arm(&mut second, 0, 5, &waker(b.clone()));
+        timers.tick(2);
+        assert_eq!(rang(), (0, 0));
+        timers.tick(3);
+        timers.tick(4);
+        assert_eq!(rang(), (1, 0));
+        // Set anew where it stood.
+        timers.arm(&mut first, 4, 6, &waker(a.clone()));
+        assert_eq!(timers.lock().len(), 2);
+        timers.tick(5);
+        assert_eq!(rang(), (1, 1));
+        timers.cancel(&mut second);
+        timers.tick(6);
+        assert_eq!(rang(), (2, 1));
+        timers.cancel(&mut first);
+        assert!(timers.lock().is_empty());
+    }
+
+    #[test]
+    fn a_timer_that_rings_earlier_is_left() {
+        let (timers, count) = (StreamTimers::default(), Arc::<Count>::default());
+        let (mut timer, waker) = (StreamTimer::default(), waker(count.clone()));
+        timers.arm(&mut timer, 0, 4, &waker);
+        timers.arm(&mut timer, 1, 9, &waker);
+        timers.tick(4);
+        assert_eq!(count.0.load(Relaxed), 1);
+        timers.arm(&mut timer, 4, 9, &waker);
+        timers.arm(&mut timer, 4, 7, &waker);
+        timers.tick(7);
+        assert_eq!(count.0.load(Relaxed), 2);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
     forwarded,
     memory::Holder,
     message_limits::{Http2Limits, Limits},
-    timers::{Clock, Waits, until},
+    timers::{Clock, StreamTimer, StreamTimers, until},
 };
 
 /// A client's connection, as its requests see it.
@@ -72,7 +72,7 @@ pub struct Conn {
     /// Its task's, set when that first runs.
     waker: OnceLock<Waker>,
     /// Those of its streams.
-    waits: Waits,
+    timers: StreamTimers,
     /// Until this second what waits for room in the kernel is written wherever there may be some.
     insists: AtomicU32,
     /// What it holds of memory.
@@ -124,7 +124,7 @@ impl Conn {
             clock: Arc::clone(clock),
             waiting: AtomicU64::new(0),
             waker: OnceLock::new(),
-            waits: Waits::default(),
+            timers: StreamTimers::default(),
             insists: AtomicU32::new(0),
             holder,
             descriptors,
@@ -214,14 +214,14 @@ impl Conn {
         self.clock.second()
     }
 
-    /// Has a stream woken; in the place that it has, if it has one. Answers its place.
-    pub(crate) fn wake_at(&self, place: Option<usize>, until: u32, waker: &Waker) -> usize {
-        self.waits.set(place, until, waker)
+    /// Has a stream's timer ring at `until` at the latest: it may do so earlier.
+    pub(crate) fn arm_timer(&self, timer: &mut StreamTimer, until: u32, waker: &Waker) {
+        self.timers.arm(timer, self.second(), until, waker);
     }
 
-    /// Gives a stream's place up.
-    pub(crate) fn wake_no_more(&self, place: usize) {
-        self.waits.remove(place);
+    /// Gives a stream's timer up.
+    pub(crate) fn cancel_timer(&self, timer: &mut StreamTimer) {
+        self.timers.cancel(timer);
     }
 
     /// For a second or two, writes are tried even if there is no room, for all that is known: what [`Stream::insist`] is,
@@ -291,7 +291,7 @@ impl Conn {
         if self.clock.second() >= self.old {
             self.retire();
         }
-        self.waits.tick(self.clock.second());
+        self.timers.tick(self.clock.second());
     }
 
     fn wake(&self) {

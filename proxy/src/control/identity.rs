@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::{
-    backoff::Backoff,
     error::{DialError, ENROLL},
     tls::{self, Server},
 };
+use crate::backoff::Backoff;
 
-/// Tries to renew are at least this far apart: the certificate is still good for 20 minutes.
-const RETRY: Duration = Duration::from_secs(10);
+/// Tries to renew are half as far apart, or up to this: the certificate is still good for 20 minutes.
+const RETRY: Duration = Duration::from_secs(20);
 /// A certificate is not renewed sooner than this, whatever the clocks say.
 const SOONEST: Duration = Duration::from_secs(5);
 
@@ -70,10 +70,10 @@ impl Cluster {
         if let Some(credentials) = self.credentials() {
             tokio::time::sleep_until(credentials.renew).await;
         }
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(RETRY, RETRY);
         while let Err(error) = self.enroll(at).await {
             tracing::warn!("the certificate can't be renewed: {error}");
-            tokio::time::sleep(RETRY + backoff.next()).await;
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 

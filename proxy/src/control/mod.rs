@@ -3,7 +3,6 @@
 //! It is dialled anew whenever it ends; meanwhile everything that was applied goes on running. In a cluster a proxy
 //! enrols first ([`identity`]), and dials the leader where another operator says that it is.
 
-mod backoff;
 mod error;
 mod identity;
 mod operator;
@@ -22,12 +21,12 @@ use tonic::transport::Channel;
 pub use self::operator::{Address, Operator};
 pub use self::session::Identity;
 use self::{
-    backoff::Backoff,
     error::DialError,
     session::{End, Former, Session, SessionError},
 };
 use crate::{
     Shared,
+    backoff::Backoff,
     config::{Applier, Ports},
 };
 
@@ -36,6 +35,9 @@ const ALONE: Duration = Duration::from_secs(2);
 /// The same of one that crashed and was started again.
 const ALONE_RESTARTED: Duration = Duration::from_millis(500);
 
+/// An operator is dialled again after so long: soon, because a new one may be there within a second.
+const MIN_REDIAL_DELAY: Duration = Duration::from_millis(50);
+const MAX_REDIAL_DELAY: Duration = Duration::from_secs(1);
 /// A failure that goes on is said again this often.
 const AGAIN: Duration = Duration::from_secs(60);
 /// An operator that was not there is not dialled for this long, whoever says that it leads: until the lease of a dead
@@ -104,7 +106,7 @@ impl Dialler {
             Patience::Started => ALONE,
             Patience::Restarted => ALONE_RESTARTED,
         };
-        let (backoff, alone) = (Backoff::default(), Some(Instant::now() + alone));
+        let (backoff, alone) = (Backoff::new(MIN_REDIAL_DELAY, MAX_REDIAL_DELAY), Some(Instant::now() + alone));
         Self { operator, at: None, former: None, backoff, absent: None, complaint: None, alone }
     }
 

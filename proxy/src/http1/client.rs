@@ -31,6 +31,7 @@ use crate::{
     memory::{Charge, Kind},
     message::ResponseHead,
     message_limits::{BESIDE_TARGET, Limits},
+    timers::StreamTimer,
 };
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
@@ -58,8 +59,10 @@ pub(crate) struct Client<S> {
     /// It has closed its side: it sends no further request, and may well wait for its answers (RFC 9112 section 9.6).
     /// One that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes included.
     half_closed: bool,
-    /// Where its task is woken then, to look whether it has gone, and in which second it looked last.
-    watch: Option<(usize, u32)>,
+    /// Second in which it was looked at last, whether a client that has closed its side has gone.
+    watch: Option<u32>,
+    /// Timer by which the task looks again.
+    watch_timer: StreamTimer,
     /// Bytes of that body so far.
     pub(crate) received: u64,
     expects_continue: bool,
@@ -106,6 +109,7 @@ impl<S: Stream> Client<S> {
             framing: Framing::Empty,
             half_closed: false,
             watch: None,
+            watch_timer: StreamTimer::default(),
             received: 0,
             expects_continue: false,
             told: false,
@@ -310,11 +314,11 @@ impl<S: Stream> Client<S> {
     /// Of a client that has closed its side: whether it has gone. Looked at once a second, and when there is reason to.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let second = self.conn.second();
-        let (place, looked) = self.watch.map_or((None, None), |(place, looked)| (Some(place), Some(looked)));
-        if looked != Some(second) && self.io.has_failed() {
+        if self.watch != Some(second) && self.io.has_failed() {
             return Poll::Ready(Interrupt::Gone);
         }
-        self.watch = Some((self.conn.wake_at(place, second + 1, cx.waker()), second));
+        self.watch = Some(second);
+        self.conn.arm_timer(&mut self.watch_timer, second + 1, cx.waker());
         Poll::Pending
     }
 

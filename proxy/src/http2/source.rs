@@ -1,8 +1,7 @@
 //! The body of a request that came by HTTP/2, and how long its exchange is waited for.
 //!
-//! Streams share a connection, and so can't use its one place for what is waited for: each has a place of its own among
-//! those of the connection that the worker's tick wakes, taken when it first waits, and set anew only when it was woken too
-//! early.
+//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own on the
+//! connection's wheel (`timers.rs`), taken when it first waits, and set anew only when it rang too early.
 
 use std::{
     sync::Arc,
@@ -30,6 +29,7 @@ use crate::{
     },
     memory::{Charge, Kind},
     message::ResponseHead,
+    timers::StreamTimer,
 };
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
@@ -66,7 +66,7 @@ pub(crate) struct Http2Source<'a> {
     left: u64,
     /// The second in which the connection was last told to write what it can.
     insisted: Option<u32>,
-    alarm: Option<Alarm>,
+    timer: StreamTimer,
 }
 
 /// What bounds trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what was
@@ -79,13 +79,6 @@ pub(super) struct Bounds {
 
 /// What comes of a body: a part of it, or its end.
 type Came = Option<Result<Bytes, h2::Error>>;
-
-/// When the stream will be woken.
-#[derive(Clone, Copy)]
-struct Alarm {
-    place: usize,
-    until: u32,
-}
 
 impl<'a> Http2Source<'a> {
     pub(super) fn new(
@@ -120,7 +113,7 @@ impl<'a> Http2Source<'a> {
             conn,
             left: 0,
             insisted: None,
-            alarm: None,
+            timer: StreamTimer::default(),
         }
     }
 
@@ -315,11 +308,7 @@ impl Source for Http2Source<'_> {
         }
         // At once: as soon as the clock has gone on.
         let until = self.pace.until(waiting.limit(&self.conn.limits)).max(now + 1);
-        // One that is to be woken earlier looks again then.
-        if self.alarm.is_none_or(|alarm| alarm.until > until || alarm.until <= now) {
-            let place = self.conn.wake_at(self.alarm.map(|alarm| alarm.place), until, cx.waker());
-            self.alarm = Some(Alarm { place, until });
-        }
+        self.conn.arm_timer(&mut self.timer, until, cx.waker());
         Poll::Pending
     }
 
@@ -361,9 +350,7 @@ fn with_status(status: StatusCode) -> Response<()> {
 
 impl Drop for Http2Source<'_> {
     fn drop(&mut self) {
-        if let Some(alarm) = self.alarm {
-            self.conn.wake_no_more(alarm.place);
-        }
+        self.conn.cancel_timer(&mut self.timer);
         if self.is_held {
             self.held.dropped(self.stream);
         }

@@ -33,6 +33,7 @@ const HOUSES: &[House] = &[
             (
                 "foundations",
                 &[
+                    "backoff",
                     "clock",
                     "date",
                     "descriptors",
