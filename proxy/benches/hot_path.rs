@@ -18,7 +18,7 @@ use proxy::{
     forwarded::{Forwarded, RequestId},
     http1::{
         self, encode,
-        lines::{Bounds, Lines},
+        lines::{Bounds, HeaderLines},
         request::Wants,
     },
     message::RequestHead,
@@ -122,12 +122,12 @@ fn heads() {
     );
     let limits = message_limits::DEFAULT;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes };
-    let (mut lines, mut fields) = (Lines::default(), Fields::default());
+    let (mut lines, mut fields) = (HeaderLines::default(), Fields::default());
     measure("http1: lines of a request's head with 6 fields", |_| {
         lines.reset(true);
         black_box(lines.read(&asked, bounds)).unwrap();
     });
-    let request = |lines: &Lines, fields| http1::request::parse(asked.clone(), lines, fields, &limits).unwrap();
+    let request = |lines: &HeaderLines, fields| http1::request::parse(asked.clone(), lines, fields, &limits).unwrap();
     measure("http1: what the request's head means", |_| {
         fields = black_box(request(&lines, mem::take(&mut fields))).parts.fields;
     });
@@ -135,7 +135,7 @@ fn heads() {
     let request_id = &RequestId::Made([b'0'; 32]);
     let client = HeaderValue::from_static("127.0.0.1");
     let forwarded = Forwarded { request_id, client: &client, tls: false, host: b"shop.example" };
-    let own = encode::Own { request_id, rate_limit: None, at: Instant::now() };
+    let own = encode::OwnFields { request_id, rate_limit: None, at: Instant::now() };
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
         out.clear();
@@ -327,7 +327,7 @@ fn requests(routes: usize) {
         bytes_in: 0,
         bytes_out: 0,
         reason: None,
-        blame: None,
+        error_source: None,
     };
     measure("telemetry of one request, not logged", |_| {
         shared.telemetry.opened();

@@ -23,12 +23,12 @@ use crate::{Shared, telemetry};
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// A client that sends no request for this long is let go.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait of a probe that would rather wait.
-const WAIT: Duration = Duration::from_secs(2);
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time, whose descriptors are kept for them. One more ends the oldest, so that probes are answered
 /// however many there are.
-const CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 
 /// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
     };
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let mut open = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS);
+        let mut open = VecDeque::<AbortHandle>::with_capacity(MAX_CONNECTIONS);
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -62,7 +62,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
                 }
             };
             open.retain(|connection| !connection.is_finished());
-            if open.len() >= CONNECTIONS
+            if open.len() >= MAX_CONNECTIONS
                 && let Some(oldest) = open.pop_front()
             {
                 oldest.abort();
@@ -83,7 +83,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
                     }
                 });
                 let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
+                builder.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
                 if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!("admin connection: {e}");
                 }
@@ -146,7 +146,7 @@ fn exposition(shared: &Shared) -> Response<Full<Bytes>> {
 async fn wait<B>(shared: &Shared, request: &Request<B>) {
     if request.uri().path() == "/readyz" && asks(request.uri(), "wait") && !shared.is_draining() {
         let mut status = shared.status.subscribe();
-        let _ = tokio::time::timeout(WAIT, status.wait_for(|status| status.ready)).await;
+        let _ = tokio::time::timeout(MAX_PROBE_WAIT, status.wait_for(|status| status.ready)).await;
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
         let shared = Shared::new(Telemetry::default());
         let address = serve(shared, ([127, 0, 0, 1], 0).into(), Port::Admin).await.unwrap();
         let mut silent = vec![];
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * MAX_CONNECTIONS {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
         assert_eq!(get(address, "/healthz").await.0, 200);

@@ -1,12 +1,12 @@
 //! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
-//! next piece; a response's is a [`crate::upstream::Call`]'s.
+//! next piece; a response's is a [`crate::upstream::UpstreamRequest`]'s.
 
 use std::task::{Context, Poll};
 
 use crate::{
-    connection::{Waiting, Way},
+    connection::{TimeoutKind, Way},
     http1::{
-        body::{Framing, Piece},
+        body::{BodyFrame, Framing},
         request::Refused,
     },
     message::ResponseHead,
@@ -18,7 +18,7 @@ pub(crate) trait Source {
     fn framing(&self) -> Framing;
 
     /// Its next piece.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>>;
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>>;
 
     /// Whether the client waits to be told to go on before it sends it (RFC 9110 section 10.1.1).
     fn expects_continue(&self) -> bool;
@@ -36,16 +36,16 @@ pub(crate) trait Source {
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
     /// From now on, this is waited for.
-    fn wait(&mut self, waiting: Waiting);
+    fn wait(&mut self, waiting: TimeoutKind);
 
     /// What is waited for.
-    fn waiting(&self) -> Option<Waiting>;
+    fn waiting(&self) -> Option<TimeoutKind>;
 
     /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
     fn hold(&mut self, bytes: usize);
 
     /// So many bytes came of what is waited for.
-    fn moved(&mut self, what: Waiting, bytes: u64);
+    fn moved(&mut self, what: TimeoutKind, bytes: u64);
 
     /// What was waited for came as a whole.
     fn progress(&mut self);
@@ -72,5 +72,5 @@ pub(crate) enum Interrupt {
     /// The client has gone.
     Gone,
     /// This took too long.
-    Stalled(Waiting),
+    Stalled(TimeoutKind),
 }

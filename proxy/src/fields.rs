@@ -44,13 +44,13 @@ pub(crate) fn give_back(mut fields: Fields) {
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     head: Bytes,
-    came: Vec<Came>,
+    spans: Vec<Span>,
     set: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Where a field stands in the head; heads are bounded far below what `u32` holds.
 #[derive(Clone, Copy, Debug)]
-struct Came {
+struct Span {
     name: u32,
     colon: u32,
     value: u32,
@@ -69,24 +69,24 @@ pub(crate) struct Field<'a> {
     /// The line as it came, if it is what would be written: `name: value` and its end.
     pub(crate) line: Option<&'a [u8]>,
     /// Whether it came with a head of HTTP/1.1.
-    pub(crate) came: bool,
+    pub(crate) parsed: bool,
 }
 
 impl Fields {
-    /// All that [`Fields::came`] stand in this head: nothing may be asked before.
-    pub(crate) fn stand_in(&mut self, head: Bytes) {
+    /// All that [`Fields::parsed`] stand in this head: nothing may be asked before.
+    pub(crate) fn attach_buffer(&mut self, head: Bytes) {
         self.head = head;
     }
 
     /// Adds one that came: a token, and a value without control characters.
-    pub(crate) fn came(&mut self, name: Range<usize>, value: Range<usize>) {
+    pub(crate) fn parsed(&mut self, name: Range<usize>, value: Range<usize>) {
         let [name, colon, value, end] = [name.start, name.end, value.start, value.end].map(|at| at as u32);
-        self.came.push(Came { name, colon, value, end });
+        self.spans.push(Span { name, colon, value, end });
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.came.len() + self.set.len()
+        self.spans.len() + self.set.len()
     }
 
     /// Whether there is none.
@@ -97,7 +97,7 @@ impl Fields {
     /// The first value.
     pub fn get(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&[u8]> {
         let name = name.as_ref();
-        match self.came.iter().find(|at| self.is_named(at, name)) {
+        match self.spans.iter().find(|at| self.is_named(at, name)) {
             Some(at) => Some(self.part(at.value, at.end)),
             None => self.set.iter().find(|(other, _)| is_same(other, name)).map(|(_, value)| value.as_bytes()),
         }
@@ -106,14 +106,14 @@ impl Fields {
     /// All values. Whoever can, should ask for each of them by `for_each`: it does not look at each step for where it is.
     pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
         let name = name.as_ref();
-        let came = self.came.iter().filter(move |at| self.is_named(at, name));
+        let came = self.spans.iter().filter(move |at| self.is_named(at, name));
         let set = self.set.iter().filter(move |(other, _)| is_same(other, name));
         came.map(|at| self.part(at.value, at.end)).chain(set.map(|(_, value)| value.as_bytes()))
     }
 
     /// The first value, shared with the head that it came in.
     pub(crate) fn get_shared(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<Bytes> {
-        match self.came.iter().find(|at| self.is_named(at, name.as_ref())) {
+        match self.spans.iter().find(|at| self.is_named(at, name.as_ref())) {
             Some(came) => Some(self.head.slice(came.value as usize..came.end as usize)),
             None => self.get(name).map(Bytes::copy_from_slice),
         }
@@ -122,7 +122,7 @@ impl Fields {
     /// The only value, shared with the head that it came in.
     pub(crate) fn only(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Result<Option<Bytes>, Repeated> {
         let name = name.as_ref();
-        let mut came = self.came.iter().filter(|at| self.is_named(at, name));
+        let mut came = self.spans.iter().filter(|at| self.is_named(at, name));
         let mut set = self.set.iter().filter(|(other, _)| is_same(other, name));
         match (came.next(), came.next(), set.next(), set.next()) {
             (Some(at), None, None, None) => Ok(Some(self.head.slice(at.value as usize..at.end as usize))),
@@ -139,15 +139,15 @@ impl Fields {
 
     /// The same, with what is known of where they came from. By `for_each`, as above.
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        let came = self.came.iter().map(|at| {
+        let came = self.spans.iter().map(|at| {
             let (name, value) = (self.part(at.name, at.colon), self.part(at.value, at.end));
             let line = self.part(at.name, at.end + 2);
             let plain = at.value == at.colon + 2 && line[name.len() + 1] == b' ' && line.ends_with(b"\r\n");
-            Field { name, value, line: plain.then_some(line), came: true }
+            Field { name, value, line: plain.then_some(line), parsed: true }
         });
         let set = self.set.iter().map(|(name, value)| {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-            Field { name, value, line: None, came: false }
+            Field { name, value, line: None, parsed: false }
         });
         came.chain(set)
     }
@@ -167,7 +167,7 @@ impl Fields {
     pub fn remove(&mut self, name: &(impl AsRef<[u8]> + ?Sized)) {
         let name = name.as_ref();
         let head = &self.head;
-        self.came.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
+        self.spans.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
         self.set.retain(|(other, _)| !is_same(other, name));
     }
 
@@ -181,7 +181,7 @@ impl Fields {
         names.sort_unstable_by(|a, b| order(a, b));
         let is_kept = |name: &[u8]| names.binary_search_by(|other| order(other, name)).is_err();
         let head = &self.head;
-        self.came.retain(|came| is_kept(&head[came.name as usize..came.colon as usize]));
+        self.spans.retain(|came| is_kept(&head[came.name as usize..came.colon as usize]));
         self.set.retain(|(name, _)| is_kept(name.as_str().as_bytes()));
     }
 
@@ -189,8 +189,8 @@ impl Fields {
     /// may keep a message for long.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.len() + 4);
-        let head = if self.came.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };
-        for came in &self.came {
+        let head = if self.spans.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };
+        for came in &self.spans {
             let name = HeaderName::from_bytes(self.part(came.name, came.colon));
             let value = HeaderValue::from_maybe_shared(head.slice(came.value as usize..came.end as usize));
             // Both were found valid when they came.
@@ -207,18 +207,18 @@ impl Fields {
     /// Takes all out; the memory for others stays.
     pub(crate) fn clear(&mut self) {
         self.head = Bytes::new();
-        self.came.clear();
+        self.spans.clear();
         self.set.clear();
     }
 
     /// For how many there is memory.
     pub(crate) fn capacity(&self) -> usize {
-        self.came.capacity().max(self.set.capacity())
+        self.spans.capacity().max(self.set.capacity())
     }
 
     /// Lengths first: they tell most names apart without a look at the head.
     #[inline]
-    fn is_named(&self, at: &Came, name: &[u8]) -> bool {
+    fn is_named(&self, at: &Span, name: &[u8]) -> bool {
         (at.colon - at.name) as usize == name.len() && self.part(at.name, at.colon).eq_ignore_ascii_case(name)
     }
 
@@ -254,7 +254,7 @@ impl From<HeaderMap> for Fields {
 mod tests {
     use super::*;
 
-    fn came() -> Fields {
+    fn parsed() -> Fields {
         let head = Bytes::from_static(b"Host: a\r\nX-A:1\r\nx-a:  2 \r\nB: \t3\r\nb:\t4\r\n\r\n");
         let mut fields = Fields::default();
         let mut at = 0;
@@ -262,10 +262,10 @@ mod tests {
             let colon = line.iter().position(|b| *b == b':').unwrap();
             let value = colon + 1 + line[colon + 1..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
             let end = value + line[value..].trim_ascii_end().len();
-            fields.came(at..at + colon, at + value..at + end);
+            fields.parsed(at..at + colon, at + value..at + end);
             at += line.len();
         }
-        fields.stand_in(head);
+        fields.attach_buffer(head);
         fields
     }
 
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_came_and_what_is_set() {
-        let mut fields = came();
+        let mut fields = parsed();
         let (a, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static);
         assert_eq!(text(&fields), ["Host=a", "X-A=1", "x-a=2", "B=3", "b=4"]);
         let lines: Vec<_> = fields.fields().filter_map(|field| field.line).collect();
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn there_and_back_as_a_map() {
-        let mut fields = came();
+        let mut fields = parsed();
         fields.append(HeaderName::from_static("b"), HeaderValue::from_static("5"));
         let map = fields.to_map();
         assert_eq!(map.get_all("b").iter().collect::<Vec<_>>(), ["3", "4", "5"]);

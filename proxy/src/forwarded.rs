@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{fields::Fields, value::ipv4};
+use crate::{fields::Fields, header_value::ipv4};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

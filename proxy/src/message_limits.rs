@@ -55,11 +55,11 @@ pub struct Limits {
 
 /// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
 /// do.
-pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
+pub(crate) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a method (501), which are more than any that is registered has.
-pub(crate) const METHOD_BYTES: usize = 118;
+pub(crate) const MAX_METHOD_BYTES: usize = 118;
 /// What a method, two spaces and a version add to a target in a request's first line.
-pub(crate) const BESIDE_TARGET: usize = METHOD_BYTES + " ".len() + " HTTP/1.1".len();
+pub(crate) const START_LINE_OVERHEAD_BYTES: usize = MAX_METHOD_BYTES + " ".len() + " HTTP/1.1".len();
 
 /// What applies unless the fleet says otherwise.
 pub const DEFAULT: Limits = Limits {

@@ -33,17 +33,17 @@ const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 /// How long a peer may take to answer a Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one direction may go on after the other has ended.
-const LINGER: Duration = Duration::from_secs(5);
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
-const BUFFER: usize = 16 << 10;
+const BUFFER_BYTES: usize = 16 << 10;
 /// What both directions hold.
-pub(crate) const HELD: usize = 2 * BUFFER;
+pub(crate) const HELD_BYTES: usize = 2 * BUFFER_BYTES;
 
 /// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts as
 /// under way to its endpoint, and keeps its rule.
 pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSocket<S>) {
     let phase = worker.phase.subscribe();
-    let WebSocket { mut client, mut upstream, rule: _rule, lease: _lease } = ends;
+    let WebSocket { mut client, mut upstream, rule: _rule, checkout: _checkout } = ends;
     let life = Life::new(&conn.limits, Instant::now());
     match both_ways(&mut client, &mut upstream, phase, &life).await {
         Ok(()) => {}
@@ -124,8 +124,8 @@ where
         let mut down = pin!(pump(&mut upstream_read, &mut client_write, &mut leaving, life));
         let mut up = pin!(pump(&mut client_read, &mut upstream_write, &mut leaving_too, life));
         tokio::select! {
-            end = down.as_mut() => (Some(end?), timeout(LINGER, up).await.ok().transpose()?),
-            end = up.as_mut() => (timeout(LINGER, down).await.ok().transpose()?, Some(end?)),
+            end = down.as_mut() => (Some(end?), timeout(HALF_CLOSED_TIMEOUT, up).await.ok().transpose()?),
+            end = up.as_mut() => (timeout(HALF_CLOSED_TIMEOUT, down).await.ok().transpose()?, Some(end?)),
             () = cut(leave, phase, life) => (None, None),
         }
     };
@@ -156,7 +156,7 @@ async fn cut(leave: watch::Sender<bool>, mut phase: watch::Receiver<Phase>, life
     };
     leave.send_replace(true);
     match is_over {
-        true => tokio::time::sleep(LINGER).await,
+        true => tokio::time::sleep(HALF_CLOSED_TIMEOUT).await,
         false => std::future::pending().await,
     }
 }
@@ -181,7 +181,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut frames = Frames::default();
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let is_leaving = *leaving.borrow_and_update();
         if is_leaving && frames.at_boundary() {

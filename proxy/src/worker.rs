@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::{
-    connection::{Conn, limit::Room, turns::Turns},
+    connection::{Conn, limit::ConnectionLimit, turns::Turns},
     memory::Account,
     shared::Shared,
     timers::Clock,
@@ -44,7 +44,7 @@ pub struct Worker {
     /// Whether other processes accept from the same sockets.
     pub(crate) shares_sockets: bool,
     /// Client connections of all workers.
-    pub(crate) room: Arc<Room>,
+    pub(crate) connection_limit: Arc<ConnectionLimit>,
     /// What its clients hold of the process' memory.
     pub(crate) account: Arc<Account>,
     /// Whose work comes next.
@@ -56,7 +56,7 @@ impl Worker {
     /// A worker without connections yet.
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        room: &Arc<Room>,
+        connection_limit: &Arc<ConnectionLimit>,
         phase: &watch::Sender<Phase>,
         shares_sockets: bool,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Worker {
             phase: phase.clone(),
             clock: Arc::default(),
             shares_sockets,
-            room: Arc::clone(room),
+            connection_limit: Arc::clone(connection_limit),
             account: shared.memory.account(),
             turns: Arc::default(),
             conns: Mutex::default(),

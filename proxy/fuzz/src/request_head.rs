@@ -16,7 +16,7 @@ use proxy::{
     http1::{
         body::Framing,
         encode,
-        lines::{Bad, Bounds, Lines},
+        lines::{Bad, Bounds, HeaderLines},
         request::{Head, Wants, parse},
     },
     message::RequestHead,
@@ -69,7 +69,7 @@ pub fn check(input: &[u8]) {
 
 /// Reads a head as a connection does that gets `step` bytes at a time.
 fn read(input: &[u8], step: usize, limits: &Limits) -> Result<Option<(Head, usize)>, ()> {
-    let mut lines = Lines::default();
+    let mut lines = HeaderLines::default();
     lines.reset(true);
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes + 100 };
     let mut there = 0;

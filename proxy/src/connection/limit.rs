@@ -15,17 +15,17 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::descriptors::KEPT;
+use crate::fd_limit::RESERVED;
 
 /// What the process has open before the first client comes: streams, the control runtime, the admin port.
-const OF_PROCESS: usize = 24;
+const PROCESS_DESCRIPTORS: usize = 24;
 /// What a worker's runtime takes.
-const OF_WORKER: usize = 8;
+const WORKER_DESCRIPTORS: usize = 8;
 /// Of a client's connection: its own, and one to an upstream.
-const OF_CONNECTION: usize = 2;
+const CONNECTION_DESCRIPTORS: usize = 2;
 
 /// Counts the client connections of all workers, WebSockets among them.
-pub(crate) struct Room {
+pub(crate) struct ConnectionLimit {
     open: AtomicUsize,
     most: AtomicUsize,
     /// Descriptors for clients and upstreams together.
@@ -57,18 +57,18 @@ pub(crate) struct Held {
 
 impl Held {
     fn descriptors(&self) -> usize {
-        OF_CONNECTION * self.connections.load(Ordering::Relaxed) + self.upstreams.load(Ordering::Relaxed)
+        CONNECTION_DESCRIPTORS * self.connections.load(Ordering::Relaxed) + self.upstreams.load(Ordering::Relaxed)
     }
 }
 
-impl Room {
+impl ConnectionLimit {
     /// With `limit` descriptors for the whole process.
     pub(crate) fn new(limit: usize, workers: usize) -> Self {
         let room = Self {
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             shared: AtomicUsize::new(0),
-            descriptors: limit.saturating_sub(KEPT + OF_PROCESS + workers * OF_WORKER),
+            descriptors: limit.saturating_sub(RESERVED + PROCESS_DESCRIPTORS + workers * WORKER_DESCRIPTORS),
             left: Notify::new(),
             told: AtomicBool::new(false),
             clients: Mutex::default(),
@@ -81,7 +81,7 @@ impl Room {
     pub(crate) fn note_listening(&self, sockets: usize) {
         let shared = self.descriptors.saturating_sub(sockets);
         self.shared.store(shared, Ordering::Relaxed);
-        self.most.store((shared / OF_CONNECTION).max(1), Ordering::Relaxed);
+        self.most.store((shared / CONNECTION_DESCRIPTORS).max(1), Ordering::Relaxed);
         self.left.notify_waiters();
     }
 
@@ -118,20 +118,20 @@ impl Room {
     }
 
     /// Counts a connection for as long as the answer lives. `None`: its client has as many as it may have.
-    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<Live> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<ConnectionPermit> {
         let (client, most) = (client(peer), self.descriptors_of(share));
         let mut clients = self.clients();
         let held = Arc::clone(clients.entry(client).or_default());
         let connections = held.connections.load(Ordering::Relaxed);
         let has_all = share.connections.is_some_and(|most| connections >= most as usize);
         // The first is let in, however little there is.
-        if connections > 0 && (has_all || held.descriptors() + OF_CONNECTION > most) {
+        if connections > 0 && (has_all || held.descriptors() + CONNECTION_DESCRIPTORS > most) {
             return None;
         }
         held.connections.fetch_add(1, Ordering::Relaxed);
         drop(clients);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Live { room: Arc::clone(self), client, held, most })
+        Some(ConnectionPermit { room: Arc::clone(self), client, held, most })
     }
 
     fn descriptors_of(&self, share: Share) -> usize {
@@ -148,16 +148,16 @@ impl Room {
     }
 }
 
-/// One connection, counted. See [`Room::enter`].
-pub(crate) struct Live {
-    room: Arc<Room>,
+/// One connection, counted. See [`ConnectionLimit::enter`].
+pub(crate) struct ConnectionPermit {
+    room: Arc<ConnectionLimit>,
     client: IpAddr,
     held: Arc<Held>,
     /// Descriptors that its client may hold.
     most: usize,
 }
 
-impl Live {
+impl ConnectionPermit {
     /// What requests of this connection that run side by side take further descriptors from.
     pub(crate) fn descriptors(&self) -> Descriptors {
         Descriptors { held: Arc::clone(&self.held), most: self.most }
@@ -174,24 +174,24 @@ pub(crate) struct Descriptors {
 impl Descriptors {
     /// Counts one for as long as the answer lives; and whether the client may hold another one, for which each of its
     /// connections counts already.
-    pub(crate) fn take(&self) -> (Taken, bool) {
+    pub(crate) fn take(&self) -> (UpstreamPermit, bool) {
         let held = &self.held;
         let upstreams = held.upstreams.fetch_add(1, Ordering::Relaxed);
         let may = upstreams < held.connections.load(Ordering::Relaxed) || held.descriptors() <= self.most;
-        (Taken(Arc::clone(held)), may)
+        (UpstreamPermit(Arc::clone(held)), may)
     }
 }
 
 /// A connection to an upstream on a client's behalf.
-pub(crate) struct Taken(Arc<Held>);
+pub(crate) struct UpstreamPermit(Arc<Held>);
 
-impl Drop for Taken {
+impl Drop for UpstreamPermit {
     fn drop(&mut self) {
         self.0.upstreams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Live {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut clients = self.room.clients();
         // Under the lock, so that nobody enters by what is about to be forgotten.
@@ -227,8 +227,8 @@ mod tests {
 
     const ANY: Share = Share { connections: None, descriptors: 100 };
 
-    fn room(most: usize) -> Arc<Room> {
-        Arc::new(Room::new(KEPT + OF_PROCESS + OF_WORKER + 2 * most, 1))
+    fn room(most: usize) -> Arc<ConnectionLimit> {
+        Arc::new(ConnectionLimit::new(RESERVED + PROCESS_DESCRIPTORS + WORKER_DESCRIPTORS + 2 * most, 1))
     }
 
     #[tokio::test]
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(first.len(), 20);
         let other = enter([192, 0, 2, 2]).unwrap();
         // What is asked for at once by one connection counts as well; by many, each may ask for one thing.
-        let take = |of: &Live| {
+        let take = |of: &ConnectionPermit| {
             let descriptors = of.descriptors();
             std::iter::repeat_with(|| descriptors.take()).take_while(|(_, may)| *may).collect::<Vec<_>>()
         };

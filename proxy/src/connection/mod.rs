@@ -27,9 +27,9 @@ use self::{
     turns::{Task, Turn},
 };
 pub(crate) use self::{
-    limit::Taken,
+    limit::UpstreamPermit,
     pace::{Pace, Way},
-    timeout::Waiting,
+    timeout::TimeoutKind,
 };
 use crate::{
     forwarded,
@@ -159,7 +159,7 @@ impl Conn {
 
     /// A request takes a connection to an upstream, for as long as the answer lives; and whether it may make another one. By
     /// HTTP/1.1 it may: its connection counts for both.
-    pub(crate) fn take_upstream(&self) -> (Option<Taken>, bool) {
+    pub(crate) fn take_upstream(&self) -> (Option<UpstreamPermit>, bool) {
         if !self.is_http2() {
             return (None, true);
         }
@@ -173,14 +173,14 @@ impl Conn {
     }
 
     /// From now on, this is waited for; unless it was already.
-    pub(crate) fn wait(&self, waiting: Waiting, limits: &Limits) {
+    pub(crate) fn wait(&self, waiting: TimeoutKind, limits: &Limits) {
         if !self.is_waiting_for(waiting) {
             self.wait_until(waiting, until(self.clock.second(), waiting.limit(limits)));
         }
     }
 
     /// The same until that second.
-    pub(crate) fn wait_until(&self, waiting: Waiting, until: u32) {
+    pub(crate) fn wait_until(&self, waiting: TimeoutKind, until: u32) {
         self.waiting.store(u64::from(until) << 8 | waiting as u64, Ordering::Relaxed);
     }
 
@@ -190,7 +190,7 @@ impl Conn {
     }
 
     /// What was waited for too long.
-    pub(crate) fn expired(&self) -> Option<Waiting> {
+    pub(crate) fn expired(&self) -> Option<TimeoutKind> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting == 0 || u64::from(self.clock.second()) < waiting >> 8 {
             return None;
@@ -199,13 +199,13 @@ impl Conn {
     }
 
     /// What is waited for.
-    pub(crate) fn waiting(&self) -> Option<Waiting> {
+    pub(crate) fn waiting(&self) -> Option<TimeoutKind> {
         let waiting = self.waiting.load(Ordering::Relaxed);
-        Waiting::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
+        TimeoutKind::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
     }
 
     /// Whether this is what it waits for.
-    pub(crate) fn is_waiting_for(&self, waiting: Waiting) -> bool {
+    pub(crate) fn is_waiting_for(&self, waiting: TimeoutKind) -> bool {
         self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8
     }
 

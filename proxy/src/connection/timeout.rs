@@ -10,7 +10,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Waiting {
+pub(crate) enum TimeoutKind {
     /// The TLS handshake.
     Handshake = 1,
     /// A request, or nothing.
@@ -29,31 +29,33 @@ pub(crate) enum Waiting {
     UpstreamToSend,
 }
 
-impl Waiting {
-    pub(super) const ALL: [Waiting; 8] = [
-        Waiting::Handshake,
-        Waiting::Idle,
-        Waiting::Head,
-        Waiting::Body,
-        Waiting::ClientToRead,
-        Waiting::UpstreamToRead,
-        Waiting::UpstreamToAnswer,
-        Waiting::UpstreamToSend,
+impl TimeoutKind {
+    pub(super) const ALL: [TimeoutKind; 8] = [
+        TimeoutKind::Handshake,
+        TimeoutKind::Idle,
+        TimeoutKind::Head,
+        TimeoutKind::Body,
+        TimeoutKind::ClientToRead,
+        TimeoutKind::UpstreamToRead,
+        TimeoutKind::UpstreamToAnswer,
+        TimeoutKind::UpstreamToSend,
     ];
 
     /// Whether it is the client that takes its time.
     pub(crate) fn is_for_client(self) -> bool {
-        self as u8 <= Waiting::ClientToRead as u8
+        self as u8 <= TimeoutKind::ClientToRead as u8
     }
 
     /// How long it is waited for.
     pub(crate) fn limit(self, limits: &Limits) -> Duration {
         match self {
-            Waiting::Handshake => HANDSHAKE_TIMEOUT,
-            Waiting::Idle => limits.idle_time,
-            Waiting::Head => limits.head_time,
-            Waiting::Body | Waiting::ClientToRead => limits.client_stall,
-            Waiting::UpstreamToRead | Waiting::UpstreamToAnswer | Waiting::UpstreamToSend => limits.upstream_stall,
+            TimeoutKind::Handshake => HANDSHAKE_TIMEOUT,
+            TimeoutKind::Idle => limits.idle_time,
+            TimeoutKind::Head => limits.head_time,
+            TimeoutKind::Body | TimeoutKind::ClientToRead => limits.client_stall,
+            TimeoutKind::UpstreamToRead | TimeoutKind::UpstreamToAnswer | TimeoutKind::UpstreamToSend => {
+                limits.upstream_stall
+            }
         }
     }
 }

@@ -23,16 +23,16 @@ use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 /// One of so many runs of a task is measured, and stands for all of them: a look at the clock is not free.
-const SAMPLED: u32 = 8;
+const SAMPLE_EVERY: u32 = 8;
 /// A client, or a connection, that takes more than one part in so many of a worker is heavy,
-const SHARE: u64 = 20;
+const HEAVY_SHARE: u64 = 20;
 /// once it has had this much at once.
-const BURST: u64 = 5_000_000;
+const BURST_NS: u64 = 5_000_000;
 /// What is called together is to take about as long: others who are ready wait for it.
-const SHORT: Duration = Duration::from_micros(150);
-const LONG: Duration = Duration::from_micros(400);
+const MIN_ROUND: Duration = Duration::from_micros(150);
+const MAX_ROUND: Duration = Duration::from_micros(400);
 /// Most that are called together.
-const MOST: usize = 32;
+const MAX_CALLED: usize = 32;
 
 /// One worker's turns.
 #[derive(Debug)]
@@ -72,14 +72,14 @@ struct Level {
 impl Level {
     /// At `now`, so much was taken.
     fn add(&self, now: u64, taken: u64) {
-        let leaked = now.saturating_sub(self.at.swap(now, Relaxed)) / SHARE;
+        let leaked = now.saturating_sub(self.at.swap(now, Relaxed)) / HEAVY_SHARE;
         // No higher than twice the burst: whoever takes less is soon forgiven.
         let before = self.taken.load(Relaxed).saturating_sub(leaked);
-        self.taken.store(before.saturating_add(taken).min(2 * BURST), Relaxed);
+        self.taken.store(before.saturating_add(taken).min(2 * BURST_NS), Relaxed);
     }
 
     fn is_heavy(&self) -> bool {
-        self.taken.load(Relaxed) > BURST
+        self.taken.load(Relaxed) > BURST_NS
     }
 }
 
@@ -138,8 +138,8 @@ impl Turns {
             // Goes on once all that are ready have run, those called among them.
             tokio::task::yield_now().await;
             together = match start.elapsed() {
-                short if short < SHORT => (together * 2).min(MOST),
-                long if long > LONG => (together / 2).max(1),
+                short if short < MIN_ROUND => (together * 2).min(MAX_CALLED),
+                long if long > MAX_ROUND => (together / 2).max(1),
                 _ => together,
             };
             self.call_some(together);
@@ -192,13 +192,13 @@ impl Turn {
 
     /// Runs something that is counted.
     fn run<T>(&self, run: impl FnOnce() -> T) -> T {
-        if !self.turns.runs.fetch_add(1, Relaxed).is_multiple_of(SAMPLED) {
+        if !self.turns.runs.fetch_add(1, Relaxed).is_multiple_of(SAMPLE_EVERY) {
             return run();
         }
         let start = self.turns.now();
         let result = run();
         let now = self.turns.now();
-        let taken = (now - start) * u64::from(SAMPLED);
+        let taken = (now - start) * u64::from(SAMPLE_EVERY);
         self.level.add(now, taken);
         self.client.level.add(now, taken);
         result
@@ -317,7 +317,7 @@ mod tests {
     fn a_client_does_not_wait_for_all_that_another_one_has() {
         let (most, runs) = waits(1000, 2000, false);
         println!("at most {most} of 2000 in between, {runs} runs in all");
-        assert!(most <= 4 * MOST as u32, "{most}");
+        assert!(most <= 4 * MAX_CALLED as u32, "{most}");
         assert!(runs >= 500, "they run all the same: {runs}");
     }
 
@@ -325,7 +325,7 @@ mod tests {
     fn a_connection_does_not_wait_for_all_that_another_one_has() {
         let (most, runs) = waits(4, 2000, true);
         println!("at most {most} of 2000 in between, {runs} runs in all");
-        assert!(most <= 4 * MOST as u32, "{most}");
+        assert!(most <= 4 * MAX_CALLED as u32, "{most}");
     }
 
     #[tokio::test]
@@ -333,8 +333,8 @@ mod tests {
         let turns = Arc::<Turns>::default();
         let client = IpAddr::from([192, 0, 2, 1]);
         let turn = turns.join(client);
-        turn.level.add(0, 2 * BURST);
-        turn.client.level.add(0, 2 * BURST);
+        turn.level.add(0, 2 * BURST_NS);
+        turn.client.level.add(0, 2 * BURST_NS);
         assert!(turn.wait(Waker::noop()).is_none());
         let other = turns.join([192, 0, 2, 2].into());
         assert!(other.wait(Waker::noop()).is_none());

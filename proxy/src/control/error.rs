@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Longest wait for a certificate.
-pub(super) const ENROLL: Duration = Duration::from_secs(10);
+pub(super) const ENROLL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the operator could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(super) enum DialError {
     Rustls(#[from] rustls::Error),
     #[error("the operator at {at} gives no certificate: {}: {}", .status.code(), .status.message())]
     Refused { at: SocketAddr, status: Box<tonic::Status> },
-    #[error("the operator at {at} does not say within {} s whether it gives a certificate", ENROLL.as_secs())]
+    #[error("the operator at {at} does not say within {} s whether it gives a certificate", ENROLL_TIMEOUT.as_secs())]
     Silent { at: SocketAddr },
 }
 

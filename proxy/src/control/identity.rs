@@ -15,15 +15,15 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::{
-    error::{DialError, ENROLL},
+    error::{DialError, ENROLL_TIMEOUT},
     tls::{self, Server},
 };
 use crate::backoff::Backoff;
 
 /// Tries to renew are half as far apart, or up to this: the certificate is still good for 20 minutes.
-const RETRY: Duration = Duration::from_secs(20);
+const RENEW_RETRY_DELAY: Duration = Duration::from_secs(20);
 /// A certificate is not renewed sooner than this, whatever the clocks say.
-const SOONEST: Duration = Duration::from_secs(5);
+const MIN_RENEWAL_DELAY: Duration = Duration::from_secs(5);
 
 /// An operator in a cluster: where its Service is, and what it and this proxy know each other by.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Cluster {
         if let Some(credentials) = self.credentials() {
             tokio::time::sleep_until(credentials.renew).await;
         }
-        let mut backoff = Backoff::new(RETRY, RETRY);
+        let mut backoff = Backoff::new(RENEW_RETRY_DELAY, RENEW_RETRY_DELAY);
         while let Err(error) = self.enroll(at).await {
             tracing::warn!("the certificate can't be renewed: {error}");
             tokio::time::sleep(backoff.next()).await;
@@ -93,7 +93,7 @@ impl Cluster {
         let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
         let (channel, at) = tls::connect(&self.server, at, self.authorities().await?, None).await?;
         let mut client = ControlClient::new(channel);
-        let answer = tokio::time::timeout(ENROLL, client.enroll(EnrollRequest { token, csr })).await;
+        let answer = tokio::time::timeout(ENROLL_TIMEOUT, client.enroll(EnrollRequest { token, csr })).await;
         let answer = answer.map_err(|_| DialError::Silent { at })?;
         let answer = answer.map_err(|status| DialError::Refused { at, status: Box::new(status) })?;
         let credentials = Arc::new(Credentials::new(answer.into_inner(), &key));
@@ -126,7 +126,7 @@ impl Credentials {
         };
         let now = Instant::now();
         let left = UNIX_EPOCH + Duration::from_millis(answer.not_after_unix_ms);
-        let left = left.duration_since(SystemTime::now()).unwrap_or_default().max(SOONEST);
+        let left = left.duration_since(SystemTime::now()).unwrap_or_default().max(MIN_RENEWAL_DELAY);
         Self {
             chain: certificates(answer.chain),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),

@@ -12,13 +12,13 @@ use tonic::transport::{Channel, Endpoint};
 use super::error::DialError;
 
 /// Longest wait for each step.
-const STEP: Duration = Duration::from_secs(2);
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine or
 /// pod is gone.
-const CERTAIN: Duration = Duration::from_secs(1);
+const LEADER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An operator that answers no ping for this long, this often asked, is taken for gone: a machine that is lost says
 /// nothing.
-const PING: Duration = Duration::from_secs(4);
+const PING_INTERVAL: Duration = Duration::from_secs(4);
 
 /// A Service that is dialled, or one of the operators behind it.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) async fn connect(
     let connector = TlsConnector::from(Arc::new(config(roots, client)?));
     let (tcp, at) = tcp(server, at).await?;
     let failed = |error| DialError::Tls { at, name: server.host.clone(), error };
-    let stream = within(STEP, connector.connect(server.name.clone(), tcp)).await.map_err(failed)?;
+    let stream = within(STEP_TIMEOUT, connector.connect(server.name.clone(), tcp)).await.map_err(failed)?;
     Ok((channel(server, stream).await?, at))
 }
 
@@ -70,11 +70,11 @@ async fn tcp(server: &Server, at: Option<SocketAddr>) -> Result<(TcpStream, Sock
         Some(at) => vec![at],
         None => {
             let failed = |error| DialError::Resolve { host: server.host.clone(), error };
-            let found = within(STEP, tokio::net::lookup_host((server.host.as_str(), server.port))).await;
+            let found = within(STEP_TIMEOUT, tokio::net::lookup_host((server.host.as_str(), server.port))).await;
             found.map_err(failed)?.collect()
         }
     };
-    let patience = if at.is_some() { CERTAIN } else { STEP };
+    let patience = if at.is_some() { LEADER_CONNECT_TIMEOUT } else { STEP_TIMEOUT };
     let mut last = None;
     for at in addresses {
         match within(patience, TcpStream::connect(at)).await {
@@ -97,8 +97,8 @@ async fn channel(server: &Server, stream: TlsStream<TcpStream>) -> Result<Channe
     });
     let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
     let endpoint = Endpoint::from_shared(format!("https://{host}:{}", server.port))?
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
         .keep_alive_while_idle(true);
     Ok(endpoint.connect_with_connector(once).await?)
 }

@@ -22,7 +22,7 @@ const CONNECT: &str = "application/connect+";
 
 /// Whether a message with these fields has such a body.
 pub(super) fn has(framing: Framing, fields: &Fields) -> bool {
-    matches!(framing, Framing::Chunked | Framing::UntilClose)
+    matches!(framing, Framing::Chunked | Framing::CloseDelimited)
         && fields.get(&CONTENT_TYPE).is_some_and(|media_type| {
             let begins = |with: &str| {
                 media_type.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with.as_bytes()))
@@ -58,7 +58,7 @@ mod tests {
             "application/x-ndjson",
             "multipart/x-mixed-replace;boundary=a",
         ] {
-            assert!(has(stream, Framing::Chunked) && has(stream, Framing::UntilClose), "{stream}");
+            assert!(has(stream, Framing::Chunked) && has(stream, Framing::CloseDelimited), "{stream}");
             assert!(!has(stream, Framing::Length(9)), "{stream}");
         }
         for other in ["", "text/event", "text/plain", "application/json", "application/grpcx", "application/connect"] {

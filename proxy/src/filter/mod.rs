@@ -3,10 +3,10 @@
 //! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
-mod answer;
 mod compile;
 mod header_modifier;
 mod limit;
+mod local_reply;
 mod path;
 mod redirect;
 mod rewrite;
@@ -17,9 +17,9 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-pub(crate) use self::answer::head as problem_head;
 pub(crate) use self::compile::compile;
 pub use self::limit::Limiters;
+pub(crate) use self::local_reply::head as problem_head;
 use crate::{
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
@@ -76,12 +76,12 @@ pub enum Flow {
     /// Goes on.
     Continue,
     /// Is answered here. Filters of the response still run: an answer of the proxy's own is dressed like any other.
-    Answer(Answer),
+    Reply(LocalReply),
 }
 
 /// A response of the proxy's own.
 #[derive(Debug)]
-pub struct Answer {
+pub struct LocalReply {
     /// Status and header fields.
     pub head: ResponseHead,
     /// The body.
@@ -127,8 +127,8 @@ impl Chain {
     /// Runs the request's way; an answer ends it.
     pub fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         for filter in &self.filters {
-            if let Flow::Answer(answer) = filter.on_request(head, ctx) {
-                return Flow::Answer(answer);
+            if let Flow::Reply(answer) = filter.on_request(head, ctx) {
+                return Flow::Reply(answer);
             }
         }
         Flow::Continue

@@ -16,7 +16,7 @@ pub enum Framing {
     /// By its last chunk.
     Chunked,
     /// With the connection; of responses only.
-    UntilClose,
+    CloseDelimited,
 }
 
 /// Follows a body to its end.
@@ -27,14 +27,14 @@ pub enum Decoder {
     /// Chunks to come.
     Chunked(chunked::Decoder),
     /// All that comes.
-    UntilClose,
+    CloseDelimited,
 }
 
 pub use chunked::Next;
 
 /// A part of a body on its way.
 #[derive(Clone, Debug)]
-pub(crate) enum Piece {
+pub(crate) enum BodyFrame {
     /// Some bytes.
     Data(Bytes),
     /// What follows the last byte.
@@ -48,7 +48,7 @@ impl Framing {
             Framing::Empty => Decoder::Length(0),
             Framing::Length(length) => Decoder::Length(length),
             Framing::Chunked => Decoder::Chunked(chunked::Decoder::default()),
-            Framing::UntilClose => Decoder::UntilClose,
+            Framing::CloseDelimited => Decoder::CloseDelimited,
         }
     }
 
@@ -68,7 +68,7 @@ impl Decoder {
             Decoder::Length(0) => Ok(Next::End(None)),
             Decoder::Chunked(decoder) => decoder.next(buf, limits),
             _ if buf.is_empty() => Ok(Next::More),
-            Decoder::UntilClose => Ok(Next::Data(buf.split().freeze())),
+            Decoder::CloseDelimited => Ok(Next::Data(buf.split().freeze())),
             Decoder::Length(left) => {
                 let now = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
                 *left -= now as u64;
@@ -77,12 +77,12 @@ impl Decoder {
         }
     }
 
-    /// Whether the last byte was taken. With `UntilClose` only the connection's end tells.
+    /// Whether the last byte was taken. With `CloseDelimited` only the connection's end tells.
     pub fn is_done(&self) -> bool {
         match self {
             Decoder::Length(left) => *left == 0,
             Decoder::Chunked(decoder) => decoder.is_done(),
-            Decoder::UntilClose => false,
+            Decoder::CloseDelimited => false,
         }
     }
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::{
     Malformed, field_rules,
-    lines::{Bad, Bounds, Lines},
+    lines::{Bad, Bounds, HeaderLines},
 };
 use crate::message_limits::Limits;
 
@@ -33,7 +33,7 @@ enum State {
     Data(u64),
     DataReturn,
     DataFeed,
-    Trailers(Box<Lines>),
+    Trailers(Box<HeaderLines>),
     Done,
 }
 
@@ -122,7 +122,7 @@ impl Decoder {
                 (State::Size(size) | State::Space(size), b';') => State::Extension(*size),
                 (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => State::Extension(*size),
                 (State::SizeFeed(0), b'\n') => {
-                    let mut lines = Box::<Lines>::default();
+                    let mut lines = Box::<HeaderLines>::default();
                     lines.reset(false);
                     State::Trailers(lines)
                 }

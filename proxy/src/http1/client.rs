@@ -16,30 +16,30 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Malformed,
-    body::{Decoder, Framing, Next, Piece},
-    buffers::{From, ReadBuffer},
+    body::{BodyFrame, Decoder, Framing, Next},
+    buffers::{Peer, ReadBuffer},
     encode,
-    lines::{Bad, Bounds, Lines, TooMuch},
-    out::Out,
+    lines::{Bad, Bounds, HeaderLines, TooMuch},
     request::{self, Head, Refused},
     stream::Stream,
+    write_buffer::WriteBuffer,
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
-    connection::{Conn, Pace, Waiting, Way},
+    connection::{Conn, Pace, TimeoutKind, Way},
     fields,
     memory::{Charge, Kind},
     message::ResponseHead,
-    message_limits::{BESIDE_TARGET, Limits},
+    message_limits::{Limits, START_LINE_OVERHEAD_BYTES},
     timers::StreamTimer,
 };
 
 /// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that sends further requests before it has its answer may be this many bytes ahead.
-const AHEAD: usize = 8 << 10;
+const MAX_PIPELINED_BYTES: usize = 8 << 10;
 /// What TLS keeps, at most, of what its client does not read.
-const OF_TLS: usize = 64 << 10;
+const TLS_UNREAD_BYTES: usize = 64 << 10;
 
 /// A connection, between and within requests.
 pub(crate) struct Client<S> {
@@ -50,7 +50,7 @@ pub(crate) struct Client<S> {
     pace: Pace,
     buffer: ReadBuffer,
     /// What waits to be written to it.
-    pub(crate) out: Out,
+    pub(crate) out: WriteBuffer,
     /// TLS may hold back some of what was written.
     unflushed: bool,
     /// The body of the request under way.
@@ -102,8 +102,8 @@ impl<S: Stream> Client<S> {
             pace: Pace::new(limits.least_rate),
             conn,
             limits,
-            buffer: ReadBuffer::new(From::Client),
-            out: Out::default(),
+            buffer: ReadBuffer::new(Peer::Client),
+            out: WriteBuffer::default(),
             unflushed: false,
             body: Decoder::Length(0),
             framing: Framing::Empty,
@@ -127,7 +127,7 @@ impl<S: Stream> Client<S> {
         self.buffer.lines.reset(true);
         self.bodies.set(0);
         self.pace = Pace::new(self.limits.least_rate);
-        let waiting = if self.buffer.bytes.is_empty() { Waiting::Idle } else { Waiting::Head };
+        let waiting = if self.buffer.bytes.is_empty() { TimeoutKind::Idle } else { TimeoutKind::Head };
         self.conn.wait(waiting, &self.limits);
         let event = poll_fn(|cx| self.poll_next(cx)).await;
         self.conn.progress();
@@ -144,7 +144,7 @@ impl<S: Stream> Client<S> {
             let idle = self.buffer.bytes.is_empty();
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::End),
-                Poll::Ready(Ok(_)) if idle => self.conn.wait(Waiting::Head, &self.limits),
+                Poll::Ready(Ok(_)) if idle => self.conn.wait(TimeoutKind::Head, &self.limits),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if idle => {
                     self.buffer.release();
@@ -172,7 +172,7 @@ impl<S: Stream> Client<S> {
                 return (known == PREFACE.len()).then_some(Event::Http2);
             }
         }
-        let first = self.limits.target_bytes + BESIDE_TARGET;
+        let first = self.limits.target_bytes + START_LINE_OVERHEAD_BYTES;
         let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
         let end = match lines.read(bytes, bounds) {
             Ok(end) => end?,
@@ -221,10 +221,10 @@ impl<S: Stream> Client<S> {
         };
         let written = self.io.written() - before;
         if written > 0 || flushed.is_ready() {
-            self.moved(Waiting::ClientToRead, written);
+            self.moved(TimeoutKind::ClientToRead, written);
         }
         match flushed {
-            Poll::Pending => self.wait(Waiting::ClientToRead),
+            Poll::Pending => self.wait(TimeoutKind::ClientToRead),
             Poll::Ready(_) => self.unflushed = false,
         }
         flushed
@@ -287,7 +287,7 @@ impl<S: Stream> Client<S> {
         self.progress();
         poll_fn(|cx| {
             loop {
-                match self.poll_piece(cx) {
+                match self.poll_frame(cx) {
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(ended) => return Poll::Ready(ended.is_none()),
                     Poll::Pending if self.conn.expired().is_some() => return Poll::Ready(false),
@@ -338,7 +338,7 @@ impl<S: Stream> Source for Client<S> {
         self.framing
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         loop {
             match self.body.next(&mut self.buffer.bytes, &self.limits) {
                 // Of trailers, as by HTTP/2.
@@ -349,9 +349,9 @@ impl<S: Stream> Source for Client<S> {
                     if self.received > self.limits.body_bytes {
                         return Poll::Ready(Some(Err(SourceError::Refused(Refused::BodyTooLarge))));
                     }
-                    return Poll::Ready(Some(Ok(Piece::Data(data))));
+                    return Poll::Ready(Some(Ok(BodyFrame::Data(data))));
                 }
-                Ok(Next::End(trailers)) => return Poll::Ready(trailers.map(|t| Ok(Piece::Trailers(t)))),
+                Ok(Next::End(trailers)) => return Poll::Ready(trailers.map(|t| Ok(BodyFrame::Trailers(t)))),
                 Ok(Next::More) => {}
             }
             if self.expects_continue {
@@ -363,9 +363,9 @@ impl<S: Stream> Source for Client<S> {
             }
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(SourceError::Gone))),
-                Poll::Ready(Ok(read)) => self.moved(Waiting::Body, read as u64),
+                Poll::Ready(Ok(read)) => self.moved(TimeoutKind::Body, read as u64),
                 Poll::Pending => {
-                    self.wait(Waiting::Body);
+                    self.wait(TimeoutKind::Body);
                     return Poll::Pending;
                 }
             }
@@ -411,7 +411,7 @@ impl<S: Stream> Source for Client<S> {
             return Poll::Ready(Interrupt::Stalled(waiting));
         }
         // A body that is not read to its end shows the client's end itself.
-        while self.body.is_done() && !self.half_closed && self.buffer.bytes.len() < AHEAD {
+        while self.body.is_done() && !self.half_closed && self.buffer.bytes.len() < MAX_PIPELINED_BYTES {
             match ready!(self.poll_fill(cx)) {
                 Ok(0) => self.half_closed = true,
                 Err(_) => return Poll::Ready(Interrupt::Gone),
@@ -421,23 +421,23 @@ impl<S: Stream> Source for Client<S> {
         if self.half_closed { self.poll_gone(cx) } else { Poll::Pending }
     }
 
-    fn wait(&mut self, waiting: Waiting) {
+    fn wait(&mut self, waiting: TimeoutKind) {
         if self.pace.wait(waiting, self.conn.second()) {
             self.conn.wait_until(waiting, self.pace.until(waiting.limit(&self.limits)));
         }
     }
 
-    fn moved(&mut self, what: Waiting, bytes: u64) {
+    fn moved(&mut self, what: TimeoutKind, bytes: u64) {
         self.pace.moved(what, bytes, self.conn.second());
         self.conn.progress();
     }
 
-    fn waiting(&self) -> Option<Waiting> {
+    fn waiting(&self) -> Option<TimeoutKind> {
         self.conn.waiting()
     }
 
     fn hold(&mut self, bytes: usize) {
-        let of_tls = if S::FAREWELL && self.unflushed { OF_TLS } else { 0 };
+        let of_tls = if S::FAREWELL && self.unflushed { TLS_UNREAD_BYTES } else { 0 };
         // Without a body, what is left of it is the head's.
         let read = if self.body.is_done() { 0 } else { self.buffer.held() };
         // A large part stands in what an upstream's response was read into.
@@ -465,7 +465,7 @@ fn resembles_http(head: &[u8]) -> bool {
 }
 
 /// `Content-Type`, which says in what a client is answered.
-fn media_type(head: &[u8], lines: &Lines) -> Option<HeaderValue> {
+fn media_type(head: &[u8], lines: &HeaderLines) -> Option<HeaderValue> {
     let mut fields = lines.fields(head);
     let (_, value) =
         fields.find(|(name, _)| head[name.clone()].eq_ignore_ascii_case(CONTENT_TYPE.as_str().as_bytes()))?;

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Malformed, grammar, lines::Lines};
+use super::{Malformed, grammar, lines::HeaderLines};
 use crate::fields::Fields;
 
 /// Reads a trailer section whose lines were found. What must not stand there (RFC 9110 section 6.5.1) is left out.
-pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>, Malformed> {
+pub(super) fn trailers(section: &Bytes, lines: &HeaderLines) -> Result<Box<HeaderMap>, Malformed> {
     let mut fields = Box::<HeaderMap>::default();
     for (name, range) in lines.fields(section) {
         let name = &section[name];
@@ -93,7 +93,7 @@ pub(super) fn checked(value: &[u8]) -> Result<(), Malformed> {
 }
 
 /// Takes out the fields that `Connection` names, but for those that are spared.
-pub(super) fn strip_named(bytes: &[u8], lines: &Lines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
+pub(super) fn strip_named(bytes: &[u8], lines: &HeaderLines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
     let mut named = vec![];
     for (name, range) in lines.fields(bytes) {
         if matches!(known(&bytes[name]), Known::Connection) {

@@ -7,7 +7,7 @@ use super::{Malformed, grammar};
 
 /// The lines of one head, or of one trailer section, as far as it has come.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct HeaderLines {
     /// Where the first line begins: behind an empty line that may stand before a request.
     start: usize,
     /// Length of the first line; nothing when there is none to come.
@@ -56,7 +56,7 @@ pub enum Bad {
     TooMuch(TooMuch),
 }
 
-impl Lines {
+impl HeaderLines {
     /// Forgets everything. `first`: whether a line precedes the fields.
     pub fn reset(&mut self, first: bool) {
         self.fields.clear();
@@ -156,7 +156,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { bytes: 100, fields: 3, first: 20 };
 
     fn all(text: &[u8]) -> Result<Option<(usize, Vec<String>)>, Bad> {
-        let mut lines = Lines::default();
+        let mut lines = HeaderLines::default();
         lines.reset(true);
         Ok(lines.read(text, BOUNDS)?.map(|end| {
             let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -175,7 +175,7 @@ mod tests {
         );
         // However it is cut in two, and byte by byte.
         for cut in 0..text.len() {
-            let mut lines = Lines::default();
+            let mut lines = HeaderLines::default();
             lines.reset(true);
             let mut got = lines.read(&text.as_bytes()[..cut], BOUNDS);
             if got == Ok(None) {

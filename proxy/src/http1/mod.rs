@@ -23,11 +23,11 @@ pub mod encode;
 pub(crate) mod field_rules;
 pub(crate) mod grammar;
 pub mod lines;
-pub(crate) mod out;
 pub mod request;
 pub mod response;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod write_buffer;
 
 /// What HTTP/1.1 does not allow, or allows to be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,12 +13,12 @@ use super::{
     body::Framing,
     field_rules::{Known, checked, is_disguised, known, strip_named},
     grammar,
-    lines::Lines,
+    lines::HeaderLines,
 };
 use crate::{
     fields::Fields,
     message::RequestHead,
-    message_limits::{Limits, METHOD_BYTES},
+    message_limits::{Limits, MAX_METHOD_BYTES},
 };
 
 /// A request's head, understood.
@@ -92,7 +92,7 @@ struct Hop {
 }
 
 /// Reads a head, whose lines were found; `fields` lend their memory.
-pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
+pub fn parse(head: Bytes, lines: &HeaderLines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
     let (method, target, version) = start_line(&head, lines.first(), limits)?;
     let (mut hop, mut hosts, mut length, mut codings) = (Hop::default(), 0, None, 0);
     let (mut takes_trailers, mut expects_continue) = (false, false);
@@ -152,7 +152,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
             continue;
         }
         checked(value)?;
-        fields.came(at, range);
+        fields.parsed(at, range);
     }
     let body = match (codings, length) {
         (0, None | Some(0)) => Framing::Empty,
@@ -170,7 +170,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
         return Err(Refused::HeadTooLarge);
     }
     let naming = (hop.names > 0).then(|| head.clone());
-    fields.stand_in(head);
+    fields.attach_buffer(head);
     if let Some(head) = naming {
         // A client must not be able to take out what is the proxy's to say: a known attack on proxies.
         strip_named(&head, lines, &mut fields, is_disguised);
@@ -201,7 +201,7 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     if !grammar::is_token(&line[..first]) {
         return Err(bad.into());
     }
-    if first > METHOD_BYTES {
+    if first > MAX_METHOD_BYTES {
         return Err(Refused::MethodTooLong);
     }
     let method = Method::from_bytes(&line[..first]).map_err(|_| bad)?;
@@ -222,7 +222,7 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
 
 /// What of a first line is too long, as far as it has come.
 pub(super) fn too_long(line: &[u8]) -> Refused {
-    let method = &line[..line.len().min(METHOD_BYTES + 1)];
+    let method = &line[..line.len().min(MAX_METHOD_BYTES + 1)];
     if method.contains(&b' ') { Refused::TargetTooLong } else { Refused::MethodTooLong }
 }
 
@@ -274,13 +274,13 @@ mod tests {
         exchange::normalise,
         http1::lines::{Bad, Bounds, TooMuch},
         http2,
-        message_limits::{BESIDE_TARGET, DEFAULT},
+        message_limits::{DEFAULT, START_LINE_OVERHEAD_BYTES},
     };
 
     fn read(text: &[u8]) -> Result<Option<(Head, usize)>, Refused> {
-        let mut lines = Lines::default();
+        let mut lines = HeaderLines::default();
         lines.reset(true);
-        let first = DEFAULT.target_bytes + BESIDE_TARGET;
+        let first = DEFAULT.target_bytes + START_LINE_OVERHEAD_BYTES;
         let bounds = Bounds { bytes: DEFAULT.head_bytes, fields: DEFAULT.fields, first };
         let end = lines.read(text, bounds).map_err(|bad| match bad {
             Bad::Malformed(malformed) => Refused::Malformed(malformed),
@@ -349,8 +349,8 @@ mod tests {
         bad(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)), Refused::TargetTooLong);
         bad(&format!("GET /{}", "a".repeat(9 << 10)), Refused::TargetTooLong);
         let method = |length| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(length));
-        good(&method(METHOD_BYTES));
-        bad(&method(METHOD_BYTES + 1), Refused::MethodTooLong);
+        good(&method(MAX_METHOD_BYTES));
+        bad(&method(MAX_METHOD_BYTES + 1), Refused::MethodTooLong);
         bad(&method(9 << 10), Refused::MethodTooLong);
         bad(&"A".repeat(9 << 10), Refused::MethodTooLong);
         for target in ["/", "*", "http://a/b?c", "/{}[]|?a[]={}|^", "/%zz", "a"] {

@@ -16,20 +16,20 @@ use super::frames::{Frame, FrameType};
 use crate::message_limits::Limits;
 
 /// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
-const OF_FIELD: usize = 32;
+const FIELD_OVERHEAD_BYTES: usize = 32;
 /// Streams with trailers that are too large, of one connection: more than live at a time. What comes first is forgotten
 /// first.
-const MOST: usize = 1024;
+const MAX_LARGE_STREAMS: usize = 1024;
 
 /// What trailers may come to, as HPACK counts.
 fn of_trailers(limits: &Limits) -> usize {
-    limits.trailer_bytes + limits.fields * OF_FIELD
+    limits.trailer_bytes + limits.fields * FIELD_OVERHEAD_BYTES
 }
 
 /// What `h2` has to read of one block when heads may have so many bytes and fields: a quarter more than is allowed, so
 /// that what is a little too large is told apart from what is much too large.
 pub(crate) fn most_read(limits: &Limits, bytes: usize, fields: usize) -> u32 {
-    let head = bytes + fields * OF_FIELD;
+    let head = bytes + fields * FIELD_OVERHEAD_BYTES;
     u32::try_from((head + head / 4).max(3 * of_trailers(limits))).unwrap_or(u32::MAX)
 }
 
@@ -81,7 +81,7 @@ impl Blocks {
         }
         inner.length += length;
         if inner.ends && inner.length > self.most && !inner.large.contains(&frame.stream) {
-            if inner.large.len() == MOST {
+            if inner.large.len() == MAX_LARGE_STREAMS {
                 inner.large.pop_front();
             }
             inner.large.push_back(frame.stream);
@@ -135,7 +135,7 @@ mod tests {
         assert!(blocks.is_large(7) && blocks.is_large(9) && !blocks.is_large(1));
         blocks.forget(7);
         assert!(!blocks.is_large(7) && blocks.is_large(9));
-        (0..MOST as u32).for_each(|n| frame(FrameType::Headers, 101 + 2 * n, most + 1, true));
+        (0..MAX_LARGE_STREAMS as u32).for_each(|n| frame(FrameType::Headers, 101 + 2 * n, most + 1, true));
         assert!(!blocks.is_large(9) && blocks.is_large(101) && !blocks.is_large(1));
     }
 

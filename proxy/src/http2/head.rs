@@ -2,9 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
-use super::{heads::BESIDE, plain::is_name};
+use super::{heads::FIELD_LINE_BYTES, plain::is_name};
 use crate::{
     fields::{self, Fields},
+    header_value::trim,
     http1::{
         Malformed,
         field_rules::{Known, is_disguised, known},
@@ -12,12 +13,11 @@ use crate::{
         request::{Refused, Wants},
     },
     message::RequestHead,
-    message_limits::{Limits, METHOD_BYTES},
-    value::trim,
+    message_limits::{Limits, MAX_METHOD_BYTES},
 };
 
 /// A name and a value, in a list.
-const OF_FIELD: usize = size_of::<(http::HeaderName, HeaderValue)>();
+const FIELD_BYTES: usize = size_of::<(http::HeaderName, HeaderValue)>();
 
 /// A request's head.
 #[derive(Debug)]
@@ -49,15 +49,15 @@ impl Head {
     /// Bytes of memory that it holds. Values may be shared with others of its connection, and are counted all the same:
     /// they are copied on their way.
     pub(super) fn held(&self) -> usize {
-        self.bytes + self.parts.fields.len() * OF_FIELD
+        self.bytes + self.parts.fields.len() * FIELD_BYTES
     }
 
     /// What it has too much of. What is much larger, `h2` itself refuses without a word (`builder` in `mod.rs`).
-    pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
+    pub(super) fn exceeded_limit(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
         match () {
-            () if method.as_str().len() > METHOD_BYTES => Some(Refused::MethodTooLong),
+            () if method.as_str().len() > MAX_METHOD_BYTES => Some(Refused::MethodTooLong),
             () if target > limits.target_bytes => Some(Refused::TargetTooLong),
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
             () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
@@ -115,7 +115,7 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
         let Some(name) = &last else { continue };
         trim(&mut value);
         let text = name.as_str().as_bytes();
-        read.bytes += text.len() + value.len() + BESIDE;
+        read.bytes += text.len() + value.len() + FIELD_LINE_BYTES;
         match known(text) {
             Known::Te => {
                 read.trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");

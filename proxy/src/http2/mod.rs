@@ -12,16 +12,16 @@
 //! are accepted.
 
 pub(crate) mod blocks;
-mod budget;
+mod flood_guard;
+mod frame_budget;
 pub(crate) mod frames;
 pub mod head;
 pub(crate) mod heads;
 pub(crate) mod held;
-mod meter;
+mod keep_alive;
 pub(crate) mod plain;
 mod respond;
 mod sender;
 pub(crate) mod serve;
-mod silence;
 mod source;
 mod stream;

@@ -4,11 +4,11 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::{
+    header_value::trim,
     http1::{
         Malformed,
         field_rules::{Known, is_disguised, known},
     },
-    value::trim,
 };
 
 /// Whether a name is a token (RFC 9110 section 5.1): `http` takes a character that is none of a token, and by HTTP/1.1 that

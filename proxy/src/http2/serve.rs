@@ -16,21 +16,21 @@ use tokio::{
 
 use super::{
     blocks::{self, Blocks},
+    flood_guard::FloodGuard,
     held::Held,
-    meter::Meter,
-    silence::{Silence, Silent},
+    keep_alive::{KeepAlive, KeepAliveEvent},
     stream,
 };
 use crate::{
-    connection::{Conn, Waiting},
+    connection::{Conn, TimeoutKind},
     memory::{Charge, Kind},
     worker::Worker,
 };
 
 /// The last words of a connection that exceeded its budget have this long.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
-const OF_CONNECTION: usize = 24 << 10;
+const CONNECTION_BYTES: usize = 24 << 10;
 
 fn builder(conn: &Conn) -> server::Builder {
     let (limits, http2) = (&conn.limits, conn.http2_limits);
@@ -56,19 +56,19 @@ where
 {
     conn.note_http2();
     let mut connection = Charge::new(&conn.holder, Kind::Connections);
-    connection.set(OF_CONNECTION);
+    connection.set(CONNECTION_BYTES);
     let held = Held::new(&conn.holder, conn.http2_limits);
     let blocks = Arc::new(Blocks::new(&conn.limits));
     let (held_there, blocks_there) = (Arc::clone(&held), Arc::clone(&blocks));
-    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams, held_there, blocks_there);
+    let (io, exceeded) = FloodGuard::new(io, Instant::now(), conn.http2_limits.streams, held_there, blocks_there);
     let mut h2 = match time::timeout(conn.limits.head_time, builder(conn).handshake::<_, Bytes>(io)).await {
         Ok(Ok(h2)) => h2,
         Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
         Err(_) => return tracing::debug!(peer = %conn.peer, "HTTP/2 handshake took too long"),
     };
-    let mut silence = Silence::new(h2.ping_pong(), conn.limits.idle_time, conn.limits.least_rate);
+    let mut keep_alive = KeepAlive::new(h2.ping_pong(), conn.limits.idle_time, conn.limits.least_rate);
     conn.progress();
-    conn.wait(Waiting::Idle, &conn.limits);
+    conn.wait(TimeoutKind::Idle, &conn.limits);
     let mut told = false;
     loop {
         if let Some(class) = exceeded.class() {
@@ -76,7 +76,7 @@ where
             worker.shared.telemetry.flooded(class.name());
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             // The streams' tasks end with the connection.
-            let _ = time::timeout(LAST_WORDS, poll_fn(|cx| h2.poll_closed(cx))).await;
+            let _ = time::timeout(GOAWAY_TIMEOUT, poll_fn(|cx| h2.poll_closed(cx))).await;
             return;
         }
         tokio::select! {
@@ -85,7 +85,7 @@ where
             request = h2.accept() => match request {
                 Some(Ok((request, mut respond))) => {
                     conn.progress();
-                    silence.broken();
+                    keep_alive.broken();
                     if conn.holder.is_refused() {
                         respond.send_reset(Reason::REFUSED_STREAM);
                         continue;
@@ -109,14 +109,14 @@ where
                 told = true;
                 h2.graceful_shutdown();
             }
-            end = silence.next(|| held.read()) => match end {
-                Silent::Asked if h2.has_streams() => {
-                    silence.broken();
+            end = keep_alive.next(|| held.read()) => match end {
+                KeepAliveEvent::Asked if h2.has_streams() => {
+                    keep_alive.broken();
                     conn.insist();
                 }
-                Silent::Asked => {}
-                Silent::Idle => conn.retire(),
-                Silent::Gone => return tracing::debug!(peer = %conn.peer, "no answer to PING: gone"),
+                KeepAliveEvent::Asked => {}
+                KeepAliveEvent::Idle => conn.retire(),
+                KeepAliveEvent::Gone => return tracing::debug!(peer = %conn.peer, "no answer to PING: gone"),
             },
         }
     }

@@ -22,9 +22,9 @@ use super::{
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
-    connection::{Conn, Pace, Waiting, Way},
+    connection::{Conn, Pace, TimeoutKind, Way},
     http1::{
-        body::{Framing, Piece},
+        body::{BodyFrame, Framing},
         request::Refused,
     },
     memory::{Charge, Kind},
@@ -33,11 +33,11 @@ use crate::{
 };
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
-const UNREAD_HEADS: usize = 32 << 10;
+const MAX_UNREAD_HEAD_BYTES: usize = 32 << 10;
 /// What a stream is charged for suffices for a response's head of this size.
-const SMALL_HEAD: usize = 2 << 10;
+const SMALL_HEAD_BYTES: usize = 2 << 10;
 /// What one without fields takes: its place in a list, and its maps.
-const OF_INTERIM: usize = 256;
+const INTERIM_BYTES: usize = 256;
 
 /// A request's body, by HTTP/2.
 pub(crate) struct Http2Source<'a> {
@@ -124,7 +124,7 @@ impl<'a> Http2Source<'a> {
 
     /// A head is with `h2`, to be sent, of so many bytes.
     pub(super) fn queued_head(&mut self, bytes: usize) {
-        if bytes > SMALL_HEAD {
+        if bytes > SMALL_HEAD_BYTES {
             self.queue_head(bytes);
         }
     }
@@ -164,18 +164,18 @@ impl<'a> Http2Source<'a> {
     fn count_read(&mut self) {
         let left = self.held.read();
         let bytes = left - std::mem::replace(&mut self.left, left);
-        self.pace.moved(Waiting::ClientToRead, bytes, self.conn.second());
+        self.pace.moved(TimeoutKind::ClientToRead, bytes, self.conn.second());
     }
 
     /// Whether whoever is waited for has used up his time, for all that is known.
-    fn is_late(&mut self, waiting: Waiting) -> bool {
+    fn is_late(&mut self, waiting: TimeoutKind) -> bool {
         self.conn.second() >= self.pace.until(waiting.limit(&self.conn.limits))
     }
 
     /// Whether he has. What a client has read shows when something is written, and the kernel tells of some room late.
-    fn is_too_slow(&mut self, waiting: Waiting) -> bool {
+    fn is_too_slow(&mut self, waiting: TimeoutKind) -> bool {
         let now = self.conn.second();
-        if waiting != Waiting::ClientToRead {
+        if waiting != TimeoutKind::ClientToRead {
             return true;
         }
         self.count_read();
@@ -197,14 +197,14 @@ impl<'a> Http2Source<'a> {
     }
 
     fn send_interim(&mut self, head: Response<()>) {
-        let bytes = OF_INTERIM + heads::size(head.headers());
+        let bytes = INTERIM_BYTES + heads::size(head.headers());
         if self.sender.interim(head) {
             self.queue_head(bytes);
         }
     }
 
     /// Trailers within the bounds.
-    fn checked(&self, mut trailers: HeaderMap) -> Result<Piece, SourceError> {
+    fn checked(&self, mut trailers: HeaderMap) -> Result<BodyFrame, SourceError> {
         let (limits, size) = (&self.conn.limits, heads::size(&trailers));
         let fit = trailers.len() <= limits.fields && size <= limits.trailer_bytes && self.bounds.heads.spend(size);
         let whole = !self.bounds.blocks.is_large(self.stream);
@@ -212,7 +212,7 @@ impl<'a> Http2Source<'a> {
             return Err(SourceError::Refused(Refused::HeadTooLarge));
         }
         match plain::trailers(&mut trailers) {
-            Ok(()) => Ok(Piece::Trailers(Box::new(trailers))),
+            Ok(()) => Ok(BodyFrame::Trailers(Box::new(trailers))),
             Err(malformed) => Err(SourceError::Refused(malformed.into())),
         }
     }
@@ -223,7 +223,7 @@ impl Source for Http2Source<'_> {
         self.framing
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let came = self.ahead.take().map_or_else(|| body.poll_data(cx), Poll::Ready);
         let Poll::Ready(data) = came else {
@@ -231,7 +231,7 @@ impl Source for Http2Source<'_> {
                 self.told = true;
                 self.send_interim(with_status(StatusCode::CONTINUE));
             }
-            self.wait(Waiting::Body);
+            self.wait(TimeoutKind::Body);
             return Poll::Pending;
         };
         let piece = match data {
@@ -239,12 +239,12 @@ impl Source for Http2Source<'_> {
                 // Whoever asked has room for it: the client may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.count += data.len() as u64;
-                self.moved(Waiting::Body, data.len() as u64);
+                self.moved(TimeoutKind::Body, data.len() as u64);
                 if !data.is_empty() {
                     self.held.taken(self.stream, data.len());
                 }
                 let fits = self.count <= self.conn.limits.body_bytes;
-                Some(if fits { Ok(Piece::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
+                Some(if fits { Ok(BodyFrame::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
             }
             Some(Err(_)) => Some(Err(SourceError::Gone)),
             None => match ready!(body.poll_trailers(cx)) {
@@ -284,7 +284,7 @@ impl Source for Http2Source<'_> {
 
     fn interim(&mut self, _: &mut Context<'_>, head: &ResponseHead) {
         let is_continue = head.status == StatusCode::CONTINUE;
-        if is_continue && self.told || self.held.heads(self.stream) > UNREAD_HEADS {
+        if is_continue && self.told || self.held.heads(self.stream) > MAX_UNREAD_HEAD_BYTES {
             return;
         }
         self.expects_continue &= !is_continue;
@@ -312,18 +312,18 @@ impl Source for Http2Source<'_> {
         Poll::Pending
     }
 
-    fn wait(&mut self, waiting: Waiting) {
+    fn wait(&mut self, waiting: TimeoutKind) {
         // What it read before pays for nothing.
-        if self.pace.wait(waiting, self.conn.second()) && waiting == Waiting::ClientToRead {
+        if self.pace.wait(waiting, self.conn.second()) && waiting == TimeoutKind::ClientToRead {
             self.left = self.held.read();
         }
     }
 
-    fn waiting(&self) -> Option<Waiting> {
+    fn waiting(&self) -> Option<TimeoutKind> {
         self.pace.waiting()
     }
 
-    fn moved(&mut self, what: Waiting, bytes: u64) {
+    fn moved(&mut self, what: TimeoutKind, bytes: u64) {
         self.pace.moved(what, bytes, self.conn.second());
     }
 

@@ -7,9 +7,9 @@ use h2::{Reason, RecvStream, server::SendResponse};
 
 use super::{
     blocks::Blocks,
+    flood_guard::Exceeded,
     head::{self, Head},
     held::Held,
-    meter::Exceeded,
     respond::respond,
     sender::Sender,
     source::{Bounds, Http2Source},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What a stream takes besides its head: its task, and its place in `h2`.
-const OF_STREAM: usize = 4 << 10;
+const STREAM_BYTES: usize = 4 << 10;
 
 /// A request, as a stream brings it.
 pub(super) struct Request {
@@ -45,7 +45,7 @@ impl Request {
         let (parts, body) = request.into_parts();
         let head = head::parse(parts);
         let mut charge = Charge::new(holder, Kind::Heads);
-        charge.set(OF_STREAM + head.held());
+        charge.set(STREAM_BYTES + head.held());
         Self { head, body, held: Arc::clone(held), blocks: Arc::clone(blocks), charge }
     }
 }
@@ -75,7 +75,7 @@ async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: 
         // The connection ends.
         return sender.reset(Reason::ENHANCE_YOUR_CALM);
     }
-    let beyond = head.beyond(&conn.limits);
+    let beyond = head.exceeded_limit(&conn.limits);
     let Head { parts: mut head, wants, length, expects, .. } = head;
     let bounds = Bounds { heads: budget.heads(), blocks };
     let mut source = Http2Source::new(body, (length, expects), held, Arc::clone(&conn), bounds, &sender);

@@ -40,7 +40,7 @@ use snapshot::handover;
 
 pub use self::kept::Kept;
 use self::{restarts::Restarts, store::Store};
-use crate::descriptors;
+use crate::fd_limit;
 
 /// The option that makes a process the keeper; its child gets all others.
 pub const KEEP: &str = "--keep";
@@ -49,13 +49,13 @@ pub const KEPT: &str = "--kept";
 
 /// A proxy that is alive and has ended the socket to its keeper keeps nothing any more. One that dies ends it a moment before
 /// it is dead.
-const DYING: Duration = Duration::from_secs(1);
+const DYING_TIME: Duration = Duration::from_secs(1);
 
 /// Runs this program as a child, with the same arguments but for [`KEEP`], until it ends for good; gives its exit code, or
 /// 128 and the signal that ended it.
 pub fn run() -> anyhow::Result<ExitCode> {
     // As many as the proxy has are held here too.
-    descriptors::limit();
+    fd_limit::limit();
     let signals = Signals::listen().context("signals can't be received")?;
     let mut keeper = Keeper { signals, store: Store::default(), restarts: Restarts::default(), is_ending: false };
     loop {
@@ -123,13 +123,13 @@ impl Keeper {
         let mut ended: Option<Instant> = None;
         loop {
             let dies = ended.filter(|_| self.store.ports() > 0);
-            let wait = dies.map(|at| DYING.saturating_sub(at.elapsed()));
+            let wait = dies.map(|at| DYING_TIME.saturating_sub(at.elapsed()));
             let [signalled, asked] =
                 readable([Some(&self.signals.any), ended.is_none().then_some(&child.socket)], wait)?;
             if asked && self.store.answer(&child.socket).is_err() {
                 ended = Some(Instant::now());
             }
-            if dies.is_some_and(|at| at.elapsed() >= DYING) && !signalled {
+            if dies.is_some_and(|at| at.elapsed() >= DYING_TIME) && !signalled {
                 tracing::warn!("the proxy has ended the socket to its keeper: its ports are not kept");
                 self.store.clear();
             }

@@ -23,10 +23,10 @@ use tokio::{
 use super::{Kind, Memory, choice, near};
 
 /// A connection that holds more than this gets no new streams when memory is nearly used up.
-const MUCH: usize = 64 << 10;
+const HEAVY_CONNECTION_BYTES: usize = 64 << 10;
 
 /// No sooner after the last time is memory given back that ended connections held.
-const GIVE_BACK: Duration = Duration::from_secs(1);
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One worker's account.
 pub(crate) struct Account {
@@ -111,7 +111,7 @@ impl Account {
             tokio::select! {
                 () = self.exceeded.notified() => self.relieve(),
                 () = left => {
-                    not_before = Instant::now() + GIVE_BACK;
+                    not_before = Instant::now() + GIVE_BACK_INTERVAL;
                     if !allocator::give_back() {
                         self.left.notify_one();
                     }
@@ -240,7 +240,7 @@ impl Holder {
 
     /// Whether there shall be no new streams: memory is nearly used up, and this connection holds much of it.
     pub(crate) fn is_refused(&self) -> bool {
-        let refused = self.held() > MUCH && self.account.is_near();
+        let refused = self.held() > HEAVY_CONNECTION_BYTES && self.account.is_near();
         if refused {
             self.account.memory.stream_refused();
         }

@@ -2,9 +2,9 @@
 //! takes to fetch memory, but once it has been gone for a moment.
 
 /// So many seconds without it.
-const CALM: u32 = 5;
+const CALM_SECONDS: u32 = 5;
 /// Less than this is not worth it.
-const LEAST: usize = 4 << 20;
+const MIN_GIVEN_BACK_BYTES: usize = 4 << 20;
 
 /// What the clients of one worker have held.
 #[derive(Debug, Default)]
@@ -21,12 +21,12 @@ impl Ebb {
     /// Called once a second: so much is held now. Whether it is time.
     pub(crate) fn tick(&mut self, held: usize) -> bool {
         (self.most, self.seconds) = (self.most.max(held), self.seconds + 1);
-        if self.seconds < CALM {
+        if self.seconds < CALM_SECONDS {
             return false;
         }
         let most = std::mem::take(&mut self.most);
         self.seconds = 0;
-        let is_time = self.peak.saturating_sub(most) >= LEAST;
+        let is_time = self.peak.saturating_sub(most) >= MIN_GIVEN_BACK_BYTES;
         self.peak = if is_time { most } else { self.peak.max(most) };
         is_time
     }

@@ -38,7 +38,7 @@ pub(crate) use self::ebb::Ebb;
 pub use self::limit::Limit;
 
 /// What the process uses is looked at this often.
-const TICK: Duration = Duration::from_millis(100);
+const MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +70,10 @@ impl Kind {
 
 /// Of eight parts of the limit clients and configuration have seven: what is freed is not given back at once, and work
 /// under way takes some for a moment.
-const PARTS: u64 = 8;
+const LIMIT_PARTS: u64 = 8;
 /// What is measured besides the charges is taken at its lowest within so many ticks: memory that was freed a moment ago
 /// is still with the process.
-const LOWEST_OF: usize = 10;
+const LOWEST_OF_TICKS: usize = 10;
 
 /// What clients may hold together, and what they do.
 pub struct Memory {
@@ -129,13 +129,13 @@ impl Memory {
         account
     }
 
-    /// Looks at what the process uses. Called at every [`TICK`].
+    /// Looks at what the process uses. Called at every [`MEASURE_INTERVAL`].
     pub(crate) fn measure(&self) {
         let limit = self.limit.bytes();
         let other = self.limit.used().saturating_sub(self.held() as u64);
         let other = {
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            others.truncate(LOWEST_OF - 1);
+            others.truncate(LOWEST_OF_TICKS - 1);
             others.push_front(other);
             others.iter().copied().min().unwrap_or(other)
         };
@@ -187,10 +187,10 @@ impl Memory {
     /// Connections were ended that held so many bytes.
     fn note_ended(&self, connections: usize, bytes: usize) {
         /// Who reads the log is told once within this time.
-        const QUIET: Duration = Duration::from_secs(60);
+        const LOG_INTERVAL: Duration = Duration::from_secs(60);
         self.ended.fetch_add(connections as u64, Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= QUIET) {
+        if told.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *told = Some(Instant::now());
             tracing::warn!(
                 connections,
@@ -213,7 +213,7 @@ impl Memory {
 
 /// Looks at what the process uses, for as long as it lives.
 pub(crate) async fn watch(memory: Arc<Memory>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -224,7 +224,7 @@ pub(crate) async fn watch(memory: Arc<Memory>) {
 /// What is left for clients of so much, when so much is used besides. They always have something: 512 MiB of which 40 are
 /// used besides leave 408, and of which 600 are, 64.
 fn budget(limit: u64, other: u64) -> u64 {
-    (limit / PARTS * (PARTS - 1)).saturating_sub(other).max(limit / PARTS)
+    (limit / LIMIT_PARTS * (LIMIT_PARTS - 1)).saturating_sub(other).max(limit / LIMIT_PARTS)
 }
 
 /// Seven eighths: where it gets near.

@@ -6,23 +6,23 @@ use super::query::Query;
 use crate::lookup::Lookup;
 
 /// What every look-up may cost. One unit is what comparing a byte with an expression takes: one or two nanoseconds.
-const LEAST: usize = 128 << 10;
+const BASE_UNITS: usize = 128 << 10;
 /// And for each byte of its path. So an expression can be asked for, and an attacker gains nothing by length.
-const FOR_EACH_BYTE: usize = 32;
+const UNITS_PER_BYTE: usize = 32;
 
 /// Candidates that ask for more than a path.
-pub(super) const CANDIDATE: usize = 8;
+pub(super) const CANDIDATE_UNITS: usize = 8;
 /// Beginning with an expression.
-pub(super) const EXPRESSION: usize = 32;
+pub(super) const EXPRESSION_UNITS: usize = 32;
 /// Finding a header field or a query parameter: once some KiB were looked through, there is an index (`lookup.rs`).
-pub(super) const QUESTION: usize = 16;
+pub(super) const QUESTION_UNITS: usize = 16;
 
 /// What is left of it.
 pub(crate) struct Effort(Cell<usize>);
 
 impl Effort {
     pub(crate) fn of(query: &Query<'_>) -> Self {
-        Self(Cell::new(LEAST + FOR_EACH_BYTE * query.path.len()))
+        Self(Cell::new(BASE_UNITS + UNITS_PER_BYTE * query.path.len()))
     }
 
     /// Takes what something costs, before or after it is done.

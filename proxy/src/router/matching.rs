@@ -92,7 +92,7 @@ impl PathExpression {
 
 fn matches(expression: &Expression, value: &[u8], effort: &Effort) -> bool {
     let compared = expression.compare(value);
-    effort.take(effort::EXPRESSION + compared.steps);
+    effort.take(effort::EXPRESSION_UNITS + compared.steps);
     compared.matches
 }
 
@@ -103,7 +103,7 @@ impl Conditions {
     }
 
     fn fit(&self, q: &Query<'_>, ask: &Ask<'_>) -> bool {
-        ask.effort.take(effort::CANDIDATE);
+        ask.effort.take(effort::CANDIDATE_UNITS);
         self.method.as_ref().is_none_or(|m| m == q.method)
             && self.headers.iter().all(|(name, value)| field(ask, name, value))
             && self.query.iter().all(|(name, value)| parameter(ask, name, value))
@@ -121,13 +121,13 @@ impl Value {
 
 /// Whether some field of that name has that value.
 fn field(ask: &Ask<'_>, name: &HeaderName, value: &Value) -> bool {
-    ask.effort.take(effort::QUESTION);
+    ask.effort.take(effort::QUESTION_UNITS);
     ask.lookup.any_field(name.as_str(), |v| value.fits(v, &ask.effort))
 }
 
 /// Whether the first parameter of that name has that value. A repeated name counts once: its first value.
 fn parameter(ask: &Ask<'_>, name: &[u8], value: &Value) -> bool {
-    ask.effort.take(effort::QUESTION);
+    ask.effort.take(effort::QUESTION_UNITS);
     let Some(raw) = ask.lookup.parameter(name) else { return false };
     match value {
         Value::Exact(expect) => decoded(raw).eq(expect.iter().copied()),

@@ -40,7 +40,7 @@ pub(crate) struct PathTable {
 }
 
 /// No more elements than these are looked at to find the expressions that could match.
-const ELEMENTS: usize = 8;
+const MAX_ELEMENTS: usize = 8;
 
 /// Candidates of one path, by which they are found. Most paths have one candidate.
 struct Candidates {
@@ -61,7 +61,7 @@ impl PathTable {
                 None => drop(self.exact.insert(Candidates::new(candidate))),
             },
             Path::Regex(expression) => {
-                let prefix = expression.elements(ELEMENTS);
+                let prefix = expression.elements(MAX_ELEMENTS);
                 self.expressions_deepest = self.expressions_deepest.max(elements(prefix).count());
                 let others = self.expressions.entry(prefix.into()).or_default();
                 let place = others.partition_point(|other| order(other) <= order(&candidate));
@@ -97,7 +97,7 @@ impl PathTable {
 
     /// The first expression that matches. Only those are tried whose first elements are the path's.
     fn expression(&self, q: &Query<'_>, ask: &Ask<'_>) -> Option<&Candidate> {
-        let mut groups: [&[Arc<Candidate>]; ELEMENTS + 1] = [&[]; ELEMENTS + 1];
+        let mut groups: [&[Arc<Candidate>]; MAX_ELEMENTS + 1] = [&[]; MAX_ELEMENTS + 1];
         let elements = memchr::memchr_iter(b'/', q.path.as_bytes()).filter(|at| *at > 0).map(|at| &q.path[..at]);
         let elements = std::iter::once("").chain(elements.take(self.expressions_deepest));
         for (group, elements) in groups.iter_mut().zip(elements) {

@@ -11,8 +11,8 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     connection::{
-        Admission, Conn, Waiting,
-        limit::{self, Live},
+        Admission, Conn, TimeoutKind,
+        limit::{self, ConnectionPermit},
         turns::Turn,
     },
     exchange,
@@ -27,14 +27,14 @@ use crate::{
 };
 
 /// What a connection takes by itself, in bytes: its task, and what is known of it.
-const OF_CONNECTION: usize = 6 << 10;
+const CONNECTION_BYTES: usize = 6 << 10;
 /// The same of TLS: keys, and what it reads whole records into.
-const OF_TLS: usize = 24 << 10;
+const TLS_BYTES: usize = 24 << 10;
 
 /// Serves one accepted connection to its end.
 pub(super) async fn run(
     worker: Arc<Worker>,
-    live: Live,
+    permit: ConnectionPermit,
     turn: Arc<Turn>,
     stream: TcpStream,
     (peer, port): (SocketAddr, u16),
@@ -55,7 +55,7 @@ pub(super) async fn run(
             limits: Arc::clone(&settings.limits),
             http2_limits: settings.http2,
             holder: Arc::clone(holder),
-            descriptors: live.descriptors(),
+            descriptors: permit.descriptors(),
             turn,
         };
         (Arc::new(Conn::new(admission, &worker.clock)), at.tls.clone())
@@ -67,7 +67,7 @@ pub(super) async fn run(
     }
     let registered = Registered::new(&worker, &conn);
     let mut held = Charge::new(holder, Kind::Connections);
-    held.set(OF_CONNECTION + if tls.is_some() { OF_TLS } else { 0 });
+    held.set(CONNECTION_BYTES + if tls.is_some() { TLS_BYTES } else { 0 });
     let stream = Accepted::new(stream, Arc::clone(&conn));
     poll_fn(|cx| {
         holder.note_task(cx);
@@ -85,7 +85,7 @@ pub(super) async fn run(
         biased;
         // What is under way ends with the future, and says why.
         () = holder.ended() => {
-            if conn.is_waiting_for(Waiting::Head) {
+            if conn.is_waiting_for(TimeoutKind::Head) {
                 exchange::ended_for_memory(&worker, &conn);
             }
         }
@@ -100,7 +100,7 @@ async fn secured(
     stream: Accepted,
     config: Arc<ServerConfig>,
 ) {
-    conn.wait(Waiting::Handshake, &conn.limits);
+    conn.wait(TimeoutKind::Handshake, &conn.limits);
     let mut handshake = TlsAcceptor::from(config).accept(stream);
     let stream = poll_fn(|cx| match conn.expired() {
         Some(_) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
@@ -128,7 +128,7 @@ async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, registered: Re
         Ended::WebSocket(ends) => {
             drop(registered);
             let mut held = Charge::new(&conn.holder, Kind::WebSockets);
-            held.set(websocket::HELD);
+            held.set(websocket::HELD_BYTES);
             Box::pin(websocket::relay(worker, conn, *ends)).await;
         }
     }

@@ -32,14 +32,14 @@ use tokio::{sync::watch, time::Instant};
 use self::socket::Open;
 pub use self::socket::SocketSource;
 use crate::{
-    connection::limit::Room,
-    descriptors,
+    connection::limit::ConnectionLimit,
+    fd_limit,
     shared::{Drain, Shared},
     worker::Phase,
 };
 
 /// How long a connection that was accepted just before the ports closed may take to send its request.
-const LAST_ACCEPTED: Duration = Duration::from_millis(500);
+const LAST_ACCEPTED_GRACE: Duration = Duration::from_millis(500);
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct Server {
     /// No port is served any more.
     closed: AtomicBool,
     workers: Vec<worker::Handle>,
-    room: Arc<Room>,
+    connection_limit: Arc<ConnectionLimit>,
     phase: watch::Sender<Phase>,
 }
 
@@ -69,10 +69,11 @@ impl Server {
     pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
         let phase = watch::Sender::new(Phase::Serving);
         let count = options.workers.max(1);
-        let room = Arc::new(Room::new(descriptors::limit(), count));
-        let start = |index| worker::start(index, &shared, &room, &phase, options.sockets.is_shared());
+        let connection_limit = Arc::new(ConnectionLimit::new(fd_limit::limit(), count));
+        let start = |index| worker::start(index, &shared, &connection_limit, &phase, options.sockets.is_shared());
         let workers = (0..count).map(start).collect::<io::Result<Vec<_>>>()?;
-        let (reported, counted): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), room.clone());
+        let (reported, counted): (Vec<_>, _) =
+            (workers.iter().map(|w| w.worker.clone()).collect(), connection_limit.clone());
         // Set by the first server of a process; there is one.
         let _ = shared.connections_report.set(Box::new(move || {
             let workers: Vec<_> = reported.iter().map(|w| w.report()).collect();
@@ -82,7 +83,7 @@ impl Server {
         if let Some(path) = &options.handover {
             socket::serve_handover(path, ports.clone())?;
         }
-        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, room, phase }))
+        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, connection_limit, phase }))
     }
 
     /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched. Nothing is
@@ -125,7 +126,7 @@ impl Server {
         }
         self.options.sockets.forget_left();
         // Each is there twice: for a worker, and to be handed over.
-        self.room.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
+        self.connection_limit.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
     }
 
     /// Closes the ports that a process before this one left with the keeper, and that were not opened since.
@@ -135,7 +136,7 @@ impl Server {
 
     /// Client connections and WebSockets that are open.
     pub fn connections(&self) -> usize {
-        self.room.open()
+        self.connection_limit.open()
     }
 
     /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle is
@@ -160,7 +161,7 @@ impl Server {
         if !shared {
             self.stop_accepting().await;
             // What was accepted last gets the time to send its request.
-            self.empty(Instant::now() + LAST_ACCEPTED, true).await;
+            self.empty(Instant::now() + LAST_ACCEPTED_GRACE, true).await;
         }
         self.phase.send_replace(Phase::Closing);
         self.empty(deadline, true).await;

@@ -16,10 +16,10 @@ use socket2::{Domain, Socket, Type};
 use crate::{keeper::Kept, sockopt::keepalive};
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+const BACKLOG_CONNECTIONS: i32 = 4096;
 
 /// Bytes that may wait in the kernel to be sent to one client.
-const UNSENT: u32 = 256 << 10;
+const MAX_UNSENT_BYTES: u32 = 256 << 10;
 
 /// Where listening sockets come from.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     // What is written and not yet sent is memory of ours; what is under way is bounded by the client's window.
-    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     // A client that reads nothing for this long, with bytes waiting, is given up.
     socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
 }
@@ -109,7 +109,7 @@ fn bind(port: u16) -> io::Result<Socket> {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(BACKLOG_CONNECTIONS)?;
         socket.set_nonblocking(true)?;
         io::Result::Ok(socket)
     };

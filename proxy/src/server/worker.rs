@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{accept, balance};
 use crate::{
-    connection::limit::Room,
+    connection::limit::ConnectionLimit,
     shared::Shared,
     worker::{Phase, Worker},
 };
@@ -58,13 +58,13 @@ impl Handle {
 pub(super) fn start(
     index: usize,
     shared: &Arc<Shared>,
-    room: &Arc<Room>,
+    connection_limit: &Arc<ConnectionLimit>,
     phase: &watch::Sender<Phase>,
     shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Arc::new(Worker::new(shared, room, phase, shares_sockets));
+    let worker = Arc::new(Worker::new(shared, connection_limit, phase, shares_sockets));
     let running = worker.clone();
     std::thread::Builder::new()
         .name(format!("worker-{index}"))

@@ -17,9 +17,9 @@ use super::{
     sharded::{Counter, Sharded},
 };
 /// How many windows `Hello` brings: five minutes.
-const KEPT: usize = 300;
+const KEPT_WINDOWS: usize = 300;
 /// Windows that a stream may be behind before it misses some.
-const BEHIND: usize = 64;
+const MAX_LAG_WINDOWS: usize = 64;
 
 /// Counters since the process began.
 #[derive(Default)]
@@ -126,7 +126,7 @@ pub(super) struct Windows {
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BEHIND), kept: Mutex::default() }
+        Self { sender: broadcast::Sender::new(MAX_LAG_WINDOWS), kept: Mutex::default() }
     }
 }
 
@@ -143,7 +143,7 @@ impl Windows {
     pub(super) fn close(&self, window: LoadWindow) {
         let window = Arc::new(window);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
+        if kept.len() == KEPT_WINDOWS {
             kept.pop_front();
         }
         kept.push_back(Arc::clone(&window));

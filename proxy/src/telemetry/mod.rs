@@ -27,7 +27,7 @@ use snapshot::proto::{AccessLogLevel, LoadWindow};
 use tokio::sync::broadcast;
 
 pub use exposition::metrics;
-pub use record::{Blame, RATE_LIMITED, RequestRecord, SHED, ServedBy};
+pub use record::{ErrorSource, RATE_LIMITED, RequestRecord, SHED, ServedBy};
 pub use report::report;
 pub use routes::RouteMetrics;
 pub(crate) use sharded::{Counter, Sharded};
@@ -87,10 +87,10 @@ impl Telemetry {
         let route = record.rule.map_or(&self.routes.unmatched, |rule| rule.metrics);
         route.closed(record.status, record.duration, record.upstream);
         self.load.counters.own().closed(record);
-        if let (Some(reason), Some(blame)) = (record.reason, record.blame) {
+        if let (Some(reason), Some(error_source)) = (record.reason, record.error_source) {
             // The lock is only for what fails.
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            *failed.entry((reason, blame.as_str())).or_default() += 1;
+            *failed.entry((reason, error_source.as_str())).or_default() += 1;
         }
         self.log.closed(record);
     }

@@ -16,7 +16,7 @@ pub const SHED: &str = "shed";
 
 /// Who is to blame for a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
+pub enum ErrorSource {
     /// The client.
     Downstream,
     /// The backend.
@@ -62,7 +62,7 @@ pub struct RequestRecord<'a> {
     /// Why it failed or was answered by the proxy itself: a fixed word.
     pub reason: Option<&'static str>,
     /// Whose fault that is.
-    pub blame: Option<Blame>,
+    pub error_source: Option<ErrorSource>,
 }
 
 /// The rule that served a request.
@@ -76,13 +76,13 @@ pub struct ServedBy<'a> {
     pub metrics: &'a RouteMetrics,
 }
 
-impl Blame {
+impl ErrorSource {
     /// The word for metrics and log.
     pub fn as_str(self) -> &'static str {
         match self {
-            Blame::Downstream => "downstream",
-            Blame::Upstream => "upstream",
-            Blame::Internal => "internal",
+            ErrorSource::Downstream => "downstream",
+            ErrorSource::Upstream => "upstream",
+            ErrorSource::Internal => "internal",
         }
     }
 }

@@ -12,11 +12,11 @@ use super::{load::window, process};
 use crate::Shared;
 
 /// Length of a window.
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW_LENGTH: Duration = Duration::from_secs(1);
 
 /// Closes a load window each second, for as long as the process lives.
 pub async fn report(shared: Arc<Shared>, workers: u32) {
-    let mut ticks = interval(WINDOW);
+    let mut ticks = interval(WINDOW_LENGTH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut last = shared.telemetry.load.totals(process::cpu_us());

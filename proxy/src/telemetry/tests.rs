@@ -26,7 +26,7 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
         bytes_in: 0,
         bytes_out: 0,
         reason,
-        blame: (status >= 500).then_some(Blame::Upstream),
+        error_source: (status >= 500).then_some(ErrorSource::Upstream),
     }
 }
 

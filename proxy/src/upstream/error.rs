@@ -4,7 +4,7 @@ use crate::{body::SourceError, http1::Malformed};
 
 /// Why a request got no response, or no whole one.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
+pub(crate) enum UpstreamError {
     /// The request's body ended before its time.
     #[error("the request's body: {0:?}")]
     Source(SourceError),

@@ -22,7 +22,7 @@ use self::{
     counters::{Counters, PolicyCounters},
     key::KeyPart,
 };
-use super::{Answer, Ctx, Filter, Flow, Stage, answer};
+use super::{Ctx, Filter, Flow, LocalReply, Stage, local_reply};
 use crate::{
     message::RequestHead,
     rate_limit_fields::{self, RateLimit},
@@ -84,7 +84,7 @@ impl Limits {
         }
         let passed = (self.limits.len() == 1 || self.ask(steps, ctx.now_us)) && self.take(steps, ctx.now_us);
         self.count(steps, passed);
-        self.answer(steps, passed, ctx)
+        self.reply(steps, passed, ctx)
     }
 
     /// Asks each limit; nothing is taken.
@@ -137,7 +137,7 @@ impl Limits {
         }
     }
 
-    fn answer(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
+    fn reply(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
         let limits = self.limits.iter().zip(&self.words);
         let enforced = steps.iter().zip(limits).filter(|(_, (limit, _))| !limit.audit);
         let enforced = enforced.filter_map(|(step, limit)| Some((step.decision?, limit)));
@@ -148,8 +148,8 @@ impl Limits {
         if passed {
             return Flow::Continue;
         }
-        let head = answer::head(StatusCode::TOO_MANY_REQUESTS);
-        Flow::Answer(Answer { head, body: limit.problem.clone(), reason: RATE_LIMITED })
+        let head = local_reply::head(StatusCode::TOO_MANY_REQUESTS);
+        Flow::Reply(LocalReply { head, body: limit.problem.clone(), reason: RATE_LIMITED })
     }
 }
 

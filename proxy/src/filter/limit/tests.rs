@@ -44,7 +44,7 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
     let flow = filter.on_request(&mut head, &mut ctx);
     let status = match &flow {
         Flow::Continue => 0,
-        Flow::Answer(answer) => answer.head.status.as_u16(),
+        Flow::Reply(answer) => answer.head.status.as_u16(),
     };
     let mut told = HeaderMap::new();
     ctx.rate_limit.iter().for_each(|limit| limit.set(&mut told));
@@ -77,7 +77,7 @@ fn what_a_client_is_told() {
     let mut head = RequestHead::from(Request::new(()).into_parts().0);
     let mut ctx = ctx();
     ctx.now_us = NOW;
-    let Flow::Answer(answer) = filter.on_request(&mut head, &mut ctx) else { panic!("passed") };
+    let Flow::Reply(answer) = filter.on_request(&mut head, &mut ctx) else { panic!("passed") };
     assert_eq!(answer.reason, "rate_limited");
     assert_eq!(answer.head.fields.get("content-type"), Some(&b"application/problem+json"[..]));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();

@@ -12,13 +12,13 @@ use foldhash::fast::RandomState;
 use crate::{
     http2::{
         frames::{Frame, FrameType},
-        held::{OF_FRAME, OF_ROUNDING},
+        held::{FRAME_OVERHEAD_BYTES, ROUNDING_DIVISOR},
     },
     memory::Charge,
 };
 
 /// What an upstream may send of one response before it is read.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
+pub(super) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 
 /// What has come, by stream.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ struct Stream {
 impl Stream {
     fn change(&mut self, bytes: usize, frames: usize) {
         (self.bytes, self.frames) = (if frames == 0 { 0 } else { bytes }, frames);
-        self.charge.set(self.bytes + self.bytes / OF_ROUNDING + frames * OF_FRAME);
+        self.charge.set(self.bytes + self.bytes / ROUNDING_DIVISOR + frames * FRAME_OVERHEAD_BYTES);
     }
 }
 
@@ -51,7 +51,7 @@ impl Arrived {
             && let Some(stream) = self.lock().get_mut(&frame.stream)
         {
             // What is padding is told by nobody; there is no more than the window has room for.
-            let window = STREAM_WINDOW as usize;
+            let window = STREAM_WINDOW_BYTES as usize;
             stream.change((stream.bytes + frame.length as usize).min(window), (stream.frames + 1).min(window));
         }
     }
@@ -105,7 +105,7 @@ mod tests {
             arrived.received(Frame { kind, length: 256, flag: false, end_headers: false, stream });
             arrived.taken(1, 0);
         }
-        assert!(holder.held() >= STREAM_WINDOW as usize);
+        assert!(holder.held() >= STREAM_WINDOW_BYTES as usize);
         arrived.drained(1);
         assert_eq!(holder.held(), 0);
     }
@@ -121,12 +121,12 @@ mod tests {
         data(1, 1000);
         data(1, 0);
         data(3, 1000);
-        assert_eq!(holder.held(), 1250 + OF_FRAME);
+        assert_eq!(holder.held(), 1250 + FRAME_OVERHEAD_BYTES);
         data(1, 1000);
         // With padding, of which nobody says so.
         arrived.taken(1, 900);
         arrived.taken(1, 0);
-        assert_eq!(holder.held(), 1375 + OF_FRAME);
+        assert_eq!(holder.held(), 1375 + FRAME_OVERHEAD_BYTES);
         arrived.taken(1, 900);
         assert_eq!(holder.held(), 0);
         data(1, 1000);

@@ -24,7 +24,7 @@ use tokio::{
     time,
 };
 
-use super::arrived::{Arrived, STREAM_WINDOW};
+use super::arrived::{Arrived, STREAM_WINDOW_BYTES};
 use crate::{
     http2::{
         blocks::{self, Blocks},
@@ -37,15 +37,15 @@ use crate::{
 const MAX_STREAMS: usize = 100;
 /// What an upstream may send on one connection: what all its streams may have together, so that those whose clients do not read leave the
 /// others theirs.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
+const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS as u32 * STREAM_WINDOW_BYTES;
 /// What may wait of one request for the upstream to read it.
-const SEND_BUFFER: usize = 256 << 10;
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// An upstream's settings are waited for that long, before others than the first request go to it.
-const SETTLES: Duration = Duration::from_secs(1);
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
 /// With streams, an upstream is asked this often whether it is there,
-const ASK: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// and is gone when it does not answer in time.
-const ANSWER: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection. Clones are the same one.
 #[derive(Clone)]
@@ -70,12 +70,12 @@ impl Connection {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(blocks::most_read(limits, limits.response_head_bytes, limits.response_fields))
             // All of them may be small messages that nobody takes: one client's must not end the connection for others.
-            .data_frame_budget(blocks::data_frame_budget(CONNECTION_WINDOW))
-            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(blocks::data_frame_budget(CONNECTION_WINDOW_BYTES))
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
             // Until it has said how many it takes.
             .initial_max_send_streams(1);
         let (sender, mut connection) = builder.handshake(io).await?;
@@ -128,11 +128,11 @@ impl Connection {
 async fn watch(ping: Option<PingPong>, streams: Arc<AtomicUsize>, settling: OwnedMutexGuard<()>) {
     let Some(mut ping) = ping else { return std::future::pending().await };
     // Settings come first (RFC 9113 section 3.4), so they are known once it answers.
-    let _ = time::timeout(SETTLES, ask(&mut ping)).await;
+    let _ = time::timeout(SETTINGS_TIMEOUT, ask(&mut ping)).await;
     drop(settling);
     loop {
-        time::sleep(ASK).await;
-        if streams.load(Relaxed) > 0 && !matches!(time::timeout(ANSWER, ask(&mut ping)).await, Ok(Ok(()))) {
+        time::sleep(PING_INTERVAL).await;
+        if streams.load(Relaxed) > 0 && !matches!(time::timeout(PING_TIMEOUT, ask(&mut ping)).await, Ok(Ok(()))) {
             return;
         }
     }

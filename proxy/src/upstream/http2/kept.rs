@@ -10,27 +10,27 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     body::{Source, SourceError},
-    http1::body::Piece,
+    http1::body::BodyFrame,
     http2::heads,
 };
 
 /// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
 /// did not process it.
-const MOST: usize = 64 << 10;
+const MAX_KEPT_BYTES: usize = 64 << 10;
 /// What a piece takes besides its bytes: its place in the list, and the handle of what it was read into.
-const OF_PIECE: usize = 64;
+const FRAME_OVERHEAD_BYTES: usize = 64;
 /// No more than this is copied, so that what it was read into is free for others.
-const COPIED: usize = 1 << 10;
+const MAX_COPIED_BYTES: usize = 1 << 10;
 /// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end connections
 /// of which they get very many.
-const TOGETHER: usize = 16 << 10;
+const MAX_COALESCED_BYTES: usize = 16 << 10;
 /// A piece of a request's body, or its end.
-pub(super) type Next = Option<Result<Piece, SourceError>>;
+pub(super) type Next = Option<Result<BodyFrame, SourceError>>;
 
 /// What was sent of a request's body, as long as that is all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<BodyFrame>,
     /// What keeping them takes.
     pub(super) bytes: usize,
     /// Those that were sent on this connection.
@@ -55,7 +55,7 @@ impl Kept {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Option<Result<Piece, SourceError>>> {
+    ) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         if self.cut
             && let Some(piece) = self.pieces.pop_front()
         {
@@ -66,7 +66,7 @@ impl Kept {
             self.sent += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
         }
-        let piece = ready!(source.poll_piece(cx));
+        let piece = ready!(source.poll_frame(cx));
         if let Some(Ok(piece)) = &piece
             && !self.cut
         {
@@ -82,13 +82,13 @@ impl Kept {
         source: &mut impl Source,
         first: Bytes,
     ) -> (Bytes, Option<Next>) {
-        if first.len() > COPIED || self.is_sent() && source.is_ended() {
+        if first.len() > MAX_COPIED_BYTES || self.is_sent() && source.is_ended() {
             return (first, None);
         }
         let mut all = BytesMut::new();
-        while all.len() < TOGETHER && !(self.is_sent() && source.is_ended()) {
+        while all.len() < MAX_COALESCED_BYTES && !(self.is_sent() && source.is_ended()) {
             match self.next(cx, source) {
-                Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= COPIED => {
+                Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
                     if all.is_empty() {
                         all.extend_from_slice(&first);
                     }
@@ -101,13 +101,15 @@ impl Kept {
         (if all.is_empty() { first } else { all.freeze() }, None)
     }
 
-    fn keep(&mut self, piece: &Piece) {
+    fn keep(&mut self, piece: &BodyFrame) {
         self.bytes += weight(piece);
-        if self.bytes > MOST {
+        if self.bytes > MAX_KEPT_BYTES {
             *self = Self { cut: true, ..Self::default() };
         } else {
             self.pieces.push_back(match piece {
-                Piece::Data(data) if data.len() <= COPIED => Piece::Data(Bytes::copy_from_slice(data)),
+                BodyFrame::Data(data) if data.len() <= MAX_COPIED_BYTES => {
+                    BodyFrame::Data(Bytes::copy_from_slice(data))
+                }
                 piece => piece.clone(),
             });
             self.sent = self.pieces.len();
@@ -127,10 +129,10 @@ impl Kept {
 }
 
 /// What keeping a piece takes.
-pub(super) fn weight(piece: &Piece) -> usize {
-    OF_PIECE
+pub(super) fn weight(piece: &BodyFrame) -> usize {
+    FRAME_OVERHEAD_BYTES
         + match piece {
-            Piece::Data(data) => data.len(),
-            Piece::Trailers(trailers) => heads::size(trailers),
+            BodyFrame::Data(data) => data.len(),
+            BodyFrame::Trailers(trailers) => heads::size(trailers),
         }
 }

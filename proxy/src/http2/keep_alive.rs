@@ -8,11 +8,11 @@ use tokio::time::{self, Interval, MissedTickBehavior};
 /// A client is asked this often; one that did not answer the last time, and read less than the least rate since, is gone. So one that left
 /// without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads slowly the question comes
 /// behind all that was sent before it.
-const ASK: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What silence came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Silent {
+pub(super) enum KeepAliveEvent {
     /// It was asked.
     Asked,
     /// It has been without streams for long.
@@ -22,7 +22,7 @@ pub(super) enum Silent {
 }
 
 /// How long a client has been silent.
-pub(super) struct Silence {
+pub(super) struct KeepAlive {
     ask: Interval,
     ping: Option<PingPong>,
     awaited: bool,
@@ -35,10 +35,10 @@ pub(super) struct Silence {
     idle: u32,
 }
 
-impl Silence {
+impl KeepAlive {
     /// `idle`: how long a connection may be without streams. `least`: bytes that a client reads in a second.
     pub(super) fn new(ping: Option<PingPong>, idle: Duration, least: Option<NonZeroU32>) -> Self {
-        let every = ASK.min(idle.max(Duration::from_secs(1)));
+        let every = PING_INTERVAL.min(idle.max(Duration::from_secs(1)));
         let idle = u32::try_from(idle.as_millis().div_ceil(every.as_millis())).unwrap_or(u32::MAX);
         let mut ask = time::interval_at(time::Instant::now() + every, every);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,7 +52,7 @@ impl Silence {
     }
 
     /// Waits for the next thing that silence comes to. `left`: bytes of bodies that have left for the client.
-    pub(super) async fn next(&mut self, left: impl Fn() -> u64) -> Silent {
+    pub(super) async fn next(&mut self, left: impl Fn() -> u64) -> KeepAliveEvent {
         loop {
             tokio::select! {
                 pong = pong(&mut self.ping), if self.awaited => {
@@ -65,11 +65,11 @@ impl Silence {
                     let left = left();
                     let is_reading = left >= std::mem::replace(&mut self.left, left).saturating_add(self.least);
                     if self.awaited {
-                        return if is_reading { Silent::Asked } else { Silent::Gone };
+                        return if is_reading { KeepAliveEvent::Asked } else { KeepAliveEvent::Gone };
                     }
                     self.awaited = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
                     self.asked += 1;
-                    return if self.asked == self.idle { Silent::Idle } else { Silent::Asked };
+                    return if self.asked == self.idle { KeepAliveEvent::Idle } else { KeepAliveEvent::Asked };
                 }
             }
         }
@@ -96,15 +96,15 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1 << 10);
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
         let mut connection = h2::server::handshake(server).await.unwrap();
-        let mut silence = Silence::new(connection.ping_pong(), Duration::from_secs(75), NonZeroU32::new(240));
+        let mut silence = KeepAlive::new(connection.ping_pong(), Duration::from_secs(75), NonZeroU32::new(240));
         let left = Cell::new(0);
         // It answers nothing.
         for _ in 0..5 {
             left.set(left.get() + 20 * 240);
-            assert_eq!(silence.next(|| left.get()).await, Silent::Asked);
+            assert_eq!(silence.next(|| left.get()).await, KeepAliveEvent::Asked);
         }
         // A trickle is no reading.
         left.set(left.get() + 20 * 240 - 1);
-        assert_eq!(silence.next(|| left.get()).await, Silent::Gone);
+        assert_eq!(silence.next(|| left.get()).await, KeepAliveEvent::Gone);
     }
 }

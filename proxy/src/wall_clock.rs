@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How far a moment may be from the last time that both clocks were read: so soon a clock that was set shows.
-const NEAR: Duration = Duration::from_secs(1);
+const MAX_DISTANCE: Duration = Duration::from_secs(1);
 
 /// Time since 1970 began (UTC).
 pub(crate) fn unix(at: Instant) -> Duration {
@@ -23,8 +23,8 @@ pub(crate) fn unix(at: Instant) -> Duration {
 
 fn from((moment, unix): (Instant, Duration), at: Instant) -> Option<Duration> {
     match at.checked_duration_since(moment) {
-        Some(after) => (after < NEAR).then(|| unix + after),
-        None => Some(moment - at).filter(|before| *before < NEAR).map(|before| unix.saturating_sub(before)),
+        Some(after) => (after < MAX_DISTANCE).then(|| unix + after),
+        None => Some(moment - at).filter(|before| *before < MAX_DISTANCE).map(|before| unix.saturating_sub(before)),
     }
 }
 

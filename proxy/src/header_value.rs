@@ -7,9 +7,9 @@ use bytes::BytesMut;
 use http::HeaderValue;
 
 /// What a block holds. A value that is kept keeps its block.
-const BLOCK: usize = 4 << 10;
+const BLOCK_BYTES: usize = 4 << 10;
 /// Room that a block must have left for another value; a longer one moves to a block of its own.
-const ROOM: usize = 128;
+const MIN_ROOM_BYTES: usize = 128;
 
 /// The value that `write` writes; `None` if that is no valid one.
 pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
@@ -18,9 +18,9 @@ pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
     }
     let text = BLOCK_HERE.try_with(|block| {
         let mut block = block.borrow_mut();
-        if block.capacity() < ROOM {
+        if block.capacity() < MIN_ROOM_BYTES {
             // The same memory again, once no value refers to it.
-            block.reserve(BLOCK);
+            block.reserve(BLOCK_BYTES);
         }
         write(&mut block);
         block.split().freeze()
@@ -73,7 +73,7 @@ mod tests {
             assert_eq!(value.to_str().unwrap(), i.to_string().repeat((i % 50) as usize + 1));
             assert_eq!(value, other);
         }
-        assert!(value(|out| out.put_slice(&[b'x'; 2 * BLOCK])).is_some());
+        assert!(value(|out| out.put_slice(&[b'x'; 2 * BLOCK_BYTES])).is_some());
         assert_eq!(value(|out| out.put_slice(b"a\nb")), None);
     }
 

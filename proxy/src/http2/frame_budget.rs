@@ -60,16 +60,16 @@ impl Bucket {
 
 /// The budget of one connection.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct FrameBudget {
     classes: [(Class, Bucket); 4],
     refilled: Instant,
     exceeded: Option<Class>,
 }
 
 /// Tokens come back in steps, so that a frame costs no look at the clock's arithmetic.
-const STEP: Duration = Duration::from_millis(100);
+const REFILL_STEP: Duration = Duration::from_millis(100);
 
-impl Budget {
+impl FrameBudget {
     /// Of a connection that may have so many streams open.
     pub(super) fn new(now: Instant, streams: u32) -> Self {
         let classes = [
@@ -86,7 +86,7 @@ impl Budget {
     /// Time passed; answers how much, once it is a step.
     pub(super) fn refill(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.refilled);
-        if passed < STEP {
+        if passed < REFILL_STEP {
             return None;
         }
         self.refilled = now;
@@ -151,7 +151,7 @@ mod tests {
     #[track_caller]
     fn check(each: &[Frame], per_second: u32, expect: Option<(Class, u32)>) {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now, 100);
+        let mut budget = FrameBudget::new(now, 100);
         for n in 1..=20_000 {
             now += Duration::from_secs(1) / per_second;
             budget.refill(now);
