@@ -1,5 +1,6 @@
-//! The admin port, for people on this machine: to anybody else it says whether this proxy is ready, which the kubelet asks, and
-//! nothing more. And the metrics port, for collectors, where there are any: metrics, and whether this process is alive.
+//! The admin port, for people on this machine: to anybody else it says whether this proxy is ready, which the kubelet
+//! asks, and nothing more. And the metrics port, for collectors, where there are any: metrics, and whether this process
+//! is alive.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +31,7 @@ const MAX_PROBE_WAIT: Duration = Duration::from_secs(2);
 /// however many there are.
 const MAX_CONNECTIONS: usize = 16;
 
-/// What a port is for.
+/// The purpose of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     /// Everything, for clients on loopback; readiness for anybody.
@@ -141,8 +142,8 @@ fn exposition(shared: &Shared) -> Response<Full<Bytes>> {
     response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared))
 }
 
-/// Waits for a while until there is a configuration, where a probe says so (`?wait`): it would be told otherwise what is
-/// true of every proxy that starts, and make a warning of it.
+/// Waits for a while until there is a configuration, where a probe says so (`?wait`): it would be told otherwise what
+/// is true of every proxy that starts, and make a warning of it.
 async fn wait<B>(shared: &Shared, request: &Request<B>) {
     if request.uri().path() == "/readyz" && asks(request.uri(), "wait") && !shared.is_draining() {
         let mut status = shared.status.subscribe();
@@ -155,7 +156,7 @@ fn asks(uri: &Uri, what: &str) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|part| part == what))
 }
 
-/// What drains serves still. Kubernetes knows by itself that a pod is to go, and would warn of each probe that fails: so it
+/// The answer to a readiness probe. A proxy that drains serves still, and Kubernetes knows that its pod is to go: so it
 /// leaves that check out, as it is left out of the API server's own health (`?exclude=drain`).
 fn ready(shared: &Shared, uri: &Uri) -> Response<Full<Bytes>> {
     if shared.is_draining() && !asks(uri, "exclude=drain") {

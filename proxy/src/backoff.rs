@@ -1,5 +1,5 @@
-//! Exponential back-off with jitter: how long to wait before the next try of what failed. All proxies of a fleet lose their
-//! operator at the same moment, and must not come back at the same moment.
+//! Exponential back-off with jitter: how long to wait before the next try of what failed. All proxies of a fleet lose
+//! their operator at the same moment, and must not come back at the same moment.
 
 use std::time::Duration;
 

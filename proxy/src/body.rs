@@ -14,10 +14,10 @@ use crate::{
 
 /// A request's body, where it comes from.
 pub(crate) trait Source {
-    /// How long it is.
+    /// The framing of the body, which says how long it is.
     fn framing(&self) -> Framing;
 
-    /// Its next piece.
+    /// The next frame of the body.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>>;
 
     /// Whether the client waits to be told to go on before it sends it (RFC 9110 section 10.1.1).
@@ -38,19 +38,21 @@ pub(crate) trait Source {
     /// From now on, this is waited for.
     fn wait(&mut self, waiting: TimeoutKind);
 
-    /// What is waited for.
+    /// The timeout that runs, if one does.
     fn waiting(&self) -> Option<TimeoutKind>;
 
-    /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
+    /// While something is waited for, so many bytes of memory are held for this request, besides those of the source
+    /// itself.
     fn hold(&mut self, bytes: usize);
 
     /// So many bytes came of what is waited for.
     fn moved(&mut self, what: TimeoutKind, bytes: u64);
 
-    /// What was waited for came as a whole.
+    /// Ends the timeout that runs: all that was waited for has come.
     fn progress(&mut self);
 
-    /// The exchange's bodies of this way are of a stream, in which a message may be long in coming: there is no least rate.
+    /// The exchange's bodies of this way are of a stream, in which a message may be long in coming: there is no least
+    /// rate.
     fn is_of_stream(&mut self, way: Way);
 
     /// Whether all of it was given out, and no trailers are to come.
@@ -62,7 +64,7 @@ pub(crate) trait Source {
 pub(crate) enum SourceError {
     /// The client broke off.
     Gone,
-    /// What it sends is not valid, or too much.
+    /// The body is not valid, or too large.
     Refused(Refused),
 }
 
@@ -71,6 +73,6 @@ pub(crate) enum SourceError {
 pub(crate) enum Interrupt {
     /// The client has gone.
     Gone,
-    /// This took too long.
+    /// A timeout of this kind is over.
     Stalled(TimeoutKind),
 }

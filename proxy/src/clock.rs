@@ -2,7 +2,8 @@
 
 use std::{sync::OnceLock, time::Instant};
 
-/// A moment in microseconds of the process' monotonic clock: the `now` of limits, and of [`crate::filter::Ctx::now_us`].
+/// A moment in microseconds of the process' monotonic clock: the `now` of limits, and of
+/// [`crate::filter::Ctx::now_us`].
 pub fn clock_us(at: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     // An hour ahead, so that moments from before the first call are positive too.

@@ -1,7 +1,7 @@
 //! File descriptors: how many this process may have, and those of them that are kept for what must always work.
 //!
 //! Clients decide how many connections there are, so that they are what runs out first: accepting pauses while there is
-//! no room (`server/room.rs`), and what waits is accepted once others have closed.
+//! no room (`connection/limit.rs`), and what waits is accepted once others have closed.
 
 use std::{
     io,
@@ -17,8 +17,8 @@ use rustix::{
 /// Kept for the admin and the metrics port with their probes, the control stream, files and handing over sockets.
 pub(crate) const RESERVED: usize = 64;
 
-/// How many this process may have. The first call raises that to what the system lets it have: what a shell or a service
-/// manager sets by default is meant for programs that use `select`.
+/// The number of descriptors that this process may have. The first call raises it to what the system allows: what a
+/// shell or a service manager sets by default is meant for programs that use `select`.
 pub(crate) fn limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| {

@@ -1,7 +1,7 @@
 //! The header fields of one message on its way through.
 //!
-//! Those of a head of HTTP/1.1 stay where they were read: each is four numbers, and what nobody asks for is not looked at
-//! again until it is copied to the other side. What is set on the way stands beside them. A map of hashed names and
+//! Those of a head of HTTP/1.1 stay where they were read: each is four numbers, and what nobody asks for is not looked
+//! at again until it is copied to the other side. What is set on the way stands beside them. A map of hashed names and
 //! counted values would cost more than all the rest of a request's parsing, for a dozen fields of which most only pass.
 //!
 //! Names are compared without regard to case. Fields of one name keep their order (RFC 9110 section 5.3).
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Most fields whose memory is kept.
 const MAX_KEPT_FIELDS: usize = 64;
-/// How many [`Fields`] a thread keeps: they are held while the upstream takes its time.
+/// Most [`Fields`] that a thread keeps: they are held while the upstream takes its time.
 const MAX_KEPT: usize = 1024;
 
 thread_local! {
@@ -48,7 +48,7 @@ pub struct Fields {
     set: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Where a field stands in the head; heads are bounded far below what `u32` holds.
+/// The span of a field in the head. Heads are bounded far below what `u32` holds.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     name: u32,
@@ -57,11 +57,11 @@ struct Span {
     end: u32,
 }
 
-/// There are several fields of a name.
+/// A name that several fields have, where one is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeated;
 
-/// One field.
+/// A field's name and value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
     pub(crate) name: &'a [u8],
@@ -73,18 +73,18 @@ pub(crate) struct Field<'a> {
 }
 
 impl Fields {
-    /// All that [`Fields::parsed`] stand in this head: nothing may be asked before.
+    /// Attaches the buffer that the spans added by [`Fields::parsed`] point into. Must be called before any look-up.
     pub(crate) fn attach_buffer(&mut self, head: Bytes) {
         self.head = head;
     }
 
-    /// Adds one that came: a token, and a value without control characters.
+    /// Adds the span of a field in the head: its name, a token, and its value without control characters.
     pub(crate) fn parsed(&mut self, name: Range<usize>, value: Range<usize>) {
         let [name, colon, value, end] = [name.start, name.end, value.start, value.end].map(|at| at as u32);
         self.spans.push(Span { name, colon, value, end });
     }
 
-    /// How many there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.spans.len() + self.set.len()
     }
@@ -103,7 +103,7 @@ impl Fields {
         }
     }
 
-    /// All values. Whoever can, should ask for each of them by `for_each`: it does not look at each step for where it is.
+    /// Every value of a name. `for_each` is the fast way through them: it does not look at each step for where it is.
     pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
         let name = name.as_ref();
         let came = self.spans.iter().filter(move |at| self.is_named(at, name));
@@ -137,7 +137,7 @@ impl Fields {
         self.fields().map(|field| (field.name, field.value))
     }
 
-    /// The same, with what is known of where they came from. By `for_each`, as above.
+    /// Every field, with where it came from. `for_each` is the fast way through them.
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         let came = self.spans.iter().map(|at| {
             let (name, value) = (self.part(at.name, at.colon), self.part(at.value, at.end));
@@ -185,8 +185,8 @@ impl Fields {
         self.set.retain(|(name, _)| is_kept(name.as_str().as_bytes()));
     }
 
-    /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and HTTP/2
-    /// may keep a message for long.
+    /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and
+    /// HTTP/2 may keep a message for long.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.len() + 4);
         let head = if self.spans.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };

@@ -34,7 +34,7 @@ impl From<request::Parts> for RequestHead {
 }
 
 impl ResponseHead {
-    /// One without fields.
+    /// A head without fields.
     pub(crate) fn new(status: StatusCode) -> Self {
         Self { status, fields: fields::take() }
     }

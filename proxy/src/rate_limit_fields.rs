@@ -11,16 +11,16 @@ use crate::header_value::{decimal, value};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What a client is told of its limits, in place of whatever the response says in these fields.
+/// The state of a client's limits, written in place of whatever the response says in these fields.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     /// The strictest limit's words.
     pub(crate) words: Arc<Words>,
-    /// What it decided.
+    /// Decision of the strictest limit.
     pub(crate) decision: Decision,
 }
 
-/// What is the same for all requests that a limit is told of.
+/// Text that is the same for all requests of a rule whose strictest limit is this one.
 #[derive(Debug)]
 pub(crate) struct Words {
     /// All limits of the rule, as [`policy`] has them.

@@ -11,13 +11,13 @@ use crate::{
     upstream::Endpoint,
 };
 
-/// One rule of a route, compiled.
+/// A rule of a route, compiled.
 pub struct Rule {
     /// `namespace/name` of the route.
     pub route: Arc<str>,
     /// The rule's name.
     pub name: Arc<str>,
-    /// Its counters.
+    /// Counters of the route.
     pub metrics: Arc<RouteMetrics>,
     /// Limits and filters, in the proxy's order.
     pub chain: Chain,
@@ -25,13 +25,13 @@ pub struct Rule {
     pub request_timeout: Option<Duration>,
     /// For one try at a backend, to the response's head.
     pub backend_timeout: Option<Duration>,
-    /// Its bodies are streams.
+    /// Whether bodies are streams, of which a message may be long in coming.
     pub streams: bool,
     /// Where requests go.
     pub action: Action,
 }
 
-/// What a rule does once its filters let a request pass.
+/// The action of a rule once its filters let a request pass.
 pub enum Action {
     /// Proxies to a backend.
     Forward(Backends),
@@ -64,7 +64,7 @@ pub struct ClusterSlot {
 
 /// Endpoints to balance over. Those that terminate are left out while others are there.
 pub struct Cluster {
-    /// None: requests get 503.
+    /// Endpoints to choose from. Without any, requests get 503.
     pub endpoints: Vec<Arc<Endpoint>>,
 }
 

@@ -1,15 +1,15 @@
 //! A coarse timer wheel: timers that ring at a second of their worker's clock, one wheel for each connection.
 //!
-//! A stalled peer, an idle connection, a body that does not move: such timeouts are set with every request, nearly always
-//! cancelled, and need not be exact. A timer of the runtime costs a lock, an allocation and a place in a sorted structure
-//! each time. Here setting one is two numbers in a slot that the stream keeps, since
+//! A stalled peer, an idle connection, a body that does not move: such timeouts are set with every request, nearly
+//! always cancelled, and need not be exact. A timer of the runtime costs a lock, an allocation and a place in a sorted
+//! structure each time. Here setting one is two numbers in a slot that the stream keeps, since
 //!
 //! - time is the worker's [`Clock`], which its tick (`server/balance.rs`) moves on once a second: reading it is one load;
 //! - a timer that is set again later is not touched: it rings too early, and is set anew then;
 //! - the tick looks at all slots of a connection. There are as many as it has streams that wait, some hundred at most.
 //!
-//! A timer never rings early, and up to two seconds late. Timeouts that users set (`timeouts` of a rule) are exact: they are
-//! timers of the runtime.
+//! A timer never rings early, and up to two seconds late. Timeouts that users set (`timeouts` of a rule) are exact:
+//! they are timers of the runtime.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use std::{
 
 use slab::Slab;
 
-/// Seconds of a worker's life, for what need not be more exact: its ticks, counted. A late one makes what is waited for
+/// The seconds of a worker's life: its ticks, counted. A late one makes what is waited for
 /// later, never earlier.
 #[derive(Debug, Default)]
 pub(crate) struct Clock(AtomicU32);
@@ -37,7 +37,8 @@ impl Clock {
     }
 }
 
-/// The second at which waiting ends. Never too early: one that was begun counts whole, and the one under way not at all.
+/// The second at which waiting ends. Never too early: one that was begun counts whole, and the one under way not at
+/// all.
 pub(crate) fn until(since: u32, limit: Duration) -> u32 {
     let seconds = u32::try_from(limit.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     since.saturating_add(seconds).saturating_add(1)
@@ -54,7 +55,7 @@ struct Slot {
     waker: Waker,
 }
 
-/// One stream's timer. Its owner cancels it: a slot that is given up late only wakes a task for nothing.
+/// A timer of one stream. Its owner cancels it: a slot that is given up late only wakes a task for nothing.
 #[derive(Debug, Default)]
 pub(crate) struct StreamTimer(Option<Armed>);
 
@@ -65,8 +66,8 @@ struct Armed {
 }
 
 impl StreamTimers {
-    /// Has `timer` wake `waker` at `until` at the latest. A timer that rings earlier is left as it is, with its waker: a
-    /// stream's task stays the same.
+    /// Has `timer` wake `waker` at `until` at the latest. A timer that rings earlier is left as it is, with its waker:
+    /// a stream's task stays the same.
     pub(crate) fn arm(&self, timer: &mut StreamTimer, now: u32, until: u32, waker: &Waker) {
         if timer.0.is_none_or(|armed| armed.until > until || armed.until <= now) {
             let slot = self.set(timer.0.map(|armed| armed.slot), until, waker);

@@ -28,19 +28,19 @@ use crate::{
 
 /// Close frame with code 1001, as a server sends it.
 const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
-/// The same as a client sends it: masked, with the mask 0.
+/// Close frame with code 1001, as a client sends it: masked, with the mask 0.
 const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
-/// How long a peer may take to answer a Close.
+/// Time that a peer has to answer a Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one direction may go on after the other has ended.
+/// Time for which one direction may go on after the other has ended.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
 const BUFFER_BYTES: usize = 16 << 10;
-/// What both directions hold.
+/// Memory that both directions hold.
 pub(crate) const HELD_BYTES: usize = 2 * BUFFER_BYTES;
 
-/// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts as
-/// under way to its endpoint, and keeps its rule.
+/// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts
+/// as under way to its endpoint, and keeps its rule.
 pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSocket<S>) {
     let phase = worker.phase.subscribe();
     let WebSocket { mut client, mut upstream, rule: _rule, checkout: _checkout } = ends;
@@ -55,7 +55,7 @@ pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSock
     }
 }
 
-/// How long a WebSocket may live, and when it last did.
+/// The life of a WebSocket: its limits, and when it last moved.
 struct Life {
     began: Instant,
     /// Without a byte in either direction.
@@ -147,8 +147,8 @@ where
     upstream_write.shutdown().await
 }
 
-/// Says when both directions are to end: when the proxy leaves, which waits for them as long as it may, or when the time
-/// is over. Ends when they did not in time.
+/// Says when both directions are to end: when the proxy leaves, which waits for them as long as it may, or when the
+/// time is over. Ends when they did not in time.
 async fn cut(leave: watch::Sender<bool>, mut phase: watch::Receiver<Phase>, life: &Life) {
     let is_over = tokio::select! {
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => false,
@@ -170,7 +170,7 @@ async fn farewell(write: &mut (impl AsyncWrite + Unpin), close: &[u8]) -> io::Re
 enum End {
     /// The reader's peer closed; the writer's was told.
     Closed,
-    /// It is to end, and the last byte written ends a frame.
+    /// The WebSocket is to end, and the last byte written ends a frame.
     Leaving,
 }
 
@@ -358,8 +358,8 @@ mod tests {
         let _ = relay.await.unwrap();
     }
 
-    /// Whether the relay ends by itself: after which second, and what client and upstream read last. `says`: the client's
-    /// frame of each second.
+    /// Whether the relay ends by itself: after which second, and what client and upstream read last. `says`: the
+    /// client's frame of each second.
     async fn ends(life: Life, says: Option<&[u8]>) -> (u64, Vec<u8>, Vec<u8>) {
         let (_phase, receiver) = watch::channel(Phase::Serving);
         let (client, mut proxy_client) = tokio::io::duplex(1 << 10);

@@ -1,4 +1,4 @@
-//! One worker, as its tasks see it: its upstream pool and its connections. Its thread is started by `server/worker.rs`.
+//! A worker as its tasks see it: its upstream pool and its connections. `server/worker.rs` starts its thread.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use crate::{
     upstream::Pool,
 };
 
-/// How far this proxy has left.
+/// The phases in which a proxy leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not at all.
@@ -24,20 +24,20 @@ pub enum Phase {
     Serving,
     /// Connections are retired as they are used; sockets that others share are accepted from no more.
     Retiring,
-    /// What is idle is closed; WebSockets are told 1001.
+    /// Idle connections are closed, WebSockets with code 1001.
     Closing,
 }
 
 /// Connections by their number, which is ours: nobody else has a say in how they hash.
 pub(crate) type Conns = HashMap<u64, Arc<Conn>, RandomState>;
 
-/// What the tasks of one worker share.
+/// State that the tasks of one worker share.
 pub struct Worker {
-    /// What all workers share.
+    /// State that all workers share.
     pub shared: Arc<Shared>,
     /// Connections to upstreams.
     pub pool: Arc<Pool>,
-    /// How far the proxy has left.
+    /// Phase of the proxy.
     pub phase: watch::Sender<Phase>,
     /// Seconds since it began.
     pub(crate) clock: Arc<Clock>,
@@ -45,9 +45,9 @@ pub struct Worker {
     pub(crate) shares_sockets: bool,
     /// Client connections of all workers.
     pub(crate) connection_limit: Arc<ConnectionLimit>,
-    /// What its clients hold of the process' memory.
+    /// Account of the memory that the worker's clients hold.
     pub(crate) account: Arc<Account>,
-    /// Whose work comes next.
+    /// Order in which clients take turns.
     pub(crate) turns: Arc<Turns>,
     conns: Mutex<Conns>,
 }
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    /// Its open connections, in numbers.
+    /// Numbers of the worker's open connections.
     pub(crate) fn report(&self) -> serde_json::Value {
         let conns = self.conns();
         let http2 = conns.values().filter(|c| c.is_http2()).count();

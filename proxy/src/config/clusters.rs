@@ -35,8 +35,8 @@ impl Clusters {
         Arc::clone(&self.slots.entry(key.clone()).or_insert_with(|| (slot(), None)).0)
     }
 
-    /// What must change for the slots to hold what the snapshot says, whose rules are these. Forgets slots that nothing
-    /// names.
+    /// The changes by which the slots come to hold what the snapshot says, whose rules are these. Forgets slots that
+    /// nothing names.
     pub(crate) fn updates<'a>(
         &mut self,
         snapshot: &Snapshot,

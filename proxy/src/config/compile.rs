@@ -37,12 +37,12 @@ pub struct Compiler {
     routes: HashMap<Key, Arc<CompiledRoute>, RandomState>,
     /// Where routes are served: many are served in the same places.
     attachments: HashSet<Arc<[Attachment]>>,
-    /// Which namespace a hostname belongs to; the same allocation while nothing of that changes.
+    /// Namespaces by the hostnames that belong to them; the same allocation while nothing of that changes.
     holders: Arc<Holders>,
     certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
     ports: HashMap<u16, Cached<PortContent, Arc<Port>>>,
     tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
-    /// One key for all ports and all pushes, so that clients resume their sessions.
+    /// Session ticket keys, the same for all ports and all pushes, so that clients resume their sessions.
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
@@ -50,7 +50,7 @@ pub struct Compiler {
 struct CompiledRoute {
     /// The route's content, and the policies that can apply to it.
     from: (Hash, Hash),
-    /// Whose it is.
+    /// Namespace of the route.
     namespace: Arc<str>,
     /// `namespace/name`.
     name: Box<str>,
@@ -81,7 +81,7 @@ pub struct Built {
 }
 
 impl Compiler {
-    /// With nothing compiled yet.
+    /// A compiler that has compiled nothing yet.
     pub fn new(shared: Arc<Shared>) -> Self {
         let tickets = aws_lc_rs::Ticketer::new();
         let tickets = tickets.inspect_err(|e| tracing::warn!("no TLS session tickets: {e}")).ok();
@@ -294,7 +294,7 @@ struct Listener<'a> {
     listener: proto::Listener,
 }
 
-/// What a resource is, if it can be executed.
+/// The content of a resource, if it can be executed.
 fn checked(key: &Key, entry: &Entry) -> Result<Option<resource::Kind>, Unfit> {
     let resource = entry.decode().map_err(|e| Unfit::new("", "Undecodable", e.to_string()))?;
     check::resource(key, &resource)?;

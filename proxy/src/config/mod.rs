@@ -37,16 +37,16 @@ pub struct Config {
     pub epoch: u64,
     /// Settings of the fleet.
     pub settings: Settings,
-    /// What is served on each port that is opened.
+    /// Ports by the number that is opened.
     pub ports: BTreeMap<u16, Arc<Port>>,
 }
 
-/// One port: its listeners' certificates and routes.
+/// A port: its listeners' certificates and routes.
 pub struct Port {
     /// The port that clients know.
     pub port: u16,
     /// TLS with SNI and ALPN (h2, http/1.1), when any listener of the port is HTTPS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Which rule serves a request.
+    /// Router to the rule that serves a request.
     pub router: Router,
 }

@@ -14,17 +14,17 @@ const DESCRIPTORS_PER_CLIENT: u32 = 50;
 pub struct Settings {
     /// Goes on accepting for at least this long when draining.
     pub min_drain: Duration,
-    /// What still runs after this long is cut.
+    /// Time after which connections that still run are cut.
     pub drain_timeout: Duration,
     /// Client connections are retired at this age, ± 10 %.
     pub connection_max_age: Duration,
-    /// Which answers are logged.
+    /// Answers that are logged.
     pub access_log_level: AccessLogLevel,
     /// Percent of the successful answers that are logged.
     pub access_log_sampling: u32,
     /// Bounds of messages, and of the time they may take. A connection keeps those that it began with.
     pub limits: Arc<Limits>,
-    /// The same of what is HTTP/2's own.
+    /// Bounds that only HTTP/2 has.
     pub http2: Http2Limits,
     /// Connections that one client may have open; `None`: any number.
     pub connections_per_client: Option<u32>,

@@ -1,8 +1,9 @@
 //! How many client connections there may be: of all clients, as many as descriptors suffice for; of one, as many as the
 //! fleet says, and as many as its share of the descriptors suffices for.
 //!
-//! A connection counts for two: its own descriptor, and that of a connection to an upstream, which a request of HTTP/1.1 or
-//! a WebSocket takes. What one of HTTP/2 asks for at once may take many more, and these count one by one (`Held`).
+//! A connection counts for two: its own descriptor, and that of a connection to an upstream, which a request of
+//! HTTP/1.1 or a WebSocket takes. What one of HTTP/2 asks for at once may take many more, and these count one by one
+//! (`Held`).
 
 use std::{
     collections::HashMap,
@@ -17,11 +18,11 @@ use tokio::sync::Notify;
 
 use crate::fd_limit::RESERVED;
 
-/// What the process has open before the first client comes: streams, the control runtime, the admin port.
+/// Descriptors that the process has open before the first client comes: streams, the control runtime, the admin port.
 const PROCESS_DESCRIPTORS: usize = 24;
-/// What a worker's runtime takes.
+/// Descriptors that a worker's runtime takes.
 const WORKER_DESCRIPTORS: usize = 8;
-/// Of a client's connection: its own, and one to an upstream.
+/// Descriptors that a client's connection counts for: its own, and one to an upstream.
 const CONNECTION_DESCRIPTORS: usize = 2;
 
 /// Counts the client connections of all workers, WebSockets among them.
@@ -34,11 +35,11 @@ pub(crate) struct ConnectionLimit {
     descriptors: usize,
     left: Notify,
     told: AtomicBool,
-    /// What each client holds.
+    /// Holdings by client.
     clients: Mutex<HashMap<IpAddr, Arc<Held>>>,
 }
 
-/// What one client may have.
+/// The share of one client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     /// Connections; `None`: any number.
@@ -47,7 +48,7 @@ pub(crate) struct Share {
     pub(crate) descriptors: u32,
 }
 
-/// What one client holds, by all of its connections.
+/// The holdings of one client, by all of its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     connections: AtomicUsize,
@@ -62,7 +63,7 @@ impl Held {
 }
 
 impl ConnectionLimit {
-    /// With `limit` descriptors for the whole process.
+    /// A limit of connections in a process that may have `limit` descriptors.
     pub(crate) fn new(limit: usize, workers: usize) -> Self {
         let room = Self {
             open: AtomicUsize::new(0),
@@ -148,7 +149,7 @@ impl ConnectionLimit {
     }
 }
 
-/// One connection, counted. See [`ConnectionLimit::enter`].
+/// A permit for one connection, which counts while this lives. See [`ConnectionLimit::enter`].
 pub(crate) struct ConnectionPermit {
     room: Arc<ConnectionLimit>,
     client: IpAddr,
@@ -158,7 +159,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// What requests of this connection that run side by side take further descriptors from.
+    /// The client's share, from which requests that run side by side take further descriptors.
     pub(crate) fn descriptors(&self) -> Descriptors {
         Descriptors { held: Arc::clone(&self.held), most: self.most }
     }
@@ -209,7 +210,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Who is one client: an address, of IPv6 the network that one household or machine has all of.
+/// The address by which a client is told from others: of IPv6 the network that one household or machine has all of.
 pub(crate) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

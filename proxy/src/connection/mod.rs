@@ -1,9 +1,9 @@
-//! A client's connection, as its requests see it: who the client is, what it may take, what it waits for, and whether it
-//! is to end.
+//! A client's connection, as its requests see it: who the client is, what it may take, what it waits for, and whether
+//! it is to end.
 //!
-//! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`], and its
-//! worker looks there once a second (`timers.rs`). So a request costs no timer unless its rule has a timeout, and times are
-//! exact to a second or two. (HTTP/2 has one for each connection: that of its PINGs.)
+//! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`],
+//! and its worker looks there once a second (`timers.rs`). So a request costs no timer unless its rule has a timeout,
+//! and times are exact to a second or two. (HTTP/2 has one for each connection: that of its PINGs.)
 
 pub(crate) mod limit;
 mod pace;
@@ -46,16 +46,16 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The port it came to, as it was opened.
     pub port: u16,
-    /// The same as clients know it.
+    /// The port as clients know it.
     pub public_port: u16,
     /// Whether it is encrypted.
     pub tls: bool,
     client: OnceLock<HeaderValue>,
     /// The host that TLS was made for.
     server_name: OnceLock<Box<str>>,
-    /// What it may ask for.
+    /// Limits of the connection's messages.
     pub(crate) limits: Arc<Limits>,
-    /// The same of what is HTTP/2's own.
+    /// Limits that only HTTP/2 has.
     pub(crate) http2_limits: Http2Limits,
     http2: AtomicBool,
     requests: AtomicU64,
@@ -69,20 +69,20 @@ pub struct Conn {
     clock: Arc<Clock>,
     /// The second at which waiting ends, and what is waited for; 0: nothing.
     waiting: AtomicU64,
-    /// Its task's, set when that first runs.
+    /// Waker of the connection's task, set when that first runs.
     waker: OnceLock<Waker>,
-    /// Those of its streams.
+    /// Timers of the connection's streams.
     timers: StreamTimers,
     /// Until this second what waits for room in the kernel is written wherever there may be some.
     insists: AtomicU32,
-    /// What it holds of memory.
+    /// Account of the memory that the connection holds.
     pub(crate) holder: Arc<Holder>,
-    /// What its client may hold.
+    /// The client's share of the descriptors.
     descriptors: Descriptors,
     turn: Arc<Turn>,
 }
 
-/// What is known of a connection when it is accepted.
+/// The facts of a connection when it is accepted.
 pub(crate) struct Admission {
     pub(crate) peer: SocketAddr,
     pub(crate) port: u16,
@@ -132,7 +132,8 @@ impl Conn {
         }
     }
 
-    /// Takes the task of the connection, which is woken for what is asked of it. Called from that task, again and again.
+    /// Takes the task of the connection, which is woken for what is asked of it. Called from that task, again and
+    /// again.
     pub(crate) fn note_task(&self, cx: &Context<'_>) {
         self.waker.get_or_init(|| cx.waker().clone());
     }
@@ -157,8 +158,8 @@ impl Conn {
         self.turn.task(task)
     }
 
-    /// A request takes a connection to an upstream, for as long as the answer lives; and whether it may make another one. By
-    /// HTTP/1.1 it may: its connection counts for both.
+    /// A request takes a connection to an upstream, for as long as the answer lives; and whether it may make another
+    /// one. By HTTP/1.1 it may: its connection counts for both.
     pub(crate) fn take_upstream(&self) -> (Option<UpstreamPermit>, bool) {
         if !self.is_http2() {
             return (None, true);
@@ -167,29 +168,29 @@ impl Conn {
         (Some(taken), may)
     }
 
-    /// A request came.
+    /// Notes that a request came.
     pub(crate) fn note_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// From now on, this is waited for; unless it was already.
+    /// Starts a timeout of this kind, unless one runs.
     pub(crate) fn wait(&self, waiting: TimeoutKind, limits: &Limits) {
         if !self.is_waiting_for(waiting) {
             self.wait_until(waiting, until(self.clock.second(), waiting.limit(limits)));
         }
     }
 
-    /// The same until that second.
+    /// Has this timeout run until that second.
     pub(crate) fn wait_until(&self, waiting: TimeoutKind, until: u32) {
         self.waiting.store(u64::from(until) << 8 | waiting as u64, Ordering::Relaxed);
     }
 
-    /// What was waited for came, or is waited for no more.
+    /// Ends the timeout that runs.
     pub(crate) fn progress(&self) {
         self.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// What was waited for too long.
+    /// The timeout that is over, if one is.
     pub(crate) fn expired(&self) -> Option<TimeoutKind> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         if waiting == 0 || u64::from(self.clock.second()) < waiting >> 8 {
@@ -198,13 +199,13 @@ impl Conn {
         self.waiting()
     }
 
-    /// What is waited for.
+    /// The timeout that runs, if one does.
     pub(crate) fn waiting(&self) -> Option<TimeoutKind> {
         let waiting = self.waiting.load(Ordering::Relaxed);
         TimeoutKind::ALL.into_iter().find(|w| *w as u8 == waiting as u8)
     }
 
-    /// Whether this is what it waits for.
+    /// Whether a timeout of this kind runs.
     pub(crate) fn is_waiting_for(&self, waiting: TimeoutKind) -> bool {
         self.waiting.load(Ordering::Relaxed) as u8 == waiting as u8
     }
@@ -224,8 +225,8 @@ impl Conn {
         self.timers.cancel(timer);
     }
 
-    /// For a second or two, writes are tried even if there is no room, for all that is known: what [`Stream::insist`] is,
-    /// for who has no hold of the connection itself.
+    /// For a second or two, writes are tried even if there is no room, for all that is known: what [`Stream::insist`]
+    /// is, for who has no hold of the connection itself.
     pub(crate) fn insist(&self) {
         self.insists.store(self.second().saturating_add(2), Ordering::Relaxed);
         self.wake();
@@ -260,7 +261,7 @@ impl Conn {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// It speaks HTTP/2.
+    /// Notes that the client speaks HTTP/2.
     pub(crate) fn note_http2(&self) {
         self.http2.store(true, Ordering::Relaxed);
     }

@@ -1,34 +1,36 @@
 //! How fast the bodies of one exchange move.
 //!
-//! Each second that somebody is waited for counts, and each byte that comes of it is worth a part of a second. Whoever is
-//! behind by all the time that he has is too slow: so a trickle is worth no more than silence, and one that moves faster
-//! than the least rate is waited for without end. What is waited for of somebody else meanwhile costs him nothing.
+//! Each second that somebody is waited for counts, and each byte that comes of it is worth a part of a second. Whoever
+//! is behind by all the time that he has is too slow: so a trickle is worth no more than silence, and one that moves
+//! faster than the least rate is waited for without end. What is waited for of somebody else meanwhile costs him
+//! nothing.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::timeout::TimeoutKind;
 use crate::timers::until;
 
-/// Which body.
+/// The direction of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way {
     Request,
     Response,
 }
 
-/// How far each of those who may be waited for is behind.
+/// The time that each peer who may be waited for is behind the least rate.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    /// Bytes in a second, of the request's body and of the response's; `None`: any byte makes good all of the time before it.
+    /// Bytes in a second, of the request's body and of the response's; `None`: any byte makes good all of the time
+    /// before it.
     least: [Option<NonZeroU32>; 2],
-    /// Who is waited for, since a second of the worker's clock.
+    /// Timeout that runs, and the second of the worker's clock since which it does.
     waiting: Option<(TimeoutKind, u32)>,
     /// In the order of [`TimeoutKind`], from the request's body on.
     behind: [Duration; 5],
 }
 
 impl Pace {
-    /// Nobody was waited for yet.
+    /// A pace at the beginning: nobody was waited for yet.
     pub(crate) fn new(least: Option<NonZeroU32>) -> Self {
         Self { least: [least; 2], waiting: None, behind: [Duration::ZERO; 5] }
     }
@@ -67,7 +69,7 @@ impl Pace {
         }
     }
 
-    /// What is waited for.
+    /// The timeout that runs, if one does.
     pub(crate) fn waiting(&self) -> Option<TimeoutKind> {
         self.waiting.map(|(waiting, _)| waiting)
     }

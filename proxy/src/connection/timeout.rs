@@ -1,4 +1,4 @@
-//! What a client's connection waits for, and how long each may take.
+//! The timeouts of a client's connection and of its requests, and how long each is.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::message_limits::Limits;
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a connection waits for.
+/// The kinds of timeouts, by what is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum TimeoutKind {
@@ -46,7 +46,7 @@ impl TimeoutKind {
         self as u8 <= TimeoutKind::ClientToRead as u8
     }
 
-    /// How long it is waited for.
+    /// The length of such a timeout.
     pub(crate) fn limit(self, limits: &Limits) -> Duration {
         match self {
             TimeoutKind::Handshake => HANDSHAKE_TIMEOUT,

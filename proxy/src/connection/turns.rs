@@ -1,11 +1,12 @@
 //! Whose work a worker does next when there is more than it can do: clients take turns, not connections.
 //!
-//! A runtime runs what is ready in the order in which it became so. There a client with 2,000 connections, or with as many
-//! requests on one, would get 2,000 times what another one gets, and the other would wait for all of it, again and again.
-//! So what the tasks of a client take is measured. Whoever takes little is never held up. A client that takes more than a
-//! twentieth of the worker goes on in turns with others that do: its tasks line up, and a few of them are called each time
-//! that all others who were ready have run. So nothing is lost where nobody else wants anything. Of the connections of one
-//! client, those that take little go before the others in the same way: many clients may share an address.
+//! A runtime runs what is ready in the order in which it became so. There a client with 2,000 connections, or with as
+//! many requests on one, would get 2,000 times what another one gets, and the other would wait for all of it, again and
+//! again. So what the tasks of a client take is measured. Whoever takes little is never held up. A client that takes
+//! more than a twentieth of the worker goes on in turns with others that do: its tasks line up, and a few of them are
+//! called each time that all others who were ready have run. So nothing is lost where nobody else wants anything. Of
+//! the connections of one client, those that take little go before the others in the same way: many clients may share
+//! an address.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,24 +23,24 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-/// One of so many runs of a task is measured, and stands for all of them: a look at the clock is not free.
+/// Runs of tasks of which one is measured, and stands for all of them: a look at the clock is not free.
 const SAMPLE_EVERY: u32 = 8;
-/// A client, or a connection, that takes more than one part in so many of a worker is heavy,
+/// Part of a worker beyond which a client, or a connection, is heavy: one in so many.
 const HEAVY_SHARE: u64 = 20;
-/// once it has had this much at once.
+/// Nanoseconds that a client, or a connection, may take at once before it is heavy.
 const BURST_NS: u64 = 5_000_000;
-/// What is called together is to take about as long: others who are ready wait for it.
+/// Shortest round: beneath, more tasks are called together. Others who are ready wait for them.
 const MIN_ROUND: Duration = Duration::from_micros(150);
 const MAX_ROUND: Duration = Duration::from_micros(400);
 /// Most that are called together.
 const MAX_CALLED: usize = 32;
 
-/// One worker's turns.
+/// The turns of one worker's clients.
 #[derive(Debug)]
 pub(crate) struct Turns {
     began: Instant,
     clients: Mutex<HashMap<IpAddr, Arc<Client>>>,
-    /// How many clients and connections there are.
+    /// Numbers of clients and of connections.
     counts: [AtomicU32; 2],
     /// Runs of tasks, to choose some of them to be measured.
     runs: AtomicU32,
@@ -61,7 +62,7 @@ impl Default for Turns {
     }
 }
 
-/// What somebody takes of a worker: nanoseconds that leak away at their share of the time.
+/// The time that a client or a connection took of a worker: nanoseconds that leak away at their share of the time.
 #[derive(Debug, Default)]
 struct Level {
     taken: AtomicU64,
@@ -87,7 +88,7 @@ impl Level {
 struct Client {
     level: Level,
     connections: AtomicU32,
-    /// Those in line: of connections that take little, and of the others.
+    /// Tasks in line: of connections that take little, and of the others.
     lines: Mutex<[VecDeque<Arc<Place>>; 2]>,
 }
 

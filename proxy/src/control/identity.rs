@@ -39,7 +39,7 @@ pub struct Cluster {
 struct Credentials {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    /// What operators are trusted by, besides what the file says.
+    /// Authorities of operators, besides those of the file.
     authorities: Vec<CertificateDer<'static>>,
     renew: Instant,
     until: Instant,
@@ -77,7 +77,7 @@ impl Cluster {
         }
     }
 
-    /// What there is does not do.
+    /// Forgets the certificate: the operator does not take it.
     pub(super) fn forget(&self) {
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -103,7 +103,7 @@ impl Cluster {
         Ok(credentials)
     }
 
-    /// What operators are trusted by: the file, which changes, is read for each dial.
+    /// The authorities of operators: their file, which changes, is read for each dial.
     async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, DialError> {
         let wrong = |why: String| DialError::Ca { path: self.ca.clone(), why };
         let read = tokio::fs::read(&self.ca).await.map_err(|error| wrong(error.to_string()))?;

@@ -32,7 +32,7 @@ use crate::{
 
 /// A proxy that starts and does not reach its operator for this long serves the last-good file.
 const FALLBACK_AFTER: Duration = Duration::from_secs(2);
-/// The same of one that crashed and was started again.
+/// Time without an operator after which a proxy that crashed and was started again serves the last-good file.
 const FALLBACK_AFTER_CRASH: Duration = Duration::from_millis(500);
 
 /// An operator is dialled again after so long: soon, because a new one may be there within a second.
@@ -44,13 +44,13 @@ const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// leader ends, the others know no better.
 const AVOID_FOR: Duration = Duration::from_secs(4);
 
-/// How long a proxy looks for its operator before it serves the last-good file. What the operator pushes comes first: it may
-/// know that the last configuration is what proxies crash of.
+/// The patience of a proxy that looks for its operator, before it serves the last-good file. Pushes come first: the
+/// operator may know that the last configuration is what proxies crash of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Nobody waits for it.
+    /// The proxy was started: nobody waits for it.
     Started,
-    /// It crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
+    /// The proxy crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
     Restarted,
 }
 
@@ -87,7 +87,7 @@ pub async fn run<P: Ports>(
     }
 }
 
-/// Whom to dial next, and when.
+/// The choice of the operator to dial next, and when.
 struct Connector {
     operator: Operator,
     /// A certain operator, as another said or for a stream that is to be taken over from; else whichever answers.
@@ -96,7 +96,7 @@ struct Connector {
     backoff: Backoff,
     /// An operator that was not there, and when.
     absent: Option<(SocketAddr, Instant)>,
-    /// What was last said about a failure, and when.
+    /// Failure that was logged last, and when.
     complaint: Option<(String, Instant)>,
     /// When the last-good file is to be read, if no operator was reached; `None`: it was.
     fallback_at: Option<Instant>,

@@ -31,10 +31,10 @@ const MAX_QUEUED_MESSAGES: usize = 64;
 /// Longest wait for the operator to answer `Hello` with response headers.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long after a port did not open the push is asked for again, by a new `Hello` that lacks its listener.
+/// Delay after which, when a port did not open, the push is asked for again, by a new `Hello` that lacks its listener.
 const PORT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Who this proxy is.
+/// The identity of this proxy.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Name, unique among the living.
@@ -45,7 +45,7 @@ pub struct Identity {
     pub admin: SocketAddr,
 }
 
-/// What one stream works with.
+/// The context of one stream.
 pub(super) struct Session<'a, P> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) applier: &'a Applier<P>,
@@ -59,11 +59,11 @@ pub(super) struct PreviousStream {
     _inbound: Streaming<snapshot::proto::OperatorMessage>,
 }
 
-/// How a stream ended, if not by an error.
+/// The end of a stream, if not by an error.
 pub(super) enum End {
     /// The operator ended it.
     Ended,
-    /// There is a new certificate: the next stream is to take over.
+    /// A new certificate is there: the next stream is to take over.
     Renewed(Box<PreviousStream>),
 }
 
@@ -227,7 +227,7 @@ fn log(status: &Status) {
     }
 }
 
-/// What an operator said, or what became of the connection to it.
+/// The text of a status: the operator's, or of a connection that broke.
 fn said(status: &tonic::Status) -> String {
     match std::error::Error::source(status) {
         None => format!("{}: {}", status.code(), status.message()),

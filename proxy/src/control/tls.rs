@@ -13,8 +13,8 @@ use super::error::DialError;
 
 /// Longest wait for each step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine or
-/// pod is gone.
+/// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine
+/// or pod is gone.
 const LEADER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An operator that answers no ping for this long, this often asked, is taken for gone: a machine that is lost says
 /// nothing.
@@ -25,7 +25,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(4);
 pub(super) struct Server {
     pub(super) host: String,
     pub(super) port: u16,
-    /// What the server's certificate must be for, also when it is dialled by its address.
+    /// Name in the server's certificate, also when it is dialled by its address.
     pub(super) name: ServerName<'static>,
 }
 

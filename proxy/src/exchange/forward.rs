@@ -36,7 +36,7 @@ const MAX_ATTEMPTS: usize = 3;
 /// A response on its way back.
 pub(super) struct Inbound {
     pub(super) head: ResponseHead,
-    /// Its body is to be read.
+    /// Request whose response's body is to be read.
     pub(super) call: UpstreamRequest,
     /// When the body is cut off.
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
@@ -48,7 +48,7 @@ pub(super) enum Failure {
     LocalReply(LocalReplyKind, ErrorSource),
     /// The upstream ended the stream: the client is told the same, or what that means.
     Reset(h2::Reason),
-    /// There is no client any more.
+    /// The client has gone.
     Gone,
 }
 

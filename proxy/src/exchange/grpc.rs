@@ -1,6 +1,6 @@
 //! What the proxy itself says to clients that speak gRPC: a status of theirs, in a response that is nothing but
-//! trailers, by the gRPC specification's mappings of HTTP's statuses (`http-grpc-status-mapping.md`) and of HTTP/2's codes
-//! (`PROTOCOL-HTTP2.md`, "Errors").
+//! trailers, by the gRPC specification's mappings of HTTP's statuses (`http-grpc-status-mapping.md`) and of HTTP/2's
+//! codes (`PROTOCOL-HTTP2.md`, "Errors").
 
 use bytes::Bytes;
 use h2::Reason;
@@ -35,7 +35,7 @@ pub(super) fn asks(head: &RequestHead) -> bool {
     }
 }
 
-/// The same answer for such a client. What is no error, such as a redirect, it has to make sense of itself.
+/// A local reply for such a client. Replies that are no error, such as redirects, stay as they are.
 pub(super) fn local_reply(answer: LocalReply) -> LocalReply {
     let LocalReply { mut head, reason, .. } = answer;
     let status = head.status;

@@ -8,14 +8,14 @@ use crate::{
     http1::request::Refused,
 };
 
-/// Why the proxy itself answers: status, a fixed word for metrics and log, and a sentence for the client.
+/// The kinds of local replies: status, a fixed word for metrics and log, and a sentence for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalReplyKind {
     /// The status.
     pub status: StatusCode,
     /// A fixed word.
     pub reason: &'static str,
-    /// What the client is told.
+    /// A sentence for the client.
     pub detail: &'static str,
 }
 
@@ -44,7 +44,7 @@ pub(crate) const BAD_TARGET: LocalReplyKind =
     kind(StatusCode::BAD_REQUEST, "bad_target", "The request target is not a path.");
 /// No route matches.
 pub(crate) const NO_ROUTE: LocalReplyKind = kind(StatusCode::NOT_FOUND, "no_route", "No route matches this request.");
-/// Which route it is for would take too long to find out.
+/// The route would take too long to find.
 pub(crate) const ROUTING_TOO_COSTLY: LocalReplyKind = kind(
     StatusCode::INTERNAL_SERVER_ERROR,
     "routing_too_costly",
@@ -62,7 +62,7 @@ pub(crate) const NO_ENDPOINT: LocalReplyKind =
 /// No connection to the backend.
 pub(crate) const CONNECT_FAILED: LocalReplyKind =
     kind(StatusCode::BAD_GATEWAY, "connect_failed", "The backend could not be reached.");
-/// There is no descriptor for a connection to the backend.
+/// No descriptor is left for a connection to the backend.
 pub(crate) const EXHAUSTED: LocalReplyKind =
     kind(StatusCode::SERVICE_UNAVAILABLE, "descriptors_exhausted", "There are too many connections at the moment.");
 /// The client's share of descriptors is used up.
@@ -80,13 +80,13 @@ pub(crate) const UPSTREAM_TIMEOUT: LocalReplyKind =
 /// The backend did not read the request in time.
 pub(crate) const UPSTREAM_UNREAD: LocalReplyKind =
     kind(StatusCode::GATEWAY_TIMEOUT, "upstream_unread", "The backend did not read the request's body in time.");
-/// The route's time for a request was over while the backend was waited for,
+/// The route's time for a request was over while the backend was waited for.
 pub(crate) const REQUEST_TIMEOUT: LocalReplyKind = kind(
     StatusCode::GATEWAY_TIMEOUT,
     "request_timeout",
     "The backend did not answer within the time that this route has for a request.",
 );
-/// or the client.
+/// The route's time for a request was over while the client was waited for.
 pub(crate) const UPLOAD_TIMEOUT: LocalReplyKind = kind(
     StatusCode::REQUEST_TIMEOUT,
     "request_timeout",
@@ -117,7 +117,7 @@ pub(crate) const BODY_TIMEOUT: LocalReplyKind =
 pub(crate) const HEAD_TIMEOUT: LocalReplyKind =
     kind(StatusCode::REQUEST_TIMEOUT, "head_timeout", "The request's head did not come in time.");
 
-/// What a stream's end says to a client that has none.
+/// The local reply for the end of an upstream's stream, to a client that has no streams.
 pub(crate) const fn reset(reason: h2::Reason) -> LocalReplyKind {
     match reason {
         h2::Reason::REFUSED_STREAM | h2::Reason::ENHANCE_YOUR_CALM => UPSTREAM_REFUSED,
@@ -125,7 +125,7 @@ pub(crate) const fn reset(reason: h2::Reason) -> LocalReplyKind {
     }
 }
 
-/// What the codec of HTTP/1.1 refuses.
+/// The local reply for a request that the codec refuses.
 pub(crate) const fn refused(why: Refused) -> LocalReplyKind {
     match why {
         Refused::Malformed(_) => kind(

@@ -37,13 +37,13 @@ use crate::{
     worker::Worker,
 };
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) struct Reply {
     /// The final response's head.
     pub(crate) head: ResponseHead,
-    /// What is said of the rule's limits.
+    /// State of the rule's rate limits, to be written with the head.
     pub(crate) rate_limit: Option<RateLimit>,
-    /// Its body.
+    /// Body of the final response.
     pub(crate) body: ReplyBody,
 }
 
@@ -53,13 +53,13 @@ pub(crate) enum ReplyBody {
     Local(Bytes),
     /// An upstream, until a deadline.
     Upstream(UpstreamRequest, Option<Pin<Box<Sleep>>>),
-    /// There is none: an upstream ended the stream, and a client that speaks HTTP/2 is told the same.
+    /// No response: an upstream ended the stream, and so is that of a client that speaks HTTP/2.
     Reset(h2::Reason),
-    /// There is none: the connections become a WebSocket.
+    /// No body: the connections become a WebSocket.
     WebSocket(Box<upstream::http1::Http1Request>, Arc<Rule>),
 }
 
-/// What a client is told whose request was no request; `head`: as far as it was one.
+/// The local reply to what is no valid request; `head`: as far as it was one.
 pub(crate) fn refuse(kind: LocalReplyKind, head: &RequestHead, exchange: &mut Exchange<'_>) -> Reply {
     exchange.fail(kind.reason, ErrorSource::Downstream);
     local_reply(kind.reply(exchange.id()), head, exchange, None)

@@ -1,7 +1,8 @@
 //! Host and path, checked once before routing, limits and forwarding: the upstream gets the path that was checked.
 //!
-//! One rule for targets, by whatever protocol they come: that of [`snapshot::path`] for paths. Of a query, what is not ASCII
-//! is percent-encoded. A fragment is never sent (RFC 9110 section 4.2.5): it is cut off where a target is read (`http::Uri`).
+//! One rule for targets, by whatever protocol they come: that of [`snapshot::path`] for paths. Of a query, what is not
+//! ASCII is percent-encoded. A fragment is never sent (RFC 9110 section 4.2.5): it is cut off where a target is read
+//! (`http::Uri`).
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
@@ -115,7 +116,7 @@ fn same_host(field: &[u8], authority: &[u8]) -> bool {
     field[..name(field)].eq_ignore_ascii_case(&authority[..name(authority)])
 }
 
-/// What a name in `Host` is made of.
+/// Bytes that a name in `Host` is made of.
 static OF_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;

@@ -26,7 +26,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
-    /// What its client holds for it.
+    /// Permit for the connection to an upstream.
     pub(super) taken: Option<UpstreamPermit>,
     pub(super) answered: Option<Instant>,
     pub(super) status: u16,

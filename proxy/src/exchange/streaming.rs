@@ -1,8 +1,8 @@
 //! Which bodies are streams: a message may be long in coming there, and is no less wanted. They have no least rate.
 //!
-//! By their media type: of calls whose messages come one by one (gRPC, gRPC-Web, Connect), of server-sent events, of lines or
-//! texts of JSON, and of parts that replace each other. One whose length is told is none. For all other streams a rule says
-//! so itself (`timeouts.request: 0s`). WebSockets have bounds of their own.
+//! By their media type: of calls whose messages come one by one (gRPC, gRPC-Web, Connect), of server-sent events, of
+//! lines or texts of JSON, and of parts that replace each other. One whose length is told is none. For all other
+//! streams a rule says so itself (`timeouts.request: 0s`). WebSockets have bounds of their own.
 
 use http::header::CONTENT_TYPE;
 
@@ -17,7 +17,7 @@ const STREAMS: [&str; 6] = [
     "application/json-seq",
     "multipart/x-mixed-replace",
 ];
-/// What stands before the encoding of a stream's messages; without `connect` it is one message.
+/// Media type before the encoding of a stream's messages; without `connect` it is one message.
 const CONNECT: &str = "application/connect+";
 
 /// Whether a message with these fields has such a body.

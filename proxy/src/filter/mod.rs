@@ -30,9 +30,9 @@ use crate::{
 pub enum Stage {
     /// Trace context.
     Trace,
-    /// Who the consumer is.
+    /// Authentication: the consumer's identity.
     Authn,
-    /// What the consumer may do.
+    /// Authorization: the consumer's rights.
     Authz,
     /// Rate limits.
     Limits,
@@ -44,7 +44,7 @@ pub enum Stage {
     Rewrite,
 }
 
-/// What is known of a request on its way; closes into one [`crate::telemetry::RequestRecord`].
+/// The context of a request in its chain.
 pub struct Ctx {
     /// The client's address.
     pub client: IpAddr,
@@ -56,30 +56,30 @@ pub struct Ctx {
     pub prefix: usize,
     /// When its head was complete.
     pub started: Instant,
-    /// The same moment in microseconds of the process' monotonic clock: the `now` of limits.
+    /// The moment when its head was complete, in microseconds of the process' monotonic clock: the `now` of limits.
     pub now_us: u64,
-    /// Who sends it, when authenticated.
+    /// Consumer that sends it, when authenticated.
     pub identity: Option<Consumer>,
-    /// What the final response says of the rule's limits, whatever answers.
+    /// State of the rule's limits for the final response, whatever answers.
     pub rate_limit: Option<RateLimit>,
 }
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    /// Its name.
+    /// Name of the consumer.
     pub name: Arc<str>,
 }
 
-/// What becomes of a request.
+/// The outcome of a filter for a request.
 pub enum Flow {
-    /// Goes on.
+    /// The request goes on.
     Continue,
-    /// Is answered here. Filters of the response still run: an answer of the proxy's own is dressed like any other.
+    /// The request is answered here. Filters of the response still run, as for any other response.
     Reply(LocalReply),
 }
 
-/// A response of the proxy's own.
+/// A response that the proxy itself makes, without an upstream.
 #[derive(Debug)]
 pub struct LocalReply {
     /// Status and header fields.
@@ -90,7 +90,7 @@ pub struct LocalReply {
     pub reason: &'static str,
 }
 
-/// One step of a chain.
+/// A step of a chain.
 pub trait Filter: Send + Sync {
     /// Where it stands.
     fn stage(&self) -> Stage;

@@ -12,7 +12,7 @@ use snapshot::{check::Unfit, proto};
 use super::{Ctx, Filter, Flow, LocalReply, Stage, local_reply::reply, path::PathChange};
 use crate::message::{RequestHead, ResponseHead};
 
-/// One redirect.
+/// The filter that redirects.
 pub(super) struct Redirect {
     /// `None`: the request's.
     scheme: Option<&'static str>,

@@ -6,7 +6,7 @@ use snapshot::{check::Unfit, proto};
 use super::{Ctx, Filter, Flow, Stage, local_reply::reply, path::PathChange};
 use crate::message::RequestHead;
 
-/// One URL rewrite.
+/// The filter that rewrites a URL.
 pub(super) struct Rewrite {
     host: Option<HeaderValue>,
     path: PathChange,

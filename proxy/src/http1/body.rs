@@ -6,16 +6,16 @@ use http::HeaderMap;
 use super::{Malformed, chunked};
 use crate::message_limits::Limits;
 
-/// How a message says where its body ends.
+/// The framing of a body: how a message says where its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     Empty,
     /// After so many bytes.
     Length(u64),
     /// By its last chunk.
     Chunked,
-    /// With the connection; of responses only.
+    /// Ended by the close of the connection; of responses only (RFC 9112 section 6.3).
     CloseDelimited,
 }
 
@@ -26,7 +26,7 @@ pub enum Decoder {
     Length(u64),
     /// Chunks to come.
     Chunked(chunked::Decoder),
-    /// All that comes.
+    /// Bytes until the connection is closed.
     CloseDelimited,
 }
 
@@ -37,7 +37,7 @@ pub use chunked::Next;
 pub(crate) enum BodyFrame {
     /// Some bytes.
     Data(Bytes),
-    /// What follows the last byte.
+    /// Trailers, behind the last byte.
     Trailers(Box<HeaderMap>),
 }
 
@@ -52,7 +52,7 @@ impl Framing {
         }
     }
 
-    /// The same of an upstream's.
+    /// A decoder for an upstream's body, which may pad the sizes of chunks.
     pub fn decoder_of_upstream(self) -> Decoder {
         match self {
             Framing::Chunked => Decoder::Chunked(chunked::Decoder::of_upstream()),

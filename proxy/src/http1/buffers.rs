@@ -7,18 +7,18 @@ use bytes::BytesMut;
 
 use super::lines::HeaderLines;
 
-/// What is read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
+/// Bytes that are read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
 const CLIENT_READ_BYTES: usize = 16 << 10;
-/// What is read at once from an upstream. The pages that are not written to cost nothing.
+/// Bytes that are read at once from an upstream. The pages that are not written to cost nothing.
 const UPSTREAM_READ_BYTES: usize = 72 << 10;
-/// What a writer's buffer holds before it grows.
+/// Capacity of a writer's buffer before it grows.
 const WRITE_BYTES: usize = 4 << 10;
-/// One that grew beyond this is not kept.
+/// Capacity beyond which a writer's buffer is not kept.
 const MAX_KEPT_WRITE_BYTES: usize = 64 << 10;
-/// How many of each kind a thread keeps.
+/// Most buffers of each kind that a thread keeps.
 const MAX_KEPT: usize = 64;
 
-/// Whose bytes a buffer takes.
+/// The peer whose bytes a buffer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// A client.
@@ -75,7 +75,7 @@ impl ReadBuffer {
         if self.is_released() { 0 } else { self.bytes.capacity().max(self.peer.capacity()) }
     }
 
-    /// The same, if something that was taken off it is still there.
+    /// Bytes of memory that it holds when a part that was taken off it is still there.
     pub(crate) fn held_by_parts(&self) -> usize {
         self.bytes.capacity().max(self.peer.capacity())
     }
@@ -93,7 +93,7 @@ impl ReadBuffer {
         }
     }
 
-    /// The same, unless something still refers to it: then there is room in what is left of it.
+    /// Gives the memory back unless something still refers to it: then there is room in what is left of it.
     pub(crate) fn release_unshared(&mut self) {
         if self.bytes.try_reclaim(self.peer.capacity()) {
             self.release();
@@ -120,7 +120,7 @@ pub(super) fn give_out(mut buffer: Vec<u8>) {
     }
 }
 
-/// What this thread keeps; `None` when the thread is about to end.
+/// The buffers that this thread keeps; `None` when the thread is about to end.
 fn kept<T>(use_it: impl FnOnce(&mut Kept) -> T) -> Option<T> {
     KEPT_HERE.try_with(|kept| use_it(&mut kept.borrow_mut())).ok()
 }

@@ -1,5 +1,6 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped. Of upstreams one thing
-//! is taken that old servers do: they pad sizes with spaces to a fixed width. Whoever reads it understands the same by it.
+//! is taken that old servers do: they pad sizes with spaces to a fixed width. Whoever reads it understands the same by
+//! it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -22,7 +23,7 @@ pub struct Decoder {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Within a size; digits so far, and their value.
+    /// Start of a size.
     #[default]
     SizeStart,
     Size(u64),
@@ -37,7 +38,7 @@ enum State {
     Done,
 }
 
-/// What comes next.
+/// The next part of a chunked body.
 #[derive(Debug, PartialEq)]
 pub enum Next {
     /// More bytes are needed.

@@ -34,11 +34,11 @@ use crate::{
     timers::StreamTimer,
 };
 
-/// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
+/// Preface of HTTP/2, on a connection without ALPN (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that sends further requests before it has its answer may be this many bytes ahead.
 const MAX_PIPELINED_BYTES: usize = 8 << 10;
-/// What TLS keeps, at most, of what its client does not read.
+/// Most bytes that TLS keeps of what its client does not read.
 const TLS_UNREAD_BYTES: usize = 64 << 10;
 
 /// A connection, between and within requests.
@@ -46,18 +46,19 @@ pub(crate) struct Client<S> {
     io: S,
     conn: Arc<Conn>,
     limits: Arc<Limits>,
-    /// Of the bodies under way.
+    /// Pace of the bodies under way.
     pace: Pace,
     buffer: ReadBuffer,
-    /// What waits to be written to it.
+    /// Bytes that wait to be written to the client.
     pub(crate) out: WriteBuffer,
     /// TLS may hold back some of what was written.
     unflushed: bool,
     /// The body of the request under way.
     body: Decoder,
     framing: Framing,
-    /// It has closed its side: it sends no further request, and may well wait for its answers (RFC 9112 section 9.6).
-    /// One that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes included.
+    /// Whether the client has closed its side: it sends no further request, and may wait for answers (RFC 9112 section
+    /// 9.6). A client that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes
+    /// included.
     half_closed: bool,
     /// Second in which it was looked at last, whether a client that has closed its side has gone.
     watch: Option<u32>,
@@ -68,23 +69,23 @@ pub(crate) struct Client<S> {
     expects_continue: bool,
     /// The proxy itself has told it to continue: it is not told a second time.
     told: bool,
-    /// It knows interim responses: HTTP/1.0 has none.
+    /// Whether the client knows interim responses: HTTP/1.0 has none.
     takes_interim: bool,
     /// Such a one waits to be written.
     interim_waits: bool,
     first: bool,
     /// Memory of the head under way, or of the one that is being answered.
     heads: Charge,
-    /// The same of bodies.
+    /// Charge for bodies.
     bodies: Charge,
 }
 
-/// What a client sends next.
+/// The next thing that a client sends.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A request's head.
     Request(Head),
-    /// What is no request, or too much of one; and its media type, as far as it came.
+    /// A request that is not valid or too large, and its media type, as far as it came.
     Refused(Refused, Option<HeaderValue>),
     /// A head that takes too long.
     TooSlow,
@@ -163,7 +164,7 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// What has come so far; `None`: more is needed.
+    /// The head, once all of it has come; `None`: more is needed.
     fn head(&mut self) -> Option<Event> {
         let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
         if self.first && bytes[0] == b'P' {
@@ -230,7 +231,7 @@ impl<S: Stream> Client<S> {
         flushed
     }
 
-    /// Of a client that was waited for to read: whether it has read too little, which only a try can tell.
+    /// Whether a client that was waited for to read has read too little, which only a try can tell.
     pub(crate) fn reads_too_little(&mut self, cx: &mut Context<'_>) -> bool {
         self.io.insist(true);
         let flushed = self.poll_flush(cx);
@@ -311,7 +312,7 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Of a client that has closed its side: whether it has gone. Looked at once a second, and when there is reason to.
+    /// Whether a client that has closed its side has gone. Looked at once a second, and when there is reason to.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let second = self.conn.second();
         if self.watch != Some(second) && self.io.has_failed() {

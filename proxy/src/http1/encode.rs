@@ -1,5 +1,5 @@
-//! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
-//! fields: a filter that sets one changes nothing.
+//! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never
+//! from fields: a filter that sets one changes nothing.
 
 use std::time::Instant;
 
@@ -19,14 +19,14 @@ use crate::{
     rate_limit_fields::RateLimit,
 };
 
-/// What a connection is to become behind a response.
+/// The future of a connection behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// It goes on.
+    /// The connection goes on.
     Keep,
-    /// It is closed.
+    /// The connection is closed.
     Close,
-    /// It is a WebSocket.
+    /// The connection becomes a WebSocket.
     WebSocket,
 }
 

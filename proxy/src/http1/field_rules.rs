@@ -1,5 +1,5 @@
-//! Which fields of a message concern its connection or its framing, which ones are the proxy's to say, and what a trailer
-//! section may hold. Requests and responses have these rules in common, and so does HTTP/2.
+//! Which fields of a message concern its connection or its framing, which ones are the proxy's to say, and what a
+//! trailer section may hold. Requests and responses have these rules in common, and so does HTTP/2.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -56,8 +56,8 @@ pub(crate) fn known(name: &[u8]) -> Known {
     }
 }
 
-/// Whether a name, its underscores read as dashes, is one that the proxy itself sets or acts on. Servers of the CGI family
-/// know both spellings as one field, so that a client could say what is the proxy's to say.
+/// Whether a name, its underscores read as dashes, is one that the proxy itself sets or acts on. Servers of the CGI
+/// family know both spellings as one field, so that a client could say what is the proxy's to say.
 pub(crate) fn is_disguised(name: &[u8]) -> bool {
     const OURS: [&str; 11] = [
         "host",

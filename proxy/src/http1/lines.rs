@@ -27,7 +27,7 @@ struct Field {
     end: u32,
 }
 
-/// How many bytes and fields there may be.
+/// The most bytes and fields that there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Bytes, the last line's end included.
@@ -43,7 +43,7 @@ pub struct Bounds {
 pub enum TooMuch {
     /// The first line.
     First,
-    /// All together, or too many fields.
+    /// Too many bytes in all, or too many fields.
     Head,
 }
 
@@ -132,7 +132,7 @@ impl HeaderLines {
         Ok(())
     }
 
-    /// What is there has no line's end: is it still worth waiting for?
+    /// Decides whether a line without its end is still worth waiting for.
     fn incomplete(&self, buf: &[u8], bounds: Bounds) -> Result<Option<usize>, Bad> {
         if self.first.is_none() && buf.len() - self.at > bounds.first + 1 {
             return Err(Bad::TooMuch(TooMuch::First));

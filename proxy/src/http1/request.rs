@@ -1,7 +1,7 @@
 //! A request's head: from its lines to method, target and fields, and what it says of its connection and its body.
 //!
-//! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the next
-//! connection is told what it needs anew.
+//! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the
+//! next connection is told what it needs anew.
 
 use std::ops::Range;
 
@@ -27,17 +27,17 @@ pub struct Head {
     /// Method, target, version, and the fields that are for the upstream. No field of the connection or of the body's
     /// framing is among them.
     pub parts: RequestHead,
-    /// How its body is framed.
+    /// Framing of the body.
     pub body: Framing,
     /// The client wants to go on with the connection.
     pub keep_alive: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub expects_continue: bool,
-    /// What the client wants beyond the message itself.
+    /// Wishes of the client beyond the message itself.
     pub wants: Wants,
 }
 
-/// What a client wants beyond the message itself.
+/// The wishes of a client beyond the message itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The connection to become a WebSocket.
@@ -80,14 +80,14 @@ pub enum Refused {
     BodyTooLarge,
 }
 
-/// What `Connection` and its kin say.
+/// The content of `Connection` and its kin.
 #[derive(Default)]
 struct Hop {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
     websocket: bool,
-    /// How many fields it names that are not for the next hop.
+    /// Number of fields that `Connection` names: they are not for the next hop.
     names: usize,
 }
 
@@ -220,7 +220,7 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     Ok((method, uri, version))
 }
 
-/// What of a first line is too long, as far as it has come.
+/// The part of a first line that is too long, as far as it has come.
 pub(super) fn too_long(line: &[u8]) -> Refused {
     let method = &line[..line.len().min(MAX_METHOD_BYTES + 1)];
     if method.contains(&b' ') { Refused::TargetTooLong } else { Refused::MethodTooLong }
@@ -443,7 +443,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// The same target comes to the same, or to nothing, by HTTP/1.1 and by HTTP/2, and the field to the same value.
+        /// The same target comes to the same, or to nothing, by HTTP/1.1 and by HTTP/2, and the field to the same
+        /// value.
         #[test]
         fn either_protocol_reads_the_same(target in proptest::collection::vec(prop_oneof![
             any::<u8>(), b'!'..b'~', Just(b'%'), Just(b'/'), Just(b'.'), Just(b'?'), Just(b'2'), Just(b'E'), Just(0xc3), Just(0xa9)

@@ -15,14 +15,14 @@ use crate::{fields::Fields, message::ResponseHead};
 /// A response's head, understood.
 #[derive(Debug)]
 pub struct Head {
-    /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a body
-    /// that is not there: in answers to HEAD, and in 304.
+    /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a
+    /// body that is not there: in answers to HEAD, and in 304.
     pub parts: ResponseHead,
-    /// How its body is framed.
+    /// Framing of the body.
     pub body: Framing,
     /// The upstream goes on with the connection.
     pub keep_alive: bool,
-    /// It says that the connection becomes a WebSocket.
+    /// Whether the connection becomes a WebSocket.
     pub websocket: bool,
 }
 

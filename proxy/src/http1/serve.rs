@@ -31,13 +31,13 @@ const YIELD_AFTER_BYTES: u64 = 256 << 10;
 /// Requests that a client sent ahead of their answers are served in one go up to so many.
 const MAX_PIPELINED_REQUESTS: u32 = 8;
 
-/// What becomes of a connection that HTTP/1.1 has done with.
+/// The future of a connection that HTTP/1.1 has done with.
 pub(crate) enum Ended<S> {
-    /// It is closed.
+    /// The connection is closed.
     Closed,
-    /// It speaks HTTP/2.
+    /// The client speaks HTTP/2.
     Http2(Prefixed<S>),
-    /// It is a WebSocket.
+    /// The connection is a WebSocket.
     WebSocket(Box<WebSocket<S>>),
 }
 
@@ -89,7 +89,7 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
     }
 }
 
-/// What becomes of a connection behind an exchange.
+/// The future of a connection behind an exchange.
 enum End {
     Keep,
     /// `unread`: the client may still be sending.
@@ -174,7 +174,7 @@ fn encode_response<S>(
     fields::give_back(reply.fields);
 }
 
-/// What the proxy itself says in a response's head.
+/// The fields that the proxy itself writes in a response's head.
 fn own_fields<'a>(exchange: &'a Exchange<'_>, rate_limit: Option<&'a RateLimit>) -> OwnFields<'a> {
     OwnFields { request_id: &exchange.request_id, rate_limit, at: exchange.answered_at() }
 }
@@ -311,7 +311,8 @@ async fn relay<S: Stream>(
     }
 }
 
-/// Puts a piece to what waits to be written; answers how many bytes of the body it holds, and whether that ends with it.
+/// Puts a piece to what waits to be written; answers how many bytes of the body it holds, and whether that ends with
+/// it.
 fn take(
     out: &mut WriteBuffer,
     piece: Option<Result<BodyFrame, UpstreamError>>,
@@ -336,7 +337,7 @@ fn take(
 enum Broken {
     Client,
     Upstream(UpstreamError),
-    /// This took too long.
+    /// A timeout of this kind is over.
     Stalled(TimeoutKind),
     /// The request's time is over, while this was waited for.
     Deadline(Option<TimeoutKind>),

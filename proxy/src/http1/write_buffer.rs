@@ -1,5 +1,5 @@
-//! Bytes that wait to be written. Small parts are put together, so that a head and a short body are one write; a large one
-//! is written from where it was read to.
+//! Bytes that wait to be written. Small parts are put together, so that a head and a short body are one write; a large
+//! one is written from where it was read to.
 
 use std::{
     io::{self, IoSlice},
@@ -13,20 +13,20 @@ use tokio::io::AsyncWrite;
 
 use super::{body::Framing, buffers, encode};
 
-/// What is no longer than this is copied; beyond, a copy costs more than a second part of a write.
+/// Longest part that is copied; beyond, a copy costs more than a second part of a write.
 const MAX_COPIED_BYTES: usize = 8 << 10;
-/// When this much waits, it is written before more is asked for.
+/// Bytes at which the buffer is full: they are written before more is asked for.
 const FULL_BYTES: usize = 32 << 10;
 
 /// Bytes on their way to one peer.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
-    /// First these, from `at` on; the buffer is lent.
+    /// Bytes to be written first, from `at` on; the buffer is lent.
     bytes: Vec<u8>,
     at: usize,
-    /// Then a large part,
+    /// A large part, written behind `bytes` from where it was read to.
     large: Bytes,
-    /// and what follows it.
+    /// Bytes to be written behind `large`: the end of its chunk.
     after: &'static [u8],
     written: u64,
 }
@@ -52,7 +52,7 @@ impl WriteBuffer {
         self.at == self.bytes.len() && self.large.is_empty() && self.after.is_empty()
     }
 
-    /// There should be a write before anything is added.
+    /// Whether there should be a write before anything is added.
     pub(crate) fn is_full(&self) -> bool {
         !self.large.is_empty() || !self.after.is_empty() || self.bytes.len() - self.at >= FULL_BYTES
     }

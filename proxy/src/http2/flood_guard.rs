@@ -24,7 +24,7 @@ use super::{
 /// Length of the client's preface: `PRI * HTTP/2.0 …` (RFC 9113 section 3.4).
 const PREFACE: u32 = 24;
 
-/// Counts what passes.
+/// A guard against floods: it counts the frames that pass.
 pub(super) struct FloodGuard<S> {
     io: S,
     inbound: Frames,
@@ -35,7 +35,7 @@ pub(super) struct FloodGuard<S> {
     blocks: Arc<Blocks>,
 }
 
-/// Which budget was used up, for whoever ends the connection.
+/// The budget that was used up, if one was: the connection is to end.
 #[derive(Clone, Default)]
 pub(super) struct Exceeded(Arc<Inner>);
 

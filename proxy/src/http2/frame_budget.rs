@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{Frame, FrameType};
 
-/// What is counted together.
+/// The classes of frames: those of one are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// RST_STREAM, the client's and those that it makes us send.
@@ -19,7 +19,7 @@ pub(crate) enum Class {
     Settings,
     /// DATA that carries nothing and ends nothing, and CONTINUATION.
     Empty,
-    /// What heads come to beyond the bytes that they came as (`heads.rs`).
+    /// Heads, by what they come to beyond the bytes that they came as (`heads.rs`).
     Heads,
 }
 
@@ -42,9 +42,9 @@ struct Bucket {
     tokens: f64,
     /// Most that are saved up: what may come at once.
     burst: f64,
-    /// That come back in a second.
+    /// Tokens that come back in a second.
     per_second: f64,
-    /// That come back with each request, or each DATA frame with content in either direction.
+    /// Tokens that come back with each request, or each DATA frame with content in either direction.
     per_work: f64,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct FrameBudget {
 const REFILL_STEP: Duration = Duration::from_millis(100);
 
 impl FrameBudget {
-    /// Of a connection that may have so many streams open.
+    /// The budget of a connection that may have so many streams open.
     pub(super) fn new(now: Instant, streams: u32) -> Self {
         let classes = [
             // All that may be open may be cancelled at once, twice, and half of what is asked for after that.

@@ -1,4 +1,4 @@
-//! What a request's head says that came by HTTP/2.
+//! The content of a request's head that came by HTTP/2.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
@@ -22,23 +22,23 @@ const FIELD_BYTES: usize = size_of::<(http::HeaderName, HeaderValue)>();
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    /// What is for the exchange. Fields of the connection are not among it: no message may have them (RFC 9113 section
+    /// Head for the exchange. Fields of the connection are not among it: no message may have them (RFC 9113 section
     /// 8.2.2). A stream with the usual ones is ended by `h2`; others are left out here.
     pub parts: RequestHead,
-    /// What the client can take.
+    /// Wishes of the client.
     pub wants: Wants,
     /// `Content-Length`.
     pub length: Option<u64>,
     /// `Expect`.
     pub(super) expects: Expects,
-    /// What HTTP does not allow, though `h2` does.
+    /// Fault that HTTP does not allow, though `h2` does.
     malformed: Option<Malformed>,
     /// Bytes of names and values, as HTTP/1.1 would have them.
     bytes: usize,
 }
 
 impl Head {
-    /// What it comes to, its target and authority included.
+    /// The size of the head, its target and authority included.
     pub fn bytes(&self) -> usize {
         let RequestHead { method, uri, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -52,7 +52,8 @@ impl Head {
         self.bytes + self.parts.fields.len() * FIELD_BYTES
     }
 
-    /// What it has too much of. What is much larger, `h2` itself refuses without a word (`builder` in `mod.rs`).
+    /// The limit that the head exceeds, if it does. Much larger ones `h2` itself refuses without a word (`builder` in
+    /// `serve.rs`).
     pub(super) fn exceeded_limit(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -78,14 +79,14 @@ pub fn parse(parts: request::Parts) -> Head {
     Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, malformed, bytes }
 }
 
-/// What the client expects (RFC 9110 section 10.1.1).
+/// The expectation of the client (RFC 9110 section 10.1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Expects {
     #[default]
     Nothing,
     /// To be told to send its body.
     Continue,
-    /// What is not known.
+    /// An expectation that is not known.
     Another,
 }
 

@@ -2,8 +2,8 @@
 //! section 7.3): what is checked, routed, counted and passed on for each byte on the wire has to be bounded.
 //!
 //! A head may come to what an honest encoder can make of its bytes: the dynamic table, in which it refers to each entry
-//! once, and what it spells out. So who sends a large cookie by its index with each of 10,000 requests a second is never
-//! short of anything. What goes beyond that is taken from tokens, which come back with time alone.
+//! once, and what it spells out. So who sends a large cookie by its index with each of 10,000 requests a second is
+//! never short of anything. What goes beyond that is taken from tokens, which come back with time alone.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -19,9 +19,9 @@ pub(super) const FIELD_LINE_BYTES: usize = 4;
 const BYTES_PER_HEAD: u64 = 8 << 10;
 /// Bytes for each on the wire: of Huffman's codes the shortest has 5 bits, so that 8 bits hold 1.6 characters.
 const BYTES_PER_WIRE_BYTE: u64 = 2;
-/// Bytes beyond that: what may come at once, 4 of the largest heads that are allowed by default,
+/// Bytes beyond that which may come at once: 4 of the largest heads that are allowed by default.
 const BURST_BYTES: u64 = 256 << 10;
-/// and what comes back in a second.
+/// Bytes beyond that which come back in a second.
 const BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// The budget of one connection. It is shared by its streams, all of which run in one thread.

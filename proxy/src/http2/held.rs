@@ -1,8 +1,8 @@
 //! What `h2` holds of one connection's streams, by the frames that pass: it does not say so itself.
 //!
-//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what the
-//! exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one that does
-//! not end. Each number is of one stream, so that it goes with it, whoever resets it.
+//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what
+//! the exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one
+//! that does not end. Each number is of one stream, so that it goes with it, whoever resets it.
 //!
 //! And how fast the client reads: by what has left of all bodies, since its streams share what it takes.
 
@@ -22,18 +22,18 @@ use crate::{
     message_limits::Http2Limits,
 };
 
-/// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
+/// Bytes that one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
 const BYTES_PER_HEAD_BYTE: usize = 160;
-/// What `h2` keeps of a DATA frame besides its bytes: its place in a list, and the handle of what it was read into.
+/// Bytes that `h2` keeps of a DATA frame besides its own: its place in a list, and the handle of what it was read into.
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 128;
 /// Each is read into memory of its own, with its header: of 16 KiB and a little more the allocator makes 20.
 pub(crate) const ROUNDING_DIVISOR: usize = 4;
-/// What most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
+/// Bytes that most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
 const MAX_FRAME_BYTES: usize = 16 << 10;
 /// More than that `h2` reads of no head: it counts 32 bytes for each field.
 const MAX_HEAD_BYTES: usize = 384 << 10;
 
-/// What is held.
+/// The account of what `h2` holds of one connection.
 #[derive(Debug)]
 pub(super) struct Held {
     inner: Mutex<Inner>,
@@ -46,9 +46,9 @@ struct Inner {
     streams: HashMap<u32, Stream, RandomState>,
     /// More than there can be: `h2` takes no notice of some frames.
     most: usize,
-    /// What one stream may have sent that was not taken.
+    /// Bytes that one stream may have sent that were not taken.
     window: usize,
-    /// All that has come and all that has not left.
+    /// Sum of what has come and of what has not left.
     sum: usize,
     bodies: Charge,
     head: Charge,
@@ -60,10 +60,10 @@ struct Inner {
 struct Stream {
     /// Bytes of the request's body that came and were not taken,
     untaken: usize,
-    /// and in how many frames: of small ones, that is most of what they take.
+    /// Number of frames of what has come: of small ones, that is most of what they take.
     frames: usize,
     unsent: usize,
-    /// It came by HTTP/2 itself.
+    /// Whether the response came by HTTP/2 itself.
     by_http2: bool,
     /// Heads that have not left, and their bytes.
     heads: (usize, usize),
@@ -149,12 +149,12 @@ impl Held {
         });
     }
 
-    /// It wants no more of it, and answers.
+    /// Notes that the exchange wants no more of a stream's body, and answers.
     pub(super) fn unwanted(&self, stream: u32) {
         self.lock().change(stream, |stream| (stream.untaken, stream.frames) = (0, 0));
     }
 
-    /// It takes no more of it. What is left to be sent is still counted.
+    /// Notes that the exchange takes no more of a stream's body. Bytes that are left to be sent are still counted.
     pub(super) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
         inner.change(stream, |stream| (stream.untaken, stream.frames, stream.dropped) = (0, 0, true));

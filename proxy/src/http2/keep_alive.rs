@@ -1,33 +1,34 @@
-//! Whether a quiet client is still there: it is asked by PING (RFC 9113 section 6.7). And whether it still wants anything.
+//! Whether a quiet client is still there: it is asked by PING (RFC 9113 section 6.7). And whether it still wants
+//! anything.
 
 use std::{future::poll_fn, num::NonZeroU32, time::Duration};
 
 use h2::{Ping, PingPong};
 use tokio::time::{self, Interval, MissedTickBehavior};
 
-/// A client is asked this often; one that did not answer the last time, and read less than the least rate since, is gone. So one that left
-/// without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads slowly the question comes
-/// behind all that was sent before it.
+/// A client is asked this often; one that did not answer the last time, and read less than the least rate since, is
+/// gone. So one that left without a FIN is noticed within 40 s, or 60 when it left within a response: to one that reads
+/// slowly the question comes behind all that was sent before it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What silence came to.
+/// An event of a connection's keep-alive.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeepAliveEvent {
-    /// It was asked.
+    /// The client was asked.
     Asked,
-    /// It has been without streams for long.
+    /// The connection has been without streams for long.
     Idle,
-    /// It did not answer.
+    /// The client did not answer.
     Gone,
 }
 
-/// How long a client has been silent.
+/// The keep-alive of one connection: how long its client has been silent.
 pub(super) struct KeepAlive {
     ask: Interval,
     ping: Option<PingPong>,
     awaited: bool,
     asked: u32,
-    /// What had left for the client when it was asked last.
+    /// Bytes that had left for the client when it was asked last.
     left: u64,
     /// Bytes that leave between two questions where it reads.
     least: u64,
@@ -46,7 +47,7 @@ impl KeepAlive {
         Self { ask, ping, awaited: false, asked: 0, left: 0, least, idle }
     }
 
-    /// There are streams.
+    /// Notes that the connection has streams: its silence begins anew.
     pub(super) fn broken(&mut self) {
         self.asked = 0;
     }

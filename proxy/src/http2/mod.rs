@@ -1,8 +1,8 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► serve.rs: a task for each stream (stream, head, source, sender, respond) ─► exchange
-//!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
+//!  wire ⇄ flood_guard.rs ⇄ h2 ─► serve.rs: a task for each stream (stream, head, source, sender, respond) ─► exchange
+//!           ├ frames.rs, frame_budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory; how fast the client reads
 //!           └ blocks.rs: trailers of which h2 has cut something off
 //!  plain.rs: fields as they would be by HTTP/1.1

@@ -32,8 +32,8 @@ use crate::{
 
 /// A part of a body that is no longer than this does not keep what it was read into until the client takes it.
 const MAX_COPIED_BYTES: usize = 8 << 10;
-/// Small parts that have come together go on together, up to so many bytes: clients count frames, and end connections of
-/// which they get very many.
+/// Small parts that have come together go on together, up to so many bytes: clients count frames, and end connections
+/// of which they get very many.
 const MAX_COALESCED_BYTES: usize = 16 << 10;
 
 /// Why a response did not reach its end.
@@ -97,8 +97,8 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     }
 }
 
-/// What a client is told of an upstream that ended a stream: the same, if that is about the request. What is about the
-/// connection to the upstream says nothing of the client's.
+/// The reason that ends a client's stream when an upstream ended its own: the same, if that is about the request. What
+/// is about the connection to the upstream says nothing of the client's.
 fn passed(reason: Reason) -> Reason {
     match reason {
         Reason::NO_ERROR | Reason::REFUSED_STREAM | Reason::CANCEL | Reason::ENHANCE_YOUR_CALM => reason,
@@ -128,7 +128,7 @@ struct Sending<'a, 'b> {
     /// Where it comes from; `None`: from the proxy itself.
     call: Option<UpstreamRequest>,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What is left of the request's body goes its way meanwhile.
+    /// Body of the request, what is left of which goes its way meanwhile.
     source: &'a mut Http2Source<'b>,
 }
 
@@ -217,7 +217,7 @@ impl Sending<'_, '_> {
         while let Some(call) = self.call.as_mut().filter(|call| all.len() < MAX_COALESCED_BYTES && !call.is_done()) {
             match call.poll_frame(cx, self.source) {
                 Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
-                    all.extend_from_slice(&data)
+                    all.extend_from_slice(&data);
                 }
                 Poll::Ready(behind) => return (all.freeze(), Some(behind.transpose().map_err(Ended::Upstream))),
                 Poll::Pending => break,
@@ -226,8 +226,8 @@ impl Sending<'_, '_> {
         (all.freeze(), None)
     }
 
-    /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
-    /// upstream meanwhile, but for the bytes that stand `behind` it.
+    /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read
+    /// from upstream meanwhile, but for the bytes that stand `behind` it.
     async fn send(
         &mut self,
         stream: &mut SendStream<Bytes>,
@@ -293,7 +293,7 @@ impl Sending<'_, '_> {
         self.poll_end(cx).map(Err)
     }
 
-    /// What ends the response before its time.
+    /// Ready with what ends the response before its time.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ended::Timeout(self.source.waiting()));

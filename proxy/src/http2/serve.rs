@@ -27,9 +27,9 @@ use crate::{
     worker::Worker,
 };
 
-/// The last words of a connection that exceeded its budget have this long.
+/// Time that a connection which exceeded its budget has to send its GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
+/// Bytes that a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
 const CONNECTION_BYTES: usize = 24 << 10;
 
 fn builder(conn: &Conn) -> server::Builder {

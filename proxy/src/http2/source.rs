@@ -1,7 +1,7 @@
 //! The body of a request that came by HTTP/2, and how long its exchange is waited for.
 //!
-//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own on the
-//! connection's wheel (`timers.rs`), taken when it first waits, and set anew only when it rang too early.
+//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own on
+//! the connection's wheel (`timers.rs`), taken when it first waits, and set anew only when it rang too early.
 
 use std::{
     sync::Arc,
@@ -34,21 +34,21 @@ use crate::{
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
 const MAX_UNREAD_HEAD_BYTES: usize = 32 << 10;
-/// What a stream is charged for suffices for a response's head of this size.
+/// Largest head of a response for which the charge of its stream suffices.
 const SMALL_HEAD_BYTES: usize = 2 << 10;
-/// What one without fields takes: its place in a list, and its maps.
+/// Bytes that an interim response without fields takes: its place in a list, and its maps.
 const INTERIM_BYTES: usize = 256;
 
 /// A request's body, by HTTP/2.
 pub(crate) struct Http2Source<'a> {
     sender: &'a Sender,
-    /// Its client waits to be told to send it.
+    /// Whether the client waits to be told to send it.
     expects_continue: bool,
     /// The proxy itself has told it to: it is not told a second time.
     told: bool,
     /// `None`: there is none, or nothing of it is wanted any more.
     body: Option<RecvStream>,
-    /// What came of it unasked.
+    /// Part of the body that came unasked.
     ahead: Option<Came>,
     framing: Framing,
     /// Bytes of it so far.
@@ -58,26 +58,26 @@ pub(crate) struct Http2Source<'a> {
     stream: u32,
     /// Whether the stream is known there.
     is_held: bool,
-    /// What is held for the exchange; made when there first is something.
+    /// Charge for what the exchange holds; made when there first is something.
     charge: Option<Charge>,
     conn: Arc<Conn>,
     pace: Pace,
-    /// What had left of the connection's bodies when that was looked at last.
+    /// Bytes of the connection's bodies that had left when that was looked at last.
     left: u64,
     /// The second in which the connection was last told to write what it can.
     insisted: Option<u32>,
     timer: StreamTimer,
 }
 
-/// What bounds trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what was
-/// cut off.
+/// The bounds of trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what
+/// was cut off.
 #[derive(Clone)]
 pub(super) struct Bounds {
     pub(super) heads: Arc<Heads>,
     pub(super) blocks: Arc<Blocks>,
 }
 
-/// What comes of a body: a part of it, or its end.
+/// The next of a body: a part of it, or its end.
 type Came = Option<Result<Bytes, h2::Error>>;
 
 impl<'a> Http2Source<'a> {
@@ -139,7 +139,7 @@ impl<'a> Http2Source<'a> {
         self.conn.holder.is_held_back()
     }
 
-    /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
+    /// Reads no more of the body: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
         self.ahead = None;
         if self.body.take().is_some() {
@@ -159,8 +159,8 @@ impl<'a> Http2Source<'a> {
         self.progress();
     }
 
-    /// Counts what the client has read since that was done last, on the whole connection: which stream it reads first is up
-    /// to it, so a client is as slow as its connection.
+    /// Counts what the client has read since that was done last, on the whole connection: which stream it reads first
+    /// is up to it, so a client is as slow as its connection.
     fn count_read(&mut self) {
         let left = self.held.read();
         let bytes = left - std::mem::replace(&mut self.left, left);
@@ -299,7 +299,7 @@ impl Source for Http2Source<'_> {
         false
     }
 
-    /// That the client has gone shows elsewhere: its stream is reset, and the exchange dropped.
+    /// Never ready for a client that has gone: its stream is reset, and the exchange dropped.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let Some(waiting) = self.pace.waiting() else { return Poll::Pending };
         let now = self.conn.second();

@@ -22,7 +22,7 @@ use crate::{
     worker::Worker,
 };
 
-/// What a stream takes besides its head: its task, and its place in `h2`.
+/// Bytes that a stream takes besides its head: its task, and its place in `h2`.
 const STREAM_BYTES: usize = 4 << 10;
 
 /// A request, as a stream brings it.
@@ -50,8 +50,8 @@ impl Request {
     }
 }
 
-/// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams each
-/// would else have its turn before that reaches it.
+/// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams
+/// each would else have its turn before that reaches it.
 pub(super) async fn run(
     worker: Arc<Worker>,
     conn: Arc<Conn>,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// So many times within a minute.
+/// Most restarts within [`RESTART_PERIOD`].
 const MAX_RESTARTS: usize = 3;
 const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
-/// Those that there were.
+/// The restarts that there were.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     count: u64,
@@ -26,7 +26,7 @@ impl Restarts {
         is_allowed
     }
 
-    /// How many there were.
+    /// The number of restarts.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

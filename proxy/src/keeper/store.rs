@@ -61,7 +61,7 @@ impl Store {
         port
     }
 
-    /// How many ports it holds.
+    /// The number of ports that the store holds.
     pub(super) fn ports(&self) -> usize {
         self.held.len()
     }

@@ -1,17 +1,17 @@
-//! When what clients held is given back to the system: not while it comes and goes, which would cost each wave anew what it
-//! takes to fetch memory, but once it has been gone for a moment.
+//! When what clients held is given back to the system: not while it comes and goes, which would cost each wave anew
+//! what it takes to fetch memory, but once it has been gone for a moment.
 
-/// So many seconds without it.
+/// Seconds after a peak until its memory is given back.
 const CALM_SECONDS: u32 = 5;
-/// Less than this is not worth it.
+/// Fewest bytes that are worth being given back.
 const MIN_GIVEN_BACK_BYTES: usize = 4 << 20;
 
-/// What the clients of one worker have held.
+/// The course of what the clients of one worker held.
 #[derive(Debug, Default)]
 pub(crate) struct Ebb {
     /// The most since something was last given back,
     peak: usize,
-    /// and within the span under way,
+    /// Peak within the span under way.
     most: usize,
     /// which has so many seconds.
     seconds: u32,

@@ -1,13 +1,15 @@
-//! What a look-up may cost, whatever routes there are and whatever is asked: beyond it, the request is refused.
+//! The bound of what a look-up costs, whatever routes there are and whatever is asked: beyond it, the request is
+//! refused.
 
 use std::cell::Cell;
 
 use super::query::Query;
 use crate::lookup::Lookup;
 
-/// What every look-up may cost. One unit is what comparing a byte with an expression takes: one or two nanoseconds.
+/// Units that every look-up may cost. One unit is what comparing a byte with an expression takes: one or two
+/// nanoseconds.
 const BASE_UNITS: usize = 128 << 10;
-/// And for each byte of its path. So an expression can be asked for, and an attacker gains nothing by length.
+/// Further units for each byte of a path. So an expression can be asked for, and an attacker gains nothing by length.
 const UNITS_PER_BYTE: usize = 32;
 
 /// Candidates that ask for more than a path.
@@ -17,7 +19,7 @@ pub(super) const EXPRESSION_UNITS: usize = 32;
 /// Finding a header field or a query parameter: once some KiB were looked through, there is an index (`lookup.rs`).
 pub(super) const QUESTION_UNITS: usize = 16;
 
-/// What is left of it.
+/// The units that are left.
 pub(crate) struct Effort(Cell<usize>);
 
 impl Effort {
@@ -41,7 +43,7 @@ impl Effort {
     }
 }
 
-/// What a look-up works with: what the request says under a name, and how much it may still cost.
+/// The context of a look-up: what the request says under a name, and how much it may still cost.
 pub(crate) struct Ask<'a> {
     pub(super) lookup: Lookup<'a>,
     pub(super) effort: Effort,

@@ -14,7 +14,7 @@ use crate::{
     rule::Rule,
 };
 
-/// What the path must be.
+/// The condition on a path.
 pub(crate) enum Path {
     /// The whole path.
     Exact(Box<str>),
@@ -30,7 +30,7 @@ pub(crate) struct PathExpression {
     compiled: Arc<Expression>,
 }
 
-/// What a header field or a query parameter must be.
+/// The condition on the value of a header field or a query parameter.
 pub(crate) enum Value {
     /// Exactly this.
     Exact(Box<[u8]>),
@@ -38,7 +38,7 @@ pub(crate) enum Value {
     Regex(Arc<Expression>),
 }
 
-/// What a request must be besides its path. Few routes ask for anything: their candidates have none of it.
+/// The conditions on a request besides its path. Few routes have any: other candidates have none of it.
 #[derive(Default)]
 pub(crate) struct Conditions {
     pub(crate) method: Option<Method>,
@@ -46,7 +46,7 @@ pub(crate) struct Conditions {
     pub(crate) query: Vec<(Box<[u8]>, Value)>,
 }
 
-/// One match of a rule.
+/// A match of a rule.
 pub(crate) struct Candidate {
     pub(crate) path: Path,
     /// `None`: whatever has the path.

@@ -9,9 +9,10 @@
 //!    then a method, more headers, more query parameters; then the older route, the lesser key, the earlier rule. A path
 //!    whose method, headers or query do not match leaves the request to the next best path.
 //!
-//! Gateway API leaves the place of expressions open: behind prefixes, a catch-all `/` would hide every one of them.
-//! A request costs a few hash look-ups, whatever the number of routes, and allocates nothing. Where expressions, headers or
-//! parameters must be compared, it costs at most what [`effort`] says: some 128 µs, and 0.5 ms more with a path of 8 KiB.
+//! Gateway API leaves the place of expressions open: behind prefixes, a catch-all `/` would hide every one of them. A
+//! request costs a few hash look-ups, whatever the number of routes, and allocates nothing. Where expressions, headers
+//! or parameters must be compared, it costs at most what [`effort`] says: some 128 µs, and 0.5 ms more with a path of 8
+//! KiB.
 
 mod effort;
 mod holders;

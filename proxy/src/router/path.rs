@@ -21,7 +21,7 @@ use super::{
     query::{Matched, Query},
 };
 
-/// All candidates of one hostname.
+/// The candidates of one hostname, by path.
 #[derive(Default)]
 pub(crate) struct PathTable {
     exact: HashSet<Candidates, RandomState>,
@@ -32,8 +32,8 @@ pub(crate) struct PathTable {
     depths: u64,
     /// Most elements of a prefix.
     deepest: usize,
-    /// By the whole elements that every match begins with. The longest expression first: it is the more specific, as far as
-    /// that can be told.
+    /// By the whole elements that every match begins with. The longest expression first: it is the more specific, as
+    /// far as that can be told.
     expressions: HashMap<Box<str>, Vec<Arc<Candidate>>, RandomState>,
     /// Most such elements of an expression.
     expressions_deepest: usize,
@@ -216,7 +216,7 @@ impl PartialEq for Candidates {
 
 impl Eq for Candidates {}
 
-/// Which of two expressions is tried first.
+/// The order in which expressions are tried.
 fn order(candidate: &Candidate) -> impl Ord + '_ {
     (Reverse(candidate.path.as_str().len()), candidate.rank())
 }

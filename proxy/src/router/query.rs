@@ -1,4 +1,4 @@
-//! What a router is asked, and what it answers.
+//! The question to a router, and its answer.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::{fields::Fields, rule::Rule};
 
-/// What a router looks at.
+/// The parts of a request that a router looks at.
 pub struct Query<'a> {
     /// Whether the request came over TLS, and for which listener hostname to look.
     pub tls: bool,
@@ -33,7 +33,7 @@ pub struct Matched<'a> {
 /// Why no rule serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
-    /// None matches.
+    /// No rule matches.
     NoRoute,
     /// Finding out would take too long: too many expressions, headers and parameters are to be compared.
     TooCostly,

@@ -26,9 +26,9 @@ use crate::{
     worker::{Phase, Worker},
 };
 
-/// What a connection takes by itself, in bytes: its task, and what is known of it.
+/// Bytes that a connection takes by itself: its task, and what is known of it.
 const CONNECTION_BYTES: usize = 6 << 10;
-/// The same of TLS: keys, and what it reads whole records into.
+/// Bytes that TLS takes: keys, and what it reads whole records into.
 const TLS_BYTES: usize = 24 << 10;
 
 /// Serves one accepted connection to its end.

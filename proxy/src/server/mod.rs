@@ -38,10 +38,10 @@ use crate::{
     worker::Phase,
 };
 
-/// How long a connection that was accepted just before the ports closed may take to send its request.
+/// Time that a connection which was accepted just before the ports closed has to send its request.
 const LAST_ACCEPTED_GRACE: Duration = Duration::from_millis(500);
 
-/// How a server is set up.
+/// The options of a server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Worker threads.
@@ -139,8 +139,8 @@ impl Server {
         self.connection_limit.open()
     }
 
-    /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle is
-    /// closed; what still runs at the timeout is cut by the process' end.
+    /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle
+    /// is closed; what still runs at the timeout is cut by the process' end.
     pub async fn drained(&self) {
         let mut drain = self.shared.drain.subscribe();
         if drain.wait_for(|d| *d == Drain::Draining).await.is_err() {

@@ -28,7 +28,7 @@ pub enum SocketSource {
     Handover(PathBuf),
     /// Bound by this process, one for each worker.
     Bind,
-    /// The same, and the keeper holds copies: what a process before this one left is taken.
+    /// Bound by this process, and the keeper holds copies: what a process before this one left is taken.
     Kept(Arc<Kept>),
 }
 
@@ -69,7 +69,8 @@ impl SocketSource {
         }
     }
 
-    /// A port is about to be closed: afterwards this process alone holds its sockets, if others do not accept from them.
+    /// A port is about to be closed: afterwards this process alone holds its sockets, if others do not accept from
+    /// them.
     pub(super) fn forget(&self, port: u16) {
         if let SocketSource::Kept(kept) = self {
             kept.forget(port);

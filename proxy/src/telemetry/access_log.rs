@@ -1,8 +1,9 @@
-//! The access log: one JSON object a line on stdout, written by a thread of its own. Workers never wait for it: what does
-//! not fit in their buffers is dropped and counted.
+//! The access log: one JSON object a line on stdout, written by a thread of its own. Workers never wait for it: what
+//! does not fit in their buffers is dropped and counted.
 //!
-//! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has gathered
-//! some milliseconds later, or when there is much. So a line costs no allocation, and a burst of them one wake-up and one write.
+//! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has
+//! gathered some milliseconds later, or when there is much. So a line costs no allocation, and a burst of them one
+//! wake-up and one write.
 
 use std::{
     io::{self, Write},
@@ -21,16 +22,16 @@ use super::{line, record::RequestRecord, sharded::Sharded};
 
 /// Bytes that may wait in each worker: some 5,000 lines.
 const MAX_BUFFERED_BYTES: usize = 2 << 20;
-/// A buffer that grew beyond this is not kept.
+/// Capacity beyond which a buffer is not kept.
 const MAX_KEPT_BYTES: usize = 256 << 10;
-/// How long lines gather before they are written,
+/// Longest time for which lines gather before they are written.
 const GATHER_TIME: Duration = Duration::from_millis(20);
-/// unless there are so many bytes before: what is more leaves the caches before it is written.
+/// Bytes at which lines are written at once: more would leave the caches before it is written.
 const WRITE_AT_BYTES: usize = 128 << 10;
 /// Longest wait for the buffers to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Which answers are logged, and where they go.
+/// The access log of this process: which answers are logged, and where they go.
 #[derive(Default)]
 pub(super) struct AccessLog {
     /// Level in the upper half, percent in the lower.
@@ -40,16 +41,16 @@ pub(super) struct AccessLog {
     pub(super) dropped: AtomicU64,
 }
 
-/// What waits to be written.
+/// The lines that wait to be written.
 #[derive(Default)]
 struct Buffers {
     lines: Sharded<Mutex<Vec<u8>>>,
-    /// The writer was woken, and has not yet begun to take. Read under the lock of the buffer that was written to: either
-    /// the writer finds the line, or the line's worker finds this unset.
+    /// The writer was woken, and has not yet begun to take. Read under the lock of the buffer that was written to:
+    /// either the writer finds the line, or the line's worker finds this unset.
     awake: AtomicBool,
     /// Told once everything before them is written.
     flushes: Mutex<Vec<oneshot::Sender<()>>>,
-    /// There will be no more.
+    /// Whether there will be no more lines.
     closed: AtomicBool,
 }
 

@@ -16,7 +16,7 @@ use crate::{
 /// Bytes of a target that are logged.
 const MAX_TARGET_BYTES: usize = 1 << 10;
 
-/// What stands between the value before and that of a field.
+/// The bytes between the value before and that of a field.
 macro_rules! field {
     ($name:literal) => {
         concat!(",\"", $name, "\":").as_bytes()
@@ -76,7 +76,8 @@ fn text(out: &mut Vec<u8>, field: &[u8], value: &str) {
     drop(serde_json::to_writer(out, value));
 }
 
-/// Clients choose how long their targets are, and may send each as two bytes by HTTP/2: the log holds what tells them apart.
+/// Clients choose how long their targets are, and may send each as two bytes by HTTP/2: the log holds what tells them
+/// apart.
 fn cut(target: &str) -> &str {
     let mut end = target.len().min(MAX_TARGET_BYTES);
     while !target.is_char_boundary(end) {
@@ -90,7 +91,7 @@ fn number(out: &mut Vec<u8>, field: &[u8], value: u64) {
     decimal(out, value);
 }
 
-/// With three decimals.
+/// Writes milliseconds with three decimals.
 fn milliseconds(out: &mut Vec<u8>, field: &[u8], value: Duration) {
     out.extend_from_slice(field);
     let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
@@ -130,7 +131,8 @@ fn three(number: u64) -> [u8; 3] {
     [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
 }
 
-/// As RFC 3339 has it, in UTC, with milliseconds: all but these is written anew once a second. `unix`: since 1970 began.
+/// As RFC 3339 has it, in UTC, with milliseconds: all but these is written anew once a second. `unix`: since 1970
+/// began.
 fn time(unix: Duration) -> Time {
     thread_local! {
         static WRITTEN: Cell<(u64, Time)> = const { Cell::new((u64::MAX, *b"0000-00-00T00:00:00.000Z")) };

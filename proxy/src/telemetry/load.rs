@@ -16,7 +16,7 @@ use super::{
     record::{RATE_LIMITED, RequestRecord, SHED},
     sharded::{Counter, Sharded},
 };
-/// How many windows `Hello` brings: five minutes.
+/// Number of windows that `Hello` brings: five minutes.
 const KEPT_WINDOWS: usize = 300;
 /// Windows that a stream may be behind before it misses some.
 const MAX_LAG_WINDOWS: usize = 64;
@@ -27,7 +27,7 @@ pub(super) struct Load {
     pub(super) counters: Sharded<Counters>,
 }
 
-/// What one thread counts.
+/// The counts of one thread.
 pub(super) struct Counters {
     admitted: Counter,
     limited: Counter,

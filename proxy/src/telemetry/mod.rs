@@ -46,9 +46,9 @@ pub struct Telemetry {
     websockets: Mutex<BTreeMap<&'static str, u64>>,
     /// Connections closed at once, because their client had as many as it may have.
     refused: AtomicU64,
-    /// How often accepting paused for want of descriptors.
+    /// Number of times that accepting paused for want of descriptors.
     paused: AtomicU64,
-    /// How often the keeper started this proxy again.
+    /// Number of times that the keeper started this proxy again.
     restarts: u64,
     started: SystemTime,
 }
@@ -72,7 +72,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Of a proxy that crashed and was started again so many times.
+    /// Telemetry of a proxy that crashed and was started again so many times.
     pub fn restarted(restarts: u64) -> Self {
         Self { restarts, ..Self::default() }
     }
@@ -125,7 +125,8 @@ impl Telemetry {
         self.load.counters.own().disconnected.count();
     }
 
-    /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are held.
+    /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are
+    /// held.
     pub fn route(&self, name: &Arc<str>) -> Arc<RouteMetrics> {
         self.routes.route(name)
     }

@@ -14,7 +14,7 @@ pub const RATE_LIMITED: &str = "rate_limited";
 /// The reason of a request that was rejected for want of capacity.
 pub const SHED: &str = "shed";
 
-/// Who is to blame for a failed request.
+/// The source of the error in a failed request; `blame` in metrics and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorSource {
     /// The client.
@@ -25,7 +25,7 @@ pub enum ErrorSource {
     Internal,
 }
 
-/// One request, over.
+/// The record of a request that is over.
 pub struct RequestRecord<'a> {
     /// When it was over.
     pub ended: Instant,
@@ -33,7 +33,7 @@ pub struct RequestRecord<'a> {
     pub rule: Option<ServedBy<'a>>,
     /// The client's address, as text.
     pub client: &'a [u8],
-    /// Its port.
+    /// Port of the client.
     pub client_port: u16,
     /// The request's method.
     pub method: &'a Method,
@@ -61,7 +61,7 @@ pub struct RequestRecord<'a> {
     pub bytes_out: u64,
     /// Why it failed or was answered by the proxy itself: a fixed word.
     pub reason: Option<&'static str>,
-    /// Whose fault that is.
+    /// Source of that error.
     pub error_source: Option<ErrorSource>,
 }
 

@@ -21,14 +21,14 @@ pub struct RouteMetrics {
     shards: OnceLock<Box<[Shard]>>,
 }
 
-/// What one thread counts. A histogram is there once it counted something: of 10,000 routes most have one or two.
+/// The counts of one thread. A histogram is there once it counted something: of 10,000 routes most have one or two.
 #[derive(Default)]
 struct Shard {
     durations: [OnceLock<Box<Histogram>>; CLASSES.len()],
     upstream: OnceLock<Box<Histogram>>,
 }
 
-/// All routes that have rules. With the last rule of a route, its series go.
+/// The counters of all routes that have rules. With the last rule of a route, its series go.
 #[derive(Default)]
 pub(crate) struct Routes {
     by_name: Mutex<HashMap<Arc<str>, Weak<RouteMetrics>>>,

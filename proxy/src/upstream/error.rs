@@ -20,13 +20,13 @@ pub(crate) enum UpstreamError {
     /// Part of a response came.
     #[error("{0}")]
     Broken(&'static str),
-    /// What came is no valid response.
+    /// The response is not valid.
     #[error("{0}")]
     Invalid(#[from] Malformed),
-    /// There is no end of interim responses.
+    /// Interim responses come without end.
     #[error("there is no end of interim responses")]
     Endless,
-    /// What came is not valid HTTP/2, or switches to another protocol unasked.
+    /// The response is not valid HTTP/2, or switches to another protocol unasked.
     #[error("what came is not valid, or switches protocols unasked")]
     Protocol,
     /// The upstream ended the stream.

@@ -66,7 +66,7 @@ pub(crate) struct Http1Request {
 enum Upload {
     /// Pieces of the body are to come.
     Body(Framing),
-    /// All was handed over for writing.
+    /// The request was handed over for writing as a whole.
     Complete,
     /// The upstream takes no more.
     Stopped,
@@ -215,8 +215,8 @@ impl Http1Request {
         Some(next)
     }
 
-    /// Goes on with the request's body while the response is under way. When that can't go on, it ends: the response may
-    /// be complete without it.
+    /// Goes on with the request's body while the response is under way. When that can't go on, it ends: the response
+    /// may be complete without it.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
         if (matches!(self.upload, Upload::Body(_)) || !self.out.is_empty())
             && let Poll::Ready(Err(_)) = self.poll_upload(cx, source)
@@ -236,7 +236,7 @@ impl Http1Request {
         read + self.out.held() + self.out.large()
     }
 
-    /// How the response's body was framed.
+    /// The framing of the response's body.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
     }

@@ -1,4 +1,5 @@
-//! What counts as under way: the requests of an endpoint, by which it is balanced, and the streams of an HTTP/2 connection.
+//! What counts as under way: the requests of an endpoint, by which it is balanced, and the streams of an HTTP/2
+//! connection.
 
 use std::sync::{
     Arc,
@@ -7,7 +8,7 @@ use std::sync::{
 
 use super::endpoint::Endpoint;
 
-/// One stream of an HTTP/2 connection.
+/// A stream of an HTTP/2 connection, counted while this lives.
 pub(crate) struct Stream {
     streams: Arc<AtomicUsize>,
     _under_way: UnderWay,
@@ -26,7 +27,7 @@ impl Drop for Stream {
     }
 }
 
-/// Counts one request as under way.
+/// A request under way to an endpoint, counted while this lives.
 pub(super) struct UnderWay(pub(super) Arc<Endpoint>);
 
 impl UnderWay {

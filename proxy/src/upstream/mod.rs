@@ -57,7 +57,7 @@ impl UpstreamRequest {
         }
     }
 
-    /// What was sent of the request's body, for another try.
+    /// The part of the request's body that was sent, for another try.
     pub(crate) fn take_kept(&mut self) -> http2::Kept {
         match self {
             UpstreamRequest::Http1(_) => http2::Kept::default(),
@@ -73,7 +73,8 @@ impl UpstreamRequest {
         }
     }
 
-    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read into.
+    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read
+    /// into.
     pub(crate) fn held(&self, unread: bool) -> usize {
         match self {
             UpstreamRequest::Http1(call) => call.held(unread),
@@ -105,7 +106,7 @@ impl UpstreamRequest {
         }
     }
 
-    /// How the response's body is framed.
+    /// The framing of the response's body.
     pub(crate) fn framing(&self) -> Framing {
         match self {
             UpstreamRequest::Http1(call) => call.framing(),

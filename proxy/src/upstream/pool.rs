@@ -1,8 +1,8 @@
 //! Connections to upstreams: a pool for each worker, so that none is shared between threads.
 //!
-//! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. Whether the upstream has
-//! closed one shows without a system call: the runtime has heard of it. HTTP/2: one connection for each endpoint and
-//! worker, its streams multiplexed, and further ones when it has as many streams as the endpoint takes.
+//! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. Whether the upstream
+//! has closed one shows without a system call: the runtime has heard of it. HTTP/2: one connection for each endpoint
+//! and worker, its streams multiplexed, and further ones when it has as many streams as the endpoint takes.
 
 use std::{
     collections::HashMap,
@@ -28,24 +28,25 @@ use crate::{fd_limit, message_limits::Limits, sockopt::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s), so
-/// that the proxy closes first.
+/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s),
+/// so that the proxy closes first.
 const IDLE_TIMEOUT_SECONDS: u32 = 55;
 /// Beyond a few, an idle connection is closed at this age in seconds: it was needed at a peak.
 const EXCESS_TIMEOUT_SECONDS: u32 = 10;
 const MIN_IDLE: usize = 8;
-/// Most HTTP/2 connections for each endpoint and worker. When all have as many streams as the endpoint takes, requests wait
-/// on the one with the fewest.
+/// Most HTTP/2 connections for each endpoint and worker. When all have as many streams as the endpoint takes, requests
+/// wait on the one with the fewest.
 const MAX_SHARED: usize = 32;
 /// Most idle connections for each endpoint and worker.
 const MAX_IDLE: usize = 512;
 /// An upstream that reads nothing for this long, with bytes waiting, is given up.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the kernel takes from an upstream while its client does not read. Left alone it grows to many MiB for each.
+/// Bytes that the kernel takes from an upstream while its client does not read. Left alone it grows to many MiB for
+/// each.
 const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
-/// One worker's connections.
+/// The upstream connections of one worker.
 #[derive(Default)]
 pub struct Pool {
     by_endpoint: Mutex<HashMap<u64, Connections, RandomState>>,
@@ -55,10 +56,10 @@ pub struct Pool {
 
 struct Connections {
     endpoint: Weak<Endpoint>,
-    /// With the second from which on each is idle.
+    /// Idle connections, with the second from which on each is so.
     idle: Vec<(TcpStream, u32)>,
     shared: Vec<Connection>,
-    /// One HTTP/2 connection is made at a time: those who wait share it.
+    /// Lock under which an HTTP/2 connection is made, one at a time: those who wait share it.
     connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -68,7 +69,7 @@ impl Connections {
     }
 }
 
-/// The right to a connection for one request. While it lives the request counts as under way to its endpoint.
+/// A connection's way back to its pool. While it lives the request counts as under way to its endpoint.
 pub(crate) struct Checkout {
     pool: Arc<Pool>,
     under_way: UnderWay,
@@ -84,14 +85,14 @@ pub(crate) enum PooledConnection {
     Http2(Connection, Stream, bool),
 }
 
-/// How to choose among the connections that are kept.
+/// The policy by which a kept connection is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReusePolicy {
-    /// Any; one that broke can be replaced.
+    /// Use any; one that broke can be replaced.
     Any,
-    /// One that has just been looked at: the request can't be sent twice.
+    /// Use a connection that has just been looked at: the request can't be sent twice.
     Checked,
-    /// None of them: for a second try after a kept one broke.
+    /// Use none of them: for a second try after a kept one broke.
     New,
 }
 
@@ -152,8 +153,8 @@ impl Pool {
         Checkout { pool: Arc::clone(self), under_way, reused }
     }
 
-    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more. Called once a
-    /// second, with the second of the worker's clock.
+    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more. Called
+    /// once a second, with the second of the worker's clock.
     pub fn reap(&self, second: u32) {
         self.second.store(second, Ordering::Relaxed);
         self.lock().retain(|_, connections| {
@@ -274,7 +275,7 @@ fn is_quiet(io: &TcpStream) -> bool {
     io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// The same of the kernel.
+/// Whether the kernel has heard of nothing.
 fn is_silent(io: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     SockRef::from(io).peek(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)

@@ -1,8 +1,8 @@
 //! Rate limits: every limit that applies to a rule is checked, the strictest wins.
 //!
-//! A request that one limit rejects takes nothing from the others: first each limit is asked, then each is taken from. When
-//! another request took the last token in between, what was taken is given back (see `limits/README.md`). A limit in
-//! mode Audit counts what it would reject, and rejects nothing.
+//! A request that one limit rejects takes nothing from the others: first each limit is asked, then each is taken from.
+//! When another request took the last token in between, what was taken is given back (see `limits/README.md`). A limit
+//! in mode Audit counts what it would reject, and rejects nothing.
 //!
 //! `RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers; the policy lists every limit of the
 //! rule, the other names the one with the least left.
@@ -32,29 +32,29 @@ use crate::{
 /// Limits that are worked on without allocating.
 const INLINE: usize = 4;
 
-/// All limits of one rule.
+/// The filter of one rule's limits.
 pub(super) struct Limits {
     table: Arc<Table>,
     limits: Vec<Limit>,
     /// Limits of one policy stand together; each policy's range of `limits`.
     policies: Vec<(std::ops::Range<usize>, Arc<PolicyCounters>)>,
-    /// What a client is told that one of them is the strictest for.
+    /// Text for the case that one of the limits is the strictest, in their order.
     words: Vec<Arc<rate_limit_fields::Words>>,
 }
 
-/// One of them.
+/// A limit of the rule.
 pub(super) struct Limit {
     limiter: Arc<Limiter>,
     key: Vec<KeyPart>,
     audit: bool,
-    /// Its name in the fields, quoted.
+    /// Name of the limit in the fields, quoted.
     name: Bytes,
     counters: Arc<Counters>,
     /// The body when it rejects.
     problem: Bytes,
 }
 
-/// One limit's state of a request.
+/// The state of a request at one limit.
 #[derive(Clone, Copy, Default)]
 struct Step {
     key: Option<Key>,

@@ -47,7 +47,7 @@ struct Live {
 /// A limit, and what it counts by.
 type Counting = (Arc<Limiter>, Vec<KeyPart>);
 
-/// What one set of buckets spans.
+/// The span of one set of buckets.
 #[derive(PartialEq, Eq, Hash)]
 struct Id {
     policy: Key,

@@ -48,7 +48,7 @@ impl<S: Stream> Client<S> {
     }
 }
 
-/// One of the connections that wait for a client to end, which the process has only so many of for long.
+/// A connection that waits for its client to end, of which the process has only so many for long.
 struct Lingering(usize);
 
 static LINGERING: AtomicUsize = AtomicUsize::new(0);

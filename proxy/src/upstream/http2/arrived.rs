@@ -1,6 +1,8 @@
-//! What has come of responses on one connection and was not taken, by the frames that pass: `h2` does not say so itself.
+//! What has come of responses on one connection and was not taken, by the frames that pass: `h2` does not say so
+//! itself.
 //!
-//! It is charged to whoever asked for it, at once: an upstream may send faster than the streams' tasks have their turns.
+//! It is charged to whoever asked for it, at once: an upstream may send faster than the streams' tasks have their
+//! turns.
 
 use std::{
     collections::HashMap,
@@ -17,10 +19,10 @@ use crate::{
     memory::Charge,
 };
 
-/// What an upstream may send of one response before it is read.
+/// Bytes that an upstream may send of one response before it is read.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 
-/// What has come, by stream.
+/// Bytes of responses that have come and were not taken, by stream.
 #[derive(Debug, Default)]
 pub(super) struct Arrived(Mutex<HashMap<u32, Stream, RandomState>>);
 
@@ -74,7 +76,7 @@ impl Arrived {
         }
     }
 
-    /// It is awaited no more.
+    /// Ends the account of a response: it is awaited no more.
     pub(super) fn end(&self, stream: u32) {
         self.lock().remove(&stream);
     }
@@ -94,7 +96,8 @@ mod tests {
     use super::*;
     use crate::memory::{Kind, testing::holder};
 
-    /// Padding (RFC 9113 section 6.1) comes and is never taken: it is charged no longer than there is something to take.
+    /// Padding (RFC 9113 section 6.1) comes and is never taken: it is charged no longer than there is something to
+    /// take.
     #[test]
     fn padding_is_not_charged_for_ever() {
         let holder = holder();

@@ -33,18 +33,19 @@ use crate::{
     message_limits::Limits,
 };
 
-/// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as many.
+/// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as
+/// many.
 const MAX_STREAMS: usize = 100;
-/// What an upstream may send on one connection: what all its streams may have together, so that those whose clients do not read leave the
-/// others theirs.
+/// Bytes that an upstream may send on one connection: all its streams' windows, so that those whose clients do not read
+/// leave the others theirs.
 const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS as u32 * STREAM_WINDOW_BYTES;
-/// What may wait of one request for the upstream to read it.
+/// Bytes of one request that may wait for the upstream to read them.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
-/// An upstream's settings are waited for that long, before others than the first request go to it.
+/// Longest wait for an upstream's settings, before others than the first request go to it.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
-/// With streams, an upstream is asked this often whether it is there,
+/// Interval at which an upstream with streams is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// and is gone when it does not answer in time.
+/// Time that an upstream has to answer, before it is taken for gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection. Clones are the same one.
@@ -57,8 +58,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// One on this socket, driven by a task of its own. `settling` is held until the upstream has said how many streams
-    /// it takes.
+    /// A connection on this socket, driven by a task of its own. `settling` is held until the upstream has said how
+    /// many streams it takes.
     pub(in crate::upstream) async fn make(
         io: TcpStream,
         limits: &Limits,
@@ -101,7 +102,7 @@ impl Connection {
         self.load() < MAX_STREAMS.min(self.sender.current_max_send_streams())
     }
 
-    /// How many streams it has.
+    /// The number of the connection's streams.
     pub(in crate::upstream) fn load(&self) -> usize {
         self.streams.load(Relaxed)
     }

@@ -1,5 +1,5 @@
-//! A request's body on its way to an upstream: kept until its response begins, since another may have to be sent it, and
-//! put together where it comes in small pieces.
+//! A request's body on its way to an upstream: kept until its response begins, since another may have to be sent it,
+//! and put together where it comes in small pieces.
 
 use std::{
     collections::VecDeque,
@@ -14,33 +14,33 @@ use crate::{
     http2::heads,
 };
 
-/// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
-/// did not process it.
+/// Bytes that are kept of a request's body until its response begins: to be sent again to another connection, when the
+/// upstream did not process it.
 const MAX_KEPT_BYTES: usize = 64 << 10;
-/// What a piece takes besides its bytes: its place in the list, and the handle of what it was read into.
+/// Bytes that a piece takes besides its own: its place in the list, and the handle of what it was read into.
 const FRAME_OVERHEAD_BYTES: usize = 64;
-/// No more than this is copied, so that what it was read into is free for others.
+/// Longest piece that is copied, so that what it was read into is free for others.
 const MAX_COPIED_BYTES: usize = 1 << 10;
-/// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end connections
-/// of which they get very many.
+/// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end
+/// connections of which they get very many.
 const MAX_COALESCED_BYTES: usize = 16 << 10;
 /// A piece of a request's body, or its end.
 pub(super) type Next = Option<Result<BodyFrame, SourceError>>;
 
-/// What was sent of a request's body, as long as that is all of it.
+/// The part of a request's body that was sent, as long as that is all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pieces: VecDeque<BodyFrame>,
-    /// What keeping them takes.
+    /// Memory that keeping them takes.
     pub(super) bytes: usize,
-    /// Those that were sent on this connection.
+    /// Number of pieces that were sent on this connection.
     sent: usize,
-    /// It is not all of it: there was more, or the response has begun, and what was sent is forgotten.
+    /// Whether it is not all of it: there was more, or the response has begun, and what was sent is forgotten.
     pub(super) cut: bool,
 }
 
 impl Kept {
-    /// The same for another connection, which was sent nothing of it.
+    /// The kept part for another connection, which was sent nothing of it.
     pub(super) fn unsent(self) -> Self {
         Self { sent: 0, ..self }
     }
@@ -128,7 +128,7 @@ impl Kept {
     }
 }
 
-/// What keeping a piece takes.
+/// The memory that keeping a piece takes.
 pub(super) fn weight(piece: &BodyFrame) -> usize {
     FRAME_OVERHEAD_BYTES
         + match piece {

@@ -48,10 +48,10 @@ pub(crate) struct Http2Request {
     held: Option<Pin<Box<Sleep>>>,
     interim: u32,
     kept: Kept,
-    /// What is left of the piece of the body under way, and whether anything follows it.
+    /// Rest of the piece of the body under way, and whether anything follows it.
     piece: Bytes,
     last: bool,
-    /// What came behind it.
+    /// Piece that came behind it.
     behind: Option<Next>,
     /// The stream's number, once it has one.
     id: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Http2Request {
     left: Option<u64>,
     /// The response to HEAD has no body, whatever comes behind it.
     head_only: bool,
-    /// Who asked.
+    /// Account of the client that asked.
     holder: Arc<Holder>,
 }
 
@@ -70,7 +70,7 @@ enum State {
     Unsent(Box<Request<()>>),
     Sent(ResponseFuture),
     Body(RecvStream),
-    /// It was read to its end, or broke off.
+    /// The response was read to its end, or broke off.
     Done,
 }
 
@@ -294,7 +294,7 @@ impl Http2Request {
         if self.is_done() { Some(0) } else { self.left }
     }
 
-    /// What was sent of the body, for another connection.
+    /// The part of the body that was sent, for another connection.
     pub(crate) fn take_kept(&mut self) -> Kept {
         std::mem::take(&mut self.kept)
     }
