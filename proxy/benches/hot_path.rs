@@ -11,18 +11,19 @@ use limits::{Limiter, Table, TokenBucket};
 use prost::Message;
 use proxy::{
     Shared,
+    clock::clock_us,
     config::Store,
-    exchange::headers::{Forwarded, RequestId},
     fields::Fields,
     filter::{Ctx, Flow},
+    forwarded::{Forwarded, RequestId},
     http1::{
         self, encode,
-        lines::{Bounds, Lines},
+        lines::{Bounds, HeaderLines},
         request::Wants,
     },
     message::RequestHead,
+    message_limits,
     router::Query,
-    shared::clock_us,
     telemetry::{self, RequestRecord, Telemetry},
 };
 use snapshot::{
@@ -119,14 +120,14 @@ fn heads() {
         b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: application/json\r\nContent-Length: 128\r\n\
           Cache-Control: no-store\r\nETag: \"0123456789\"\r\n\r\n",
     );
-    let limits = http1::limits::DEFAULT;
+    let limits = message_limits::DEFAULT;
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes };
-    let (mut lines, mut fields) = (Lines::default(), Fields::default());
+    let (mut lines, mut fields) = (HeaderLines::default(), Fields::default());
     measure("http1: lines of a request's head with 6 fields", |_| {
         lines.reset(true);
         black_box(lines.read(&asked, bounds)).unwrap();
     });
-    let request = |lines: &Lines, fields| http1::request::parse(asked.clone(), lines, fields, &limits).unwrap();
+    let request = |lines: &HeaderLines, fields| http1::request::parse(asked.clone(), lines, fields, &limits).unwrap();
     measure("http1: what the request's head means", |_| {
         fields = black_box(request(&lines, mem::take(&mut fields))).parts.fields;
     });
@@ -134,7 +135,7 @@ fn heads() {
     let request_id = &RequestId::Made([b'0'; 32]);
     let client = HeaderValue::from_static("127.0.0.1");
     let forwarded = Forwarded { request_id, client: &client, tls: false, host: b"shop.example" };
-    let own = encode::Own { request_id, rate_limit: None, at: Instant::now() };
+    let own = encode::OwnFields { request_id, rate_limit: None, at: Instant::now() };
     let mut out = Vec::with_capacity(4 << 10);
     measure("http1: the request's head for the upstream", |_| {
         out.clear();
@@ -310,7 +311,7 @@ fn requests(routes: usize) {
     });
     let record = RequestRecord {
         ended: Instant::now(),
-        rule: Some(&rule),
+        rule: Some(rule.served_by()),
         client: b"192.0.2.1",
         client_port: 7,
         method: &Method::GET,
@@ -326,7 +327,7 @@ fn requests(routes: usize) {
         bytes_in: 0,
         bytes_out: 0,
         reason: None,
-        blame: None,
+        error_source: None,
     };
     measure("telemetry of one request, not logged", |_| {
         shared.telemetry.opened();

@@ -1,5 +1,6 @@
-//! The admin port, for people on this machine: to anybody else it says whether this proxy is ready, which the kubelet asks, and
-//! nothing more. And the metrics port, for collectors, where there are any: metrics, and whether this process is alive.
+//! The admin port, for people on this machine: to anybody else it says whether this proxy is ready, which the kubelet
+//! asks, and nothing more. And the metrics port, for collectors, where there are any: metrics, and whether this process
+//! is alive.
 
 use std::{
     collections::VecDeque,
@@ -23,14 +24,14 @@ use crate::{Shared, telemetry};
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// A client that sends no request for this long is let go.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait of a probe that would rather wait.
-const WAIT: Duration = Duration::from_secs(2);
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time, whose descriptors are kept for them. One more ends the oldest, so that probes are answered
 /// however many there are.
-const CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 
-/// What a port is for.
+/// The purpose of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     /// Everything, for clients on loopback; readiness for anybody.
@@ -50,7 +51,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
     };
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let mut open = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS);
+        let mut open = VecDeque::<AbortHandle>::with_capacity(MAX_CONNECTIONS);
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -62,7 +63,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
                 }
             };
             open.retain(|connection| !connection.is_finished());
-            if open.len() >= CONNECTIONS
+            if open.len() >= MAX_CONNECTIONS
                 && let Some(oldest) = open.pop_front()
             {
                 oldest.abort();
@@ -83,7 +84,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, address: SocketAddr, port: Port) 
                     }
                 });
                 let mut builder = http1::Builder::new();
-                builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
+                builder.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
                 if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!("admin connection: {e}");
                 }
@@ -141,12 +142,12 @@ fn exposition(shared: &Shared) -> Response<Full<Bytes>> {
     response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", telemetry::metrics(shared))
 }
 
-/// Waits for a while until there is a configuration, where a probe says so (`?wait`): it would be told otherwise what is
-/// true of every proxy that starts, and make a warning of it.
+/// Waits for a while until there is a configuration, where a probe says so (`?wait`): it would be told otherwise what
+/// is true of every proxy that starts, and make a warning of it.
 async fn wait<B>(shared: &Shared, request: &Request<B>) {
     if request.uri().path() == "/readyz" && asks(request.uri(), "wait") && !shared.is_draining() {
         let mut status = shared.status.subscribe();
-        let _ = tokio::time::timeout(WAIT, status.wait_for(|status| status.ready)).await;
+        let _ = tokio::time::timeout(MAX_PROBE_WAIT, status.wait_for(|status| status.ready)).await;
     }
 }
 
@@ -155,7 +156,7 @@ fn asks(uri: &Uri, what: &str) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|part| part == what))
 }
 
-/// What drains serves still. Kubernetes knows by itself that a pod is to go, and would warn of each probe that fails: so it
+/// The answer to a readiness probe. A proxy that drains serves still, and Kubernetes knows that its pod is to go: so it
 /// leaves that check out, as it is left out of the API server's own health (`?exclude=drain`).
 fn ready(shared: &Shared, uri: &Uri) -> Response<Full<Bytes>> {
     if shared.is_draining() && !asks(uri, "exclude=drain") {
@@ -284,7 +285,7 @@ mod tests {
         let shared = Shared::new(Telemetry::default());
         let address = serve(shared, ([127, 0, 0, 1], 0).into(), Port::Admin).await.unwrap();
         let mut silent = vec![];
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * MAX_CONNECTIONS {
             silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
         }
         assert_eq!(get(address, "/healthz").await.0, 200);

@@ -1,24 +1,24 @@
 //! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
-//! next piece; a response's is a [`crate::upstream::Call`]'s.
+//! next piece; a response's is a [`crate::upstream::UpstreamRequest`]'s.
 
 use std::task::{Context, Poll};
 
 use crate::{
+    connection::{TimeoutKind, Way},
     http1::{
-        body::{Framing, Piece},
+        body::{BodyFrame, Framing},
         request::Refused,
     },
     message::ResponseHead,
-    server::{Waiting, Way},
 };
 
 /// A request's body, where it comes from.
 pub(crate) trait Source {
-    /// How long it is.
+    /// The framing of the body, which says how long it is.
     fn framing(&self) -> Framing;
 
-    /// Its next piece.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>>;
+    /// The next frame of the body.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>>;
 
     /// Whether the client waits to be told to go on before it sends it (RFC 9110 section 10.1.1).
     fn expects_continue(&self) -> bool;
@@ -36,21 +36,23 @@ pub(crate) trait Source {
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
     /// From now on, this is waited for.
-    fn wait(&mut self, waiting: Waiting);
+    fn wait(&mut self, waiting: TimeoutKind);
 
-    /// What is waited for.
-    fn waiting(&self) -> Option<Waiting>;
+    /// The timeout that runs, if one does.
+    fn waiting(&self) -> Option<TimeoutKind>;
 
-    /// While something is waited for, so many bytes of memory are held for this request, besides those of the source itself.
+    /// While something is waited for, so many bytes of memory are held for this request, besides those of the source
+    /// itself.
     fn hold(&mut self, bytes: usize);
 
     /// So many bytes came of what is waited for.
-    fn moved(&mut self, what: Waiting, bytes: u64);
+    fn moved(&mut self, what: TimeoutKind, bytes: u64);
 
-    /// What was waited for came as a whole.
+    /// Ends the timeout that runs: all that was waited for has come.
     fn progress(&mut self);
 
-    /// The exchange's bodies of this way are of a stream, in which a message may be long in coming: there is no least rate.
+    /// The exchange's bodies of this way are of a stream, in which a message may be long in coming: there is no least
+    /// rate.
     fn is_of_stream(&mut self, way: Way);
 
     /// Whether all of it was given out, and no trailers are to come.
@@ -62,7 +64,7 @@ pub(crate) trait Source {
 pub(crate) enum SourceError {
     /// The client broke off.
     Gone,
-    /// What it sends is not valid, or too much.
+    /// The body is not valid, or too large.
     Refused(Refused),
 }
 
@@ -71,6 +73,6 @@ pub(crate) enum SourceError {
 pub(crate) enum Interrupt {
     /// The client has gone.
     Gone,
-    /// This took too long.
-    Stalled(Waiting),
+    /// A timeout of this kind is over.
+    Stalled(TimeoutKind),
 }

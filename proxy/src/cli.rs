@@ -45,12 +45,12 @@ pub struct Options {
     /// Worker threads; as many as there are CPUs unless set
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub workers: Option<u16>,
-    /// Memory that this process may have, in bytes; else, and at most, what its control group allows, or without one a quarter
-    /// of the machine's
+    /// Memory that this process may have, in bytes; else, and at most, what its control group allows, or without one a
+    /// quarter of the machine's
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub memory: Option<u64>,
-    /// Where everything about this proxy is shown, to clients on loopback; to others, only whether it is ready. Port 0 takes
-    /// a free one
+    /// Where everything about this proxy is shown, to clients on loopback; to others, only whether it is ready. Port 0
+    /// takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     pub admin: SocketAddr,
     /// Where /metrics and /healthz are served besides, to whoever reaches it
@@ -59,17 +59,17 @@ pub struct Options {
     /// Folder for the last-good file, from which a restarted proxy serves while the operator is away
     #[arg(long)]
     pub state: Option<PathBuf>,
-    /// Runs the proxy as a child of this process, which holds its ports open and starts it again when it crashes, up to three
-    /// times in a minute: for containers
+    /// Runs the proxy as a child of this process, which holds its ports open and starts it again when it crashes, up to
+    /// three times in a minute: for containers
     #[arg(long, conflicts_with = "sockets")]
     pub keep: bool,
-    /// What the keeper tells its child: how often it was started again
+    /// The keeper's word to its child: how often that was started again
     #[arg(long, hide = true, value_name = "RESTARTS", conflicts_with_all = ["keep", "sockets"])]
     pub kept: Option<u64>,
 }
 
-/// A proxy that was started again and has no configuration after this long leaves the ports to nobody: they refuse then, so
-/// that clients go to other proxies.
+/// A proxy that was started again and has no configuration after this long leaves the ports to nobody: they refuse
+/// then, so that clients go to other proxies.
 const LEFT: Duration = Duration::from_secs(10);
 
 /// Runs until the process shall end.

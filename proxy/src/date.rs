@@ -7,14 +7,14 @@ use std::{
 
 use http::HeaderValue;
 
-use crate::wall;
+use crate::wall_clock;
 
 /// The field's value at a moment.
 pub(crate) fn at(moment: Instant) -> HeaderValue {
     thread_local! {
         static WRITTEN: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
     }
-    let second = wall::unix(moment).as_secs();
+    let second = wall_clock::unix(moment).as_secs();
     WRITTEN.with_borrow_mut(|(written, value)| {
         if *written != second {
             let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second));

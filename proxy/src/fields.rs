@@ -1,40 +1,67 @@
 //! The header fields of one message on its way through.
 //!
-//! Those of a head of HTTP/1.1 stay where they were read: each is four numbers, and what nobody asks for is not looked at
-//! again until it is copied to the other side. What is set on the way stands beside them. A map of hashed names and
+//! Those of a head of HTTP/1.1 stay where they were read: each is four numbers, and what nobody asks for is not looked
+//! at again until it is copied to the other side. What is set on the way stands beside them. A map of hashed names and
 //! counted values would cost more than all the rest of a request's parsing, for a dozen fields of which most only pass.
 //!
 //! Names are compared without regard to case. Fields of one name keep their order (RFC 9110 section 5.3).
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::http1::buffers;
+/// Most fields whose memory is kept.
+const MAX_KEPT_FIELDS: usize = 64;
+/// Most [`Fields`] that a thread keeps: they are held while the upstream takes its time.
+const MAX_KEPT: usize = 1024;
+
+thread_local! {
+    /// Memory that messages borrow, as `http1/buffers.rs` has it for what is read and written.
+    static KEPT: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
+/// No fields, and memory for some.
+pub(crate) fn take() -> Fields {
+    // Without any when the thread is about to end.
+    KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+}
+
+/// Gives their memory back.
+pub(crate) fn give_back(mut fields: Fields) {
+    fields.clear();
+    if (1..MAX_KEPT_FIELDS).contains(&fields.capacity()) {
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < MAX_KEPT {
+                kept.push(fields);
+            }
+        });
+    }
+}
 
 /// Header fields, in the order in which they came and were set.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     head: Bytes,
-    came: Vec<Came>,
+    spans: Vec<Span>,
     set: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Where a field stands in the head; heads are bounded far below what `u32` holds.
+/// The span of a field in the head. Heads are bounded far below what `u32` holds.
 #[derive(Clone, Copy, Debug)]
-struct Came {
+struct Span {
     name: u32,
     colon: u32,
     value: u32,
     end: u32,
 }
 
-/// There are several fields of a name.
+/// A name that several fields have, where one is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeated;
 
-/// One field.
+/// A field's name and value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
     pub(crate) name: &'a [u8],
@@ -42,24 +69,24 @@ pub(crate) struct Field<'a> {
     /// The line as it came, if it is what would be written: `name: value` and its end.
     pub(crate) line: Option<&'a [u8]>,
     /// Whether it came with a head of HTTP/1.1.
-    pub(crate) came: bool,
+    pub(crate) parsed: bool,
 }
 
 impl Fields {
-    /// All that [`Fields::came`] stand in this head: nothing may be asked before.
-    pub(crate) fn stand_in(&mut self, head: Bytes) {
+    /// Attaches the buffer that the spans added by [`Fields::parsed`] point into. Must be called before any look-up.
+    pub(crate) fn attach_buffer(&mut self, head: Bytes) {
         self.head = head;
     }
 
-    /// Adds one that came: a token, and a value without control characters.
-    pub(crate) fn came(&mut self, name: Range<usize>, value: Range<usize>) {
+    /// Adds the span of a field in the head: its name, a token, and its value without control characters.
+    pub(crate) fn parsed(&mut self, name: Range<usize>, value: Range<usize>) {
         let [name, colon, value, end] = [name.start, name.end, value.start, value.end].map(|at| at as u32);
-        self.came.push(Came { name, colon, value, end });
+        self.spans.push(Span { name, colon, value, end });
     }
 
-    /// How many there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
-        self.came.len() + self.set.len()
+        self.spans.len() + self.set.len()
     }
 
     /// Whether there is none.
@@ -70,23 +97,23 @@ impl Fields {
     /// The first value.
     pub fn get(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&[u8]> {
         let name = name.as_ref();
-        match self.came.iter().find(|at| self.is_named(at, name)) {
+        match self.spans.iter().find(|at| self.is_named(at, name)) {
             Some(at) => Some(self.part(at.value, at.end)),
             None => self.set.iter().find(|(other, _)| is_same(other, name)).map(|(_, value)| value.as_bytes()),
         }
     }
 
-    /// All values. Whoever can, should ask for each of them by `for_each`: it does not look at each step for where it is.
+    /// Every value of a name. `for_each` is the fast way through them: it does not look at each step for where it is.
     pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
         let name = name.as_ref();
-        let came = self.came.iter().filter(move |at| self.is_named(at, name));
+        let came = self.spans.iter().filter(move |at| self.is_named(at, name));
         let set = self.set.iter().filter(move |(other, _)| is_same(other, name));
         came.map(|at| self.part(at.value, at.end)).chain(set.map(|(_, value)| value.as_bytes()))
     }
 
     /// The first value, shared with the head that it came in.
     pub(crate) fn get_shared(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<Bytes> {
-        match self.came.iter().find(|at| self.is_named(at, name.as_ref())) {
+        match self.spans.iter().find(|at| self.is_named(at, name.as_ref())) {
             Some(came) => Some(self.head.slice(came.value as usize..came.end as usize)),
             None => self.get(name).map(Bytes::copy_from_slice),
         }
@@ -95,7 +122,7 @@ impl Fields {
     /// The only value, shared with the head that it came in.
     pub(crate) fn only(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Result<Option<Bytes>, Repeated> {
         let name = name.as_ref();
-        let mut came = self.came.iter().filter(|at| self.is_named(at, name));
+        let mut came = self.spans.iter().filter(|at| self.is_named(at, name));
         let mut set = self.set.iter().filter(|(other, _)| is_same(other, name));
         match (came.next(), came.next(), set.next(), set.next()) {
             (Some(at), None, None, None) => Ok(Some(self.head.slice(at.value as usize..at.end as usize))),
@@ -110,17 +137,17 @@ impl Fields {
         self.fields().map(|field| (field.name, field.value))
     }
 
-    /// The same, with what is known of where they came from. By `for_each`, as above.
+    /// Every field, with where it came from. `for_each` is the fast way through them.
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> {
-        let came = self.came.iter().map(|at| {
+        let came = self.spans.iter().map(|at| {
             let (name, value) = (self.part(at.name, at.colon), self.part(at.value, at.end));
             let line = self.part(at.name, at.end + 2);
             let plain = at.value == at.colon + 2 && line[name.len() + 1] == b' ' && line.ends_with(b"\r\n");
-            Field { name, value, line: plain.then_some(line), came: true }
+            Field { name, value, line: plain.then_some(line), parsed: true }
         });
         let set = self.set.iter().map(|(name, value)| {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-            Field { name, value, line: None, came: false }
+            Field { name, value, line: None, parsed: false }
         });
         came.chain(set)
     }
@@ -140,7 +167,7 @@ impl Fields {
     pub fn remove(&mut self, name: &(impl AsRef<[u8]> + ?Sized)) {
         let name = name.as_ref();
         let head = &self.head;
-        self.came.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
+        self.spans.retain(|came| !head[came.name as usize..came.colon as usize].eq_ignore_ascii_case(name));
         self.set.retain(|(other, _)| !is_same(other, name));
     }
 
@@ -154,16 +181,16 @@ impl Fields {
         names.sort_unstable_by(|a, b| order(a, b));
         let is_kept = |name: &[u8]| names.binary_search_by(|other| order(other, name)).is_err();
         let head = &self.head;
-        self.came.retain(|came| is_kept(&head[came.name as usize..came.colon as usize]));
+        self.spans.retain(|came| is_kept(&head[came.name as usize..came.colon as usize]));
         self.set.retain(|(name, _)| is_kept(name.as_str().as_bytes()));
     }
 
-    /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and HTTP/2
-    /// may keep a message for long.
+    /// As HTTP/2 wants them. What they stand in is copied: the buffer that a head was read into is wanted back, and
+    /// HTTP/2 may keep a message for long.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.len() + 4);
-        let head = if self.came.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };
-        for came in &self.came {
+        let head = if self.spans.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.head) };
+        for came in &self.spans {
             let name = HeaderName::from_bytes(self.part(came.name, came.colon));
             let value = HeaderValue::from_maybe_shared(head.slice(came.value as usize..came.end as usize));
             // Both were found valid when they came.
@@ -180,18 +207,18 @@ impl Fields {
     /// Takes all out; the memory for others stays.
     pub(crate) fn clear(&mut self) {
         self.head = Bytes::new();
-        self.came.clear();
+        self.spans.clear();
         self.set.clear();
     }
 
     /// For how many there is memory.
     pub(crate) fn capacity(&self) -> usize {
-        self.came.capacity().max(self.set.capacity())
+        self.spans.capacity().max(self.set.capacity())
     }
 
     /// Lengths first: they tell most names apart without a look at the head.
     #[inline]
-    fn is_named(&self, at: &Came, name: &[u8]) -> bool {
+    fn is_named(&self, at: &Span, name: &[u8]) -> bool {
         (at.colon - at.name) as usize == name.len() && self.part(at.name, at.colon).eq_ignore_ascii_case(name)
     }
 
@@ -212,7 +239,7 @@ impl FromIterator<(HeaderName, HeaderValue)> for Fields {
 
 impl From<HeaderMap> for Fields {
     fn from(map: HeaderMap) -> Self {
-        let mut fields = buffers::take_fields();
+        let mut fields = take();
         for (name, value) in map {
             // A name is told once for all of its values.
             if let Some(name) = name.or_else(|| fields.set.last().map(|(name, _)| name.clone())) {
@@ -227,7 +254,7 @@ impl From<HeaderMap> for Fields {
 mod tests {
     use super::*;
 
-    fn came() -> Fields {
+    fn parsed() -> Fields {
         let head = Bytes::from_static(b"Host: a\r\nX-A:1\r\nx-a:  2 \r\nB: \t3\r\nb:\t4\r\n\r\n");
         let mut fields = Fields::default();
         let mut at = 0;
@@ -235,10 +262,10 @@ mod tests {
             let colon = line.iter().position(|b| *b == b':').unwrap();
             let value = colon + 1 + line[colon + 1..].iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
             let end = value + line[value..].trim_ascii_end().len();
-            fields.came(at..at + colon, at + value..at + end);
+            fields.parsed(at..at + colon, at + value..at + end);
             at += line.len();
         }
-        fields.stand_in(head);
+        fields.attach_buffer(head);
         fields
     }
 
@@ -249,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_came_and_what_is_set() {
-        let mut fields = came();
+        let mut fields = parsed();
         let (a, value) = (HeaderName::from_static("x-a"), HeaderValue::from_static);
         assert_eq!(text(&fields), ["Host=a", "X-A=1", "x-a=2", "B=3", "b=4"]);
         let lines: Vec<_> = fields.fields().filter_map(|field| field.line).collect();
@@ -271,7 +298,7 @@ mod tests {
 
     #[test]
     fn there_and_back_as_a_map() {
-        let mut fields = came();
+        let mut fields = parsed();
         fields.append(HeaderName::from_static("b"), HeaderValue::from_static("5"));
         let map = fields.to_map();
         assert_eq!(map.get_all("b").iter().collect::<Vec<_>>(), ["3", "4", "5"]);

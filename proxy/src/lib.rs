@@ -8,6 +8,7 @@
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
 //!                                           upstream/ balance, pools, calls
 //!                                           websocket.rs after 101
+//!  rule.rs: a compiled rule; connection/, worker.rs: what a request knows of its client's connection, and of its thread
 //!  message.rs, fields.rs: a head on its way, whatever protocol it came by; lookup.rs: what it says under a name
 //!  memory/: what clients hold, and who is ended when it gets scarce
 //!  telemetry/ ◄── one RequestRecord a request: metrics, access log, load windows
@@ -16,28 +17,38 @@
 //! ```
 
 mod admin;
+mod backoff;
 mod body;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod control;
 mod date;
-mod descriptors;
 pub mod exchange;
+mod fd_limit;
 pub mod fields;
 pub mod filter;
+pub mod forwarded;
+mod header_value;
 pub mod http1;
 pub mod http2;
 pub mod keeper;
 mod lookup;
 pub mod memory;
 pub mod message;
+pub mod message_limits;
+pub mod rate_limit_fields;
 pub mod router;
+pub mod rule;
 pub mod server;
 pub mod shared;
+mod sockopt;
 pub mod telemetry;
+mod timers;
 pub mod upstream;
-mod value;
-mod wall;
+mod wall_clock;
 mod websocket;
+pub mod worker;
 
 pub use shared::Shared;

@@ -1,8 +1,8 @@
 //! What a request says under a name: parameters of its query, cookies, header fields.
 //!
-//! The first questions are answered by looking through all that there is. Once that came to some KiB, there is an index:
-//! clients choose how much there is, tenants how often it is asked for, and what a request costs is the sum of both, never
-//! their product.
+//! The first questions are answered by looking through all that there is. Once that came to some KiB, there is an
+//! index: clients choose how much there is, tenants how often it is asked for, and what a request costs is the sum of
+//! both, never their product.
 
 use std::{
     borrow::Cow,
@@ -17,12 +17,13 @@ use percent_encoding::percent_decode;
 
 use crate::fields::Fields;
 
-/// Bytes that are looked through, for one kind of question, before there is an index: what an index of a small request costs.
+/// Bytes that are looked through, for one kind of question, before there is an index: what an index of a small request
+/// costs.
 const FEW: usize = 2 << 10;
-/// What a field counts for.
+/// The cost of a field, in bytes looked through.
 const OF_FIELD: usize = 16;
 
-/// One request's parameters, cookies and fields.
+/// The parameters, cookies and fields of a request, by name.
 pub(crate) struct Lookup<'a> {
     query: &'a str,
     fields: &'a Fields,
@@ -135,7 +136,7 @@ fn lower(name: &[u8]) -> Cow<'_, [u8]> {
     if name.iter().any(u8::is_ascii_uppercase) { name.to_ascii_lowercase().into() } else { name.into() }
 }
 
-/// How much was looked through for one kind of question, and the index once that was enough.
+/// The effort spent on one kind of question, and the index once that was enough.
 #[derive(Default)]
 struct Asked<'a> {
     looked: Cell<usize>,
@@ -171,12 +172,12 @@ struct Value<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// Of each name the first value.
+    /// An index of the first value of each name.
     fn of_first(values: impl Iterator<Item = (Cow<'a, [u8]>, &'a [u8])>) -> Self {
         Self::of(values, false)
     }
 
-    /// Of each name all values, in their order.
+    /// An index of all values of each name, in their order.
     fn of_all(values: impl Iterator<Item = (Cow<'a, [u8]>, &'a [u8])>) -> Self {
         Self::of(values, true)
     }

@@ -2,7 +2,7 @@
 
 use http::{Method, Response, StatusCode, Uri, Version, request, response};
 
-use crate::{fields::Fields, http1::buffers};
+use crate::fields::{self, Fields};
 
 /// A request's head.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ impl From<request::Parts> for RequestHead {
 }
 
 impl ResponseHead {
-    /// One without fields.
+    /// A head without fields.
     pub(crate) fn new(status: StatusCode) -> Self {
-        Self { status, fields: buffers::take_fields() }
+        Self { status, fields: fields::take() }
     }
 }
 
@@ -50,7 +50,7 @@ impl From<ResponseHead> for response::Parts {
     fn from(head: ResponseHead) -> Self {
         let (mut parts, ()) = Response::new(()).into_parts();
         (parts.status, parts.headers) = (head.status, head.fields.to_map());
-        buffers::give_fields(head.fields);
+        fields::give_back(head.fields);
         parts
     }
 }

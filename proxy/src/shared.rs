@@ -20,7 +20,7 @@ use crate::{
 
 /// Shared by every worker of the process.
 pub struct Shared {
-    /// What is executed; loaded once a request.
+    /// The configuration that runs; loaded once a request.
     pub config: ArcSwap<Config>,
     /// Metrics, access log, load windows.
     pub telemetry: Telemetry,
@@ -28,25 +28,26 @@ pub struct Shared {
     pub endpoints: Endpoints,
     /// State of the rate limits, across pushes.
     pub limiters: Limiters,
-    /// What clients hold of this process' memory.
+    /// Memory of this process that clients hold.
     pub memory: Arc<Memory>,
     /// Whether and how this proxy leaves.
     pub drain: watch::Sender<Drain>,
     /// The last order to shift load to others.
     pub rebalance: watch::Sender<Option<Rebalance>>,
-    /// What was applied, and what was refused.
+    /// Outcome of the last push.
     pub status: watch::Sender<Status>,
-    /// What `/connections` of the admin port shows; set once by the server.
+    /// The report that `/connections` of the admin port shows; set once by the server.
     pub connections_report: OnceLock<Box<dyn Fn() -> serde_json::Value + Send + Sync>>,
 }
 
 /// Whether this proxy leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drain {
-    /// It stays.
+    /// The proxy stays.
     #[default]
     Serving,
-    /// It leaves: answers carry `Connection: close`, streams end behind GOAWAY, what is idle is closed last.
+    /// The proxy leaves: answers carry `Connection: close`, streams end behind GOAWAY, idle connections are closed
+    /// last.
     Draining,
 }
 
@@ -61,7 +62,7 @@ pub struct Rebalance {
     pub since: Instant,
 }
 
-/// What was applied, and what was refused.
+/// Outcome of the last push.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// A full snapshot runs (acknowledged, or the last good one from before a restart).
@@ -77,12 +78,12 @@ pub struct Status {
 }
 
 impl Shared {
-    /// With nothing to execute yet, in a process with the limit that is found.
+    /// State without a configuration yet, in a process whose memory limit is looked up.
     pub fn new(telemetry: Telemetry) -> Arc<Self> {
         Self::within(telemetry, Limit::find(None))
     }
 
-    /// The same, with this limit.
+    /// State without a configuration yet, in a process with this memory limit.
     pub fn within(telemetry: Telemetry, limit: Limit) -> Arc<Self> {
         Arc::new(Self {
             config: ArcSwap::from_pointee(Config::default()),
@@ -100,17 +101,5 @@ impl Shared {
     /// Whether it leaves.
     pub fn is_draining(&self) -> bool {
         *self.drain.borrow() == Drain::Draining
-    }
-}
-
-/// A moment in microseconds of the process' monotonic clock: the `now` of limits, and of [`crate::filter::Ctx::now_us`].
-pub fn clock_us(at: Instant) -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    // An hour ahead, so that moments from before the first call are positive too.
-    const AHEAD_US: u64 = 3_600_000_000;
-    let start = *START.get_or_init(Instant::now);
-    match at.checked_duration_since(start) {
-        Some(after) => AHEAD_US + after.as_micros() as u64,
-        None => AHEAD_US.saturating_sub(start.duration_since(at).as_micros() as u64),
     }
 }

@@ -20,28 +20,30 @@ use tokio::{
 };
 
 use crate::{
-    http1::{limits::Limits, serve::WebSocket, stream::Stream},
-    server::{Conn, Phase, Worker},
+    connection::Conn,
+    http1::{serve::WebSocket, stream::Stream},
+    message_limits::Limits,
+    worker::{Phase, Worker},
 };
 
 /// Close frame with code 1001, as a server sends it.
 const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
-/// The same as a client sends it: masked, with the mask 0.
+/// Close frame with code 1001, as a client sends it: masked, with the mask 0.
 const GOING_AWAY_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
-/// How long a peer may take to answer a Close.
+/// Time that a peer has to answer a Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one direction may go on after the other has ended.
-const LINGER: Duration = Duration::from_secs(5);
+/// Time for which one direction may go on after the other has ended.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read at once, for each direction.
-const BUFFER: usize = 16 << 10;
-/// What both directions hold.
-pub(crate) const HELD: usize = 2 * BUFFER;
+const BUFFER_BYTES: usize = 16 << 10;
+/// Memory that both directions hold.
+pub(crate) const HELD_BYTES: usize = 2 * BUFFER_BYTES;
 
-/// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts as
-/// under way to its endpoint, and keeps its rule.
+/// Relays between client and upstream until one of them ends, the proxy leaves, or its time is over. The request counts
+/// as under way to its endpoint, and keeps its rule.
 pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSocket<S>) {
     let phase = worker.phase.subscribe();
-    let WebSocket { mut client, mut upstream, rule: _rule, lease: _lease } = ends;
+    let WebSocket { mut client, mut upstream, rule: _rule, checkout: _checkout } = ends;
     let life = Life::new(&conn.limits, Instant::now());
     match both_ways(&mut client, &mut upstream, phase, &life).await {
         Ok(()) => {}
@@ -53,7 +55,7 @@ pub(crate) async fn relay<S: Stream>(worker: &Worker, conn: &Conn, ends: WebSock
     }
 }
 
-/// How long a WebSocket may live, and when it last did.
+/// The life of a WebSocket: its limits, and when it last moved.
 struct Life {
     began: Instant,
     /// Without a byte in either direction.
@@ -122,8 +124,8 @@ where
         let mut down = pin!(pump(&mut upstream_read, &mut client_write, &mut leaving, life));
         let mut up = pin!(pump(&mut client_read, &mut upstream_write, &mut leaving_too, life));
         tokio::select! {
-            end = down.as_mut() => (Some(end?), timeout(LINGER, up).await.ok().transpose()?),
-            end = up.as_mut() => (timeout(LINGER, down).await.ok().transpose()?, Some(end?)),
+            end = down.as_mut() => (Some(end?), timeout(HALF_CLOSED_TIMEOUT, up).await.ok().transpose()?),
+            end = up.as_mut() => (timeout(HALF_CLOSED_TIMEOUT, down).await.ok().transpose()?, Some(end?)),
             () = cut(leave, phase, life) => (None, None),
         }
     };
@@ -145,8 +147,8 @@ where
     upstream_write.shutdown().await
 }
 
-/// Says when both directions are to end: when the proxy leaves, which waits for them as long as it may, or when the time
-/// is over. Ends when they did not in time.
+/// Says when both directions are to end: when the proxy leaves, which waits for them as long as it may, or when the
+/// time is over. Ends when they did not in time.
 async fn cut(leave: watch::Sender<bool>, mut phase: watch::Receiver<Phase>, life: &Life) {
     let is_over = tokio::select! {
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => false,
@@ -154,7 +156,7 @@ async fn cut(leave: watch::Sender<bool>, mut phase: watch::Receiver<Phase>, life
     };
     leave.send_replace(true);
     match is_over {
-        true => tokio::time::sleep(LINGER).await,
+        true => tokio::time::sleep(HALF_CLOSED_TIMEOUT).await,
         false => std::future::pending().await,
     }
 }
@@ -168,7 +170,7 @@ async fn farewell(write: &mut (impl AsyncWrite + Unpin), close: &[u8]) -> io::Re
 enum End {
     /// The reader's peer closed; the writer's was told.
     Closed,
-    /// It is to end, and the last byte written ends a frame.
+    /// The WebSocket is to end, and the last byte written ends a frame.
     Leaving,
 }
 
@@ -179,7 +181,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut frames = Frames::default();
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let is_leaving = *leaving.borrow_and_update();
         if is_leaving && frames.at_boundary() {
@@ -274,7 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     fn frame(payload: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
@@ -356,8 +358,8 @@ mod tests {
         let _ = relay.await.unwrap();
     }
 
-    /// Whether the relay ends by itself: after which second, and what client and upstream read last. `says`: the client's
-    /// frame of each second.
+    /// Whether the relay ends by itself: after which second, and what client and upstream read last. `says`: the
+    /// client's frame of each second.
     async fn ends(life: Life, says: Option<&[u8]>) -> (u64, Vec<u8>, Vec<u8>) {
         let (_phase, receiver) = watch::channel(Phase::Serving);
         let (client, mut proxy_client) = tokio::io::duplex(1 << 10);

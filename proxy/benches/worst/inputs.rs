@@ -12,19 +12,20 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use proxy::{
     Shared,
+    clock::clock_us,
     config::{Config, Store},
-    exchange::{headers::RequestId, normalise},
+    exchange::normalise,
     fields::Fields,
     filter::Ctx,
+    forwarded::RequestId,
     http1::{
         self,
-        limits::{DEFAULT, Limits},
-        lines::{Bounds, Lines},
+        lines::{Bounds, HeaderLines},
     },
     http2,
     message::RequestHead,
+    message_limits::{DEFAULT, Limits},
     router::Query,
-    shared::clock_us,
     telemetry::Telemetry,
 };
 use snapshot::{
@@ -136,7 +137,7 @@ pub const WORST: [(&str, Make); 34] = [
 pub struct Before {
     config: Arc<Config>,
     limits: Limits,
-    lines: Lines,
+    lines: HeaderLines,
     fields: Fields,
 }
 
@@ -144,7 +145,7 @@ impl Before {
     pub fn new() -> Self {
         // As much as a fleet may allow: no bound on numbers may be what holds the costs.
         let limits = Limits { fields: 1000, target_bytes: 32 << 10, ..DEFAULT };
-        Self { config: config(), limits, lines: Lines::default(), fields: Fields::default() }
+        Self { config: config(), limits, lines: HeaderLines::default(), fields: Fields::default() }
     }
 
     /// A head of HTTP/1.1; answers whether it came to a limit.

@@ -6,10 +6,12 @@
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use proxy::http1::{
-    chunked::{Decoder, Next},
-    encode,
-    limits::{DEFAULT, Limits},
+use proxy::{
+    http1::{
+        chunked::{Decoder, Next},
+        encode,
+    },
+    message_limits::{DEFAULT, Limits},
 };
 
 /// Small, so that they are met.

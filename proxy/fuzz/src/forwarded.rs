@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use proxy::{exchange::headers, http2::head};
+use proxy::{forwarded, http2::head};
 
 const CLIENTS: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
@@ -87,7 +87,7 @@ fn what_stays(before: &HeaderMap, after: &HeaderMap) {
 }
 
 fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
-    let id = headers::RequestId::of(&fields.clone().into(), || 0xabc);
+    let id = forwarded::RequestId::of(&fields.clone().into(), || 0xabc);
     let request_id = &id;
     let id = id.as_str();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
@@ -95,7 +95,7 @@ fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
     assert!(fields.get("x-request-id").is_some_and(|sent| sent == id) || id == "00000000000000000000000000000abc");
 
     let before = fields.clone();
-    headers::Forwarded { request_id, client: &headers::address(client), tls, host: b"shop.example:80" }
+    forwarded::Forwarded { request_id, client: &forwarded::address(client), tls, host: b"shop.example:80" }
         .set(&mut fields);
     let only = |name: &str| {
         let values: Vec<_> = fields.get_all(name).iter().collect();
@@ -111,7 +111,7 @@ fn told(mut fields: HeaderMap, client: IpAddr, tls: bool) {
     assert_eq!(only("x-forwarded-proto"), if tls { "https" } else { "http" });
     assert_eq!(only("x-forwarded-host"), "shop.example:80");
     assert_eq!(only("x-request-id"), id);
-    for name in before.keys().filter(|name| !headers::Forwarded::has(name.as_str().as_bytes())) {
+    for name in before.keys().filter(|name| !forwarded::Forwarded::has(name.as_str().as_bytes())) {
         assert!(before.get_all(name).iter().eq(fields.get_all(name).iter()), "{name}");
     }
 }

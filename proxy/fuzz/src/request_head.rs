@@ -10,19 +10,17 @@ use std::net::Ipv4Addr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header::HOST};
 use proxy::{
-    exchange::{
-        headers::{self, Forwarded, RequestId},
-        normalise,
-    },
+    exchange::normalise,
     fields::Fields,
+    forwarded::{self, Forwarded, RequestId},
     http1::{
         body::Framing,
         encode,
-        limits::{DEFAULT, Limits},
-        lines::{Bad, Bounds, Lines},
+        lines::{Bad, Bounds, HeaderLines},
         request::{Head, Wants, parse},
     },
     message::RequestHead,
+    message_limits::{DEFAULT, Limits},
 };
 
 /// Small, so that they are met.
@@ -71,7 +69,7 @@ pub fn check(input: &[u8]) {
 
 /// Reads a head as a connection does that gets `step` bytes at a time.
 fn read(input: &[u8], step: usize, limits: &Limits) -> Result<Option<(Head, usize)>, ()> {
-    let mut lines = Lines::default();
+    let mut lines = HeaderLines::default();
     lines.reset(true);
     let bounds = Bounds { bytes: limits.head_bytes, fields: limits.fields, first: limits.target_bytes + 100 };
     let mut there = 0;
@@ -163,7 +161,7 @@ fn nothing_lost(text: &Text<'_>, got: &HeaderMap) {
 fn sent(mut head: Head) {
     let Some(host) = prepared(&mut head.parts) else { return };
     let request_id = RequestId::Made([b'0'; 32]);
-    let client = headers::address(Ipv4Addr::LOCALHOST.into());
+    let client = forwarded::address(Ipv4Addr::LOCALHOST.into());
     let forwarded = Forwarded { request_id: &request_id, client: &client, tls: false, host: &host };
     let mut out = vec![];
     encode::request(&mut out, &head.parts, forwarded, head.body, head.wants);

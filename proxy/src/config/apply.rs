@@ -17,7 +17,8 @@ use crate::{Shared, shared::Status};
 
 /// Opens and closes the ports that a configuration serves.
 pub trait Ports: Send + Sync + 'static {
-    /// Opens what is missing, without accepting yet; what is open stays untouched. Says which ports did not open, and why.
+    /// Opens what is missing, without accepting yet; what is open stays untouched. Says which ports did not open, and
+    /// why.
     fn open(&self, ports: &BTreeSet<u16>) -> impl Future<Output = BTreeMap<u16, io::Error>> + Send;
 
     /// Accepts from these ports, whose configuration is in place, and closes every other.
@@ -31,14 +32,14 @@ pub struct Applier<P> {
     store: Arc<Mutex<Store>>,
     /// Folder of the last-good file.
     state: Option<PathBuf>,
-    /// What the last-good file should hold; its writer follows.
+    /// Content that the last-good file should have; its writer follows.
     last_good: Option<watch::Sender<(u64, Snapshot)>>,
 }
 
 /// Why a push did not take effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// It does not fit what is held.
+    /// The push does not fit what is held.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Compiling panicked: a fault of this program. What ran before still runs.
@@ -106,8 +107,8 @@ impl<P: Ports> Applier<P> {
     }
 }
 
-/// The file is written for one part in so many of the time at most: it is written as a whole, which may be 64 MiB, and a
-/// neighbour's changes may come several times a second.
+/// The file is written for one part in so many of the time at most: it is written as a whole, which may be 64 MiB, and
+/// a neighbour's changes may come several times a second.
 const ONE_IN: u32 = 10;
 
 /// Writes the file whenever what it should hold changes; of several changes in a row, the last.

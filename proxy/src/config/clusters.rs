@@ -11,8 +11,10 @@ use snapshot::{
     proto::{self, ClusterProtocol, resource},
 };
 
-use super::{Action, Cluster, ClusterSlot, Rule};
-use crate::upstream::{Endpoints, Protocol};
+use crate::{
+    rule::{Cluster, ClusterSlot, Rule},
+    upstream::{Endpoints, Protocol},
+};
 
 /// Every cluster's slot, with the hash of what is in it.
 #[derive(Default)]
@@ -33,8 +35,8 @@ impl Clusters {
         Arc::clone(&self.slots.entry(key.clone()).or_insert_with(|| (slot(), None)).0)
     }
 
-    /// What must change for the slots to hold what the snapshot says, whose rules are these. Forgets slots that nothing
-    /// names.
+    /// The changes by which the slots come to hold what the snapshot says, whose rules are these. Forgets slots that
+    /// nothing names.
     pub(crate) fn updates<'a>(
         &mut self,
         snapshot: &Snapshot,
@@ -77,17 +79,6 @@ impl Update {
     /// Puts the content in its slot: requests see it from now on.
     pub(crate) fn swap(self) {
         self.slot.cluster.store(self.cluster);
-    }
-}
-
-impl Rule {
-    /// The clusters that it sends requests to.
-    fn clusters(&self) -> impl Iterator<Item = &Key> {
-        let choices = match &self.action {
-            Action::Forward(backends) => &backends.choices[..],
-            Action::Unavailable(_) => &[],
-        };
-        choices.iter().map(|(_, slot)| &slot.key)
     }
 }
 

@@ -18,15 +18,16 @@ use snapshot::{
 };
 
 use super::{
-    Clusters, Config, Policies, Port, Settings,
-    clusters::Update,
+    Config, Port, Settings,
+    clusters::{Clusters, Update},
+    policies::Policies,
     route,
     tls::{self, Certificate},
 };
 use crate::{
     Shared,
+    clock::clock_us,
     router::{Candidate, Claim, Holders, Hosted, Router},
-    shared::clock_us,
 };
 
 /// Compiles one snapshot after the other.
@@ -36,12 +37,12 @@ pub struct Compiler {
     routes: HashMap<Key, Arc<CompiledRoute>, RandomState>,
     /// Where routes are served: many are served in the same places.
     attachments: HashSet<Arc<[Attachment]>>,
-    /// Which namespace a hostname belongs to; the same allocation while nothing of that changes.
+    /// Namespaces by the hostnames that belong to them; the same allocation while nothing of that changes.
     holders: Arc<Holders>,
     certificates: HashMap<Key, Cached<Hash, Arc<Certificate>>>,
     ports: HashMap<u16, Cached<PortContent, Arc<Port>>>,
     tls: HashMap<u16, Cached<Hash, Arc<ServerConfig>>>,
-    /// One key for all ports and all pushes, so that clients resume their sessions.
+    /// Session ticket keys, the same for all ports and all pushes, so that clients resume their sessions.
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
@@ -49,7 +50,7 @@ pub struct Compiler {
 struct CompiledRoute {
     /// The route's content, and the policies that can apply to it.
     from: (Hash, Hash),
-    /// Whose it is.
+    /// Namespace of the route.
     namespace: Arc<str>,
     /// `namespace/name`.
     name: Box<str>,
@@ -80,7 +81,7 @@ pub struct Built {
 }
 
 impl Compiler {
-    /// With nothing compiled yet.
+    /// A compiler that has compiled nothing yet.
     pub fn new(shared: Arc<Shared>) -> Self {
         let tickets = aws_lc_rs::Ticketer::new();
         let tickets = tickets.inspect_err(|e| tracing::warn!("no TLS session tickets: {e}")).ok();
@@ -155,7 +156,8 @@ impl Compiler {
     pub fn swap(&self, built: Built) {
         // Clusters first, so that no request meets a new rule before its backends.
         built.updates.into_iter().for_each(Update::swap);
-        self.shared.telemetry.configure(&built.config.settings);
+        let settings = &built.config.settings;
+        self.shared.telemetry.configure(settings.access_log_level, settings.access_log_sampling);
         // As of now, whatever compiling took, and before requests meet a limit that is not in force.
         self.shared.limiters.take_effect(clock_us(Instant::now()));
         self.shared.config.store(Arc::new(built.config));
@@ -322,7 +324,7 @@ fn by_host<'a>(
     hosts
 }
 
-/// What a resource is, if it can be executed.
+/// The content of a resource, if it can be executed.
 fn checked(key: &Key, entry: &Entry) -> Result<Option<resource::Kind>, Unfit> {
     let resource = entry.decode().map_err(|e| Unfit::new("", "Undecodable", e.to_string()))?;
     check::resource(key, &resource)?;

@@ -1,23 +1,24 @@
-//! A switch for the end-to-end tests: a proxy that refuses a resource which is fine, or ends by it. Only with the feature
+//! A switch for the end-to-end tests: a proxy that refuses a resource which is fine, or ends by it. Only with the
+//! feature
 //! `fault`.
 
 use snapshot::{Entry, Key, check::Unfit};
 
-/// Which resources to refuse.
+/// Resources to refuse, for tests.
 #[derive(Default)]
 pub(crate) struct Fault {
     /// Keys, and the bytes that make their content refused.
     #[cfg(feature = "fault")]
     refuse: Option<(Vec<String>, String)>,
-    /// The same of content that ends this process.
+    /// Content that ends this process, for tests.
     #[cfg(feature = "fault")]
     end: Option<(Vec<String>, String)>,
 }
 
 impl Fault {
     /// `SLUICE_FAULT_NACK=KEY[,KEY]` refuses these resources when their content holds `SLUICE_FAULT_NEEDLE`
-    /// (`fault-injected` unless set); `SLUICE_FAULT_END` ends the process by them. With `SLUICE_FAULT_PROXY=NAME` only the
-    /// proxy that was started under this name does so.
+    /// (`fault-injected` unless set); `SLUICE_FAULT_END` ends the process by them. With `SLUICE_FAULT_PROXY=NAME` only
+    /// the proxy that was started under this name does so.
     pub(crate) fn from_environment() -> Self {
         #[cfg(feature = "fault")]
         {

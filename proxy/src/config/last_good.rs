@@ -1,6 +1,7 @@
 //! The last-good file: what ran last, so that a restarted proxy serves while the operator is away.
 //!
-//! Content: [`MAGIC`], the epoch (8 bytes, little-endian), the BLAKE3 hash of the rest, and the resources as one encoded
+//! Content: [`MAGIC`], the epoch (8 bytes, little-endian), the BLAKE3 hash of the rest, and the resources as one
+//! encoded
 //! `Put`. It holds private keys: mode 0600, and in a cluster the folder is memory-backed.
 
 use std::{
@@ -25,10 +26,10 @@ pub const FILE: &str = "last-good.bin";
 /// Why there is nothing to start from.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It can't be read.
+    /// The file can't be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It was cut or changed, or another version wrote it.
+    /// The file was cut or changed, or another version wrote it.
     #[error("{0}")]
     Damaged(&'static str),
 }

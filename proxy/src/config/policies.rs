@@ -16,7 +16,7 @@ pub(crate) struct Policies {
     by_route: HashMap<String, Vec<Key>>,
     /// Policies that target every route.
     fleet: Vec<Key>,
-    /// Of routes that no policy names.
+    /// Fingerprint of routes that no policy names.
     fleet_fingerprint: Hash,
 }
 
@@ -42,8 +42,8 @@ impl Policies {
         policies
     }
 
-    /// The policies that apply to a rule, each once, in the order of their keys, with their most specific target for it:
-    /// the rule, the route, the fleet.
+    /// The policies that apply to a rule, each once, in the order of their keys, with their most specific target for
+    /// it: the rule, the route, the fleet.
     pub(crate) fn of(&self, route: &Key, rule: &str) -> impl Iterator<Item = (&Key, &RatePolicy, &PolicyTarget)> {
         let rule = rule.to_owned();
         self.of_route(route).filter_map(move |(key, _, policy)| {

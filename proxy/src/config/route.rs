@@ -10,11 +10,12 @@ use snapshot::{
     proto::{self, PathKind},
 };
 
-use super::{Action, Backends, Clusters, Policies, Rule};
+use super::{clusters::Clusters, policies::Policies};
 use crate::{
     Shared,
     filter::{self, Chain},
     router::{Candidate, Conditions, Path, PathExpression, Value},
+    rule::{Action, Backends, Rule},
 };
 
 /// Compiles a route with the policies that target it: to the ways to reach its rules.

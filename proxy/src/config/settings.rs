@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use snapshot::proto::{self, AccessLogLevel};
 
-use crate::http1::limits::{DEFAULT, Limits};
+use crate::message_limits::{DEFAULT, Http2Limits, Limits};
 
 /// Percent of all descriptors that one client may hold, unless the fleet says otherwise.
 const DESCRIPTORS_PER_CLIENT: u32 = 50;
@@ -14,33 +14,22 @@ const DESCRIPTORS_PER_CLIENT: u32 = 50;
 pub struct Settings {
     /// Goes on accepting for at least this long when draining.
     pub min_drain: Duration,
-    /// What still runs after this long is cut.
+    /// Time after which connections that still run are cut.
     pub drain_timeout: Duration,
     /// Client connections are retired at this age, ± 10 %.
     pub connection_max_age: Duration,
-    /// Which answers are logged.
+    /// Answers that are logged.
     pub access_log_level: AccessLogLevel,
     /// Percent of the successful answers that are logged.
     pub access_log_sampling: u32,
     /// Bounds of messages, and of the time they may take. A connection keeps those that it began with.
     pub limits: Arc<Limits>,
-    /// The same of what is HTTP/2's own.
+    /// Bounds that only HTTP/2 has.
     pub http2: Http2Limits,
     /// Connections that one client may have open; `None`: any number.
     pub connections_per_client: Option<u32>,
     /// Percent of all descriptors that one client may hold.
     pub descriptors_per_client: u32,
-}
-
-/// What a client may have under way on one HTTP/2 connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Http2Limits {
-    /// Requests at once.
-    pub streams: u32,
-    /// Bytes of one request's body that were not passed on yet.
-    pub stream_window: u32,
-    /// The same of all requests together.
-    pub connection_window: u32,
 }
 
 impl Default for Settings {
@@ -56,12 +45,6 @@ impl Default for Settings {
             connections_per_client: None,
             descriptors_per_client: DESCRIPTORS_PER_CLIENT,
         }
-    }
-}
-
-impl Default for Http2Limits {
-    fn default() -> Self {
-        Self { streams: 100, stream_window: 256 << 10, connection_window: 1 << 20 }
     }
 }
 

@@ -16,7 +16,7 @@ use snapshot::{
     wire::{MAX_SNAPSHOT, Push},
 };
 
-use super::{Compiler, Policies, fault::Fault};
+use super::{Compiler, fault::Fault, policies::Policies};
 use crate::{Shared, shared::Status};
 
 /// Refused resources by key: the hash of the refused content, and why.
@@ -25,7 +25,7 @@ type Nacks = BTreeMap<Key, (Hash, Unfit)>;
 /// Reason of the nack of a listener whose port does not open. It says something of this proxy, nothing of the listener.
 pub const PORT_UNAVAILABLE: &str = "PortUnavailable";
 
-/// What is held, and what of the last push was refused.
+/// The snapshot that is held, and the nacks of the last push.
 pub struct Store {
     compiler: Compiler,
     held: Snapshot,
@@ -48,7 +48,7 @@ pub enum Refused {
     /// From an operator that has been replaced.
     #[error("the push is of epoch {pushed}, but epoch {seen} was seen already")]
     OldEpoch {
-        /// Of the push.
+        /// Value in the push.
         pushed: u64,
         /// The highest seen.
         seen: u64,
@@ -56,17 +56,17 @@ pub enum Refused {
     /// A delta against something else.
     #[error("the push is against {base:?}, but {held:?} is held")]
     WrongBase {
-        /// Of the push.
+        /// Value in the push.
         base: Hash,
-        /// What is held.
+        /// Revision that is held.
         held: Hash,
     },
-    /// Its delta leads to something else.
+    /// The push's delta leads to something else.
     #[error("the push names revision {named:?}, but its content is {found:?}")]
     WrongRevision {
-        /// Of the push.
+        /// Value in the push.
         named: Hash,
-        /// What its delta leads to.
+        /// Revision that its delta leads to.
         found: Hash,
     },
     /// Over [`MAX_SNAPSHOT`].
@@ -157,7 +157,7 @@ impl Store {
         Status { ready: self.ready, epoch, pushed, running, nacks: nacks.collect() }
     }
 
-    /// What is held, for `Hello` and for the last-good file.
+    /// The snapshot that is held, for `Hello` and for the last-good file.
     pub fn held(&self) -> &Snapshot {
         &self.held
     }

@@ -2,7 +2,6 @@
 //! the certificate that it gets. It enrols again while that one is still good.
 
 use std::{
-    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -15,22 +14,21 @@ use snapshot::proto::{EnrollRequest, EnrollResponse, control_client::ControlClie
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use super::{backoff::Backoff, tls};
+use super::{
+    error::{DialError, ENROLL_TIMEOUT},
+    tls::{self, Server},
+};
+use crate::backoff::Backoff;
 
-/// Longest wait for a certificate.
-const ENROLL: Duration = Duration::from_secs(10);
-/// Tries to renew are at least this far apart: the certificate is still good for 20 minutes.
-const RETRY: Duration = Duration::from_secs(10);
+/// Tries to renew are half as far apart, or up to this: the certificate is still good for 20 minutes.
+const RENEW_RETRY_DELAY: Duration = Duration::from_secs(20);
 /// A certificate is not renewed sooner than this, whatever the clocks say.
-const SOONEST: Duration = Duration::from_secs(5);
+const MIN_RENEWAL_DELAY: Duration = Duration::from_secs(5);
 
 /// An operator in a cluster: where its Service is, and what it and this proxy know each other by.
 #[derive(Debug)]
 pub struct Cluster {
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// What the operator's certificate must be for, also when it is dialled by its address.
-    pub(super) name: ServerName<'static>,
+    pub(super) server: Server,
     token: PathBuf,
     ca: PathBuf,
     credentials: Mutex<Option<Arc<Credentials>>>,
@@ -38,38 +36,13 @@ pub struct Cluster {
 
 /// A certificate, its key, and what came with it.
 #[derive(Debug)]
-pub(super) struct Credentials {
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
-    /// What operators are trusted by, besides what the file says.
-    pub(super) authorities: Vec<CertificateDer<'static>>,
+struct Credentials {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    /// Authorities of operators, besides those of the file.
+    authorities: Vec<CertificateDer<'static>>,
     renew: Instant,
     until: Instant,
-}
-
-/// Why the operator could not be dialled.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
-    #[error("{}", with_sources(.0))]
-    Transport(#[from] tonic::transport::Error),
-    #[error("--token-file {}: {error}; it is to be a projected service account token of audience \"sluice\"", .path.display())]
-    Token { path: PathBuf, error: io::Error },
-    #[error("--ca-file {}: {why}; it is to hold `ca.crt` of the ConfigMap that the operator keeps for the fleet", .path.display())]
-    Ca { path: PathBuf, why: String },
-    #[error("--control: {host} does not resolve: {error}; is the operator's Service there?")]
-    Resolve { host: String, error: io::Error },
-    #[error("--control: no connection to {at}: {error}")]
-    Connect { at: SocketAddr, error: io::Error },
-    #[error("--control: no TLS with {at} as {name}: {error}")]
-    Tls { at: SocketAddr, name: String, error: io::Error },
-    #[error("a key can't be made: {0}")]
-    Key(#[from] rcgen::Error),
-    #[error("TLS: {0}")]
-    Rustls(#[from] rustls::Error),
-    #[error("the operator at {at} gives no certificate: {}: {}", .status.code(), .status.message())]
-    Refused { at: SocketAddr, status: Box<tonic::Status> },
-    #[error("the operator at {at} does not say within {} s whether it gives a certificate", ENROLL.as_secs())]
-    Silent { at: SocketAddr },
 }
 
 impl Cluster {
@@ -77,7 +50,7 @@ impl Cluster {
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name =
             ServerName::try_from(bare.clone()).map_err(|_| format!("--control: {host:?} is no name of a host"))?;
-        Ok(Self { host: bare, port, name, token, ca, credentials: Mutex::default() })
+        Ok(Self { server: Server { host: bare, port, name }, token, ca, credentials: Mutex::default() })
     }
 
     /// Dials with a certificate that is good, for which it enrols first if there is none.
@@ -87,7 +60,9 @@ impl Cluster {
             Some(credentials) => credentials,
             None => self.enroll(at).await?,
         };
-        Ok(tls::connect(self, at, Some(&credentials)).await?.0)
+        let roots = self.authorities().await?.into_iter().chain(credentials.authorities.iter().cloned());
+        let client = Some((&*credentials.chain, &credentials.key));
+        Ok(tls::connect(&self.server, at, roots, client).await?.0)
     }
 
     /// Comes back when there is a new certificate.
@@ -95,14 +70,14 @@ impl Cluster {
         if let Some(credentials) = self.credentials() {
             tokio::time::sleep_until(credentials.renew).await;
         }
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(RENEW_RETRY_DELAY, RENEW_RETRY_DELAY);
         while let Err(error) = self.enroll(at).await {
             tracing::warn!("the certificate can't be renewed: {error}");
-            tokio::time::sleep(RETRY + backoff.next()).await;
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 
-    /// What there is does not do.
+    /// Forgets the certificate: the operator does not take it.
     pub(super) fn forget(&self) {
         *self.credentials.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -116,9 +91,9 @@ impl Cluster {
         let token = token.map_err(|error| DialError::Token { path: self.token.clone(), error })?.trim().to_owned();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec().into();
-        let (channel, at) = tls::connect(self, at, None).await?;
+        let (channel, at) = tls::connect(&self.server, at, self.authorities().await?, None).await?;
         let mut client = ControlClient::new(channel);
-        let answer = tokio::time::timeout(ENROLL, client.enroll(EnrollRequest { token, csr })).await;
+        let answer = tokio::time::timeout(ENROLL_TIMEOUT, client.enroll(EnrollRequest { token, csr })).await;
         let answer = answer.map_err(|_| DialError::Silent { at })?;
         let answer = answer.map_err(|status| DialError::Refused { at, status: Box::new(status) })?;
         let credentials = Arc::new(Credentials::new(answer.into_inner(), &key));
@@ -128,8 +103,8 @@ impl Cluster {
         Ok(credentials)
     }
 
-    /// What operators are trusted by: the file, which changes, is read for each dial.
-    pub(super) async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, DialError> {
+    /// The authorities of operators: their file, which changes, is read for each dial.
+    async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, DialError> {
         let wrong = |why: String| DialError::Ca { path: self.ca.clone(), why };
         let read = tokio::fs::read(&self.ca).await.map_err(|error| wrong(error.to_string()))?;
         match certificates(&read) {
@@ -151,7 +126,7 @@ impl Credentials {
         };
         let now = Instant::now();
         let left = UNIX_EPOCH + Duration::from_millis(answer.not_after_unix_ms);
-        let left = left.duration_since(SystemTime::now()).unwrap_or_default().max(SOONEST);
+        let left = left.duration_since(SystemTime::now()).unwrap_or_default().max(MIN_RENEWAL_DELAY);
         Self {
             chain: certificates(answer.chain),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
@@ -161,16 +136,4 @@ impl Credentials {
             until: now + left,
         }
     }
-}
-
-/// tonic says only "transport error"; the cause is behind it.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

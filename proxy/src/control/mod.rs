@@ -3,7 +3,7 @@
 //! It is dialled anew whenever it ends; meanwhile everything that was applied goes on running. In a cluster a proxy
 //! enrols first ([`identity`]), and dials the leader where another operator says that it is.
 
-mod backoff;
+mod error;
 mod identity;
 mod operator;
 mod session;
@@ -19,46 +19,39 @@ use std::{
 use tonic::transport::Channel;
 
 pub use self::operator::{Address, Operator};
+pub use self::session::Identity;
 use self::{
-    backoff::Backoff,
-    identity::DialError,
-    session::{End, Former, Session, SessionError},
+    error::DialError,
+    session::{End, PreviousStream, Session, SessionError},
 };
 use crate::{
     Shared,
+    backoff::Backoff,
     config::{Applier, Ports},
 };
 
 /// A proxy that starts and does not reach its operator for this long serves the last-good file.
-const ALONE: Duration = Duration::from_secs(2);
-/// The same of one that crashed and was started again.
-const ALONE_RESTARTED: Duration = Duration::from_millis(500);
+const FALLBACK_AFTER: Duration = Duration::from_secs(2);
+/// Time without an operator after which a proxy that crashed and was started again serves the last-good file.
+const FALLBACK_AFTER_CRASH: Duration = Duration::from_millis(500);
 
+/// An operator is dialled again after so long: soon, because a new one may be there within a second.
+const MIN_REDIAL_DELAY: Duration = Duration::from_millis(50);
+const MAX_REDIAL_DELAY: Duration = Duration::from_secs(1);
 /// A failure that goes on is said again this often.
-const AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 /// An operator that was not there is not dialled for this long, whoever says that it leads: until the lease of a dead
 /// leader ends, the others know no better.
-const SHUNNED: Duration = Duration::from_secs(4);
+const AVOID_FOR: Duration = Duration::from_secs(4);
 
-/// How long a proxy looks for its operator before it serves the last-good file. What the operator pushes comes first: it may
-/// know that the last configuration is what proxies crash of.
+/// The patience of a proxy that looks for its operator, before it serves the last-good file. Pushes come first: the
+/// operator may know that the last configuration is what proxies crash of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Nobody waits for it.
+    /// The proxy was started: nobody waits for it.
     Started,
-    /// It crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
+    /// The proxy crashed, and connections wait in its sockets: when the operator is not there, it does not look again.
     Restarted,
-}
-
-/// Who this proxy is.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Name, unique among the living.
-    pub name: String,
-    /// `namespace/name` of the fleet.
-    pub fleet: String,
-    /// Where the admin port listens.
-    pub admin: SocketAddr,
 }
 
 /// Holds a stream to the operator for as long as the process lives.
@@ -70,21 +63,23 @@ pub async fn run<P: Ports>(
     patience: Patience,
 ) {
     let session = Session { shared: &shared, applier: &applier, identity: &identity };
-    let mut dialler = Dialler::new(operator, patience);
+    let mut connector = Connector::new(operator, patience);
     loop {
         let mut welcomed = false;
-        let former = dialler.former.take();
-        let result = match dialler.dial(&applier).await {
-            Ok(channel) => session.run(channel, dialler.operator.renewed(dialler.at), former, &mut welcomed).await,
+        let previous = connector.previous.take();
+        let result = match connector.dial(&applier).await {
+            Ok(channel) => {
+                session.run(channel, connector.operator.renewed(connector.at), previous, &mut welcomed).await
+            }
             Err(error) => Err(error.into()),
         };
         if welcomed {
-            dialler.backoff.reset();
-            dialler.complaint = None;
-            dialler.alone = None;
+            connector.backoff.reset();
+            connector.complaint = None;
+            connector.fallback_at = None;
         }
-        if let Some(wait) = dialler.next(result) {
-            if patience == Patience::Restarted && dialler.alone.take().is_some() {
+        if let Some(wait) = connector.next(result) {
+            if patience == Patience::Restarted && connector.fallback_at.take().is_some() {
                 applier.restore().await;
             }
             tokio::time::sleep(wait).await;
@@ -92,40 +87,41 @@ pub async fn run<P: Ports>(
     }
 }
 
-/// Whom to dial next, and when.
-struct Dialler {
+/// The choice of the operator to dial next, and when.
+struct Connector {
     operator: Operator,
     /// A certain operator, as another said or for a stream that is to be taken over from; else whichever answers.
     at: Option<SocketAddr>,
-    former: Option<Box<Former>>,
+    previous: Option<Box<PreviousStream>>,
     backoff: Backoff,
     /// An operator that was not there, and when.
     absent: Option<(SocketAddr, Instant)>,
-    /// What was last said about a failure, and when.
+    /// Failure that was logged last, and when.
     complaint: Option<(String, Instant)>,
     /// When the last-good file is to be read, if no operator was reached; `None`: it was.
-    alone: Option<Instant>,
+    fallback_at: Option<Instant>,
 }
 
-impl Dialler {
+impl Connector {
     fn new(operator: Operator, patience: Patience) -> Self {
-        let alone = match patience {
-            Patience::Started => ALONE,
-            Patience::Restarted => ALONE_RESTARTED,
+        let fallback_at = match patience {
+            Patience::Started => FALLBACK_AFTER,
+            Patience::Restarted => FALLBACK_AFTER_CRASH,
         };
-        let (backoff, alone) = (Backoff::default(), Some(Instant::now() + alone));
-        Self { operator, at: None, former: None, backoff, absent: None, complaint: None, alone }
+        let (backoff, fallback_at) =
+            (Backoff::new(MIN_REDIAL_DELAY, MAX_REDIAL_DELAY), Some(Instant::now() + fallback_at));
+        Self { operator, at: None, previous: None, backoff, absent: None, complaint: None, fallback_at }
     }
 
     /// Dials; reads the last-good file when that takes long.
     async fn dial<P: Ports>(&mut self, applier: &Applier<P>) -> Result<Channel, DialError> {
         let mut dial = std::pin::pin!(self.operator.dial(self.at));
-        let alone = self.alone;
+        let fallback_at = self.fallback_at;
         tokio::select! {
             dialled = &mut dial => return dialled,
-            () = async { match alone { Some(at) => tokio::time::sleep_until(at.into()).await, None => pending().await } } => {}
+            () = async { match fallback_at { Some(at) => tokio::time::sleep_until(at.into()).await, None => pending().await } } => {}
         }
-        self.alone = None;
+        self.fallback_at = None;
         applier.restore().await;
         dial.await
     }
@@ -134,15 +130,15 @@ impl Dialler {
     fn next(&mut self, result: Result<End, SessionError>) -> Option<Duration> {
         let sent = self.at.take();
         match result {
-            Ok(End::Renewed(former)) => {
-                (self.at, self.former) = (sent, Some(former));
+            Ok(End::Renewed(previous)) => {
+                (self.at, self.previous) = (sent, Some(previous));
                 return None;
             }
             Ok(End::Ended) => tracing::info!("the operator ended the stream"),
             Err(SessionError::NotLeader(holder)) => {
                 tracing::debug!(holder, "this operator does not lead");
                 let is_absent =
-                    |at: &SocketAddr| self.absent.is_some_and(|(a, when)| a == *at && when.elapsed() < SHUNNED);
+                    |at: &SocketAddr| self.absent.is_some_and(|(a, when)| a == *at && when.elapsed() < AVOID_FOR);
                 self.at = holder.parse().ok().filter(|at| !is_absent(at));
                 // Sent from one to the other and back, it waits: they will agree soon.
                 if self.at.is_some() && sent.is_none() {
@@ -165,7 +161,7 @@ impl Dialler {
     /// Dialling fails each time while the operator is away; once a minute says enough.
     fn complain(&mut self, complaint: String) {
         let said = self.complaint.as_ref();
-        if said.is_some_and(|(said, when)| *said == complaint && when.elapsed() < AGAIN) {
+        if said.is_some_and(|(said, when)| *said == complaint && when.elapsed() < REPEAT_AFTER) {
             tracing::debug!("no stream to the operator: {complaint}");
         } else {
             tracing::warn!("no stream to the operator: {complaint}");

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tonic::transport::{Channel, Endpoint};
 
-use super::identity::{Cluster, DialError};
+use super::{error::DialError, identity::Cluster};
 
 /// The value of `--control`.
 #[derive(Clone, Debug)]

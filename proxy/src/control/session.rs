@@ -1,6 +1,6 @@
 //! One stream to the operator, from `Hello` to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use snapshot::{
@@ -19,10 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use super::{
-    Identity,
-    identity::{DialError, with_sources},
-};
+use super::error::{DialError, with_sources};
 use crate::{
     Shared,
     config::{Applier, ApplyError, PORT_UNAVAILABLE, Ports},
@@ -30,14 +27,25 @@ use crate::{
 };
 
 /// Messages that may wait for the operator to read them; more and the stream is given up.
-const WAITING: usize = 64;
+const MAX_QUEUED_MESSAGES: usize = 64;
 /// Longest wait for the operator to answer `Hello` with response headers.
-const ATTACH: Duration = Duration::from_secs(5);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long after a port did not open the push is asked for again, by a new `Hello` that lacks its listener.
-const RETRY_PORTS: Duration = Duration::from_secs(1);
+/// Delay after which, when a port did not open, the push is asked for again, by a new `Hello` that lacks its listener.
+const PORT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What one stream works with.
+/// The identity of this proxy.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name, unique among the living.
+    pub name: String,
+    /// `namespace/name` of the fleet.
+    pub fleet: String,
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+}
+
+/// The context of one stream.
 pub(super) struct Session<'a, P> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) applier: &'a Applier<P>,
@@ -46,17 +54,17 @@ pub(super) struct Session<'a, P> {
 
 /// A stream that another is about to take over from: until then it stays open, so that the operator never misses this
 /// proxy.
-pub(super) struct Former {
+pub(super) struct PreviousStream {
     _sender: mpsc::Sender<ProxyMessage>,
     _inbound: Streaming<snapshot::proto::OperatorMessage>,
 }
 
-/// How a stream ended, if not by an error.
+/// The end of a stream, if not by an error.
 pub(super) enum End {
     /// The operator ended it.
     Ended,
-    /// There is a new certificate: the next stream is to take over.
-    Renewed(Box<Former>),
+    /// A new certificate is there: the next stream is to take over.
+    Renewed(Box<PreviousStream>),
 }
 
 /// Why a stream ended.
@@ -68,7 +76,7 @@ pub(super) enum SessionError {
     Refused(Box<tonic::Status>),
     #[error("{}", said(.0))]
     Status(#[from] Box<tonic::Status>),
-    #[error("the operator did not take the stream within {} s", ATTACH.as_secs())]
+    #[error("the operator did not take the stream within {} s", ATTACH_TIMEOUT.as_secs())]
     NoAnswer,
     #[error("protocol error: {0}")]
     Protocol(#[from] ProtocolError),
@@ -97,17 +105,17 @@ impl<P: Ports> Session<'_, P> {
         &self,
         channel: Channel,
         renewed: impl Future<Output = ()>,
-        mut former: Option<Box<Former>>,
+        mut previous: Option<Box<PreviousStream>>,
         welcomed: &mut bool,
     ) -> Result<End, SessionError> {
         let mut renewed = std::pin::pin!(renewed);
         let mut client =
             ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX);
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let mut windows = self.shared.telemetry.windows();
         send(&sender, proxy_message::Message::Hello(self.hello()))?;
         let attach = client.attach(ReceiverStream::new(receiver));
-        let attached = tokio::time::timeout(ATTACH, attach).await.map_err(|_| SessionError::NoAnswer)?;
+        let attached = tokio::time::timeout(ATTACH_TIMEOUT, attach).await.map_err(|_| SessionError::NoAnswer)?;
         let mut inbound = attached.map_err(|status| SessionError::Refused(Box::new(status)))?.into_inner();
         let mut assembly = Assembly::default();
         let mut retry = None;
@@ -115,7 +123,7 @@ impl<P: Ports> Session<'_, P> {
             let message = tokio::select! {
                 () = at(retry) => return Err(SessionError::PortsClosed),
                 () = &mut renewed => {
-                    return Ok(End::Renewed(Box::new(Former { _sender: sender, _inbound: inbound })));
+                    return Ok(End::Renewed(Box::new(PreviousStream { _sender: sender, _inbound: inbound })));
                 }
                 message = next(&mut inbound) => message?,
                 window = windows.recv() => {
@@ -130,7 +138,7 @@ impl<P: Ports> Session<'_, P> {
             };
             let Some(message) = message else { return Ok(End::Ended) };
             // The operator knows this stream now.
-            drop(former.take());
+            drop(previous.take());
             match message {
                 operator_message::Message::NotLeader(m) => return Err(SessionError::NotLeader(m.holder)),
                 operator_message::Message::Rebalance(m) => self.rebalance(m.excess, m.over_ms),
@@ -140,7 +148,7 @@ impl<P: Ports> Session<'_, P> {
                         *welcomed = true;
                         log(&status);
                         let closed = status.nacks.iter().any(|nack| nack.reason == PORT_UNAVAILABLE);
-                        retry = closed.then(|| Instant::now() + RETRY_PORTS);
+                        retry = closed.then(|| Instant::now() + PORT_RETRY_DELAY);
                         send(&sender, proxy_message::Message::Ack(ack(status)))?;
                     }
                 }
@@ -219,7 +227,7 @@ fn log(status: &Status) {
     }
 }
 
-/// What an operator said, or what became of the connection to it.
+/// The text of a status: the operator's, or of a connection that broke.
 fn said(status: &tonic::Status) -> String {
     match std::error::Error::source(status) {
         None => format!("{}: {}", status.code(), status.message()),

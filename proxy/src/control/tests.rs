@@ -213,7 +213,7 @@ async fn one_that_crashed_asks_its_operator_and_serves_at_once_when_there_is_non
     let (shared, ports) = start_with(again(), state, &[], Patience::Restarted).await;
     let mut status = shared.status.subscribe();
     tokio::time::timeout(Duration::from_secs(30), status.wait_for(|s| s.ready)).await.unwrap().unwrap();
-    assert!(began.elapsed() < ALONE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < FALLBACK_AFTER, "{:?}", began.elapsed());
     assert_eq!(*ports.open.lock().unwrap(), BTreeSet::from([80]));
 
     // What it ran last may be what it crashed of: the operator knows.
@@ -269,23 +269,23 @@ fn whom_to_dial_next() {
     let operator = || Operator::new("unix:/nowhere".parse().unwrap(), None, None).unwrap();
     let not_leader = |holder: &str| Err(SessionError::NotLeader(holder.into()));
     let (a, b) = ("10.0.0.1:9443", "[fd00::2]:9443");
-    let mut dialler = Dialler::new(operator(), Patience::Started);
+    let mut connector = Connector::new(operator(), Patience::Started);
     // At once to whoever leads; from one to the other and back, not so fast.
-    assert_eq!((dialler.next(not_leader(a)), dialler.at), (None, a.parse().ok()));
-    assert!(dialler.next(not_leader(b)).is_some());
-    assert_eq!(dialler.at, b.parse().ok());
+    assert_eq!((connector.next(not_leader(a)), connector.at), (None, a.parse().ok()));
+    assert!(connector.next(not_leader(b)).is_some());
+    assert_eq!(connector.at, b.parse().ok());
     // One that is not there is not dialled again, whatever the others believe.
     let absent = || Err(SessionError::Dial(DialError::Silent { at: b.parse().unwrap() }));
-    assert!(dialler.next(absent()).is_some());
-    assert_eq!(dialler.at, None);
-    assert!(dialler.next(not_leader(b)).is_some());
-    assert_eq!(dialler.at, None);
-    assert_eq!((dialler.next(not_leader(a)), dialler.at), (None, a.parse().ok()));
-    dialler.absent = Some((b.parse().unwrap(), Instant::now() - SHUNNED));
-    dialler.at = None;
-    assert_eq!((dialler.next(not_leader(b)), dialler.at), (None, b.parse().ok()));
+    assert!(connector.next(absent()).is_some());
+    assert_eq!(connector.at, None);
+    assert!(connector.next(not_leader(b)).is_some());
+    assert_eq!(connector.at, None);
+    assert_eq!((connector.next(not_leader(a)), connector.at), (None, a.parse().ok()));
+    connector.absent = Some((b.parse().unwrap(), Instant::now() - AVOID_FOR));
+    connector.at = None;
+    assert_eq!((connector.next(not_leader(b)), connector.at), (None, b.parse().ok()));
     // Nobody leads.
-    dialler.at = None;
-    assert!(dialler.next(not_leader("")).is_some());
-    assert_eq!(dialler.at, None);
+    connector.at = None;
+    assert!(connector.next(not_leader("")).is_some());
+    assert_eq!(connector.at, None);
 }

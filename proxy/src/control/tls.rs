@@ -4,61 +4,77 @@ use std::{future::ready, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, version::TLS13};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
-use super::identity::{Cluster, Credentials, DialError};
+use super::error::DialError;
 
 /// Longest wait for each step.
-const STEP: Duration = Duration::from_secs(2);
-/// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine or
-/// pod is gone.
-const CERTAIN: Duration = Duration::from_secs(1);
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a certain operator to answer at all. It is close by, and where it was is nobody, when its machine
+/// or pod is gone.
+const LEADER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An operator that answers no ping for this long, this often asked, is taken for gone: a machine that is lost says
 /// nothing.
-const PING: Duration = Duration::from_secs(4);
+const PING_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Connects to the Service, or to one operator behind it; gives its address too.
-pub(super) async fn connect(
-    cluster: &Cluster,
-    at: Option<SocketAddr>,
-    credentials: Option<&Credentials>,
-) -> Result<(Channel, SocketAddr), DialError> {
-    let connector = TlsConnector::from(Arc::new(config(cluster, credentials).await?));
-    let (tcp, at) = tcp(cluster, at).await?;
-    let failed = |error| DialError::Tls { at, name: cluster.host.clone(), error };
-    let stream = within(STEP, connector.connect(cluster.name.clone(), tcp)).await.map_err(failed)?;
-    Ok((channel(cluster, stream).await?, at))
+/// A Service that is dialled, or one of the operators behind it.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Name in the server's certificate, also when it is dialled by its address.
+    pub(super) name: ServerName<'static>,
 }
 
-async fn config(cluster: &Cluster, credentials: Option<&Credentials>) -> Result<ClientConfig, DialError> {
+/// A certificate and its key, by which the server knows this proxy.
+type Client<'a> = (&'a [CertificateDer<'static>], &'a PrivateKeyDer<'static>);
+
+/// Connects to the Service, or to one operator behind it; gives its address too. `roots`: who may sign its certificate.
+pub(super) async fn connect(
+    server: &Server,
+    at: Option<SocketAddr>,
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    client: Option<Client<'_>>,
+) -> Result<(Channel, SocketAddr), DialError> {
+    let connector = TlsConnector::from(Arc::new(config(roots, client)?));
+    let (tcp, at) = tcp(server, at).await?;
+    let failed = |error| DialError::Tls { at, name: server.host.clone(), error };
+    let stream = within(STEP_TIMEOUT, connector.connect(server.name.clone(), tcp)).await.map_err(failed)?;
+    Ok((channel(server, stream).await?, at))
+}
+
+fn config(
+    authorities: impl IntoIterator<Item = CertificateDer<'static>>,
+    client: Option<Client<'_>>,
+) -> Result<ClientConfig, DialError> {
     let mut roots = RootCertStore::empty();
-    let told = credentials.map(|c| c.authorities.clone()).unwrap_or_default();
-    for authority in cluster.authorities().await?.into_iter().chain(told) {
+    for authority in authorities {
         roots.add(authority)?;
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?.with_root_certificates(roots);
-    let mut config = match credentials {
+    let mut config = match client {
         None => config.with_no_client_auth(),
-        Some(Credentials { chain, key, .. }) => config.with_client_auth_cert(chain.clone(), key.clone_key())?,
+        Some((chain, key)) => config.with_client_auth_cert(chain.to_vec(), key.clone_key())?,
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
 
-async fn tcp(cluster: &Cluster, at: Option<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
+async fn tcp(server: &Server, at: Option<SocketAddr>) -> Result<(TcpStream, SocketAddr), DialError> {
     let addresses = match at {
         Some(at) => vec![at],
         None => {
-            let failed = |error| DialError::Resolve { host: cluster.host.clone(), error };
-            let found = within(STEP, tokio::net::lookup_host((cluster.host.as_str(), cluster.port))).await;
+            let failed = |error| DialError::Resolve { host: server.host.clone(), error };
+            let found = within(STEP_TIMEOUT, tokio::net::lookup_host((server.host.as_str(), server.port))).await;
             found.map_err(failed)?.collect()
         }
     };
-    let patience = if at.is_some() { CERTAIN } else { STEP };
+    let patience = if at.is_some() { LEADER_CONNECT_TIMEOUT } else { STEP_TIMEOUT };
     let mut last = None;
     for at in addresses {
         match within(patience, TcpStream::connect(at)).await {
@@ -70,19 +86,19 @@ async fn tcp(cluster: &Cluster, at: Option<SocketAddr>) -> Result<(TcpStream, So
         }
     }
     let none = || io::Error::other("it has no address");
-    Err(last.unwrap_or_else(|| DialError::Resolve { host: cluster.host.clone(), error: none() }))
+    Err(last.unwrap_or_else(|| DialError::Resolve { host: server.host.clone(), error: none() }))
 }
 
 /// HTTP/2 over one connection. When that ends, so does the channel: who dials again begins with the address.
-async fn channel(cluster: &Cluster, stream: TlsStream<TcpStream>) -> Result<Channel, DialError> {
+async fn channel(server: &Server, stream: TlsStream<TcpStream>) -> Result<Channel, DialError> {
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_: http::Uri| {
         ready(stream.take().ok_or_else(|| io::Error::new(io::ErrorKind::BrokenPipe, "the connection ended")))
     });
-    let host = if cluster.host.contains(':') { format!("[{}]", cluster.host) } else { cluster.host.clone() };
-    let endpoint = Endpoint::from_shared(format!("https://{host}:{}", cluster.port))?
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
+    let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    let endpoint = Endpoint::from_shared(format!("https://{host}:{}", server.port))?
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
         .keep_alive_while_idle(true);
     Ok(endpoint.connect_with_connector(once).await?)
 }

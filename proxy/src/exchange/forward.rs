@@ -13,31 +13,31 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Exchange,
-    answer::{self, Cause},
-    headers::Forwarded,
+    local_reply::{self, LocalReplyKind},
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
-    config::{Backends, Rule},
-    http1::{Malformed, body::Framing, call, request::Wants},
+    connection::TimeoutKind,
+    forwarded::Forwarded,
+    http1::{Malformed, body::Framing, request::Wants},
     message::{RequestHead, ResponseHead},
-    server::Waiting,
-    telemetry::Blame,
+    rule::{Backends, Rule},
+    telemetry::ErrorSource,
     upstream::{
-        Call, CallError, Choice, ConnectError, Endpoint, Leased, Protocol,
+        ConnectError, Endpoint, PooledConnection, Protocol, ReusePolicy, UpstreamError, UpstreamRequest, http1,
         http2::{self, Kept},
         pick,
     },
 };
 
 /// Tries for one request: each next one only when the last can't have reached an upstream, or may safely be repeated.
-const TRIES: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
 /// A response on its way back.
 pub(super) struct Inbound {
     pub(super) head: ResponseHead,
-    /// Its body is to be read.
-    pub(super) call: Call,
+    /// Request whose response's body is to be read.
+    pub(super) call: UpstreamRequest,
     /// When the body is cut off.
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -45,10 +45,10 @@ pub(super) struct Inbound {
 /// Why there is none.
 pub(super) enum Failure {
     /// The client is told.
-    Answer(Cause, Blame),
+    LocalReply(LocalReplyKind, ErrorSource),
     /// The upstream ended the stream: the client is told the same, or what that means.
     Reset(h2::Reason),
-    /// There is no client any more.
+    /// The client has gone.
     Gone,
 }
 
@@ -68,10 +68,10 @@ pub(super) async fn forward<S: Source>(
     };
     let (head, call, limit) = match sent {
         Some(sent) => sent?,
-        None if source.waiting() == Some(Waiting::Body) => {
-            return Err(Failure::Answer(answer::UPLOAD_TIMEOUT, Blame::Downstream));
+        None if source.waiting() == Some(TimeoutKind::Body) => {
+            return Err(Failure::LocalReply(local_reply::UPLOAD_TIMEOUT, ErrorSource::Downstream));
         }
-        None => return Err(Failure::Answer(answer::REQUEST_TIMEOUT, Blame::Upstream)),
+        None => return Err(Failure::LocalReply(local_reply::REQUEST_TIMEOUT, ErrorSource::Upstream)),
     };
     // The backend's time is over when its response is whole (GEP-1742).
     let deadline = deadline.into_iter().chain(limit).min().map(|at| Box::pin(sleep_until(at)));
@@ -85,20 +85,22 @@ async fn send<S: Source>(
     source: &mut S,
     exchange: &mut Exchange<'_>,
     rule: &Rule,
-) -> Result<(ResponseHead, Call, Option<tokio::time::Instant>), Failure> {
+) -> Result<(ResponseHead, UpstreamRequest, Option<tokio::time::Instant>), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
-    let slot = backends.pick(fastrand::u64(..)).ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
+    let slot =
+        backends.pick(fastrand::u64(..)).ok_or(Failure::LocalReply(local_reply::NO_BACKEND, ErrorSource::Internal))?;
     let (mut failed, mut kept) = (None, Kept::default());
-    let mut last = Failure::Answer(answer::CONNECT_FAILED, Blame::Upstream);
+    let mut last = Failure::LocalReply(local_reply::CONNECT_FAILED, ErrorSource::Upstream);
     // What is sent once must not meet a connection that was closed a moment ago.
-    let mut choice = if replayable { Choice::Any } else { Choice::Checked };
-    for attempt in 1..=TRIES {
+    let mut reuse = if replayable { ReusePolicy::Any } else { ReusePolicy::Checked };
+    for attempt in 1..=MAX_ATTEMPTS {
         let endpoint = {
             let cluster = slot.cluster.load();
-            let cluster = cluster.as_ref().ok_or(Failure::Answer(answer::NO_BACKEND, Blame::Internal))?;
+            let cluster =
+                cluster.as_ref().ok_or(Failure::LocalReply(local_reply::NO_BACKEND, ErrorSource::Internal))?;
             pick(&cluster.endpoints, fastrand::u64(..), failed).cloned()
         };
-        let endpoint = endpoint.ok_or(Failure::Answer(answer::NO_ENDPOINT, Blame::Upstream))?;
+        let endpoint = endpoint.ok_or(Failure::LocalReply(local_reply::NO_ENDPOINT, ErrorSource::Upstream))?;
         if endpoint.protocol != Protocol::H2c && !kept.is_empty() {
             // The cluster speaks another protocol since: what was sent can't be taken back.
             return Err(last);
@@ -113,17 +115,21 @@ async fn send<S: Source>(
             Protocol::H2c => (None, true),
         };
         exchange.taken = taken;
-        let leased = match pool.kept(&endpoint, choice) {
+        let leased = match pool.checkout_kept(&endpoint, reuse) {
             Some(kept) => Ok(kept),
-            None if !may_make => return Err(Failure::Answer(answer::CLIENT_EXHAUSTED, Blame::Downstream)),
+            None if !may_make => {
+                return Err(Failure::LocalReply(local_reply::CLIENT_EXHAUSTED, ErrorSource::Downstream));
+            }
             // Boxed: rare, and larger than all the rest of a request.
-            None => within(limit, Box::pin(pool.make(&endpoint, &exchange.conn.limits)).as_mut())
+            None => within(limit, Box::pin(pool.checkout_new(&endpoint, &exchange.conn.limits)).as_mut())
                 .await
-                .ok_or(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream))?,
+                .ok_or(Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream))?,
         };
         let leased = match leased {
             Ok(leased) => leased,
-            Err(ConnectError::Exhausted) => return Err(Failure::Answer(answer::EXHAUSTED, Blame::Internal)),
+            Err(ConnectError::Exhausted) => {
+                return Err(Failure::LocalReply(local_reply::EXHAUSTED, ErrorSource::Internal));
+            }
             Err(e) => {
                 tracing::debug!(endpoint = %endpoint.address, error = %e, attempt, "no connection to upstream");
                 failed = Some(endpoint.id);
@@ -147,19 +153,19 @@ async fn send<S: Source>(
             }
             Err(e) => e,
         };
-        choice = Choice::New;
+        reuse = ReusePolicy::New;
         match error {
-            CallError::Unsent(_) => {}
+            UpstreamError::Unsent(_) => {}
             // Whatever the method (RFC 9113 section 8.7). Its connection takes no more, or has room again.
-            CallError::Unprocessed => {
+            UpstreamError::Unprocessed => {
                 tracing::debug!(endpoint = %endpoint.address, attempt, "not processed by the upstream");
                 kept = call.take_kept();
                 (failed, last) = (Some(endpoint.id), Failure::Reset(h2::Reason::REFUSED_STREAM));
-                choice = if replayable { Choice::Any } else { Choice::Checked };
+                reuse = if replayable { ReusePolicy::Any } else { ReusePolicy::Checked };
             }
             // A kept connection that the upstream closed just then; an idempotent request may be sent again
             // (RFC 9110 section 9.2.2).
-            CallError::Silent(_) if replayable && call.is_reused() => {}
+            UpstreamError::Silent(_) if replayable && call.is_reused() => {}
             error => return Err(broken(&endpoint, &error, attempt)),
         }
     }
@@ -168,12 +174,12 @@ async fn send<S: Source>(
 
 /// A call on a connection.
 fn call(
-    leased: Leased,
+    leased: PooledConnection,
     head: &RequestHead,
     wants: Wants,
     (body, kept): (Framing, Kept),
     exchange: &Exchange<'_>,
-) -> Call {
+) -> UpstreamRequest {
     let conn = &exchange.conn;
     let forwarded = Forwarded {
         request_id: &exchange.request_id,
@@ -183,12 +189,20 @@ fn call(
     };
     let limits = Arc::clone(&conn.limits);
     match leased {
-        Leased::Http1(io, lease) => {
-            Call::Http1(Box::new(call::Call::new(io, lease, limits, head, forwarded, body, wants)))
-        }
-        Leased::Http2(connection, stream, reused) => {
+        PooledConnection::Http1(io, checkout) => UpstreamRequest::Http1(Box::new(http1::Http1Request::new(
+            io, checkout, limits, head, forwarded, body, wants,
+        ))),
+        PooledConnection::Http2(connection, stream, reused) => {
             let leased = (connection, stream, reused);
-            Call::Http2(Box::new(http2::Call::new(leased, limits, head, forwarded, (body, kept), wants, &conn.holder)))
+            UpstreamRequest::Http2(Box::new(http2::Http2Request::new(
+                leased,
+                limits,
+                head,
+                forwarded,
+                (body, kept),
+                wants,
+                &conn.holder,
+            )))
         }
     }
 }
@@ -197,10 +211,10 @@ fn call(
 /// how long it is. It counts from when the client was last waited for: nobody answers for another's slowness. Answers
 /// when it is over then, too.
 async fn response<S: Source>(
-    call: &mut Call,
+    call: &mut UpstreamRequest,
     source: &mut S,
     limit: Option<(tokio::time::Instant, Duration)>,
-) -> Result<(Result<ResponseHead, CallError>, Option<tokio::time::Instant>), Failure> {
+) -> Result<(Result<ResponseHead, UpstreamError>, Option<tokio::time::Instant>), Failure> {
     let mut late = pin!(limit.map(|(at, _)| sleep_until(at)));
     let mut for_client = false;
     poll_fn(|cx| {
@@ -210,12 +224,12 @@ async fn response<S: Source>(
             return Poll::Ready(Ok((response, limit)));
         }
         if let (Some(mut late), Some((_, time))) = (late.as_mut().as_pin_mut(), limit) {
-            for_client = source.waiting() == Some(Waiting::Body);
+            for_client = source.waiting() == Some(TimeoutKind::Body);
             if was_for_client || for_client {
                 late.as_mut().reset(tokio::time::Instant::now() + time);
             }
             if late.poll(cx).is_ready() {
-                return Poll::Ready(Err(Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream)));
+                return Poll::Ready(Err(Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream)));
             }
         }
         source.hold(call.held(false));
@@ -223,32 +237,34 @@ async fn response<S: Source>(
         source.poll_interrupt(cx).map(|interrupt| {
             Err(match interrupt {
                 Interrupt::Gone => Failure::Gone,
-                Interrupt::Stalled(Waiting::Body) => Failure::Answer(answer::BODY_TIMEOUT, Blame::Downstream),
-                Interrupt::Stalled(Waiting::UpstreamToRead) => {
-                    Failure::Answer(answer::UPSTREAM_UNREAD, Blame::Upstream)
+                Interrupt::Stalled(TimeoutKind::Body) => {
+                    Failure::LocalReply(local_reply::BODY_TIMEOUT, ErrorSource::Downstream)
                 }
-                Interrupt::Stalled(_) => Failure::Answer(answer::UPSTREAM_TIMEOUT, Blame::Upstream),
+                Interrupt::Stalled(TimeoutKind::UpstreamToRead) => {
+                    Failure::LocalReply(local_reply::UPSTREAM_UNREAD, ErrorSource::Upstream)
+                }
+                Interrupt::Stalled(_) => Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream),
             })
         })
     })
     .await
 }
 
-fn broken(endpoint: &Endpoint, error: &CallError, attempt: usize) -> Failure {
+fn broken(endpoint: &Endpoint, error: &UpstreamError, attempt: usize) -> Failure {
     match error {
-        CallError::Source(SourceError::Gone) => return Failure::Gone,
-        CallError::Reset(reason) => return Failure::Reset(*reason),
-        CallError::Source(SourceError::Refused(why)) => {
-            return Failure::Answer(answer::refused(*why), Blame::Downstream);
+        UpstreamError::Source(SourceError::Gone) => return Failure::Gone,
+        UpstreamError::Reset(reason) => return Failure::Reset(*reason),
+        UpstreamError::Source(SourceError::Refused(why)) => {
+            return Failure::LocalReply(local_reply::refused(*why), ErrorSource::Downstream);
         }
         _ => tracing::debug!(endpoint = %endpoint.address, %error, attempt, "upstream broke off"),
     }
-    let cause = match error {
-        CallError::Invalid(Malformed::TooLong) => answer::UPSTREAM_TOO_LARGE,
-        CallError::Invalid(_) | CallError::Protocol | CallError::Endless => answer::UPSTREAM_INVALID,
-        _ => answer::UPSTREAM_BROKE,
+    let kind = match error {
+        UpstreamError::Invalid(Malformed::TooLong) => local_reply::UPSTREAM_TOO_LARGE,
+        UpstreamError::Invalid(_) | UpstreamError::Protocol | UpstreamError::Endless => local_reply::UPSTREAM_INVALID,
+        _ => local_reply::UPSTREAM_BROKE,
     };
-    Failure::Answer(cause, Blame::Upstream)
+    Failure::LocalReply(kind, ErrorSource::Upstream)
 }
 
 /// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its

@@ -1,13 +1,13 @@
 //! What the proxy itself says to clients that speak gRPC: a status of theirs, in a response that is nothing but
-//! trailers, by the gRPC specification's mappings of HTTP's statuses (`http-grpc-status-mapping.md`) and of HTTP/2's codes
-//! (`PROTOCOL-HTTP2.md`, "Errors").
+//! trailers, by the gRPC specification's mappings of HTTP's statuses (`http-grpc-status-mapping.md`) and of HTTP/2's
+//! codes (`PROTOCOL-HTTP2.md`, "Errors").
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 
 use crate::{
-    filter::Answer,
+    filter::LocalReply,
     message::{RequestHead, ResponseHead},
 };
 
@@ -35,12 +35,12 @@ pub(super) fn asks(head: &RequestHead) -> bool {
     }
 }
 
-/// The same answer for such a client. What is no error, such as a redirect, it has to make sense of itself.
-pub(super) fn answer(answer: Answer) -> Answer {
-    let Answer { mut head, reason, .. } = answer;
+/// A local reply for such a client. Replies that are no error, such as redirects, stay as they are.
+pub(super) fn local_reply(answer: LocalReply) -> LocalReply {
+    let LocalReply { mut head, reason, .. } = answer;
     let status = head.status;
     if !status.is_client_error() && !status.is_server_error() {
-        return Answer { head, ..answer };
+        return LocalReply { head, ..answer };
     }
     head.status = StatusCode::OK;
     head.fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -50,7 +50,7 @@ pub(super) fn answer(answer: Answer) -> Answer {
     if let Ok(message) = HeaderValue::try_from(message) {
         head.fields.insert(GRPC_MESSAGE, message);
     }
-    Answer { head, body: Bytes::new(), reason }
+    LocalReply { head, body: Bytes::new(), reason }
 }
 
 /// Says of such an answer that an upstream ended the call: its code means more than the status that stands for it.

@@ -2,10 +2,9 @@
 //!
 //! A request is a head, a body and its connection; nothing here knows whether it came by HTTP/1 or HTTP/2.
 
-mod answer;
 mod forward;
 mod grpc;
-pub mod headers;
+mod local_reply;
 pub mod normalise;
 mod record;
 mod streaming;
@@ -17,51 +16,53 @@ use http::{Method, Uri, Version, header::CONTENT_LENGTH};
 use snapshot::path;
 use tokio::time::Sleep;
 
-pub use self::answer::Cause;
+pub use self::local_reply::LocalReplyKind;
 pub(crate) use self::{
-    answer::{HEAD_TIMEOUT, refused},
+    local_reply::{HEAD_TIMEOUT, refused},
     record::Exchange,
 };
 use crate::{
     body::Source,
-    config::{Action, Rule},
+    clock::clock_us,
+    connection::{Conn, Way},
     fields::Fields,
-    filter::{Answer, Ctx, Flow, RateLimit},
-    http1::{self, request::Wants},
+    filter::{Ctx, Flow, LocalReply},
+    http1::request::Wants,
     message::{RequestHead, ResponseHead},
+    rate_limit_fields::RateLimit,
     router::{Missed, Query},
-    server::{Conn, Way, Worker},
-    shared::clock_us,
-    telemetry::Blame,
-    upstream::Call,
+    rule::{Action, Rule},
+    telemetry::ErrorSource,
+    upstream::{self, UpstreamRequest},
+    worker::Worker,
 };
 
-/// What a request comes to.
+/// The outcome of a request.
 pub(crate) struct Reply {
     /// The final response's head.
     pub(crate) head: ResponseHead,
-    /// What is said of the rule's limits.
+    /// State of the rule's rate limits, to be written with the head.
     pub(crate) rate_limit: Option<RateLimit>,
-    /// Its body.
+    /// Body of the final response.
     pub(crate) body: ReplyBody,
 }
 
 /// Where a response's body comes from.
 pub(crate) enum ReplyBody {
     /// The proxy itself.
-    Own(Bytes),
+    Local(Bytes),
     /// An upstream, until a deadline.
-    Upstream(Call, Option<Pin<Box<Sleep>>>),
-    /// There is none: an upstream ended the stream, and a client that speaks HTTP/2 is told the same.
+    Upstream(UpstreamRequest, Option<Pin<Box<Sleep>>>),
+    /// No response: an upstream ended the stream, and so is that of a client that speaks HTTP/2.
     Reset(h2::Reason),
-    /// There is none: the connections become a WebSocket.
-    WebSocket(Box<http1::call::Call>, Arc<Rule>),
+    /// No body: the connections become a WebSocket.
+    WebSocket(Box<upstream::http1::Http1Request>, Arc<Rule>),
 }
 
-/// What a client is told whose request was no request; `head`: as far as it was one.
-pub(crate) fn refuse(cause: Cause, head: &RequestHead, exchange: &mut Exchange<'_>) -> Reply {
-    exchange.fail(cause.reason, Blame::Downstream);
-    own(cause.answer(exchange.id()), head, exchange, None)
+/// The local reply to what is no valid request; `head`: as far as it was one.
+pub(crate) fn refuse(kind: LocalReplyKind, head: &RequestHead, exchange: &mut Exchange<'_>) -> Reply {
+    exchange.fail(kind.reason, ErrorSource::Downstream);
+    local_reply(kind.reply(exchange.id()), head, exchange, None)
 }
 
 /// Records a connection that was ended for what it held before there was a request.
@@ -80,7 +81,7 @@ pub(crate) async fn serve<S: Source>(
 ) -> Option<Reply> {
     let (rule, prefix) = match route(head, exchange) {
         Ok(matched) => matched,
-        Err(cause) => return Some(refuse(cause, head, exchange)),
+        Err(kind) => return Some(refuse(kind, head, exchange)),
     };
     exchange.rule = Some(rule.clone());
     if rule.streams {
@@ -100,14 +101,14 @@ pub(crate) async fn serve<S: Source>(
         identity: None,
         rate_limit: None,
     };
-    if let Flow::Answer(mut answer) = rule.chain.on_request(head, &mut ctx) {
+    if let Flow::Reply(mut answer) = rule.chain.on_request(head, &mut ctx) {
         exchange.reason = Some(answer.reason);
         rule.chain.on_response(&mut answer.head, &mut ctx);
-        return Some(own(answer, head, exchange, ctx.rate_limit));
+        return Some(local_reply(answer, head, exchange, ctx.rate_limit));
     }
     let outcome = match &rule.action {
         Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
-        Action::Unavailable(_) => Err(forward::Failure::Answer(answer::UNAVAILABLE, Blame::Internal)),
+        Action::Unavailable(_) => Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal)),
     };
     match outcome {
         Ok(forward::Inbound { mut head, call, deadline }) => {
@@ -119,28 +120,28 @@ pub(crate) async fn serve<S: Source>(
             let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());
             exchange.answered(head.status, came.unwrap_or_else(Instant::now));
             let body = match call {
-                Call::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
+                UpstreamRequest::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),
             };
             Some(Reply { head, rate_limit: ctx.rate_limit, body })
         }
-        Err(forward::Failure::Answer(cause, blame)) => {
-            exchange.fail(cause.reason, blame);
-            let mut answer = cause.answer(exchange.id());
+        Err(forward::Failure::LocalReply(kind, error_source)) => {
+            exchange.fail(kind.reason, error_source);
+            let mut answer = kind.reply(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            Some(own(answer, head, exchange, ctx.rate_limit))
+            Some(local_reply(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Reset(reason)) => {
-            let cause = answer::reset(reason);
-            exchange.fail(cause.reason, Blame::Upstream);
+            let kind = local_reply::reset(reason);
+            exchange.fail(kind.reason, ErrorSource::Upstream);
             if exchange.version == Version::HTTP_2 {
-                exchange.answered(cause.status, Instant::now());
-                let head = ResponseHead::new(cause.status);
+                exchange.answered(kind.status, Instant::now());
+                let head = ResponseHead::new(kind.status);
                 return Some(Reply { head, rate_limit: None, body: ReplyBody::Reset(reason) });
             }
-            let mut answer = cause.answer(exchange.id());
+            let mut answer = kind.reply(exchange.id());
             rule.chain.on_response(&mut answer.head, &mut ctx);
-            let mut reply = own(answer, head, exchange, ctx.rate_limit);
+            let mut reply = local_reply(answer, head, exchange, ctx.rate_limit);
             if grpc::asks(head) {
                 grpc::ended(&mut reply.head, reason);
             }
@@ -151,16 +152,16 @@ pub(crate) async fn serve<S: Source>(
 }
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
-fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), Cause> {
+fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), LocalReplyKind> {
     let paths = exchange.conn.limits.paths;
     exchange.host = normalise::head(head, paths)?;
     let config = exchange.worker.shared.config.load();
-    let port = config.ports.get(&exchange.conn.port).ok_or(answer::NO_ROUTE)?;
+    let port = config.ports.get(&exchange.conn.port).ok_or(local_reply::NO_ROUTE)?;
     let name = exchange.host.name();
     if let Some(asked) = exchange.conn.server_name()
         && !port.router.is_of_one_listener(asked, &name)
     {
-        return Err(answer::MISDIRECTED);
+        return Err(local_reply::MISDIRECTED);
     }
     let path = match head.uri.path() {
         normalise::ASTERISK => "/".into(),
@@ -175,21 +176,26 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         fields: &head.fields,
     };
     let matched = port.router.find(&query).map_err(|missed| match missed {
-        Missed::NoRoute => answer::NO_ROUTE,
-        Missed::TooCostly => answer::ROUTING_TOO_COSTLY,
+        Missed::NoRoute => local_reply::NO_ROUTE,
+        Missed::TooCostly => local_reply::ROUTING_TOO_COSTLY,
     })?;
     Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
 }
 
 /// A response of the proxy's own.
-fn own(answer: Answer, request: &RequestHead, exchange: &mut Exchange<'_>, rate_limit: Option<RateLimit>) -> Reply {
+fn local_reply(
+    answer: LocalReply,
+    request: &RequestHead,
+    exchange: &mut Exchange<'_>,
+    rate_limit: Option<RateLimit>,
+) -> Reply {
     // Metrics and log have it as HTTP says it, whatever the client speaks.
     exchange.answered(answer.head.status, Instant::now());
-    let answer = if grpc::asks(request) { grpc::answer(answer) } else { answer };
-    let Answer { mut head, mut body, .. } = answer;
+    let answer = if grpc::asks(request) { grpc::local_reply(answer) } else { answer };
+    let LocalReply { mut head, mut body, .. } = answer;
     if exchange.method == Method::HEAD {
         head.fields.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }
-    Reply { head, rate_limit, body: ReplyBody::Own(body) }
+    Reply { head, rate_limit, body: ReplyBody::Local(body) }
 }

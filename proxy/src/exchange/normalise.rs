@@ -1,7 +1,8 @@
 //! Host and path, checked once before routing, limits and forwarding: the upstream gets the path that was checked.
 //!
-//! One rule for targets, by whatever protocol they come: that of [`snapshot::path`] for paths. Of a query, what is not ASCII
-//! is percent-encoded. A fragment is never sent (RFC 9110 section 4.2.5): it is cut off where a target is read (`http::Uri`).
+//! One rule for targets, by whatever protocol they come: that of [`snapshot::path`] for paths. Of a query, what is not
+//! ASCII is percent-encoded. A fragment is never sent (RFC 9110 section 4.2.5): it is cut off where a target is read
+//! (`http::Uri`).
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, Version, header::HOST};
 use snapshot::path;
 
-use super::answer::{BAD_HOST, BAD_PATH, BAD_TARGET, Cause};
+use super::local_reply::{BAD_HOST, BAD_PATH, BAD_TARGET, LocalReplyKind};
 use crate::{fields::Fields, message::RequestHead};
 
 /// The target of a request that is for the server as a whole.
@@ -37,7 +38,7 @@ impl Host {
 }
 
 /// Checks a request's host and target, and brings its head into origin form with one Host.
-pub fn head(head: &mut RequestHead, rules: path::Rules) -> Result<Host, Cause> {
+pub fn head(head: &mut RequestHead, rules: path::Rules) -> Result<Host, LocalReplyKind> {
     if head.method == Method::CONNECT {
         return Err(BAD_TARGET);
     }
@@ -74,7 +75,7 @@ pub fn head(head: &mut RequestHead, rules: path::Rules) -> Result<Host, Cause> {
 }
 
 /// Puts the host where the upstream looks for it.
-fn placed(head: &mut RequestHead, host: Host) -> Result<Host, Cause> {
+fn placed(head: &mut RequestHead, host: Host) -> Result<Host, LocalReplyKind> {
     if !host.is_field && !host.value.is_empty() && head.fields.get(&HOST) != Some(&host.value) {
         let value = HeaderValue::from_maybe_shared(host.value.clone()).map_err(|_| BAD_HOST)?;
         head.fields.insert(HOST, value);
@@ -87,7 +88,7 @@ fn names_host(head: &RequestHead) -> bool {
 }
 
 /// Takes the host from `:authority`, an absolute target, or the one Host field (RFC 9112 section 3.2).
-pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, Cause> {
+pub fn host(uri: &Uri, fields: &Fields) -> Result<Host, LocalReplyKind> {
     let field = fields.only(&HOST).map_err(|_| BAD_HOST)?;
     let is_field = uri.authority().is_none();
     let value = match (uri.authority(), field) {
@@ -115,7 +116,7 @@ fn same_host(field: &[u8], authority: &[u8]) -> bool {
     field[..name(field)].eq_ignore_ascii_case(&authority[..name(authority)])
 }
 
-/// What a name in `Host` is made of.
+/// Bytes that a name in `Host` is made of.
 static OF_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;
@@ -145,7 +146,7 @@ fn name_end(host: &[u8]) -> Option<(usize, bool)> {
 }
 
 /// Checks the target, and brings its path into the one form; `None`: it is in that form.
-fn path(uri: &Uri, rules: path::Rules) -> Result<Option<String>, Cause> {
+fn path(uri: &Uri, rules: path::Rules) -> Result<Option<String>, LocalReplyKind> {
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(BAD_TARGET);
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn paths() {
-        let check = |target: &str, expect: Result<Option<&str>, Cause>| {
+        let check = |target: &str, expect: Result<Option<&str>, LocalReplyKind>| {
             let got = path(&target.parse().unwrap(), path::Rules::default());
             assert_eq!(got.as_ref().map(Option::as_deref).map_err(|e| *e), expect, "{target}");
         };

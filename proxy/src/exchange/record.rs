@@ -4,12 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{Method, StatusCode, Version, uri::PathAndQuery};
 
-use super::{headers::RequestId, normalise::Host};
+use super::normalise::Host;
 use crate::{
-    config::Rule,
+    connection::{Conn, TimeoutKind, UpstreamPermit},
+    forwarded::RequestId,
     message::RequestHead,
-    server::{Conn, Taken, Waiting, Worker},
-    telemetry::{Blame, RequestRecord},
+    rule::Rule,
+    telemetry::{ErrorSource, RequestRecord},
+    worker::Worker,
 };
 
 /// A request under way. Dropping it closes it.
@@ -24,8 +26,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
-    /// What its client holds for it.
-    pub(super) taken: Option<Taken>,
+    /// Permit for the connection to an upstream.
+    pub(super) taken: Option<UpstreamPermit>,
     pub(super) answered: Option<Instant>,
     pub(super) status: u16,
     /// Body bytes from the client.
@@ -33,7 +35,7 @@ pub(crate) struct Exchange<'a> {
     /// Body bytes to the client so far.
     pub(crate) bytes_out: u64,
     pub(super) reason: Option<&'static str>,
-    pub(super) blame: Option<Blame>,
+    pub(super) error_source: Option<ErrorSource>,
 }
 
 /// The way upstream and back.
@@ -66,15 +68,15 @@ impl<'a> Exchange<'a> {
             bytes_in: 0,
             bytes_out: 0,
             reason: None,
-            blame: None,
+            error_source: None,
         }
     }
 
     /// The proxy answers by itself, or the exchange fails.
-    pub(super) fn fail(&mut self, reason: &'static str, blame: Blame) {
+    pub(super) fn fail(&mut self, reason: &'static str, error_source: ErrorSource) {
         // The first cause is the one that counts.
         self.reason.get_or_insert(reason);
-        self.blame.get_or_insert(blame);
+        self.error_source.get_or_insert(error_source);
     }
 
     /// The final response's head is known.
@@ -95,35 +97,35 @@ impl<'a> Exchange<'a> {
 
     /// The upstream broke off within the body.
     pub(crate) fn upstream_broke(&mut self) {
-        self.fail("upstream_broke", Blame::Upstream);
+        self.fail("upstream_broke", ErrorSource::Upstream);
     }
 
     /// The time of the request, or of the backend's, was over within the body, while this was waited for.
-    pub(crate) fn timed_out(&mut self, waiting: Option<Waiting>) {
+    pub(crate) fn timed_out(&mut self, waiting: Option<TimeoutKind>) {
         let whole = self.rule.as_ref().and_then(|rule| rule.request_timeout);
         let reason = match whole {
             Some(time) if self.started.elapsed() >= time => "request_timeout",
             _ => "upstream_timeout",
         };
-        let for_client = waiting.is_some_and(Waiting::is_for_client);
-        self.fail(reason, if for_client { Blame::Downstream } else { Blame::Upstream });
+        let for_client = waiting.is_some_and(TimeoutKind::is_for_client);
+        self.fail(reason, if for_client { ErrorSource::Downstream } else { ErrorSource::Upstream });
     }
 
     /// The upstream went on for too long without a byte.
     pub(crate) fn upstream_stalled(&mut self) {
-        self.fail("upstream_stalled", Blame::Upstream);
+        self.fail("upstream_stalled", ErrorSource::Upstream);
     }
 
     /// The client took, or sent, nothing for too long.
     pub(crate) fn client_stalled(&mut self) {
-        self.fail("client_stalled", Blame::Downstream);
+        self.fail("client_stalled", ErrorSource::Downstream);
     }
 
     /// The client left before the end; or was made to, for what it held.
     pub(crate) fn client_went(&mut self) {
         match self.conn.holder.is_ended() {
-            true => self.fail("memory_exhausted", Blame::Internal),
-            false => self.fail("client_went", Blame::Downstream),
+            true => self.fail("memory_exhausted", ErrorSource::Internal),
+            false => self.fail("client_went", ErrorSource::Downstream),
         }
     }
 
@@ -143,7 +145,7 @@ impl Drop for Exchange<'_> {
         let before_body = self.answered.unwrap_or(now).duration_since(self.started);
         self.worker.shared.telemetry.closed(&RequestRecord {
             ended: now,
-            rule: self.rule.as_ref(),
+            rule: self.rule.as_ref().map(|rule| rule.served_by()),
             client: self.conn.client().as_bytes(),
             client_port: self.conn.peer.port(),
             method: &self.method,
@@ -159,7 +161,7 @@ impl Drop for Exchange<'_> {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             reason: self.reason,
-            blame: self.blame,
+            error_source: self.error_source,
         });
     }
 }

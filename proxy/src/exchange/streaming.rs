@@ -1,8 +1,8 @@
 //! Which bodies are streams: a message may be long in coming there, and is no less wanted. They have no least rate.
 //!
-//! By their media type: of calls whose messages come one by one (gRPC, gRPC-Web, Connect), of server-sent events, of lines or
-//! texts of JSON, and of parts that replace each other. One whose length is told is none. For all other streams a rule says
-//! so itself (`timeouts.request: 0s`). WebSockets have bounds of their own.
+//! By their media type: of calls whose messages come one by one (gRPC, gRPC-Web, Connect), of server-sent events, of
+//! lines or texts of JSON, and of parts that replace each other. One whose length is told is none. For all other
+//! streams a rule says so itself (`timeouts.request: 0s`). WebSockets have bounds of their own.
 
 use http::header::CONTENT_TYPE;
 
@@ -17,12 +17,12 @@ const STREAMS: [&str; 6] = [
     "application/json-seq",
     "multipart/x-mixed-replace",
 ];
-/// What stands before the encoding of a stream's messages; without `connect` it is one message.
+/// Media type before the encoding of a stream's messages; without `connect` it is one message.
 const CONNECT: &str = "application/connect+";
 
 /// Whether a message with these fields has such a body.
 pub(super) fn has(framing: Framing, fields: &Fields) -> bool {
-    matches!(framing, Framing::Chunked | Framing::UntilClose)
+    matches!(framing, Framing::Chunked | Framing::CloseDelimited)
         && fields.get(&CONTENT_TYPE).is_some_and(|media_type| {
             let begins = |with: &str| {
                 media_type.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with.as_bytes()))
@@ -58,7 +58,7 @@ mod tests {
             "application/x-ndjson",
             "multipart/x-mixed-replace;boundary=a",
         ] {
-            assert!(has(stream, Framing::Chunked) && has(stream, Framing::UntilClose), "{stream}");
+            assert!(has(stream, Framing::Chunked) && has(stream, Framing::CloseDelimited), "{stream}");
             assert!(!has(stream, Framing::Length(9)), "{stream}");
         }
         for other in ["", "text/event", "text/plain", "application/json", "application/grpcx", "application/connect"] {

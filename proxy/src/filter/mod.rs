@@ -3,9 +3,10 @@
 //! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
-mod answer;
+mod compile;
 mod header_modifier;
 mod limit;
+mod local_reply;
 mod path;
 mod redirect;
 mod rewrite;
@@ -15,21 +16,23 @@ pub(crate) mod testing;
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use snapshot::{check::Unfit, proto};
 
-use self::answer::answer;
-pub(crate) use self::answer::head as problem_head;
-pub use self::limit::{Limiters, RateLimit};
-use crate::message::{RequestHead, ResponseHead};
+pub(crate) use self::compile::compile;
+pub use self::limit::Limiters;
+pub(crate) use self::local_reply::head as problem_head;
+use crate::{
+    message::{RequestHead, ResponseHead},
+    rate_limit_fields::RateLimit,
+};
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Trace context.
     Trace,
-    /// Who the consumer is.
+    /// Authentication: the consumer's identity.
     Authn,
-    /// What the consumer may do.
+    /// Authorization: the consumer's rights.
     Authz,
     /// Rate limits.
     Limits,
@@ -41,7 +44,7 @@ pub enum Stage {
     Rewrite,
 }
 
-/// What is known of a request on its way; closes into one [`crate::telemetry::RequestRecord`].
+/// The context of a request in its chain.
 pub struct Ctx {
     /// The client's address.
     pub client: IpAddr,
@@ -53,32 +56,32 @@ pub struct Ctx {
     pub prefix: usize,
     /// When its head was complete.
     pub started: Instant,
-    /// The same moment in microseconds of the process' monotonic clock: the `now` of limits.
+    /// The moment when its head was complete, in microseconds of the process' monotonic clock: the `now` of limits.
     pub now_us: u64,
-    /// Who sends it, when authenticated.
+    /// Consumer that sends it, when authenticated.
     pub identity: Option<Consumer>,
-    /// What the final response says of the rule's limits, whatever answers.
+    /// State of the rule's limits for the final response, whatever answers.
     pub rate_limit: Option<RateLimit>,
 }
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    /// Its name.
+    /// Name of the consumer.
     pub name: Arc<str>,
 }
 
-/// What becomes of a request.
+/// The outcome of a filter for a request.
 pub enum Flow {
-    /// Goes on.
+    /// The request goes on.
     Continue,
-    /// Is answered here. Filters of the response still run: an answer of the proxy's own is dressed like any other.
-    Answer(Answer),
+    /// The request is answered here. Filters of the response still run, as for any other response.
+    Reply(LocalReply),
 }
 
-/// A response of the proxy's own.
+/// A response that the proxy itself makes, without an upstream.
 #[derive(Debug)]
-pub struct Answer {
+pub struct LocalReply {
     /// Status and header fields.
     pub head: ResponseHead,
     /// The body.
@@ -87,7 +90,7 @@ pub struct Answer {
     pub reason: &'static str,
 }
 
-/// One step of a chain.
+/// A step of a chain.
 pub trait Filter: Send + Sync {
     /// Where it stands.
     fn stage(&self) -> Stage;
@@ -124,8 +127,8 @@ impl Chain {
     /// Runs the request's way; an answer ends it.
     pub fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         for filter in &self.filters {
-            if let Flow::Answer(answer) = filter.on_request(head, ctx) {
-                return Flow::Answer(answer);
+            if let Flow::Reply(answer) = filter.on_request(head, ctx) {
+                return Flow::Reply(answer);
             }
         }
         Flow::Continue
@@ -142,16 +145,4 @@ impl Chain {
             self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
         }
     }
-}
-
-/// Compiles what a rule lists as one of its filters.
-pub(crate) fn compile(filter: &proto::Filter) -> Result<Box<dyn Filter>, Unfit> {
-    use proto::filter::Filter as Proto;
-    Ok(match &filter.filter {
-        Some(Proto::RequestHeaderModifier(m)) => Box::new(header_modifier::RequestHeaders::compile(m)?),
-        Some(Proto::ResponseHeaderModifier(m)) => Box::new(header_modifier::ResponseHeaders::compile(m)?),
-        Some(Proto::RequestRedirect(r)) => Box::new(redirect::Redirect::compile(r)?),
-        Some(Proto::UrlRewrite(u)) => Box::new(rewrite::Rewrite::compile(u)?),
-        None => return Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
-    })
 }

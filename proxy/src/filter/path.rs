@@ -2,7 +2,7 @@
 
 use snapshot::proto::{self, path_rewrite::Rewrite};
 
-/// What becomes of a path.
+/// A change of a path.
 pub(super) enum PathChange {
     /// Nothing.
     Keep,

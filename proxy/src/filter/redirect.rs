@@ -9,10 +9,10 @@ use http::{
 };
 use snapshot::{check::Unfit, proto};
 
-use super::{Answer, Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use super::{Ctx, Filter, Flow, LocalReply, Stage, local_reply::reply, path::PathChange};
 use crate::message::{RequestHead, ResponseHead};
 
-/// One redirect.
+/// The filter that redirects.
 pub(super) struct Redirect {
     /// `None`: the request's.
     scheme: Option<&'static str>,
@@ -79,11 +79,11 @@ impl Filter for Redirect {
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
         let Ok(location) = HeaderValue::try_from(self.location(head, ctx)) else {
-            return answer(StatusCode::BAD_REQUEST, "bad_target", "The request has no location to redirect to.");
+            return reply(StatusCode::BAD_REQUEST, "bad_target", "The request has no location to redirect to.");
         };
         let mut head = ResponseHead::new(self.status);
         head.fields.append(LOCATION, location);
-        Flow::Answer(Answer { head, body: Bytes::new(), reason: "redirect" })
+        Flow::Reply(LocalReply { head, body: Bytes::new(), reason: "redirect" })
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         let mut head = RequestHead::from(request.into_parts().0);
         let mut ctx = ctx();
         (ctx.tls, ctx.port, ctx.prefix) = (tls, port, 2);
-        let Flow::Answer(answer) = Redirect::compile(&redirect).unwrap().on_request(&mut head, &mut ctx) else {
+        let Flow::Reply(answer) = Redirect::compile(&redirect).unwrap().on_request(&mut head, &mut ctx) else {
             panic!("no answer")
         };
         assert_eq!(answer.head.status, 302);

@@ -3,10 +3,10 @@
 use http::{HeaderValue, StatusCode, header::HOST, uri::PathAndQuery};
 use snapshot::{check::Unfit, proto};
 
-use super::{Ctx, Filter, Flow, Stage, answer, path::PathChange};
+use super::{Ctx, Filter, Flow, Stage, local_reply::reply, path::PathChange};
 use crate::message::RequestHead;
 
-/// One URL rewrite.
+/// The filter that rewrites a URL.
 pub(super) struct Rewrite {
     host: Option<HeaderValue>,
     path: PathChange,
@@ -45,7 +45,7 @@ impl Filter for Rewrite {
         }
         // Both parts were valid; together they can only be too long.
         let Ok(target) = PathAndQuery::try_from(target) else {
-            return answer(StatusCode::URI_TOO_LONG, "target_too_long", "The rewritten request target is too long.");
+            return reply(StatusCode::URI_TOO_LONG, "target_too_long", "The rewritten request target is too long.");
         };
         head.uri = target.into();
         Flow::Continue

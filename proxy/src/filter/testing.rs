@@ -4,8 +4,11 @@ use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use limits::Decision;
 
-use super::{Chain, Ctx, RateLimit, limit::Words};
-use crate::config::{Action, Rule};
+use super::{Chain, Ctx};
+use crate::{
+    rate_limit_fields::{RateLimit, Words},
+    rule::{Action, Rule},
+};
 
 /// A rule that does nothing.
 pub(crate) fn rule(name: &str) -> Arc<Rule> {

@@ -3,19 +3,20 @@
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::{Malformed, chunked, limits::Limits};
+use super::{Malformed, chunked};
+use crate::message_limits::Limits;
 
-/// How a message says where its body ends.
+/// The framing of a body: how a message says where its body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     Empty,
     /// After so many bytes.
     Length(u64),
     /// By its last chunk.
     Chunked,
-    /// With the connection; of responses only.
-    UntilClose,
+    /// Ended by the close of the connection; of responses only (RFC 9112 section 6.3).
+    CloseDelimited,
 }
 
 /// Follows a body to its end.
@@ -25,18 +26,18 @@ pub enum Decoder {
     Length(u64),
     /// Chunks to come.
     Chunked(chunked::Decoder),
-    /// All that comes.
-    UntilClose,
+    /// Bytes until the connection is closed.
+    CloseDelimited,
 }
 
 pub use chunked::Next;
 
 /// A part of a body on its way.
 #[derive(Clone, Debug)]
-pub(crate) enum Piece {
+pub(crate) enum BodyFrame {
     /// Some bytes.
     Data(Bytes),
-    /// What follows the last byte.
+    /// Trailers, behind the last byte.
     Trailers(Box<HeaderMap>),
 }
 
@@ -47,11 +48,11 @@ impl Framing {
             Framing::Empty => Decoder::Length(0),
             Framing::Length(length) => Decoder::Length(length),
             Framing::Chunked => Decoder::Chunked(chunked::Decoder::default()),
-            Framing::UntilClose => Decoder::UntilClose,
+            Framing::CloseDelimited => Decoder::CloseDelimited,
         }
     }
 
-    /// The same of an upstream's.
+    /// A decoder for an upstream's body, which may pad the sizes of chunks.
     pub fn decoder_of_upstream(self) -> Decoder {
         match self {
             Framing::Chunked => Decoder::Chunked(chunked::Decoder::of_upstream()),
@@ -67,7 +68,7 @@ impl Decoder {
             Decoder::Length(0) => Ok(Next::End(None)),
             Decoder::Chunked(decoder) => decoder.next(buf, limits),
             _ if buf.is_empty() => Ok(Next::More),
-            Decoder::UntilClose => Ok(Next::Data(buf.split().freeze())),
+            Decoder::CloseDelimited => Ok(Next::Data(buf.split().freeze())),
             Decoder::Length(left) => {
                 let now = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
                 *left -= now as u64;
@@ -76,12 +77,12 @@ impl Decoder {
         }
     }
 
-    /// Whether the last byte was taken. With `UntilClose` only the connection's end tells.
+    /// Whether the last byte was taken. With `CloseDelimited` only the connection's end tells.
     pub fn is_done(&self) -> bool {
         match self {
             Decoder::Length(left) => *left == 0,
             Decoder::Chunked(decoder) => decoder.is_done(),
-            Decoder::UntilClose => false,
+            Decoder::CloseDelimited => false,
         }
     }
 

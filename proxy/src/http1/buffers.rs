@@ -5,27 +5,22 @@ use std::{cell::RefCell, mem};
 
 use bytes::BytesMut;
 
-use super::lines::Lines;
-use crate::fields::Fields;
+use super::lines::HeaderLines;
 
-/// What is read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
-const CLIENT: usize = 16 << 10;
-/// What is read at once from an upstream. The pages that are not written to cost nothing.
-const UPSTREAM: usize = 72 << 10;
-/// What a writer's buffer holds before it grows.
-const OUT: usize = 4 << 10;
-/// One that grew beyond this is not kept.
-const MOST_OUT: usize = 64 << 10;
-/// Most fields whose memory is kept.
-const MOST_FIELDS: usize = 64;
-/// How many of each kind a thread keeps.
-const KEPT: usize = 64;
-/// How many fields: they are held while the upstream takes its time.
-const KEPT_FIELDS: usize = 1024;
+/// Bytes that are read at once from a client: most heads are far smaller, and uploads are no benchmark of anybody's.
+const CLIENT_READ_BYTES: usize = 16 << 10;
+/// Bytes that are read at once from an upstream. The pages that are not written to cost nothing.
+const UPSTREAM_READ_BYTES: usize = 72 << 10;
+/// Capacity of a writer's buffer before it grows.
+const WRITE_BYTES: usize = 4 << 10;
+/// Capacity beyond which a writer's buffer is not kept.
+const MAX_KEPT_WRITE_BYTES: usize = 64 << 10;
+/// Most buffers of each kind that a thread keeps.
+const MAX_KEPT: usize = 64;
 
-/// Whose bytes a buffer takes.
+/// The peer whose bytes a buffer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Peer {
     /// A client.
     Client,
     /// An upstream.
@@ -36,16 +31,15 @@ pub(crate) enum From {
 #[derive(Debug)]
 pub(crate) struct ReadBuffer {
     pub(crate) bytes: BytesMut,
-    pub(crate) lines: Lines,
-    from: From,
+    pub(crate) lines: HeaderLines,
+    peer: Peer,
 }
 
 #[derive(Default)]
 struct Kept {
-    client: Vec<(BytesMut, Lines)>,
-    upstream: Vec<(BytesMut, Lines)>,
+    client: Vec<(BytesMut, HeaderLines)>,
+    upstream: Vec<(BytesMut, HeaderLines)>,
     out: Vec<Vec<u8>>,
-    fields: Vec<Fields>,
 }
 
 thread_local! {
@@ -54,15 +48,15 @@ thread_local! {
 
 impl ReadBuffer {
     /// Without memory yet.
-    pub(crate) fn new(from: From) -> Self {
-        Self { bytes: BytesMut::new(), lines: Lines::default(), from }
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self { bytes: BytesMut::new(), lines: HeaderLines::default(), peer }
     }
 
     /// Makes room to read into. Bytes that were taken off the front make room once nothing refers to them.
     pub(crate) fn make_room(&mut self) {
-        let wanted = self.from.capacity();
+        let wanted = self.peer.capacity();
         if self.is_released()
-            && let Some((bytes, lines)) = kept(|kept| kept.read(self.from).pop()).flatten()
+            && let Some((bytes, lines)) = kept(|kept| kept.read(self.peer).pop()).flatten()
         {
             (self.bytes, self.lines) = (bytes, lines);
             self.lines.reset(true);
@@ -78,12 +72,12 @@ impl ReadBuffer {
 
     /// Bytes of memory that it holds. What was taken off the front is part of the same.
     pub(crate) fn held(&self) -> usize {
-        if self.is_released() { 0 } else { self.bytes.capacity().max(self.from.capacity()) }
+        if self.is_released() { 0 } else { self.bytes.capacity().max(self.peer.capacity()) }
     }
 
-    /// The same, if something that was taken off it is still there.
+    /// Bytes of memory that it holds when a part that was taken off it is still there.
     pub(crate) fn held_by_parts(&self) -> usize {
-        self.bytes.capacity().max(self.from.capacity())
+        self.bytes.capacity().max(self.peer.capacity())
     }
 
     /// Gives the memory back, with what is in it. If something still refers to it, it is not kept.
@@ -93,15 +87,15 @@ impl ReadBuffer {
         }
         let (mut bytes, lines) = (mem::take(&mut self.bytes), mem::take(&mut self.lines));
         bytes.clear();
-        let wanted = self.from.capacity();
+        let wanted = self.peer.capacity();
         if bytes.try_reclaim(wanted) && bytes.capacity() < wanted * 2 {
-            kept(|kept| keep(kept.read(self.from), (bytes, lines), KEPT));
+            kept(|kept| keep(kept.read(self.peer), (bytes, lines)));
         }
     }
 
-    /// The same, unless something still refers to it: then there is room in what is left of it.
+    /// Gives the memory back unless something still refers to it: then there is room in what is left of it.
     pub(crate) fn release_unshared(&mut self) {
-        if self.bytes.try_reclaim(self.from.capacity()) {
+        if self.bytes.try_reclaim(self.peer.capacity()) {
             self.release();
         }
     }
@@ -115,55 +109,42 @@ impl Drop for ReadBuffer {
 
 /// An empty buffer to write from.
 pub(super) fn take_out() -> Vec<u8> {
-    kept(|kept| kept.out.pop()).flatten().unwrap_or_else(|| Vec::with_capacity(OUT))
+    kept(|kept| kept.out.pop()).flatten().unwrap_or_else(|| Vec::with_capacity(WRITE_BYTES))
 }
 
 /// Gives one back.
 pub(super) fn give_out(mut buffer: Vec<u8>) {
     buffer.clear();
-    if buffer.capacity() <= MOST_OUT {
-        kept(|kept| keep(&mut kept.out, buffer, KEPT));
+    if buffer.capacity() <= MAX_KEPT_WRITE_BYTES {
+        kept(|kept| keep(&mut kept.out, buffer));
     }
 }
 
-/// No fields, and memory for some.
-pub(crate) fn take_fields() -> Fields {
-    kept(|kept| kept.fields.pop()).flatten().unwrap_or_default()
-}
-
-/// Gives their memory back.
-pub(crate) fn give_fields(mut fields: Fields) {
-    fields.clear();
-    if (1..MOST_FIELDS).contains(&fields.capacity()) {
-        kept(|kept| keep(&mut kept.fields, fields, KEPT_FIELDS));
-    }
-}
-
-/// What this thread keeps; `None` when the thread is about to end.
+/// The buffers that this thread keeps; `None` when the thread is about to end.
 fn kept<T>(use_it: impl FnOnce(&mut Kept) -> T) -> Option<T> {
     KEPT_HERE.try_with(|kept| use_it(&mut kept.borrow_mut())).ok()
 }
 
-fn keep<T>(list: &mut Vec<T>, item: T, most: usize) {
-    if list.len() < most {
+fn keep<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < MAX_KEPT {
         list.push(item);
     }
 }
 
 impl Kept {
-    fn read(&mut self, from: From) -> &mut Vec<(BytesMut, Lines)> {
-        match from {
-            From::Client => &mut self.client,
-            From::Upstream => &mut self.upstream,
+    fn read(&mut self, peer: Peer) -> &mut Vec<(BytesMut, HeaderLines)> {
+        match peer {
+            Peer::Client => &mut self.client,
+            Peer::Upstream => &mut self.upstream,
         }
     }
 }
 
-impl From {
+impl Peer {
     fn capacity(self) -> usize {
         match self {
-            From::Client => CLIENT,
-            From::Upstream => UPSTREAM,
+            Peer::Client => CLIENT_READ_BYTES,
+            Peer::Upstream => UPSTREAM_READ_BYTES,
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The chunked coding (RFC 9112 section 7.1), decoded strictly. Extensions are read and dropped. Of upstreams one thing
-//! is taken that old servers do: they pad sizes with spaces to a fixed width. Whoever reads it understands the same by it.
+//! is taken that old servers do: they pad sizes with spaces to a fixed width. Whoever reads it understands the same by
+//! it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::{
-    Malformed,
-    limits::Limits,
-    lines::{Bad, Bounds, Lines},
-    request,
+    Malformed, field_rules,
+    lines::{Bad, Bounds, HeaderLines},
 };
+use crate::message_limits::Limits;
 
 /// A body's chunks, as far as they have come.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Decoder {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Within a size; digits so far, and their value.
+    /// Start of a size.
     #[default]
     SizeStart,
     Size(u64),
@@ -34,11 +34,11 @@ enum State {
     Data(u64),
     DataReturn,
     DataFeed,
-    Trailers(Box<Lines>),
+    Trailers(Box<HeaderLines>),
     Done,
 }
 
-/// What comes next.
+/// The next part of a chunked body.
 #[derive(Debug, PartialEq)]
 pub enum Next {
     /// More bytes are needed.
@@ -91,7 +91,7 @@ impl Decoder {
                 })?;
                 let Some(end) = end else { return Ok(Next::More) };
                 let section = buf.split_to(end).freeze();
-                let trailers = (!lines.is_empty()).then(|| request::trailers(&section, lines)).transpose();
+                let trailers = (!lines.is_empty()).then(|| field_rules::trailers(&section, lines)).transpose();
                 // They are read, however they are.
                 lines.reset(false);
                 let trailers = trailers?;
@@ -123,7 +123,7 @@ impl Decoder {
                 (State::Size(size) | State::Space(size), b';') => State::Extension(*size),
                 (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => State::Extension(*size),
                 (State::SizeFeed(0), b'\n') => {
-                    let mut lines = Box::<Lines>::default();
+                    let mut lines = Box::<HeaderLines>::default();
                     lines.reset(false);
                     State::Trailers(lines)
                 }
@@ -156,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     type Fed = Result<(Vec<u8>, Option<usize>, Vec<u8>), Malformed>;
 

@@ -16,71 +16,76 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Malformed,
-    body::{Decoder, Framing, Next, Piece},
-    buffers::{self, From, ReadBuffer},
+    body::{BodyFrame, Decoder, Framing, Next},
+    buffers::{Peer, ReadBuffer},
     encode,
-    limits::{BESIDE_TARGET, Limits},
-    lines::{Bad, Bounds, Lines, TooMuch},
-    out::Out,
+    lines::{Bad, Bounds, HeaderLines, TooMuch},
     request::{self, Head, Refused},
     stream::Stream,
+    write_buffer::WriteBuffer,
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
+    connection::{Conn, Pace, TimeoutKind, Way},
+    fields,
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting, Way},
+    message_limits::{Limits, START_LINE_OVERHEAD_BYTES},
+    timers::StreamTimer,
 };
 
-/// How HTTP/2 begins on a connection without ALPN (RFC 9113 section 3.4).
+/// Preface of HTTP/2, on a connection without ALPN (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client that sends further requests before it has its answer may be this many bytes ahead.
-const AHEAD: usize = 8 << 10;
-/// What TLS keeps, at most, of what its client does not read.
-const OF_TLS: usize = 64 << 10;
+const MAX_PIPELINED_BYTES: usize = 8 << 10;
+/// Most bytes that TLS keeps of what its client does not read.
+const TLS_UNREAD_BYTES: usize = 64 << 10;
 
 /// A connection, between and within requests.
 pub(crate) struct Client<S> {
     io: S,
     conn: Arc<Conn>,
     limits: Arc<Limits>,
-    /// Of the bodies under way.
+    /// Pace of the bodies under way.
     pace: Pace,
     buffer: ReadBuffer,
-    /// What waits to be written to it.
-    pub(crate) out: Out,
+    /// Bytes that wait to be written to the client.
+    pub(crate) out: WriteBuffer,
     /// TLS may hold back some of what was written.
     unflushed: bool,
     /// The body of the request under way.
     body: Decoder,
     framing: Framing,
-    /// It has closed its side: it sends no further request, and may well wait for its answers (RFC 9112 section 9.6).
-    /// One that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes included.
+    /// Whether the client has closed its side: it sends no further request, and may wait for answers (RFC 9112 section
+    /// 9.6). A client that has closed both sides looks the same, until it refuses what it is sent, keepalive's probes
+    /// included.
     half_closed: bool,
-    /// Where its task is woken then, to look whether it has gone, and in which second it looked last.
-    watch: Option<(usize, u32)>,
+    /// Second in which it was looked at last, whether a client that has closed its side has gone.
+    watch: Option<u32>,
+    /// Timer by which the task looks again.
+    watch_timer: StreamTimer,
     /// Bytes of that body so far.
     pub(crate) received: u64,
     expects_continue: bool,
     /// The proxy itself has told it to continue: it is not told a second time.
     told: bool,
-    /// It knows interim responses: HTTP/1.0 has none.
+    /// Whether the client knows interim responses: HTTP/1.0 has none.
     takes_interim: bool,
     /// Such a one waits to be written.
     interim_waits: bool,
     first: bool,
     /// Memory of the head under way, or of the one that is being answered.
     heads: Charge,
-    /// The same of bodies.
+    /// Charge for bodies.
     bodies: Charge,
 }
 
-/// What a client sends next.
+/// The next thing that a client sends.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A request's head.
     Request(Head),
-    /// What is no request, or too much of one; and its media type, as far as it came.
+    /// A request that is not valid or too large, and its media type, as far as it came.
     Refused(Refused, Option<HeaderValue>),
     /// A head that takes too long.
     TooSlow,
@@ -98,13 +103,14 @@ impl<S: Stream> Client<S> {
             pace: Pace::new(limits.least_rate),
             conn,
             limits,
-            buffer: ReadBuffer::new(From::Client),
-            out: Out::default(),
+            buffer: ReadBuffer::new(Peer::Client),
+            out: WriteBuffer::default(),
             unflushed: false,
             body: Decoder::Length(0),
             framing: Framing::Empty,
             half_closed: false,
             watch: None,
+            watch_timer: StreamTimer::default(),
             received: 0,
             expects_continue: false,
             told: false,
@@ -122,7 +128,7 @@ impl<S: Stream> Client<S> {
         self.buffer.lines.reset(true);
         self.bodies.set(0);
         self.pace = Pace::new(self.limits.least_rate);
-        let waiting = if self.buffer.bytes.is_empty() { Waiting::Idle } else { Waiting::Head };
+        let waiting = if self.buffer.bytes.is_empty() { TimeoutKind::Idle } else { TimeoutKind::Head };
         self.conn.wait(waiting, &self.limits);
         let event = poll_fn(|cx| self.poll_next(cx)).await;
         self.conn.progress();
@@ -139,7 +145,7 @@ impl<S: Stream> Client<S> {
             let idle = self.buffer.bytes.is_empty();
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::End),
-                Poll::Ready(Ok(_)) if idle => self.conn.wait(Waiting::Head, &self.limits),
+                Poll::Ready(Ok(_)) if idle => self.conn.wait(TimeoutKind::Head, &self.limits),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if idle => {
                     self.buffer.release();
@@ -158,7 +164,7 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// What has come so far; `None`: more is needed.
+    /// The head, once all of it has come; `None`: more is needed.
     fn head(&mut self) -> Option<Event> {
         let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
         if self.first && bytes[0] == b'P' {
@@ -167,7 +173,7 @@ impl<S: Stream> Client<S> {
                 return (known == PREFACE.len()).then_some(Event::Http2);
             }
         }
-        let first = self.limits.target_bytes + BESIDE_TARGET;
+        let first = self.limits.target_bytes + START_LINE_OVERHEAD_BYTES;
         let bounds = Bounds { bytes: self.limits.head_bytes, fields: self.limits.fields, first };
         let end = match lines.read(bytes, bounds) {
             Ok(end) => end?,
@@ -181,7 +187,7 @@ impl<S: Stream> Client<S> {
         // As long as the request is under way, since it may have to be sent again.
         self.heads.set(head.len() + bytes.capacity());
         let whole = head.clone();
-        Some(match request::parse(head, lines, buffers::take_fields(), &self.limits) {
+        Some(match request::parse(head, lines, fields::take(), &self.limits) {
             Ok(head) => {
                 (self.body, self.framing) = (head.body.decoder(), head.body);
                 (self.received, self.expects_continue, self.told) = (0, head.expects_continue, false);
@@ -216,16 +222,16 @@ impl<S: Stream> Client<S> {
         };
         let written = self.io.written() - before;
         if written > 0 || flushed.is_ready() {
-            self.moved(Waiting::ClientToRead, written);
+            self.moved(TimeoutKind::ClientToRead, written);
         }
         match flushed {
-            Poll::Pending => self.wait(Waiting::ClientToRead),
+            Poll::Pending => self.wait(TimeoutKind::ClientToRead),
             Poll::Ready(_) => self.unflushed = false,
         }
         flushed
     }
 
-    /// Of a client that was waited for to read: whether it has read too little, which only a try can tell.
+    /// Whether a client that was waited for to read has read too little, which only a try can tell.
     pub(crate) fn reads_too_little(&mut self, cx: &mut Context<'_>) -> bool {
         self.io.insist(true);
         let flushed = self.poll_flush(cx);
@@ -282,7 +288,7 @@ impl<S: Stream> Client<S> {
         self.progress();
         poll_fn(|cx| {
             loop {
-                match self.poll_piece(cx) {
+                match self.poll_frame(cx) {
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(ended) => return Poll::Ready(ended.is_none()),
                     Poll::Pending if self.conn.expired().is_some() => return Poll::Ready(false),
@@ -306,14 +312,14 @@ impl<S: Stream> Client<S> {
         }
     }
 
-    /// Of a client that has closed its side: whether it has gone. Looked at once a second, and when there is reason to.
+    /// Whether a client that has closed its side has gone. Looked at once a second, and when there is reason to.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let second = self.conn.second();
-        let (place, looked) = self.watch.map_or((None, None), |(place, looked)| (Some(place), Some(looked)));
-        if looked != Some(second) && self.io.has_failed() {
+        if self.watch != Some(second) && self.io.has_failed() {
             return Poll::Ready(Interrupt::Gone);
         }
-        self.watch = Some((self.conn.wake_at(place, second + 1, cx.waker()), second));
+        self.watch = Some(second);
+        self.conn.arm_timer(&mut self.watch_timer, second + 1, cx.waker());
         Poll::Pending
     }
 
@@ -333,7 +339,7 @@ impl<S: Stream> Source for Client<S> {
         self.framing
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         loop {
             match self.body.next(&mut self.buffer.bytes, &self.limits) {
                 // Of trailers, as by HTTP/2.
@@ -344,9 +350,9 @@ impl<S: Stream> Source for Client<S> {
                     if self.received > self.limits.body_bytes {
                         return Poll::Ready(Some(Err(SourceError::Refused(Refused::BodyTooLarge))));
                     }
-                    return Poll::Ready(Some(Ok(Piece::Data(data))));
+                    return Poll::Ready(Some(Ok(BodyFrame::Data(data))));
                 }
-                Ok(Next::End(trailers)) => return Poll::Ready(trailers.map(|t| Ok(Piece::Trailers(t)))),
+                Ok(Next::End(trailers)) => return Poll::Ready(trailers.map(|t| Ok(BodyFrame::Trailers(t)))),
                 Ok(Next::More) => {}
             }
             if self.expects_continue {
@@ -358,9 +364,9 @@ impl<S: Stream> Source for Client<S> {
             }
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(SourceError::Gone))),
-                Poll::Ready(Ok(read)) => self.moved(Waiting::Body, read as u64),
+                Poll::Ready(Ok(read)) => self.moved(TimeoutKind::Body, read as u64),
                 Poll::Pending => {
-                    self.wait(Waiting::Body);
+                    self.wait(TimeoutKind::Body);
                     return Poll::Pending;
                 }
             }
@@ -406,7 +412,7 @@ impl<S: Stream> Source for Client<S> {
             return Poll::Ready(Interrupt::Stalled(waiting));
         }
         // A body that is not read to its end shows the client's end itself.
-        while self.body.is_done() && !self.half_closed && self.buffer.bytes.len() < AHEAD {
+        while self.body.is_done() && !self.half_closed && self.buffer.bytes.len() < MAX_PIPELINED_BYTES {
             match ready!(self.poll_fill(cx)) {
                 Ok(0) => self.half_closed = true,
                 Err(_) => return Poll::Ready(Interrupt::Gone),
@@ -416,23 +422,23 @@ impl<S: Stream> Source for Client<S> {
         if self.half_closed { self.poll_gone(cx) } else { Poll::Pending }
     }
 
-    fn wait(&mut self, waiting: Waiting) {
+    fn wait(&mut self, waiting: TimeoutKind) {
         if self.pace.wait(waiting, self.conn.second()) {
             self.conn.wait_until(waiting, self.pace.until(waiting.limit(&self.limits)));
         }
     }
 
-    fn moved(&mut self, what: Waiting, bytes: u64) {
+    fn moved(&mut self, what: TimeoutKind, bytes: u64) {
         self.pace.moved(what, bytes, self.conn.second());
         self.conn.progress();
     }
 
-    fn waiting(&self) -> Option<Waiting> {
+    fn waiting(&self) -> Option<TimeoutKind> {
         self.conn.waiting()
     }
 
     fn hold(&mut self, bytes: usize) {
-        let of_tls = if S::FAREWELL && self.unflushed { OF_TLS } else { 0 };
+        let of_tls = if S::FAREWELL && self.unflushed { TLS_UNREAD_BYTES } else { 0 };
         // Without a body, what is left of it is the head's.
         let read = if self.body.is_done() { 0 } else { self.buffer.held() };
         // A large part stands in what an upstream's response was read into.
@@ -460,7 +466,7 @@ fn resembles_http(head: &[u8]) -> bool {
 }
 
 /// `Content-Type`, which says in what a client is answered.
-fn media_type(head: &[u8], lines: &Lines) -> Option<HeaderValue> {
+fn media_type(head: &[u8], lines: &HeaderLines) -> Option<HeaderValue> {
     let mut fields = lines.fields(head);
     let (_, value) =
         fields.find(|(name, _)| head[name.clone()].eq_ignore_ascii_case(CONTENT_TYPE.as_str().as_bytes()))?;

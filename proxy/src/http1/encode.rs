@@ -1,5 +1,5 @@
-//! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never from
-//! fields: a filter that sets one changes nothing.
+//! Heads as bytes. What frames a message and what concerns its connection is written from what the proxy knows, never
+//! from fields: a filter that sets one changes nothing.
 
 use std::time::Instant;
 
@@ -7,25 +7,26 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::{
     body::Framing,
-    request::{Known, Wants, known},
+    field_rules::{Known, known},
+    request::Wants,
 };
 use crate::{
     date,
-    exchange::headers::{Forwarded, RequestId, X_REQUEST_ID},
     fields::{Field, Fields},
-    filter::RateLimit,
+    forwarded::{Forwarded, RequestId, X_REQUEST_ID},
+    header_value::decimal,
     message::{RequestHead, ResponseHead},
-    value::decimal,
+    rate_limit_fields::RateLimit,
 };
 
-/// What a connection is to become behind a response.
+/// The future of a connection behind a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// It goes on.
+    /// The connection goes on.
     Keep,
-    /// It is closed.
+    /// The connection is closed.
     Close,
-    /// It is a WebSocket.
+    /// The connection becomes a WebSocket.
     WebSocket,
 }
 
@@ -42,7 +43,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, forwarded: Forwarded<'_>, 
         Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => length(out, 0),
         Framing::Empty => {}
         Framing::Length(bytes) => length(out, bytes),
-        Framing::Chunked | Framing::UntilClose => out.extend_from_slice(CHUNKED),
+        Framing::Chunked | Framing::CloseDelimited => out.extend_from_slice(CHUNKED),
     }
     if wants.go_ahead {
         out.extend_from_slice(b"expect: 100-continue\r\n");
@@ -57,7 +58,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, forwarded: Forwarded<'_>, 
 
 /// The fields of a response that are the proxy's, in place of whatever the head has of them.
 #[derive(Clone, Copy, Debug)]
-pub struct Own<'a> {
+pub struct OwnFields<'a> {
     /// `X-Request-Id`.
     pub request_id: &'a RequestId,
     /// The rule's limits.
@@ -66,18 +67,18 @@ pub struct Own<'a> {
     pub at: Instant,
 }
 
-impl Own<'_> {
+impl OwnFields<'_> {
     fn has(&self, name: &[u8]) -> bool {
         name.eq_ignore_ascii_case(X_REQUEST_ID.as_str().as_bytes())
             || self.rate_limit.is_some_and(|limit| limit.has(name))
     }
 }
 
-/// Writes a response's head to a client that speaks `version`. `Framing::UntilClose` has to end in `After::Close`.
+/// Writes a response's head to a client that speaks `version`. `Framing::CloseDelimited` has to end in `After::Close`.
 pub fn response(
     out: &mut Vec<u8>,
     head: &ResponseHead,
-    own: Own<'_>,
+    own: OwnFields<'_>,
     body: Framing,
     method: &Method,
     version: Version,
@@ -97,7 +98,7 @@ pub fn response(
         Framing::Empty => length(out, 0),
         Framing::Length(bytes) => length(out, bytes),
         Framing::Chunked => out.extend_from_slice(CHUNKED),
-        Framing::UntilClose => {}
+        Framing::CloseDelimited => {}
     }
     match after {
         After::Keep if version == Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -160,9 +161,9 @@ const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
 /// Writes fields, but for those that are written elsewhere; answers whether `Date` was among them.
 fn fields(out: &mut Vec<u8>, fields: &Fields, with_length: bool, elsewhere: impl Fn(&[u8]) -> bool) -> bool {
     let mut dated = false;
-    fields.fields().for_each(|Field { name, value, line, came }| {
-        // What came over HTTP/1.1 lost what is of its connection when it was read.
-        if !came && is_of_connection(name, with_length) || elsewhere(name) {
+    fields.fields().for_each(|Field { name, value, line, parsed }| {
+        // What parsed over HTTP/1.1 lost what is of its connection when it was read.
+        if !parsed && is_of_connection(name, with_length) || elsewhere(name) {
             return;
         }
         dated |= name.eq_ignore_ascii_case(b"date");
@@ -249,8 +250,8 @@ mod tests {
         RequestId::Sent(Bytes::from_static(b"id"))
     }
 
-    fn own<'a>(request_id: &'a RequestId, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
-        Own { request_id, rate_limit, at: Instant::now() }
+    fn own<'a>(request_id: &'a RequestId, rate_limit: Option<&'a RateLimit>) -> OwnFields<'a> {
+        OwnFields { request_id, rate_limit, at: Instant::now() }
     }
 
     #[track_caller]

@@ -7,7 +7,7 @@ use super::{Malformed, grammar};
 
 /// The lines of one head, or of one trailer section, as far as it has come.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct HeaderLines {
     /// Where the first line begins: behind an empty line that may stand before a request.
     start: usize,
     /// Length of the first line; nothing when there is none to come.
@@ -27,7 +27,7 @@ struct Field {
     end: u32,
 }
 
-/// How many bytes and fields there may be.
+/// The most bytes and fields that there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Bytes, the last line's end included.
@@ -43,7 +43,7 @@ pub struct Bounds {
 pub enum TooMuch {
     /// The first line.
     First,
-    /// All together, or too many fields.
+    /// Too many bytes in all, or too many fields.
     Head,
 }
 
@@ -56,7 +56,7 @@ pub enum Bad {
     TooMuch(TooMuch),
 }
 
-impl Lines {
+impl HeaderLines {
     /// Forgets everything. `first`: whether a line precedes the fields.
     pub fn reset(&mut self, first: bool) {
         self.fields.clear();
@@ -132,7 +132,7 @@ impl Lines {
         Ok(())
     }
 
-    /// What is there has no line's end: is it still worth waiting for?
+    /// Decides whether a line without its end is still worth waiting for.
     fn incomplete(&self, buf: &[u8], bounds: Bounds) -> Result<Option<usize>, Bad> {
         if self.first.is_none() && buf.len() - self.at > bounds.first + 1 {
             return Err(Bad::TooMuch(TooMuch::First));
@@ -156,7 +156,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { bytes: 100, fields: 3, first: 20 };
 
     fn all(text: &[u8]) -> Result<Option<(usize, Vec<String>)>, Bad> {
-        let mut lines = Lines::default();
+        let mut lines = HeaderLines::default();
         lines.reset(true);
         Ok(lines.read(text, BOUNDS)?.map(|end| {
             let show = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -175,7 +175,7 @@ mod tests {
         );
         // However it is cut in two, and byte by byte.
         for cut in 0..text.len() {
-            let mut lines = Lines::default();
+            let mut lines = HeaderLines::default();
             lines.reset(true);
             let mut got = lines.read(&text.as_bytes()[..cut], BOUNDS);
             if got == Ok(None) {

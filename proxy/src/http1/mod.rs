@@ -4,33 +4,33 @@
 //!  wire ─► lines.rs    a head's lines, found in place
 //!            ├ request.rs   a request's head, and how its body is framed (RFC 9112 sections 2, 3 and 6)
 //!            └ response.rs  a response's
-//!          body.rs, chunked.rs   where a body ends
-//!  wire ◄─ encode.rs   heads; out.rs   bytes that wait to be written, with one system call if they can
+//!          field_rules.rs   which fields are of one connection     body.rs, chunked.rs   where a body ends
+//!  wire ◄─ encode.rs   heads; write_buffer.rs   bytes that wait to be written, with one system call if they can
 //!  buffers.rs   memory that is lent to connections while they have something to read or write
 //!
 //!  client.rs   a client's connection: the codec on a stream     serve.rs   its requests, one after the other
-//!  call.rs     a request to an upstream, on a connection of its own for that time
+//!  ../upstream/http1.rs   a request to an upstream, on a connection of its own for that time
 //! ```
 //!
 //! **Strict.** What two servers could read differently is refused, and the connection closed: that is what request
-//! smuggling is made of. Nothing of a message's framing is passed on: each side is framed anew from what was understood.
+//! smuggling is made of. Nothing of a message's framing is passed on: each side is framed anew from what was
+//! understood.
 
 pub mod body;
 pub(crate) mod buffers;
-pub(crate) mod call;
 pub mod chunked;
 mod client;
 pub mod encode;
+pub(crate) mod field_rules;
 pub(crate) mod grammar;
-pub mod limits;
 pub mod lines;
-mod out;
 pub mod request;
 pub mod response;
 pub(crate) mod serve;
 pub(crate) mod stream;
+pub(crate) mod write_buffer;
 
-/// What HTTP/1.1 does not allow, or allows to be read in more than one way.
+/// The faults of a message that HTTP/1.1 does not allow, or allows to be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A line that does not end in CRLF, or holds a CR of its own.

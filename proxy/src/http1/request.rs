@@ -1,21 +1,25 @@
 //! A request's head: from its lines to method, target and fields, and what it says of its connection and its body.
 //!
-//! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the next
-//! connection is told what it needs anew.
+//! What concerns this connection only (RFC 9110 section 7.6.1) never becomes a field: it is understood here, and the
+//! next connection is told what it needs anew.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, uri::PathAndQuery};
+use http::{Method, Uri, Version, uri::PathAndQuery};
 
 use super::{
     Malformed,
     body::Framing,
+    field_rules::{Known, checked, is_disguised, known, strip_named},
     grammar,
-    limits::{Limits, METHOD_BYTES},
-    lines::Lines,
+    lines::HeaderLines,
 };
-use crate::{fields::Fields, message::RequestHead};
+use crate::{
+    fields::Fields,
+    message::RequestHead,
+    message_limits::{Limits, MAX_METHOD_BYTES},
+};
 
 /// A request's head, understood.
 #[derive(Debug)]
@@ -23,17 +27,17 @@ pub struct Head {
     /// Method, target, version, and the fields that are for the upstream. No field of the connection or of the body's
     /// framing is among them.
     pub parts: RequestHead,
-    /// How its body is framed.
+    /// Framing of the body.
     pub body: Framing,
     /// The client wants to go on with the connection.
     pub keep_alive: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub expects_continue: bool,
-    /// What the client wants beyond the message itself.
+    /// Wishes of the client beyond the message itself.
     pub wants: Wants,
 }
 
-/// What a client wants beyond the message itself.
+/// The wishes of a client beyond the message itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The connection to become a WebSocket.
@@ -76,19 +80,19 @@ pub enum Refused {
     BodyTooLarge,
 }
 
-/// What `Connection` and its kin say.
+/// The content of `Connection` and its kin.
 #[derive(Default)]
 struct Hop {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
     websocket: bool,
-    /// How many fields it names that are not for the next hop.
+    /// Number of fields that `Connection` names: they are not for the next hop.
     names: usize,
 }
 
 /// Reads a head, whose lines were found; `fields` lend their memory.
-pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
+pub fn parse(head: Bytes, lines: &HeaderLines, mut fields: Fields, limits: &Limits) -> Result<Head, Refused> {
     let (method, target, version) = start_line(&head, lines.first(), limits)?;
     let (mut hop, mut hosts, mut length, mut codings) = (Hop::default(), 0, None, 0);
     let (mut takes_trailers, mut expects_continue) = (false, false);
@@ -148,7 +152,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
             continue;
         }
         checked(value)?;
-        fields.came(at, range);
+        fields.parsed(at, range);
     }
     let body = match (codings, length) {
         (0, None | Some(0)) => Framing::Empty,
@@ -166,7 +170,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
         return Err(Refused::HeadTooLarge);
     }
     let naming = (hop.names > 0).then(|| head.clone());
-    fields.stand_in(head);
+    fields.attach_buffer(head);
     if let Some(head) = naming {
         // A client must not be able to take out what is the proxy's to say: a known attack on proxies.
         strip_named(&head, lines, &mut fields, is_disguised);
@@ -183,91 +187,6 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, limits: &Limits) ->
     })
 }
 
-/// Reads a trailer section whose lines were found. What must not stand there (RFC 9110 section 6.5.1) is left out.
-pub(super) fn trailers(section: &Bytes, lines: &Lines) -> Result<Box<HeaderMap>, Malformed> {
-    let mut fields = Box::<HeaderMap>::default();
-    for (name, range) in lines.fields(section) {
-        let name = &section[name];
-        if matches!(known(name), Known::Other) && !is_disguised(name) {
-            append(&mut fields, name, section.slice(range))?;
-        } else {
-            checked(&section[range])?;
-        }
-    }
-    Ok(fields)
-}
-
-/// Fields that are not simply passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    Host,
-    ContentLength,
-    TransferEncoding,
-    Connection,
-    Upgrade,
-    Te,
-    Expect,
-    /// Others that concern the connection only.
-    OfConnection,
-    Other,
-}
-
-/// Tells by length first: most names are done with that.
-pub(crate) fn known(name: &[u8]) -> Known {
-    let is = |other: &str, known| if name.eq_ignore_ascii_case(other.as_bytes()) { known } else { Known::Other };
-    match name.len() {
-        2 => is("te", Known::Te),
-        4 => is("host", Known::Host),
-        6 => is("expect", Known::Expect),
-        7 => is("upgrade", Known::Upgrade),
-        10 if matches!(name[0], b'c' | b'C') => is("connection", Known::Connection),
-        10 => is("keep-alive", Known::OfConnection),
-        14 if matches!(name[0], b'c' | b'C') => is("content-length", Known::ContentLength),
-        14 => is("http2-settings", Known::OfConnection),
-        16 => is("proxy-connection", Known::OfConnection),
-        17 => is("transfer-encoding", Known::TransferEncoding),
-        18 => is("proxy-authenticate", Known::OfConnection),
-        19 => is("proxy-authorization", Known::OfConnection),
-        _ => Known::Other,
-    }
-}
-
-/// Whether a name, its underscores read as dashes, is one that the proxy itself sets or acts on. Servers of the CGI family
-/// know both spellings as one field, so that a client could say what is the proxy's to say.
-pub(crate) fn is_disguised(name: &[u8]) -> bool {
-    const OURS: [&str; 11] = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "upgrade",
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-request-id",
-        "x-real-ip",
-    ];
-    let dashed = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() });
-    // Lengths first: most names are done with that.
-    OURS.iter().any(|ours| ours.len() == name.len() && ours.bytes().eq(dashed.clone()))
-}
-
-/// Adds a field.
-fn append(fields: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), Malformed> {
-    let name = HeaderName::from_bytes(name).map_err(|_| Malformed::FieldName)?;
-    let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::FieldValue)?;
-    // Fields are counted while lines are read: there is room.
-    fields.try_append(name, value).map(drop).map_err(|_| Malformed::TooLong)
-}
-
-/// Checks a value that is not kept.
-pub(super) fn checked(value: &[u8]) -> Result<(), Malformed> {
-    // Without an early end, so that it is done many bytes at a time.
-    let invalid = value.iter().fold(false, |any, b| any | !matches!(b, b'\t' | b' '..=b'~' | 0x80..));
-    if invalid { Err(Malformed::FieldValue) } else { Ok(()) }
-}
-
 fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method, Uri, Version), Refused> {
     let bad = Malformed::StartLine;
     let (start, line) = (at.start, &head[at]);
@@ -282,7 +201,7 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     if !grammar::is_token(&line[..first]) {
         return Err(bad.into());
     }
-    if first > METHOD_BYTES {
+    if first > MAX_METHOD_BYTES {
         return Err(Refused::MethodTooLong);
     }
     let method = Method::from_bytes(&line[..first]).map_err(|_| bad)?;
@@ -301,9 +220,9 @@ fn start_line(head: &Bytes, at: Range<usize>, limits: &Limits) -> Result<(Method
     Ok((method, uri, version))
 }
 
-/// What of a first line is too long, as far as it has come.
+/// The part of a first line that is too long, as far as it has come.
 pub(super) fn too_long(line: &[u8]) -> Refused {
-    let method = &line[..line.len().min(METHOD_BYTES + 1)];
+    let method = &line[..line.len().min(MAX_METHOD_BYTES + 1)];
     if method.contains(&b' ') { Refused::TargetTooLong } else { Refused::MethodTooLong }
 }
 
@@ -344,37 +263,24 @@ impl Hop {
     }
 }
 
-/// Takes out the fields that `Connection` names, but for those that are spared.
-pub(super) fn strip_named(bytes: &[u8], lines: &Lines, fields: &mut Fields, spared: impl Fn(&[u8]) -> bool) {
-    let mut named = vec![];
-    for (name, range) in lines.fields(bytes) {
-        if matches!(known(&bytes[name]), Known::Connection) {
-            named.extend(grammar::items(&bytes[range]).filter(|item| !item.is_empty() && !spared(item)));
-        }
-    }
-    fields.remove_all(named);
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use http::Request;
+    use http::{HeaderValue, Request};
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         exchange::normalise,
-        http1::{
-            limits::{BESIDE_TARGET, DEFAULT},
-            lines::{Bad, Bounds, TooMuch},
-        },
+        http1::lines::{Bad, Bounds, TooMuch},
         http2,
+        message_limits::{DEFAULT, START_LINE_OVERHEAD_BYTES},
     };
 
     fn read(text: &[u8]) -> Result<Option<(Head, usize)>, Refused> {
-        let mut lines = Lines::default();
+        let mut lines = HeaderLines::default();
         lines.reset(true);
-        let first = DEFAULT.target_bytes + BESIDE_TARGET;
+        let first = DEFAULT.target_bytes + START_LINE_OVERHEAD_BYTES;
         let bounds = Bounds { bytes: DEFAULT.head_bytes, fields: DEFAULT.fields, first };
         let end = lines.read(text, bounds).map_err(|bad| match bad {
             Bad::Malformed(malformed) => Refused::Malformed(malformed),
@@ -443,8 +349,8 @@ mod tests {
         bad(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8 << 10)), Refused::TargetTooLong);
         bad(&format!("GET /{}", "a".repeat(9 << 10)), Refused::TargetTooLong);
         let method = |length| format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(length));
-        good(&method(METHOD_BYTES));
-        bad(&method(METHOD_BYTES + 1), Refused::MethodTooLong);
+        good(&method(MAX_METHOD_BYTES));
+        bad(&method(MAX_METHOD_BYTES + 1), Refused::MethodTooLong);
         bad(&method(9 << 10), Refused::MethodTooLong);
         bad(&"A".repeat(9 << 10), Refused::MethodTooLong);
         for target in ["/", "*", "http://a/b?c", "/{}[]|?a[]={}|^", "/%zz", "a"] {
@@ -537,7 +443,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// The same target comes to the same, or to nothing, by HTTP/1.1 and by HTTP/2, and the field to the same value.
+        /// The same target comes to the same, or to nothing, by HTTP/1.1 and by HTTP/2, and the field to the same
+        /// value.
         #[test]
         fn either_protocol_reads_the_same(target in proptest::collection::vec(prop_oneof![
             any::<u8>(), b'!'..b'~', Just(b'%'), Just(b'/'), Just(b'.'), Just(b'?'), Just(b'2'), Just(b'E'), Just(0xc3), Just(0xa9)

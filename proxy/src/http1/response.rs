@@ -6,28 +6,28 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use super::{
     Malformed,
     body::Framing,
+    field_rules::{Known, checked, known, strip_named},
     grammar,
-    lines::Lines,
-    request::{Known, checked, known, strip_named},
+    lines::HeaderLines,
 };
 use crate::{fields::Fields, message::ResponseHead};
 
 /// A response's head, understood.
 #[derive(Debug)]
 pub struct Head {
-    /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a body
-    /// that is not there: in answers to HEAD, and in 304.
+    /// Status and fields, less what concerned the connection. `Content-Length` is among them only where it describes a
+    /// body that is not there: in answers to HEAD, and in 304.
     pub parts: ResponseHead,
-    /// How its body is framed.
+    /// Framing of the body.
     pub body: Framing,
     /// The upstream goes on with the connection.
     pub keep_alive: bool,
-    /// It says that the connection becomes a WebSocket.
+    /// Whether the connection becomes a WebSocket.
     pub websocket: bool,
 }
 
 /// Reads the answer to a request of `method`, whose lines were found; `fields` lend their memory.
-pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) -> Result<Head, Malformed> {
+pub fn parse(head: Bytes, lines: &HeaderLines, mut fields: Fields, method: &Method) -> Result<Head, Malformed> {
     let bytes = &head[..];
     let (status, version) = status_line(&bytes[lines.first()])?;
     let (mut length, mut codings, mut close, mut keep_alive) = (None, 0, false, false);
@@ -69,7 +69,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
                 checked(value)?;
                 // It says what the client has to speak (RFC 9110 section 15.5.22).
                 if status == StatusCode::UPGRADE_REQUIRED {
-                    fields.came(name, range);
+                    fields.parsed(name, range);
                 }
                 continue;
             }
@@ -79,7 +79,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
             }
             Known::Host | Known::Other => {
                 checked(value)?;
-                fields.came(name, range);
+                fields.parsed(name, range);
             }
         }
     }
@@ -88,7 +88,7 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
         return Err(Malformed::TransferEncoding);
     }
     let naming = names.then(|| head.clone());
-    fields.stand_in(head);
+    fields.attach_buffer(head);
     if let Some(head) = naming {
         strip_named(&head, lines, &mut fields, |_| false);
     }
@@ -101,12 +101,12 @@ pub fn parse(head: Bytes, lines: &Lines, mut fields: Fields, method: &Method) ->
         (1, _) => Framing::Chunked,
         (_, Some(0)) => Framing::Empty,
         (_, Some(length)) => Framing::Length(length),
-        _ => Framing::UntilClose,
+        _ => Framing::CloseDelimited,
     };
     // What must not have a body says that it has one (RFC 9110 section 8.6, RFC 9112 section 6.1): it may follow.
     let bodied = codings > 0 || length.is_some_and(|length| length > 0);
     let stray = bodied && (status == StatusCode::NO_CONTENT || status.is_informational());
-    let keep_alive = !close && (http11 || keep_alive) && body != Framing::UntilClose && !stray;
+    let keep_alive = !close && (http11 || keep_alive) && body != Framing::CloseDelimited && !stray;
     Ok(Head { parts: ResponseHead { status, fields }, body, keep_alive, websocket: upgrade && websocket })
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use crate::http1::lines::Bounds;
 
     fn read(method: &Method, text: &str) -> Result<Head, Malformed> {
-        let mut lines = Lines::default();
+        let mut lines = HeaderLines::default();
         lines.reset(true);
         let end = lines.read(text.as_bytes(), Bounds { bytes: 1 << 16, fields: 128, first: 1 << 12 }).unwrap().unwrap();
         let head = BytesMut::from(text).split_to(end).freeze();
@@ -154,7 +154,7 @@ mod tests {
         get("HTTP/1.1 200 OK\r\nContent-Length: 5", Ok((200, Framing::Length(5), true)));
         get("HTTP/1.1 200\r\nContent-Length: 5\r\ncontent-length: 5", Ok((200, Framing::Length(5), true)));
         get("HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\nConnection: close", Ok((200, Framing::Chunked, false)));
-        get("HTTP/1.1 200 OK", Ok((200, Framing::UntilClose, false)));
+        get("HTTP/1.1 200 OK", Ok((200, Framing::CloseDelimited, false)));
         get("HTTP/1.0 200 OK\r\nContent-Length: 5", Ok((200, Framing::Length(5), false)));
         get("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive", Ok((200, Framing::Length(5), true)));
         get("HTTP/1.1 204 No Content\r\nContent-Length: 5", Ok((204, Framing::Empty, false)));

@@ -7,37 +7,37 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE};
 use tokio::{net::TcpStream, time::Sleep};
 
 use super::{
-    body::{Framing, Piece},
-    buffers,
+    body::{BodyFrame, Framing},
     client::{Client, Event},
-    encode::{self, After, Own},
-    out::Out,
+    encode::{self, After, OwnFields},
     request::Head,
     stream::{Prefixed, Stream},
+    write_buffer::WriteBuffer,
 };
 use crate::{
     body::{Interrupt, Source},
-    config::Rule,
-    exchange::{self, Cause, Exchange, Reply, ReplyBody},
-    fields::Fields,
-    filter::RateLimit,
+    connection::{Conn, TimeoutKind},
+    exchange::{self, Exchange, LocalReplyKind, Reply, ReplyBody},
+    fields::{self, Fields},
     message::{RequestHead, ResponseHead},
-    server::{Conn, Waiting, Worker},
-    upstream::{Call, CallError, Lease},
+    rate_limit_fields::RateLimit,
+    rule::Rule,
+    upstream::{self, Checkout, UpstreamError, UpstreamRequest},
+    worker::Worker,
 };
 
 /// A response that comes faster than this many bytes at once lets others have their turn.
-const TURN: u64 = 256 << 10;
+const YIELD_AFTER_BYTES: u64 = 256 << 10;
 /// Requests that a client sent ahead of their answers are served in one go up to so many.
-const AHEAD: u32 = 8;
+const MAX_PIPELINED_REQUESTS: u32 = 8;
 
-/// What becomes of a connection that HTTP/1.1 has done with.
+/// The future of a connection that HTTP/1.1 has done with.
 pub(crate) enum Ended<S> {
-    /// It is closed.
+    /// The connection is closed.
     Closed,
-    /// It speaks HTTP/2.
+    /// The client speaks HTTP/2.
     Http2(Prefixed<S>),
-    /// It is a WebSocket.
+    /// The connection is a WebSocket.
     WebSocket(Box<WebSocket<S>>),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct WebSocket<S> {
     pub(crate) client: Prefixed<S>,
     pub(crate) upstream: Prefixed<TcpStream>,
     pub(crate) rule: Arc<Rule>,
-    pub(crate) lease: Lease,
+    pub(crate) checkout: Checkout,
 }
 
 /// Serves a connection.
@@ -69,7 +69,7 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
         match end {
             End::Keep => {
                 ahead = if client.is_ahead() { ahead + 1 } else { 0 };
-                if ahead == AHEAD {
+                if ahead == MAX_PIPELINED_REQUESTS {
                     ahead = 0;
                     tokio::task::yield_now().await;
                 }
@@ -80,16 +80,16 @@ pub(crate) async fn serve<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, io:
             End::WebSocket(call, rule) => {
                 let (read, client) = client.into_stream();
                 let client = Prefixed::new(read, client);
-                let Some((read, upstream, lease)) = call.into_stream() else { return Ended::Closed };
+                let Some((read, upstream, checkout)) = call.into_stream() else { return Ended::Closed };
                 let upstream = Prefixed::new(read, upstream);
-                return Ended::WebSocket(Box::new(WebSocket { client, upstream, rule, lease }));
+                return Ended::WebSocket(Box::new(WebSocket { client, upstream, rule, checkout }));
             }
         }
         return Ended::Closed;
     }
 }
 
-/// What becomes of a connection behind an exchange.
+/// The future of a connection behind an exchange.
 enum End {
     Keep,
     /// `unread`: the client may still be sending.
@@ -98,7 +98,7 @@ enum End {
     },
     /// The response is broken, and the client has to notice.
     Abort,
-    WebSocket(Box<super::call::Call>, Arc<Rule>),
+    WebSocket(Box<upstream::http1::Http1Request>, Arc<Rule>),
 }
 
 /// Answers what is no request; `media_type`: what it was to be one in.
@@ -106,7 +106,7 @@ async fn refuse<S: Stream>(
     worker: &Arc<Worker>,
     conn: &Arc<Conn>,
     client: &mut Client<S>,
-    cause: Cause,
+    kind: LocalReplyKind,
     media_type: Option<HeaderValue>,
 ) -> End {
     let (uri, mut fields) = (Uri::default(), Fields::default());
@@ -115,8 +115,8 @@ async fn refuse<S: Stream>(
     }
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let mut exchange = Exchange::open(worker, conn, &head);
-    let Reply { head, rate_limit, body } = exchange::refuse(cause, &head, &mut exchange);
-    let ReplyBody::Own(body) = body else { return End::Close { unread: true } };
+    let Reply { head, rate_limit, body } = exchange::refuse(kind, &head, &mut exchange);
+    let ReplyBody::Local(body) = body else { return End::Close { unread: true } };
     let framing = Framing::Length(body.len() as u64);
     let own = own_fields(&exchange, rate_limit.as_ref());
     encode::response(client.out.bytes(), &head, own, framing, &Method::GET, Version::HTTP_11, After::Close);
@@ -137,7 +137,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
     let end = match reply {
         None => End::Close { unread: false },
         Some(Reply { head: reply, rate_limit, body }) => match body {
-            ReplyBody::Own(body) => own(conn, client, head, (reply, rate_limit), body, &mut exchange).await,
+            ReplyBody::Local(body) => own(conn, client, head, (reply, rate_limit), body, &mut exchange).await,
             ReplyBody::Upstream(call, deadline) => {
                 relay(conn, client, head, (reply, rate_limit), call, deadline, &mut exchange).await
             }
@@ -153,7 +153,7 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
         },
     };
     exchange.bytes_in = client.received;
-    buffers::give_fields(std::mem::take(&mut head.parts.fields));
+    fields::give_back(std::mem::take(&mut head.parts.fields));
     end
 }
 
@@ -171,12 +171,12 @@ fn encode_response<S>(
     let (method, version) = (&request.parts.method, request.parts.version);
     let own = own_fields(exchange, rate_limit.as_ref());
     encode::response(client.out.bytes(), &reply, own, framing, method, version, after);
-    buffers::give_fields(reply.fields);
+    fields::give_back(reply.fields);
 }
 
-/// What the proxy itself says in a response's head.
-fn own_fields<'a>(exchange: &'a Exchange<'_>, rate_limit: Option<&'a RateLimit>) -> Own<'a> {
-    Own { request_id: &exchange.request_id, rate_limit, at: exchange.answered_at() }
+/// The fields that the proxy itself writes in a response's head.
+fn own_fields<'a>(exchange: &'a Exchange<'_>, rate_limit: Option<&'a RateLimit>) -> OwnFields<'a> {
+    OwnFields { request_id: &exchange.request_id, rate_limit, at: exchange.answered_at() }
 }
 
 /// Sends an answer of the proxy's own.
@@ -216,16 +216,19 @@ async fn relay<S: Stream>(
     client: &mut Client<S>,
     request: &Head,
     reply: (ResponseHead, Option<RateLimit>),
-    mut call: Call,
+    mut call: UpstreamRequest,
     mut deadline: Option<Pin<Box<Sleep>>>,
     exchange: &mut Exchange<'_>,
 ) -> End {
     let framing = match call.framing() {
-        Framing::Chunked | Framing::UntilClose if request.parts.version == Version::HTTP_10 => Framing::UntilClose,
-        Framing::UntilClose => Framing::Chunked,
+        Framing::Chunked | Framing::CloseDelimited if request.parts.version == Version::HTTP_10 => {
+            Framing::CloseDelimited
+        }
+        Framing::CloseDelimited => Framing::Chunked,
         framing => framing,
     };
-    let keep = request.keep_alive && !conn.is_retiring() && framing != Framing::UntilClose && !client.has_body_left();
+    let keep =
+        request.keep_alive && !conn.is_retiring() && framing != Framing::CloseDelimited && !client.has_body_left();
     let after = if keep { After::Keep } else { After::Close };
     client.answering();
     encode_response(client, request, reply, exchange, framing, after);
@@ -233,32 +236,32 @@ async fn relay<S: Stream>(
     let relayed = poll_fn(|cx| {
         // Before anything else is waited for.
         match conn.expired() {
-            Some(Waiting::ClientToRead) if !client.reads_too_little(cx) => {}
+            Some(TimeoutKind::ClientToRead) if !client.reads_too_little(cx) => {}
             Some(waiting) => return Poll::Ready(Err(Broken::Stalled(waiting))),
             None => {}
         }
         let (mut turn, mut unread) = (0, false);
         loop {
             // What has come is put together before it is written.
-            let come = if ended || client.out.is_full() { None } else { call.piece() };
+            let come = if ended || client.out.is_full() { None } else { call.ready_frame() };
             let piece = match come {
                 Some(piece) => Some(piece),
                 None => match client.poll_flush(cx) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                     Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(())) if turn > TURN || conn.holder.is_held_back() => {
+                    Poll::Ready(Ok(())) if turn > YIELD_AFTER_BYTES || conn.holder.is_held_back() => {
                         // It is not the upstream that is waited for.
                         client.progress();
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok(())) => match call.poll_piece(cx, client) {
+                    Poll::Ready(Ok(())) => match call.poll_frame(cx, client) {
                         Poll::Ready(piece) => Some(piece),
                         Poll::Pending => None,
                     },
                     Poll::Pending => {
                         call.poll_rest(cx, client);
-                        client.wait(Waiting::ClientToRead);
+                        client.wait(TimeoutKind::ClientToRead);
                         unread = true;
                         None
                     }
@@ -278,7 +281,7 @@ async fn relay<S: Stream>(
             }
             return match client.poll_interrupt(cx) {
                 // Whether it has read too little is found out at the next tick, which wakes this.
-                Poll::Ready(Interrupt::Stalled(Waiting::ClientToRead)) | Poll::Pending => Poll::Pending,
+                Poll::Ready(Interrupt::Stalled(TimeoutKind::ClientToRead)) | Poll::Pending => Poll::Pending,
                 Poll::Ready(Interrupt::Stalled(waiting)) => Poll::Ready(Err(Broken::Stalled(waiting))),
                 Poll::Ready(Interrupt::Gone) => Poll::Ready(Err(Broken::Client)),
             };
@@ -303,26 +306,27 @@ async fn relay<S: Stream>(
                 }
             }
             // A length or a missing last chunk tells the client; nothing else does.
-            if framing == Framing::UntilClose { End::Abort } else { End::Close { unread: false } }
+            if framing == Framing::CloseDelimited { End::Abort } else { End::Close { unread: false } }
         }
     }
 }
 
-/// Puts a piece to what waits to be written; answers how many bytes of the body it holds, and whether that ends with it.
+/// Puts a piece to what waits to be written; answers how many bytes of the body it holds, and whether that ends with
+/// it.
 fn take(
-    out: &mut Out,
-    piece: Option<Result<Piece, CallError>>,
+    out: &mut WriteBuffer,
+    piece: Option<Result<BodyFrame, UpstreamError>>,
     framing: Framing,
     takes_trailers: bool,
 ) -> Result<(u64, bool), Broken> {
     match piece {
-        Some(Ok(Piece::Data(data))) => {
+        Some(Ok(BodyFrame::Data(data))) => {
             let bytes = data.len() as u64;
             out.push(data, framing);
             return Ok((bytes, false));
         }
-        Some(Ok(Piece::Trailers(trailers))) => out.finish(framing, takes_trailers.then_some(&*trailers)),
-        Some(Err(CallError::Source(_))) => return Err(Broken::Client),
+        Some(Ok(BodyFrame::Trailers(trailers))) => out.finish(framing, takes_trailers.then_some(&*trailers)),
+        Some(Err(UpstreamError::Source(_))) => return Err(Broken::Client),
         Some(Err(e)) => return Err(Broken::Upstream(e)),
         None => out.finish(framing, None),
     }
@@ -332,9 +336,9 @@ fn take(
 /// Why a response was not sent to its end.
 enum Broken {
     Client,
-    Upstream(CallError),
-    /// This took too long.
-    Stalled(Waiting),
+    Upstream(UpstreamError),
+    /// A timeout of this kind is over.
+    Stalled(TimeoutKind),
     /// The request's time is over, while this was waited for.
-    Deadline(Option<Waiting>),
+    Deadline(Option<TimeoutKind>),
 }

@@ -1,4 +1,4 @@
-//! What HTTP/1.1 runs on: a TCP connection, with or without TLS.
+//! The transport of HTTP/1.1: a TCP connection, with or without TLS.
 
 use std::{
     io::{self, IoSlice},
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::server::Conn;
+use crate::connection::Conn;
 
 /// A client's connection.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -40,11 +40,12 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         0
     }
 
-    /// Whether writes are tried even if there is no room, for all that is known: the kernel tells of some when a third of
-    /// its buffer is free, which is a long time to a slow client.
+    /// Whether writes are tried even if there is no room, for all that is known: the kernel tells of some when a third
+    /// of its buffer is free, which is a long time to a slow client.
     fn insist(&mut self, _: bool) {}
 
-    /// Makes the close a reset: where a body ends with its connection, nothing else tells a broken one from a whole one.
+    /// Makes the close a reset: where a body ends with its connection, nothing else tells a broken one from a whole
+    /// one.
     fn close_by_reset(&self);
 }
 
@@ -71,8 +72,8 @@ impl Stream for TcpStream {
     }
 }
 
-/// A client's connection, as it was accepted. Ended for what it holds, it is closed by a reset: what the kernel has for a
-/// client that reads nothing is freed with it.
+/// A client's connection, as it was accepted. Ended for what it holds, it is closed by a reset: what the kernel has for
+/// a client that reads nothing is freed with it.
 pub(crate) struct Accepted {
     io: TcpStream,
     conn: Arc<Conn>,

@@ -1,4 +1,5 @@
-//! Header blocks that are larger than may be, by the frames that they come in: of trailers that are longer than it reads,
+//! Header blocks that are larger than may be, by the frames that they come in: of trailers that are longer than it
+//! reads,
 //! `h2` hands out the first and says nothing of the rest, so that a gRPC status would be lost.
 //!
 //! `h2` is made to read three times what trailers may come to ([`most_read`]). What it cuts off is then larger as it came,
@@ -13,33 +14,33 @@ use std::{
 };
 
 use super::frames::{Frame, FrameType};
-use crate::http1::limits::Limits;
+use crate::message_limits::Limits;
 
-/// What HPACK counts for each field beyond its bytes (RFC 7541 section 4.1).
-const OF_FIELD: usize = 32;
+/// Bytes that HPACK counts for each field beyond its own (RFC 7541 section 4.1).
+const FIELD_OVERHEAD_BYTES: usize = 32;
 /// Streams with trailers that are too large, of one connection: more than live at a time. What comes first is forgotten
 /// first.
-const MOST: usize = 1024;
+const MAX_LARGE_STREAMS: usize = 1024;
 
-/// What trailers may come to, as HPACK counts.
+/// The most that trailers may come to, as HPACK counts.
 fn of_trailers(limits: &Limits) -> usize {
-    limits.trailer_bytes + limits.fields * OF_FIELD
+    limits.trailer_bytes + limits.fields * FIELD_OVERHEAD_BYTES
 }
 
-/// What `h2` has to read of one block when heads may have so many bytes and fields: a quarter more than is allowed, so
-/// that what is a little too large is told apart from what is much too large.
+/// The bytes that `h2` has to read of one block when heads may have so many bytes and fields: a quarter more than
+/// allowed, so that what is a little too large is told apart from what is much too large.
 pub(crate) fn most_read(limits: &Limits, bytes: usize, fields: usize) -> u32 {
-    let head = bytes + fields * OF_FIELD;
+    let head = bytes + fields * FIELD_OVERHEAD_BYTES;
     u32::try_from((head + head / 4).max(3 * of_trailers(limits))).unwrap_or(u32::MAX)
 }
 
-/// What `h2` takes of small DATA frames that nobody has taken yet: whatever fits into windows of so many bytes together, in
-/// messages of gRPC with nothing in them. `h2` alone would end the connection at some 2,000, which an honest client sends
-/// before its backend has read the first. What they take in memory is counted (`held.rs`).
+/// The budget of `h2` for small DATA frames that nobody has taken yet: whatever fits into windows of so many bytes
+/// together, in messages of gRPC with nothing in them. `h2` alone would end the connection at some 2,000, which an
+/// honest client sends before its backend has read the first. What they take in memory is counted (`held.rs`).
 pub(crate) fn data_frame_budget(window: u32) -> usize {
     /// A message's head (gRPC over HTTP/2, "Length-Prefixed-Message").
     const SMALLEST: usize = 5;
-    /// What `h2` counts for a frame of no bytes.
+    /// Bytes that `h2` counts for a frame of none.
     const OF_FRAME: usize = 256;
     window as usize / SMALLEST * OF_FRAME
 }
@@ -81,7 +82,7 @@ impl Blocks {
         }
         inner.length += length;
         if inner.ends && inner.length > self.most && !inner.large.contains(&frame.stream) {
-            if inner.large.len() == MOST {
+            if inner.large.len() == MAX_LARGE_STREAMS {
                 inner.large.pop_front();
             }
             inner.large.push_back(frame.stream);
@@ -111,7 +112,7 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::limits::DEFAULT;
+    use crate::message_limits::DEFAULT;
 
     #[test]
     fn large_ones_are_known_by_their_stream() {
@@ -135,7 +136,7 @@ mod tests {
         assert!(blocks.is_large(7) && blocks.is_large(9) && !blocks.is_large(1));
         blocks.forget(7);
         assert!(!blocks.is_large(7) && blocks.is_large(9));
-        (0..MOST as u32).for_each(|n| frame(FrameType::Headers, 101 + 2 * n, most + 1, true));
+        (0..MAX_LARGE_STREAMS as u32).for_each(|n| frame(FrameType::Headers, 101 + 2 * n, most + 1, true));
         assert!(!blocks.is_large(9) && blocks.is_large(101) && !blocks.is_large(1));
     }
 

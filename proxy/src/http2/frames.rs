@@ -41,7 +41,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// What follows these first bytes is frames.
+    /// A reader of the frames that follow so many first bytes.
     pub(crate) fn after(skip: u32) -> Self {
         Self { skip, header: [0; 9], have: 0, is_data: false, data: 0 }
     }

@@ -1,42 +1,44 @@
-//! What a request's head says that came by HTTP/2.
+//! The content of a request's head that came by HTTP/2.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE, request};
 
-use super::{heads::BESIDE, plain::is_name};
+use super::{heads::FIELD_LINE_BYTES, plain::is_name};
 use crate::{
-    fields::Fields,
+    fields::{self, Fields},
+    header_value::trim,
     http1::{
-        Malformed, buffers, grammar,
-        limits::{Limits, METHOD_BYTES},
-        request::{Known, Refused, Wants, is_disguised, known},
+        Malformed,
+        field_rules::{Known, is_disguised, known},
+        grammar,
+        request::{Refused, Wants},
     },
     message::RequestHead,
-    value::trim,
+    message_limits::{Limits, MAX_METHOD_BYTES},
 };
 
 /// A name and a value, in a list.
-const OF_FIELD: usize = size_of::<(http::HeaderName, HeaderValue)>();
+const FIELD_BYTES: usize = size_of::<(http::HeaderName, HeaderValue)>();
 
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    /// What is for the exchange. Fields of the connection are not among it: no message may have them (RFC 9113 section
+    /// Head for the exchange. Fields of the connection are not among it: no message may have them (RFC 9113 section
     /// 8.2.2). A stream with the usual ones is ended by `h2`; others are left out here.
     pub parts: RequestHead,
-    /// What the client can take.
+    /// Wishes of the client.
     pub wants: Wants,
     /// `Content-Length`.
     pub length: Option<u64>,
     /// `Expect`.
     pub(super) expects: Expects,
-    /// What HTTP does not allow, though `h2` does.
+    /// Fault that HTTP does not allow, though `h2` does.
     malformed: Option<Malformed>,
     /// Bytes of names and values, as HTTP/1.1 would have them.
     bytes: usize,
 }
 
 impl Head {
-    /// What it comes to, its target and authority included.
+    /// The size of the head, its target and authority included.
     pub fn bytes(&self) -> usize {
         let RequestHead { method, uri, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -47,15 +49,16 @@ impl Head {
     /// Bytes of memory that it holds. Values may be shared with others of its connection, and are counted all the same:
     /// they are copied on their way.
     pub(super) fn held(&self) -> usize {
-        self.bytes + self.parts.fields.len() * OF_FIELD
+        self.bytes + self.parts.fields.len() * FIELD_BYTES
     }
 
-    /// What it has too much of. What is much larger, `h2` itself refuses without a word (`builder` in `mod.rs`).
-    pub(super) fn beyond(&self, limits: &Limits) -> Option<Refused> {
+    /// The limit that the head exceeds, if it does. Much larger ones `h2` itself refuses without a word (`builder` in
+    /// `serve.rs`).
+    pub(super) fn exceeded_limit(&self, limits: &Limits) -> Option<Refused> {
         let RequestHead { method, uri, fields, .. } = &self.parts;
         let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
         match () {
-            () if method.as_str().len() > METHOD_BYTES => Some(Refused::MethodTooLong),
+            () if method.as_str().len() > MAX_METHOD_BYTES => Some(Refused::MethodTooLong),
             () if target > limits.target_bytes => Some(Refused::TargetTooLong),
             () if fields.len() > limits.fields => Some(Refused::HeadTooLarge),
             () if self.bytes() > limits.head_bytes => Some(Refused::HeadTooLarge),
@@ -70,20 +73,20 @@ impl Head {
 /// Reads it.
 pub fn parse(parts: request::Parts) -> Head {
     let request::Parts { method, uri, version, headers, .. } = parts;
-    let mut fields = buffers::take_fields();
+    let mut fields = fields::take();
     let Read { trailers, length, expects, malformed, bytes } = read(headers, &mut fields);
     let wants = Wants { trailers, ..Wants::default() };
     Head { parts: RequestHead { method, uri, version, fields }, wants, length, expects, malformed, bytes }
 }
 
-/// What the client expects (RFC 9110 section 10.1.1).
+/// The expectation of the client (RFC 9110 section 10.1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Expects {
     #[default]
     Nothing,
     /// To be told to send its body.
     Continue,
-    /// What is not known.
+    /// An expectation that is not known.
     Another,
 }
 
@@ -113,7 +116,7 @@ fn read(headers: HeaderMap, fields: &mut Fields) -> Read {
         let Some(name) = &last else { continue };
         trim(&mut value);
         let text = name.as_str().as_bytes();
-        read.bytes += text.len() + value.len() + BESIDE;
+        read.bytes += text.len() + value.len() + FIELD_LINE_BYTES;
         match known(text) {
             Known::Te => {
                 read.trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");

@@ -2,8 +2,8 @@
 //! section 7.3): what is checked, routed, counted and passed on for each byte on the wire has to be bounded.
 //!
 //! A head may come to what an honest encoder can make of its bytes: the dynamic table, in which it refers to each entry
-//! once, and what it spells out. So who sends a large cookie by its index with each of 10,000 requests a second is never
-//! short of anything. What goes beyond that is taken from tokens, which come back with time alone.
+//! once, and what it spells out. So who sends a large cookie by its index with each of 10,000 requests a second is
+//! never short of anything. What goes beyond that is taken from tokens, which come back with time alone.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,16 +13,16 @@ use std::{
 use http::HeaderMap;
 
 /// A colon, a space and a line's end: as HTTP/1.1 has a field.
-pub(super) const BESIDE: usize = 4;
+pub(super) const FIELD_LINE_BYTES: usize = 4;
 /// Bytes that every head may come to: HPACK's table holds 4 KiB (`SETTINGS_HEADER_TABLE_SIZE`, which we leave at its
 /// default), and names that are referred to for values that are spelt out are less than as much again.
-const OF_HEAD: u64 = 8 << 10;
+const BYTES_PER_HEAD: u64 = 8 << 10;
 /// Bytes for each on the wire: of Huffman's codes the shortest has 5 bits, so that 8 bits hold 1.6 characters.
-const OF_BYTE: u64 = 2;
-/// Bytes beyond that: what may come at once, 4 of the largest heads that are allowed by default,
-const BURST: u64 = 256 << 10;
-/// and what comes back in a second.
-const PER_SECOND: u64 = 64 << 10;
+const BYTES_PER_WIRE_BYTE: u64 = 2;
+/// Bytes beyond that which may come at once: 4 of the largest heads that are allowed by default.
+const BURST_BYTES: u64 = 256 << 10;
+/// Bytes beyond that which come back in a second.
+const BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// The budget of one connection. It is shared by its streams, all of which run in one thread.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Heads {
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { wire: AtomicU64::new(0), tokens: AtomicU64::new(BURST) }
+        Self { wire: AtomicU64::new(0), tokens: AtomicU64::new(BURST_BYTES) }
     }
 }
 
@@ -46,16 +46,16 @@ impl Heads {
 
     /// Time passed.
     pub(super) fn refill(&self, passed: Duration) {
-        let more = (passed.as_secs_f64() * PER_SECOND as f64) as u64;
-        self.tokens.store(self.tokens.load(Relaxed).saturating_add(more).min(BURST), Relaxed);
+        let more = (passed.as_secs_f64() * BYTES_PER_SECOND as f64) as u64;
+        self.tokens.store(self.tokens.load(Relaxed).saturating_add(more).min(BURST_BYTES), Relaxed);
     }
 
     /// A head, or trailers, came to so many bytes. Whether that is within the budget.
     pub(crate) fn spend(&self, bytes: usize) -> bool {
-        let beyond = (bytes as u64).saturating_sub(OF_HEAD);
+        let beyond = (bytes as u64).saturating_sub(BYTES_PER_HEAD);
         let wire = self.wire.load(Relaxed);
-        let by_wire = beyond.min(wire.saturating_mul(OF_BYTE));
-        self.wire.store(wire - by_wire.div_ceil(OF_BYTE), Relaxed);
+        let by_wire = beyond.min(wire.saturating_mul(BYTES_PER_WIRE_BYTE));
+        self.wire.store(wire - by_wire.div_ceil(BYTES_PER_WIRE_BYTE), Relaxed);
         match self.tokens.load(Relaxed).checked_sub(beyond - by_wire) {
             Some(left) => {
                 self.tokens.store(left, Relaxed);
@@ -68,7 +68,7 @@ impl Heads {
 
 /// Bytes of fields, as HTTP/1.1 would have them.
 pub(crate) fn size(fields: &HeaderMap) -> usize {
-    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + BESIDE).sum()
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_LINE_BYTES).sum()
 }
 
 #[cfg(test)]

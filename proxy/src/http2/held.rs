@@ -1,8 +1,8 @@
 //! What `h2` holds of one connection's streams, by the frames that pass: it does not say so itself.
 //!
-//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what the
-//! exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one that does
-//! not end. Each number is of one stream, so that it goes with it, whoever resets it.
+//! Of a request's body: what has come, and the exchange has not taken. Of a response's, and of heads before it: what
+//! the exchange has given to `h2`, and has not left, because the client reads nothing. Of a head: what has come of one
+//! that does not end. Each number is of one stream, so that it goes with it, whoever resets it.
 //!
 //! And how fast the client reads: by what has left of all bodies, since its streams share what it takes.
 
@@ -18,22 +18,22 @@ use foldhash::fast::RandomState;
 
 use super::frames::{Frame, FrameType};
 use crate::{
-    config::Http2Limits,
     memory::{Charge, Holder, Kind},
+    message_limits::Http2Limits,
 };
 
-/// What one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
-const OF_HEAD_BYTE: usize = 160;
-/// What `h2` keeps of a DATA frame besides its bytes: its place in a list, and the handle of what it was read into.
-pub(crate) const OF_FRAME: usize = 128;
+/// Bytes that one byte of an unfinished head may come to: a field that the table has, in a map that has just grown.
+const BYTES_PER_HEAD_BYTE: usize = 160;
+/// Bytes that `h2` keeps of a DATA frame besides its own: its place in a list, and the handle of what it was read into.
+pub(crate) const FRAME_OVERHEAD_BYTES: usize = 128;
 /// Each is read into memory of its own, with its header: of 16 KiB and a little more the allocator makes 20.
-pub(crate) const OF_ROUNDING: usize = 4;
-/// What most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
-const MAX_FRAME: usize = 16 << 10;
+pub(crate) const ROUNDING_DIVISOR: usize = 4;
+/// Bytes that most peers take in one frame (`SETTINGS_MAX_FRAME_SIZE`, RFC 9113 section 6.5.2).
+const MAX_FRAME_BYTES: usize = 16 << 10;
 /// More than that `h2` reads of no head: it counts 32 bytes for each field.
-const MOST_OF_HEAD: usize = 384 << 10;
+const MAX_HEAD_BYTES: usize = 384 << 10;
 
-/// What is held.
+/// The account of what `h2` holds of one connection.
 #[derive(Debug)]
 pub(super) struct Held {
     inner: Mutex<Inner>,
@@ -46,9 +46,9 @@ struct Inner {
     streams: HashMap<u32, Stream, RandomState>,
     /// More than there can be: `h2` takes no notice of some frames.
     most: usize,
-    /// What one stream may have sent that was not taken.
+    /// Bytes that one stream may have sent that were not taken.
     window: usize,
-    /// All that has come and all that has not left.
+    /// Sum of what has come and of what has not left.
     sum: usize,
     bodies: Charge,
     head: Charge,
@@ -60,10 +60,10 @@ struct Inner {
 struct Stream {
     /// Bytes of the request's body that came and were not taken,
     untaken: usize,
-    /// and in how many frames: of small ones, that is most of what they take.
+    /// Number of frames of what has come: of small ones, that is most of what they take.
     frames: usize,
     unsent: usize,
-    /// It came by HTTP/2 itself.
+    /// Whether the response came by HTTP/2 itself.
     by_http2: bool,
     /// Heads that have not left, and their bytes.
     heads: (usize, usize),
@@ -73,8 +73,8 @@ struct Stream {
 
 impl Stream {
     fn held(&self) -> usize {
-        let rounding = if self.by_http2 { self.unsent / OF_ROUNDING } else { 0 };
-        self.untaken + self.frames * OF_FRAME + self.unsent + rounding + self.heads.1
+        let rounding = if self.by_http2 { self.unsent / ROUNDING_DIVISOR } else { 0 };
+        self.untaken + self.frames * FRAME_OVERHEAD_BYTES + self.unsent + rounding + self.heads.1
     }
 }
 
@@ -123,7 +123,7 @@ impl Held {
             FrameType::Data => {
                 let mut inner = self.lock();
                 inner.change(frame.stream, |stream| {
-                    stream.unsent = stream.unsent.saturating_sub(frame.length as usize + OF_FRAME);
+                    stream.unsent = stream.unsent.saturating_sub(frame.length as usize + FRAME_OVERHEAD_BYTES);
                 });
                 inner.end(frame);
             }
@@ -149,12 +149,12 @@ impl Held {
         });
     }
 
-    /// It wants no more of it, and answers.
+    /// Notes that the exchange wants no more of a stream's body, and answers.
     pub(super) fn unwanted(&self, stream: u32) {
         self.lock().change(stream, |stream| (stream.untaken, stream.frames) = (0, 0));
     }
 
-    /// It takes no more of it. What is left to be sent is still counted.
+    /// Notes that the exchange takes no more of a stream's body. Bytes that are left to be sent are still counted.
     pub(super) fn dropped(&self, stream: u32) {
         let mut inner = self.lock();
         inner.change(stream, |stream| (stream.untaken, stream.frames, stream.dropped) = (0, 0, true));
@@ -167,9 +167,9 @@ impl Held {
     pub(super) fn queued(&self, stream: u32, bytes: usize, by_http2: bool) {
         let mut inner = self.lock();
         inner.streams.entry(stream).or_default();
-        let frames = bytes.div_ceil(MAX_FRAME);
+        let frames = bytes.div_ceil(MAX_FRAME_BYTES);
         inner.change(stream, |stream| {
-            stream.unsent += bytes + frames * OF_FRAME;
+            stream.unsent += bytes + frames * FRAME_OVERHEAD_BYTES;
             stream.by_http2 |= by_http2;
         });
     }
@@ -229,7 +229,7 @@ impl Inner {
 
     fn head(&mut self, frame: Frame) {
         self.head_bytes = if frame.end_headers { 0 } else { self.head_bytes + frame.length as usize };
-        self.head.set((self.head_bytes * OF_HEAD_BYTE).min(MOST_OF_HEAD));
+        self.head.set((self.head_bytes * BYTES_PER_HEAD_BYTE).min(MAX_HEAD_BYTES));
     }
 }
 
@@ -254,11 +254,11 @@ mod tests {
         // A stream that is not known, and one without a body.
         held.received(frame(FrameType::Data, 3, 300, false));
         held.received(frame(FrameType::Data, 5, 300, false));
-        assert_eq!(holder.held(), 300 + OF_FRAME);
+        assert_eq!(holder.held(), 300 + FRAME_OVERHEAD_BYTES);
         held.taken(1, 100);
         assert_eq!(holder.held(), 200);
         held.received(frame(FrameType::Data, 1, 5000, true));
-        assert_eq!(holder.held(), 1000 + OF_FRAME);
+        assert_eq!(holder.held(), 1000 + FRAME_OVERHEAD_BYTES);
         held.unwanted(1);
         assert_eq!(holder.held(), 0);
         held.received(frame(FrameType::Data, 1, 20, true));
@@ -276,9 +276,9 @@ mod tests {
         held.sent(frame(FrameType::Data, 1, 300, false));
         held.dropped(1);
         held.dropped(5);
-        assert_eq!(holder.held(), 700 + 2 * OF_FRAME);
+        assert_eq!(holder.held(), 700 + 2 * FRAME_OVERHEAD_BYTES);
         held.sent(frame(FrameType::Reset, 1, 4, false));
-        assert_eq!(holder.held(), 300 + 2 * OF_FRAME);
+        assert_eq!(holder.held(), 300 + 2 * FRAME_OVERHEAD_BYTES);
         held.sent(frame(FrameType::Headers, 3, 10, true));
         held.sent(frame(FrameType::Data, 5, 100, true));
         assert_eq!(holder.held(), 0);
@@ -292,9 +292,9 @@ mod tests {
         let held = Held::new(&holder, Http2Limits::default());
         let part = |kind, length, end_headers| Frame { kind, length, flag: true, end_headers, stream: 1 };
         held.received(part(FrameType::Headers, 100, false));
-        assert_eq!(holder.held(), 100 * OF_HEAD_BYTE);
+        assert_eq!(holder.held(), 100 * BYTES_PER_HEAD_BYTE);
         held.received(part(FrameType::Continuation, 100_000, false));
-        assert_eq!(holder.held(), MOST_OF_HEAD);
+        assert_eq!(holder.held(), MAX_HEAD_BYTES);
         held.received(part(FrameType::Continuation, 1, true));
         assert_eq!(holder.held(), 0);
     }

@@ -1,8 +1,8 @@
 //! HTTP/2 from clients, on the `h2` crate, with what that leaves open: budgets for what is no request.
 //!
 //! ```text
-//!  wire ⇄ meter.rs ⇄ h2 ─► a task for each stream (stream, head, source, sender, respond) ─► exchange
-//!           ├ frames.rs, budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
+//!  wire ⇄ flood_guard.rs ⇄ h2 ─► serve.rs: a task for each stream (stream, head, source, sender, respond) ─► exchange
+//!           ├ frames.rs, frame_budget.rs: PING, SETTINGS, RST_STREAM, … against a budget; heads.rs: what HPACK makes of a few bytes
 //!           ├ held.rs: what h2 holds of bodies and heads, against the worker's memory; how fast the client reads
 //!           └ blocks.rs: trailers of which h2 has cut something off
 //!  plain.rs: fields as they would be by HTTP/1.1
@@ -12,141 +12,16 @@
 //! are accepted.
 
 pub(crate) mod blocks;
-mod budget;
+mod flood_guard;
+mod frame_budget;
 pub(crate) mod frames;
 pub mod head;
 pub(crate) mod heads;
 pub(crate) mod held;
-mod meter;
+mod keep_alive;
 pub(crate) mod plain;
 mod respond;
 mod sender;
-mod silence;
+pub(crate) mod serve;
 mod source;
 mod stream;
-
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
-
-use bytes::Bytes;
-use h2::{Reason, server};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time,
-};
-
-use self::{
-    blocks::Blocks,
-    held::Held,
-    meter::Meter,
-    silence::{Silence, Silent},
-};
-use crate::{
-    memory::{Charge, Kind},
-    server::{Conn, Waiting, Worker},
-};
-
-/// The last words of a connection that exceeded its budget have this long.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What a connection takes besides its streams: HPACK's table, and buffers to read into and to write from.
-const OF_CONNECTION: usize = 24 << 10;
-
-fn builder(conn: &Conn) -> server::Builder {
-    let (limits, http2) = (&conn.limits, conn.http2_limits);
-    let mut builder = server::Builder::new();
-    builder
-        .max_concurrent_streams(http2.streams)
-        // What is a little too large is told why it is refused (`head.rs`). `h2` tells clients what it enforces.
-        .max_header_list_size(blocks::most_read(limits, limits.head_bytes, limits.fields))
-        .initial_window_size(http2.stream_window)
-        .initial_connection_window_size(http2.connection_window)
-        .data_frame_budget(blocks::data_frame_budget(http2.connection_window))
-        .max_send_buffer_size(256 << 10)
-        .max_concurrent_reset_streams(50)
-        .max_local_error_reset_streams(Some(200))
-        .max_pending_accept_reset_streams(100);
-    builder
-}
-
-/// Serves a connection that speaks HTTP/2 to its end.
-pub(crate) async fn serve<S>(worker: &Arc<Worker>, conn: &Arc<Conn>, io: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    conn.note_http2();
-    let mut connection = Charge::new(&conn.holder, Kind::Connections);
-    connection.set(OF_CONNECTION);
-    let held = Held::new(&conn.holder, conn.http2_limits);
-    let blocks = Arc::new(Blocks::new(&conn.limits));
-    let (held_there, blocks_there) = (Arc::clone(&held), Arc::clone(&blocks));
-    let (io, exceeded) = Meter::new(io, Instant::now(), conn.http2_limits.streams, held_there, blocks_there);
-    let mut h2 = match time::timeout(conn.limits.head_time, builder(conn).handshake::<_, Bytes>(io)).await {
-        Ok(Ok(h2)) => h2,
-        Ok(Err(e)) => return tracing::debug!(peer = %conn.peer, error = %e, "HTTP/2 handshake failed"),
-        Err(_) => return tracing::debug!(peer = %conn.peer, "HTTP/2 handshake took too long"),
-    };
-    let mut silence = Silence::new(h2.ping_pong(), conn.limits.idle_time, conn.limits.least_rate);
-    conn.progress();
-    conn.wait(Waiting::Idle, &conn.limits);
-    let mut told = false;
-    loop {
-        if let Some(class) = exceeded.class() {
-            tracing::debug!(peer = %conn.peer, class = class.name(), "beyond its budget: closed");
-            worker.shared.telemetry.flooded(class.name());
-            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            // The streams' tasks end with the connection.
-            let _ = time::timeout(LAST_WORDS, poll_fn(|cx| h2.poll_closed(cx))).await;
-            return;
-        }
-        tokio::select! {
-            // First what the client sent: an idle connection is closed only when there is nothing to read.
-            biased;
-            request = h2.accept() => match request {
-                Some(Ok((request, mut respond))) => {
-                    conn.progress();
-                    silence.broken();
-                    if conn.holder.is_refused() {
-                        respond.send_reset(Reason::REFUSED_STREAM);
-                        continue;
-                    }
-                    // At once, so that nobody has a head that was not charged.
-                    let request = stream::Request::new(&conn.holder, &held, &blocks, request);
-                    // Boxed: made where it stays, instead of being copied from hand to hand until its task runs.
-                    let stream = stream::run(worker.clone(), conn.clone(), exceeded.clone(), request, respond);
-                    tokio::spawn(Box::pin(conn.task(stream)));
-                }
-                Some(Err(e)) => {
-                    if e.reason() == Some(Reason::ENHANCE_YOUR_CALM) && !e.is_remote() {
-                        worker.shared.telemetry.flooded("streams and heads");
-                    }
-                    return tracing::debug!(peer = %conn.peer, error = %e, "connection broke off");
-                }
-                None => return,
-            },
-            () = exceeded.noticed() => {}
-            () = retirement(conn), if !told => {
-                told = true;
-                h2.graceful_shutdown();
-            }
-            end = silence.next(|| held.read()) => match end {
-                Silent::Asked if h2.has_streams() => {
-                    silence.broken();
-                    conn.insist();
-                }
-                Silent::Asked => {}
-                Silent::Idle => conn.retire(),
-                Silent::Gone => return tracing::debug!(peer = %conn.peer, "no answer to PING: gone"),
-            },
-        }
-    }
-}
-
-/// Waits until the connection should end: its task is woken then.
-async fn retirement(conn: &Conn) {
-    let due = || conn.is_retiring() || (!conn.is_used() && conn.expired().is_some());
-    poll_fn(|_| if due() { Poll::Ready(()) } else { Poll::Pending }).await;
-}

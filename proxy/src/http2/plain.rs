@@ -1,18 +1,18 @@
-//! Fields that came by HTTP/2 as they would be by HTTP/1.1, where `h2` and `http` allow more: whoever gets them by either
-//! gets the same.
+//! Fields that came by HTTP/2 as they would be by HTTP/1.1, where `h2` and `http` allow more: whoever gets them by
+//! either gets the same.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::{
+    header_value::trim,
     http1::{
         Malformed,
-        request::{Known, is_disguised, known},
+        field_rules::{Known, is_disguised, known},
     },
-    value::trim,
 };
 
-/// Whether a name is a token (RFC 9110 section 5.1): `http` takes a character that is none of a token, and by HTTP/1.1 that
-/// would be a line which is no field.
+/// Whether a name is a token (RFC 9110 section 5.1): `http` takes a character that is none of a token, and by HTTP/1.1
+/// that would be a line which is no field.
 pub(super) fn is_name(name: &HeaderName) -> bool {
     !name.as_str().as_bytes().contains(&b'"')
 }
@@ -22,7 +22,7 @@ pub(crate) fn response(fields: &mut HeaderMap) -> Result<(), Malformed> {
     plain(fields, |name| matches!(known(name), Known::Te | Known::Expect | Known::OfConnection))
 }
 
-/// The same of trailers: what must not stand there (RFC 9110 section 6.5.1) is left out.
+/// Trailers as they would be by HTTP/1.1: what must not stand there (RFC 9110 section 6.5.1) is left out.
 pub(crate) fn trailers(fields: &mut HeaderMap) -> Result<(), Malformed> {
     plain(fields, |name| known(name) != Known::Other || is_disguised(name))
 }

@@ -19,21 +19,22 @@ use tokio::time::Sleep;
 use super::{heads, sender::Sender, source::Http2Source};
 use crate::{
     body::{Interrupt, Source as _},
+    connection::TimeoutKind,
     date,
-    exchange::{Exchange, Reply, ReplyBody, headers::RequestId},
-    filter::RateLimit,
-    http1::body::Piece,
+    exchange::{Exchange, Reply, ReplyBody},
+    forwarded::RequestId,
+    header_value,
+    http1::body::BodyFrame,
     message::ResponseHead,
-    server::Waiting,
-    upstream::{Call, CallError},
-    value,
+    rate_limit_fields::RateLimit,
+    upstream::{UpstreamError, UpstreamRequest},
 };
 
 /// A part of a body that is no longer than this does not keep what it was read into until the client takes it.
-const COPIED: usize = 8 << 10;
-/// Small parts that have come together go on together, up to so many bytes: clients count frames, and end connections of
-/// which they get very many.
-const TOGETHER: usize = 16 << 10;
+const MAX_COPIED_BYTES: usize = 8 << 10;
+/// Small parts that have come together go on together, up to so many bytes: clients count frames, and end connections
+/// of which they get very many.
+const MAX_COALESCED_BYTES: usize = 16 << 10;
 
 /// Why a response did not reach its end.
 #[derive(Debug, thiserror::Error)]
@@ -47,20 +48,20 @@ enum Ended {
     #[error("the connection is closed")]
     Closed,
     #[error("upstream: {0}")]
-    Upstream(CallError),
+    Upstream(UpstreamError),
     #[error("the upstream sent, or took, nothing for too long")]
     UpstreamStalled,
     #[error("the request's time is over")]
-    Timeout(Option<Waiting>),
+    Timeout(Option<TimeoutKind>),
 }
 
 /// Sends a reply, and records what became of it.
 pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange: &mut Exchange<'_>, sender: &Sender) {
     let Reply { head, rate_limit, body } = reply;
-    let head = dressed(head, rate_limit, &exchange.request_id, exchange.answered_at());
+    let head = finalize_headers(head, rate_limit, &exchange.request_id, exchange.answered_at());
     source.answering();
     let (call, deadline, body) = match body {
-        ReplyBody::Own(body) => {
+        ReplyBody::Local(body) => {
             // Nobody will read it.
             source.drop_body();
             (None, None, body)
@@ -78,7 +79,7 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     let Err(ended) = sent else { return };
     tracing::debug!(error = %ended, "stream ended early");
     match ended {
-        Ended::Upstream(CallError::Source(_)) => exchange.client_went(),
+        Ended::Upstream(UpstreamError::Source(_)) => exchange.client_went(),
         Ended::Upstream(_) => exchange.upstream_broke(),
         Ended::Timeout(waiting) => exchange.timed_out(waiting),
         Ended::UpstreamStalled => exchange.upstream_stalled(),
@@ -88,7 +89,7 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     // A reset takes back what waits to be written: what came of the response goes out first, as far as it can.
     tokio::task::yield_now().await;
     match ended {
-        Ended::Upstream(CallError::Reset(reason)) => sender.reset(passed(reason)),
+        Ended::Upstream(UpstreamError::Reset(reason)) => sender.reset(passed(reason)),
         // A clean end would make a cut response look whole.
         Ended::Upstream(_) | Ended::UpstreamStalled | Ended::Timeout(_) => sender.reset(Reason::INTERNAL_ERROR),
         Ended::Stalled => sender.reset(Reason::CANCEL),
@@ -96,8 +97,8 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     }
 }
 
-/// What a client is told of an upstream that ended a stream: the same, if that is about the request. What is about the
-/// connection to the upstream says nothing of the client's.
+/// The reason that ends a client's stream when an upstream ended its own: the same, if that is about the request. What
+/// is about the connection to the upstream says nothing of the client's.
 fn passed(reason: Reason) -> Reason {
     match reason {
         Reason::NO_ERROR | Reason::REFUSED_STREAM | Reason::CANCEL | Reason::ENHANCE_YOUR_CALM => reason,
@@ -106,7 +107,7 @@ fn passed(reason: Reason) -> Reason {
 }
 
 /// The head with the proxy's own fields in it.
-fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at: Instant) -> response::Parts {
+fn finalize_headers(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at: Instant) -> response::Parts {
     let mut head = response::Parts::from(head);
     if let Some(limit) = rate_limit {
         limit.set(&mut head.headers);
@@ -125,15 +126,15 @@ fn dressed(head: ResponseHead, rate_limit: Option<RateLimit>, id: &RequestId, at
 /// A response on its way.
 struct Sending<'a, 'b> {
     /// Where it comes from; `None`: from the proxy itself.
-    call: Option<Call>,
+    call: Option<UpstreamRequest>,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What is left of the request's body goes its way meanwhile.
+    /// Body of the request, what is left of which goes its way meanwhile.
     source: &'a mut Http2Source<'b>,
 }
 
 impl Sending<'_, '_> {
     /// Sends the head; `None`: there is nothing to follow.
-    fn begin(
+    fn send_head(
         &mut self,
         mut head: response::Parts,
         length: Option<u64>,
@@ -142,7 +143,7 @@ impl Sending<'_, '_> {
     ) -> Result<Option<SendStream<Bytes>>, Ended> {
         if let Some(length @ 1..) = length
             && !head.headers.contains_key(CONTENT_LENGTH)
-            && let Some(length) = value::value(|out| value::decimal(out, length))
+            && let Some(length) = header_value::value(|out| header_value::decimal(out, length))
         {
             head.headers.insert(CONTENT_LENGTH, length);
         }
@@ -161,7 +162,7 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         exchange.bytes_out = body.len() as u64;
-        match self.begin(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
+        match self.send_head(head, Some(exchange.bytes_out), body.is_empty(), sender)? {
             Some(mut stream) => self.send(&mut stream, body, 0, true).await,
             None => Ok(()),
         }
@@ -175,20 +176,20 @@ impl Sending<'_, '_> {
         sender: &Sender,
     ) -> Result<(), Ended> {
         let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
-        let Some(mut stream) = self.begin(head, left, done, sender)? else { return Ok(()) };
+        let Some(mut stream) = self.send_head(head, left, done, sender)? else { return Ok(()) };
         // What came behind parts that go on together.
-        let mut next: Option<Result<Option<Piece>, Ended>> = None;
+        let mut next: Option<Result<Option<BodyFrame>, Ended>> = None;
         loop {
             let piece = match next.take() {
                 Some(piece) => piece?,
-                None => poll_fn(|cx| self.poll_piece(cx, &mut stream)).await?,
+                None => poll_fn(|cx| self.poll_frame(cx, &mut stream)).await?,
             };
             match piece {
                 None => return Ok(stream.send_data(Bytes::new(), true)?),
-                Some(Piece::Trailers(trailers)) => return Ok(stream.send_trailers(*trailers)?),
-                Some(Piece::Data(data)) => {
+                Some(BodyFrame::Trailers(trailers)) => return Ok(stream.send_trailers(*trailers)?),
+                Some(BodyFrame::Data(data)) => {
                     // The buffer that it was read into is wanted back, and much larger.
-                    let data = if data.len() <= COPIED {
+                    let data = if data.len() <= MAX_COPIED_BYTES {
                         let (data, behind) = poll_fn(|cx| Poll::Ready(self.together(cx, &data))).await;
                         next = behind;
                         data
@@ -196,9 +197,9 @@ impl Sending<'_, '_> {
                         data
                     };
                     exchange.bytes_out += data.len() as u64;
-                    let end = next.is_none() && self.call.as_ref().is_none_or(Call::is_done);
+                    let end = next.is_none() && self.call.as_ref().is_none_or(UpstreamRequest::is_done);
                     let behind = match &next {
-                        Some(Ok(Some(Piece::Data(data)))) => data.len(),
+                        Some(Ok(Some(BodyFrame::Data(data)))) => data.len(),
                         _ => 0,
                     };
                     self.send(&mut stream, data, behind, end).await?;
@@ -211,11 +212,13 @@ impl Sending<'_, '_> {
     }
 
     /// A small part with those that have come behind it, and what came behind them.
-    fn together(&mut self, cx: &mut Context<'_>, first: &[u8]) -> (Bytes, Option<Result<Option<Piece>, Ended>>) {
+    fn together(&mut self, cx: &mut Context<'_>, first: &[u8]) -> (Bytes, Option<Result<Option<BodyFrame>, Ended>>) {
         let mut all = BytesMut::from(first);
-        while let Some(call) = self.call.as_mut().filter(|call| all.len() < TOGETHER && !call.is_done()) {
-            match call.poll_piece(cx, self.source) {
-                Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= COPIED => all.extend_from_slice(&data),
+        while let Some(call) = self.call.as_mut().filter(|call| all.len() < MAX_COALESCED_BYTES && !call.is_done()) {
+            match call.poll_frame(cx, self.source) {
+                Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
+                    all.extend_from_slice(&data);
+                }
                 Poll::Ready(behind) => return (all.freeze(), Some(behind.transpose().map_err(Ended::Upstream))),
                 Poll::Pending => break,
             }
@@ -223,8 +226,8 @@ impl Sending<'_, '_> {
         (all.freeze(), None)
     }
 
-    /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read from
-    /// upstream meanwhile, but for the bytes that stand `behind` it.
+    /// Sends some bytes as the client's windows open. What waits here is one part of a body, and nothing more is read
+    /// from upstream meanwhile, but for the bytes that stand `behind` it.
     async fn send(
         &mut self,
         stream: &mut SendStream<Bytes>,
@@ -236,13 +239,13 @@ impl Sending<'_, '_> {
             return if end { Ok(stream.send_data(data, true)?) } else { Ok(()) };
         }
         // What goes on together was copied.
-        let copied = data.len() <= TOGETHER + COPIED;
+        let copied = data.len() <= MAX_COALESCED_BYTES + MAX_COPIED_BYTES;
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
                 let held = self.call.as_ref().map_or(0, |call| call.held(true));
                 // A large part by HTTP/1.1 stands in what it was read into.
-                let stands = !copied && matches!(self.call, Some(Call::Http1(_)));
+                let stands = !copied && matches!(self.call, Some(UpstreamRequest::Http1(_)));
                 self.source.hold(if stands { held.max(data.len()) } else { held + data.len() } + behind);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
                 self.source.hold(0);
@@ -251,23 +254,23 @@ impl Sending<'_, '_> {
             if !part.is_empty() {
                 let bytes = part.len();
                 stream.send_data(part, end && data.is_empty())?;
-                self.source.queued(bytes, matches!(self.call, Some(Call::Http2(_))));
+                self.source.queued(bytes, matches!(self.call, Some(UpstreamRequest::Http2(_))));
             }
         }
         Ok(())
     }
 
-    fn poll_piece(
+    fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut SendStream<Bytes>,
-    ) -> Poll<Result<Option<Piece>, Ended>> {
+    ) -> Poll<Result<Option<BodyFrame>, Ended>> {
         let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
         if self.source.is_held_back() {
             // It is not the upstream that is waited for.
             self.source.progress();
             cx.waker().wake_by_ref();
-        } else if let Poll::Ready(piece) = call.poll_piece(cx, self.source) {
+        } else if let Poll::Ready(piece) = call.poll_frame(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
         self.source.hold(call.held(false));
@@ -286,11 +289,11 @@ impl Sending<'_, '_> {
         if let Some(call) = &mut self.call {
             call.poll_rest(cx, self.source);
         }
-        self.source.wait(Waiting::ClientToRead);
+        self.source.wait(TimeoutKind::ClientToRead);
         self.poll_end(cx).map(Err)
     }
 
-    /// What ends the response before its time.
+    /// Ready with what ends the response before its time.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Ended::Timeout(self.source.waiting()));
@@ -317,7 +320,7 @@ mod tests {
         head.fields =
             [field("ratelimit", "theirs"), field("x-request-id", "theirs"), field("x", "1")].into_iter().collect();
         let id = RequestId::Sent(Bytes::from_static(b"id"));
-        let got = dressed(head, Some(rate_limit()), &id, Instant::now());
+        let got = finalize_headers(head, Some(rate_limit()), &id, Instant::now());
         let all = |name: &str| got.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
         assert_eq!(["ratelimit", "x-request-id", "x"].map(all), [vec![&b"n;r=1;t=1"[..]], vec![b"id"], vec![b"1"]]);
         assert!(got.headers.contains_key(DATE));

@@ -1,8 +1,7 @@
 //! The body of a request that came by HTTP/2, and how long its exchange is waited for.
 //!
-//! Streams share a connection, and so can't use its one place for what is waited for: each has a place of its own among
-//! those of the connection that the worker's tick wakes, taken when it first waits, and set anew only when it was woken too
-//! early.
+//! Streams share a connection, and so can't use its one place for what is waited for: each has a timer of its own on
+//! the connection's wheel (`timers.rs`), taken when it first waits, and set anew only when it rang too early.
 
 use std::{
     sync::Arc,
@@ -23,32 +22,33 @@ use super::{
 };
 use crate::{
     body::{Interrupt, Source, SourceError},
+    connection::{Conn, Pace, TimeoutKind, Way},
     http1::{
-        body::{Framing, Piece},
+        body::{BodyFrame, Framing},
         request::Refused,
     },
     memory::{Charge, Kind},
     message::ResponseHead,
-    server::{Conn, Pace, Waiting, Way},
+    timers::StreamTimer,
 };
 
 /// When so many bytes of heads wait for the client to read them, it is told no more of what it can do without.
-const UNREAD_HEADS: usize = 32 << 10;
-/// What a stream is charged for suffices for a response's head of this size.
-const SMALL_HEAD: usize = 2 << 10;
-/// What one without fields takes: its place in a list, and its maps.
-const OF_INTERIM: usize = 256;
+const MAX_UNREAD_HEAD_BYTES: usize = 32 << 10;
+/// Largest head of a response for which the charge of its stream suffices.
+const SMALL_HEAD_BYTES: usize = 2 << 10;
+/// Bytes that an interim response without fields takes: its place in a list, and its maps.
+const INTERIM_BYTES: usize = 256;
 
 /// A request's body, by HTTP/2.
 pub(crate) struct Http2Source<'a> {
     sender: &'a Sender,
-    /// Its client waits to be told to send it.
+    /// Whether the client waits to be told to send it.
     expects_continue: bool,
     /// The proxy itself has told it to: it is not told a second time.
     told: bool,
     /// `None`: there is none, or nothing of it is wanted any more.
     body: Option<RecvStream>,
-    /// What came of it unasked.
+    /// Part of the body that came unasked.
     ahead: Option<Came>,
     framing: Framing,
     /// Bytes of it so far.
@@ -58,34 +58,27 @@ pub(crate) struct Http2Source<'a> {
     stream: u32,
     /// Whether the stream is known there.
     is_held: bool,
-    /// What is held for the exchange; made when there first is something.
+    /// Charge for what the exchange holds; made when there first is something.
     charge: Option<Charge>,
     conn: Arc<Conn>,
     pace: Pace,
-    /// What had left of the connection's bodies when that was looked at last.
+    /// Bytes of the connection's bodies that had left when that was looked at last.
     left: u64,
     /// The second in which the connection was last told to write what it can.
     insisted: Option<u32>,
-    alarm: Option<Alarm>,
+    timer: StreamTimer,
 }
 
-/// What bounds trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what was
-/// cut off.
+/// The bounds of trailers, besides the limits that hold by HTTP/1.1 too: the budget of the connection's heads, and what
+/// was cut off.
 #[derive(Clone)]
 pub(super) struct Bounds {
     pub(super) heads: Arc<Heads>,
     pub(super) blocks: Arc<Blocks>,
 }
 
-/// What comes of a body: a part of it, or its end.
+/// The next of a body: a part of it, or its end.
 type Came = Option<Result<Bytes, h2::Error>>;
-
-/// When the stream will be woken.
-#[derive(Clone, Copy)]
-struct Alarm {
-    place: usize,
-    until: u32,
-}
 
 impl<'a> Http2Source<'a> {
     pub(super) fn new(
@@ -120,7 +113,7 @@ impl<'a> Http2Source<'a> {
             conn,
             left: 0,
             insisted: None,
-            alarm: None,
+            timer: StreamTimer::default(),
         }
     }
 
@@ -131,7 +124,7 @@ impl<'a> Http2Source<'a> {
 
     /// A head is with `h2`, to be sent, of so many bytes.
     pub(super) fn queued_head(&mut self, bytes: usize) {
-        if bytes > SMALL_HEAD {
+        if bytes > SMALL_HEAD_BYTES {
             self.queue_head(bytes);
         }
     }
@@ -146,7 +139,7 @@ impl<'a> Http2Source<'a> {
         self.conn.holder.is_held_back()
     }
 
-    /// What is left of the body is not read any more: `h2` lets others of the connection have its window.
+    /// Reads no more of the body: `h2` lets others of the connection have its window.
     pub(super) fn drop_body(&mut self) {
         self.ahead = None;
         if self.body.take().is_some() {
@@ -166,23 +159,23 @@ impl<'a> Http2Source<'a> {
         self.progress();
     }
 
-    /// Counts what the client has read since that was done last, on the whole connection: which stream it reads first is up
-    /// to it, so a client is as slow as its connection.
+    /// Counts what the client has read since that was done last, on the whole connection: which stream it reads first
+    /// is up to it, so a client is as slow as its connection.
     fn count_read(&mut self) {
         let left = self.held.read();
         let bytes = left - std::mem::replace(&mut self.left, left);
-        self.pace.moved(Waiting::ClientToRead, bytes, self.conn.second());
+        self.pace.moved(TimeoutKind::ClientToRead, bytes, self.conn.second());
     }
 
     /// Whether whoever is waited for has used up his time, for all that is known.
-    fn is_late(&mut self, waiting: Waiting) -> bool {
+    fn is_late(&mut self, waiting: TimeoutKind) -> bool {
         self.conn.second() >= self.pace.until(waiting.limit(&self.conn.limits))
     }
 
     /// Whether he has. What a client has read shows when something is written, and the kernel tells of some room late.
-    fn is_too_slow(&mut self, waiting: Waiting) -> bool {
+    fn is_too_slow(&mut self, waiting: TimeoutKind) -> bool {
         let now = self.conn.second();
-        if waiting != Waiting::ClientToRead {
+        if waiting != TimeoutKind::ClientToRead {
             return true;
         }
         self.count_read();
@@ -204,14 +197,14 @@ impl<'a> Http2Source<'a> {
     }
 
     fn send_interim(&mut self, head: Response<()>) {
-        let bytes = OF_INTERIM + heads::size(head.headers());
+        let bytes = INTERIM_BYTES + heads::size(head.headers());
         if self.sender.interim(head) {
             self.queue_head(bytes);
         }
     }
 
     /// Trailers within the bounds.
-    fn checked(&self, mut trailers: HeaderMap) -> Result<Piece, SourceError> {
+    fn checked(&self, mut trailers: HeaderMap) -> Result<BodyFrame, SourceError> {
         let (limits, size) = (&self.conn.limits, heads::size(&trailers));
         let fit = trailers.len() <= limits.fields && size <= limits.trailer_bytes && self.bounds.heads.spend(size);
         let whole = !self.bounds.blocks.is_large(self.stream);
@@ -219,7 +212,7 @@ impl<'a> Http2Source<'a> {
             return Err(SourceError::Refused(Refused::HeadTooLarge));
         }
         match plain::trailers(&mut trailers) {
-            Ok(()) => Ok(Piece::Trailers(Box::new(trailers))),
+            Ok(()) => Ok(BodyFrame::Trailers(Box::new(trailers))),
             Err(malformed) => Err(SourceError::Refused(malformed.into())),
         }
     }
@@ -230,7 +223,7 @@ impl Source for Http2Source<'_> {
         self.framing
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, SourceError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let came = self.ahead.take().map_or_else(|| body.poll_data(cx), Poll::Ready);
         let Poll::Ready(data) = came else {
@@ -238,7 +231,7 @@ impl Source for Http2Source<'_> {
                 self.told = true;
                 self.send_interim(with_status(StatusCode::CONTINUE));
             }
-            self.wait(Waiting::Body);
+            self.wait(TimeoutKind::Body);
             return Poll::Pending;
         };
         let piece = match data {
@@ -246,12 +239,12 @@ impl Source for Http2Source<'_> {
                 // Whoever asked has room for it: the client may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.count += data.len() as u64;
-                self.moved(Waiting::Body, data.len() as u64);
+                self.moved(TimeoutKind::Body, data.len() as u64);
                 if !data.is_empty() {
                     self.held.taken(self.stream, data.len());
                 }
                 let fits = self.count <= self.conn.limits.body_bytes;
-                Some(if fits { Ok(Piece::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
+                Some(if fits { Ok(BodyFrame::Data(data)) } else { Err(SourceError::Refused(Refused::BodyTooLarge)) })
             }
             Some(Err(_)) => Some(Err(SourceError::Gone)),
             None => match ready!(body.poll_trailers(cx)) {
@@ -291,7 +284,7 @@ impl Source for Http2Source<'_> {
 
     fn interim(&mut self, _: &mut Context<'_>, head: &ResponseHead) {
         let is_continue = head.status == StatusCode::CONTINUE;
-        if is_continue && self.told || self.held.heads(self.stream) > UNREAD_HEADS {
+        if is_continue && self.told || self.held.heads(self.stream) > MAX_UNREAD_HEAD_BYTES {
             return;
         }
         self.expects_continue &= !is_continue;
@@ -306,7 +299,7 @@ impl Source for Http2Source<'_> {
         false
     }
 
-    /// That the client has gone shows elsewhere: its stream is reset, and the exchange dropped.
+    /// Never ready for a client that has gone: its stream is reset, and the exchange dropped.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
         let Some(waiting) = self.pace.waiting() else { return Poll::Pending };
         let now = self.conn.second();
@@ -315,26 +308,22 @@ impl Source for Http2Source<'_> {
         }
         // At once: as soon as the clock has gone on.
         let until = self.pace.until(waiting.limit(&self.conn.limits)).max(now + 1);
-        // One that is to be woken earlier looks again then.
-        if self.alarm.is_none_or(|alarm| alarm.until > until || alarm.until <= now) {
-            let place = self.conn.wake_at(self.alarm.map(|alarm| alarm.place), until, cx.waker());
-            self.alarm = Some(Alarm { place, until });
-        }
+        self.conn.arm_timer(&mut self.timer, until, cx.waker());
         Poll::Pending
     }
 
-    fn wait(&mut self, waiting: Waiting) {
+    fn wait(&mut self, waiting: TimeoutKind) {
         // What it read before pays for nothing.
-        if self.pace.wait(waiting, self.conn.second()) && waiting == Waiting::ClientToRead {
+        if self.pace.wait(waiting, self.conn.second()) && waiting == TimeoutKind::ClientToRead {
             self.left = self.held.read();
         }
     }
 
-    fn waiting(&self) -> Option<Waiting> {
+    fn waiting(&self) -> Option<TimeoutKind> {
         self.pace.waiting()
     }
 
-    fn moved(&mut self, what: Waiting, bytes: u64) {
+    fn moved(&mut self, what: TimeoutKind, bytes: u64) {
         self.pace.moved(what, bytes, self.conn.second());
     }
 
@@ -361,9 +350,7 @@ fn with_status(status: StatusCode) -> Response<()> {
 
 impl Drop for Http2Source<'_> {
     fn drop(&mut self) {
-        if let Some(alarm) = self.alarm {
-            self.conn.wake_no_more(alarm.place);
-        }
+        self.conn.cancel_timer(&mut self.timer);
         if self.is_held {
             self.held.dropped(self.stream);
         }

@@ -7,22 +7,23 @@ use h2::{Reason, RecvStream, server::SendResponse};
 
 use super::{
     blocks::Blocks,
+    flood_guard::Exceeded,
     head::{self, Head},
     held::Held,
-    meter::Exceeded,
     respond::respond,
     sender::Sender,
     source::{Bounds, Http2Source},
 };
 use crate::{
+    connection::Conn,
     exchange::{self, Exchange},
-    http1::buffers,
+    fields,
     memory::{Charge, Holder, Kind},
-    server::{Conn, Worker},
+    worker::Worker,
 };
 
-/// What a stream takes besides its head: its task, and its place in `h2`.
-const OF_STREAM: usize = 4 << 10;
+/// Bytes that a stream takes besides its head: its task, and its place in `h2`.
+const STREAM_BYTES: usize = 4 << 10;
 
 /// A request, as a stream brings it.
 pub(super) struct Request {
@@ -44,13 +45,13 @@ impl Request {
         let (parts, body) = request.into_parts();
         let head = head::parse(parts);
         let mut charge = Charge::new(holder, Kind::Heads);
-        charge.set(OF_STREAM + head.held());
+        charge.set(STREAM_BYTES + head.held());
         Self { head, body, held: Arc::clone(held), blocks: Arc::clone(blocks), charge }
     }
 }
 
-/// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams each
-/// would else have its turn before that reaches it.
+/// Serves a stream to its end, which is at once when its connection is ended for what it holds: of very many streams
+/// each would else have its turn before that reaches it.
 pub(super) async fn run(
     worker: Arc<Worker>,
     conn: Arc<Conn>,
@@ -74,7 +75,7 @@ async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: 
         // The connection ends.
         return sender.reset(Reason::ENHANCE_YOUR_CALM);
     }
-    let beyond = head.beyond(&conn.limits);
+    let beyond = head.exceeded_limit(&conn.limits);
     let Head { parts: mut head, wants, length, expects, .. } = head;
     let bounds = Bounds { heads: budget.heads(), blocks };
     let mut source = Http2Source::new(body, (length, expects), held, Arc::clone(&conn), bounds, &sender);
@@ -91,7 +92,7 @@ async fn serve(worker: Arc<Worker>, conn: Arc<Conn>, budget: Exceeded, request: 
             }
         }
     };
-    buffers::give_fields(head.fields);
+    fields::give_back(head.fields);
     match reply {
         Some(reply) => respond(reply, &mut source, &mut exchange, &sender).await,
         // There is nobody to answer.

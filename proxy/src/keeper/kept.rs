@@ -18,13 +18,13 @@ use snapshot::handover::{self, Port};
 #[derive(Debug)]
 pub struct Kept {
     keeper: Mutex<UnixStream>,
-    /// Nobody accepts from these yet.
+    /// Sockets by port from which nobody accepts yet.
     left: Mutex<BTreeMap<u16, Vec<OwnedFd>>>,
 }
 
 impl Kept {
-    /// Takes over what there is from the keeper, at stdin. To be called by the process' first thread: from then on the process
-    /// dies with its keeper.
+    /// Takes over what there is from the keeper, at stdin. To be called by the process' first thread: from then on the
+    /// process dies with its keeper.
     pub fn take_over() -> io::Result<Self> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // A keeper that died before that ends this: its end of the socket is closed.

@@ -1,5 +1,5 @@
-//! The keeper: in a container the process that starts the proxy as its child, holds copies of its listening sockets, and
-//! starts it again when it crashes (`sluice-proxy --keep`).
+//! The keeper: in a container the process that starts the proxy as its child, holds copies of its listening sockets,
+//! and starts it again when it crashes (`sluice-proxy --keep`).
 //!
 //! ```text
 //!  keeper (first process of the container; one thread, no runtime)
@@ -8,12 +8,13 @@
 //!    └ proxy (`--kept N`), whose stdin is a socket to the keeper (kept.rs): keep these, forget that port, what is there?
 //! ```
 //!
-//! A socket listens for as long as any process holds it. So nobody is refused while a proxy that crashed starts again: what
-//! comes meanwhile waits in the accept queues that the new process takes over. A port that the proxy closes is forgotten
-//! first, since nobody would accept what waits there.
+//! A socket listens for as long as any process holds it. So nobody is refused while a proxy that crashed starts again:
+//! what comes meanwhile waits in the accept queues that the new process takes over. A port that the proxy closes is
+//! forgotten first, since nobody would accept what waits there.
 //!
-//! A proxy that crashes again and again is not hidden: the keeper ends as the proxy did, and whoever started it sees that.
-//! Nor is one that listened nowhere: nobody waits for it. The proxy dies with its keeper, so that there are never two.
+//! A proxy that crashes again and again is not hidden: the keeper ends as the proxy did, and whoever started it sees
+//! that. Nor is one that listened nowhere: nobody waits for it. The proxy dies with its keeper, so that there are never
+//! two.
 
 mod kept;
 mod restarts;
@@ -40,22 +41,22 @@ use snapshot::handover;
 
 pub use self::kept::Kept;
 use self::{restarts::Restarts, store::Store};
-use crate::descriptors;
+use crate::fd_limit;
 
 /// The option that makes a process the keeper; its child gets all others.
 pub const KEEP: &str = "--keep";
 /// The option by which a keeper tells its child how often it was started again.
 pub const KEPT: &str = "--kept";
 
-/// A proxy that is alive and has ended the socket to its keeper keeps nothing any more. One that dies ends it a moment before
-/// it is dead.
-const DYING: Duration = Duration::from_secs(1);
+/// A proxy that is alive and has ended the socket to its keeper keeps nothing any more. One that dies ends it a moment
+/// before it is dead.
+const DYING_TIME: Duration = Duration::from_secs(1);
 
-/// Runs this program as a child, with the same arguments but for [`KEEP`], until it ends for good; gives its exit code, or
-/// 128 and the signal that ended it.
+/// Runs this program as a child, with the same arguments but for [`KEEP`], until it ends for good; gives its exit code,
+/// or 128 and the signal that ended it.
 pub fn run() -> anyhow::Result<ExitCode> {
     // As many as the proxy has are held here too.
-    descriptors::limit();
+    fd_limit::limit();
     let signals = Signals::listen().context("signals can't be received")?;
     let mut keeper = Keeper { signals, store: Store::default(), restarts: Restarts::default(), is_ending: false };
     loop {
@@ -88,7 +89,7 @@ struct Keeper {
     signals: Signals,
     store: Store,
     restarts: Restarts,
-    /// Somebody asked the proxy to end.
+    /// Whether the proxy was asked to end.
     is_ending: bool,
 }
 
@@ -123,13 +124,13 @@ impl Keeper {
         let mut ended: Option<Instant> = None;
         loop {
             let dies = ended.filter(|_| self.store.ports() > 0);
-            let wait = dies.map(|at| DYING.saturating_sub(at.elapsed()));
+            let wait = dies.map(|at| DYING_TIME.saturating_sub(at.elapsed()));
             let [signalled, asked] =
                 readable([Some(&self.signals.any), ended.is_none().then_some(&child.socket)], wait)?;
             if asked && self.store.answer(&child.socket).is_err() {
                 ended = Some(Instant::now());
             }
-            if dies.is_some_and(|at| at.elapsed() >= DYING) && !signalled {
+            if dies.is_some_and(|at| at.elapsed() >= DYING_TIME) && !signalled {
                 tracing::warn!("the proxy has ended the socket to its keeper: its ports are not kept");
                 self.store.clear();
             }
@@ -152,8 +153,8 @@ impl Keeper {
     }
 }
 
-/// Takes the status of all children that have ended: the first process of a container has those of others too. Gives that of
-/// the proxy.
+/// Takes the status of all children that have ended: the first process of a container has those of others too. Gives
+/// that of the proxy.
 fn reap(proxy: Pid) -> io::Result<Option<WaitStatus>> {
     let mut found = None;
     loop {
@@ -204,7 +205,7 @@ impl Signals {
         Ok(Self { any, terminate, interrupt })
     }
 
-    /// Those to be passed on; each as often as it came.
+    /// The signals to be passed on, each as often as it came.
     fn take(&mut self) -> Vec<Signal> {
         count(&mut self.any);
         let mut signals = vec![Signal::TERM; count(&mut self.terminate)];
@@ -213,7 +214,7 @@ impl Signals {
     }
 }
 
-/// How many bytes there are, which are taken.
+/// The number of bytes that wait in a socket, which are taken.
 fn count(socket: &mut UnixStream) -> usize {
     let (mut sum, mut buffer) = (0, [0; 64]);
     while let Ok(count @ 1..) = socket.read(&mut buffer) {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// So many times within a minute.
-const MOST: usize = 3;
-const WITHIN: Duration = Duration::from_secs(60);
+/// Most restarts within [`RESTART_PERIOD`].
+const MAX_RESTARTS: usize = 3;
+const RESTART_PERIOD: Duration = Duration::from_secs(60);
 
-/// Those that there were.
+/// The restarts that there were.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     count: u64,
@@ -17,8 +17,8 @@ pub(super) struct Restarts {
 impl Restarts {
     /// Whether it is started once more now, which is then counted.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
-        self.recent.retain(|at| now.duration_since(*at) < WITHIN);
-        let is_allowed = self.recent.len() < MOST;
+        self.recent.retain(|at| now.duration_since(*at) < RESTART_PERIOD);
+        let is_allowed = self.recent.len() < MAX_RESTARTS;
         if is_allowed {
             self.recent.push(now);
             self.count += 1;
@@ -26,7 +26,7 @@ impl Restarts {
         is_allowed
     }
 
-    /// How many there were.
+    /// The number of restarts.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

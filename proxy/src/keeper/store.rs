@@ -9,7 +9,7 @@ use std::{
 use snapshot::handover::{self, Port};
 
 /// Most ports, each with at most [`handover::MAX_SOCKETS`] sockets: four times as many as a fleet has listeners.
-const MOST_PORTS: usize = 256;
+const MAX_PORTS: usize = 256;
 
 /// Sockets by port.
 #[derive(Default)]
@@ -54,14 +54,14 @@ impl Store {
     }
 
     fn hold(&mut self, port: u16, sockets: Vec<OwnedFd>) -> u16 {
-        if self.held.len() >= MOST_PORTS && !self.held.contains_key(&port) {
+        if self.held.len() >= MAX_PORTS && !self.held.contains_key(&port) {
             return 0;
         }
         self.held.insert(port, sockets);
         port
     }
 
-    /// How many ports it holds.
+    /// The number of ports that the store holds.
     pub(super) fn ports(&self) -> usize {
         self.held.len()
     }

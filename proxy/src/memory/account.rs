@@ -1,7 +1,7 @@
 //! What the clients of one worker hold.
 //!
-//! Each number has one writer, the worker's thread: adding is a load and a store, and no worker waits for another. Others
-//! read them, and may be late by an instant.
+//! Each number has one writer, the worker's thread: adding is a load and a store, and no worker waits for another.
+//! Others read them, and may be late by an instant.
 
 use std::{
     future::poll_fn,
@@ -23,28 +23,28 @@ use tokio::{
 use super::{Kind, Memory, choice, near};
 
 /// A connection that holds more than this gets no new streams when memory is nearly used up.
-const MUCH: usize = 64 << 10;
+const HEAVY_CONNECTION_BYTES: usize = 64 << 10;
 
 /// No sooner after the last time is memory given back that ended connections held.
-const GIVE_BACK: Duration = Duration::from_secs(1);
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One worker's account.
+/// The account of one worker.
 pub(crate) struct Account {
     memory: Arc<Memory>,
     held: AtomicUsize,
-    /// What of it is held by connections that were ended, and is free when their tasks have run.
+    /// Bytes of connections that were ended, which are free when their tasks have run.
     leaving: AtomicUsize,
     kinds: [AtomicUsize; Kind::ALL.len()],
     holders: Mutex<Slab<Arc<Holder>>>,
-    /// Somebody else found that there is too much.
+    /// Notified when somebody else found that there is too much.
     exceeded: Notify,
-    /// There is room again.
+    /// Notified when there is room again.
     relieved: Notify,
-    /// All that were ended have left.
+    /// Notified when all that were ended have left.
     left: Notify,
 }
 
-/// What one connection holds.
+/// The memory that one connection holds.
 pub(crate) struct Holder {
     account: Arc<Account>,
     /// The client, as its connections are counted.
@@ -54,7 +54,7 @@ pub(crate) struct Holder {
     waker: OnceLock<Waker>,
 }
 
-/// One thing that a connection holds, for as long as this lives.
+/// A charge for one thing that a connection holds, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Charge {
     holder: Arc<Holder>,
@@ -95,9 +95,9 @@ impl Account {
         Entered { holder, place }
     }
 
-    /// Ends connections when the budget has shrunk: what exceeds it is noticed at once where it is charged. What those held
-    /// that were ended is given back to the system, since it would else be taken for others' and shrink the budget. Runs as
-    /// long as the worker.
+    /// Ends connections when the budget has shrunk: what exceeds it is noticed at once where it is charged. What those
+    /// held that were ended is given back to the system, since it would else be taken for others' and shrink the
+    /// budget. Runs as long as the worker.
     pub(crate) async fn keep(self: Arc<Self>) {
         // However many are ended, it is given back once in a while: that takes the worker's time.
         let mut not_before = Instant::now();
@@ -111,7 +111,7 @@ impl Account {
             tokio::select! {
                 () = self.exceeded.notified() => self.relieve(),
                 () = left => {
-                    not_before = Instant::now() + GIVE_BACK;
+                    not_before = Instant::now() + GIVE_BACK_INTERVAL;
                     if !allocator::give_back() {
                         self.left.notify_one();
                     }
@@ -137,12 +137,12 @@ impl Account {
         self.held() > self.memory.share() && self.memory.held() > self.memory.budget()
     }
 
-    /// The same, without what is about to be free.
+    /// Whether there is too much, without what is about to be free.
     fn is_over(&self) -> bool {
         self.staying() > self.memory.share() && self.memory.staying() > self.memory.budget()
     }
 
-    /// The same of what is nearly so.
+    /// Whether there is nearly too much.
     fn is_near(&self) -> bool {
         self.held() > near(self.memory.share()) && self.memory.held() > near(self.memory.budget())
     }
@@ -240,7 +240,7 @@ impl Holder {
 
     /// Whether there shall be no new streams: memory is nearly used up, and this connection holds much of it.
     pub(crate) fn is_refused(&self) -> bool {
-        let refused = self.held() > MUCH && self.account.is_near();
+        let refused = self.held() > HEAVY_CONNECTION_BYTES && self.account.is_near();
         if refused {
             self.account.memory.stream_refused();
         }
@@ -292,7 +292,7 @@ impl Charge {
         self.holder.is_held_back()
     }
 
-    /// It has come to so many bytes.
+    /// Sets what it has come to, in bytes.
     pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let (holder, account) = (&self.holder, &self.holder.account);
@@ -306,7 +306,7 @@ impl Charge {
     }
 }
 
-/// There is one writer.
+/// Adds to a number that has one writer.
 fn add(number: &AtomicUsize, bytes: usize) {
     number.store(number.load(Relaxed).wrapping_add(bytes), Relaxed);
 }

@@ -1,16 +1,17 @@
 //! Who is ended when memory is scarce.
 //!
-//! Not the largest connection: who opens 2,000 of 100 KiB would have each honest upload of 200 KiB ended before its own.
-//! So clients are compared by all that they hold, and of the one that holds most its largest connection goes; then again,
-//! with what is left. Clients that share an address (behind a load balancer that hides them) are one: of those the largest
-//! connections go first.
+//! Not the largest connection: who opens 2,000 of 100 KiB would have each honest upload of 200 KiB ended before its
+//! own. So clients are compared by all that they hold, and of the one that holds most its largest connection goes; then
+//! again, with what is left. Clients that share an address (behind a load balancer that hides them) are one: of those
+//! the largest connections go first.
 
 use std::{
     collections::{BinaryHeap, HashMap},
     net::IpAddr,
 };
 
-/// Connections, by index, that hold at least `wanted` bytes together, if all of them do. `each`: whose it is, what it holds.
+/// Connections, by index, that hold at least `wanted` bytes together, if all of them do. `each`: whose it is, what it
+/// holds.
 pub(super) fn of_most(each: &[(IpAddr, usize)], wanted: usize) -> Vec<usize> {
     let mut clients: HashMap<IpAddr, (usize, BinaryHeap<(usize, usize)>)> = HashMap::new();
     for (i, (client, held)) in each.iter().enumerate().filter(|(_, (_, held))| *held > 0) {

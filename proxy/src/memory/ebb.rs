@@ -1,17 +1,17 @@
-//! When what clients held is given back to the system: not while it comes and goes, which would cost each wave anew what it
-//! takes to fetch memory, but once it has been gone for a moment.
+//! When what clients held is given back to the system: not while it comes and goes, which would cost each wave anew
+//! what it takes to fetch memory, but once it has been gone for a moment.
 
-/// So many seconds without it.
-const CALM: u32 = 5;
-/// Less than this is not worth it.
-const LEAST: usize = 4 << 20;
+/// Seconds after a peak until its memory is given back.
+const CALM_SECONDS: u32 = 5;
+/// Fewest bytes that are worth being given back.
+const MIN_GIVEN_BACK_BYTES: usize = 4 << 20;
 
-/// What the clients of one worker have held.
+/// The course of what the clients of one worker held.
 #[derive(Debug, Default)]
 pub(crate) struct Ebb {
     /// The most since something was last given back,
     peak: usize,
-    /// and within the span under way,
+    /// Peak within the span under way.
     most: usize,
     /// which has so many seconds.
     seconds: u32,
@@ -21,12 +21,12 @@ impl Ebb {
     /// Called once a second: so much is held now. Whether it is time.
     pub(crate) fn tick(&mut self, held: usize) -> bool {
         (self.most, self.seconds) = (self.most.max(held), self.seconds + 1);
-        if self.seconds < CALM {
+        if self.seconds < CALM_SECONDS {
             return false;
         }
         let most = std::mem::take(&mut self.most);
         self.seconds = 0;
-        let is_time = self.peak.saturating_sub(most) >= LEAST;
+        let is_time = self.peak.saturating_sub(most) >= MIN_GIVEN_BACK_BYTES;
         self.peak = if is_time { most } else { self.peak.max(most) };
         is_time
     }

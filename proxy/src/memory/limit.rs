@@ -7,28 +7,28 @@ use std::{
 
 use rustix::param::page_size;
 
-/// What is no limit: a control group of version 1 without one says how many bytes there are pages for.
-const NONE: u64 = 1 << 60;
-/// Without a limit there are others on the machine: a process is content with this part of its memory.
-const PART_OF_MACHINE: u64 = 4;
-/// When nothing can be found out.
-const LEAST: u64 = 256 << 20;
+/// Value that is no limit: a control group of version 1 without one says how many bytes there are pages for.
+const UNLIMITED_BYTES: u64 = 1 << 60;
+/// Part of the machine's memory that a process without a limit is content with: there are others on it.
+const MACHINE_DIVISOR: u64 = 4;
+/// Limit when none can be found.
+const FALLBACK_BYTES: u64 = 256 << 20;
 
-/// What the process may have.
+/// The memory that the process may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     bytes: u64,
     of: Of,
 }
 
-/// Whose limit it is: what counts against it.
+/// The owner of a limit: what counts against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Of {
     /// The process alone.
     Process,
     /// A control group of version 2, in this folder: all of its processes, and what the kernel holds for them.
     Group2(PathBuf),
-    /// The same of version 1.
+    /// A control group of version 1.
     Group1(PathBuf),
 }
 
@@ -51,7 +51,7 @@ impl Limit {
         let found = found.filter(|limit| machine.is_none_or(|machine| limit.bytes <= machine));
         found
             .min_by_key(|limit| limit.bytes)
-            .unwrap_or_else(|| Self::of_process(machine.map_or(LEAST, |bytes| bytes / PART_OF_MACHINE)))
+            .unwrap_or_else(|| Self::of_process(machine.map_or(FALLBACK_BYTES, |bytes| bytes / MACHINE_DIVISOR)))
     }
 
     /// Bytes.
@@ -85,7 +85,7 @@ fn groups(text: &str, root: &Path) -> Vec<Limit> {
         let own = top.join(path.trim_start_matches('/'));
         let own = if own.is_dir() { own } else { top.clone() };
         for folder in own.ancestors().take_while(|folder| folder.starts_with(&top)) {
-            let Some(bytes) = number(&folder.join(file)).filter(|bytes| *bytes < NONE) else { continue };
+            let Some(bytes) = number(&folder.join(file)).filter(|bytes| *bytes < UNLIMITED_BYTES) else { continue };
             let of = if controllers.is_empty() { Of::Group2 } else { Of::Group1 };
             found.push(Limit { bytes, of: of(folder.to_owned()) });
         }
@@ -93,7 +93,7 @@ fn groups(text: &str, root: &Path) -> Vec<Limit> {
     found
 }
 
-/// What a group uses, but for what the kernel can do without: files that it has read and nobody reads now.
+/// The memory that a group uses, but for what the kernel can do without: files that it has read and nobody reads now.
 fn group_uses(folder: &Path, file: &str, reclaimable: &str) -> Option<u64> {
     let used = number(&folder.join(file))?;
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(lowest(Some(1 << 30), &second, Some(8 << 30)), 512 << 20);
         assert_eq!(lowest(None, &second, Some(256 << 20)), 64 << 20);
         assert_eq!(lowest(None, &[], Some(8 << 30)), 2 << 30);
-        assert_eq!(lowest(None, &[], None), LEAST);
+        assert_eq!(lowest(None, &[], None), FALLBACK_BYTES);
     }
 
     #[test]

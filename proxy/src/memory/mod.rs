@@ -37,13 +37,13 @@ pub(crate) use self::account::{Account, Charge, Holder};
 pub(crate) use self::ebb::Ebb;
 pub use self::limit::Limit;
 
-/// What the process uses is looked at this often.
-const TICK: Duration = Duration::from_millis(100);
+/// Interval at which the memory that the process uses is looked at.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is counted apart.
+/// The kinds of memory that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What a connection takes by itself: its task, TLS, HTTP/2's tables and buffers.
+    /// Connections themselves: their tasks, TLS, HTTP/2's tables and buffers.
     Connections,
     /// Heads, whole or not.
     Heads,
@@ -54,7 +54,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// Every kind.
     pub const ALL: [Kind; 4] = [Kind::Connections, Kind::Heads, Kind::Bodies, Kind::WebSockets];
 
     /// A fixed word, for metrics.
@@ -68,28 +68,28 @@ impl Kind {
     }
 }
 
-/// Of eight parts of the limit clients and configuration have seven: what is freed is not given back at once, and work
-/// under way takes some for a moment.
-const PARTS: u64 = 8;
-/// What is measured besides the charges is taken at its lowest within so many ticks: memory that was freed a moment ago
+/// Parts of the limit, of which clients and configuration have all but one: what is freed is not given back at once,
+/// and work under way takes some for a moment.
+const LIMIT_PARTS: u64 = 8;
+/// Ticks within which what is measured besides the charges is taken at its lowest: memory that was freed a moment ago
 /// is still with the process.
-const LOWEST_OF: usize = 10;
+const LOWEST_OF_TICKS: usize = 10;
 
-/// What clients may hold together, and what they do.
+/// The memory that clients may hold together, and the memory that they do.
 pub struct Memory {
     limit: Limit,
     budget: AtomicUsize,
-    /// Of each worker.
+    /// Budget of each worker.
     share: AtomicUsize,
     accounts: Mutex<Vec<Weak<Account>>>,
-    /// What was used besides the charges, at the last ticks.
+    /// Memory that was used besides the charges, at the last ticks.
     others: Mutex<VecDeque<u64>>,
     ended: AtomicU64,
     refused: AtomicU64,
     told: Mutex<Option<Instant>>,
 }
 
-/// What there is to say of it.
+/// The numbers for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Bytes that the process may have.
@@ -105,7 +105,7 @@ pub struct Report {
 }
 
 impl Memory {
-    /// What `limit` leaves when the process begins.
+    /// The memory that `limit` leaves when the process begins.
     pub fn new(limit: Limit) -> Arc<Self> {
         let memory = Self {
             limit,
@@ -129,13 +129,13 @@ impl Memory {
         account
     }
 
-    /// Looks at what the process uses. Called at every [`TICK`].
+    /// Looks at what the process uses. Called at every [`MEASURE_INTERVAL`].
     pub(crate) fn measure(&self) {
         let limit = self.limit.bytes();
         let other = self.limit.used().saturating_sub(self.held() as u64);
         let other = {
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            others.truncate(LOWEST_OF - 1);
+            others.truncate(LOWEST_OF_TICKS - 1);
             others.push_front(other);
             others.iter().copied().min().unwrap_or(other)
         };
@@ -144,7 +144,7 @@ impl Memory {
         self.living().iter().for_each(|account| account.look());
     }
 
-    /// What there is to say.
+    /// The numbers for metrics.
     pub fn report(&self) -> Report {
         let living = self.living();
         Report {
@@ -169,12 +169,12 @@ impl Memory {
         self.share.load(Relaxed)
     }
 
-    /// What clients of all workers hold.
+    /// The memory that clients of all workers hold.
     fn held(&self) -> usize {
         self.accounts().iter().filter_map(Weak::upgrade).map(|account| account.held()).sum()
     }
 
-    /// The same, without what is about to be free.
+    /// The memory that clients of all workers hold, without what is about to be free.
     fn staying(&self) -> usize {
         self.accounts().iter().filter_map(Weak::upgrade).map(|account| account.staying()).sum()
     }
@@ -186,11 +186,11 @@ impl Memory {
 
     /// Connections were ended that held so many bytes.
     fn note_ended(&self, connections: usize, bytes: usize) {
-        /// Who reads the log is told once within this time.
-        const QUIET: Duration = Duration::from_secs(60);
+        /// Interval at which the log says it again.
+        const LOG_INTERVAL: Duration = Duration::from_secs(60);
         self.ended.fetch_add(connections as u64, Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= QUIET) {
+        if told.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *told = Some(Instant::now());
             tracing::warn!(
                 connections,
@@ -213,7 +213,7 @@ impl Memory {
 
 /// Looks at what the process uses, for as long as it lives.
 pub(crate) async fn watch(memory: Arc<Memory>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(MEASURE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -221,10 +221,10 @@ pub(crate) async fn watch(memory: Arc<Memory>) {
     }
 }
 
-/// What is left for clients of so much, when so much is used besides. They always have something: 512 MiB of which 40 are
-/// used besides leave 408, and of which 600 are, 64.
+/// The budget that is left for clients of so much, when so much is used besides. They always have something: 512 MiB of
+/// which 40 are used besides leave 408, and of which 600 are, 64.
 fn budget(limit: u64, other: u64) -> u64 {
-    (limit / PARTS * (PARTS - 1)).saturating_sub(other).max(limit / PARTS)
+    (limit / LIMIT_PARTS * (LIMIT_PARTS - 1)).saturating_sub(other).max(limit / LIMIT_PARTS)
 }
 
 /// Seven eighths: where it gets near.

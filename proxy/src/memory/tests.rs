@@ -145,8 +145,8 @@ enum Step {
 }
 
 proptest! {
-    /// Whatever is charged, changed and given back, in whatever order, and whoever panics with it: the sums are those of
-    /// what lives, and nothing is left in the end.
+    /// Whatever is charged, changed and given back, in whatever order, and whoever panics with it: the sums are those
+    /// of what lives, and nothing is left in the end.
     #[test]
     fn charges_are_given_back(steps in proptest::collection::vec(
         prop_oneof![

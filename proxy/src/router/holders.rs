@@ -1,5 +1,6 @@
-//! Which namespace a hostname belongs to. The operator lets only one serve it; a router holds itself to that, so that no
-//! request for a hostname of one namespace is ever answered by a rule of another, also not by a less specific hostname's.
+//! Which namespace a hostname belongs to. The operator lets only one serve it; a router holds itself to that, so that
+//! no request for a hostname of one namespace is ever answered by a rule of another, also not by a less specific
+//! hostname's.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +10,7 @@ use std::{
 use foldhash::fast::RandomState;
 use snapshot::proto::{Attachment, HeldHostnames};
 
-use super::HostMap;
+use super::host::HostMap;
 
 /// Namespaces by hostname, of all listeners. An empty one: nobody's yet, and so not for others.
 #[derive(Default, PartialEq)]
@@ -18,7 +19,7 @@ pub struct Holders(HostMap<Arc<str>>);
 /// A route that claims hostnames.
 #[derive(Clone, Copy)]
 pub(crate) struct Claim<'a> {
-    /// Its namespace.
+    /// Namespace of the route.
     pub(crate) namespace: &'a str,
     /// `namespace/name`.
     pub(crate) route: &'a str,
@@ -29,8 +30,8 @@ pub(crate) struct Claim<'a> {
 }
 
 impl Holders {
-    /// Of routes, and of what is held beside them. Should two claim one hostname, the older one has it, then the lesser
-    /// name.
+    /// The holders of the hostnames of routes, and of what is held beside them. Should two claim one hostname, the
+    /// older one has it, then the lesser name.
     pub(crate) fn new<'a>(routes: impl IntoIterator<Item = Claim<'a>>, beside: &[HeldHostnames]) -> Self {
         // Of one namespace's routes that are served in the same places the oldest speaks for all.
         let mut groups: HashMap<(*const Attachment, &str), Claim<'a>, RandomState> = HashMap::default();

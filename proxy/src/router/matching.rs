@@ -6,15 +6,15 @@ use http::{HeaderName, Method};
 use snapshot::expression::Expression;
 
 use super::{
-    Ask, Query,
-    effort::{self, Effort},
+    effort::{self, Ask, Effort},
+    query::Query,
 };
 use crate::{
-    config::Rule,
     lookup::{decoded, is_plain},
+    rule::Rule,
 };
 
-/// What the path must be.
+/// The condition on a path.
 pub(crate) enum Path {
     /// The whole path.
     Exact(Box<str>),
@@ -30,7 +30,7 @@ pub(crate) struct PathExpression {
     compiled: Arc<Expression>,
 }
 
-/// What a header field or a query parameter must be.
+/// The condition on the value of a header field or a query parameter.
 pub(crate) enum Value {
     /// Exactly this.
     Exact(Box<[u8]>),
@@ -38,7 +38,7 @@ pub(crate) enum Value {
     Regex(Arc<Expression>),
 }
 
-/// What a request must be besides its path. Few routes ask for anything: their candidates have none of it.
+/// The conditions on a request besides its path. Few routes have any: other candidates have none of it.
 #[derive(Default)]
 pub(crate) struct Conditions {
     pub(crate) method: Option<Method>,
@@ -46,7 +46,7 @@ pub(crate) struct Conditions {
     pub(crate) query: Vec<(Box<[u8]>, Value)>,
 }
 
-/// One match of a rule.
+/// A match of a rule.
 pub(crate) struct Candidate {
     pub(crate) path: Path,
     /// `None`: whatever has the path.
@@ -92,7 +92,7 @@ impl PathExpression {
 
 fn matches(expression: &Expression, value: &[u8], effort: &Effort) -> bool {
     let compared = expression.compare(value);
-    effort.take(effort::EXPRESSION + compared.steps);
+    effort.take(effort::EXPRESSION_UNITS + compared.steps);
     compared.matches
 }
 
@@ -103,7 +103,7 @@ impl Conditions {
     }
 
     fn fit(&self, q: &Query<'_>, ask: &Ask<'_>) -> bool {
-        ask.effort.take(effort::CANDIDATE);
+        ask.effort.take(effort::CANDIDATE_UNITS);
         self.method.as_ref().is_none_or(|m| m == q.method)
             && self.headers.iter().all(|(name, value)| field(ask, name, value))
             && self.query.iter().all(|(name, value)| parameter(ask, name, value))
@@ -121,13 +121,13 @@ impl Value {
 
 /// Whether some field of that name has that value.
 fn field(ask: &Ask<'_>, name: &HeaderName, value: &Value) -> bool {
-    ask.effort.take(effort::QUESTION);
+    ask.effort.take(effort::QUESTION_UNITS);
     ask.lookup.any_field(name.as_str(), |v| value.fits(v, &ask.effort))
 }
 
 /// Whether the first parameter of that name has that value. A repeated name counts once: its first value.
 fn parameter(ask: &Ask<'_>, name: &[u8], value: &Value) -> bool {
-    ask.effort.take(effort::QUESTION);
+    ask.effort.take(effort::QUESTION_UNITS);
     let Some(raw) = ask.lookup.parameter(name) else { return false };
     match value {
         Value::Exact(expect) => decoded(raw).eq(expect.iter().copied()),

@@ -9,28 +9,27 @@
 //!    then a method, more headers, more query parameters; then the older route, the lesser key, the earlier rule. A path
 //!    whose method, headers or query do not match leaves the request to the next best path.
 //!
-//! Gateway API leaves the place of expressions open: behind prefixes, a catch-all `/` would hide every one of them.
-//! A request costs a few hash look-ups, whatever the number of routes, and allocates nothing. Where expressions, headers or
-//! parameters must be compared, it costs at most what [`effort`] says: some 128 µs, and 0.5 ms more with a path of 8 KiB.
+//! Gateway API leaves the place of expressions open: behind prefixes, a catch-all `/` would hide every one of them. A
+//! request costs a few hash look-ups, whatever the number of routes, and allocates nothing. Where expressions, headers
+//! or parameters must be compared, it costs at most what [`effort`] says: some 128 µs, and 0.5 ms more with a path of 8
+//! KiB.
 
 mod effort;
 mod holders;
 mod host;
 mod matching;
 mod path;
+mod query;
 
 use std::sync::Arc;
 
-use http::Method;
-
-use effort::Effort;
+use effort::Ask;
 pub(crate) use holders::Claim;
 pub use holders::Holders;
 pub(crate) use host::HostMap;
 pub(crate) use matching::{Candidate, Conditions, Path, PathExpression, Value};
 use path::PathTable;
-
-use crate::{config::Rule, fields::Fields, lookup::Lookup};
+pub use query::{Matched, Missed, Query};
 
 /// The routes of one port.
 #[derive(Default)]
@@ -51,51 +50,6 @@ pub(crate) struct Hosted {
     /// Addresses of the compiled routes.
     of: Box<[usize]>,
     paths: PathTable,
-}
-
-/// What a router looks at.
-pub struct Query<'a> {
-    /// Whether the request came over TLS, and for which listener hostname to look.
-    pub tls: bool,
-    /// Host without port, in lower case.
-    pub host: &'a str,
-    /// The normalised path.
-    pub path: &'a str,
-    /// The query, without `?`.
-    pub query: Option<&'a str>,
-    /// The method.
-    pub method: &'a Method,
-    /// Header fields.
-    pub fields: &'a Fields,
-}
-
-/// The rule that serves, and what matched.
-pub struct Matched<'a> {
-    /// The rule.
-    pub rule: &'a Arc<Rule>,
-    /// Length of the matched prefix within the path (for `ReplacePrefixMatch`); the whole path's for an exact match.
-    pub prefix: usize,
-}
-
-/// What a look-up works with: what the request says under a name, and how much it may still cost.
-pub(crate) struct Ask<'a> {
-    lookup: Lookup<'a>,
-    effort: Effort,
-}
-
-impl<'a> Ask<'a> {
-    fn of(query: &Query<'a>) -> Self {
-        Self { lookup: Lookup::new(query.query, query.fields), effort: Effort::of(query) }
-    }
-}
-
-/// Why no rule serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
-    /// None matches.
-    NoRoute,
-    /// Finding out would take too long: too many expressions, headers and parameters are to be compared.
-    TooCostly,
 }
 
 impl Router {

@@ -15,11 +15,12 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    Ask, Matched, Query,
+    effort::Ask,
     matching::{Candidate, Path},
+    query::{Matched, Query},
 };
 
-/// All candidates of one hostname.
+/// The candidates of one hostname, by path.
 #[derive(Default)]
 pub(crate) struct PathTable {
     exact: HashSet<Candidates, RandomState>,
@@ -30,15 +31,15 @@ pub(crate) struct PathTable {
     depths: u64,
     /// Most elements of a prefix.
     deepest: usize,
-    /// By the whole elements that every match begins with. The longest expression first: it is the more specific, as far as
-    /// that can be told.
+    /// By the whole elements that every match begins with. The longest expression first: it is the more specific, as
+    /// far as that can be told.
     expressions: HashMap<Box<str>, Vec<Arc<Candidate>>, RandomState>,
     /// Most such elements of an expression.
     expressions_deepest: usize,
 }
 
 /// No more elements than these are looked at to find the expressions that could match.
-const ELEMENTS: usize = 8;
+const MAX_ELEMENTS: usize = 8;
 
 /// Candidates of one path, by which they are found. Most paths have one candidate.
 struct Candidates {
@@ -70,7 +71,7 @@ impl PathTable {
                 None => drop(self.exact.insert(Candidates::new(candidate))),
             },
             Path::Regex(expression) => {
-                let prefix = expression.elements(ELEMENTS);
+                let prefix = expression.elements(MAX_ELEMENTS);
                 self.expressions_deepest = self.expressions_deepest.max(elements(prefix).count());
                 self.expressions.entry(prefix.into()).or_default().push(candidate);
             }
@@ -104,7 +105,7 @@ impl PathTable {
 
     /// The first expression that matches. Only those are tried whose first elements are the path's.
     fn expression(&self, q: &Query<'_>, ask: &Ask<'_>) -> Option<&Candidate> {
-        let mut groups: [&[Arc<Candidate>]; ELEMENTS + 1] = [&[]; ELEMENTS + 1];
+        let mut groups: [&[Arc<Candidate>]; MAX_ELEMENTS + 1] = [&[]; MAX_ELEMENTS + 1];
         let elements = memchr::memchr_iter(b'/', q.path.as_bytes()).filter(|at| *at > 0).map(|at| &q.path[..at]);
         let elements = std::iter::once("").chain(elements.take(self.expressions_deepest));
         for (group, elements) in groups.iter_mut().zip(elements) {
@@ -215,7 +216,7 @@ impl PartialEq for Candidates {
 
 impl Eq for Candidates {}
 
-/// Which of two expressions is tried first.
+/// The order in which expressions are tried.
 fn order(candidate: &Candidate) -> impl Ord + '_ {
     (length(candidate), candidate.rank())
 }

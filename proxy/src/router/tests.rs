@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use proptest::{prelude::*, sample::select};
 use snapshot::{
     expression,
@@ -10,7 +10,7 @@ use snapshot::{
 };
 
 use super::*;
-use crate::filter::testing::rule;
+use crate::{fields::Fields, filter::testing::rule};
 
 /// A candidate's parts, and where it is inserted.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
-//! Housekeeping of one worker: its connections' request rates and times, retiring some when this proxy carries more than
-//! its share, or all when it leaves, closing upstream connections that idled too long, and giving memory back after a peak.
+//! Housekeeping of one worker: its connections' request rates and times, retiring some when this proxy carries more
+//! than its share, or all when it leaves, closing upstream connections that idled too long, and giving memory back
+//! after a peak.
 
 use std::{
     sync::{Arc, Weak},
@@ -8,8 +9,12 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Conn, Phase, Worker};
-use crate::{memory::Ebb, shared::Rebalance};
+use crate::{
+    connection::Conn,
+    memory::Ebb,
+    shared::Rebalance,
+    worker::{Phase, Worker},
+};
 
 /// Runs as long as the worker.
 pub(super) async fn housekeeping(worker: Arc<Worker>) {
@@ -84,9 +89,9 @@ fn schedule(worker: &Worker, order: Rebalance) -> Vec<(Instant, Weak<Conn>)> {
     leaving
 }
 
-/// Connections, by index, that together carry about `excess` of the rates' sum. Each brings the sum nearer to it: one that
-/// carries far more than what is still wanted stays, since moving it would only move the imbalance.
-/// Without any requests each connection counts the same.
+/// Connections, by index, that together carry about `excess` of the rates' sum. Each brings the sum nearer to it: one
+/// that carries far more than what is still wanted stays, since moving it would only move the imbalance. Without any
+/// requests each connection counts the same.
 fn choose(rates: &[u32], excess: f64) -> Vec<usize> {
     let total: f64 = rates.iter().copied().map(f64::from).sum();
     if total == 0.0 {

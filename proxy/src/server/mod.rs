@@ -3,20 +3,16 @@
 //! ```text
 //!  Server ── sockets by port (socket.rs): taken from the operator or the keeper, or bound here
 //!    └ Worker × n (worker.rs): a thread with its own runtime, upstream pool and connections
-//!        ├ accept loop for each port (accept.rs), while there is room (room.rs)
-//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns (turns.rs);
-//!        │   what they wait for, and how fast that moves (waits.rs, pace.rs)
+//!        ├ accept loop for each port (accept.rs), while there is room (connection/limit.rs)
+//!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns
+//!        │   (connection/turns.rs); what they wait for, and how fast that moves (connection/timeout.rs, pace.rs)
 //!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
 //! ```
 
 mod accept;
 mod balance;
 mod connection;
-mod pace;
-mod room;
 mod socket;
-mod turns;
-mod waits;
 mod worker;
 
 use std::{
@@ -33,21 +29,19 @@ use std::{
 use socket2::Socket;
 use tokio::{sync::watch, time::Instant};
 
-pub(crate) use self::connection::Waiting;
-pub(crate) use self::pace::{Pace, Way};
-use self::room::Room;
-pub(crate) use self::room::Taken;
-pub(crate) use self::socket::keepalive;
-pub use self::{connection::Conn, socket::SocketSource, worker::Worker};
+use self::socket::Open;
+pub use self::socket::SocketSource;
 use crate::{
-    descriptors,
+    connection::limit::ConnectionLimit,
+    fd_limit,
     shared::{Drain, Shared},
+    worker::Phase,
 };
 
-/// How long a connection that was accepted just before the ports closed may take to send its request.
-const LAST_ACCEPTED: Duration = Duration::from_millis(500);
+/// Time that a connection which was accepted just before the ports closed has to send its request.
+const LAST_ACCEPTED_GRACE: Duration = Duration::from_millis(500);
 
-/// How a server is set up.
+/// The options of a server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Worker threads.
@@ -58,25 +52,6 @@ pub struct ServerOptions {
     pub handover: Option<PathBuf>,
 }
 
-/// How far this proxy has left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Not at all.
-    #[default]
-    Serving,
-    /// Connections are retired as they are used; sockets that others share are accepted from no more.
-    Retiring,
-    /// What is idle is closed; WebSockets are told 1001.
-    Closing,
-}
-
-/// A port that is open.
-struct Open {
-    sockets: Arc<Vec<Socket>>,
-    /// For each worker, by index, what it will accept from once there is a configuration for the port.
-    waiting: Vec<(usize, Socket)>,
-}
-
 /// The sockets and the threads that serve them.
 pub struct Server {
     shared: Arc<Shared>,
@@ -85,7 +60,7 @@ pub struct Server {
     /// No port is served any more.
     closed: AtomicBool,
     workers: Vec<worker::Handle>,
-    room: Arc<Room>,
+    connection_limit: Arc<ConnectionLimit>,
     phase: watch::Sender<Phase>,
 }
 
@@ -94,10 +69,11 @@ impl Server {
     pub fn start(shared: Arc<Shared>, options: ServerOptions) -> io::Result<Arc<Self>> {
         let phase = watch::Sender::new(Phase::Serving);
         let count = options.workers.max(1);
-        let room = Arc::new(Room::new(descriptors::limit(), count));
-        let start = |index| worker::start(index, &shared, &room, &phase, options.sockets.is_shared());
+        let connection_limit = Arc::new(ConnectionLimit::new(fd_limit::limit(), count));
+        let start = |index| worker::start(index, &shared, &connection_limit, &phase, options.sockets.is_shared());
         let workers = (0..count).map(start).collect::<io::Result<Vec<_>>>()?;
-        let (reported, counted): (Vec<_>, _) = (workers.iter().map(|w| w.worker.clone()).collect(), room.clone());
+        let (reported, counted): (Vec<_>, _) =
+            (workers.iter().map(|w| w.worker.clone()).collect(), connection_limit.clone());
         // Set by the first server of a process; there is one.
         let _ = shared.connections_report.set(Box::new(move || {
             let workers: Vec<_> = reported.iter().map(|w| w.report()).collect();
@@ -107,7 +83,7 @@ impl Server {
         if let Some(path) = &options.handover {
             socket::serve_handover(path, ports.clone())?;
         }
-        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, room, phase }))
+        Ok(Arc::new(Self { shared, options, ports, closed: AtomicBool::new(false), workers, connection_limit, phase }))
     }
 
     /// Opens the ports that are not open yet, and answers which could not be. Open ones are not touched. Nothing is
@@ -150,7 +126,7 @@ impl Server {
         }
         self.options.sockets.forget_left();
         // Each is there twice: for a worker, and to be handed over.
-        self.room.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
+        self.connection_limit.note_listening(open.values().map(|open| 2 * open.sockets.len()).sum());
     }
 
     /// Closes the ports that a process before this one left with the keeper, and that were not opened since.
@@ -160,11 +136,11 @@ impl Server {
 
     /// Client connections and WebSockets that are open.
     pub fn connections(&self) -> usize {
-        self.room.open()
+        self.connection_limit.open()
     }
 
-    /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle is
-    /// closed; what still runs at the timeout is cut by the process' end.
+    /// Waits for `shared.drain`, then leaves: connections are retired as they are used; after `minDrain` what is idle
+    /// is closed; what still runs at the timeout is cut by the process' end.
     pub async fn drained(&self) {
         let mut drain = self.shared.drain.subscribe();
         if drain.wait_for(|d| *d == Drain::Draining).await.is_err() {
@@ -185,7 +161,7 @@ impl Server {
         if !shared {
             self.stop_accepting().await;
             // What was accepted last gets the time to send its request.
-            self.empty(Instant::now() + LAST_ACCEPTED, true).await;
+            self.empty(Instant::now() + LAST_ACCEPTED_GRACE, true).await;
         }
         self.phase.send_replace(Phase::Closing);
         self.empty(deadline, true).await;

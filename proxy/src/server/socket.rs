@@ -11,16 +11,15 @@ use std::{
 };
 
 use snapshot::handover;
-use socket2::{Domain, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Socket, Type};
 
-use super::Open;
-use crate::keeper::Kept;
+use crate::{keeper::Kept, sockopt::keepalive};
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+const BACKLOG_CONNECTIONS: i32 = 4096;
 
 /// Bytes that may wait in the kernel to be sent to one client.
-const UNSENT: u32 = 256 << 10;
+const MAX_UNSENT_BYTES: u32 = 256 << 10;
 
 /// Where listening sockets come from.
 #[derive(Clone, Debug)]
@@ -29,8 +28,15 @@ pub enum SocketSource {
     Handover(PathBuf),
     /// Bound by this process, one for each worker.
     Bind,
-    /// The same, and the keeper holds copies: what a process before this one left is taken.
+    /// Bound by this process, and the keeper holds copies: what a process before this one left is taken.
     Kept(Arc<Kept>),
+}
+
+/// A port that is open.
+pub(super) struct Open {
+    pub(super) sockets: Arc<Vec<Socket>>,
+    /// For each worker, by index, what it will accept from once there is a configuration for the port.
+    pub(super) waiting: Vec<(usize, Socket)>,
 }
 
 impl SocketSource {
@@ -63,7 +69,8 @@ impl SocketSource {
         }
     }
 
-    /// A port is about to be closed: afterwards this process alone holds its sockets, if others do not accept from them.
+    /// A port is about to be closed: afterwards this process alone holds its sockets, if others do not accept from
+    /// them.
     pub(super) fn forget(&self, port: u16) {
         if let SocketSource::Kept(kept) = self {
             kept.forget(port);
@@ -88,14 +95,9 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     // What is written and not yet sent is memory of ours; what is under way is bounded by the client's window.
-    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
     // A client that reads nothing for this long, with bytes waiting, is given up.
     socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
-}
-
-/// A peer that is gone without a FIN is noticed within two minutes.
-pub(crate) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4)
 }
 
 /// Dual-stack where the machine has IPv6.
@@ -108,7 +110,7 @@ fn bind(port: u16) -> io::Result<Socket> {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(BACKLOG_CONNECTIONS)?;
         socket.set_nonblocking(true)?;
         io::Result::Ok(socket)
     };

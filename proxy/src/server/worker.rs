@@ -1,13 +1,7 @@
-//! One worker: a thread with its own runtime, listeners, connections and upstream pool. Workers share only what
-//! `Shared` holds.
+//! The thread of one worker, with its own runtime and listeners. Workers share only what `Shared` holds.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, io, sync::Arc};
 
-use foldhash::fast::RandomState;
 use socket2::Socket;
 use tokio::{
     net::TcpListener,
@@ -15,52 +9,12 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Conn, Phase, accept, balance, connection::Clock, room::Room, turns::Turns};
-use crate::{memory::Account, shared::Shared, upstream::Pool};
-
-/// Connections by their number, which is ours: nobody else has a say in how they hash.
-pub(super) type Conns = HashMap<u64, Arc<Conn>, RandomState>;
-
-/// What the tasks of one worker share.
-pub struct Worker {
-    /// What all workers share.
-    pub shared: Arc<Shared>,
-    /// Connections to upstreams.
-    pub pool: Arc<Pool>,
-    /// How far the proxy has left.
-    pub phase: watch::Sender<Phase>,
-    /// Seconds since it began.
-    pub(super) clock: Arc<Clock>,
-    /// Whether other processes accept from the same sockets.
-    pub(super) shares_sockets: bool,
-    /// Client connections of all workers.
-    pub(super) room: Arc<Room>,
-    /// What its clients hold of the process' memory.
-    pub(super) account: Arc<Account>,
-    /// Whose work comes next.
-    pub(super) turns: Arc<Turns>,
-    conns: Mutex<Conns>,
-}
-
-impl Worker {
-    /// Its open connections, in numbers.
-    pub(super) fn report(&self) -> serde_json::Value {
-        let conns = self.conns();
-        let http2 = conns.values().filter(|c| c.is_http2()).count();
-        let requests: u64 = conns.values().map(|c| u64::from(c.recent())).sum();
-        serde_json::json!({
-            "clients": conns.len(),
-            "http2": http2,
-            "requestsLastSecond": requests,
-            "upstreamsKept": self.pool.len(),
-        })
-    }
-
-    /// Client connections of this worker, WebSockets not among them.
-    pub(super) fn conns(&self) -> MutexGuard<'_, Conns> {
-        self.conns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::{accept, balance};
+use crate::{
+    connection::limit::ConnectionLimit,
+    shared::Shared,
+    worker::{Phase, Worker},
+};
 
 /// The way to a worker's thread.
 pub(super) struct Handle {
@@ -104,23 +58,13 @@ impl Handle {
 pub(super) fn start(
     index: usize,
     shared: &Arc<Shared>,
-    room: &Arc<Room>,
+    connection_limit: &Arc<ConnectionLimit>,
     phase: &watch::Sender<Phase>,
     shares_sockets: bool,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Arc::new(Worker {
-        shared: Arc::clone(shared),
-        pool: Arc::default(),
-        phase: phase.clone(),
-        clock: Arc::default(),
-        shares_sockets,
-        room: Arc::clone(room),
-        account: shared.memory.account(),
-        turns: Arc::default(),
-        conns: Mutex::default(),
-    });
+    let worker = Arc::new(Worker::new(shared, connection_limit, phase, shares_sockets));
     let running = worker.clone();
     std::thread::Builder::new()
         .name(format!("worker-{index}"))

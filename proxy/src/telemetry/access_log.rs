@@ -1,8 +1,9 @@
-//! The access log: one JSON object a line on stdout, written by a thread of its own. Workers never wait for it: what does
-//! not fit in their buffers is dropped and counted.
+//! The access log: one JSON object a line on stdout, written by a thread of its own. Workers never wait for it: what
+//! does not fit in their buffers is dropped and counted.
 //!
-//! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has gathered
-//! some milliseconds later, or when there is much. So a line costs no allocation, and a burst of them one wake-up and one write.
+//! Each worker writes its lines into a buffer of its own; the writer wakes at the first line and takes what has
+//! gathered some milliseconds later, or when there is much. So a line costs no allocation, and a burst of them one
+//! wake-up and one write.
 
 use std::{
     io::{self, Write},
@@ -17,20 +18,20 @@ use std::{
 use snapshot::proto::AccessLogLevel;
 use tokio::sync::oneshot;
 
-use super::{RequestRecord, Sharded, line};
+use super::{line, record::RequestRecord, sharded::Sharded};
 
 /// Bytes that may wait in each worker: some 5,000 lines.
-const MOST: usize = 2 << 20;
-/// A buffer that grew beyond this is not kept.
-const KEPT: usize = 256 << 10;
-/// How long lines gather before they are written,
-const GATHER: Duration = Duration::from_millis(20);
-/// unless there are so many bytes before: what is more leaves the caches before it is written.
-const ENOUGH: usize = 128 << 10;
+const MAX_BUFFERED_BYTES: usize = 2 << 20;
+/// Capacity beyond which a buffer is not kept.
+const MAX_KEPT_BYTES: usize = 256 << 10;
+/// Longest time for which lines gather before they are written.
+const GATHER_TIME: Duration = Duration::from_millis(20);
+/// Bytes at which lines are written at once: more would leave the caches before it is written.
+const WRITE_AT_BYTES: usize = 128 << 10;
 /// Longest wait for the buffers to be written when the process ends.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Which answers are logged, and where they go.
+/// The access log of this process: which answers are logged, and where they go.
 #[derive(Default)]
 pub(super) struct AccessLog {
     /// Level in the upper half, percent in the lower.
@@ -40,16 +41,16 @@ pub(super) struct AccessLog {
     pub(super) dropped: AtomicU64,
 }
 
-/// What waits to be written.
+/// The lines that wait to be written.
 #[derive(Default)]
 struct Buffers {
     lines: Sharded<Mutex<Vec<u8>>>,
-    /// The writer was woken, and has not yet begun to take. Read under the lock of the buffer that was written to: either
-    /// the writer finds the line, or the line's worker finds this unset.
+    /// The writer was woken, and has not yet begun to take. Read under the lock of the buffer that was written to:
+    /// either the writer finds the line, or the line's worker finds this unset.
     awake: AtomicBool,
     /// Told once everything before them is written.
     flushes: Mutex<Vec<oneshot::Sender<()>>>,
-    /// There will be no more.
+    /// Whether there will be no more lines.
     closed: AtomicBool,
 }
 
@@ -72,19 +73,19 @@ impl AccessLog {
         let (sender, receiver) = oneshot::channel();
         lock(&self.buffers.flushes).push(sender);
         writer.unpark();
-        let _ = tokio::time::timeout(FLUSH, receiver).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, receiver).await;
     }
 
     fn write(&self, record: &RequestRecord<'_>) {
         let mut lines = lock(self.buffers.lines.own());
-        if lines.len() >= MOST {
+        if lines.len() >= MAX_BUFFERED_BYTES {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
         let before = lines.len();
         line::write(&mut lines, record);
         let first = !self.buffers.awake.load(Relaxed) && !self.buffers.awake.swap(true, Relaxed);
-        let wake = first || before < ENOUGH && lines.len() >= ENOUGH;
+        let wake = first || before < WRITE_AT_BYTES && lines.len() >= WRITE_AT_BYTES;
         drop(lines);
         if wake && let Some(writer) = self.writer.get_or_init(|| start(&self.buffers)) {
             writer.unpark();
@@ -103,7 +104,7 @@ impl Drop for AccessLog {
 
 fn wanted(settings: u32, record: &RequestRecord<'_>, random: impl FnOnce() -> u32) -> bool {
     // Answers of 400 and more, and broken ones.
-    let error = record.status >= 400 || record.status == 0 || record.blame.is_some();
+    let error = record.status >= 400 || record.status == 0 || record.error_source.is_some();
     match AccessLogLevel::try_from((settings >> 16) as i32) {
         Ok(AccessLogLevel::All) => error || random() < settings & 0xffff,
         Ok(AccessLogLevel::Errors) => error,
@@ -119,7 +120,7 @@ fn start(buffers: &Arc<Buffers>) -> Option<Thread> {
         while !buffers.closed.load(Relaxed) {
             thread::park();
             if lock(&buffers.flushes).is_empty() {
-                thread::park_timeout(GATHER);
+                thread::park_timeout(GATHER_TIME);
             }
             buffers.write(&mut out, &mut spare);
         }
@@ -143,7 +144,7 @@ impl Buffers {
             // A reader that is gone is not this process' concern.
             let _ = out.write_all(spare);
             spare.clear();
-            spare.shrink_to(KEPT);
+            spare.shrink_to(MAX_KEPT_BYTES);
         }
         let _ = out.flush();
         for flush in flushes {
@@ -162,9 +163,9 @@ pub(super) mod tests {
     use http::{Method, Version};
 
     use super::*;
-    use crate::telemetry::Blame;
+    use crate::telemetry::ErrorSource;
 
-    pub(in crate::telemetry) fn record(status: u16, blame: Option<Blame>) -> RequestRecord<'static> {
+    pub(in crate::telemetry) fn record(status: u16, error_source: Option<ErrorSource>) -> RequestRecord<'static> {
         RequestRecord {
             ended: std::time::Instant::now(),
             rule: None,
@@ -182,24 +183,24 @@ pub(super) mod tests {
             upstream_address: Some(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9000).into()),
             bytes_in: 1,
             bytes_out: 2,
-            reason: blame.map(|_| "upstream_broke"),
-            blame,
+            reason: error_source.map(|_| "upstream_broke"),
+            error_source,
         }
     }
 
     #[test]
     fn level_and_sampling() {
-        let check = |level: AccessLogLevel, percent, status, blame, random, expect| {
+        let check = |level: AccessLogLevel, percent, status, error_source, random, expect| {
             let log = AccessLog::default();
             log.configure(level, percent);
-            let got = wanted(log.settings.load(Relaxed), &record(status, blame), || random);
+            let got = wanted(log.settings.load(Relaxed), &record(status, error_source), || random);
             assert_eq!(got, expect, "{level:?} {percent} {status} {random}");
         };
         use AccessLogLevel::{All, Errors, Off};
         check(Off, 100, 500, None, 0, false);
         check(Errors, 100, 200, None, 0, false);
         check(Errors, 0, 400, None, 99, true);
-        check(Errors, 0, 200, Some(Blame::Upstream), 99, true);
+        check(Errors, 0, 200, Some(ErrorSource::Upstream), 99, true);
         check(Errors, 0, 0, None, 99, true);
         check(All, 10, 200, None, 9, true);
         check(All, 10, 200, None, 10, false);
@@ -216,13 +217,13 @@ pub(super) mod tests {
         let (mut written, mut spare) = (vec![], vec![]);
         log.closed(&record(200, None));
         let length = log.buffers.lines.own().lock().unwrap().len();
-        (0..MOST / length + 10).for_each(|_| log.closed(&record(200, None)));
+        (0..MAX_BUFFERED_BYTES / length + 10).for_each(|_| log.closed(&record(200, None)));
         let dropped = log.dropped.load(Relaxed);
         assert!((5..=10).contains(&dropped), "{dropped}");
         log.buffers.write(&mut written, &mut spare);
         let lines = written.iter().filter(|b| **b == b'\n').count() as u64;
-        assert_eq!(lines + dropped, (MOST / length) as u64 + 11);
-        assert!(spare.capacity() <= KEPT);
+        assert_eq!(lines + dropped, (MAX_BUFFERED_BYTES / length) as u64 + 11);
+        assert!(spare.capacity() <= MAX_KEPT_BYTES);
         // There is room again, and the writer is to be woken again.
         log.closed(&record(200, None));
         assert!(log.buffers.awake.load(Relaxed) && log.dropped.load(Relaxed) == dropped);
@@ -237,6 +238,6 @@ pub(super) mod tests {
         let began = std::time::Instant::now();
         writer.unpark();
         log.flush().await;
-        assert!(began.elapsed() < FLUSH, "{:?}", began.elapsed());
+        assert!(began.elapsed() < FLUSH_TIMEOUT, "{:?}", began.elapsed());
     }
 }

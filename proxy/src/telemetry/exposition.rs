@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{Shared, memory::Kind};
 
-/// All metrics.
-pub(super) fn metrics(shared: &Shared) -> String {
+/// All metrics in Prometheus' text format.
+pub fn metrics(shared: &Shared) -> String {
     let telemetry = &shared.telemetry;
     let mut families = requests(telemetry);
     families.extend(load(telemetry));
@@ -71,8 +71,9 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
     let (in_flight, connections) = telemetry.load.open();
     let connected = telemetry.load.counters.sum(|c| &c.connected);
     let failed = telemetry.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    let failed =
-        failed.iter().map(|((reason, blame), n)| counter(labels(&[("reason", reason), ("blame", blame)]), *n as f64));
+    let failed = failed
+        .iter()
+        .map(|((reason, error_source), n)| counter(labels(&[("reason", reason), ("blame", error_source)]), *n as f64));
     let floods = telemetry.floods.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let floods = floods.iter().map(|(class, n)| counter(labels(&[("class", class)]), *n as f64));
     let websockets = telemetry.websockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();

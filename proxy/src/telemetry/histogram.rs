@@ -18,7 +18,7 @@ pub(crate) struct Histogram {
     sum_us: Counter,
 }
 
-/// What a histogram holds at a moment.
+/// The content of a histogram at a moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counts {
     pub(crate) counts: Vec<u64>,

@@ -7,16 +7,16 @@ use std::{cell::Cell, io::Write as _, net::SocketAddr, time::Duration};
 
 use http::Version;
 
-use super::RequestRecord;
+use super::record::RequestRecord;
 use crate::{
-    value::{decimal, ipv4},
-    wall,
+    header_value::{decimal, ipv4},
+    wall_clock,
 };
 
 /// Bytes of a target that are logged.
-const MOST_OF_TARGET: usize = 1 << 10;
+const MAX_TARGET_BYTES: usize = 1 << 10;
 
-/// What stands between the value before and that of a field.
+/// The bytes between the value before and that of a field.
 macro_rules! field {
     ($name:literal) => {
         concat!(",\"", $name, "\":").as_bytes()
@@ -26,7 +26,7 @@ macro_rules! field {
 /// Writes the line of a request. What it has not is left out: a route, an upstream, a reason.
 pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
-    out.extend_from_slice(&time(wall::unix(record.ended)));
+    out.extend_from_slice(&time(wall_clock::unix(record.ended)));
     out.push(b'"');
     plain(out, field!("request_id"), record.request_id);
     client(out, field!("client"), record.client, record.client_port);
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     number(out, field!("status"), record.status.into());
     if let Some(rule) = record.rule {
         plain(out, field!("route"), rule.route.as_bytes());
-        text(out, field!("rule"), &rule.name);
+        text(out, field!("rule"), rule.rule);
     }
     milliseconds(out, field!("duration_ms"), record.duration);
     if let Some(upstream) = record.upstream {
@@ -52,8 +52,8 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     if let Some(reason) = record.reason {
         plain(out, field!("reason"), reason.as_bytes());
     }
-    if let Some(blame) = record.blame {
-        plain(out, field!("blame"), blame.as_str().as_bytes());
+    if let Some(error_source) = record.error_source {
+        plain(out, field!("blame"), error_source.as_str().as_bytes());
     }
     out.extend_from_slice(b"}\n");
 }
@@ -76,9 +76,10 @@ fn text(out: &mut Vec<u8>, field: &[u8], value: &str) {
     drop(serde_json::to_writer(out, value));
 }
 
-/// Clients choose how long their targets are, and may send each as two bytes by HTTP/2: the log holds what tells them apart.
+/// Clients choose how long their targets are, and may send each as two bytes by HTTP/2: the log holds what tells them
+/// apart.
 fn cut(target: &str) -> &str {
-    let mut end = target.len().min(MOST_OF_TARGET);
+    let mut end = target.len().min(MAX_TARGET_BYTES);
     while !target.is_char_boundary(end) {
         end -= 1;
     }
@@ -90,7 +91,7 @@ fn number(out: &mut Vec<u8>, field: &[u8], value: u64) {
     decimal(out, value);
 }
 
-/// With three decimals.
+/// Writes milliseconds with three decimals.
 fn milliseconds(out: &mut Vec<u8>, field: &[u8], value: Duration) {
     out.extend_from_slice(field);
     let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
@@ -130,7 +131,8 @@ fn three(number: u64) -> [u8; 3] {
     [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8)
 }
 
-/// As RFC 3339 has it, in UTC, with milliseconds: all but these is written anew once a second. `unix`: since 1970 began.
+/// As RFC 3339 has it, in UTC, with milliseconds: all but these is written anew once a second. `unix`: since 1970
+/// began.
 fn time(unix: Duration) -> Time {
     thread_local! {
         static WRITTEN: Cell<(u64, Time)> = const { Cell::new((u64::MAX, *b"0000-00-00T00:00:00.000Z")) };
@@ -165,12 +167,12 @@ fn protocol(version: Version) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Blame, access_log::tests::record};
+    use crate::telemetry::{ErrorSource, access_log::tests::record};
 
     #[test]
     fn lines_are_json_in_plain_words() {
         let mut line = vec![];
-        write(&mut line, &record(502, Some(Blame::Upstream)));
+        write(&mut line, &record(502, Some(ErrorSource::Upstream)));
         assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
         let mut got: serde_json::Value = serde_json::from_slice(&line).unwrap();
         let time = got["time"].take();

@@ -3,30 +3,23 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use snapshot::{
     latency,
-    proto::{LatencyCount, LoadWindow, PolicyCount},
+    proto::{LatencyCount, LoadWindow},
 };
-use tokio::{
-    sync::broadcast,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::broadcast;
 
 use super::{
-    RequestRecord, process,
+    record::{RATE_LIMITED, RequestRecord, SHED},
     sharded::{Counter, Sharded},
 };
-use crate::Shared;
-
-/// Length of a window.
-const WINDOW: Duration = Duration::from_secs(1);
-/// How many windows `Hello` brings: five minutes.
-const KEPT: usize = 300;
+/// Number of windows that `Hello` brings: five minutes.
+const KEPT_WINDOWS: usize = 300;
 /// Windows that a stream may be behind before it misses some.
-const BEHIND: usize = 64;
+const MAX_LAG_WINDOWS: usize = 64;
 
 /// Counters since the process began.
 #[derive(Default)]
@@ -34,7 +27,7 @@ pub(super) struct Load {
     pub(super) counters: Sharded<Counters>,
 }
 
-/// What one thread counts.
+/// The counts of one thread.
 pub(super) struct Counters {
     admitted: Counter,
     limited: Counter,
@@ -71,8 +64,8 @@ impl Counters {
     pub(super) fn closed(&self, record: &RequestRecord<'_>) {
         self.closed.count();
         match record.reason {
-            Some(super::RATE_LIMITED) => return self.limited.count(),
-            Some(super::SHED) => return self.shed.count(),
+            Some(RATE_LIMITED) => return self.limited.count(),
+            Some(SHED) => return self.shed.count(),
             Some(_) if record.status >= 500 => self.errors.count(),
             _ => {}
         }
@@ -100,7 +93,7 @@ impl Load {
         (0..latency::BUCKETS).map(|bucket| self.counters.sum(|c| &c.added[bucket])).collect()
     }
 
-    fn totals(&self, cpu_us: u64) -> Totals {
+    pub(super) fn totals(&self, cpu_us: u64) -> Totals {
         Totals {
             admitted: self.counters.sum(|c| &c.admitted),
             limited: self.counters.sum(|c| &c.limited),
@@ -115,7 +108,7 @@ impl Load {
 
 /// Counters at a moment.
 #[derive(Default)]
-struct Totals {
+pub(super) struct Totals {
     admitted: u64,
     limited: u64,
     shed: u64,
@@ -133,7 +126,7 @@ pub(super) struct Windows {
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BEHIND), kept: Mutex::default() }
+        Self { sender: broadcast::Sender::new(MAX_LAG_WINDOWS), kept: Mutex::default() }
     }
 }
 
@@ -147,10 +140,10 @@ impl Windows {
         kept.iter().map(|window| LoadWindow::clone(window)).collect()
     }
 
-    fn close(&self, window: LoadWindow) {
+    pub(super) fn close(&self, window: LoadWindow) {
         let window = Arc::new(window);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
+        if kept.len() == KEPT_WINDOWS {
             kept.pop_front();
         }
         kept.push_back(Arc::clone(&window));
@@ -160,38 +153,8 @@ impl Windows {
     }
 }
 
-/// Closes a load window each second, for as long as the process lives.
-pub async fn report(shared: Arc<Shared>, workers: u32) {
-    let mut ticks = interval(WINDOW);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    let mut last = shared.telemetry.load.totals(process::cpu_us());
-    let mut policies = shared.limiters.policy_counts();
-    let mut since = Instant::now();
-    loop {
-        ticks.tick().await;
-        let (now, totals) = (Instant::now(), shared.telemetry.load.totals(process::cpu_us()));
-        let counts = shared.limiters.policy_counts();
-        let mut window = window(&last, &totals, now - since);
-        let changed = counts.iter().filter_map(|(policy, (checked, limited))| {
-            let (checked_before, limited_before) = policies.get(policy).copied().unwrap_or_default();
-            // A policy that came back counts from 0 again.
-            let (checked, limited) = (checked.saturating_sub(checked_before), limited.saturating_sub(limited_before));
-            (checked > 0).then(|| PolicyCount { policy: policy.to_string(), checked, limited })
-        });
-        window.policies = changed.collect();
-        let (in_flight, connections) = shared.telemetry.load.open();
-        window.in_flight = u32::try_from(in_flight).unwrap_or(u32::MAX);
-        window.connections = u32::try_from(connections).unwrap_or(u32::MAX);
-        window.workers = workers;
-        window.memory_bytes = process::memory_bytes();
-        window.draining = shared.is_draining();
-        shared.telemetry.windows.close(window);
-        (last, policies, since) = (totals, counts, now);
-    }
-}
-
-fn window(before: &Totals, after: &Totals, duration: Duration) -> LoadWindow {
+/// The window between two moments of the counters.
+pub(super) fn window(before: &Totals, after: &Totals, duration: Duration) -> LoadWindow {
     let start = SystemTime::now().checked_sub(duration).and_then(|start| start.duration_since(UNIX_EPOCH).ok());
     let added = after.added.iter().zip(&before.added).enumerate().filter(|(_, (after, before))| after > before);
     LoadWindow {

@@ -9,36 +9,28 @@ mod histogram;
 mod line;
 mod load;
 mod process;
+mod record;
+mod report;
 mod routes;
 mod sharded;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
-use http::{Method, Version};
-use snapshot::proto::LoadWindow;
+use snapshot::proto::{AccessLogLevel, LoadWindow};
 use tokio::sync::broadcast;
 
-pub use load::report;
+pub use exposition::metrics;
+pub use record::{ErrorSource, RATE_LIMITED, RequestRecord, SHED, ServedBy};
+pub use report::report;
 pub use routes::RouteMetrics;
 pub(crate) use sharded::{Counter, Sharded};
-
-use crate::{
-    Shared,
-    config::{Rule, Settings},
-};
-
-/// The reason of a request that a policy rejected.
-pub const RATE_LIMITED: &str = "rate_limited";
-/// The reason of a request that was rejected for want of capacity.
-pub const SHED: &str = "shed";
 
 /// Everything that counts and logs.
 pub struct Telemetry {
@@ -54,62 +46,11 @@ pub struct Telemetry {
     websockets: Mutex<BTreeMap<&'static str, u64>>,
     /// Connections closed at once, because their client had as many as it may have.
     refused: AtomicU64,
-    /// How often accepting paused for want of descriptors.
+    /// Number of times that accepting paused for want of descriptors.
     paused: AtomicU64,
-    /// How often the keeper started this proxy again.
+    /// Number of times that the keeper started this proxy again.
     restarts: u64,
     started: SystemTime,
-}
-
-/// Who is to blame for a failed request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The client.
-    Downstream,
-    /// The backend.
-    Upstream,
-    /// The proxy or its configuration.
-    Internal,
-}
-
-/// One request, over.
-pub struct RequestRecord<'a> {
-    /// When it was over.
-    pub ended: Instant,
-    /// The rule that served it; `None`: none matched.
-    pub rule: Option<&'a Arc<Rule>>,
-    /// The client's address, as text.
-    pub client: &'a [u8],
-    /// Its port.
-    pub client_port: u16,
-    /// The request's method.
-    pub method: &'a Method,
-    /// The request's path and query, as it came.
-    pub target: &'a str,
-    /// Host, as it came.
-    pub host: &'a [u8],
-    /// Protocol of the client's connection.
-    pub version: Version,
-    /// The final status; 0: the client got none.
-    pub status: u16,
-    /// `X-Request-Id`.
-    pub request_id: &'a [u8],
-    /// From the request's head to the response's end.
-    pub duration: Duration,
-    /// From the request's way upstream to the response's head; `None`: did not go upstream.
-    pub upstream: Option<Duration>,
-    /// Time the proxy itself added up to the response's head.
-    pub added: Duration,
-    /// Where it went.
-    pub upstream_address: Option<SocketAddr>,
-    /// Body bytes from the client.
-    pub bytes_in: u64,
-    /// Body bytes to the client.
-    pub bytes_out: u64,
-    /// Why it failed or was answered by the proxy itself: a fixed word.
-    pub reason: Option<&'static str>,
-    /// Whose fault that is.
-    pub blame: Option<Blame>,
 }
 
 impl Default for Telemetry {
@@ -131,7 +72,7 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Of a proxy that crashed and was started again so many times.
+    /// Telemetry of a proxy that crashed and was started again so many times.
     pub fn restarted(restarts: u64) -> Self {
         Self { restarts, ..Self::default() }
     }
@@ -143,12 +84,13 @@ impl Telemetry {
 
     /// A request is over: metrics, load window, access log (through a bounded queue that drops and counts).
     pub fn closed(&self, record: &RequestRecord<'_>) {
-        record.rule.map_or(&self.routes.unmatched, |rule| &rule.metrics).closed(record);
+        let route = record.rule.map_or(&self.routes.unmatched, |rule| rule.metrics);
+        route.closed(record.status, record.duration, record.upstream);
         self.load.counters.own().closed(record);
-        if let (Some(reason), Some(blame)) = (record.reason, record.blame) {
+        if let (Some(reason), Some(error_source)) = (record.reason, record.error_source) {
             // The lock is only for what fails.
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            *failed.entry((reason, blame.as_str())).or_default() += 1;
+            *failed.entry((reason, error_source.as_str())).or_default() += 1;
         }
         self.log.closed(record);
     }
@@ -183,14 +125,15 @@ impl Telemetry {
         self.load.counters.own().disconnected.count();
     }
 
-    /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are held.
+    /// The counters of a route (`namespace/name`), the same across pushes. Its series are there as long as they are
+    /// held.
     pub fn route(&self, name: &Arc<str>) -> Arc<RouteMetrics> {
         self.routes.route(name)
     }
 
-    /// Takes over the settings of a new configuration.
-    pub fn configure(&self, settings: &Settings) {
-        self.log.configure(settings.access_log_level, settings.access_log_sampling);
+    /// Takes over what a new configuration logs, in percent of the successful answers.
+    pub fn configure(&self, access_log_level: AccessLogLevel, access_log_sampling: u32) {
+        self.log.configure(access_log_level, access_log_sampling);
         self.routes.forget_unused();
     }
 
@@ -208,22 +151,6 @@ impl Telemetry {
     pub async fn flush(&self) {
         self.log.flush().await;
     }
-}
-
-impl Blame {
-    /// The word for metrics and log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Blame::Downstream => "downstream",
-            Blame::Upstream => "upstream",
-            Blame::Internal => "internal",
-        }
-    }
-}
-
-/// All metrics in Prometheus' text format.
-pub fn metrics(shared: &Shared) -> String {
-    exposition::metrics(shared)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the process uses.
+//! The resources that the process uses.
 
 use std::{fs, time::SystemTime};
 

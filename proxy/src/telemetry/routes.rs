@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
 };
 
 use super::{
-    RequestRecord,
     histogram::{Counts, Histogram},
     sharded::{place, shards},
 };
@@ -21,14 +21,14 @@ pub struct RouteMetrics {
     shards: OnceLock<Box<[Shard]>>,
 }
 
-/// What one thread counts. A histogram is there once it counted something: of 10,000 routes most have one or two.
+/// The counts of one thread. A histogram is there once it counted something: of 10,000 routes most have one or two.
 #[derive(Default)]
 struct Shard {
     durations: [OnceLock<Box<Histogram>>; CLASSES.len()],
     upstream: OnceLock<Box<Histogram>>,
 }
 
-/// All routes that have rules. With the last rule of a route, its series go.
+/// The counters of all routes that have rules. With the last rule of a route, its series go.
 #[derive(Default)]
 pub(crate) struct Routes {
     by_name: Mutex<HashMap<Arc<str>, Weak<RouteMetrics>>>,
@@ -38,11 +38,11 @@ pub(crate) struct Routes {
 
 impl RouteMetrics {
     /// Counts one request.
-    pub(super) fn closed(&self, record: &RequestRecord<'_>) {
+    pub(super) fn closed(&self, status: u16, duration: Duration, upstream: Option<Duration>) {
         let shards = self.shards.get_or_init(|| (0..shards()).map(|_| Shard::default()).collect());
         let shard = &shards[place()];
-        shard.durations[class(record.status)].get_or_init(Box::default).observe(record.duration);
-        if let Some(upstream) = record.upstream {
+        shard.durations[class(status)].get_or_init(Box::default).observe(duration);
+        if let Some(upstream) = upstream {
             shard.upstream.get_or_init(Box::default).observe(upstream);
         }
     }

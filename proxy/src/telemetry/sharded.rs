@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
-/// One `T` for each thread that counts, in the order in which they first do. The last one is shared by those for whom there
-/// is none left.
+/// One `T` for each thread that counts, in the order in which they first do. The last one is shared by those for whom
+/// there is none left.
 pub(crate) struct Sharded<T>(Box<[Padded<T>]>);
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
-    /// This thread's.
+    /// The shard of this thread.
     pub(crate) fn own(&self) -> &T {
         &self.0[place()].0
     }
@@ -41,7 +41,8 @@ impl<T> Sharded<T> {
     }
 }
 
-/// A counter that is only ever reached by [`Sharded::own`], or else by [`place`]: one that threads share would lose counts.
+/// A counter that is only ever reached by [`Sharded::own`], or else by [`place`]: one that threads share would lose
+/// counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -60,13 +61,13 @@ impl Counter {
         }
     }
 
-    /// What it has come to.
+    /// The sum that the counter has come to.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// How many places there are: one for each CPU, and one more.
+/// The number of shards: one for each CPU, and one more.
 pub(crate) fn shards() -> usize {
     static SHARDS: OnceLock<usize> = OnceLock::new();
     *SHARDS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from).min(MOST) + 1)

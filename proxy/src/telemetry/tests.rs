@@ -1,12 +1,16 @@
 //! Requests in, metrics and load windows out.
 
+use std::time::Duration;
+
+use http::{Method, Version};
+
 use super::*;
-use crate::filter::testing::rule;
+use crate::{Shared, filter::testing::rule, rule::Rule};
 
 fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static str>) -> RequestRecord<'a> {
     RequestRecord {
         ended: std::time::Instant::now(),
-        rule,
+        rule: rule.map(|rule| rule.served_by()),
         client: b"192.0.2.1",
         client_port: 7,
         method: &Method::GET,
@@ -22,7 +26,7 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
         bytes_in: 0,
         bytes_out: 0,
         reason,
-        blame: (status >= 500).then_some(Blame::Upstream),
+        error_source: (status >= 500).then_some(ErrorSource::Upstream),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
 
 /// Up to this many endpoints all are compared; beyond, two random ones are (Mitzenmacher, "The power of two choices").
 const COMPARE_ALL: usize = 4;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-/// What an endpoint speaks.
+/// The protocols that endpoints speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -18,20 +18,20 @@ pub enum Protocol {
     H2c,
 }
 
-/// One upstream address.
+/// An upstream address, with its load.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Number unique within the process, never reused: the pools' key.
     pub id: u64,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it speaks.
+    /// Protocol of the endpoint.
     pub protocol: Protocol,
     /// Requests under way to it, from all workers.
     pub in_flight: AtomicUsize,
 }
 
-/// All endpoints that some cluster names.
+/// The endpoints that some cluster names.
 #[derive(Default)]
 pub struct Endpoints {
     by_address: Mutex<HashMap<(SocketAddr, Protocol), Weak<Endpoint>>>,

@@ -2,153 +2,123 @@
 
 mod balance;
 mod endpoint;
+mod error;
+pub(crate) mod http1;
 pub(crate) mod http2;
+mod in_flight;
 mod pool;
 
 use std::task::{Context, Poll};
 
 pub use balance::pick;
 pub use endpoint::{Endpoint, Endpoints, Protocol};
-pub(crate) use pool::{Choice, Lease, Leased};
+pub(crate) use error::UpstreamError;
+pub(crate) use pool::{Checkout, PooledConnection, ReusePolicy};
 pub use pool::{ConnectError, Pool};
 
 use crate::{
-    body::{Source, SourceError},
-    http1::{
-        self, Malformed,
-        body::{Framing, Piece},
-    },
+    body::Source,
+    http1::body::{BodyFrame, Framing},
     message::ResponseHead,
 };
 
 /// A request under way to an upstream, and its response.
 ///
 /// Boxed: it changes hands half a dozen times, and a small allocation costs less than copying it as often.
-pub(crate) enum Call {
+pub(crate) enum UpstreamRequest {
     /// By HTTP/1.1.
-    Http1(Box<http1::call::Call>),
+    Http1(Box<http1::Http1Request>),
     /// By HTTP/2.
-    Http2(Box<http2::Call>),
+    Http2(Box<http2::Http2Request>),
 }
 
-/// Why a request got no response, or no whole one.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
-    /// The request's body ended before its time.
-    #[error("the request's body: {0:?}")]
-    Source(SourceError),
-    /// Nothing was sent.
-    #[error("{0}, and nothing was sent")]
-    Unsent(&'static str),
-    /// The upstream did not process it, and the body is still whole: it may be sent again, whatever its method.
-    #[error("the upstream has not processed the request")]
-    Unprocessed,
-    /// Something was sent, and nothing came back.
-    #[error("{0}")]
-    Silent(&'static str),
-    /// Part of a response came.
-    #[error("{0}")]
-    Broken(&'static str),
-    /// What came is no valid response.
-    #[error("{0}")]
-    Invalid(#[from] Malformed),
-    /// There is no end of interim responses.
-    #[error("there is no end of interim responses")]
-    Endless,
-    /// What came is not valid HTTP/2, or switches to another protocol unasked.
-    #[error("what came is not valid, or switches protocols unasked")]
-    Protocol,
-    /// The upstream ended the stream.
-    #[error("the upstream ended the stream: {0}")]
-    Reset(h2::Reason),
-}
-
-impl Call {
+impl UpstreamRequest {
     /// Sends the request as far as it goes, and reads the response's head.
     pub(crate) fn poll_response(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<ResponseHead, CallError>> {
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         match self {
-            Call::Http1(call) => call.poll_response(cx, source),
-            Call::Http2(call) => call.poll_response(cx, source),
+            UpstreamRequest::Http1(call) => call.poll_response(cx, source),
+            UpstreamRequest::Http2(call) => call.poll_response(cx, source),
         }
     }
 
     /// The next piece of the response's body. What is left of the request's goes its way meanwhile.
-    pub(crate) fn poll_piece(
+    pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Option<Result<Piece, CallError>>> {
+    ) -> Poll<Option<Result<BodyFrame, UpstreamError>>> {
         match self {
-            Call::Http1(call) => call.poll_piece(cx, source),
-            Call::Http2(call) => call.poll_piece(cx, source),
+            UpstreamRequest::Http1(call) => call.poll_frame(cx, source),
+            UpstreamRequest::Http2(call) => call.poll_frame(cx, source),
         }
     }
 
-    /// What was sent of the request's body, for another try.
+    /// The part of the request's body that was sent, for another try.
     pub(crate) fn take_kept(&mut self) -> http2::Kept {
         match self {
-            Call::Http1(_) => http2::Kept::default(),
-            Call::Http2(call) => call.take_kept(),
+            UpstreamRequest::Http1(_) => http2::Kept::default(),
+            UpstreamRequest::Http2(call) => call.take_kept(),
         }
     }
 
     /// The next piece of what has come already; `None`: none.
-    pub(crate) fn piece(&mut self) -> Option<Option<Result<Piece, CallError>>> {
+    pub(crate) fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, UpstreamError>>> {
         match self {
-            Call::Http1(call) => call.piece(),
-            Call::Http2(_) => None,
+            UpstreamRequest::Http1(call) => call.ready_frame(),
+            UpstreamRequest::Http2(_) => None,
         }
     }
 
-    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read into.
+    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read
+    /// into.
     pub(crate) fn held(&self, unread: bool) -> usize {
         match self {
-            Call::Http1(call) => call.held(unread),
-            Call::Http2(call) => call.held(),
+            UpstreamRequest::Http1(call) => call.held(unread),
+            UpstreamRequest::Http2(call) => call.held(),
         }
     }
 
     /// Goes on with the request's body while nothing of the response is wanted.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
         match self {
-            Call::Http1(call) => call.poll_rest(cx, source),
-            Call::Http2(call) => call.poll_rest(cx, source),
+            UpstreamRequest::Http1(call) => call.poll_rest(cx, source),
+            UpstreamRequest::Http2(call) => call.poll_rest(cx, source),
         }
     }
 
     /// Whether the response was read to its end.
     pub(crate) fn is_done(&self) -> bool {
         match self {
-            Call::Http1(call) => call.is_done(),
-            Call::Http2(call) => call.is_done(),
+            UpstreamRequest::Http1(call) => call.is_done(),
+            UpstreamRequest::Http2(call) => call.is_done(),
         }
     }
 
     /// Whether the connection was kept from an earlier request, which the upstream may have closed meanwhile.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
-            Call::Http1(call) => call.is_reused(),
-            Call::Http2(call) => call.is_reused(),
+            UpstreamRequest::Http1(call) => call.is_reused(),
+            UpstreamRequest::Http2(call) => call.is_reused(),
         }
     }
 
-    /// How the response's body is framed.
+    /// The framing of the response's body.
     pub(crate) fn framing(&self) -> Framing {
         match self {
-            Call::Http1(call) => call.framing(),
-            Call::Http2(call) => call.framing(),
+            UpstreamRequest::Http1(call) => call.framing(),
+            UpstreamRequest::Http2(call) => call.framing(),
         }
     }
 
     /// Bytes of the response's body to come, where that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         match self {
-            Call::Http1(call) => call.left(),
-            Call::Http2(call) => call.left(),
+            UpstreamRequest::Http1(call) => call.left(),
+            UpstreamRequest::Http2(call) => call.left(),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Connections to upstreams: a pool for each worker, so that none is shared between threads.
 //!
-//! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. Whether the upstream has
-//! closed one shows without a system call: the runtime has heard of it. HTTP/2: one connection for each endpoint and
-//! worker, its streams multiplexed, and further ones when it has as many streams as the endpoint takes.
+//! HTTP/1.1: idle connections in a stack, the last used first, so that those in excess age out. Whether the upstream
+//! has closed one shows without a system call: the runtime has heard of it. HTTP/2: one connection for each endpoint
+//! and worker, its streams multiplexed, and further ones when it has as many streams as the endpoint takes.
 
 use std::{
     collections::HashMap,
     mem::MaybeUninit,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
@@ -19,29 +19,34 @@ use foldhash::fast::RandomState;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Endpoint, Protocol, http2::Connection};
-use crate::{descriptors, http1::limits::Limits, server::keepalive};
+use super::{
+    endpoint::{Endpoint, Protocol},
+    http2::Connection,
+    in_flight::{Stream, UnderWay},
+};
+use crate::{fd_limit, message_limits::Limits, sockopt::keepalive};
 
 /// Longest wait for a connection to be made: a SYN lost once is sent again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s), so
-/// that the proxy closes first.
-const IDLE_TIMEOUT: u32 = 55;
+/// An idle connection is closed at this age in seconds: shorter than the idle timeout of common servers (nginx: 75 s),
+/// so that the proxy closes first.
+const IDLE_TIMEOUT_SECONDS: u32 = 55;
 /// Beyond a few, an idle connection is closed at this age in seconds: it was needed at a peak.
-const EXCESS_TIMEOUT: u32 = 10;
-const FEW: usize = 8;
-/// Most HTTP/2 connections for each endpoint and worker. When all have as many streams as the endpoint takes, requests wait
-/// on the one with the fewest.
+const EXCESS_TIMEOUT_SECONDS: u32 = 10;
+const MIN_IDLE: usize = 8;
+/// Most HTTP/2 connections for each endpoint and worker. When all have as many streams as the endpoint takes, requests
+/// wait on the one with the fewest.
 const MAX_SHARED: usize = 32;
 /// Most idle connections for each endpoint and worker.
 const MAX_IDLE: usize = 512;
 /// An upstream that reads nothing for this long, with bytes waiting, is given up.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the kernel takes from an upstream while its client does not read. Left alone it grows to many MiB for each.
-const RECEIVE_BUFFER: usize = 512 << 10;
+/// Bytes that the kernel takes from an upstream while its client does not read. Left alone it grows to many MiB for
+/// each.
+const RECEIVE_BUFFER_BYTES: usize = 512 << 10;
 
-/// One worker's connections.
+/// The upstream connections of one worker.
 #[derive(Default)]
 pub struct Pool {
     by_endpoint: Mutex<HashMap<u64, Connections, RandomState>>,
@@ -51,10 +56,10 @@ pub struct Pool {
 
 struct Connections {
     endpoint: Weak<Endpoint>,
-    /// With the second from which on each is idle.
+    /// Idle connections, with the second from which on each is so.
     idle: Vec<(TcpStream, u32)>,
     shared: Vec<Connection>,
-    /// One HTTP/2 connection is made at a time: those who wait share it.
+    /// Lock under which an HTTP/2 connection is made, one at a time: those who wait share it.
     connecting: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -64,8 +69,8 @@ impl Connections {
     }
 }
 
-/// The right to a connection for one request. While it lives the request counts as under way to its endpoint.
-pub(crate) struct Lease {
+/// A connection's way back to its pool. While it lives the request counts as under way to its endpoint.
+pub(crate) struct Checkout {
     pool: Arc<Pool>,
     under_way: UnderWay,
     /// Whether the connection was kept from an earlier request: the upstream may have closed it meanwhile.
@@ -73,21 +78,21 @@ pub(crate) struct Lease {
 }
 
 /// A connection for one request.
-pub(crate) enum Leased {
+pub(crate) enum PooledConnection {
     /// HTTP/1.1: it belongs to the request until it is given back.
-    Http1(TcpStream, Lease),
+    Http1(TcpStream, Checkout),
     /// HTTP/2: a stream of one that is shared, and whether it was kept.
     Http2(Connection, Stream, bool),
 }
 
-/// How to choose among the connections that are kept.
+/// The policy by which a kept connection is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// Any; one that broke can be replaced.
+pub(crate) enum ReusePolicy {
+    /// Use any; one that broke can be replaced.
     Any,
-    /// One that has just been looked at: the request can't be sent twice.
+    /// Use a connection that has just been looked at: the request can't be sent twice.
     Checked,
-    /// None of them: for a second try after a kept one broke.
+    /// Use none of them: for a second try after a kept one broke.
     New,
 }
 
@@ -110,47 +115,53 @@ pub enum ConnectError {
 
 impl Pool {
     /// A kept connection, if one is ready.
-    pub(crate) fn kept(self: &Arc<Self>, endpoint: &Arc<Endpoint>, choice: Choice) -> Option<Leased> {
+    pub(crate) fn checkout_kept(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        reuse: ReusePolicy,
+    ) -> Option<PooledConnection> {
         Some(match endpoint.protocol {
             Protocol::Http1 => {
-                let io = self.idle(endpoint, choice)?;
-                Leased::Http1(io, self.lease(UnderWay::new(endpoint), true))
+                let io = self.idle(endpoint, reuse)?;
+                PooledConnection::Http1(io, self.checkout_of(UnderWay::new(endpoint), true))
             }
             Protocol::H2c => {
-                let connection = self.open(endpoint, choice)?;
+                let connection = self.open(endpoint, reuse)?;
                 let stream = Stream::new(connection.streams(), UnderWay::new(endpoint));
-                Leased::Http2(connection, stream, true)
+                PooledConnection::Http2(connection, stream, true)
             }
         })
     }
 
     /// A new one, or one that somebody else makes meanwhile.
-    pub(crate) async fn make(
+    pub(crate) async fn checkout_new(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         limits: &Limits,
-    ) -> Result<Leased, ConnectError> {
+    ) -> Result<PooledConnection, ConnectError> {
         // Counted before the wait, so that others see it when they balance.
         let under_way = UnderWay::new(endpoint);
         match endpoint.protocol {
-            Protocol::Http1 => Ok(Leased::Http1(self.connect(endpoint).await?, self.lease(under_way, false))),
+            Protocol::Http1 => {
+                Ok(PooledConnection::Http1(self.connect(endpoint).await?, self.checkout_of(under_way, false)))
+            }
             Protocol::H2c => self.stream(endpoint, limits, under_way).await,
         }
     }
 
-    fn lease(self: &Arc<Self>, under_way: UnderWay, reused: bool) -> Lease {
-        Lease { pool: Arc::clone(self), under_way, reused }
+    fn checkout_of(self: &Arc<Self>, under_way: UnderWay, reused: bool) -> Checkout {
+        Checkout { pool: Arc::clone(self), under_way, reused }
     }
 
-    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more. Called once a
-    /// second, with the second of the worker's clock.
+    /// Closes connections that were idle for too long, and those to endpoints that no cluster names any more. Called
+    /// once a second, with the second of the worker's clock.
     pub fn reap(&self, second: u32) {
         self.second.store(second, Ordering::Relaxed);
         self.lock().retain(|_, connections| {
             // The oldest come first: what was not needed for a while is more than a few.
             let mut left = connections.idle.len();
             connections.idle.retain(|(io, since)| {
-                let limit = if left > FEW { EXCESS_TIMEOUT } else { IDLE_TIMEOUT };
+                let limit = if left > MIN_IDLE { EXCESS_TIMEOUT_SECONDS } else { IDLE_TIMEOUT_SECONDS };
                 let kept = is_quiet(io) && second.saturating_sub(*since) < limit;
                 left -= usize::from(!kept);
                 kept
@@ -175,15 +186,15 @@ impl Pool {
         self.len() == 0
     }
 
-    fn idle(&self, endpoint: &Endpoint, choice: Choice) -> Option<TcpStream> {
-        if choice == Choice::New {
+    fn idle(&self, endpoint: &Endpoint, reuse: ReusePolicy) -> Option<TcpStream> {
+        if reuse == ReusePolicy::New {
             return None;
         }
         let mut by_endpoint = self.lock();
         let idle = &mut by_endpoint.get_mut(&endpoint.id)?.idle;
         loop {
             let (io, _) = idle.pop()?;
-            if is_quiet(&io) && (choice == Choice::Any || is_silent(&io)) {
+            if is_quiet(&io) && (reuse == ReusePolicy::Any || is_silent(&io)) {
                 return Some(io);
             }
         }
@@ -199,20 +210,20 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         limits: &Limits,
         under_way: UnderWay,
-    ) -> Result<Leased, ConnectError> {
+    ) -> Result<PooledConnection, ConnectError> {
         let connecting = self.with(endpoint, |connections| Arc::clone(&connections.connecting));
         // Until it is known how many streams the one that is made takes.
         let settling = tokio::time::timeout(CONNECT_TIMEOUT, connecting.lock_owned());
         let settling = settling.await.map_err(|_| ConnectError::Timeout)?;
         // One that broke is not open any more: whatever is, will do.
-        if let Some(connection) = self.open(endpoint, Choice::Any) {
+        if let Some(connection) = self.open(endpoint, ReusePolicy::Any) {
             let stream = Stream::new(connection.streams(), under_way);
-            return Ok(Leased::Http2(connection, stream, true));
+            return Ok(PooledConnection::Http2(connection, stream, true));
         }
         let connection = Connection::make(self.connect(endpoint).await?, limits, settling).await?;
         let stream = Stream::new(connection.streams(), under_way);
         self.with(endpoint, |connections| connections.shared.push(connection.clone()));
-        Ok(Leased::Http2(connection, stream, false))
+        Ok(PooledConnection::Http2(connection, stream, false))
     }
 
     /// A new connection; those that are idle give way to it.
@@ -227,8 +238,8 @@ impl Pool {
     }
 
     /// An HTTP/2 connection for a further stream.
-    fn open(&self, endpoint: &Endpoint, choice: Choice) -> Option<Connection> {
-        if choice == Choice::New {
+    fn open(&self, endpoint: &Endpoint, reuse: ReusePolicy) -> Option<Connection> {
+        if reuse == ReusePolicy::New {
             return None;
         }
         let mut by_endpoint = self.lock();
@@ -248,7 +259,7 @@ impl Pool {
     }
 }
 
-impl Lease {
+impl Checkout {
     /// The response was read to its end: the connection can serve another request.
     pub(crate) fn give_back(&self, io: TcpStream) {
         self.pool.with(&self.under_way.0, |connections| {
@@ -264,7 +275,7 @@ fn is_quiet(io: &TcpStream) -> bool {
     io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// The same of the kernel.
+/// Whether the kernel has heard of nothing.
 fn is_silent(io: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     SockRef::from(io).peek(&mut byte).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
@@ -273,8 +284,8 @@ fn is_silent(io: &TcpStream) -> bool {
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
     let new = if endpoint.address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
     let socket = match new() {
-        Ok(socket) if descriptors::is_kept(&socket) => return Err(ConnectError::Exhausted),
-        Err(e) if descriptors::is_exhausted(&e) => return Err(ConnectError::Exhausted),
+        Ok(socket) if fd_limit::is_kept(&socket) => return Err(ConnectError::Exhausted),
+        Err(e) if fd_limit::is_exhausted(&e) => return Err(ConnectError::Exhausted),
         socket => socket?,
     };
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(endpoint.address))
@@ -284,41 +295,6 @@ async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
     let socket = SockRef::from(&stream);
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     Ok(stream)
-}
-
-/// One stream of an HTTP/2 connection.
-pub(crate) struct Stream {
-    streams: Arc<AtomicUsize>,
-    _under_way: UnderWay,
-}
-
-impl Stream {
-    fn new(streams: Arc<AtomicUsize>, under_way: UnderWay) -> Self {
-        streams.fetch_add(1, Ordering::Relaxed);
-        Self { streams, _under_way: under_way }
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts one request as under way.
-struct UnderWay(Arc<Endpoint>);
-
-impl UnderWay {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -12,8 +12,7 @@ pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result
     for path in files {
         let file = shell::root().join(path);
         let bytes = std::fs::metadata(&file)?.len();
-        if bytes > MAX_BYTES {
-            findings.problems.push(format!("{path}: {bytes} bytes; nothing above 1 MiB is kept in the repository"));
+        if is_too_large(path, bytes, findings) {
             continue;
         }
         if path.ends_with(".rs") {
@@ -23,6 +22,14 @@ pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+fn is_too_large(path: &str, bytes: u64, findings: &mut Findings) -> bool {
+    let is_too_large = bytes > MAX_BYTES;
+    if is_too_large {
+        findings.problems.push(format!("{path}: {bytes} bytes; nothing above 1 MiB is kept in the repository"));
+    }
+    is_too_large
 }
 
 fn rust(path: &str, text: &str, findings: &mut Findings) {
@@ -58,7 +65,8 @@ fn prose(path: &str, text: &str, findings: &mut Findings) {
 /// The lines of code with their numbers: no blank lines, comments, or tests (which stand last in a file).
 pub(super) fn product_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = |line: &str| line.split(" // ").next().unwrap_or_default().trim_end().len();
-    let tests = text.find("\n#[cfg(test)]\nmod tests {").map_or(text.len(), |at| at + 1);
+    let begins = ["\n#[cfg(test)]\nmod tests {", "\n#[cfg(test)]\npub(super) mod tests {"];
+    let tests = begins.iter().filter_map(|begin| text.find(begin)).min().map_or(text.len(), |at| at + 1);
     (1..)
         .zip(text[..tests].lines())
         .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
@@ -91,6 +99,14 @@ mod tests {
         let body = "fn f() {}\n".repeat(401);
         let note = "a/src/x.rs: 401 lines of code; above 400 it asks to be split";
         assert_eq!(problems("a/src/x.rs", &format!("//! x\n{body}")), [note]);
+    }
+
+    #[test]
+    fn large_files_are_found() {
+        let mut findings = Findings::default();
+        assert!(!is_too_large("a", MAX_BYTES, &mut findings) && findings.problems.is_empty());
+        assert!(is_too_large("a", MAX_BYTES + 1, &mut findings));
+        assert_eq!(findings.problems, ["a: 1048577 bytes; nothing above 1 MiB is kept in the repository"]);
     }
 
     #[test]

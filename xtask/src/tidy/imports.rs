@@ -66,6 +66,23 @@ const IMPURE: &[(&str, &str)] = &[
 
 pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result<()> {
     let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--no-deps", "--format-version", "1"]).read()?)?;
+    dependencies(&metadata, findings);
+    for rule in RULES.iter().filter(|rule| rule.pure) {
+        let folder = format!("{}/src/", rule.name);
+        for path in files.iter().filter(|path| path.starts_with(&folder) && path.ends_with(".rs")) {
+            let text = std::fs::read_to_string(shell::root().join(path))?;
+            for (line, name, instead) in impure(&text) {
+                findings
+                    .problems
+                    .push(format!("{path}:{line}: {} is pure and must not use {name}; {instead}", rule.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the packages that `cargo metadata` lists.
+fn dependencies(metadata: &Value, findings: &mut Findings) {
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(rule) = RULES.iter().find(|rule| rule.name == name) else {
@@ -81,18 +98,6 @@ pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result
             }
         }
     }
-    for rule in RULES.iter().filter(|rule| rule.pure) {
-        let folder = format!("{}/src/", rule.name);
-        for path in files.iter().filter(|path| path.starts_with(&folder) && path.ends_with(".rs")) {
-            let text = std::fs::read_to_string(shell::root().join(path))?;
-            for (line, name, instead) in impure(&text) {
-                findings
-                    .problems
-                    .push(format!("{path}:{line}: {} is pure and must not use {name}; {instead}", rule.name));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn impure(text: &str) -> Vec<(usize, &'static str, &'static str)> {
@@ -110,6 +115,38 @@ fn impure(text: &str) -> Vec<(usize, &'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn package(name: &str, dependency: &str, kind: Option<&str>) -> Vec<String> {
+        let dependencies = [serde_json::json!({"name": dependency, "kind": kind})];
+        let metadata = serde_json::json!({"packages": [{"name": name, "dependencies": dependencies}]});
+        let mut findings = Findings::default();
+        super::dependencies(&metadata, &mut findings);
+        findings.problems
+    }
+
+    #[test]
+    fn each_forbidden_dependency_is_found() {
+        for rule in RULES {
+            for other in rule.without {
+                let found = format!("{0}/Cargo.toml: {0} must not depend on {other}", rule.name);
+                assert_eq!(package(rule.name, other, None), [found]);
+                // For its tests it may, but for the tools.
+                let tool = matches!(*other, "e2e" | "xtask");
+                assert_eq!(package(rule.name, other, Some("dev")).len(), usize::from(tool), "{} {other}", rule.name);
+            }
+            assert_eq!(package(rule.name, "e2e", None).len(), 1, "{}", rule.name);
+            assert_eq!(package(rule.name, "serde", None), [""; 0]);
+        }
+        assert_eq!(package("new", "serde", None), ["new: no import rule; add one in xtask/src/tidy/imports.rs"]);
+    }
+
+    #[test]
+    fn each_impure_name_is_found() {
+        for (name, instead) in IMPURE {
+            let found = impure(&format!("//! x\nfn f() {{\n    {name}\n}}\n"));
+            assert!(found.contains(&(3, *name, *instead)), "{name}: {found:?}");
+        }
+    }
 
     #[test]
     fn impure_names_are_found_in_code_only() {

@@ -1,10 +1,13 @@
 //! `cargo xtask tidy`: what no other tool checks.
 //!
 //! - [`imports`]: what each crate may depend on and name, so that the pure crates stay pure.
+//! - [`floors`]: which modules of a crate may use which others of it.
 //! - [`files`]: sizes, module docs, and the shape of the documentation.
 
 mod files;
+mod floors;
 mod imports;
+mod paths;
 
 use anyhow::Context as _;
 
@@ -23,6 +26,7 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     let files = tracked()?;
     let mut findings = Findings::default();
     imports::check(&files, &mut findings)?;
+    floors::check(&files, &mut findings)?;
     files::check(&files, &mut findings)?;
     let Findings { problems, notes } = findings;
     anyhow::ensure!(

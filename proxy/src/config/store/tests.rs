@@ -10,12 +10,7 @@ use snapshot::{
 };
 
 use super::*;
-use crate::{
-    config::{Action, Config},
-    fields::Fields,
-    router::Query,
-    telemetry::Telemetry,
-};
+use crate::{config::Config, fields::Fields, router::Query, rule::Action, telemetry::Telemetry};
 
 fn entry(kind: resource::Kind) -> Entry {
     Entry::new(&Resource { requires: vec![], kind: Some(kind) })

@@ -279,7 +279,7 @@ async fn a_stream_outlives_its_certificate_by_another() {
 fn at(files: &Files, served: &Served) -> Operator {
     let mut operator = files.operator("127.0.0.1", served.address.port());
     let Operator::Cluster(cluster) = &mut operator else { panic!() };
-    cluster.name = NAME.try_into().unwrap();
+    cluster.server.name = NAME.try_into().unwrap();
     operator
 }
 

@@ -15,7 +15,7 @@ use crate::{
     message::RequestHead,
 };
 
-/// One part of a key.
+/// A part of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyPart {
     /// The client's network. An IPv4 address in IPv6 form is an IPv4 address.
@@ -25,7 +25,7 @@ pub(super) enum KeyPart {
         /// Bits that count.
         v6: u32,
     },
-    /// All values of a header field.
+    /// Values of a header field, all together.
     Header(HeaderName),
     /// The first parameter of that name, decoded.
     Query(Box<[u8]>),

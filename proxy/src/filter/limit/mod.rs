@@ -1,13 +1,13 @@
 //! Rate limits: every limit that applies to a rule is checked, the strictest wins.
 //!
-//! A request that one limit rejects takes nothing from the others: first each limit is asked, then each is taken from. When
-//! another request took the last token in between, what was taken is given back (see `limits/README.md`). A limit in
-//! mode Audit counts what it would reject, and rejects nothing.
+//! A request that one limit rejects takes nothing from the others: first each limit is asked, then each is taken from.
+//! When another request took the last token in between, what was taken is given back (see `limits/README.md`). A limit
+//! in mode Audit counts what it would reject, and rejects nothing.
 //!
 //! `RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers; the policy lists every limit of the
 //! rule, the other names the one with the least left.
 
-mod fields;
+mod counters;
 mod key;
 mod registry;
 
@@ -17,39 +17,44 @@ use bytes::Bytes;
 use http::StatusCode;
 use limits::{Decision, Key, Limiter, Receipt, Table};
 
-#[cfg(test)]
-pub(super) use self::fields::Words;
-pub use self::{fields::RateLimit, registry::Limiters};
-use self::{key::KeyPart, registry::Counters};
-use super::{Answer, Ctx, Filter, Flow, Stage, answer};
-use crate::{message::RequestHead, telemetry::RATE_LIMITED};
+pub use self::registry::Limiters;
+use self::{
+    counters::{Counters, PolicyCounters},
+    key::KeyPart,
+};
+use super::{Ctx, Filter, Flow, LocalReply, Stage, local_reply};
+use crate::{
+    message::RequestHead,
+    rate_limit_fields::{self, RateLimit},
+    telemetry::RATE_LIMITED,
+};
 
 /// Limits that are worked on without allocating.
 const INLINE: usize = 4;
 
-/// All limits of one rule.
+/// The filter of one rule's limits.
 pub(super) struct Limits {
     table: Arc<Table>,
     limits: Vec<Limit>,
     /// Limits of one policy stand together; each policy's range of `limits`.
-    policies: Vec<(std::ops::Range<usize>, Arc<registry::PolicyCounters>)>,
-    /// What a client is told that one of them is the strictest for.
-    words: Vec<Arc<fields::Words>>,
+    policies: Vec<(std::ops::Range<usize>, Arc<PolicyCounters>)>,
+    /// Text for the case that one of the limits is the strictest, in their order.
+    words: Vec<Arc<rate_limit_fields::Words>>,
 }
 
-/// One of them.
+/// A limit of the rule.
 pub(super) struct Limit {
     limiter: Arc<Limiter>,
     key: Vec<KeyPart>,
     audit: bool,
-    /// Its name in the fields, quoted.
+    /// Name of the limit in the fields, quoted.
     name: Bytes,
     counters: Arc<Counters>,
     /// The body when it rejects.
     problem: Bytes,
 }
 
-/// One limit's state of a request.
+/// The state of a request at one limit.
 #[derive(Clone, Copy, Default)]
 struct Step {
     key: Option<Key>,
@@ -79,7 +84,7 @@ impl Limits {
         }
         let passed = (self.limits.len() == 1 || self.ask(steps, ctx.now_us)) && self.take(steps, ctx.now_us);
         self.count(steps, passed);
-        self.answer(steps, passed, ctx)
+        self.reply(steps, passed, ctx)
     }
 
     /// Asks each limit; nothing is taken.
@@ -132,7 +137,7 @@ impl Limits {
         }
     }
 
-    fn answer(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
+    fn reply(&self, steps: &[Step], passed: bool, ctx: &mut Ctx) -> Flow {
         let limits = self.limits.iter().zip(&self.words);
         let enforced = steps.iter().zip(limits).filter(|(_, (limit, _))| !limit.audit);
         let enforced = enforced.filter_map(|(step, limit)| Some((step.decision?, limit)));
@@ -143,14 +148,14 @@ impl Limits {
         if passed {
             return Flow::Continue;
         }
-        let head = answer::head(StatusCode::TOO_MANY_REQUESTS);
-        Flow::Answer(Answer { head, body: limit.problem.clone(), reason: RATE_LIMITED })
+        let head = local_reply::head(StatusCode::TOO_MANY_REQUESTS);
+        Flow::Reply(LocalReply { head, body: limit.problem.clone(), reason: RATE_LIMITED })
     }
 }
 
 impl Limits {
     /// `limits` by policy; `None` when there is none.
-    pub(super) fn new(table: Arc<Table>, by_policy: Vec<(Arc<registry::PolicyCounters>, Vec<Limit>)>) -> Option<Self> {
+    pub(super) fn new(table: Arc<Table>, by_policy: Vec<(Arc<PolicyCounters>, Vec<Limit>)>) -> Option<Self> {
         let (mut limits, mut policies) = (vec![], vec![]);
         for (counters, mut of_policy) in by_policy {
             let start = limits.len();
@@ -160,8 +165,9 @@ impl Limits {
         policies.retain(|(range, _)| !range.is_empty());
         let enforced = limits.iter().filter(|l: &&Limit| !l.audit);
         // Nobody is told of one in mode Audit.
-        let policy = fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket()))).unwrap_or_default();
-        let words = |limit: &Limit| Arc::new(fields::Words { policy: policy.clone(), name: limit.name.clone() });
+        let policy = rate_limit_fields::policy(enforced.map(|l| (&l.name, l.limiter.bucket()))).unwrap_or_default();
+        let words =
+            |limit: &Limit| Arc::new(rate_limit_fields::Words { policy: policy.clone(), name: limit.name.clone() });
         let words = limits.iter().map(words).collect();
         (!limits.is_empty()).then_some(Self { table, limits, words, policies })
     }

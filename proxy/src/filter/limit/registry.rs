@@ -18,12 +18,12 @@ use snapshot::{
     proto::{self, LimitScope, PolicyTarget, RatePolicy},
 };
 
-use super::{Limit, Limits, fields, key::KeyPart};
-use crate::{
-    filter::Filter,
-    shared::clock_us,
-    telemetry::{Counter, Sharded},
+use super::{
+    Limit, Limits,
+    counters::{Counters, Decisions, PolicyCounters},
+    key::KeyPart,
 };
+use crate::{clock::clock_us, filter::Filter, rate_limit_fields};
 
 /// Most keys whose state is held at a time.
 const KEYS: usize = 1 << 20;
@@ -47,7 +47,7 @@ struct Live {
 /// A limit, and what it counts by.
 type Counting = (Arc<Limiter>, Vec<KeyPart>);
 
-/// What one set of buckets spans.
+/// The span of one set of buckets.
 #[derive(PartialEq, Eq, Hash)]
 struct Id {
     policy: Key,
@@ -62,32 +62,6 @@ enum Scope {
     Target(String, String),
     /// Route and rule of the request.
     Rule(Key, String),
-}
-
-/// Decisions of one limit.
-pub(super) type Counters = Sharded<DecisionCounters>;
-/// Decisions of one policy.
-pub(super) type PolicyCounters = Sharded<PolicyCounter>;
-
-#[derive(Default)]
-pub(crate) struct DecisionCounters {
-    pub(super) allowed: Counter,
-    pub(super) limited: Counter,
-    pub(super) audited: Counter,
-}
-
-#[derive(Default)]
-pub(crate) struct PolicyCounter {
-    pub(super) checked: Counter,
-    pub(super) limited: Counter,
-}
-
-/// Decisions of one limit at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Decisions {
-    pub(crate) allowed: u64,
-    pub(crate) limited: u64,
-    pub(crate) audited: u64,
 }
 
 impl Default for Limiters {
@@ -215,9 +189,9 @@ impl Live {
             limiter,
             key: parts,
             audit: limit.audit,
-            name: fields::quoted(name),
+            name: rate_limit_fields::quoted(name),
             counters,
-            problem: fields::problem(name),
+            problem: rate_limit_fields::problem(name),
         })
     }
 }

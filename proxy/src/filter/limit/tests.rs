@@ -31,7 +31,7 @@ fn stage(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &st
 /// What is compiled and runs.
 fn compile(limiters: &Limiters, policies: &[(ResourceKey, RatePolicy)], route: &str, rule: &str) -> Box<dyn Filter> {
     let filter = stage(limiters, policies, route, rule);
-    limiters.take_effect(crate::shared::clock_us(std::time::Instant::now()));
+    limiters.take_effect(crate::clock::clock_us(std::time::Instant::now()));
     filter
 }
 
@@ -44,7 +44,7 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
     let flow = filter.on_request(&mut head, &mut ctx);
     let status = match &flow {
         Flow::Continue => 0,
-        Flow::Answer(answer) => answer.head.status.as_u16(),
+        Flow::Reply(answer) => answer.head.status.as_u16(),
     };
     let mut told = HeaderMap::new();
     ctx.rate_limit.iter().for_each(|limit| limit.set(&mut told));
@@ -77,7 +77,7 @@ fn what_a_client_is_told() {
     let mut head = RequestHead::from(Request::new(()).into_parts().0);
     let mut ctx = ctx();
     ctx.now_us = NOW;
-    let Flow::Answer(answer) = filter.on_request(&mut head, &mut ctx) else { panic!("passed") };
+    let Flow::Reply(answer) = filter.on_request(&mut head, &mut ctx) else { panic!("passed") };
     assert_eq!(answer.reason, "rate_limited");
     assert_eq!(answer.head.fields.get("content-type"), Some(&b"application/problem+json"[..]));
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
@@ -117,7 +117,7 @@ fn audit_counts_and_rejects_nothing() {
     let filter = compile(&limiters, &[policy("p", vec![audit])], "r", "x");
     assert_eq!(ask(&*filter, NOW, 1), (0, String::new(), String::new(), String::new()));
     assert_eq!(passes(&*filter, NOW, 1, 9), 9);
-    let expect = registry::Decisions { allowed: 2, limited: 0, audited: 8 };
+    let expect = counters::Decisions { allowed: 2, limited: 0, audited: 8 };
     assert_eq!(limiters.decisions(), [("ns/p".to_owned(), "a".to_owned(), expect)]);
     assert_eq!(limiters.policy_counts().into_values().collect::<Vec<_>>(), [(10, 8)]);
 }
@@ -145,7 +145,7 @@ fn scopes_span_what_they_say() {
 fn a_push_resets_nothing_and_a_new_rate_applies() {
     let limiters = Limiters::default();
     for (client, kind) in [(1, per_client as fn(_) -> _), (2, std::convert::identity)] {
-        let now = crate::shared::clock_us(std::time::Instant::now());
+        let now = crate::clock::clock_us(std::time::Instant::now());
         let policies = |rate, burst| [policy("p", vec![kind(limit("a", rate, burst))])];
         let before = compile(&limiters, &policies(1, 1_000), "r", "x");
         assert_eq!(passes(&*before, now, client, 2_000), 1_000);

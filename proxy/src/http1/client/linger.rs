@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{Client, Stream};
 
 /// When so many clients go on sending what nobody reads, further ones have less time for it, and are read more slowly.
-const MANY: usize = 256;
+const MANY_CLIENTS: usize = 256;
 const MANY_LINGER: Duration = Duration::from_secs(2);
 const MANY_RATE: u64 = 1 << 20;
 
@@ -48,7 +48,7 @@ impl<S: Stream> Client<S> {
     }
 }
 
-/// One of the connections that wait for a client to end, which the process has only so many of for long.
+/// A connection that waits for its client to end, of which the process has only so many for long.
 struct Lingering(usize);
 
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
@@ -59,7 +59,7 @@ impl Lingering {
     }
 
     fn is_one_of_many(&self) -> bool {
-        self.0 >= MANY
+        self.0 >= MANY_CLIENTS
     }
 }
 

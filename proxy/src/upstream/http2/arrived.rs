@@ -1,6 +1,8 @@
-//! What has come of responses on one connection and was not taken, by the frames that pass: `h2` does not say so itself.
+//! What has come of responses on one connection and was not taken, by the frames that pass: `h2` does not say so
+//! itself.
 //!
-//! It is charged to whoever asked for it, at once: an upstream may send faster than the streams' tasks have their turns.
+//! It is charged to whoever asked for it, at once: an upstream may send faster than the streams' tasks have their
+//! turns.
 
 use std::{
     collections::HashMap,
@@ -9,16 +11,18 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::connection::STREAM_WINDOW;
 use crate::{
     http2::{
         frames::{Frame, FrameType},
-        held::{OF_FRAME, OF_ROUNDING},
+        held::{FRAME_OVERHEAD_BYTES, ROUNDING_DIVISOR},
     },
     memory::Charge,
 };
 
-/// What has come, by stream.
+/// Bytes that an upstream may send of one response before it is read.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Bytes of responses that have come and were not taken, by stream.
 #[derive(Debug, Default)]
 pub(super) struct Arrived(Mutex<HashMap<u32, Stream, RandomState>>);
 
@@ -32,7 +36,7 @@ struct Stream {
 impl Stream {
     fn change(&mut self, bytes: usize, frames: usize) {
         (self.bytes, self.frames) = (if frames == 0 { 0 } else { bytes }, frames);
-        self.charge.set(self.bytes + self.bytes / OF_ROUNDING + frames * OF_FRAME);
+        self.charge.set(self.bytes + self.bytes / ROUNDING_DIVISOR + frames * FRAME_OVERHEAD_BYTES);
     }
 }
 
@@ -49,7 +53,7 @@ impl Arrived {
             && let Some(stream) = self.lock().get_mut(&frame.stream)
         {
             // What is padding is told by nobody; there is no more than the window has room for.
-            let window = STREAM_WINDOW as usize;
+            let window = STREAM_WINDOW_BYTES as usize;
             stream.change((stream.bytes + frame.length as usize).min(window), (stream.frames + 1).min(window));
         }
     }
@@ -72,7 +76,7 @@ impl Arrived {
         }
     }
 
-    /// It is awaited no more.
+    /// Ends the account of a response: it is awaited no more.
     pub(super) fn end(&self, stream: u32) {
         self.lock().remove(&stream);
     }
@@ -92,7 +96,8 @@ mod tests {
     use super::*;
     use crate::memory::{Kind, testing::holder};
 
-    /// Padding (RFC 9113 section 6.1) comes and is never taken: it is charged no longer than there is something to take.
+    /// Padding (RFC 9113 section 6.1) comes and is never taken: it is charged no longer than there is something to
+    /// take.
     #[test]
     fn padding_is_not_charged_for_ever() {
         let holder = holder();
@@ -103,7 +108,7 @@ mod tests {
             arrived.received(Frame { kind, length: 256, flag: false, end_headers: false, stream });
             arrived.taken(1, 0);
         }
-        assert!(holder.held() >= STREAM_WINDOW as usize);
+        assert!(holder.held() >= STREAM_WINDOW_BYTES as usize);
         arrived.drained(1);
         assert_eq!(holder.held(), 0);
     }
@@ -119,12 +124,12 @@ mod tests {
         data(1, 1000);
         data(1, 0);
         data(3, 1000);
-        assert_eq!(holder.held(), 1250 + OF_FRAME);
+        assert_eq!(holder.held(), 1250 + FRAME_OVERHEAD_BYTES);
         data(1, 1000);
         // With padding, of which nobody says so.
         arrived.taken(1, 900);
         arrived.taken(1, 0);
-        assert_eq!(holder.held(), 1375 + OF_FRAME);
+        assert_eq!(holder.held(), 1375 + FRAME_OVERHEAD_BYTES);
         arrived.taken(1, 900);
         assert_eq!(holder.held(), 0);
         data(1, 1000);

@@ -24,30 +24,29 @@ use tokio::{
     time,
 };
 
-use super::arrived::Arrived;
+use super::arrived::{Arrived, STREAM_WINDOW_BYTES};
 use crate::{
-    http1::limits::Limits,
     http2::{
         blocks::{self, Blocks},
         frames::Frames,
     },
+    message_limits::Limits,
 };
 
-/// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as many.
+/// Most streams of one connection, which an upstream may allow fewer of. RFC 9113 section 6.5.2 asks it to allow as
+/// many.
 const MAX_STREAMS: usize = 100;
-/// What an upstream may send of one response before it is read.
-pub(super) const STREAM_WINDOW: u32 = 256 << 10;
-/// The same of a connection: what all its streams may have together, so that those whose clients do not read leave the
-/// others theirs.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
-/// What may wait of one request for the upstream to read it.
-const SEND_BUFFER: usize = 256 << 10;
-/// An upstream's settings are waited for that long, before others than the first request go to it.
-const SETTLES: Duration = Duration::from_secs(1);
-/// With streams, an upstream is asked this often whether it is there,
-const ASK: Duration = Duration::from_secs(20);
-/// and is gone when it does not answer in time.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Bytes that an upstream may send on one connection: all its streams' windows, so that those whose clients do not read
+/// leave the others theirs.
+const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS as u32 * STREAM_WINDOW_BYTES;
+/// Bytes of one request that may wait for the upstream to read them.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Longest wait for an upstream's settings, before others than the first request go to it.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval at which an upstream with streams is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Time that an upstream has to answer, before it is taken for gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection. Clones are the same one.
 #[derive(Clone)]
@@ -59,8 +58,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// One on this socket, driven by a task of its own. `settling` is held until the upstream has said how many streams
-    /// it takes.
+    /// A connection on this socket, driven by a task of its own. `settling` is held until the upstream has said how
+    /// many streams it takes.
     pub(in crate::upstream) async fn make(
         io: TcpStream,
         limits: &Limits,
@@ -72,12 +71,12 @@ impl Connection {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(blocks::most_read(limits, limits.response_head_bytes, limits.response_fields))
             // All of them may be small messages that nobody takes: one client's must not end the connection for others.
-            .data_frame_budget(blocks::data_frame_budget(CONNECTION_WINDOW))
-            .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(blocks::data_frame_budget(CONNECTION_WINDOW_BYTES))
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
             // Until it has said how many it takes.
             .initial_max_send_streams(1);
         let (sender, mut connection) = builder.handshake(io).await?;
@@ -103,7 +102,7 @@ impl Connection {
         self.load() < MAX_STREAMS.min(self.sender.current_max_send_streams())
     }
 
-    /// How many streams it has.
+    /// The number of the connection's streams.
     pub(in crate::upstream) fn load(&self) -> usize {
         self.streams.load(Relaxed)
     }
@@ -130,11 +129,11 @@ impl Connection {
 async fn watch(ping: Option<PingPong>, streams: Arc<AtomicUsize>, settling: OwnedMutexGuard<()>) {
     let Some(mut ping) = ping else { return std::future::pending().await };
     // Settings come first (RFC 9113 section 3.4), so they are known once it answers.
-    let _ = time::timeout(SETTLES, ask(&mut ping)).await;
+    let _ = time::timeout(SETTINGS_TIMEOUT, ask(&mut ping)).await;
     drop(settling);
     loop {
-        time::sleep(ASK).await;
-        if streams.load(Relaxed) > 0 && !matches!(time::timeout(ANSWER, ask(&mut ping)).await, Ok(Ok(()))) {
+        time::sleep(PING_INTERVAL).await;
+        if streams.load(Relaxed) > 0 && !matches!(time::timeout(PING_TIMEOUT, ask(&mut ping)).await, Ok(Ok(()))) {
             return;
         }
     }

@@ -1,5 +1,5 @@
-//! A request's body on its way to an upstream: kept until its response begins, since another may have to be sent it, and
-//! put together where it comes in small pieces.
+//! A request's body on its way to an upstream: kept until its response begins, since another may have to be sent it,
+//! and put together where it comes in small pieces.
 
 use std::{
     collections::VecDeque,
@@ -10,37 +10,37 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     body::{Source, SourceError},
-    http1::body::Piece,
+    http1::body::BodyFrame,
     http2::heads,
 };
 
-/// What is kept of a request's body until its response begins: to be sent again to another connection, when the upstream
-/// did not process it.
-const MOST: usize = 64 << 10;
-/// What a piece takes besides its bytes: its place in the list, and the handle of what it was read into.
-const OF_PIECE: usize = 64;
-/// No more than this is copied, so that what it was read into is free for others.
-const COPIED: usize = 1 << 10;
-/// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end connections
-/// of which they get very many.
-const TOGETHER: usize = 16 << 10;
+/// Bytes that are kept of a request's body until its response begins: to be sent again to another connection, when the
+/// upstream did not process it.
+const MAX_KEPT_BYTES: usize = 64 << 10;
+/// Bytes that a piece takes besides its own: its place in the list, and the handle of what it was read into.
+const FRAME_OVERHEAD_BYTES: usize = 64;
+/// Longest piece that is copied, so that what it was read into is free for others.
+const MAX_COPIED_BYTES: usize = 1 << 10;
+/// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end
+/// connections of which they get very many.
+const MAX_COALESCED_BYTES: usize = 16 << 10;
 /// A piece of a request's body, or its end.
-pub(super) type Next = Option<Result<Piece, SourceError>>;
+pub(super) type Next = Option<Result<BodyFrame, SourceError>>;
 
-/// What was sent of a request's body, as long as that is all of it.
+/// The part of a request's body that was sent, as long as that is all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    pieces: VecDeque<Piece>,
-    /// What keeping them takes.
+    pieces: VecDeque<BodyFrame>,
+    /// Memory that keeping them takes.
     pub(super) bytes: usize,
-    /// Those that were sent on this connection.
+    /// Number of pieces that were sent on this connection.
     sent: usize,
-    /// It is not all of it: there was more, or the response has begun, and what was sent is forgotten.
+    /// Whether it is not all of it: there was more, or the response has begun, and what was sent is forgotten.
     pub(super) cut: bool,
 }
 
 impl Kept {
-    /// The same for another connection, which was sent nothing of it.
+    /// The kept part for another connection, which was sent nothing of it.
     pub(super) fn unsent(self) -> Self {
         Self { sent: 0, ..self }
     }
@@ -55,7 +55,7 @@ impl Kept {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Option<Result<Piece, SourceError>>> {
+    ) -> Poll<Option<Result<BodyFrame, SourceError>>> {
         if self.cut
             && let Some(piece) = self.pieces.pop_front()
         {
@@ -66,7 +66,7 @@ impl Kept {
             self.sent += 1;
             return Poll::Ready(Some(Ok(piece.clone())));
         }
-        let piece = ready!(source.poll_piece(cx));
+        let piece = ready!(source.poll_frame(cx));
         if let Some(Ok(piece)) = &piece
             && !self.cut
         {
@@ -82,13 +82,13 @@ impl Kept {
         source: &mut impl Source,
         first: Bytes,
     ) -> (Bytes, Option<Next>) {
-        if first.len() > COPIED || self.is_sent() && source.is_ended() {
+        if first.len() > MAX_COPIED_BYTES || self.is_sent() && source.is_ended() {
             return (first, None);
         }
         let mut all = BytesMut::new();
-        while all.len() < TOGETHER && !(self.is_sent() && source.is_ended()) {
+        while all.len() < MAX_COALESCED_BYTES && !(self.is_sent() && source.is_ended()) {
             match self.next(cx, source) {
-                Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= COPIED => {
+                Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
                     if all.is_empty() {
                         all.extend_from_slice(&first);
                     }
@@ -101,13 +101,15 @@ impl Kept {
         (if all.is_empty() { first } else { all.freeze() }, None)
     }
 
-    fn keep(&mut self, piece: &Piece) {
+    fn keep(&mut self, piece: &BodyFrame) {
         self.bytes += weight(piece);
-        if self.bytes > MOST {
+        if self.bytes > MAX_KEPT_BYTES {
             *self = Self { cut: true, ..Self::default() };
         } else {
             self.pieces.push_back(match piece {
-                Piece::Data(data) if data.len() <= COPIED => Piece::Data(Bytes::copy_from_slice(data)),
+                BodyFrame::Data(data) if data.len() <= MAX_COPIED_BYTES => {
+                    BodyFrame::Data(Bytes::copy_from_slice(data))
+                }
                 piece => piece.clone(),
             });
             self.sent = self.pieces.len();
@@ -126,11 +128,11 @@ impl Kept {
     }
 }
 
-/// What keeping a piece takes.
-pub(super) fn weight(piece: &Piece) -> usize {
-    OF_PIECE
+/// The memory that keeping a piece takes.
+pub(super) fn weight(piece: &BodyFrame) -> usize {
+    FRAME_OVERHEAD_BYTES
         + match piece {
-            Piece::Data(data) => data.len(),
-            Piece::Trailers(trailers) => heads::size(trailers),
+            BodyFrame::Data(data) => data.len(),
+            BodyFrame::Trailers(trailers) => heads::size(trailers),
         }
 }

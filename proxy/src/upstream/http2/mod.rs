@@ -17,26 +17,25 @@ use tokio::time::{Sleep, sleep};
 
 use self::kept::{Next, weight};
 pub(crate) use self::{connection::Connection, kept::Kept};
-use super::{CallError, pool::Stream};
+use super::{error::UpstreamError, in_flight::Stream};
 use crate::{
     body::{Source, SourceError},
-    exchange::headers::Forwarded,
+    connection::TimeoutKind,
+    forwarded::Forwarded,
     http1::{
         Malformed,
-        body::{Framing, Piece},
-        call::GO_AHEAD,
+        body::{BodyFrame, Framing},
         grammar,
-        limits::Limits,
         request::Wants,
     },
     http2::{heads, plain},
     memory::{Charge, Holder, Kind},
     message::{RequestHead, ResponseHead},
-    server::Waiting,
+    message_limits::{CONTINUE_TIMEOUT, Limits},
 };
 
 /// A request under way on a stream.
-pub(crate) struct Call {
+pub(crate) struct Http2Request {
     /// The stream counts against its connection's limit, and the request as under way to its endpoint.
     _stream: Stream,
     connection: Connection,
@@ -49,10 +48,10 @@ pub(crate) struct Call {
     held: Option<Pin<Box<Sleep>>>,
     interim: u32,
     kept: Kept,
-    /// What is left of the piece of the body under way, and whether anything follows it.
+    /// Rest of the piece of the body under way, and whether anything follows it.
     piece: Bytes,
     last: bool,
-    /// What came behind it.
+    /// Piece that came behind it.
     behind: Option<Next>,
     /// The stream's number, once it has one.
     id: u32,
@@ -61,7 +60,7 @@ pub(crate) struct Call {
     left: Option<u64>,
     /// The response to HEAD has no body, whatever comes behind it.
     head_only: bool,
-    /// Who asked.
+    /// Account of the client that asked.
     holder: Arc<Holder>,
 }
 
@@ -71,11 +70,11 @@ enum State {
     Unsent(Box<Request<()>>),
     Sent(ResponseFuture),
     Body(RecvStream),
-    /// It was read to its end, or broke off.
+    /// The response was read to its end, or broke off.
     Done,
 }
 
-impl Call {
+impl Http2Request {
     /// Makes the request ready to be sent. `kept`: what of its body another connection was sent.
     pub(crate) fn new(
         (connection, stream, reused): (Connection, Stream, bool),
@@ -95,7 +94,7 @@ impl Call {
             limits,
             state,
             upload: None,
-            held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
+            held: wants.go_ahead.then(|| Box::pin(sleep(CONTINUE_TIMEOUT))),
             interim: 0,
             kept: kept.unsent(),
             piece: Bytes::new(),
@@ -113,7 +112,7 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<ResponseHead, CallError>> {
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         if let State::Unsent(request) = &mut self.state {
             let request = std::mem::take(&mut **request);
             let (response, upload) = match self.connection.sender().send_request(request, self.last) {
@@ -121,7 +120,7 @@ impl Call {
                 Err(error) => {
                     tracing::debug!(%error, "no stream to the upstream");
                     let closed = error.is_go_away() || error.is_reset() || error.is_io();
-                    return Poll::Ready(Err(if closed { self.unprocessed() } else { CallError::Protocol }));
+                    return Poll::Ready(Err(if closed { self.unprocessed() } else { UpstreamError::Protocol }));
                 }
             };
             self.id = response.stream_id().as_u32();
@@ -134,10 +133,10 @@ impl Call {
             let held = self.held.is_some();
             let upload = self.poll_upload(cx, source);
             if upload.is_ready() || held && self.held.is_some() {
-                source.wait(Waiting::UpstreamToAnswer);
+                source.wait(TimeoutKind::UpstreamToAnswer);
             }
             return match upload {
-                Poll::Ready(Err(e)) => Poll::Ready(Err(CallError::Source(e))),
+                Poll::Ready(Err(e)) => Poll::Ready(Err(UpstreamError::Source(e))),
                 _ => Poll::Pending,
             };
         };
@@ -174,8 +173,8 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Result<Poll<Result<Response<RecvStream>, h2::Error>>, CallError> {
-        let State::Sent(response) = &mut self.state else { return Err(CallError::Protocol) };
+    ) -> Result<Poll<Result<Response<RecvStream>, h2::Error>>, UpstreamError> {
+        let State::Sent(response) = &mut self.state else { return Err(UpstreamError::Protocol) };
         loop {
             match response.poll_informational(cx) {
                 Poll::Pending => return Ok(Poll::Pending),
@@ -183,14 +182,14 @@ impl Call {
                     self.interim += 1;
                     let (mut head, ()) = interim.into_parts();
                     if self.interim > self.limits.interim {
-                        return Err(CallError::Endless);
+                        return Err(UpstreamError::Endless);
                     }
                     if heads::size(&head.headers) > self.limits.response_head_bytes {
                         return Err(Malformed::TooLong.into());
                     }
                     match head.status {
                         // There is none in HTTP/2 (RFC 9113 section 8.6).
-                        StatusCode::SWITCHING_PROTOCOLS => return Err(CallError::Protocol),
+                        StatusCode::SWITCHING_PROTOCOLS => return Err(UpstreamError::Protocol),
                         StatusCode::CONTINUE => self.held = None,
                         _ => {}
                     }
@@ -222,29 +221,29 @@ impl Call {
         self.state = State::Body(body);
     }
 
-    pub(super) fn poll_piece(
+    pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Option<Result<Piece, CallError>>> {
+    ) -> Poll<Option<Result<BodyFrame, UpstreamError>>> {
         if let Poll::Ready(Err(e)) = self.poll_upload(cx, source) {
             self.state = State::Done;
-            return Poll::Ready(Some(Err(CallError::Source(e))));
+            return Poll::Ready(Some(Err(UpstreamError::Source(e))));
         }
         let State::Body(body) = &mut self.state else { return Poll::Ready(None) };
         let Poll::Ready(data) = body.poll_data(cx) else {
             self.connection.arrived().drained(self.id);
-            source.wait(Waiting::UpstreamToSend);
+            source.wait(TimeoutKind::UpstreamToSend);
             return Poll::Pending;
         };
         match data {
             Some(Ok(data)) => {
-                source.moved(Waiting::UpstreamToSend, data.len() as u64);
+                source.moved(TimeoutKind::UpstreamToSend, data.len() as u64);
                 // Whoever asked has room for it: the upstream may send as much again.
                 let _ = body.flow_control().release_capacity(data.len());
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                 self.connection.arrived().taken(self.id, data.len());
-                Poll::Ready(Some(Ok(Piece::Data(data))))
+                Poll::Ready(Some(Ok(BodyFrame::Data(data))))
             }
             Some(Err(error)) => {
                 self.state = State::Done;
@@ -256,7 +255,7 @@ impl Call {
                 self.state = State::Done;
                 Poll::Ready(match trailers {
                     Ok(None) => None,
-                    Ok(Some(trailers)) => Some(self.checked(trailers).map(|t| Piece::Trailers(Box::new(t)))),
+                    Ok(Some(trailers)) => Some(self.checked(trailers).map(|t| BodyFrame::Trailers(Box::new(t)))),
                     Err(error) => Some(Err(broken(&error))),
                 })
             }
@@ -295,7 +294,7 @@ impl Call {
         if self.is_done() { Some(0) } else { self.left }
     }
 
-    /// What was sent of the body, for another connection.
+    /// The part of the body that was sent, for another connection.
     pub(crate) fn take_kept(&mut self) -> Kept {
         std::mem::take(&mut self.kept)
     }
@@ -315,12 +314,12 @@ impl Call {
                 let capacity = match upload.capacity() {
                     0 => match upload.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(capacity))) => {
-                            source.moved(Waiting::UpstreamToRead, capacity as u64);
+                            source.moved(TimeoutKind::UpstreamToRead, capacity as u64);
                             capacity
                         }
                         Poll::Ready(_) => 0,
                         Poll::Pending => {
-                            source.wait(Waiting::UpstreamToRead);
+                            source.wait(TimeoutKind::UpstreamToRead);
                             return Poll::Pending;
                         }
                     },
@@ -341,7 +340,7 @@ impl Call {
                 None => ready!(self.kept.next(cx, source)),
             };
             let sent = match next {
-                Some(Ok(Piece::Data(data))) => {
+                Some(Ok(BodyFrame::Data(data))) => {
                     (self.piece, self.behind) = self.kept.together(cx, source, data);
                     self.last = self.behind.is_none() && self.kept.is_sent() && source.is_ended();
                     if !self.piece.is_empty() || !self.last {
@@ -349,7 +348,7 @@ impl Call {
                     }
                     upload.send_data(Bytes::new(), true)
                 }
-                Some(Ok(Piece::Trailers(trailers))) => upload.send_trailers(*trailers),
+                Some(Ok(BodyFrame::Trailers(trailers))) => upload.send_trailers(*trailers),
                 None => upload.send_data(Bytes::new(), true),
                 Some(Err(e)) => {
                     upload.send_reset(Reason::CANCEL);
@@ -369,31 +368,31 @@ impl Call {
     }
 
     /// The upstream says, or shows, that it has not processed the request (RFC 9113 section 8.7).
-    fn unprocessed(&mut self) -> CallError {
+    fn unprocessed(&mut self) -> UpstreamError {
         match self.behind.take() {
             // What is wrong with the request is as wrong elsewhere.
-            Some(Some(Err(e))) => CallError::Source(e),
-            _ if self.kept.cut => CallError::Reset(Reason::REFUSED_STREAM),
-            _ => CallError::Unprocessed,
+            Some(Some(Err(e))) => UpstreamError::Source(e),
+            _ if self.kept.cut => UpstreamError::Reset(Reason::REFUSED_STREAM),
+            _ => UpstreamError::Unprocessed,
         }
     }
 
     /// Why there is no response.
-    fn no_response(&mut self, error: &h2::Error) -> CallError {
+    fn no_response(&mut self, error: &h2::Error) -> UpstreamError {
         tracing::debug!(%error, "upstream stream ended");
         let refused = error.reason() == Some(Reason::REFUSED_STREAM);
         match () {
             // Of streams beyond the last one that it processes, `h2` says that they were told to go away.
             () if error.is_remote() && (error.is_go_away() || error.is_reset() && refused) => self.unprocessed(),
             () => match broken(error) {
-                CallError::Broken(why) if self.interim == 0 => CallError::Silent(why),
+                UpstreamError::Broken(why) if self.interim == 0 => UpstreamError::Silent(why),
                 other => other,
             },
         }
     }
 
     /// Trailers within the bounds.
-    fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, CallError> {
+    fn checked(&self, mut trailers: HeaderMap) -> Result<HeaderMap, UpstreamError> {
         let fit = trailers.len() <= self.limits.fields && heads::size(&trailers) <= self.limits.trailer_bytes;
         if !fit || self.connection.blocks().is_large(self.id) {
             return Err(Malformed::TooLong.into());
@@ -403,7 +402,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for Http2Request {
     fn drop(&mut self) {
         self.connection.blocks().forget(self.id);
         self.connection.arrived().end(self.id);
@@ -411,11 +410,11 @@ impl Drop for Call {
 }
 
 /// Why a response ends before its time.
-fn broken(error: &h2::Error) -> CallError {
+fn broken(error: &h2::Error) -> UpstreamError {
     match error.reason() {
-        Some(reason) if error.is_remote() && error.is_reset() => CallError::Reset(reason),
-        Some(_) if error.is_library() => CallError::Protocol,
-        _ => CallError::Broken("the connection broke off"),
+        Some(reason) if error.is_remote() && error.is_reset() => UpstreamError::Reset(reason),
+        Some(_) if error.is_library() => UpstreamError::Protocol,
+        _ => UpstreamError::Broken("the connection broke off"),
     }
 }
 
@@ -435,7 +434,7 @@ fn addressed(head: &RequestHead, forwarded: Forwarded<'_>, body: Framing, wants:
         Framing::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        Framing::Empty | Framing::Chunked | Framing::UntilClose => {}
+        Framing::Empty | Framing::Chunked | Framing::CloseDelimited => {}
     }
     if wants.go_ahead {
         fields.insert(header::EXPECT, HeaderValue::from_static("100-continue"));

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How far a moment may be from the last time that both clocks were read: so soon a clock that was set shows.
-const NEAR: Duration = Duration::from_secs(1);
+/// Longest distance of a moment from the last time that both clocks were read: so soon a clock that was set shows.
+const MAX_DISTANCE: Duration = Duration::from_secs(1);
 
 /// Time since 1970 began (UTC).
 pub(crate) fn unix(at: Instant) -> Duration {
@@ -16,15 +16,15 @@ pub(crate) fn unix(at: Instant) -> Duration {
     BOTH.get().and_then(|both| from(both, at)).unwrap_or_else(|| {
         let both = (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
         BOTH.set(Some(both));
-        // What is long ago is nobody's: a request's own moments are a moment ago.
+        // A moment that is long ago is not of a request under way: the time of the last look will do.
         from(both, at).unwrap_or(both.1)
     })
 }
 
 fn from((moment, unix): (Instant, Duration), at: Instant) -> Option<Duration> {
     match at.checked_duration_since(moment) {
-        Some(after) => (after < NEAR).then(|| unix + after),
-        None => Some(moment - at).filter(|before| *before < NEAR).map(|before| unix.saturating_sub(before)),
+        Some(after) => (after < MAX_DISTANCE).then(|| unix + after),
+        None => Some(moment - at).filter(|before| *before < MAX_DISTANCE).map(|before| unix.saturating_sub(before)),
     }
 }
 

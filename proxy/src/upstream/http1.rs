@@ -6,7 +6,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,40 +16,37 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{
-    Malformed,
-    body::{Decoder, Framing, Next, Piece},
-    buffers::{self, From, ReadBuffer},
-    encode,
-    limits::Limits,
-    lines::{Bad, Bounds},
-    out::Out,
-    request::Wants,
-    response as codec,
-    stream::Stream as _,
-};
+use super::{error::UpstreamError, pool::Checkout};
 use crate::{
     body::{Source, SourceError},
-    exchange::headers::Forwarded,
+    connection::TimeoutKind,
+    fields,
+    forwarded::Forwarded,
+    http1::{
+        Malformed,
+        body::{BodyFrame, Decoder, Framing, Next},
+        buffers::{Peer, ReadBuffer},
+        encode,
+        lines::{Bad, Bounds},
+        request::Wants,
+        response as codec,
+        stream::Stream as _,
+        write_buffer::WriteBuffer,
+    },
     message::{RequestHead, ResponseHead},
-    server::Waiting,
-    upstream::{CallError, Lease},
+    message_limits::{CONTINUE_TIMEOUT, Limits},
 };
 
 /// Longest first line of a response.
-const STATUS_LINE: usize = 8 << 10;
-/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
-/// do.
-pub(crate) const GO_AHEAD: Duration = Duration::from_secs(1);
-
+const MAX_STATUS_LINE_BYTES: usize = 8 << 10;
 /// A request under way on a connection.
-pub(crate) struct Call {
+pub(crate) struct Http1Request {
     /// Until it is given back.
     io: Option<TcpStream>,
-    lease: Lease,
+    checkout: Checkout,
     limits: Arc<Limits>,
     buffer: ReadBuffer,
-    out: Out,
+    out: WriteBuffer,
     upload: Upload,
     /// The body waits for the upstream to ask for it, until then.
     held: Option<Pin<Box<Sleep>>>,
@@ -70,33 +66,33 @@ pub(crate) struct Call {
 enum Upload {
     /// Pieces of the body are to come.
     Body(Framing),
-    /// All was handed over for writing.
+    /// The request was handed over for writing as a whole.
     Complete,
     /// The upstream takes no more.
     Stopped,
 }
 
-impl Call {
+impl Http1Request {
     /// Makes the request ready to be sent.
     pub(crate) fn new(
         io: TcpStream,
-        lease: Lease,
+        checkout: Checkout,
         limits: Arc<Limits>,
         head: &RequestHead,
         forwarded: Forwarded<'_>,
         body: Framing,
         wants: Wants,
     ) -> Self {
-        let mut out = Out::default();
+        let mut out = WriteBuffer::default();
         encode::request(out.bytes(), head, forwarded, body, wants);
         Self {
             io: Some(io),
-            lease,
+            checkout,
             limits,
-            buffer: ReadBuffer::new(From::Upstream),
+            buffer: ReadBuffer::new(Peer::Upstream),
             out,
             upload: if body == Framing::Empty { Upload::Complete } else { Upload::Body(body) },
-            held: wants.go_ahead.then(|| Box::pin(sleep(GO_AHEAD))),
+            held: wants.go_ahead.then(|| Box::pin(sleep(CONTINUE_TIMEOUT))),
             method: head.method.clone(),
             websocket: wants.websocket,
             reusable: true,
@@ -112,11 +108,11 @@ impl Call {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<ResponseHead, CallError>> {
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         loop {
             let held = self.held.is_some();
             let sent = match self.poll_upload(cx, source) {
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(CallError::Source(e))),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(UpstreamError::Source(e))),
                 Poll::Ready(Ok(())) => true,
                 Poll::Pending => false,
             };
@@ -127,7 +123,7 @@ impl Call {
                 Poll::Pending if held && self.held.is_none() => {}
                 Poll::Pending => {
                     if sent || held {
-                        source.wait(Waiting::UpstreamToAnswer);
+                        source.wait(TimeoutKind::UpstreamToAnswer);
                     }
                     return Poll::Pending;
                 }
@@ -135,7 +131,11 @@ impl Call {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Poll<Result<ResponseHead, CallError>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         loop {
             if !self.buffer.bytes.is_empty()
                 && let Some(head) = self.head(cx, source)?
@@ -154,53 +154,59 @@ impl Call {
                 Ok(0) => {
                     let silent = self.buffer.bytes.is_empty() && self.interim == 0;
                     let why = "the connection was closed before a response";
-                    return Poll::Ready(Err(if silent { self.silent(why) } else { CallError::Broken(why) }));
+                    return Poll::Ready(Err(if silent { self.silent(why) } else { UpstreamError::Broken(why) }));
                 }
                 Ok(_) => {}
                 Err(_) => {
                     let why = "the connection broke before a response";
-                    return Poll::Ready(Err(if self.interim == 0 { self.silent(why) } else { CallError::Broken(why) }));
+                    return Poll::Ready(Err(if self.interim == 0 {
+                        self.silent(why)
+                    } else {
+                        UpstreamError::Broken(why)
+                    }));
                 }
             }
         }
     }
 
     /// The next piece of the response's body. What is left of the request's goes its way meanwhile.
-    pub(crate) fn poll_piece(
+    pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Option<Result<Piece, CallError>>> {
+    ) -> Poll<Option<Result<BodyFrame, UpstreamError>>> {
         self.poll_rest(cx, source);
         loop {
-            if let Some(piece) = self.piece() {
+            if let Some(piece) = self.ready_frame() {
                 return Poll::Ready(piece);
             }
             let Poll::Ready(read) = self.poll_fill(cx) else {
-                source.wait(Waiting::UpstreamToSend);
+                source.wait(TimeoutKind::UpstreamToSend);
                 return Poll::Pending;
             };
             match read {
-                Ok(0) if matches!(self.body, Decoder::UntilClose) => {
+                Ok(0) if matches!(self.body, Decoder::CloseDelimited) => {
                     self.body = Decoder::Length(0);
                     self.io = None;
                 }
-                Ok(0) => return Poll::Ready(Some(Err(CallError::Broken("the response broke off")))),
-                Ok(read) => source.moved(Waiting::UpstreamToSend, read as u64),
-                Err(_) => return Poll::Ready(Some(Err(CallError::Broken("the connection broke within the response")))),
+                Ok(0) => return Poll::Ready(Some(Err(UpstreamError::Broken("the response broke off")))),
+                Ok(read) => source.moved(TimeoutKind::UpstreamToSend, read as u64),
+                Err(_) => {
+                    return Poll::Ready(Some(Err(UpstreamError::Broken("the connection broke within the response"))));
+                }
             }
         }
     }
 
-    /// The next piece of what has come already; `None`: none. Within: as from [`Call::poll_piece`].
-    pub(crate) fn piece(&mut self) -> Option<Option<Result<Piece, CallError>>> {
+    /// The next piece of what has come already; `None`: none. Within: as from [`Http1Request::poll_frame`].
+    pub(crate) fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, UpstreamError>>> {
         let next = match self.body.next(&mut self.buffer.bytes, &self.limits) {
             Ok(Next::More) => return None,
-            Ok(Next::Data(data)) => Some(Ok(Piece::Data(data))),
-            Ok(Next::End(trailers)) => trailers.map(|t| Ok(Piece::Trailers(t))),
+            Ok(Next::Data(data)) => Some(Ok(BodyFrame::Data(data))),
+            Ok(Next::End(trailers)) => trailers.map(|t| Ok(BodyFrame::Trailers(t))),
             Err(malformed) => {
                 self.io = None;
-                Some(Err(CallError::Invalid(malformed)))
+                Some(Err(UpstreamError::Invalid(malformed)))
             }
         };
         if self.body.is_done() {
@@ -209,8 +215,8 @@ impl Call {
         Some(next)
     }
 
-    /// Goes on with the request's body while the response is under way. When that can't go on, it ends: the response may
-    /// be complete without it.
+    /// Goes on with the request's body while the response is under way. When that can't go on, it ends: the response
+    /// may be complete without it.
     pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
         if (matches!(self.upload, Upload::Body(_)) || !self.out.is_empty())
             && let Poll::Ready(Err(_)) = self.poll_upload(cx, source)
@@ -230,7 +236,7 @@ impl Call {
         read + self.out.held() + self.out.large()
     }
 
-    /// How the response's body was framed.
+    /// The framing of the response's body.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
     }
@@ -242,7 +248,7 @@ impl Call {
 
     /// Whether the connection was kept from an earlier request, which the upstream may have closed meanwhile.
     pub(crate) fn is_reused(&self) -> bool {
-        self.lease.reused
+        self.checkout.reused
     }
 
     /// Whether the upstream has agreed to a WebSocket.
@@ -251,9 +257,9 @@ impl Call {
     }
 
     /// Gives up the connection that became a WebSocket, and what was read of it.
-    pub(crate) fn into_stream(mut self) -> Option<(Bytes, TcpStream, Lease)> {
+    pub(crate) fn into_stream(mut self) -> Option<(Bytes, TcpStream, Checkout)> {
         let read = self.buffer.bytes.split().freeze();
-        Some((read, self.io.take()?, self.lease))
+        Some((read, self.io.take()?, self.checkout))
     }
 
     fn is_sent(&self) -> bool {
@@ -267,7 +273,7 @@ impl Call {
             let before = self.out.written();
             let written = self.out.poll_write(io, cx);
             if self.out.written() > before {
-                source.moved(Waiting::UpstreamToRead, self.out.written() - before);
+                source.moved(TimeoutKind::UpstreamToRead, self.out.written() - before);
             }
             match written {
                 Poll::Ready(Ok(())) => {}
@@ -277,7 +283,7 @@ impl Call {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
-                    source.wait(Waiting::UpstreamToRead);
+                    source.wait(TimeoutKind::UpstreamToRead);
                     return Poll::Pending;
                 }
             }
@@ -294,9 +300,9 @@ impl Call {
                 self.held = None;
             }
             loop {
-                match ready!(source.poll_piece(cx)) {
-                    Some(Ok(Piece::Data(data))) => self.out.push(data, framing),
-                    Some(Ok(Piece::Trailers(trailers))) => {
+                match ready!(source.poll_frame(cx)) {
+                    Some(Ok(BodyFrame::Data(data))) => self.out.push(data, framing),
+                    Some(Ok(BodyFrame::Trailers(trailers))) => {
                         self.out.finish(framing, Some(&trailers));
                         self.upload = Upload::Complete;
                         break;
@@ -325,36 +331,36 @@ impl Call {
     }
 
     /// The final head, once it has come; those before it are passed on.
-    fn head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Result<Option<ResponseHead>, CallError> {
+    fn head(&mut self, cx: &mut Context<'_>, source: &mut impl Source) -> Result<Option<ResponseHead>, UpstreamError> {
         loop {
             let ReadBuffer { bytes, lines, .. } = &mut self.buffer;
             let bounds = Bounds {
                 bytes: self.limits.response_head_bytes,
                 fields: self.limits.response_fields,
-                first: STATUS_LINE,
+                first: MAX_STATUS_LINE_BYTES,
             };
             let end = lines.read(bytes, bounds).map_err(|bad| match bad {
-                Bad::Malformed(malformed) => CallError::Invalid(malformed),
-                Bad::TooMuch(_) => CallError::Invalid(Malformed::TooLong),
+                Bad::Malformed(malformed) => UpstreamError::Invalid(malformed),
+                Bad::TooMuch(_) => UpstreamError::Invalid(Malformed::TooLong),
             })?;
             let Some(end) = end else { return Ok(None) };
             let head = bytes.split_to(end).freeze();
-            let head = codec::parse(head, lines, buffers::take_fields(), &self.method).map_err(CallError::Invalid)?;
+            let head = codec::parse(head, lines, fields::take(), &self.method).map_err(UpstreamError::Invalid)?;
             let upgraded = head.parts.status == StatusCode::SWITCHING_PROTOCOLS;
             if upgraded && !(self.websocket && head.websocket) {
-                return Err(CallError::Protocol);
+                return Err(UpstreamError::Protocol);
             }
             if !upgraded && head.parts.status.is_informational() {
                 self.reusable &= head.keep_alive;
                 self.interim += 1;
                 if self.interim > self.limits.interim {
-                    return Err(CallError::Endless);
+                    return Err(UpstreamError::Endless);
                 }
                 if head.parts.status == StatusCode::CONTINUE {
                     self.held = None;
                 }
                 source.interim(cx, &head.parts);
-                buffers::give_fields(head.parts.fields);
+                fields::give_back(head.parts.fields);
                 self.buffer.lines.reset(true);
                 if self.buffer.bytes.is_empty() {
                     return Ok(None);
@@ -387,8 +393,8 @@ impl Call {
     }
 
     /// Not a byte came back.
-    fn silent(&self, why: &'static str) -> CallError {
-        if self.out.written() > 0 { CallError::Silent(why) } else { CallError::Unsent(why) }
+    fn silent(&self, why: &'static str) -> UpstreamError {
+        if self.out.written() > 0 { UpstreamError::Silent(why) } else { UpstreamError::Unsent(why) }
     }
 
     /// The response is complete: the connection is kept, if nothing is left of the request or the response.
@@ -398,7 +404,7 @@ impl Call {
             && self.reusable
             && complete
         {
-            self.lease.give_back(io);
+            self.checkout.give_back(io);
         }
     }
 }

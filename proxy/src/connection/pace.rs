@@ -1,33 +1,36 @@
 //! How fast the bodies of one exchange move.
 //!
-//! Each second that somebody is waited for counts, and each byte that comes of it is worth a part of a second. Whoever is
-//! behind by all the time that he has is too slow: so a trickle is worth no more than silence, and one that moves faster
-//! than the least rate is waited for without end. What is waited for of somebody else meanwhile costs him nothing.
+//! Each second that somebody is waited for counts, and each byte that comes of it is worth a part of a second. Whoever
+//! is behind by all the time that he has is too slow: so a trickle is worth no more than silence, and one that moves
+//! faster than the least rate is waited for without end. What is waited for of somebody else meanwhile costs him
+//! nothing.
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::connection::{Waiting, until};
+use super::timeout::TimeoutKind;
+use crate::timers::until;
 
-/// Which body.
+/// The direction of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way {
     Request,
     Response,
 }
 
-/// How far each of those who may be waited for is behind.
+/// The time that each peer who may be waited for is behind the least rate.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    /// Bytes in a second, of the request's body and of the response's; `None`: any byte makes good all of the time before it.
+    /// Bytes in a second, of the request's body and of the response's; `None`: any byte makes good all of the time
+    /// before it.
     least: [Option<NonZeroU32>; 2],
-    /// Who is waited for, since a second of the worker's clock.
-    waiting: Option<(Waiting, u32)>,
-    /// In the order of [`Waiting`], from the request's body on.
+    /// Timeout that runs, and the second of the worker's clock since which it does.
+    waiting: Option<(TimeoutKind, u32)>,
+    /// In the order of [`TimeoutKind`], from the request's body on.
     behind: [Duration; 5],
 }
 
 impl Pace {
-    /// Nobody was waited for yet.
+    /// A pace at the beginning: nobody was waited for yet.
     pub(crate) fn new(least: Option<NonZeroU32>) -> Self {
         Self { least: [least; 2], waiting: None, behind: [Duration::ZERO; 5] }
     }
@@ -38,7 +41,7 @@ impl Pace {
     }
 
     /// From now on, this is waited for. Whether it was not before.
-    pub(crate) fn wait(&mut self, waiting: Waiting, now: u32) -> bool {
+    pub(crate) fn wait(&mut self, waiting: TimeoutKind, now: u32) -> bool {
         if self.waiting() == Some(waiting) {
             return false;
         }
@@ -48,12 +51,12 @@ impl Pace {
     }
 
     /// Bytes came that are waited for, whether or not they were just then; nothing is until somebody says so again.
-    pub(crate) fn moved(&mut self, what: Waiting, bytes: u64, now: u32) {
+    pub(crate) fn moved(&mut self, what: TimeoutKind, bytes: u64, now: u32) {
         self.stop(now);
         self.pay(what, bytes);
-        if what == Waiting::Body {
+        if what == TimeoutKind::Body {
             // An upstream that has begun to answer may have waited for it.
-            self.pay(Waiting::UpstreamToSend, bytes);
+            self.pay(TimeoutKind::UpstreamToSend, bytes);
         }
     }
 
@@ -66,8 +69,8 @@ impl Pace {
         }
     }
 
-    /// What is waited for.
-    pub(crate) fn waiting(&self) -> Option<Waiting> {
+    /// The timeout that runs, if one does.
+    pub(crate) fn waiting(&self) -> Option<TimeoutKind> {
         self.waiting.map(|(waiting, _)| waiting)
     }
 
@@ -78,9 +81,9 @@ impl Pace {
         if behind < limit { until(since, limit - behind) } else { since }
     }
 
-    fn pay(&mut self, what: Waiting, bytes: u64) {
+    fn pay(&mut self, what: TimeoutKind, bytes: u64) {
         let way = match what {
-            Waiting::ClientToRead | Waiting::UpstreamToAnswer | Waiting::UpstreamToSend => Way::Response,
+            TimeoutKind::ClientToRead | TimeoutKind::UpstreamToAnswer | TimeoutKind::UpstreamToSend => Way::Response,
             _ => Way::Request,
         };
         let least = self.least[way as usize];
@@ -95,8 +98,8 @@ impl Pace {
         }
     }
 
-    fn behind(&mut self, waiting: Waiting) -> Option<&mut Duration> {
-        self.behind.get_mut((waiting as usize).checked_sub(Waiting::Body as usize)?)
+    fn behind(&mut self, waiting: TimeoutKind) -> Option<&mut Duration> {
+        self.behind.get_mut((waiting as usize).checked_sub(TimeoutKind::Body as usize)?)
     }
 }
 
@@ -114,7 +117,7 @@ mod tests {
     }
 
     /// Waits all the time for what comes so: bytes at seconds. The second at which it is too slow, up to an hour.
-    fn too_slow_at(mut pace: Pace, what: Waiting, mut comes: impl FnMut(u32) -> u64) -> Option<u32> {
+    fn too_slow_at(mut pace: Pace, what: TimeoutKind, mut comes: impl FnMut(u32) -> u64) -> Option<u32> {
         pace.wait(what, 0);
         (1..3600).find(|now| {
             match comes(*now) {
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_trickle_is_worth_no_more_than_silence() {
-        let at = |least, bytes| too_slow_at(pace(least), Waiting::Body, |_| bytes);
+        let at = |least, bytes| too_slow_at(pace(least), TimeoutKind::Body, |_| bytes);
         assert_eq!(at(LEAST, 0), Some(31));
         assert_eq!(at(LEAST, 1), Some(31));
         assert_eq!(at(LEAST, 120), Some(60));
@@ -137,27 +140,27 @@ mod tests {
         // One byte is enough where there is no least rate, and in a stream.
         assert_eq!(at(0, 1), None);
         let mut nothing = pace(0);
-        nothing.wait(Waiting::ClientToRead, 0);
-        nothing.moved(Waiting::ClientToRead, 0, 30);
-        nothing.wait(Waiting::ClientToRead, 30);
+        nothing.wait(TimeoutKind::ClientToRead, 0);
+        nothing.moved(TimeoutKind::ClientToRead, 0, 30);
+        nothing.wait(TimeoutKind::ClientToRead, 30);
         assert_eq!(nothing.until(LIMIT), 30);
         let mut stream = pace(LEAST);
         stream.is_of_stream(Way::Request);
-        assert!(too_slow_at(stream.clone(), Waiting::UpstreamToSend, |now| (now % 30 == 0).into()).is_some());
+        assert!(too_slow_at(stream.clone(), TimeoutKind::UpstreamToSend, |now| (now % 30 == 0).into()).is_some());
         stream.is_of_stream(Way::Response);
-        assert_eq!(too_slow_at(stream, Waiting::UpstreamToSend, |now| (now % 30 == 0).into()), None);
+        assert_eq!(too_slow_at(stream, TimeoutKind::UpstreamToSend, |now| (now % 30 == 0).into()), None);
     }
 
     #[test]
     fn large_pieces_may_be_long_in_coming() {
         let every = |seconds, bytes| {
-            too_slow_at(pace(LEAST), Waiting::Body, move |now| if now % seconds == 0 { bytes } else { 0 })
+            too_slow_at(pace(LEAST), TimeoutKind::Body, move |now| if now % seconds == 0 { bytes } else { 0 })
         };
         assert_eq!(every(29, 7200), None);
         assert_eq!(every(29, 29 * 240), None);
         assert_eq!(every(32, 1 << 20), Some(31));
         // What came at once, before, is worth nothing later.
-        assert_eq!(too_slow_at(pace(LEAST), Waiting::Body, |now| if now == 1 { 1 << 30 } else { 1 }), Some(32));
+        assert_eq!(too_slow_at(pace(LEAST), TimeoutKind::Body, |now| if now == 1 { 1 << 30 } else { 1 }), Some(32));
     }
 
     #[test]
@@ -165,13 +168,13 @@ mod tests {
         let mut pace = pace(LEAST);
         for round in 0..100 {
             // The client is fast, the upstream sends a byte in ten seconds.
-            pace.wait(Waiting::UpstreamToSend, 10 * round);
+            pace.wait(TimeoutKind::UpstreamToSend, 10 * round);
             if 10 * round >= pace.until(LIMIT) {
                 assert_eq!(round, 4);
                 return;
             }
-            pace.moved(Waiting::UpstreamToSend, 1, 10 * round + 10);
-            pace.wait(Waiting::ClientToRead, 10 * round + 10);
+            pace.moved(TimeoutKind::UpstreamToSend, 1, 10 * round + 10);
+            pace.wait(TimeoutKind::ClientToRead, 10 * round + 10);
             assert!(10 * round + 10 < pace.until(LIMIT));
         }
         panic!("it is waited for without end");
@@ -190,7 +193,7 @@ mod tests {
                     break;
                 }
             }
-            let got = too_slow_at(pace(least), Waiting::Body, |now| comes.get(now as usize - 1).copied().unwrap_or(1 << 20));
+            let got = too_slow_at(pace(least), TimeoutKind::Body, |now| comes.get(now as usize - 1).copied().unwrap_or(1 << 20));
             match (expect, got) {
                 (Some(expect), Some(got)) => prop_assert!(got <= expect),
                 (Some(_), None) => prop_assert!(false, "it goes on"),

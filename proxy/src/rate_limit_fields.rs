@@ -6,27 +6,27 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use limits::{Decision, TokenBucket};
 
-use crate::value::{decimal, value};
+use crate::header_value::{decimal, value};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What a client is told of its limits, in place of whatever the response says in these fields.
+/// The state of a client's limits, written in place of whatever the response says in these fields.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     /// The strictest limit's words.
-    pub(in crate::filter) words: Arc<Words>,
-    /// What it decided.
-    pub(in crate::filter) decision: Decision,
+    pub(crate) words: Arc<Words>,
+    /// Decision of the strictest limit.
+    pub(crate) decision: Decision,
 }
 
-/// What is the same for all requests that a limit is told of.
+/// Text that is the same for all requests of a rule whose strictest limit is this one.
 #[derive(Debug)]
-pub(in crate::filter) struct Words {
+pub(crate) struct Words {
     /// All limits of the rule, as [`policy`] has them.
-    pub(in crate::filter) policy: Bytes,
+    pub(crate) policy: Bytes,
     /// The limit, quoted.
-    pub(in crate::filter) name: Bytes,
+    pub(crate) name: Bytes,
 }
 
 impl RateLimit {
@@ -88,7 +88,7 @@ impl RateLimit {
 }
 
 /// `"name";q=100;w=1, ...`: tokens each so many seconds. `None`: there are none.
-pub(super) fn policy<'a>(limits: impl Iterator<Item = (&'a Bytes, &'a TokenBucket)>) -> Option<Bytes> {
+pub(crate) fn policy<'a>(limits: impl Iterator<Item = (&'a Bytes, &'a TokenBucket)>) -> Option<Bytes> {
     let item = |(name, bucket): (&Bytes, &TokenBucket)| {
         let name = String::from_utf8_lossy(name);
         // The window is in whole seconds: 10 each 100 ms is told as 100 each 1 s.
@@ -101,7 +101,7 @@ pub(super) fn policy<'a>(limits: impl Iterator<Item = (&'a Bytes, &'a TokenBucke
 }
 
 /// A name as a string of structured fields (RFC 9651), which holds printable ASCII only.
-pub(super) fn quoted(name: &str) -> Bytes {
+pub(crate) fn quoted(name: &str) -> Bytes {
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('"');
     for c in name.chars() {
@@ -116,7 +116,7 @@ pub(super) fn quoted(name: &str) -> Bytes {
 }
 
 /// The body of a 429: problem details as the draft's section on problem types defines them.
-pub(super) fn problem(name: &str) -> Bytes {
+pub(crate) fn problem(name: &str) -> Bytes {
     let problem = serde_json::json!({
         "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
         "title": "Request cannot be satisfied as assigned quota has been exceeded",

@@ -1,11 +1,12 @@
 //! Whose work a worker does next when there is more than it can do: clients take turns, not connections.
 //!
-//! A runtime runs what is ready in the order in which it became so. There a client with 2,000 connections, or with as many
-//! requests on one, would get 2,000 times what another one gets, and the other would wait for all of it, again and again.
-//! So what the tasks of a client take is measured. Whoever takes little is never held up. A client that takes more than a
-//! twentieth of the worker goes on in turns with others that do: its tasks line up, and a few of them are called each time
-//! that all others who were ready have run. So nothing is lost where nobody else wants anything. Of the connections of one
-//! client, those that take little go before the others in the same way: many clients may share an address.
+//! A runtime runs what is ready in the order in which it became so. There a client with 2,000 connections, or with as
+//! many requests on one, would get 2,000 times what another one gets, and the other would wait for all of it, again and
+//! again. So what the tasks of a client take is measured. Whoever takes little is never held up. A client that takes
+//! more than a twentieth of the worker goes on in turns with others that do: its tasks line up, and a few of them are
+//! called each time that all others who were ready have run. So nothing is lost where nobody else wants anything. Of
+//! the connections of one client, those that take little go before the others in the same way: many clients may share
+//! an address.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,24 +23,24 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-/// One of so many runs of a task is measured, and stands for all of them: a look at the clock is not free.
-const SAMPLED: u32 = 8;
-/// A client, or a connection, that takes more than one part in so many of a worker is heavy,
-const SHARE: u64 = 20;
-/// once it has had this much at once.
-const BURST: u64 = 5_000_000;
-/// What is called together is to take about as long: others who are ready wait for it.
-const SHORT: Duration = Duration::from_micros(150);
-const LONG: Duration = Duration::from_micros(400);
+/// Runs of tasks of which one is measured, and stands for all of them: a look at the clock is not free.
+const SAMPLE_EVERY: u32 = 8;
+/// Part of a worker beyond which a client, or a connection, is heavy: one in so many.
+const HEAVY_SHARE: u64 = 20;
+/// Nanoseconds that a client, or a connection, may take at once before it is heavy.
+const BURST_NS: u64 = 5_000_000;
+/// Shortest round: beneath, more tasks are called together. Others who are ready wait for them.
+const MIN_ROUND: Duration = Duration::from_micros(150);
+const MAX_ROUND: Duration = Duration::from_micros(400);
 /// Most that are called together.
-const MOST: usize = 32;
+const MAX_CALLED: usize = 32;
 
-/// One worker's turns.
+/// The turns of one worker's clients.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     began: Instant,
     clients: Mutex<HashMap<IpAddr, Arc<Client>>>,
-    /// How many clients and connections there are.
+    /// Numbers of clients and of connections.
     counts: [AtomicU32; 2],
     /// Runs of tasks, to choose some of them to be measured.
     runs: AtomicU32,
@@ -61,7 +62,7 @@ impl Default for Turns {
     }
 }
 
-/// What somebody takes of a worker: nanoseconds that leak away at their share of the time.
+/// The time that a client or a connection took of a worker: nanoseconds that leak away at their share of the time.
 #[derive(Debug, Default)]
 struct Level {
     taken: AtomicU64,
@@ -72,14 +73,14 @@ struct Level {
 impl Level {
     /// At `now`, so much was taken.
     fn add(&self, now: u64, taken: u64) {
-        let leaked = now.saturating_sub(self.at.swap(now, Relaxed)) / SHARE;
+        let leaked = now.saturating_sub(self.at.swap(now, Relaxed)) / HEAVY_SHARE;
         // No higher than twice the burst: whoever takes less is soon forgiven.
         let before = self.taken.load(Relaxed).saturating_sub(leaked);
-        self.taken.store(before.saturating_add(taken).min(2 * BURST), Relaxed);
+        self.taken.store(before.saturating_add(taken).min(2 * BURST_NS), Relaxed);
     }
 
     fn is_heavy(&self) -> bool {
-        self.taken.load(Relaxed) > BURST
+        self.taken.load(Relaxed) > BURST_NS
     }
 }
 
@@ -87,7 +88,7 @@ impl Level {
 struct Client {
     level: Level,
     connections: AtomicU32,
-    /// Those in line: of connections that take little, and of the others.
+    /// Tasks in line: of connections that take little, and of the others.
     lines: Mutex<[VecDeque<Arc<Place>>; 2]>,
 }
 
@@ -109,7 +110,7 @@ pub(crate) struct Turn {
 
 impl Turns {
     /// A connection of this client, for as long as the answer lives.
-    pub(super) fn join(self: &Arc<Self>, address: IpAddr) -> Arc<Turn> {
+    pub(crate) fn join(self: &Arc<Self>, address: IpAddr) -> Arc<Turn> {
         let mut clients = lock(&self.clients);
         let client = Arc::clone(clients.entry(address).or_default());
         client.connections.fetch_add(1, Relaxed);
@@ -128,7 +129,7 @@ impl Turns {
     }
 
     /// Calls those in line, for as long as the worker runs.
-    pub(super) async fn call(self: Arc<Self>) {
+    pub(crate) async fn call(self: Arc<Self>) {
         let mut together = 1;
         loop {
             while lock(&self.line).is_empty() {
@@ -138,8 +139,8 @@ impl Turns {
             // Goes on once all that are ready have run, those called among them.
             tokio::task::yield_now().await;
             together = match start.elapsed() {
-                short if short < SHORT => (together * 2).min(MOST),
-                long if long > LONG => (together / 2).max(1),
+                short if short < MIN_ROUND => (together * 2).min(MAX_CALLED),
+                long if long > MAX_ROUND => (together / 2).max(1),
                 _ => together,
             };
             self.call_some(together);
@@ -192,13 +193,13 @@ impl Turn {
 
     /// Runs something that is counted.
     fn run<T>(&self, run: impl FnOnce() -> T) -> T {
-        if !self.turns.runs.fetch_add(1, Relaxed).is_multiple_of(SAMPLED) {
+        if !self.turns.runs.fetch_add(1, Relaxed).is_multiple_of(SAMPLE_EVERY) {
             return run();
         }
         let start = self.turns.now();
         let result = run();
         let now = self.turns.now();
-        let taken = (now - start) * u64::from(SAMPLED);
+        let taken = (now - start) * u64::from(SAMPLE_EVERY);
         self.level.add(now, taken);
         self.client.level.add(now, taken);
         result
@@ -317,7 +318,7 @@ mod tests {
     fn a_client_does_not_wait_for_all_that_another_one_has() {
         let (most, runs) = waits(1000, 2000, false);
         println!("at most {most} of 2000 in between, {runs} runs in all");
-        assert!(most <= 4 * MOST as u32, "{most}");
+        assert!(most <= 4 * MAX_CALLED as u32, "{most}");
         assert!(runs >= 500, "they run all the same: {runs}");
     }
 
@@ -325,7 +326,7 @@ mod tests {
     fn a_connection_does_not_wait_for_all_that_another_one_has() {
         let (most, runs) = waits(4, 2000, true);
         println!("at most {most} of 2000 in between, {runs} runs in all");
-        assert!(most <= 4 * MOST as u32, "{most}");
+        assert!(most <= 4 * MAX_CALLED as u32, "{most}");
     }
 
     #[tokio::test]
@@ -333,8 +334,8 @@ mod tests {
         let turns = Arc::<Turns>::default();
         let client = IpAddr::from([192, 0, 2, 1]);
         let turn = turns.join(client);
-        turn.level.add(0, 2 * BURST);
-        turn.client.level.add(0, 2 * BURST);
+        turn.level.add(0, 2 * BURST_NS);
+        turn.client.level.add(0, 2 * BURST_NS);
         assert!(turn.wait(Waker::noop()).is_none());
         let other = turns.join([192, 0, 2, 2].into());
         assert!(other.wait(Waker::noop()).is_none());

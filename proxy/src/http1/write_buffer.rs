@@ -1,5 +1,5 @@
-//! Bytes that wait to be written. Small parts are put together, so that a head and a short body are one write; a large one
-//! is written from where it was read to.
+//! Bytes that wait to be written. Small parts are put together, so that a head and a short body are one write; a large
+//! one is written from where it was read to.
 
 use std::{
     io::{self, IoSlice},
@@ -13,25 +13,25 @@ use tokio::io::AsyncWrite;
 
 use super::{body::Framing, buffers, encode};
 
-/// What is no longer than this is copied; beyond, a copy costs more than a second part of a write.
-const COPIED: usize = 8 << 10;
-/// When this much waits, it is written before more is asked for.
-const ENOUGH: usize = 32 << 10;
+/// Longest part that is copied; beyond, a copy costs more than a second part of a write.
+const MAX_COPIED_BYTES: usize = 8 << 10;
+/// Bytes at which the buffer is full: they are written before more is asked for.
+const FULL_BYTES: usize = 32 << 10;
 
 /// Bytes on their way to one peer.
 #[derive(Debug, Default)]
-pub(crate) struct Out {
-    /// First these, from `at` on; the buffer is lent.
+pub(crate) struct WriteBuffer {
+    /// Bytes to be written first, from `at` on; the buffer is lent.
     bytes: Vec<u8>,
     at: usize,
-    /// Then a large part,
+    /// A large part, written behind `bytes` from where it was read to.
     large: Bytes,
-    /// and what follows it.
+    /// Bytes to be written behind `large`: the end of its chunk.
     after: &'static [u8],
     written: u64,
 }
 
-impl Out {
+impl WriteBuffer {
     /// Bytes that were written so far.
     pub(crate) fn written(&self) -> u64 {
         self.written
@@ -52,9 +52,9 @@ impl Out {
         self.at == self.bytes.len() && self.large.is_empty() && self.after.is_empty()
     }
 
-    /// There should be a write before anything is added.
+    /// Whether there should be a write before anything is added.
     pub(crate) fn is_full(&self) -> bool {
-        !self.large.is_empty() || !self.after.is_empty() || self.bytes.len() - self.at >= ENOUGH
+        !self.large.is_empty() || !self.after.is_empty() || self.bytes.len() - self.at >= FULL_BYTES
     }
 
     /// Where heads and the like are written to. Not while it is full.
@@ -75,7 +75,7 @@ impl Out {
         if chunked {
             encode::chunk_size(self.bytes(), data.len());
         }
-        if data.len() <= COPIED {
+        if data.len() <= MAX_COPIED_BYTES {
             let bytes = self.bytes();
             bytes.extend_from_slice(&data);
             if chunked {
@@ -160,7 +160,7 @@ impl Out {
     }
 }
 
-impl Drop for Out {
+impl Drop for WriteBuffer {
     fn drop(&mut self) {
         self.clear();
         self.release();
@@ -189,7 +189,7 @@ mod tests {
                 far.read_to_string(&mut got).await.unwrap();
                 got
             });
-            let mut out = Out::default();
+            let mut out = WriteBuffer::default();
             out.bytes().extend_from_slice(b"head ");
             out.push(Bytes::from_static(b"small"), framing);
             out.push(Bytes::new(), framing);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{Frame, FrameType};
 
-/// What is counted together.
+/// The classes of frames: those of one are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// RST_STREAM, the client's and those that it makes us send.
@@ -19,7 +19,7 @@ pub(crate) enum Class {
     Settings,
     /// DATA that carries nothing and ends nothing, and CONTINUATION.
     Empty,
-    /// What heads come to beyond the bytes that they came as (`heads.rs`).
+    /// Heads, by what they come to beyond the bytes that they came as (`heads.rs`).
     Heads,
 }
 
@@ -42,9 +42,9 @@ struct Bucket {
     tokens: f64,
     /// Most that are saved up: what may come at once.
     burst: f64,
-    /// That come back in a second.
+    /// Tokens that come back in a second.
     per_second: f64,
-    /// That come back with each request, or each DATA frame with content in either direction.
+    /// Tokens that come back with each request, or each DATA frame with content in either direction.
     per_work: f64,
 }
 
@@ -60,17 +60,17 @@ impl Bucket {
 
 /// The budget of one connection.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct FrameBudget {
     classes: [(Class, Bucket); 4],
     refilled: Instant,
     exceeded: Option<Class>,
 }
 
 /// Tokens come back in steps, so that a frame costs no look at the clock's arithmetic.
-const STEP: Duration = Duration::from_millis(100);
+const REFILL_STEP: Duration = Duration::from_millis(100);
 
-impl Budget {
-    /// Of a connection that may have so many streams open.
+impl FrameBudget {
+    /// The budget of a connection that may have so many streams open.
     pub(super) fn new(now: Instant, streams: u32) -> Self {
         let classes = [
             // All that may be open may be cancelled at once, twice, and half of what is asked for after that.
@@ -86,7 +86,7 @@ impl Budget {
     /// Time passed; answers how much, once it is a step.
     pub(super) fn refill(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.refilled);
-        if passed < STEP {
+        if passed < REFILL_STEP {
             return None;
         }
         self.refilled = now;
@@ -151,7 +151,7 @@ mod tests {
     #[track_caller]
     fn check(each: &[Frame], per_second: u32, expect: Option<(Class, u32)>) {
         let mut now = Instant::now();
-        let mut budget = Budget::new(now, 100);
+        let mut budget = FrameBudget::new(now, 100);
         for n in 1..=20_000 {
             now += Duration::from_secs(1) / per_second;
             budget.refill(now);

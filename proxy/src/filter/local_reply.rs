@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Answer, Flow};
+use super::{Flow, LocalReply};
 use crate::message::ResponseHead;
 
 /// Ends the request with a problem. `detail` is for the client and needs no escaping.
-pub(super) fn answer(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
-    Flow::Answer(Answer { head: head(status), body: problem(status, detail), reason })
+pub(super) fn reply(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
+    Flow::Reply(LocalReply { head: head(status), body: problem(status, detail), reason })
 }
 
 /// The head of a problem.

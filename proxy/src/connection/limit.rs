@@ -1,8 +1,9 @@
 //! How many client connections there may be: of all clients, as many as descriptors suffice for; of one, as many as the
 //! fleet says, and as many as its share of the descriptors suffices for.
 //!
-//! A connection counts for two: its own descriptor, and that of a connection to an upstream, which a request of HTTP/1.1 or
-//! a WebSocket takes. What one of HTTP/2 asks for at once may take many more, and these count one by one (`Held`).
+//! A connection counts for two: its own descriptor, and that of a connection to an upstream, which a request of
+//! HTTP/1.1 or a WebSocket takes. What one of HTTP/2 asks for at once may take many more, and these count one by one
+//! (`Held`).
 
 use std::{
     collections::HashMap,
@@ -15,17 +16,17 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::descriptors::KEPT;
+use crate::fd_limit::RESERVED;
 
-/// What the process has open before the first client comes: streams, the control runtime, the admin port.
-const OF_PROCESS: usize = 24;
-/// What a worker's runtime takes.
-const OF_WORKER: usize = 8;
-/// Of a client's connection: its own, and one to an upstream.
-const OF_CONNECTION: usize = 2;
+/// Descriptors that the process has open before the first client comes: streams, the control runtime, the admin port.
+const PROCESS_DESCRIPTORS: usize = 24;
+/// Descriptors that a worker's runtime takes.
+const WORKER_DESCRIPTORS: usize = 8;
+/// Descriptors that a client's connection counts for: its own, and one to an upstream.
+const CONNECTION_DESCRIPTORS: usize = 2;
 
 /// Counts the client connections of all workers, WebSockets among them.
-pub(super) struct Room {
+pub(crate) struct ConnectionLimit {
     open: AtomicUsize,
     most: AtomicUsize,
     /// Descriptors for clients and upstreams together.
@@ -34,22 +35,22 @@ pub(super) struct Room {
     descriptors: usize,
     left: Notify,
     told: AtomicBool,
-    /// What each client holds.
+    /// Holdings by client.
     clients: Mutex<HashMap<IpAddr, Arc<Held>>>,
 }
 
-/// What one client may have.
+/// The share of one client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     /// Connections; `None`: any number.
-    pub(super) connections: Option<u32>,
+    pub(crate) connections: Option<u32>,
     /// Percent of the descriptors.
-    pub(super) descriptors: u32,
+    pub(crate) descriptors: u32,
 }
 
-/// What one client holds, by all of its connections.
+/// The holdings of one client, by all of its connections.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     connections: AtomicUsize,
     /// Connections to upstreams that requests by HTTP/2 have.
     upstreams: AtomicUsize,
@@ -57,18 +58,18 @@ pub(super) struct Held {
 
 impl Held {
     fn descriptors(&self) -> usize {
-        OF_CONNECTION * self.connections.load(Ordering::Relaxed) + self.upstreams.load(Ordering::Relaxed)
+        CONNECTION_DESCRIPTORS * self.connections.load(Ordering::Relaxed) + self.upstreams.load(Ordering::Relaxed)
     }
 }
 
-impl Room {
-    /// With `limit` descriptors for the whole process.
-    pub(super) fn new(limit: usize, workers: usize) -> Self {
+impl ConnectionLimit {
+    /// A limit of connections in a process that may have `limit` descriptors.
+    pub(crate) fn new(limit: usize, workers: usize) -> Self {
         let room = Self {
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             shared: AtomicUsize::new(0),
-            descriptors: limit.saturating_sub(KEPT + OF_PROCESS + workers * OF_WORKER),
+            descriptors: limit.saturating_sub(RESERVED + PROCESS_DESCRIPTORS + workers * WORKER_DESCRIPTORS),
             left: Notify::new(),
             told: AtomicBool::new(false),
             clients: Mutex::default(),
@@ -78,35 +79,35 @@ impl Room {
     }
 
     /// So many sockets listen. Clients and upstreams share what is left.
-    pub(super) fn note_listening(&self, sockets: usize) {
+    pub(crate) fn note_listening(&self, sockets: usize) {
         let shared = self.descriptors.saturating_sub(sockets);
         self.shared.store(shared, Ordering::Relaxed);
-        self.most.store((shared / OF_CONNECTION).max(1), Ordering::Relaxed);
+        self.most.store((shared / CONNECTION_DESCRIPTORS).max(1), Ordering::Relaxed);
         self.left.notify_waiters();
     }
 
     /// Connections that are open.
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Connections that there may be. Accept loops that wait side by side may each exceed it by one.
-    pub(super) fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
     }
 
     /// Whether there is room for no more.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.open() >= self.most()
     }
 
     /// Whether nobody was told that it is full since it was last half empty.
-    pub(super) fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// Waits until there is room.
-    pub(super) async fn free(&self) {
+    pub(crate) async fn free(&self) {
         loop {
             // Before looking, so that one that leaves meanwhile is noticed.
             let left = self.left.notified();
@@ -118,20 +119,20 @@ impl Room {
     }
 
     /// Counts a connection for as long as the answer lives. `None`: its client has as many as it may have.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<Live> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, share: Share) -> Option<ConnectionPermit> {
         let (client, most) = (client(peer), self.descriptors_of(share));
         let mut clients = self.clients();
         let held = Arc::clone(clients.entry(client).or_default());
         let connections = held.connections.load(Ordering::Relaxed);
         let has_all = share.connections.is_some_and(|most| connections >= most as usize);
         // The first is let in, however little there is.
-        if connections > 0 && (has_all || held.descriptors() + OF_CONNECTION > most) {
+        if connections > 0 && (has_all || held.descriptors() + CONNECTION_DESCRIPTORS > most) {
             return None;
         }
         held.connections.fetch_add(1, Ordering::Relaxed);
         drop(clients);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Live { room: Arc::clone(self), client, held, most })
+        Some(ConnectionPermit { room: Arc::clone(self), client, held, most })
     }
 
     fn descriptors_of(&self, share: Share) -> usize {
@@ -148,18 +149,18 @@ impl Room {
     }
 }
 
-/// One connection, counted. See [`Room::enter`].
-pub(super) struct Live {
-    room: Arc<Room>,
+/// A permit for one connection, which counts while this lives. See [`ConnectionLimit::enter`].
+pub(crate) struct ConnectionPermit {
+    room: Arc<ConnectionLimit>,
     client: IpAddr,
     held: Arc<Held>,
     /// Descriptors that its client may hold.
     most: usize,
 }
 
-impl Live {
-    /// What requests of this connection that run side by side take further descriptors from.
-    pub(super) fn descriptors(&self) -> Descriptors {
+impl ConnectionPermit {
+    /// The client's share, from which requests that run side by side take further descriptors.
+    pub(crate) fn descriptors(&self) -> Descriptors {
         Descriptors { held: Arc::clone(&self.held), most: self.most }
     }
 }
@@ -174,24 +175,24 @@ pub(crate) struct Descriptors {
 impl Descriptors {
     /// Counts one for as long as the answer lives; and whether the client may hold another one, for which each of its
     /// connections counts already.
-    pub(crate) fn take(&self) -> (Taken, bool) {
+    pub(crate) fn take(&self) -> (UpstreamPermit, bool) {
         let held = &self.held;
         let upstreams = held.upstreams.fetch_add(1, Ordering::Relaxed);
         let may = upstreams < held.connections.load(Ordering::Relaxed) || held.descriptors() <= self.most;
-        (Taken(Arc::clone(held)), may)
+        (UpstreamPermit(Arc::clone(held)), may)
     }
 }
 
 /// A connection to an upstream on a client's behalf.
-pub(crate) struct Taken(Arc<Held>);
+pub(crate) struct UpstreamPermit(Arc<Held>);
 
-impl Drop for Taken {
+impl Drop for UpstreamPermit {
     fn drop(&mut self) {
         self.0.upstreams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Live {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut clients = self.room.clients();
         // Under the lock, so that nobody enters by what is about to be forgotten.
@@ -209,8 +210,8 @@ impl Drop for Live {
     }
 }
 
-/// Who is one client: an address, of IPv6 the network that one household or machine has all of.
-pub(super) fn client(peer: IpAddr) -> IpAddr {
+/// The address by which a client is told from others: of IPv6 the network that one household or machine has all of.
+pub(crate) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,
@@ -227,8 +228,8 @@ mod tests {
 
     const ANY: Share = Share { connections: None, descriptors: 100 };
 
-    fn room(most: usize) -> Arc<Room> {
-        Arc::new(Room::new(KEPT + OF_PROCESS + OF_WORKER + 2 * most, 1))
+    fn room(most: usize) -> Arc<ConnectionLimit> {
+        Arc::new(ConnectionLimit::new(RESERVED + PROCESS_DESCRIPTORS + WORKER_DESCRIPTORS + 2 * most, 1))
     }
 
     #[tokio::test]
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(first.len(), 20);
         let other = enter([192, 0, 2, 2]).unwrap();
         // What is asked for at once by one connection counts as well; by many, each may ask for one thing.
-        let take = |of: &Live| {
+        let take = |of: &ConnectionPermit| {
             let descriptors = of.descriptors();
             std::iter::repeat_with(|| descriptors.take()).take_while(|(_, may)| *may).collect::<Vec<_>>()
         };

@@ -1,7 +1,7 @@
 //! File descriptors: how many this process may have, and those of them that are kept for what must always work.
 //!
 //! Clients decide how many connections there are, so that they are what runs out first: accepting pauses while there is
-//! no room (`server/room.rs`), and what waits is accepted once others have closed.
+//! no room (`connection/limit.rs`), and what waits is accepted once others have closed.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use rustix::{
 };
 
 /// Kept for the admin and the metrics port with their probes, the control stream, files and handing over sockets.
-pub(crate) const KEPT: usize = 64;
+pub(crate) const RESERVED: usize = 64;
 
-/// How many this process may have. The first call raises that to what the system lets it have: what a shell or a service
-/// manager sets by default is meant for programs that use `select`.
+/// The number of descriptors that this process may have. The first call raises it to what the system allows: what a
+/// shell or a service manager sets by default is meant for programs that use `select`.
 pub(crate) fn limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| {
@@ -31,7 +31,7 @@ pub(crate) fn limit() -> usize {
 
 /// Whether this descriptor is one of the last, which are kept: the system gives out the lowest that is free.
 pub(crate) fn is_kept(descriptor: &impl AsRawFd) -> bool {
-    usize::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit().saturating_sub(KEPT))
+    usize::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit().saturating_sub(RESERVED))
 }
 
 /// Whether the next one would be. `any` is an open one.
@@ -59,7 +59,11 @@ mod tests {
             }
         }
         let limit = limit();
-        assert!(!is_kept(&Number(limit - KEPT - 1)) && is_kept(&Number(limit - KEPT)) && is_kept(&Number(limit - 1)));
+        assert!(
+            !is_kept(&Number(limit - RESERVED - 1))
+                && is_kept(&Number(limit - RESERVED))
+                && is_kept(&Number(limit - 1))
+        );
         assert!(!are_scarce(&File::open("/dev/null").unwrap()));
         assert!(is_exhausted(&io::Error::from_raw_os_error(Errno::MFILE.raw_os_error())));
         assert!(!is_exhausted(&io::ErrorKind::ConnectionRefused.into()));

@@ -1,5 +1,5 @@
-//! How much a peer may ask for. The fleet sets some of it (`spec.limits`, `spec.paths`); a connection keeps what it began
-//! with.
+//! How much a peer may ask for, and how long it may take. The fleet sets some of it (`spec.limits`, `spec.paths`); a
+//! connection keeps what it began with.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,13 +10,13 @@ use snapshot::{path, proto::PathParameters};
 pub struct Limits {
     /// Bytes of a request's head, start line included (431).
     pub head_bytes: usize,
-    /// The same of a response's (502). The fleet says nothing of it: who answers is not who asks.
+    /// Bytes of a response's head, start line included (502). Fleets do not set it.
     pub response_head_bytes: usize,
     /// Fields of a request's head (431), or of trailers.
     pub fields: usize,
     /// Fields of a response's head (502).
     pub response_fields: usize,
-    /// How paths of requests are read (400).
+    /// Rules by which paths of requests are read (400).
     pub paths: path::Rules,
     /// Bytes of a request target (414).
     pub target_bytes: usize,
@@ -38,27 +38,30 @@ pub struct Limits {
     pub client_stall: Duration,
     /// Without a byte from an upstream within a response's body, or to one that should read (504).
     pub upstream_stall: Duration,
-    /// Bytes of a body for a second of those times: who moves fewer is behind, and has these times for that. `None`: any
-    /// byte is enough.
+    /// Bytes of a body for a second of those times: who moves fewer is behind, and has these times for that. `None`:
+    /// any byte is enough.
     pub least_rate: Option<NonZeroU32>,
     /// Without a byte in either direction of a WebSocket.
     pub websocket_idle: Duration,
     /// From a WebSocket's beginning to its end.
     pub websocket_age: Duration,
-    /// How long a client that was answered before its body came may go on sending: until it looks for the answer.
+    /// Time for which a client that was answered before its body came may go on sending, until it looks for the answer.
     pub linger: Duration,
-    /// The same without a byte from it.
+    /// Longest silence of such a client.
     pub linger_stall: Duration,
     /// Bytes that are read of it, and dropped, in each second of that time. The rest has to wait.
     pub linger_rate: u64,
 }
 
+/// An upstream that was told that the client waits with the body has this long to ask for it, or to refuse. Many never
+/// do.
+pub(crate) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes of a method (501), which are more than any that is registered has.
-pub(crate) const METHOD_BYTES: usize = 118;
-/// What a method, two spaces and a version add to a target in a request's first line.
-pub(crate) const BESIDE_TARGET: usize = METHOD_BYTES + " ".len() + " HTTP/1.1".len();
+pub(crate) const MAX_METHOD_BYTES: usize = 118;
+/// Bytes that a method, two spaces and a version add to a target in a request's first line.
+pub(crate) const START_LINE_OVERHEAD_BYTES: usize = MAX_METHOD_BYTES + " ".len() + " HTTP/1.1".len();
 
-/// What applies unless the fleet says otherwise.
+/// Limits that apply unless the fleet sets others.
 pub const DEFAULT: Limits = Limits {
     head_bytes: 64 << 10,
     response_head_bytes: 64 << 10,
@@ -84,3 +87,20 @@ pub const DEFAULT: Limits = Limits {
     linger_stall: Duration::from_secs(5),
     linger_rate: 64 << 20,
 };
+
+/// Limits of what a client may have under way on one HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Requests at once.
+    pub streams: u32,
+    /// Bytes of one request's body that were not passed on yet.
+    pub stream_window: u32,
+    /// Bytes of all requests' bodies together that were not passed on yet.
+    pub connection_window: u32,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self { streams: 100, stream_window: 256 << 10, connection_window: 1 << 20 }
+    }
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{fields::Fields, value::ipv4};
+use crate::{fields::Fields, header_value::ipv4};
 
 /// Identifies a request across hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -99,7 +99,7 @@ fn is_text(value: &[u8]) -> bool {
     value.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'))
 }
 
-/// What a request is known by, here and further on: a plain word of at most 128 characters.
+/// The id of a request, here and further on: a plain word of at most 128 characters.
 #[derive(Clone, Debug)]
 pub enum RequestId {
     /// The client's.
@@ -117,7 +117,7 @@ impl RequestId {
         sent.map_or_else(|| Self::Made(hex(random())), Self::Sent)
     }
 
-    /// Its text.
+    /// The id's text, as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Sent(value) => value,
@@ -125,7 +125,7 @@ impl RequestId {
         }
     }
 
-    /// The same.
+    /// The id's text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(self.as_bytes()).unwrap_or_default()
     }

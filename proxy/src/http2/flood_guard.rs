@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     blocks::Blocks,
-    budget::{Budget, Class},
+    frame_budget::{Class, FrameBudget},
     frames::{FrameType, Frames},
     heads::Heads,
     held::Held,
@@ -24,18 +24,18 @@ use super::{
 /// Length of the client's preface: `PRI * HTTP/2.0 …` (RFC 9113 section 3.4).
 const PREFACE: u32 = 24;
 
-/// Counts what passes.
-pub(super) struct Meter<S> {
+/// A guard against floods: it counts the frames that pass.
+pub(super) struct FloodGuard<S> {
     io: S,
     inbound: Frames,
     outbound: Frames,
-    budget: Budget,
+    budget: FrameBudget,
     exceeded: Exceeded,
     held: Arc<Held>,
     blocks: Arc<Blocks>,
 }
 
-/// Which budget was used up, for whoever ends the connection.
+/// The budget that was used up, if one was: the connection is to end.
 #[derive(Clone, Default)]
 pub(super) struct Exceeded(Arc<Inner>);
 
@@ -76,11 +76,11 @@ impl Exceeded {
     }
 }
 
-impl<S> Meter<S> {
+impl<S> FloodGuard<S> {
     /// Counts what comes and goes on `io`, which may have so many streams open.
     pub(super) fn new(io: S, now: Instant, streams: u32, held: Arc<Held>, blocks: Arc<Blocks>) -> (Self, Exceeded) {
         let exceeded = Exceeded::default();
-        let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), Budget::new(now, streams));
+        let (inbound, outbound, budget) = (Frames::after(PREFACE), Frames::after(0), FrameBudget::new(now, streams));
         (Self { io, inbound, outbound, budget, exceeded: exceeded.clone(), held, blocks }, exceeded)
     }
 
@@ -107,7 +107,7 @@ impl<S> Meter<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FloodGuard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.exceeded.class().is_some() {
@@ -134,7 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FloodGuard<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let n = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
@@ -171,11 +171,14 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::{config::Http2Limits, http1::limits::DEFAULT, memory::testing::holder};
+    use crate::{
+        memory::testing::holder,
+        message_limits::{DEFAULT, Http2Limits},
+    };
 
-    fn meter<S>(io: S) -> (Meter<S>, Exceeded) {
+    fn meter<S>(io: S) -> (FloodGuard<S>, Exceeded) {
         let held = Held::new(&holder(), Http2Limits::default());
-        Meter::new(io, Instant::now(), 100, held, Arc::new(Blocks::new(&DEFAULT)))
+        FloodGuard::new(io, Instant::now(), 100, held, Arc::new(Blocks::new(&DEFAULT)))
     }
 
     #[tokio::test]

@@ -1,15 +1,15 @@
-//! Field values that are made for one request: written into a block that the values of a thread share, so that most cost
-//! no allocation, neither when they are made nor when they are cloned.
+//! Field values that are made for one request: written into a block that the values of a thread share, so that most
+//! cost no allocation, neither when they are made nor when they are cloned.
 
 use std::{cell::RefCell, net::Ipv4Addr};
 
 use bytes::BytesMut;
 use http::HeaderValue;
 
-/// What a block holds. A value that is kept keeps its block.
-const BLOCK: usize = 4 << 10;
+/// Size of a block. A value that is kept keeps its block.
+const BLOCK_BYTES: usize = 4 << 10;
 /// Room that a block must have left for another value; a longer one moves to a block of its own.
-const ROOM: usize = 128;
+const MIN_ROOM_BYTES: usize = 128;
 
 /// The value that `write` writes; `None` if that is no valid one.
 pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
@@ -18,9 +18,9 @@ pub(crate) fn value(write: impl FnOnce(&mut BytesMut)) -> Option<HeaderValue> {
     }
     let text = BLOCK_HERE.try_with(|block| {
         let mut block = block.borrow_mut();
-        if block.capacity() < ROOM {
+        if block.capacity() < MIN_ROOM_BYTES {
             // The same memory again, once no value refers to it.
-            block.reserve(BLOCK);
+            block.reserve(BLOCK_BYTES);
         }
         write(&mut block);
         block.split().freeze()
@@ -43,8 +43,8 @@ pub(crate) fn ipv4(out: &mut Vec<u8>, address: Ipv4Addr) {
     }
 }
 
-/// A value without the white space around it: by HTTP/1.1 that is none of it (RFC 9110 section 5.5), and by HTTP/2 it must
-/// not be there (RFC 9113 section 8.2.1), so that what decides by a value sees the same one of both.
+/// A value without the white space around it: by HTTP/1.1 that is none of it (RFC 9110 section 5.5), and by HTTP/2 it
+/// must not be there (RFC 9113 section 8.2.1), so that what decides by a value sees the same one of both.
 pub(crate) fn trim(value: &mut HeaderValue) {
     let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let text = value.as_bytes();
@@ -73,7 +73,7 @@ mod tests {
             assert_eq!(value.to_str().unwrap(), i.to_string().repeat((i % 50) as usize + 1));
             assert_eq!(value, other);
         }
-        assert!(value(|out| out.put_slice(&[b'x'; 2 * BLOCK])).is_some());
+        assert!(value(|out| out.put_slice(&[b'x'; 2 * BLOCK_BYTES])).is_some());
         assert_eq!(value(|out| out.put_slice(b"a\nb")), None);
     }
 
