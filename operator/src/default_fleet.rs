@@ -30,6 +30,10 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use crate::{
     edits::{self, DEFINED_BY},
     events::{Events, Happening},
+    kube::{
+        api::{self, Class},
+        backoff::{self, Backoff, Bounds},
+    },
     lead::{Lead, Leading, MANAGER},
     metrics,
     pace::Pace,
@@ -39,12 +43,14 @@ use crate::{
 pub const KEY: &str = "fleet.yaml";
 /// Applied again this often, whatever the watch says. A fleet that was edited or deleted by hand comes back at once.
 const AGAIN: Duration = Duration::from_secs(60);
-/// After an error of the API server, the next attempt; after each further refusal of a manifest, twice as long.
+/// The next attempt after an error of the API server.
 const RETRY: Duration = Duration::from_secs(2);
+/// Pauses after refusals of one manifest.
+const REFUSED: Bounds = Bounds::new(RETRY, AGAIN);
 /// So often it is looked at once more, since somebody changed it between the look and the write.
 const CHANGES: usize = 3;
-/// A request that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Deadline of one request about the fleet.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest manifest: the API server takes no larger ConfigMap.
 const LONGEST: usize = 1 << 20;
 
@@ -112,17 +118,18 @@ impl Follow {
     pub async fn run(self, client: Client, mut lead: Leading) {
         let Self { namespace, name, .. } = &self;
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        let changes = watcher::watch_object(api, name).default_backoff();
+        let changes = watcher::watch_object(api, name).backoff(Backoff::new(backoff::WATCH));
         let mut changes = std::pin::pin!(changes);
         // All of the namespace: which one it is may change with the manifest.
         let resource = ApiResource::erase::<crds::GatewayFleet>(&());
         let fleets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let mut fleets = std::pin::pin!(watcher(fleets, watcher::Config::default()).default_backoff());
+        let mut fleets =
+            std::pin::pin!(watcher(fleets, watcher::Config::default()).backoff(Backoff::new(backoff::WATCH)));
         let mut again = tokio::time::interval(AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
         let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
-        let (mut said, mut pace, mut retry) = (None, Pace::default(), RETRY);
+        let (mut said, mut pace, mut refusals) = (None, Pace::default(), 0);
         loop {
             let mut edited = false;
             tokio::select! {
@@ -188,10 +195,10 @@ impl Follow {
                 // A right or an admission policy that is there already takes a moment until the API server goes by it.
                 Some(DefaultFleetError::Refused(_)) => {
                     let is_same = said.as_ref().is_some_and(|(version, _)| *version == found.resource_version());
-                    retry = if is_same { (2 * retry).min(AGAIN) } else { RETRY };
-                    again.reset_after(retry);
+                    refusals = if is_same { refusals + 1 } else { 1 };
+                    again.reset_after(REFUSED.pause(refusals));
                 }
-                _ => retry = RETRY,
+                _ => refusals = 0,
             }
             match &problem {
                 None => {
@@ -353,17 +360,13 @@ fn is_scaled(fleet: &ObjectMeta) -> bool {
 }
 
 async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, request).await {
-        Ok(Ok(done)) => Ok(done),
-        // 403: an admission policy, or a right that is missing.
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 422) => {
-            Err(Failure::Manifest(DefaultFleetError::Refused(status.message)))
-        }
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Changed(status.message)),
+    api::request(REQUEST_TIMEOUT, request).await.map_err(|error| match error.class() {
+        // Forbidden: an admission policy, or a right that is missing.
+        Class::Invalid | Class::Forbidden => Failure::Manifest(DefaultFleetError::Refused(error.message())),
+        Class::Conflict => Failure::Changed(error.message()),
         // Among others that this operator does not lead any more: the process ends in a moment.
-        Ok(Err(error)) => Err(Failure::Later(error.to_string())),
-        Err(_) => Err(Failure::Later("no answer".to_owned())),
-    }
+        _ => Failure::Later(error.to_string()),
+    })
 }
 
 /// The fleet as it is to be applied.

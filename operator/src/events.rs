@@ -15,7 +15,11 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::sync::mpsc;
 
-use crate::{fence, lead::MANAGER, metrics, outage};
+use crate::{
+    kube::api::{Class, request},
+    lead::MANAGER,
+    metrics, outage,
+};
 
 /// Events that wait to be written.
 const WAITING: usize = 256;
@@ -33,8 +37,8 @@ const REMEMBERED: usize = 4096;
 const LONGEST_NOTE: usize = 1000;
 /// Longest name of an object, less what tells its Events apart.
 const LONGEST_NAME: usize = 253 - 17;
-/// A write that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Deadline of the write of one Event.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,13 +168,12 @@ async fn write(client: &Client, pod: &str, happening: Happening) {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Written> = Api::namespaced(client.clone(), &namespace);
     let params = PostParams::default();
-    match tokio::time::timeout(PATIENCE, api.create(&params, &event)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) if fence::is_not_leading(&error) => {}
+    let Err(error) = request(REQUEST_TIMEOUT, api.create(&params, &event)).await else { return };
+    match error.class() {
+        Class::NotLeading => {}
         // Nobody waits for it; what it says stands in the log and in statuses too.
-        Ok(Err(error)) if outage::is_one(&error) => outage::log("an Event", api.resource_url(), &error),
-        Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "an Event can't be written"),
-        Err(_) => outage::log("an Event", api.resource_url(), &"no answer"),
+        Class::Unavailable | Class::NoAnswer => outage::log("an Event", api.resource_url(), &error),
+        _ => tracing::warn!(%error, reason = event.reason, "an Event can't be written"),
     }
 }
 

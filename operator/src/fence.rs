@@ -20,11 +20,6 @@ pub fn client(config: kube::Config, term: Term) -> Result<kube::Client, kube::Er
     Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { term }).build())
 }
 
-/// Whether an error says that this operator does not lead.
-pub fn is_not_leading(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Service(error) if error.is::<NotLeading>())
-}
-
 #[derive(Clone, Debug)]
 struct Fence {
     term: Term,

@@ -19,6 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::{
+    kube::api::{Class, request},
     lease::{Election, Step},
     metrics,
 };
@@ -106,8 +107,8 @@ pub enum LeadError {
     },
 }
 
-/// A request that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Deadline of one request about the Lease.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs for the lease, and holds it, until `ends` says true: then it is given up, and another takes it at once.
 ///
@@ -207,7 +208,7 @@ impl Leases {
                     _ = ends.wait_for(|ends| *ends) => {}
                 }
             }
-            Step::Read => match within(self.api.get_opt(&self.candidate.name)).await {
+            Step::Read => match request(REQUEST_TIMEOUT, self.api.get_opt(&self.candidate.name)).await {
                 Ok(lease) => {
                     election.read(lease, Instant::now());
                     trouble.is_over();
@@ -217,13 +218,13 @@ impl Leases {
                     election.failed(Instant::now());
                 }
             },
-            Step::Write(lease) => match within(self.write(*lease)).await {
+            Step::Write(lease) => match request(REQUEST_TIMEOUT, self.write(*lease)).await {
                 Ok(lease) => {
                     election.wrote(lease, sent, Instant::now());
                     trouble.is_over();
                 }
                 // Changed, created or deleted by somebody else meanwhile.
-                Err(Failure::Api(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+                Err(failure) if matches!(failure.class(), Class::NotFound | Class::Conflict) => {
                     election.conflicted(Instant::now());
                 }
                 Err(failure) => {
@@ -254,11 +255,11 @@ impl Leases {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         let holder = |lease: &Lease| lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
         for _ in 0..3 {
-            match within(self.api.replace(&self.candidate.name, &params, &lease)).await {
+            match request(REQUEST_TIMEOUT, self.api.replace(&self.candidate.name, &params, &lease)).await {
                 Ok(_) => return tracing::info!("the lease is given up"),
                 // Somebody wrote something else on it, perhaps.
-                Err(Failure::Api(kube::Error::Api(status))) if status.code == 409 => {
-                    match within(self.api.get(&self.candidate.name)).await {
+                Err(failure) if failure.class() == Class::Conflict => {
+                    match request(REQUEST_TIMEOUT, self.api.get(&self.candidate.name)).await {
                         Ok(now) if holder(&now).as_ref() == Some(&self.candidate.identity) => {
                             lease.metadata.resource_version = now.metadata.resource_version;
                         }
@@ -270,20 +271,5 @@ impl Leases {
                 Err(error) => return tracing::warn!(%error, "the lease can't be given up"),
             }
         }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Slow,
-    #[error("{0}")]
-    Api(kube::Error),
-}
-
-async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, request).await {
-        Ok(done) => done.map_err(Failure::Api),
-        Err(_) => Err(Failure::Slow),
     }
 }

@@ -27,6 +27,7 @@ pub mod fence;
 pub mod fleet;
 pub mod gateway;
 pub mod identity;
+mod kube;
 pub mod lead;
 pub mod lease;
 pub mod load;

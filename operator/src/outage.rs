@@ -19,15 +19,6 @@ pub(crate) struct Said {
 
 static SAID: Mutex<Said> = Mutex::new(Said { at: None, left_out: 0 });
 
-/// Whether it was the way to the API server that failed, or the API server itself, and not what was asked of it.
-pub(crate) fn is_one(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
-        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
-        _ => false,
-    }
-}
-
 /// Says that a request about an object failed, unless that was said of another within the minute.
 pub(crate) fn log(object: &str, url: &str, error: &dyn fmt::Display) {
     let now = Instant::now();

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(60);
+use crate::kube::backoff::Bounds;
+
+/// 0.5 s, 1 s, 2 s … 60 s.
+const PAUSES: Bounds = Bounds::new(Duration::from_millis(500), Duration::from_secs(60));
 /// Undone this soon, it is undone by a program.
 const SOON: Duration = Duration::from_secs(10);
 /// A program that undoes it once or twice may just be setting up.
@@ -22,16 +24,16 @@ impl Pace {
     /// It failed: 0.5 s, 1 s, 2 s … 60 s.
     pub(crate) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.until = Some(now + pause(self.failures));
+        self.until = Some(now + PAUSES.pause(self.failures));
     }
 
     /// It was done; `again`: the very same as before, since something had undone it.
     pub(crate) fn done(&mut self, again: bool, now: Instant) {
         self.failures = 0;
-        let soon = self.last.is_some_and(|last| now.duration_since(last) < SOON + pause(self.restored));
+        let soon = self.last.is_some_and(|last| now.duration_since(last) < SOON + PAUSES.pause(self.restored));
         self.restored = if again && soon { self.restored.saturating_add(1) } else { 0 };
         self.last = Some(now);
-        self.until = (self.restored > BORNE).then(|| now + pause(self.restored - BORNE));
+        self.until = (self.restored > BORNE).then(|| now + PAUSES.pause(self.restored - BORNE));
     }
 
     /// Something undoes it time and again.
@@ -47,13 +49,6 @@ impl Pace {
     /// Not to be done before.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
-    }
-}
-
-fn pause(times: u32) -> Duration {
-    match times {
-        0 => Duration::ZERO,
-        n => FIRST.saturating_mul(2u32.saturating_pow(n.min(20) - 1)).min(LONGEST),
     }
 }
 
@@ -88,7 +83,7 @@ mod tests {
             assert!(pace.over(start) && !pace.is_contested(), "a few are borne");
         }
         pace.done(true, start);
-        assert!(pace.is_contested() && !pace.over(start) && pace.over(start + FIRST));
+        assert!(pace.is_contested() && !pace.over(start) && pace.over(start + PAUSES.pause(1)));
         // As long as it goes on, it is seen as one fight, whatever the pauses.
         let mut now = start;
         for _ in 0..20 {
@@ -96,8 +91,8 @@ mod tests {
             pace.done(true, now);
             assert!(pace.is_contested());
         }
-        assert_eq!(pace.until(), Some(now + LONGEST));
-        pace.done(true, now + LONGEST + SOON);
+        assert_eq!(pace.until(), Some(now + PAUSES.pause(u32::MAX)));
+        pace.done(true, now + PAUSES.pause(u32::MAX) + SOON);
         assert!(!pace.is_contested(), "a while later");
     }
 }

@@ -26,12 +26,18 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
-    configmap::{LAST, LONGEST_RETRY, MOST, PATIENCE, PAUSE, RETRY},
+    configmap::{LAST, MOST, PAUSE, REQUEST_TIMEOUT, RETRIES, RETRY},
     memory::Objects,
     mirror::Stored as _,
     objects::{self, Remembered},
 };
-use crate::{fence, lead::MANAGER};
+use crate::{
+    kube::{
+        api::{Class, RequestError, request},
+        backoff::Backoff,
+    },
+    lead::MANAGER,
+};
 
 /// The key of the Secret.
 const KEY: &str = "certificates.json";
@@ -73,24 +79,23 @@ impl Certificates {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
-                let error = match timeout(PATIENCE, api.get_opt(&name)).await {
-                    Ok(Ok(found)) => {
+                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
+                    Ok(found) => {
                         let data = found.and_then(|secret| secret.data).unwrap_or_default();
                         holds.fetch_or(data.contains_key(KEY), Ordering::Relaxed);
                         return data.get(KEY).map(|text| parse(&text.0)).unwrap_or_default();
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                        let error = status.message;
+                    Err(error) if error.class() == Class::Forbidden => {
+                        let error = error.message();
                         tracing::error!(
                             error,
                             "the certificates accepted last can't be read: one that is broken is lost"
                         );
                         return BTreeMap::new();
                     }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
+                    Err(error) => error,
                 };
-                tracing::warn!(secret = name, error, "can't read the certificates accepted last; tries again");
+                tracing::warn!(secret = name, %error, "can't read the certificates accepted last; tries again");
                 tokio::time::sleep(RETRY).await;
             }
         })
@@ -174,7 +179,7 @@ fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
 }
 
 async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Option<String>>) {
-    let (mut written, mut pause) = (None, RETRY);
+    let (mut written, mut retries) = (None, Backoff::new(RETRIES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -182,8 +187,12 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
                 break;
             };
             match write(&api, &name, &text).await {
-                Ok(()) => (written, pause) = (Some(text), RETRY),
+                Ok(()) => {
+                    written = Some(text);
+                    retries.reset();
+                }
                 Err(error) => {
+                    let pause = retries.pause();
                     tracing::warn!(
                         secret = name,
                         error,
@@ -191,7 +200,6 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
                         "can't write the certificates accepted last; tries again"
                     );
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_RETRY);
                 }
             }
         }
@@ -209,17 +217,18 @@ async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), String> 
         text => json!({"stringData": {KEY: text}}),
     };
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(patch))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Whoever leads now writes what it knows.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err("there is no such Secret: it comes with the chart, apply that again".to_owned())
-        }
+    match request(REQUEST_TIMEOUT, api.patch(name, &params, &Patch::Merge(patch))).await {
+        Ok(_) => Ok(()),
         // What was sent is not quoted.
-        Ok(Err(kube::Error::Api(status))) => Err(format!("{} {}", status.code, status.reason)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+        Err(RequestError::Failed(kube::Error::Api(status))) if status.code != 404 => {
+            Err(format!("{} {}", status.code, status.reason))
+        }
+        Err(error) => match error.class() {
+            // Whoever leads now writes what it knows.
+            Class::NotLeading => Ok(()),
+            Class::NotFound => Err("there is no such Secret: it comes with the chart, apply that again".to_owned()),
+            _ => Err(error.to_string()),
+        },
     }
 }
 

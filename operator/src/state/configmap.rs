@@ -37,7 +37,14 @@ use super::{
     objects::{self, Remembered},
     rollbacks::{Rollback, Rollbacks},
 };
-use crate::{fence, lead::MANAGER, outage::Said};
+use crate::{
+    kube::{
+        api::{Class, request},
+        backoff::{Backoff, Bounds},
+    },
+    lead::MANAGER,
+    outage::Said,
+};
 
 /// Keys of the ConfigMap.
 const OBJECTS: &str = "objects.json";
@@ -49,11 +56,11 @@ pub(super) const MOST: usize = 900 << 10;
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// After an error, the next attempt; writing, twice as long after each further one.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
-pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(60);
+pub(super) const RETRIES: Bounds = Bounds::new(RETRY, Duration::from_secs(60));
 /// At the end, the last write is waited for so long.
 pub(super) const LAST: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
 type Data = BTreeMap<&'static str, String>;
@@ -110,25 +117,24 @@ impl Memory {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
-                let error = match tokio::time::timeout(PATIENCE, api.get_opt(&name)).await {
-                    Ok(Ok(found)) => {
+                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
+                    Ok(found) => {
                         let holds_any =
                             found.as_ref().and_then(|f| f.data.as_ref()).is_some_and(|data| !data.is_empty());
                         holds.fetch_or(holds_any, Ordering::Relaxed);
                         return found.map(|found| parse(&found)).unwrap_or_default();
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                        let error = status.message;
+                    Err(error) if error.class() == Class::Forbidden => {
+                        let error = error.message();
                         tracing::error!(
                             error,
                             "what earlier operators left can't be read: broken objects lose what was accepted last"
                         );
                         return Recalled::default();
                     }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
+                    Err(error) => error,
                 };
-                tracing::warn!(configmap = name, error, "can't read what the operator before left; tries again");
+                tracing::warn!(configmap = name, %error, "can't read what the operator before left; tries again");
                 tokio::time::sleep(RETRY).await;
             }
         })
@@ -263,7 +269,7 @@ fn parse(found: &ConfigMap) -> Recalled {
 }
 
 async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Wanted>, holds: Arc<AtomicBool>) {
-    let (mut writing, mut written, mut pause) = (Writing::default(), Data::new(), RETRY);
+    let (mut writing, mut written, mut retries) = (Writing::default(), Data::new(), Backoff::new(RETRIES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -281,11 +287,14 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<W
             }
             holds.store(true, Ordering::Relaxed);
             match write(&api, &name, &data).await {
-                Ok(()) => (written, pause) = (data, RETRY),
+                Ok(()) => {
+                    written = data;
+                    retries.reset();
+                }
                 Err(error) => {
+                    let pause = retries.pause();
                     tracing::warn!(configmap = name, error, ?pause, "can't write what is remembered; tries again");
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_RETRY);
                 }
             }
         }
@@ -300,15 +309,15 @@ async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), Stri
     // A merge patch, unlike an apply, makes nothing that is not there. What is null goes.
     let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, (!text.is_empty()).then_some(text))).collect();
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(json!({ "data": data })))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Whoever leads now writes what it knows.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err("there is no such ConfigMap: it comes with the chart, apply that again".to_owned())
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+    let patch = Patch::Merge(json!({ "data": data }));
+    match request(REQUEST_TIMEOUT, api.patch(name, &params, &patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.class() {
+            // Whoever leads now writes what it knows.
+            Class::NotLeading => Ok(()),
+            Class::NotFound => Err("there is no such ConfigMap: it comes with the chart, apply that again".to_owned()),
+            _ => Err(error.to_string()),
+        },
     }
 }
 

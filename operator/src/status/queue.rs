@@ -15,6 +15,8 @@ use std::{
 
 use planner::{ObjectRef, Status, problem::reason};
 
+use crate::kube::backoff::Bounds;
+
 /// How long proxies have been awaited when it is told.
 const AWAITED: Duration = Duration::from_millis(500);
 /// After the first failure, the next attempt; twice as long after each further one.
@@ -231,10 +233,8 @@ impl Queue {
                 entry.failures = 0;
             }
             Outcome::Gone | Outcome::Refused | Outcome::Failed | Outcome::Unreached => {
-                // 1 s, 2 s, 4 s, ... the longest.
-                let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(6)).min(longest);
-                entry.failures += 1;
-                entry.not_before = now + pause;
+                entry.failures = entry.failures.saturating_add(1);
+                entry.not_before = now + Bounds::new(FIRST_RETRY, longest).pause(entry.failures);
             }
         }
         Self::schedule(&mut self.due, &job.object, entry, drift);

@@ -20,12 +20,17 @@ use super::{
     state::{Applied, Id, Shared, State},
     trouble::{self, Error},
 };
-use crate::{edits, events::Happening, outage};
+use crate::{
+    edits,
+    events::Happening,
+    kube::api::{Class, class},
+    outage,
+};
 
 /// Calls of the API server at once.
 const MOST: usize = 16;
 /// A job that takes longer is given up, and tried again later: as long as it is under way, its task does nothing else.
-const PATIENCE: Duration = Duration::from_secs(10);
+const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// Looked at this often when nothing happens.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -87,8 +92,8 @@ fn begin(
             wanted.tasks.entry(task).or_default().busy = true;
         }
         tracing::debug!(%fleet, ?task, "begun");
-        let run = tokio::time::timeout(PATIENCE, act::run(shared.client.clone(), fleet.clone(), job.clone()));
-        let run = async { run.await.unwrap_or(Err(Error::Slow(PATIENCE))) };
+        let run = tokio::time::timeout(JOB_TIMEOUT, act::run(shared.client.clone(), fleet.clone(), job.clone()));
+        let run = async { run.await.unwrap_or(Err(Error::Slow(JOB_TIMEOUT))) };
         under_way.insert(jobs.spawn(run).id(), (fleet, task, job));
     }
     let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
@@ -110,7 +115,9 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     let problem = outcome.as_ref().err().filter(|error| !is_passing(error)).map(|error| {
         let problem = trouble::failed(fleet, &what(fleet, task), error);
         match error {
-            Error::Api(cause) if outage::is_one(cause) => outage::log(&what(fleet, task), &url(fleet, task), cause),
+            Error::Api(cause) if matches!(class(cause), Class::Unavailable | Class::NotLeading) => {
+                outage::log(&what(fleet, task), &url(fleet, task), cause);
+            }
             Error::Slow(_) => outage::log(&what(fleet, task), &url(fleet, task), error),
             _ => tracing::warn!(%fleet, reason = problem.reason, "{}", problem.message),
         }
@@ -214,7 +221,7 @@ fn applied(job: &Job) -> Option<&Desired> {
 
 /// The object was changed or deleted at the same moment: the next look tells.
 fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Api(kube::Error::Api(status)) if status.code == 409)
+    matches!(error, Error::Api(error) if class(error) == Class::Conflict)
 }
 
 /// Where the API server has what a task is about.
@@ -255,7 +262,7 @@ mod tests {
         *shared.state() = wanting(&small(2));
         let (mut jobs, mut under_way) = (JoinSet::new(), HashMap::new());
         begin(&shared, &mut jobs, &mut under_way);
-        let waited = tokio::time::timeout(2 * PATIENCE, jobs.join_next_with_id()).await.expect("it is given up");
+        let waited = tokio::time::timeout(2 * JOB_TIMEOUT, jobs.join_next_with_id()).await.expect("it is given up");
         let (id, outcome) = waited.unwrap().unwrap();
         let (fleet, task, job) = under_way.remove(&id).unwrap();
         finish(&shared, &fleet, task, &job, Some(outcome));

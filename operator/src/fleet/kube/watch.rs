@@ -14,8 +14,7 @@ use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt as _,
-        utils::Backoff,
-        watcher::{self, DefaultBackoff, watcher},
+        watcher::{self, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -27,13 +26,16 @@ use super::{
     pods,
     state::{Shared, State},
 };
-use crate::identity::pods::{Pod, Pods};
+use crate::{
+    identity::pods::{Pod, Pods},
+    kube::backoff::{self, Backoff, Bounds},
+};
 
 /// What is watched in each place.
 pub(super) const KINDS: [&str; 7] =
     ["serviceaccounts", "configmaps", "deployments", "services", "poddisruptionbudgets", "networkpolicies", "pods"];
-/// Longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses between attempts, short ones: who gives the operator a right looks whether that helped.
+const PAUSES: Bounds = backoff::WATCH.up_to(Duration::from_secs(10));
 
 /// What a watch says.
 enum Change<F> {
@@ -135,7 +137,7 @@ impl Place {
     {
         let (client, namespace) = (self.shared.client.clone(), self.namespace.as_deref());
         let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |n| Api::namespaced(client.clone(), n));
-        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Capped(DefaultBackoff::default()));
+        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Backoff::new(PAUSES));
         let (mut events, kind) = (pin!(events), K::plural(&()));
         let (mut list, mut fails) = (vec![], false);
         while let Some(event) = events.next().await {
@@ -203,21 +205,4 @@ fn refusal(error: watcher::Error) -> Option<String> {
         _ => return None,
     };
     (status.code == 403).then_some(status.message)
-}
-
-/// Later and later, up to [`MAX_PAUSE`]: who gives the operator a right looks whether that helped.
-struct Capped(DefaultBackoff);
-
-impl Iterator for Capped {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next().map(|pause| pause.min(MAX_PAUSE))
-    }
-}
-
-impl Backoff for Capped {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
 }

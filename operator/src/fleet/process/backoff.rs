@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+use crate::kube::backoff::Bounds;
+
+/// The second crash in a row is the first with a pause.
+const PAUSES: Bounds = Bounds::new(Duration::from_millis(100), Duration::from_secs(10));
 /// A proxy that ran for this long crashed for a new reason.
 const GOOD_RUN: Duration = Duration::from_secs(60);
 
@@ -20,11 +22,7 @@ impl Backoff {
     /// Takes up a crash after a run of some length.
     pub(super) fn crashed(&mut self, ran: Duration, now: Instant) {
         self.crashes = if ran >= GOOD_RUN { 1 } else { self.crashes.saturating_add(1) };
-        let pause = match self.crashes {
-            1 => Duration::ZERO,
-            n => FIRST.saturating_mul(2u32.saturating_pow(n.min(20) - 2)).min(LONGEST),
-        };
-        self.until = Some(now + pause);
+        self.until = Some(now + PAUSES.pause(self.crashes - 1));
     }
 
     /// Whether it may be started.

@@ -12,15 +12,19 @@ use super::{
     resource,
     watch::{Change, Changes, Content, kept},
 };
+use crate::kube::{
+    api::{RequestError, request},
+    backoff::{Backoff, Bounds},
+};
 
 /// What messages and metrics call reads, beside the watches.
 pub(super) const READS: &str = "reads";
 /// Reads at one time.
 const AT_ONCE: usize = 8;
 /// The API server answers a read within this time, or it is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const PAUSES: Bounds = Bounds::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Reads objects.
 #[derive(Clone)]
@@ -48,7 +52,7 @@ impl Reader {
 
     /// Tells what one holds, and until then why it can't be read.
     async fn until_read(&self, id: ObjectRef) {
-        let (mut pause, longest) = PAUSES;
+        let mut pauses = Backoff::new(PAUSES);
         let mut failed = false;
         loop {
             let failure = match self.attempt(&id).await {
@@ -65,8 +69,7 @@ impl Reader {
             let of_reads = Failure { cause: Cause::Other, message: failure.clone() };
             self.tell(Change::Failing(READS, of_reads)).await;
             self.tell(Change::Unread(id.clone(), failure)).await;
-            sleep(pause).await;
-            pause = (2 * pause).min(longest);
+            sleep(pauses.pause()).await;
         }
     }
 
@@ -81,13 +84,13 @@ impl Reader {
                 false => Api::<Raw>::all_with(self.client.clone(), &watched.api(version)),
             };
             // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
-            match tokio::time::timeout(PATIENCE, api.list(&watched.only(&id.name))).await {
-                Ok(Ok(found)) => {
+            match request(READ_TIMEOUT, api.list(&watched.only(&id.name))).await {
+                Ok(found) => {
                     let found = found.items.into_iter().next();
                     return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw.value())));
                 }
-                Ok(Err(why)) => error = why.to_string(),
-                Err(_) => return Err("the API server does not answer".to_owned()),
+                Err(RequestError::NoAnswer(_)) => return Err("the API server does not answer".to_owned()),
+                Err(why) => error = why.to_string(),
             }
         }
         Err(error)

@@ -7,10 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicResourceScope, PartialObjectMeta, Resource},
-    runtime::{
-        utils::Backoff as _,
-        watcher::{self, DefaultBackoff, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -23,6 +20,7 @@ use super::{
     raw::{self, Raw},
     resource::Watched,
 };
+use crate::kube::backoff::{self, Backoff};
 
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -36,7 +34,7 @@ const QUIET: Duration = Duration::from_secs(35);
 
 /// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter
 /// than [`QUIET`], or a list that hangs would be taken for a watch that works again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a watch came to.
 #[derive(Debug)]
@@ -57,7 +55,7 @@ pub(super) struct Steps {
     version: &'static str,
     namespace: Option<Arc<str>>,
     stream: BoxStream<'static, watcher::Result<Event<Raw>>>,
-    backoff: DefaultBackoff,
+    backoff: Backoff,
     /// The next attempt is not before.
     pause: Option<Instant>,
     failing: bool,
@@ -80,7 +78,7 @@ impl Steps {
         namespace: Option<Arc<str>>,
     ) -> Self {
         let stream = stream(client.clone(), watched, version, namespace.as_deref());
-        let backoff = DefaultBackoff::default();
+        let backoff = Backoff::new(backoff::WATCH);
         Self {
             client,
             watched,
@@ -113,7 +111,7 @@ impl Steps {
                 self.left = self.watched.page;
             }
             let silence = match (&self.turn, self.failing) {
-                (Some(_), _) => PATIENCE,
+                (Some(_), _) => PAGE_TIMEOUT,
                 (None, true) => QUIET,
                 (None, false) => Duration::MAX,
             };
@@ -155,7 +153,7 @@ impl Steps {
                         Some(Failure { cause: Cause::Forbidden, .. }) => MAX_PAUSE_FORBIDDEN,
                         _ => MAX_PAUSE,
                     };
-                    let pause = self.backoff.next().unwrap_or(most).min(most);
+                    let pause = self.backoff.pause().min(most);
                     self.pause = Some(Instant::now() + pause);
                     if let Some(failure) = failure {
                         self.failing = true;
@@ -360,7 +358,7 @@ mod tests {
         let mut third = Steps::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
         assert!(matches!(third.next().await, Step::Event(Event::Init)));
         assert!(matches!(third.next().await, Step::Event(Event::InitDone)));
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), PAGE_TIMEOUT);
         for stuck in stuck {
             let (_, told, _steps) = stuck.await.unwrap();
             assert!(
