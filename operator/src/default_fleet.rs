@@ -28,15 +28,15 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
-    edits::{self, DEFINED_BY},
-    events::{Events, Happening},
+    admin::metrics,
+    events::recorder::{Events, Happening},
     kube::{
         api::{self, Class},
         backoff::{self, Backoff, Bounds},
+        managers::{self, DEFINED_BY},
+        reapply::Pace,
     },
-    lead::{Lead, Leading, MANAGER},
-    metrics,
-    pace::Pace,
+    leader::election::{Lead, Leading, MANAGER},
 };
 
 /// Where in the ConfigMap the manifest stands.
@@ -261,7 +261,7 @@ impl Follow {
 /// What somebody changed of the fleet as it is defined.
 #[derive(Debug)]
 struct Edit {
-    edit: edits::Edit,
+    edit: managers::Edit,
     regarding: ObjectReference,
 }
 
@@ -276,7 +276,7 @@ impl Edit {
             scaling.remove("replicas");
         }
         let managed = live.metadata.managed_fields.as_deref().unwrap_or_default();
-        let edit = edits::of_values(&applied, &serde_json::to_value(live).ok()?, managed, &[MANAGER])?;
+        let edit = managers::of_values(&applied, &serde_json::to_value(live).ok()?, managed, &[MANAGER])?;
         Some(Self { edit, regarding: live.object_ref(&ApiResource::erase::<crds::GatewayFleet>(&())) })
     }
 }

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{Failure, columns::table};
 use crate::{
     admin::{ASKED_BY, FORGET},
-    gateway::{RefusalShown, Scope},
+    reconcile::fleet_state::{RefusalShown, Scope},
     state::default_dir,
 };
 

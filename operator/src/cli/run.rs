@@ -20,16 +20,18 @@ use tokio::{
 
 use super::Failure;
 use crate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, Admin, Readiness, view},
+    cli::log,
     default_fleet,
-    event::Event,
-    events::{Events, Happening},
-    fence,
+    events::recorder::{Events, Happening},
     fleet::kube::{KubeFleet, Settings},
     identity::{self, Identity},
-    lead::{self, Candidate, Lead, LeadError, Leading, Term},
-    log,
+    leader::{
+        election::{self, Candidate, Lead, LeadError, Leading, Term},
+        fencing,
+    },
     push::{self, Registry},
+    reconcile::{Operator, Parts, event::Event},
     source,
     state::{
         certificates::Certificates,
@@ -37,8 +39,6 @@ use crate::{
         memory::{self, Memory},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 
 /// Runs the operator in a cluster: objects come from the API server, proxies are pods
@@ -168,7 +168,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     })?;
     let (server, term) = (config.cluster_url.to_string(), Term::default());
     // What only reads, or is guarded otherwise, may go on whoever leads; all else ends with the term.
-    let (client, fenced) = (Client::try_from(config.clone())?, fence::client(config.clone(), term.clone())?);
+    let (client, fenced) = (Client::try_from(config.clone())?, fencing::client(config.clone(), term.clone())?);
     let (told, lead) = watch::channel(Lead::Standby { holder: None });
     let identity =
         identity::start(client.clone(), &args.namespace, &args.ca_secret, &args.control_service, lead.clone());
@@ -240,7 +240,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     }
     tokio::spawn(announce(lead, namespace.clone(), args.lease.clone(), pod_name.clone(), happenings));
     let (ends, ended) = watch::channel(false);
-    let mut leading = tokio::spawn(lead::run(client, candidate(&args), told, term, ended));
+    let mut leading = tokio::spawn(election::run(client, candidate(&args), told, term, ended));
 
     let done: Result<(), Failure> = tokio::select! {
         done = &mut operator => done.map(drop).map_err(|error| format!("the loop failed: {error}").into()),

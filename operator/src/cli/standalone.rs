@@ -9,21 +9,20 @@ use tokio::{
 
 use super::{Failure, plan::readable};
 use crate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, Admin, Readiness, view},
+    cli::log,
     default_fleet,
-    event::Event,
-    events::Events,
+    events::recorder::Events,
     fleet::process::{self, ProcessFleet, Settings},
-    lead, log,
+    leader::election,
     push::{self, Registry},
+    reconcile::{Operator, Parts, event::Event},
     source::{Generations, directory},
     state::{
         StateDir, default_dir,
         memory::{Folder, Memory},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 
 /// Runs a gateway on this machine: manifests are files, proxies are processes
@@ -103,11 +102,11 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         view: view.clone(),
         // A folder is read as a whole.
         certificates: tokio::sync::watch::Sender::new(None),
-        lead: lead::alone(state.epoch),
+        lead: election::alone(state.epoch),
         default_fleet: no_default_fleet.clone(),
     };
     let socket = state.control_socket();
-    let serving = push::serve(&socket, lead::alone(state.epoch), registry, sender.clone());
+    let serving = push::serve(&socket, election::alone(state.epoch), registry, sender.clone());
     state.announce(&admin)?;
     tracing::info!(epoch = state.epoch, state = %folder.display(), admin, manifests = %manifests.display(), "operator started");
     tokio::spawn(admin::serve(listener, Admin { view, readiness: Readiness::Fleets, default_fleet: no_default_fleet }));

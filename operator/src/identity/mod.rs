@@ -34,8 +34,8 @@ use self::{
     secret::Store,
 };
 use crate::{
-    lead::{Lead, Leading},
-    names,
+    kube::names,
+    leader::election::{Lead, Leading},
 };
 
 /// How often the Secret is read, before there is an authority and after. A change has a day of overlap.

@@ -117,7 +117,7 @@ impl FakeApi {
 
 /// Identity of a leader, with an authority.
 pub(crate) async fn leading(api: &FakeApi) -> Identity {
-    let identity = start(api.client(), "sys", "ca", "sluice-operator", crate::lead::alone(1));
+    let identity = start(api.client(), "sys", "ca", "sluice-operator", crate::leader::election::alone(1));
     let mut current = identity.current.clone();
     tokio::time::timeout(Duration::from_secs(10), current.wait_for(Option::is_some)).await.unwrap().unwrap();
     identity

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fence::NotLeading;
+use crate::leader::fencing::NotLeading;
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ mod enroll;
 mod hellos;
 mod pace;
 mod registry;
+pub(crate) mod slots;
 mod standby;
 mod stream;
 #[cfg(test)]
@@ -52,9 +53,9 @@ use tonic::{Request, Response, Status, Streaming};
 use self::hellos::Hellos;
 pub use self::registry::Registry;
 use crate::{
-    event::Event,
     identity::{Identity, pods::Pods},
-    lead::Leading,
+    leader::election::Leading,
+    reconcile::event::Event,
 };
 
 /// What the proxies of a fleet are to run.

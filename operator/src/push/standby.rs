@@ -8,7 +8,7 @@ use snapshot::proto::{Hello, NotLeader, OperatorMessage, operator_message::Messa
 use tonic::Status;
 
 use super::{Published, Registry};
-use crate::lead::{Lead, Leading};
+use crate::leader::election::{Lead, Leading};
 
 /// The epoch of what no leader published.
 pub(super) const EPOCH: u64 = 0;

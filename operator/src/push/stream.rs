@@ -28,10 +28,12 @@ use super::{
     standby::{self, Answer},
 };
 use crate::{
-    event::{Event, ProxyEvent, ProxyWhat},
-    gateway::is_own_trouble,
+    admin::metrics,
     identity::certificate::Peer,
-    metrics,
+    reconcile::{
+        event::{Event, ProxyEvent, ProxyWhat},
+        fleet_state::is_own_trouble,
+    },
 };
 
 /// A proxy that says nothing for this long after it dialled is no proxy.

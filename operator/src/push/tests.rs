@@ -12,7 +12,7 @@ use snapshot::{
 };
 
 use super::*;
-use crate::event::{ProxyEvent, ProxyWhat};
+use crate::reconcile::event::{ProxyEvent, ProxyWhat};
 
 mod cluster;
 mod worth;
@@ -69,7 +69,7 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let (sender, events) = mpsc::channel(100);
         let serving = (socket.clone(), Arc::clone(&registry));
-        tokio::spawn(async move { serve(&serving.0, crate::lead::alone(7), serving.1, sender).await });
+        tokio::spawn(async move { serve(&serving.0, crate::leader::election::alone(7), serving.1, sender).await });
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

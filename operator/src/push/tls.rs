@@ -36,7 +36,7 @@ use crate::{
         Identity,
         certificate::{CertificateError, Peer},
     },
-    places::{Place, Places},
+    push::slots::{Place, Places},
 };
 
 /// Connections in their handshake, which takes [`HANDSHAKE`] at most, and those without certificate: to enrol, for which

@@ -19,7 +19,7 @@ use super::{
     Generations, Latest, Observed,
     scan::{Busy, Scanner},
 };
-use crate::{event::Event, metrics};
+use crate::{admin::metrics, reconcile::event::Event};
 
 /// Rescans at least this often.
 const POLL: Duration = Duration::from_secs(5);

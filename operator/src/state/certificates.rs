@@ -36,7 +36,7 @@ use crate::{
         api::{Class, RequestError, request},
         backoff::Backoff,
     },
-    lead::MANAGER,
+    leader::election::MANAGER,
 };
 
 /// The key of the Secret.

@@ -41,9 +41,9 @@ use crate::{
     kube::{
         api::{Class, request},
         backoff::{Backoff, Bounds},
+        outage::Said,
     },
-    lead::MANAGER,
-    outage::Said,
+    leader::election::MANAGER,
 };
 
 /// Keys of the ConfigMap.

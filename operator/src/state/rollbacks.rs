@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::{file, objects::parse_hash};
-use crate::gateway::is_own_trouble;
+use crate::reconcile::fleet_state::is_own_trouble;
 
 /// Of one fleet.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -26,8 +26,10 @@ use super::{
     queue::{Job, Outcome, Queue},
 };
 use crate::{
-    kube::api::{Class, RequestError, request},
-    outage,
+    kube::{
+        api::{Class, RequestError, request},
+        outage,
+    },
     source::kube::{Lists, Raw},
     state::plural,
 };

@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use super::{Input, Pace, derive};
 use crate::{
+    reconcile::world::in_force,
     source::kind_of,
     state::{
         mirror::{self, Mirror, Stored},
         objects::to_value,
     },
-    world::in_force,
 };
 
 pub(super) async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Receiver<Input>) {

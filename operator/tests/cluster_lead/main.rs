@@ -16,7 +16,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use operator::{fence, lead::Lead, lease};
+use operator::leader::{election::Lead, fencing, lease};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -82,7 +82,7 @@ async fn who_loses_the_lease_ends_and_writes_nothing_more() {
     Space::with("lost", async |space| {
         let a = Contender::start(space, "a");
         until("a leads", || a.epoch().is_some()).await;
-        let fenced = fence::client(space.config.clone(), a.term.clone()).unwrap();
+        let fenced = fencing::client(space.config.clone(), a.term.clone()).unwrap();
         let api: Api<ConfigMap> = Api::namespaced(fenced, &space.name);
         let note = |name: &str| serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         api.create(&PostParams::default(), &note("one")).await.expect("a leads");
@@ -98,7 +98,7 @@ async fn who_loses_the_lease_ends_and_writes_nothing_more() {
 
         assert!(!a.term.holds(), "it ends with the lease, not when it would have");
         let error = api.create(&PostParams::default(), &note("two")).await.unwrap_err();
-        assert!(fence::is_not_leading(&error), "{error}");
+        assert!(fencing::is_not_leading(&error), "{error}");
         assert!(api.get_opt("two").await.unwrap().is_none(), "reading is free");
     })
     .await;

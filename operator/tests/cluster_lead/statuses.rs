@@ -8,9 +8,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use operator::{
+    reconcile::world,
     source::{Birth, Observed, SourceObject, kube::Lists},
     status::{self, Input, Writer},
-    world,
 };
 use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};

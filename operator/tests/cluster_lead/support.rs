@@ -11,7 +11,7 @@ use kube::{
     Api, Client, Config,
     api::{DeleteParams, PostParams},
 };
-use operator::lead::{self, Candidate, Lead, LeadError, Leading, Term};
+use operator::leader::election::{self, Candidate, Lead, LeadError, Leading, Term};
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -67,7 +67,7 @@ impl Contender {
             identity: name.into(),
             address: Some(address.clone()),
         };
-        let task = tokio::spawn(lead::run(space.client.clone(), candidate, told, term.clone(), ended));
+        let task = tokio::spawn(election::run(space.client.clone(), candidate, told, term.clone(), ended));
         Self { address, lead, term, ends, task }
     }
 

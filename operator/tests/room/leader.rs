@@ -8,11 +8,12 @@ use std::{
 };
 
 use operator::{
+    admin::view,
     default_fleet,
-    event::Event,
-    events::Events,
+    events::recorder::Events,
     fleet::{Fleet, Observation, Sign},
-    lead,
+    leader::election,
+    reconcile::{Operator, Parts, event::Event},
     source::{
         Latest,
         kube::{Lists, patient, progress, run},
@@ -23,8 +24,6 @@ use operator::{
         memory::{Cluster, Memory, Recalled},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 use planner::{FleetPlan, FleetRef};
 use tokio::sync::{mpsc, watch};
@@ -74,7 +73,7 @@ pub(crate) async fn lead(url: &str) {
         registry: Arc::default(),
         recalled: Recalled::default(),
         memory: Memory::Cluster(Box::new(memory)),
-        lead: lead::alone(1),
+        lead: election::alone(1),
         happenings: Events::start(client.clone(), "room"),
         statuses: status::Writer::to_api(client, lists, status::API),
         view: view.clone(),

@@ -21,10 +21,11 @@ use super::{
     trouble::{self, Error},
 };
 use crate::{
-    edits,
-    events::Happening,
-    kube::api::{Class, class},
-    outage,
+    events::recorder::Happening,
+    kube::{
+        api::{Class, class},
+        managers, outage,
+    },
 };
 
 /// Calls of the API server at once.
@@ -147,13 +148,13 @@ fn edit(state: &State, fleet: &FleetRef, job: &Job) -> Option<String> {
     let others = |part: Part| state.live(part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
     match job {
         Job::Apply { part, desired, .. } => {
-            edits::of_owners(&desired.body, others(*part), &[]).map(|edit| edit.to_string())
+            managers::of_owners(&desired.body, others(*part), &[]).map(|edit| edit.to_string())
         }
         Job::Create { .. } => Some("somebody deleted it".to_owned()),
         // As above, they are set once more also because the first time is not seen yet.
         Job::Scale { replicas, .. } => {
             let set = serde_json::json!({"spec": {"replicas": replicas}});
-            edits::of_owners(&set, others(Part::Deployment), &[]).map(|edit| edit.to_string())
+            managers::of_owners(&set, others(Part::Deployment), &[]).map(|edit| edit.to_string())
         }
         Job::Replace { .. } | Job::Remove { .. } => None,
     }

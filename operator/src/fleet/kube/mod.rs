@@ -63,7 +63,7 @@ use planner::{FleetPlan, FleetRef};
 
 use self::state::Shared;
 use super::{Fleet, Observation, Sign};
-use crate::{events::Events, identity::pods::Pods};
+use crate::{events::recorder::Events, identity::pods::Pods};
 
 /// Field manager of everything but `spec.replicas`.
 pub const MANAGER: &str = "sluice-operator";

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::core::{ApiResource, Resource};
 use planner::FleetRef;
 
-use crate::names;
+use crate::kube::names;
 
 /// One of the objects of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     fleet::{Problem, Sign},
-    pace::Pace,
+    kube::reapply::Pace,
 };
 
 /// What the parts of the fleet share.

@@ -31,7 +31,7 @@ pub(super) fn settings() -> Settings {
         )
         .unwrap(),
         pods: Pods::default(),
-        happenings: crate::events::Events::nowhere(),
+        happenings: crate::events::recorder::Events::nowhere(),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         pods::Pod,
         tests::{FakeApi, leading},
     },
-    lead::Lead,
+    leader::election::Lead,
 };
 
 const NAME: &str = "sluice-operator.sys.svc";

@@ -11,7 +11,7 @@ use super::{
     resource::{GRANTS, GRANTS_DEFINITION, REQUIRED, SECRETS},
     watch::Change,
 };
-use crate::metrics;
+use crate::admin::metrics;
 
 /// How the watches do.
 #[derive(Debug)]

@@ -82,7 +82,7 @@ use self::{
     watch::{Change, Changes},
 };
 use super::Latest;
-use crate::event::Event;
+use crate::reconcile::event::Event;
 
 pub use lists::Lists;
 pub use progress::{Progress, WatchState, progress};

@@ -24,7 +24,7 @@ use serde_json::Value;
 use snapshot::Hash;
 
 use super::{Settings, labels, part::Part};
-use crate::edits::DEFINED_BY;
+use crate::kube::managers::DEFINED_BY;
 
 /// An object as it should be.
 #[derive(Clone, Debug, PartialEq)]

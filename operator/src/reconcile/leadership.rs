@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use super::Operator;
 use crate::{
     fleet::Fleet,
-    gateway::Gateway,
-    lead::Lead,
+    leader::election::Lead,
+    reconcile::fleet_state::Gateway,
     source::kube::{READ_WITHIN, in_force},
     state::memory::Recalled,
     status,

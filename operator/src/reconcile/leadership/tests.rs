@@ -12,7 +12,7 @@ use super::{
     SETTLES,
 };
 use crate::{
-    lead::Lead,
+    leader::election::Lead,
     state::{certificates::Certificates, configmap, memory},
 };
 

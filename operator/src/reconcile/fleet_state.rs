@@ -20,10 +20,12 @@ use snapshot::{
 };
 
 use crate::{
-    event::ProxyWhat,
     fleet::{Observation, Sign},
-    load::{self, Load},
     push::{Outbox, Published},
+    reconcile::{
+        event::ProxyWhat,
+        load::{self, Load},
+    },
 };
 
 mod refusals;

@@ -1,5 +1,10 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`, `/default-fleet` (`helm test` asks for it), and for clients on this
 //! machine `/debug/{world,snapshot,decision}` and `/refusals`, which is what `sluice-operator refusals` asks.
+//!
+//! [`view`]: what the last reconciliation came to, as it is shown. [`metrics`]: the operator's own.
+
+pub mod metrics;
+pub mod view;
 
 use std::{
     convert::Infallible,
@@ -19,11 +24,11 @@ use tokio::{
     sync::watch,
 };
 
+use self::view::View;
 use crate::{
-    default_fleet, metrics,
-    places::Places,
+    default_fleet,
+    push::slots::Places,
     source::kube::Progress,
-    view::{self, View},
 };
 
 /// A client that sends no request for this long is let go.

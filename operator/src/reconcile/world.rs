@@ -11,7 +11,7 @@ use planner::{Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, S
 
 use crate::{
     default_fleet,
-    gateway::Gateway,
+    reconcile::fleet_state::Gateway,
     source::{Observed, SourceObject},
     state::objects::Remembered,
 };

@@ -3,7 +3,7 @@
 use snapshot::proto::Nack;
 
 use super::*;
-use crate::events::Happening;
+use crate::events::recorder::Happening;
 
 impl Bench {
     fn listen(&mut self) -> mpsc::Receiver<Happening> {

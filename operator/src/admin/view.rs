@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 use snapshot::{Entry, Hash, Key, Snapshot, proto::Nack};
 
 use crate::{
-    gateway::{Gateway, ProxyInfo, RefusalShown, Scope},
-    load::Totals,
-    metrics,
+    admin::metrics,
     push::Published,
+    reconcile::{
+        fleet_state::{Gateway, ProxyInfo, RefusalShown, Scope},
+        load::Totals,
+    },
 };
 
 /// Most refusals that are to be forgotten in one turn.

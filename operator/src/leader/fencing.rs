@@ -8,7 +8,7 @@ use hyper::{Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
-use crate::{lead::Term, metrics};
+use crate::{admin::metrics, leader::election::Term};
 
 /// Not written: this operator does not lead.
 #[derive(Debug, thiserror::Error)]

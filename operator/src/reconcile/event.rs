@@ -11,7 +11,7 @@ use crate::{
     source::Latest,
 };
 
-/// What the loop in [`crate::turn`] takes up.
+/// What the loop in [`crate::reconcile`] takes up.
 #[derive(Debug)]
 pub enum Event {
     /// The source has something else now: all of it is here, as of when it is taken.

@@ -44,7 +44,7 @@ impl Bench {
         let Self { operator, _dir, .. } = self;
         operator.parts.memory.finish().await;
         let (memory, recalled) = Folder::open(_dir.path());
-        Self::with(_dir, Memory::Folder(memory), recalled, crate::lead::alone(1))
+        Self::with(_dir, Memory::Folder(memory), recalled, crate::leader::election::alone(1))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The Lease that decides who leads, as a state machine: what to do next, given what the Lease said and when. `now` is an
-//! argument; [`crate::lead`] does what it says.
+//! argument; [`crate::leader::election`] does what it says.
 //!
 //! No clock of another machine is trusted. A holder counts as dead when its Lease did not change for [`DURATION`] by the
 //! clock of the one who looks. A leader gives up [`DEADLINE`] after it *began* its last successful renewal, by its own

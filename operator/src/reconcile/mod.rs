@@ -1,10 +1,17 @@
 //! The loop: takes up events, and in each turn derives everything anew from state.
 //!
-//! plan → fleet → publish → status. Ports open before what needs them is published. [`planning`]: plans are made beside the
-//! loop. [`reign`]: whether this operator may do more than plan.
+//! plan → fleet → publish → status. Ports open before what needs them is published.
+//!
+//! - [`event`]: what the loop takes up. [`world`]: what the planner reads. [`planning`]: plans are made beside the loop.
+//! - [`leadership`]: whether this operator may do more than plan, and how it takes over.
+//! - [`fleet_state`]: what is known of one fleet while it runs. [`load`]: the load of its proxies.
 
+pub mod event;
+pub mod fleet_state;
+mod leadership;
+pub mod load;
 mod planning;
-mod reign;
+pub mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,25 +22,31 @@ use std::{
 use planner::{FleetRef, FleetView, Holds, Millis, Plan, World, plan::PlannedFleet, rollout::Care, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
-use self::{planning::Planning, reign::Reign};
+use self::{leadership::Reign, planning::Planning};
 use crate::{
+    admin::{
+        metrics,
+        view::{self, Transitions, View},
+    },
     default_fleet,
-    event::{Event, ProxyEvent},
-    events::Events,
+    events::{
+        changes::{self, Known, Wrong},
+        recorder::Events,
+    },
     fleet::{self, Fleet},
-    gateway::Gateway,
-    lead::Leading,
-    metrics,
-    news::{self, Known, Wrong},
+    leader::election::Leading,
     push::{Published, Registry},
+    reconcile::{
+        event::{Event, ProxyEvent},
+        fleet_state::Gateway,
+        world::Complete,
+    },
     source::{self, Observed},
     state::{
         memory::{Memory, Objects, Recalled},
         rollbacks::Rollback,
     },
     status,
-    view::{self, Transitions, View},
-    world::Complete,
 };
 
 /// At most one turn in this time: what happens within it is taken up together.
@@ -230,7 +243,7 @@ impl<F: Fleet> Operator<F> {
                 let Decision { desired, current, reason, .. } = &decision;
                 tracing::info!(%fleet, desired, current, reason, "scaling");
             }
-            if let Some(news) = news::of_decision(&self.observed, fleet, former, &decision) {
+            if let Some(news) = changes::of_decision(&self.observed, fleet, former, &decision) {
                 self.parts.happenings.say(news);
             }
             gateway.decision = Some(decision);

@@ -9,8 +9,8 @@ use snapshot::Hash;
 
 use super::*;
 use crate::{
-    event::ProxyWhat,
     fleet::{Observation, Problem, Proxy, Sign},
+    reconcile::event::ProxyWhat,
     source::SourceObject,
     state::memory::Folder,
 };
@@ -90,7 +90,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (memory, recalled) = Folder::open(dir.path());
-        Self::with(dir, Memory::Folder(memory), recalled, crate::lead::alone(1))
+        Self::with(dir, Memory::Folder(memory), recalled, crate::leader::election::alone(1))
     }
 
     pub(super) fn with(dir: tempfile::TempDir, memory: Memory, recalled: Recalled, lead: Leading) -> Self {

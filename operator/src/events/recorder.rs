@@ -16,9 +16,12 @@ use kube::{Api, Client, api::PostParams};
 use tokio::sync::mpsc;
 
 use crate::{
-    kube::api::{Class, request},
-    lead::MANAGER,
-    metrics, outage,
+    admin::metrics,
+    kube::{
+        api::{Class, request},
+        outage,
+    },
+    leader::election::MANAGER,
 };
 
 /// Events that wait to be written.

@@ -13,11 +13,13 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::Operator;
 use crate::{
+    admin::metrics,
+    events::changes,
     fleet::Fleet,
-    metrics, news,
+    reconcile::world,
     source::{self, Observed},
     state::{memory::Objects, objects::Remembered},
-    status, world,
+    status,
 };
 
 /// A plan that takes this long is worth a word in the log, once.
@@ -82,7 +84,7 @@ impl Planning {
             let plan = planner.plan(&world);
             let planned = start.elapsed() - joined;
             let remembered = world::remember(&observed, &plan, &kept, now);
-            news::log(before.as_deref(), &plan);
+            changes::log(before.as_deref(), &plan);
             let secrets = source::kube::in_force(&remembered);
             let is_stale = |id: &ObjectRef, known: &Remembered| known.accepted.is_some() && !plan.accepted.contains(id);
             let stale = remembered.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, problem::reason, scale::Decision};
 use snapshot::{Key, proto::Nack};
 
-use crate::{events::Happening, gateway::Gateway, source::Observed};
+use crate::{events::recorder::Happening, reconcile::fleet_state::Gateway, source::Observed};
 
 /// Most problems of one turn that go into the log.
 const LOGGED: usize = 100;

@@ -1,8 +1,8 @@
 //! Whether this operator leads. One of several does: it moves fleets, publishes, writes statuses. The others watch and
 //! plan, so that whichever takes over knows everything.
 //!
-//! The Lease is in [`crate::lease`], as a state machine; here it is read and written. Nothing is written after the lease
-//! ran out: [`crate::fence`] asks [`Term`] before each write.
+//! The Lease is in [`crate::leader::lease`], as a state machine; here it is read and written. Nothing is written after the lease
+//! ran out: [`crate::leader::fencing`] asks [`Term`] before each write.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,9 +19,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::{
+    admin::metrics,
     kube::api::{Class, request},
-    lease::{Election, Step},
-    metrics,
+    leader::lease::{Election, Step},
 };
 
 /// The field manager of what the operator writes.
