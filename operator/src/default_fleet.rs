@@ -29,30 +29,30 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
     admin::metrics,
-    events::recorder::{Events, Happening},
+    events::recorder::{Event, EventRecorder},
     kube::{
         api::{self, Class},
         backoff::{self, Backoff, Bounds},
         managers::{self, DEFINED_BY},
-        reapply::Pace,
+        reapply::ReapplyBackoff,
     },
-    leader::election::{Lead, Leading, MANAGER},
+    leader::election::{LeaderState, LeaderWatch, MANAGER},
 };
 
 /// Where in the ConfigMap the manifest stands.
 pub const KEY: &str = "fleet.yaml";
 /// Applied again this often, whatever the watch says. A fleet that was edited or deleted by hand comes back at once.
-const AGAIN: Duration = Duration::from_secs(60);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// The next attempt after an error of the API server.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Pauses after refusals of one manifest.
-const REFUSED: Bounds = Bounds::new(RETRY, AGAIN);
+const REFUSAL_PAUSES: Bounds = Bounds::new(RETRY_INTERVAL, RESYNC_INTERVAL);
 /// So often it is looked at once more, since somebody changed it between the look and the write.
-const CHANGES: usize = 3;
+const MAX_CONFLICTS: usize = 3;
 /// Deadline of one request about the fleet.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest manifest: the API server takes no larger ConfigMap.
-const LONGEST: usize = 1 << 20;
+const MAX_MANIFEST_BYTES: usize = 1 << 20;
 
 /// Why the fleet is not as the ConfigMap says.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -108,14 +108,14 @@ pub struct Follow {
     /// Its name.
     pub name: String,
     /// Told what goes wrong, and what was undone.
-    pub events: Events,
+    pub events: EventRecorder,
     /// Whether all is as it should be, for statuses and the admin port: also while another operator leads.
     pub state: watch::Sender<State>,
 }
 
 impl Follow {
     /// Follows the ConfigMap for ever, and applies what is in it while this operator leads.
-    pub async fn run(self, client: Client, mut lead: Leading) {
+    pub async fn run(self, client: Client, mut lead: LeaderWatch) {
         let Self { namespace, name, .. } = &self;
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let changes = watcher::watch_object(api, name).backoff(Backoff::new(backoff::WATCH));
@@ -125,11 +125,11 @@ impl Follow {
         let fleets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let mut fleets =
             std::pin::pin!(watcher(fleets, watcher::Config::default()).backoff(Backoff::new(backoff::WATCH)));
-        let mut again = tokio::time::interval(AGAIN);
+        let mut again = tokio::time::interval(RESYNC_INTERVAL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
         let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
-        let (mut said, mut pace, mut refusals) = (None, Pace::default(), 0);
+        let (mut said, mut pace, mut refusals) = (None, ReapplyBackoff::default(), 0);
         loop {
             let mut edited = false;
             tokio::select! {
@@ -168,7 +168,7 @@ impl Follow {
                 continue;
             };
             let edit = fleet(&found).ok().and_then(|fleet| Edit::of(&fleet, &there));
-            if !matches!(*lead.borrow(), Lead::Leader { .. }) {
+            if !matches!(*lead.borrow(), LeaderState::Leader { .. }) {
                 self.look(&found, edit.as_ref(), &there);
                 continue;
             }
@@ -185,7 +185,7 @@ impl Follow {
                 Err(Failure::Manifest(problem)) => Some(problem),
                 Err(Failure::Changed(error) | Failure::Later(error)) => {
                     tracing::warn!(configmap = name, error, "the default fleet can't be applied; tries again");
-                    again.reset_after(RETRY);
+                    again.reset_after(RETRY_INTERVAL);
                     continue;
                 }
             };
@@ -196,7 +196,7 @@ impl Follow {
                 Some(DefaultFleetError::Refused(_)) => {
                     let is_same = said.as_ref().is_some_and(|(version, _)| *version == found.resource_version());
                     refusals = if is_same { refusals + 1 } else { 1 };
-                    again.reset_after(REFUSED.pause(refusals));
+                    again.reset_after(REFUSAL_PAUSES.pause(refusals));
                 }
                 _ => refusals = 0,
             }
@@ -208,7 +208,7 @@ impl Follow {
                     if let Some(edit) = undone {
                         let restored = restored(&found, &edit);
                         tracing::info!(configmap = name, "{}", restored.note);
-                        self.events.say(restored);
+                        self.events.publish(restored);
                     }
                     if is_new {
                         tracing::info!(configmap = name, "the default fleet is applied");
@@ -216,9 +216,9 @@ impl Follow {
                 }
                 Some(problem) if is_new => {
                     tracing::warn!(configmap = name, %problem, "the default fleet is not as its ConfigMap says");
-                    self.events.say(happening(found.object_ref(&()), problem));
+                    self.events.publish(event(found.object_ref(&()), problem));
                     if let Some(fleet) = named(&found, &there) {
-                        self.events.say(happening(fleet.object_ref(&resource), problem));
+                        self.events.publish(event(fleet.object_ref(&resource), problem));
                     }
                 }
                 Some(_) => {}
@@ -288,7 +288,7 @@ fn named<'t>(found: &ConfigMap, there: &'t BTreeMap<String, DynamicObject>) -> O
 
 /// Which fleet the manifest is of, as far as it can be read.
 fn manifest(found: &ConfigMap) -> Option<FleetRef> {
-    let text = found.data.as_ref()?.get(KEY).filter(|text| text.len() <= LONGEST)?;
+    let text = found.data.as_ref()?.get(KEY).filter(|text| text.len() <= MAX_MANIFEST_BYTES)?;
     let manifest: Value = serde_yaml::from_str(text).ok()?;
     let name = manifest["metadata"]["name"].as_str()?.to_owned();
     Some(FleetRef { namespace: found.namespace()?, name })
@@ -299,7 +299,7 @@ fn not_as_defined(found: &ConfigMap, why: &str) -> State {
 }
 
 /// Waits until who leads may have changed.
-async fn changed(lead: &mut Leading) {
+async fn changed(lead: &mut LeaderWatch) {
     if lead.changed().await.is_err() {
         // As it is now it stays.
         std::future::pending::<()>().await;
@@ -338,7 +338,7 @@ async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
             fleet["metadata"]["resourceVersion"] = json!(there.metadata.resource_version);
         }
         match within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await {
-            Err(Failure::Changed(_)) if changed < CHANGES => changed += 1,
+            Err(Failure::Changed(_)) if changed < MAX_CONFLICTS => changed += 1,
             done => return done.map(drop),
         }
     }
@@ -373,8 +373,8 @@ async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Res
 fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
     let text = found.data.as_ref().and_then(|data| data.get(KEY)).filter(|text| !text.trim().is_empty());
     let text = text.ok_or(DefaultFleetError::NoManifest)?;
-    if text.len() > LONGEST {
-        return Err(DefaultFleetError::NoYaml(format!("it has more than {LONGEST} bytes")));
+    if text.len() > MAX_MANIFEST_BYTES {
+        return Err(DefaultFleetError::NoYaml(format!("it has more than {MAX_MANIFEST_BYTES} bytes")));
     }
     let mut fleet: Value = serde_yaml::from_str(text).map_err(|error| DefaultFleetError::NoYaml(error.to_string()))?;
     if fleet["apiVersion"] != crds::API_VERSION || fleet["kind"] != "GatewayFleet" {
@@ -414,8 +414,8 @@ fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
     Ok(fleet)
 }
 
-fn happening(regarding: ObjectReference, problem: &DefaultFleetError) -> Happening {
-    Happening {
+fn event(regarding: ObjectReference, problem: &DefaultFleetError) -> Event {
+    Event {
         regarding: plain(regarding),
         warning: true,
         reason: "InvalidFleet",
@@ -425,7 +425,7 @@ fn happening(regarding: ObjectReference, problem: &DefaultFleetError) -> Happeni
 }
 
 /// Says that the fleet is as its ConfigMap says again.
-fn restored(found: &ConfigMap, edit: &Edit) -> Happening {
+fn restored(found: &ConfigMap, edit: &Edit) -> Event {
     let annotations = found.annotations();
     let release = annotations.get("meta.helm.sh/release-name").map(|name| format!(" of release {name}"));
     let note = format!(
@@ -434,7 +434,7 @@ fn restored(found: &ConfigMap, edit: &Edit) -> Happening {
         found.name_any(),
         release.unwrap_or_default(),
     );
-    Happening { regarding: plain(edit.regarding.clone()), warning: true, reason: "Restored", action: "Apply", note }
+    Event { regarding: plain(edit.regarding.clone()), warning: true, reason: "Restored", action: "Apply", note }
 }
 
 /// Without the version: an Event is of the object, not of one state of it.

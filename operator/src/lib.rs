@@ -28,6 +28,7 @@ pub mod fleet;
 pub mod identity;
 pub mod kube;
 pub mod leader;
+mod log_throttle;
 pub mod push;
 pub mod reconcile;
 pub mod source;

@@ -68,7 +68,7 @@ fn of_the_operator() -> BTreeSet<String> {
     for (path, code) in &files {
         reasons.extend(words_after(code, "reason:"));
         let path = path.to_string_lossy();
-        let tells = ["fleet/kube/trouble.rs", "fleet/process/sockets.rs", "source/mod.rs"];
+        let tells = ["fleet/kube/problems.rs", "fleet/process/sockets.rs", "source/mod.rs"];
         if tells.iter().any(|file| path.ends_with(file)) {
             // `("NameOccupied", format!(...))`, `=> ("Refused", ...)`, `const CRASHES: &str = "ProxyCrashes"`.
             reasons.extend(words_after(code, "("));

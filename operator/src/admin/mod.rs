@@ -27,18 +27,18 @@ use tokio::{
 use self::view::View;
 use crate::{
     default_fleet,
-    push::slots::Places,
+    push::slots::ConnectionSlots,
     source::kube::Progress,
 };
 
 /// A client that sends no request for this long is let go.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait of a probe that would rather wait.
-const WAIT: Duration = Duration::from_secs(2);
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time; one more takes the place of another, so that probes are answered however many there are.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// A loop that began no turn for this long is stuck: it waits for nothing, plans least of all.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Has a refusal forgotten, by a query that is its key.
 pub const FORGET: &str = "/refusals/forget";
@@ -123,15 +123,15 @@ pub async fn bind_anywhere(address: SocketAddr) -> Result<TcpListener, AdminErro
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
-    let places = Places::new(CONNECTIONS);
+    let slots = ConnectionSlots::new(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (admin, mut place) = (admin.clone(), places.take(peer.ip()));
+                let (admin, mut slot) = (admin.clone(), slots.take(peer.ip()));
                 tokio::spawn(async move {
                     tokio::select! {
                         () = connection(stream, peer, admin) => {}
-                        () = place.lost() => {}
+                        () = slot.evicted() => {}
                     }
                 });
             }
@@ -150,7 +150,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, admin: Admin) {
         async move { Ok::<_, Infallible>(answer(&request, &admin, near).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
     // The client's own affair.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
@@ -164,7 +164,7 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
     match request.uri().path() {
-        "/healthz" => match view.since_turn().filter(|since| *since > STUCK) {
+        "/healthz" => match view.since_turn().filter(|since| *since > STUCK_AFTER) {
             None => text(StatusCode::OK, "ok\n".into()),
             Some(since) => {
                 let message = format!("the loop is stuck: its last turn began {} s ago\n", since.as_secs());
@@ -175,7 +175,7 @@ async fn answer<B>(request: &Request<B>, admin: &Admin, near: bool) -> Response<
             let asked = Instant::now();
             let mut lacks = admin.readiness.lacks(view);
             // A probe that would rather wait (`?wait`) makes no warning of what is true of every operator that starts.
-            while !lacks.is_empty() && asks(request.uri(), "wait") && asked.elapsed() < WAIT {
+            while !lacks.is_empty() && asks(request.uri(), "wait") && asked.elapsed() < MAX_PROBE_WAIT {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 lacks = admin.readiness.lacks(view);
             }
@@ -316,10 +316,10 @@ mod tests {
         let bench = Bench::new();
         for path in ["/readyz?wait", "/readyz?verbose&wait"] {
             let asked = tokio::time::Instant::now();
-            let answer = tokio::time::timeout(WAIT / 2, bench.get(path, false)).await;
+            let answer = tokio::time::timeout(MAX_PROBE_WAIT / 2, bench.get(path, false)).await;
             assert!(answer.is_err(), "{path} was answered after {:?}", asked.elapsed());
         }
-        let answer = tokio::time::timeout(WAIT / 2, bench.get("/readyz?waiting", false)).await;
+        let answer = tokio::time::timeout(MAX_PROBE_WAIT / 2, bench.get("/readyz?waiting", false)).await;
         assert_eq!(answer.expect("an answer at once").0, 503);
     }
 
@@ -364,7 +364,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, Bench::new().admin));
         let mut silent = vec![];
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * MAX_CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         let mut probe = TcpStream::connect(address).await.unwrap();
@@ -380,7 +380,7 @@ mod tests {
     async fn healthy_until_the_loop_is_stuck() {
         let bench = Bench::new();
         assert_eq!(bench.get("/healthz", false).await.0, 200, "it has not begun");
-        bench.admin.view.turned(Instant::now().checked_sub(STUCK + Duration::from_secs(1)).unwrap());
+        bench.admin.view.turned(Instant::now().checked_sub(STUCK_AFTER + Duration::from_secs(1)).unwrap());
         assert_eq!(bench.get("/healthz", false).await.0, 503);
         bench.admin.view.turned(Instant::now());
         assert_eq!(bench.get("/healthz", false).await.0, 200);

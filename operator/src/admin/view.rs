@@ -17,7 +17,7 @@ use crate::{
     admin::metrics,
     push::Published,
     reconcile::{
-        fleet_state::{Gateway, ProxyInfo, RefusalShown, Scope},
+        fleet_state::{FleetState, ProxyInfo, RefusalShown, Scope},
         load::Totals,
     },
 };
@@ -141,26 +141,26 @@ impl Shared {
 
 impl View {
     /// What there is now.
-    pub fn new(world: &Arc<World>, plan: &Arc<Plan>, gateways: &BTreeMap<FleetRef, Gateway>, now: Millis) -> Self {
-        let shown = |(fleet, gateway): (&FleetRef, &Gateway)| {
+    pub fn new(world: &Arc<World>, plan: &Arc<Plan>, states: &BTreeMap<FleetRef, FleetState>, now: Millis) -> Self {
+        let shown = |(fleet, state): (&FleetRef, &FleetState)| {
             let scaling = plan.fleets.get(fleet).map(|planned| &planned.settings.spec.scaling);
             let shown = FleetShown {
-                decision: gateway.decision.clone(),
-                replicas: gateway.replicas(),
+                decision: state.decision.clone(),
+                replicas: state.replicas(),
                 least: scaling.map(|scaling| scaling.min_replicas),
-                published: gateway.published.clone(),
-                stable: gateway.stable(),
-                halted: gateway.halted().map(str::to_owned),
-                refusals: gateway.refusals(),
-                rolled_back: gateway.rolled_back.values().cloned().collect(),
-                withheld: gateway.withheld.clone(),
-                proxies: gateway.proxies(),
-                addresses: gateway.observation.addresses.clone(),
-                totals: gateway.totals(now),
+                published: state.published.clone(),
+                stable: state.stable(),
+                halted: state.halted().map(str::to_owned),
+                refusals: state.refusals(),
+                rolled_back: state.rolled_back.values().cloned().collect(),
+                withheld: state.withheld.clone(),
+                proxies: state.proxies(),
+                addresses: state.observation.addresses.clone(),
+                totals: state.totals(now),
             };
             (fleet.clone(), shown)
         };
-        let fleets = gateways.iter().map(shown).collect();
+        let fleets = states.iter().map(shown).collect();
         Self { world: Arc::clone(world), plan: Arc::clone(plan), fleets }
     }
 

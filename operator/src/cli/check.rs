@@ -37,11 +37,11 @@ pub(super) struct Args {
 }
 
 /// A request that takes longer is given up, and tried again.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is shown.
-const LONGEST: usize = 64 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.ready.is_empty() && args.default_fleet.is_empty() && args.http.is_empty() && args.tcp.is_empty() {
@@ -94,12 +94,12 @@ async fn eventually<T, F: Future<Output = Result<T, String>>>(
                 println!("ok       {what}");
                 return Ok(done);
             }
-            Ok(Err(why)) if Instant::now() + PAUSE < until => {
+            Ok(Err(why)) if Instant::now() + RETRY_INTERVAL < until => {
                 if why != told {
                     println!("waiting  {what}: {why}");
                     told = why;
                 }
-                sleep(PAUSE).await;
+                sleep(RETRY_INTERVAL).await;
             }
             Ok(Err(why)) => return Err(format!("{what}: not in time: {why}").into()),
             Err(_) => return Err(format!("{what}: not in time: {told}").into()),
@@ -123,20 +123,23 @@ async fn ask_for(host: &str, path: &str) -> Result<(StatusCode, String), String>
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         // Any answer is one, also one whose body is none.
-        let body =
-            Limited::new(answer.into_body(), LONGEST).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         Ok::<_, Failure>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    match timeout(PATIENCE, exchange).await {
+    match timeout(REQUEST_TIMEOUT, exchange).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
     }
 }
 
 async fn connect(host: &str) -> Result<TcpStream, String> {
-    match timeout(PATIENCE, TcpStream::connect(host)).await {
+    match timeout(REQUEST_TIMEOUT, TcpStream::connect(host)).await {
         Ok(stream) => stream.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no connection within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no connection within {} s", REQUEST_TIMEOUT.as_secs())),
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Args {
 }
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// What helm writes on whatever it installs, and nowhere else.
 const RELEASE: &str = "meta.helm.sh/release-name";
 
@@ -85,11 +85,11 @@ async fn remove(args: &Args) -> Result<(), Failure> {
             println!("waiting  {left} proxies of {id} serve what they have begun");
             told = Some(left);
         }
-        if Instant::now() + PAUSE > until {
+        if Instant::now() + POLL_INTERVAL > until {
             println!("left     {left} proxies have not ended yet; Kubernetes ends them");
             return Ok(());
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, problem::reason, scale::Decision};
 use snapshot::{Key, proto::Nack};
 
-use crate::{events::recorder::Happening, reconcile::fleet_state::Gateway, source::Observed};
+use crate::{events::recorder::Event, reconcile::fleet_state::FleetState, source::Observed};
 
 /// Most problems of one turn that go into the log.
-const LOGGED: usize = 100;
+const MAX_LOGGED_PROBLEMS: usize = 100;
 
 /// By turns of their namespaces: who has thousands comes with one at a time, and what is said of others is not lost for it.
 fn by_turns<T>(all: Vec<T>, namespace: impl Fn(&T) -> &str) -> Vec<T> {
@@ -33,10 +33,10 @@ pub fn log(before: Option<&Plan>, after: &Plan) {
     let known: HashSet<String> = before.iter().map(ToString::to_string).collect();
     let new: Vec<&Problem> = after.problems.iter().filter(|problem| !known.contains(&problem.to_string())).collect();
     let new = by_turns(new, |problem| problem.object.as_ref().map_or("", |object| object.namespace.as_str()));
-    for problem in new.iter().take(LOGGED) {
+    for problem in new.iter().take(MAX_LOGGED_PROBLEMS) {
         tracing::warn!("{problem}");
     }
-    if let Some(more) = new.len().checked_sub(LOGGED).filter(|more| *more > 0) {
+    if let Some(more) = new.len().checked_sub(MAX_LOGGED_PROBLEMS).filter(|more| *more > 0) {
         tracing::warn!(more, "further problems are not logged one by one: see the statuses");
     }
     if !before.is_empty() && after.problems.is_empty() {
@@ -46,7 +46,7 @@ pub fn log(before: Option<&Plan>, after: &Plan) {
 
 /// What is wrong with an object: each begins once, and ends once.
 #[derive(Clone, Debug)]
-pub struct Wrong {
+pub struct ActiveProblem {
     /// With which object.
     pub object: ObjectRef,
     /// With which of its fields; or which of what comes from it.
@@ -59,7 +59,7 @@ pub struct Wrong {
     pub action: &'static str,
 }
 
-impl Wrong {
+impl ActiveProblem {
     /// A problem of a plan; `None`: of no object.
     pub fn of_problem(problem: &Problem) -> Option<Self> {
         let Problem { object, field, reason, message, .. } = problem;
@@ -73,8 +73,8 @@ impl Wrong {
     }
 
     /// What proxies of a fleet do not run, all of them or one alone. `sources`: which objects resources come from.
-    pub fn of_proxies(fleet: &FleetRef, gateway: &Gateway, sources: Option<&BTreeMap<Key, ObjectRef>>) -> Vec<Self> {
-        let refused = gateway.rolled_back.iter().map(|(key, Nack { field, message, .. })| Self {
+    pub fn of_proxies(fleet: &FleetRef, state: &FleetState, sources: Option<&BTreeMap<Key, ObjectRef>>) -> Vec<Self> {
+        let refused = state.rolled_back.iter().map(|(key, Nack { field, message, .. })| Self {
             object: sources.and_then(|sources| sources.get(key)).cloned().unwrap_or_else(|| fleet_object(fleet)),
             field: format!("{key} {field}"),
             reason: reason::PROXY_REJECTED,
@@ -91,8 +91,8 @@ impl Wrong {
         // Always the same words, whatever a proxy says and how often.
         let what = "refuses what the other proxies run, and does without it: see `sluice-operator refusals`";
         let alone =
-            gateway.dissenters().into_iter().map(|proxy| of_fleet(proxy, reason::PROXY_DISAGREES, what.to_owned()));
-        let halted = gateway.halted().map(|why| {
+            state.dissenters().into_iter().map(|proxy| of_fleet(proxy, reason::PROXY_DISAGREES, what.to_owned()));
+        let halted = state.halted().map(|why| {
             of_fleet(String::new(), reason::ROLLOUT_HALTED, format!("proxies keep what they ran before: {why}"))
         });
         refused.chain(alone).chain(halted).collect()
@@ -101,7 +101,7 @@ impl Wrong {
 
 /// What passes by itself when objects are made one after the other, and in whichever order: of an object that is new it is
 /// told only once it has lasted.
-const PASSING: &[&str] = &[
+const TRANSIENT_REASONS: &[&str] = &[
     reason::BACKEND_NOT_FOUND,
     reason::INVALID_CERTIFICATE_REF,
     reason::LISTENER_NOT_PROGRAMMED,
@@ -118,17 +118,17 @@ const PASSING: &[&str] = &[
     "NotFound",
 ];
 /// An object is new for so long, and has so long to be well.
-const NEW: Duration = Duration::from_secs(60);
+const NEW_OBJECT_GRACE: Duration = Duration::from_secs(60);
 /// What is so whenever a fleet grows or a node is drained, and is told only once it has lasted.
-const LASTING: &[&str] = &[reason::BELOW_MINIMUM];
+const SLOW_REASONS: &[&str] = &[reason::BELOW_MINIMUM];
 /// That long.
-const LASTS: Duration = Duration::from_secs(30);
+const SLOW_GRACE: Duration = Duration::from_secs(30);
 /// What comes and goes is one problem: it has ended when it did not come back for so long.
-const OVER: Duration = Duration::from_secs(10);
+const RESOLVED_AFTER: Duration = Duration::from_secs(10);
 
 /// What is wrong, since when, and what was told of it.
 #[derive(Debug, Default)]
-pub struct Known(BTreeMap<(ObjectRef, String, &'static str), State>);
+pub struct ProblemTracker(BTreeMap<(ObjectRef, String, &'static str), State>);
 
 #[derive(Debug)]
 struct State {
@@ -140,20 +140,20 @@ struct State {
     action: &'static str,
 }
 
-impl Known {
+impl ProblemTracker {
     /// Takes up all that is wrong; gives back what is to be told: of each problem that it begins, and that it is over.
     /// `age` is that of an object, `None` when it is no more. Who does not lead tells nobody.
     pub fn take(
         &mut self,
-        wrong: impl Iterator<Item = Wrong>,
+        wrong: impl Iterator<Item = ActiveProblem>,
         observed: &Observed,
         leads: bool,
         now: Instant,
         age: impl Fn(&ObjectRef) -> Option<Duration>,
-    ) -> Vec<Happening> {
+    ) -> Vec<Event> {
         let mut told = vec![];
         self.0.values_mut().for_each(|state| _ = state.gone.get_or_insert(now));
-        for Wrong { object, field, reason, message, action } in wrong {
+        for ActiveProblem { object, field, reason, message, action } in wrong {
             let key = (object, field, reason);
             match self.0.get_mut(&key) {
                 Some(state) => {
@@ -169,36 +169,31 @@ impl Known {
         }
         self.0.retain(|(object, field, reason), state| {
             let age = age(object);
-            let waits = PASSING.contains(reason) && age.is_some_and(|age| age < NEW);
+            let waits = TRANSIENT_REASONS.contains(reason) && age.is_some_and(|age| age < NEW_OBJECT_GRACE);
             let lasts = now.duration_since(state.since);
-            let waits = waits && lasts < NEW || LASTING.contains(reason) && lasts < LASTS;
+            let waits = waits && lasts < NEW_OBJECT_GRACE || SLOW_REASONS.contains(reason) && lasts < SLOW_GRACE;
             let begins = !state.told && state.gone.is_none() && !waits;
             state.told |= begins;
-            let over = |gone| age.is_none() || !state.told || now.duration_since(gone) >= OVER;
+            let over = |gone| age.is_none() || !state.told || now.duration_since(gone) >= RESOLVED_AFTER;
             let over = state.gone.is_some_and(over);
             let ends = over && state.told && age.is_some();
             // There may be tens of thousands, of which nothing is to be told.
             if leads && (begins || ends) {
                 let separator = if field.is_empty() { "" } else { ": " };
                 let note = format!("{field}{separator}{}", state.message);
-                let begun = Happening {
-                    regarding: reference(observed, object),
-                    warning: true,
-                    reason,
-                    action: state.action,
-                    note,
-                };
+                let begun =
+                    Event { regarding: reference(observed, object), warning: true, reason, action: state.action, note };
                 told.push(match begins {
                     true => begun,
                     false => {
                         let note = format!("no more {reason}: {}", begun.note);
-                        Happening { warning: false, reason: "Resolved", note, ..begun }
+                        Event { warning: false, reason: "Resolved", note, ..begun }
                     }
                 });
             }
             !over
         });
-        by_turns(told, |happening| happening.regarding.namespace.as_deref().unwrap_or_default())
+        by_turns(told, |event| event.regarding.namespace.as_deref().unwrap_or_default())
     }
 }
 
@@ -209,15 +204,10 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 /// A fleet is to have another number of replicas; `None`: it stays.
-pub fn of_decision(
-    observed: &Observed,
-    fleet: &FleetRef,
-    former: Option<&Decision>,
-    now: &Decision,
-) -> Option<Happening> {
+pub fn of_decision(observed: &Observed, fleet: &FleetRef, former: Option<&Decision>, now: &Decision) -> Option<Event> {
     let from = former.map_or(now.current, |former| former.desired);
     let Decision { desired, reason, .. } = now;
-    (from != *desired).then(|| Happening {
+    (from != *desired).then(|| Event {
         regarding: reference(observed, &fleet_object(fleet)),
         warning: false,
         reason: "Scaled",
@@ -231,7 +221,8 @@ fn fleet_object(fleet: &FleetRef) -> ObjectRef {
 }
 
 fn reference(observed: &Observed, id: &ObjectRef) -> ObjectReference {
-    let uid = observed.objects.get(id).and_then(|object| object.birth.as_ref()).map(|birth| birth.uid.to_string());
+    let uid =
+        observed.objects.get(id).and_then(|object| object.creation.as_ref()).map(|creation| creation.uid.to_string());
     ObjectReference {
         api_version: id.kind.api_versions().first().map(|version| (*version).to_owned()),
         kind: Some(format!("{:?}", id.kind)),
@@ -254,7 +245,7 @@ mod tests {
     fn a_scale_is_news_once() {
         let fleet = FleetRef { namespace: "sys".into(), name: "default".into() };
         let note = |former: Option<Decision>, now: Decision| {
-            of_decision(&Observed::default(), &fleet, former.as_ref(), &now).map(|happening| happening.note)
+            of_decision(&Observed::default(), &fleet, former.as_ref(), &now).map(|event| event.note)
         };
         assert_eq!(note(None, decision(3, 3)), None, "taken over as it is");
         assert_eq!(note(None, decision(2, 0)).as_deref(), Some("from 0 to 2 replicas: why"));
@@ -262,13 +253,13 @@ mod tests {
         assert_eq!(note(Some(decision(2, 2)), decision(5, 2)).as_deref(), Some("from 2 to 5 replicas: why"));
     }
 
-    fn wrong(reason: &'static str, message: &str) -> Wrong {
+    fn wrong(reason: &'static str, message: &str) -> ActiveProblem {
         let object = ObjectRef { kind: Kind::ApiRoute, namespace: "shop".into(), name: "r".into() };
-        Wrong { object, field: "spec.x".into(), reason, message: message.into(), action: "Plan" }
+        ActiveProblem { object, field: "spec.x".into(), reason, message: message.into(), action: "Plan" }
     }
 
     struct Scene {
-        known: Known,
+        known: ProblemTracker,
         now: Instant,
         age: Option<Duration>,
         leads: bool,
@@ -276,11 +267,11 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            Self { known: Known::default(), now: Instant::now(), age: Some(NEW), leads: true }
+            Self { known: ProblemTracker::default(), now: Instant::now(), age: Some(NEW_OBJECT_GRACE), leads: true }
         }
 
         /// What is told, `seconds` later.
-        fn told(&mut self, seconds: u64, wrong: &[Wrong]) -> Vec<String> {
+        fn told(&mut self, seconds: u64, wrong: &[ActiveProblem]) -> Vec<String> {
             self.now += Duration::from_secs(seconds);
             let Self { known, now, age, leads } = self;
             let told = known.take(wrong.iter().cloned(), &Observed::default(), *leads, *now, |_| *age);
@@ -313,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_passes_while_things_are_made_is_not_told() {
-        for reason in PASSING {
+        for reason in TRANSIENT_REASONS {
             let (mut scene, missing) = (Scene::new(), [wrong(reason, "m")]);
             scene.age = Some(Duration::ZERO);
             assert_eq!(scene.told(0, &missing), [""; 0]);
@@ -322,7 +313,7 @@ mod tests {
             assert_eq!(scene.told(20, &[]), [""; 0], "never told, so never over");
             // It lasts; or befalls what was well.
             assert_eq!(scene.told(0, &missing), [""; 0]);
-            scene.age = Some(NEW);
+            scene.age = Some(NEW_OBJECT_GRACE);
             assert_eq!(scene.told(1, &missing).len(), 1);
         }
     }
@@ -340,12 +331,12 @@ mod tests {
 
     #[test]
     fn a_problem_names_its_object() {
-        let mut known = Known::default();
+        let mut known = ProblemTracker::default();
         let wrong = [wrong("Conflicted", "older")].into_iter();
-        let told = known.take(wrong, &Observed::default(), true, Instant::now(), |_| Some(NEW)).remove(0);
+        let told = known.take(wrong, &Observed::default(), true, Instant::now(), |_| Some(NEW_OBJECT_GRACE)).remove(0);
         assert_eq!(told.regarding.api_version.as_deref(), Some("sluice.dev/v1alpha1"));
         assert_eq!((told.regarding.kind.as_deref(), told.regarding.name.as_deref()), (Some("ApiRoute"), Some("r")));
-        let wrong = Wrong::of_readiness(
+        let wrong = ActiveProblem::of_readiness(
             &FleetRef { namespace: "sys".into(), name: "default".into() },
             (reason::NO_READY_PROXY, "none".into()),
         );

@@ -25,27 +25,27 @@ use crate::{
 };
 
 /// Events that wait to be written.
-const WAITING: usize = 256;
+const QUEUE_LEN: usize = 256;
 /// So many at once, and one more each second.
 const BURST: f64 = 50.0;
 const PER_SECOND: f64 = 1.0;
 /// Of these, so many of one namespace.
-const BURST_OF_ONE: f64 = 20.0;
-const PER_SECOND_OF_ONE: f64 = 0.2;
+const BURST_OF_NAMESPACE: f64 = 20.0;
+const PER_SECOND_OF_NAMESPACE: f64 = 0.2;
 /// The same is said again after this long.
-const SILENCE: Duration = Duration::from_secs(600);
+const REPEATED_AFTER: Duration = Duration::from_secs(600);
 /// Most that is remembered of what was said.
-const REMEMBERED: usize = 4096;
+const MAX_REMEMBERED: usize = 4096;
 /// The API server takes 1024 bytes.
-const LONGEST_NOTE: usize = 1000;
+const MAX_NOTE_BYTES: usize = 1000;
 /// Longest name of an object, less what tells its Events apart.
-const LONGEST_NAME: usize = 253 - 17;
+const MAX_NAME_LEN: usize = 253 - 17;
 /// Deadline of the write of one Event.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Happening {
+pub struct Event {
     /// To which object.
     pub regarding: ObjectReference,
     /// It needs someone's attention.
@@ -60,9 +60,9 @@ pub struct Happening {
 
 /// Takes what happened.
 #[derive(Clone, Debug, Default)]
-pub struct Events(Option<mpsc::Sender<Happening>>);
+pub struct EventRecorder(Option<mpsc::Sender<Event>>);
 
-impl Events {
+impl EventRecorder {
     /// Where there is nobody to tell: it stands in the log.
     pub fn nowhere() -> Self {
         Self(None)
@@ -70,49 +70,49 @@ impl Events {
 
     /// Whoever wants to know.
     #[cfg(test)]
-    pub(crate) fn to(sender: mpsc::Sender<Happening>) -> Self {
+    pub(crate) fn to(sender: mpsc::Sender<Event>) -> Self {
         Self(Some(sender))
     }
 
     /// Writes Events as this pod. To be called within a runtime.
     pub fn start(client: Client, pod: &str) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(QUEUE_LEN);
         tokio::spawn(follow(client, pod.to_owned(), receiver));
         Self(Some(sender))
     }
 
     /// Says that something happened.
-    pub fn say(&self, happening: Happening) {
+    pub fn publish(&self, event: Event) {
         if let Some(sender) = &self.0
-            && sender.try_send(happening).is_err()
+            && sender.try_send(event).is_err()
         {
             metrics::get().events_dropped.inc();
         }
     }
 }
 
-async fn follow(client: Client, pod: String, mut receiver: mpsc::Receiver<Happening>) {
+async fn follow(client: Client, pod: String, mut receiver: mpsc::Receiver<Event>) {
     let mut bounds = Bounds::new(Instant::now());
-    while let Some(happening) = receiver.recv().await {
-        match bounds.admit(&happening, Instant::now()) {
-            Verdict::Said => {}
-            Verdict::TooMany => metrics::get().events_dropped.inc(),
-            Verdict::Write => write(&client, &pod, happening).await,
+    while let Some(event) = receiver.recv().await {
+        match bounds.admit(&event, Instant::now()) {
+            Admission::Repeated => {}
+            Admission::TooMany => metrics::get().events_dropped.inc(),
+            Admission::Write => write(&client, &pod, event).await,
         }
     }
 }
 
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum Admission {
     Write,
     /// Not long ago.
-    Said,
+    Repeated,
     TooMany,
 }
 
 /// What was said when, and how much more may be.
 struct Bounds {
-    said: BTreeMap<String, Instant>,
+    seen: BTreeMap<String, Instant>,
     all: Bucket,
     /// Those that are not full.
     namespaces: BTreeMap<String, Bucket>,
@@ -134,57 +134,57 @@ impl Bucket {
 impl Bounds {
     fn new(now: Instant) -> Self {
         let all = Bucket { tokens: BURST, filled: now };
-        Self { said: BTreeMap::new(), all, namespaces: BTreeMap::new() }
+        Self { seen: BTreeMap::new(), all, namespaces: BTreeMap::new() }
     }
 
-    fn admit(&mut self, happening: &Happening, now: Instant) -> Verdict {
-        let Happening { regarding, reason, note, .. } = happening;
+    fn admit(&mut self, event: &Event, now: Instant) -> Admission {
+        let Event { regarding, reason, note, .. } = event;
         let ObjectReference { kind, namespace, name, uid, .. } = regarding;
         let key = format!("{kind:?} {namespace:?} {name:?} {uid:?} {reason} {note}");
-        if self.said.get(&key).is_some_and(|at| now.duration_since(*at) < SILENCE) {
-            return Verdict::Said;
+        if self.seen.get(&key).is_some_and(|at| now.duration_since(*at) < REPEATED_AFTER) {
+            return Admission::Repeated;
         }
         self.all.fill(PER_SECOND, BURST, now);
         self.namespaces.retain(|_, bucket| {
-            bucket.fill(PER_SECOND_OF_ONE, BURST_OF_ONE, now);
-            bucket.tokens < BURST_OF_ONE
+            bucket.fill(PER_SECOND_OF_NAMESPACE, BURST_OF_NAMESPACE, now);
+            bucket.tokens < BURST_OF_NAMESPACE
         });
         let namespace = namespace.clone().unwrap_or_default();
-        let of_one = self.namespaces.entry(namespace).or_insert(Bucket { tokens: BURST_OF_ONE, filled: now });
+        let of_one = self.namespaces.entry(namespace).or_insert(Bucket { tokens: BURST_OF_NAMESPACE, filled: now });
         if self.all.tokens < 1.0 || of_one.tokens < 1.0 {
-            return Verdict::TooMany;
+            return Admission::TooMany;
         }
         self.all.tokens -= 1.0;
         of_one.tokens -= 1.0;
-        if self.said.len() >= REMEMBERED {
-            self.said.retain(|_, at| now.duration_since(*at) < SILENCE);
+        if self.seen.len() >= MAX_REMEMBERED {
+            self.seen.retain(|_, at| now.duration_since(*at) < REPEATED_AFTER);
         }
-        if self.said.len() < REMEMBERED {
-            self.said.insert(key, now);
+        if self.seen.len() < MAX_REMEMBERED {
+            self.seen.insert(key, now);
         }
-        Verdict::Write
+        Admission::Write
     }
 }
 
-async fn write(client: &Client, pod: &str, happening: Happening) {
-    let event = event(pod, happening, Timestamp::now());
-    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+async fn write(client: &Client, pod: &str, event: Event) {
+    let rendered = rendered(pod, event, Timestamp::now());
+    let namespace = rendered.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Written> = Api::namespaced(client.clone(), &namespace);
     let params = PostParams::default();
-    let Err(error) = request(REQUEST_TIMEOUT, api.create(&params, &event)).await else { return };
+    let Err(error) = request(REQUEST_TIMEOUT, api.create(&params, &rendered)).await else { return };
     match error.class() {
         Class::NotLeading => {}
         // Nobody waits for it; what it says stands in the log and in statuses too.
         Class::Unavailable | Class::NoAnswer => outage::log("an Event", api.resource_url(), &error),
-        _ => tracing::warn!(%error, reason = event.reason, "an Event can't be written"),
+        _ => tracing::warn!(%error, reason = rendered.reason, "an Event can't be written"),
     }
 }
 
-fn event(pod: &str, happening: Happening, now: Timestamp) -> Written {
-    let Happening { regarding, warning, reason, action, mut note } = happening;
-    cut(&mut note, LONGEST_NOTE);
+fn rendered(pod: &str, event: Event, now: Timestamp) -> Written {
+    let Event { regarding, warning, reason, action, mut note } = event;
+    cut(&mut note, MAX_NOTE_BYTES);
     let mut name = regarding.name.clone().unwrap_or_default();
-    cut(&mut name, LONGEST_NAME);
+    cut(&mut name, MAX_NAME_LEN);
     Written {
         metadata: ObjectMeta {
             // Unique without asking: as others name theirs.
@@ -215,47 +215,47 @@ fn cut(text: &mut String, most: usize) {
 mod tests {
     use super::*;
 
-    fn happening(name: &str, note: &str) -> Happening {
+    fn event(name: &str, note: &str) -> Event {
         let regarding = ObjectReference {
             kind: Some("ApiRoute".into()),
             namespace: Some("shop".into()),
             name: Some(name.into()),
             ..ObjectReference::default()
         };
-        Happening { regarding, warning: true, reason: "BackendNotFound", action: "Plan", note: note.into() }
+        Event { regarding, warning: true, reason: "BackendNotFound", action: "Plan", note: note.into() }
     }
 
     #[test]
     fn nothing_is_said_twice_and_nobody_is_flooded() {
         let start = Instant::now();
         let mut bounds = Bounds::new(start);
-        assert_eq!(bounds.admit(&happening("a", "x"), start), Verdict::Write);
-        assert_eq!(bounds.admit(&happening("a", "x"), start + SILENCE / 2), Verdict::Said);
-        assert_eq!(bounds.admit(&happening("a", "y"), start), Verdict::Write);
-        assert_eq!(bounds.admit(&happening("a", "x"), start + SILENCE), Verdict::Write);
-        let later = start + SILENCE;
-        let written = (0..10_000).filter(|i| bounds.admit(&happening(&i.to_string(), "x"), later) == Verdict::Write);
+        assert_eq!(bounds.admit(&event("a", "x"), start), Admission::Write);
+        assert_eq!(bounds.admit(&event("a", "x"), start + REPEATED_AFTER / 2), Admission::Repeated);
+        assert_eq!(bounds.admit(&event("a", "y"), start), Admission::Write);
+        assert_eq!(bounds.admit(&event("a", "x"), start + REPEATED_AFTER), Admission::Write);
+        let later = start + REPEATED_AFTER;
+        let written = (0..10_000).filter(|i| bounds.admit(&event(&i.to_string(), "x"), later) == Admission::Write);
         assert_eq!(written.count(), 19);
-        assert_eq!(bounds.admit(&happening("b", "x"), later), Verdict::TooMany);
-        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(1)), Verdict::TooMany);
-        assert_eq!(bounds.admit(&happening("b", "x"), later + Duration::from_secs(5)), Verdict::Write);
+        assert_eq!(bounds.admit(&event("b", "x"), later), Admission::TooMany);
+        assert_eq!(bounds.admit(&event("b", "x"), later + Duration::from_secs(1)), Admission::TooMany);
+        assert_eq!(bounds.admit(&event("b", "x"), later + Duration::from_secs(5)), Admission::Write);
         // Others have theirs, up to that of all.
         let of = |namespace: String| {
-            let other = happening("a", "x");
-            Happening { regarding: ObjectReference { namespace: Some(namespace), ..other.regarding }, ..other }
+            let other = event("a", "x");
+            Event { regarding: ObjectReference { namespace: Some(namespace), ..other.regarding }, ..other }
         };
         let others =
-            (0..100).filter(|i| bounds.admit(&of(i.to_string()), later + Duration::from_secs(5)) == Verdict::Write);
+            (0..100).filter(|i| bounds.admit(&of(i.to_string()), later + Duration::from_secs(5)) == Admission::Write);
         assert_eq!(others.count(), 34);
         for i in 0..10_000u32 {
-            bounds.admit(&happening(&i.to_string(), "z"), later + SILENCE * 2 + Duration::from_secs(i.into()));
+            bounds.admit(&event(&i.to_string(), "z"), later + REPEATED_AFTER * 2 + Duration::from_secs(i.into()));
         }
-        assert!(bounds.said.len() <= REMEMBERED);
+        assert!(bounds.seen.len() <= MAX_REMEMBERED);
     }
 
     #[test]
     fn as_the_api_server_takes_it() {
-        let written = event("pod-1", happening(&"n".repeat(253), &"é".repeat(2000)), Timestamp::now());
+        let written = rendered("pod-1", event(&"n".repeat(253), &"é".repeat(2000)), Timestamp::now());
         assert!(written.metadata.name.unwrap().len() <= 253);
         assert!(written.note.unwrap().len() <= 1024);
         assert_eq!(written.reporting_controller.as_deref(), Some("sluice.dev/sluice-operator"));

@@ -18,8 +18,8 @@ use snapshot::Hash;
 /// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
 /// and seen in a later call.
 pub trait Fleet {
-    /// Moves one fleet towards its plan. `signs` is what is known of its proxies by name.
-    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>);
+    /// Moves one fleet towards its plan. `reports` is what is known of its proxies by name.
+    fn ensure(&mut self, plan: &FleetPlan, reports: &BTreeMap<String, ProxyReport>);
     /// What there is now. A fleet is in it as long as anything of it is left.
     fn observe(&self) -> BTreeMap<FleetRef, Observation>;
     /// Proxies go on running when the operator ends: what runs them then is not the operator.
@@ -30,7 +30,7 @@ pub trait Fleet {
 
 /// What a proxy says of itself, as far as it matters to its fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sign {
+pub struct ProxyReport {
     /// Serves what is published.
     pub ready: bool,
     /// Requests per second: the least loaded leaves first.

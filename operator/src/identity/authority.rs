@@ -23,17 +23,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificate;
 
 /// How long an authority lives.
-pub const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// At this age the next is made.
-const RENEWED_AT: SignedDuration = SignedDuration::from_hours(60 * 24);
+const RENEW_AT_AGE: SignedDuration = SignedDuration::from_hours(60 * 24);
 /// How long all have to learn a new one before it signs.
-const LEARN: SignedDuration = SignedDuration::from_hours(24);
+const ANNOUNCED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// Longest life of what an authority signs.
-pub const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+pub const MAX_CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// Clocks differ by less than this, and replicas see a change within this.
-const SLACK: SignedDuration = SignedDuration::from_hours(1);
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
 /// More than two are never made; a few more are read.
-const MOST: usize = 8;
+const MAX_READ: usize = 8;
 
 /// When an authority was made, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Life {
     }
 
     fn is_learned(&self, now: Timestamp) -> bool {
-        now >= self.from + LEARN
+        now >= self.from + ANNOUNCED_FOR
     }
 }
 
@@ -75,11 +75,14 @@ pub fn change(lives: &[Life], now: Timestamp) -> Change {
     let replaced = |life: &Life| {
         // A later one signs since so long that whatever this one signed has ended.
         let later = |other: &&Life| other.from > life.from && other.lives(now);
-        lives.iter().filter(later).any(|other| now >= other.from + LEARN + LONGEST + SLACK)
+        lives
+            .iter()
+            .filter(later)
+            .any(|other| now >= other.from + ANNOUNCED_FOR + MAX_CERTIFICATE_LIFETIME + CLOCK_SLACK)
     };
     let useless = |life: &Life| !life.lives(now) || replaced(life);
     let drop = lives.iter().enumerate().filter(|(_, life)| useless(life)).map(|(at, _)| at).collect();
-    let add = !lives.iter().any(|life| life.lives(now) && now < life.from + RENEWED_AT);
+    let add = !lives.iter().any(|life| life.lives(now) && now < life.from + RENEW_AT_AGE);
     Change { drop, add }
 }
 
@@ -101,7 +104,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, format!("sluice control channel, {}", now.strftime("%F")));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let life = Life { from: certificate::whole_second(now), until: certificate::whole_second(now + LIFE) };
+        let life = Life { from: certificate::whole_second(now), until: certificate::whole_second(now + LIFETIME) };
         certificate::set_validity(&mut params, life.from, life.until);
         params.serial_number = Some(certificate::serial()?);
         let certificate = params.self_signed(&key)?.der().clone();
@@ -152,7 +155,7 @@ impl Authorities {
         if certificates.len() != keys.len() {
             return Err("ca.key: not as many keys as ca.crt has certificates");
         }
-        if certificates.is_empty() || certificates.len() > MOST {
+        if certificates.is_empty() || certificates.len() > MAX_READ {
             return Err("ca.crt: no certificate, or too many");
         }
         let read = certificates.into_iter().zip(&keys).map(|(c, key)| Authority::read(c, key).map(Arc::new));

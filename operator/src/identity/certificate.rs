@@ -15,14 +15,14 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::authority::{Authority, LONGEST};
+use super::authority::{Authority, MAX_CERTIFICATE_LIFETIME};
 
 /// Certificates begin this much before they are made: clocks differ.
 pub(super) const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 /// Life of a proxy's certificate.
-const PROXY: SignedDuration = SignedDuration::from_hours(1);
+const CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 /// Dates outside of 1970 to 3000 are no dates of ours, and arithmetic with them could overflow.
-const LAST_SECOND: i64 = 32_503_680_000;
+const MAX_UNIX_SECONDS: i64 = 32_503_680_000;
 const SCHEME: &str = "spiffe://sluice/";
 
 /// A certificate, and when it ends.
@@ -44,7 +44,7 @@ pub fn server(
     let mut params = CertificateParams::new(names)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let name = names.first().map(String::as_str).unwrap_or_default();
-    let signed = sign(authority, params, name, &key, LONGEST, now)?;
+    let signed = sign(authority, params, name, &key, MAX_CERTIFICATE_LIFETIME, now)?;
     Ok((signed, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
 }
 
@@ -106,7 +106,7 @@ pub fn proxy(
     let uri = format!("{SCHEME}ns/{namespace}/fleet/{name}/pod/{pod}/uid/{uid}");
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    Ok(sign(authority, params, "sluice-proxy", key, PROXY, now)?)
+    Ok(sign(authority, params, "sluice-proxy", key, CERTIFICATE_LIFETIME, now)?)
 }
 
 impl Peer {
@@ -151,7 +151,7 @@ fn sign(
 /// Valid from a little before `from`.
 pub(super) fn set_validity(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
     let date = |at: Timestamp| {
-        let second = at.as_second().clamp(0, LAST_SECOND).unsigned_abs();
+        let second = at.as_second().clamp(0, MAX_UNIX_SECONDS).unsigned_abs();
         date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(second)
     };
     params.not_before = date(from - BACKDATED);
@@ -170,7 +170,7 @@ pub(super) fn serial() -> Result<SerialNumber, rcgen::Error> {
 
 /// A date in a certificate.
 pub(super) fn time(second: i64) -> Option<Timestamp> {
-    Timestamp::from_second(second).ok().filter(|_| (0..=LAST_SECOND).contains(&second))
+    Timestamp::from_second(second).ok().filter(|_| (0..=MAX_UNIX_SECONDS).contains(&second))
 }
 
 /// Certificates know whole seconds only.

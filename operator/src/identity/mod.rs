@@ -35,12 +35,12 @@ use self::{
 };
 use crate::{
     kube::names,
-    leader::election::{Lead, Leading},
+    leader::election::{LeaderState, LeaderWatch},
 };
 
 /// How often the Secret is read, before there is an authority and after. A change has a day of overlap.
-const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(30);
+const FIRST_READ_INTERVAL: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a replica proves itself by, and knows proxies by.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ pub struct Enrolled {
 
 /// Follows the Secret `namespace/secret`, which the leader fills and changes, and serves under the name of `service`.
 /// To be called within a runtime.
-pub fn start(client: Client, namespace: &str, secret: &str, service: &str, lead: Leading) -> Identity {
+pub fn start(client: Client, namespace: &str, secret: &str, service: &str, lead: LeaderWatch) -> Identity {
     let (bundles, bundle) = watch::channel(Arc::from(""));
     let (currents, current) = watch::channel(None);
     let store = Store::new(client.clone(), namespace, secret);
@@ -156,13 +156,13 @@ enum FollowError {
 async fn follow(
     store: Store,
     names: Vec<String>,
-    mut lead: Leading,
+    mut lead: LeaderWatch,
     currents: watch::Sender<Option<Arc<Current>>>,
     bundles: watch::Sender<Arc<str>>,
 ) {
     let mut complained = None;
     while !currents.is_closed() {
-        let leads = matches!(*lead.borrow_and_update(), Lead::Leader { .. });
+        let leads = matches!(*lead.borrow_and_update(), LeaderState::Leader { .. });
         let now = Timestamp::now();
         let result = match if leads { store.keep(now).await.map(Some) } else { store.read().await } {
             Ok(Some(authorities)) => take(&authorities, &names, &currents, &bundles, now),
@@ -184,7 +184,7 @@ async fn follow(
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(if soon { SOON } else { LATER }) => {}
+            () = tokio::time::sleep(if soon { FIRST_READ_INTERVAL } else { READ_INTERVAL }) => {}
             () = turned => {}
         }
     }

@@ -16,7 +16,7 @@ const CERTIFICATES: &str = "ca.crt";
 const KEYS: &str = "ca.key";
 const MANAGER: &str = "sluice-operator";
 /// Writes that meet another's are tried again this often in a row.
-const ATTEMPTS: usize = 4;
+const MAX_ATTEMPTS: usize = 4;
 
 /// Why there are no authorities, or they are not what they should be.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ impl Store {
 
     /// What is there after what is due at this time was done to it. For the leader.
     pub(super) async fn keep(&self, now: Timestamp) -> Result<Authorities, SecretError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let secret = self.api.get_opt(&self.name).await.map_err(self.failed("read"))?;
             let found = secret.as_ref().map_or(Ok(None), |secret| self.parse(secret))?.unwrap_or_default();
             let Some(next) = found.changed(now)? else { return Ok(found) };

@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Says, on each object that is kept, where it is defined: what is changed elsewhere does not stay.
 pub const DEFINED_BY: &str = "sluice.dev/defined-by";
 /// Most fields that are named.
-const MOST: usize = 5;
+const MAX_NAMED_FIELDS: usize = 5;
 
 /// What differs, and who set it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,9 +22,9 @@ impl std::fmt::Display for Edit {
     /// `kubectl-edit changed spec.a and spec.b`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let who = if self.managers.is_empty() { "somebody".to_owned() } else { self.managers.join(", ") };
-        let named = self.fields.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let named = self.fields.iter().take(MAX_NAMED_FIELDS).map(String::as_str).collect::<Vec<_>>().join(", ");
         write!(f, "{who} changed {}", if named.is_empty() { "it" } else { &named })?;
-        match self.fields.len().checked_sub(MOST).filter(|more| *more > 0) {
+        match self.fields.len().checked_sub(MAX_NAMED_FIELDS).filter(|more| *more > 0) {
             Some(more) => write!(f, " and {more} more fields"),
             None => Ok(()),
         }

@@ -3,9 +3,9 @@
 use snapshot::Hash;
 
 /// Longest name of a Service, which is a DNS label.
-const LONGEST: usize = 63;
+const MAX_NAME_LEN: usize = 63;
 /// Hexadecimal digits that tell shortened names apart.
-const DIGITS: usize = 10;
+const HASH_DIGITS: usize = 10;
 /// Names that the operator's own objects have.
 const RESERVED: &[&str] = &["sluice-operator"];
 
@@ -13,13 +13,13 @@ const RESERVED: &[&str] = &["sluice-operator"];
 /// Service, has a dot, or is the operator's own, is cut and gets a hash.
 pub fn fleet_object(name: &str) -> String {
     let plain = format!("sluice-{name}");
-    if plain.len() <= LONGEST && !name.contains('.') && !RESERVED.contains(&plain.as_str()) {
+    if plain.len() <= MAX_NAME_LEN && !name.contains('.') && !RESERVED.contains(&plain.as_str()) {
         return plain;
     }
     let hash = Hash::of(name.as_bytes()).to_string();
-    let room = LONGEST - DIGITS - 1;
+    let room = MAX_NAME_LEN - HASH_DIGITS - 1;
     let cut: String = plain.chars().map(|c| if c == '.' { '-' } else { c }).take(room).collect();
-    format!("{}-{}", cut.trim_end_matches('-'), hash.chars().take(DIGITS).collect::<String>())
+    format!("{}-{}", cut.trim_end_matches('-'), hash.chars().take(HASH_DIGITS).collect::<String>())
 }
 
 /// The fleet's ConfigMap with what its proxies trust operators by.

@@ -7,20 +7,20 @@ use crate::kube::backoff::Bounds;
 /// 0.5 s, 1 s, 2 s … 60 s.
 const PAUSES: Bounds = Bounds::new(Duration::from_millis(500), Duration::from_secs(60));
 /// Undone this soon, it is undone by a program.
-const SOON: Duration = Duration::from_secs(10);
+const UNDONE_SOON: Duration = Duration::from_secs(10);
 /// A program that undoes it once or twice may just be setting up.
-const BORNE: u32 = 3;
+const TOLERATED: u32 = 3;
 
 /// Failures, and restorations in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pace {
+pub(crate) struct ReapplyBackoff {
     failures: u32,
     restored: u32,
     last: Option<Instant>,
     until: Option<Instant>,
 }
 
-impl Pace {
+impl ReapplyBackoff {
     /// It failed: 0.5 s, 1 s, 2 s … 60 s.
     pub(crate) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
@@ -30,15 +30,15 @@ impl Pace {
     /// It was done; `again`: the very same as before, since something had undone it.
     pub(crate) fn done(&mut self, again: bool, now: Instant) {
         self.failures = 0;
-        let soon = self.last.is_some_and(|last| now.duration_since(last) < SOON + PAUSES.pause(self.restored));
+        let soon = self.last.is_some_and(|last| now.duration_since(last) < UNDONE_SOON + PAUSES.pause(self.restored));
         self.restored = if again && soon { self.restored.saturating_add(1) } else { 0 };
         self.last = Some(now);
-        self.until = (self.restored > BORNE).then(|| now + PAUSES.pause(self.restored - BORNE));
+        self.until = (self.restored > TOLERATED).then(|| now + PAUSES.pause(self.restored - TOLERATED));
     }
 
     /// Something undoes it time and again.
     pub(crate) fn is_contested(&self) -> bool {
-        self.restored > BORNE
+        self.restored > TOLERATED
     }
 
     /// Whether it may be done now.
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn failures() {
         let mut now = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ReapplyBackoff::default();
         let mut pauses = vec![];
         for _ in 0..10 {
             pace.failed(now);
@@ -76,9 +76,9 @@ mod tests {
     #[test]
     fn restorations() {
         let start = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ReapplyBackoff::default();
         pace.done(false, start);
-        for _ in 0..BORNE {
+        for _ in 0..TOLERATED {
             pace.done(true, start);
             assert!(pace.over(start) && !pace.is_contested(), "a few are borne");
         }
@@ -92,7 +92,7 @@ mod tests {
             assert!(pace.is_contested());
         }
         assert_eq!(pace.until(), Some(now + PAUSES.pause(u32::MAX)));
-        pace.done(true, now + PAUSES.pause(u32::MAX) + SOON);
+        pace.done(true, now + PAUSES.pause(u32::MAX) + UNDONE_SOON);
         assert!(!pace.is_contested(), "a while later");
     }
 }

@@ -2,7 +2,7 @@
 //! plan, so that whichever takes over knows everything.
 //!
 //! The Lease is in [`crate::leader::lease`], as a state machine; here it is read and written. Nothing is written after the lease
-//! ran out: [`crate::leader::fencing`] asks [`Term`] before each write.
+//! ran out: [`crate::leader::fencing`] asks [`LeaseValidity`] before each write.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,7 +29,7 @@ pub const MANAGER: &str = "sluice-operator";
 
 /// Whether this operator leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lead {
+pub enum LeaderState {
     /// Another does, or none.
     Standby {
         /// Where the leader takes proxies, `IP:port`; `None`: nobody holds the lease.
@@ -43,19 +43,19 @@ pub enum Lead {
 }
 
 /// Follows whether this operator leads.
-pub type Leading = watch::Receiver<Lead>;
+pub type LeaderWatch = watch::Receiver<LeaderState>;
 
 /// An operator without others.
-pub fn alone(epoch: u64) -> Leading {
-    watch::channel(Lead::Leader { epoch }).1
+pub fn sole_leader(epoch: u64) -> LeaderWatch {
+    watch::channel(LeaderState::Leader { epoch }).1
 }
 
 /// Until when this operator leads, by its own clock: one that goes on while the machine is suspended, as the clocks of
 /// the others do.
 #[derive(Clone, Debug, Default)]
-pub struct Term(Arc<Mutex<Option<Duration>>>);
+pub struct LeaseValidity(Arc<Mutex<Option<Duration>>>);
 
-impl Term {
+impl LeaseValidity {
     /// Whether it leads at this very moment.
     pub fn holds(&self) -> bool {
         self.until().is_some_and(|until| since_boot() < until)
@@ -116,26 +116,26 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub async fn run(
     client: Client,
     candidate: Candidate,
-    lead: watch::Sender<Lead>,
-    term: Term,
+    lead: watch::Sender<LeaderState>,
+    validity: LeaseValidity,
     mut ends: watch::Receiver<bool>,
 ) -> Result<(), LeadError> {
     let leases = Leases { api: Api::namespaced(client, &candidate.namespace), candidate };
     let Candidate { identity, address, .. } = leases.candidate.clone();
     let mut election = Election::new(identity, address, Instant::now());
-    let mut trouble = Trouble::default();
+    let mut errors = LogOnChange::default();
     while !*ends.borrow_and_update() {
         // A request under way is waited for: what it wrote is what the next one has to replace.
-        if let Err(lost) = leases.step(&mut election, &mut trouble, &mut ends).await {
+        if let Err(lost) = leases.step(&mut election, &mut errors, &mut ends).await {
             // Another may lead from now on, however long the last renewal would have been good for.
-            term.set(None);
+            validity.set(None);
             return Err(lost);
         }
-        term.set(election.term().map(|(_, until)| until));
+        validity.set(election.term().map(|(_, until)| until));
         tell(&lead, &election);
     }
     // Nothing more is written from here on, so that the next one may begin.
-    term.set(None);
+    validity.set(None);
     if let Some(lease) = election.released() {
         leases.release(lease).await;
     }
@@ -143,22 +143,22 @@ pub async fn run(
 }
 
 /// Passes on what changed.
-fn tell(lead: &watch::Sender<Lead>, election: &Election) {
+fn tell(lead: &watch::Sender<LeaderState>, election: &Election) {
     let now = match election.term() {
-        Some((epoch, _)) => Lead::Leader { epoch },
-        None => Lead::Standby { holder: election.holder_address().map(str::to_owned) },
+        Some((epoch, _)) => LeaderState::Leader { epoch },
+        None => LeaderState::Standby { holder: election.holder_address().map(str::to_owned) },
     };
     lead.send_if_modified(|before| {
         let changed = *before != now;
         if changed {
             let metrics = metrics::get();
             match &now {
-                Lead::Leader { epoch } => {
+                LeaderState::Leader { epoch } => {
                     tracing::info!(epoch, "this operator leads");
                     metrics.leader.set(1);
                     metrics.epoch.set(i64::try_from(*epoch).unwrap_or(i64::MAX));
                 }
-                Lead::Standby { holder: address } => {
+                LeaderState::Standby { holder: address } => {
                     let holder = election.holder();
                     tracing::info!(holder, address, "another operator leads, or none yet");
                     metrics.leader.set(0);
@@ -172,17 +172,17 @@ fn tell(lead: &watch::Sender<Lead>, election: &Election) {
 
 /// Says an error once, however often it comes.
 #[derive(Debug, Default)]
-struct Trouble(Option<String>);
+struct LogOnChange(Option<String>);
 
-impl Trouble {
-    fn is(&mut self, what: &str, error: &str) {
+impl LogOnChange {
+    fn log(&mut self, what: &str, error: &str) {
         if self.0.as_deref() != Some(error) {
             tracing::warn!(error, "{what}");
             self.0 = Some(error.to_owned());
         }
     }
 
-    fn is_over(&mut self) {
+    fn clear(&mut self) {
         self.0 = None;
     }
 }
@@ -197,7 +197,7 @@ impl Leases {
     async fn step(
         &self,
         election: &mut Election,
-        trouble: &mut Trouble,
+        errors: &mut LogOnChange,
         ends: &mut watch::Receiver<bool>,
     ) -> Result<(), LeadError> {
         let sent = Instant::now();
@@ -211,17 +211,17 @@ impl Leases {
             Step::Read => match request(REQUEST_TIMEOUT, self.api.get_opt(&self.candidate.name)).await {
                 Ok(lease) => {
                     election.read(lease, Instant::now());
-                    trouble.is_over();
+                    errors.clear();
                 }
                 Err(failure) => {
-                    trouble.is("the lease can't be read; is `get` on leases allowed?", &failure.to_string());
+                    errors.log("the lease can't be read; is `get` on leases allowed?", &failure.to_string());
                     election.failed(Instant::now());
                 }
             },
             Step::Write(lease) => match request(REQUEST_TIMEOUT, self.write(*lease)).await {
                 Ok(lease) => {
                     election.wrote(lease, sent, Instant::now());
-                    trouble.is_over();
+                    errors.clear();
                 }
                 // Changed, created or deleted by somebody else meanwhile.
                 Err(failure) if matches!(failure.class(), Class::NotFound | Class::Conflict) => {
@@ -229,7 +229,7 @@ impl Leases {
                 }
                 Err(failure) => {
                     let what = "the lease can't be written; are `create` and `update` on leases allowed?";
-                    trouble.is(what, &failure.to_string());
+                    errors.log(what, &failure.to_string());
                     election.failed(Instant::now());
                 }
             },

@@ -8,7 +8,7 @@ use hyper::{Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
-use crate::{admin::metrics, leader::election::Term};
+use crate::{admin::metrics, leader::election::LeaseValidity};
 
 /// Not written: this operator does not lead.
 #[derive(Debug, thiserror::Error)]
@@ -16,27 +16,27 @@ use crate::{admin::metrics, leader::election::Term};
 pub struct NotLeading;
 
 /// A client that reads at any time and writes only during the term.
-pub fn client(config: kube::Config, term: Term) -> Result<kube::Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { term }).build())
+pub fn client(config: kube::Config, validity: LeaseValidity) -> Result<kube::Client, kube::Error> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { validity }).build())
 }
 
 #[derive(Clone, Debug)]
 struct Fence {
-    term: Term,
+    validity: LeaseValidity,
 }
 
 impl<S> Layer<S> for Fence {
     type Service = Fenced<S>;
 
     fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced { inner, term: self.term.clone() }
+        Fenced { inner, validity: self.validity.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 struct Fenced<S> {
     inner: S,
-    term: Term,
+    validity: LeaseValidity,
 }
 
 impl<S, B> Service<Request<Body>> for Fenced<S>
@@ -57,7 +57,7 @@ where
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             return Box::pin(self.inner.call(request));
         }
-        if !self.term.holds() {
+        if !self.validity.holds() {
             return Box::pin(async { Err(NotLeading.into()) });
         }
         let answer = self.inner.call(request);
@@ -90,19 +90,19 @@ mod tests {
 
     #[tokio::test]
     async fn writes_end_with_the_term() {
-        let term = Term::default();
+        let validity = LeaseValidity::default();
         let inner = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(())) });
         let send = async |method: Method| {
             let request = Request::builder().method(method).body(Body::empty()).unwrap();
-            Fence { term: term.clone() }.layer(inner).oneshot(request).await
+            Fence { validity: validity.clone() }.layer(inner).oneshot(request).await
         };
         assert!(send(Method::GET).await.is_ok());
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            term.set(None);
+            validity.set(None);
             assert!(send(method.clone()).await.unwrap_err().is::<NotLeading>());
-            term.set(Some(Instant::now() + Duration::from_secs(60)));
+            validity.set(Some(Instant::now() + Duration::from_secs(60)));
             assert!(send(method.clone()).await.is_ok());
-            term.set(Some(Instant::now()));
+            validity.set(Some(Instant::now()));
             assert!(send(method).await.unwrap_err().is::<NotLeading>(), "an old term");
         }
     }
@@ -124,9 +124,9 @@ mod tests {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answer));
             }
         });
-        let term = Term::default();
-        term.set(Some(Instant::now() + Duration::from_secs(60)));
-        let client = client(patient(kube::Config::new(at.parse().unwrap())), term).unwrap();
+        let validity = LeaseValidity::default();
+        validity.set(Some(Instant::now() + Duration::from_secs(60)));
+        let client = client(patient(kube::Config::new(at.parse().unwrap())), validity).unwrap();
         let api: kube::Api<ConfigMap> = kube::Api::namespaced(client, "ns");
         let write = async { api.create(&PostParams::default(), &ConfigMap::default()).await };
         let error = tokio::time::timeout(Duration::from_secs(20), write).await.expect("an answer").unwrap_err();

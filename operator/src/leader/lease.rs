@@ -1,12 +1,12 @@
 //! The Lease that decides who leads, as a state machine: what to do next, given what the Lease said and when. `now` is an
 //! argument; [`crate::leader::election`] does what it says.
 //!
-//! No clock of another machine is trusted. A holder counts as dead when its Lease did not change for [`DURATION`] by the
-//! clock of the one who looks. A leader gives up [`DEADLINE`] after it *began* its last successful renewal, by its own
+//! No clock of another machine is trusted. A holder counts as dead when its Lease did not change for [`LEASE_DURATION`] by the
+//! clock of the one who looks. A leader gives up [`RENEW_DEADLINE`] after it *began* its last successful renewal, by its own
 //! clock: 3 s before anyone else may take over, time for what is on its way to the API server.
 //!
 //! A Lease that was deleted says nothing of who held it, and its holder may not have heard: so it is nobody's only after
-//! [`DURATION`], also when somebody made it anew, empty. The holder itself puts it back as it was. One that is not there
+//! [`LEASE_DURATION`], also when somebody made it anew, empty. The holder itself puts it back as it was. One that is not there
 //! when a process starts may have been deleted just before: the same holds; and of one that is gone, or another, although
 //! it was empty when it was last read. (Other elections create it at once; the chart
 //! makes it, so that this costs an installation nothing.) One that is there and empty then is the chart's: it is taken.
@@ -20,17 +20,17 @@ use k8s_openapi::{
 };
 
 /// A Lease that did not change for this long is nobody's.
-pub const DURATION: Duration = Duration::from_secs(10);
+pub const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// A leader whose last renewal is this old leads no more.
-pub const DEADLINE: Duration = Duration::from_secs(7);
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(7);
 /// How often a leader renews.
-pub const RENEW_EVERY: Duration = Duration::from_secs(2);
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// How often others look. A Lease that was given up is taken within this time.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// After an error, the next attempt.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// What a Lease says of its own duration counts up to here, or a typing error would leave nobody leading.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// Where the holder takes proxies, `IP:port`.
 pub const ADDRESS: &str = "sluice.dev/address";
@@ -91,7 +91,7 @@ impl Election {
     /// The epoch and when it ends unless it is renewed, while this one leads.
     pub fn term(&self) -> Option<(u64, Instant)> {
         match self.role {
-            Role::Leader { epoch, renewed, .. } => Some((epoch, renewed + DEADLINE)),
+            Role::Leader { epoch, renewed, .. } => Some((epoch, renewed + RENEW_DEADLINE)),
             Role::Standby { .. } | Role::Lost(_) => None,
         }
     }
@@ -110,7 +110,7 @@ impl Election {
     /// What to do at this moment. `wall` is only written down, for people.
     pub fn next(&mut self, now: Instant, wall: Timestamp) -> Step {
         if let Role::Leader { renewed, .. } = self.role
-            && now >= renewed + DEADLINE
+            && now >= renewed + RENEW_DEADLINE
         {
             self.role = Role::Lost("the lease could not be renewed in time");
         }
@@ -124,7 +124,7 @@ impl Election {
             Role::Standby { .. } if now >= self.free_from() => self.write(wall),
             Role::Standby { .. } => {
                 // Looks when it may have become free, and until then as often as ever.
-                let look = self.free_from().min(now + LOOK_EVERY);
+                let look = self.free_from().min(now + POLL_INTERVAL);
                 self.role = Role::Standby { look };
                 self.known = false;
                 Step::Wait(look)
@@ -167,15 +167,15 @@ impl Election {
         let epoch = epoch(&lease);
         self.lease = Some(lease);
         self.unchanged_since = now;
-        self.role = Role::Leader { epoch, renewed: sent, next: sent + RENEW_EVERY };
+        self.role = Role::Leader { epoch, renewed: sent, next: sent + RENEW_INTERVAL };
     }
 
     /// Reading or writing failed. Whether a write arrived all the same is for the next reading to say.
     pub fn failed(&mut self, now: Instant) {
         self.known = false;
         match &mut self.role {
-            Role::Standby { look } => *look = now + RETRY,
-            Role::Leader { next, .. } => *next = now + RETRY,
+            Role::Standby { look } => *look = now + RETRY_INTERVAL,
+            Role::Leader { next, .. } => *next = now + RETRY_INTERVAL,
             Role::Lost(_) => {}
         }
     }
@@ -215,7 +215,7 @@ impl Election {
     fn duration(&self) -> Duration {
         let spec = self.lease.as_ref().and_then(|lease| lease.spec.as_ref());
         let seconds = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
-        Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).clamp(DURATION, LONGEST)
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).clamp(LEASE_DURATION, MAX_DURATION)
     }
 
     /// The Lease as it is to be written: taken, or renewed.
@@ -234,7 +234,7 @@ impl Election {
             spec.acquire_time = Some(MicroTime(wall));
         }
         spec.holder_identity = Some(self.identity.clone());
-        spec.lease_duration_seconds = Some(DURATION.as_secs() as i32);
+        spec.lease_duration_seconds = Some(LEASE_DURATION.as_secs() as i32);
         spec.lease_transitions = Some(transitions);
         spec.renew_time = Some(MicroTime(wall));
         let annotations = lease.metadata.annotations.get_or_insert_default();

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! On one machine over a Unix socket, whose folder says who may connect. In a cluster over TLS ([`tls`]): a proxy
-//! enrols first ([`enroll`]), and attaches with its certificate, for as long as the pod lives that this names. A standby
+//! enrols first ([`enrollment`]), and attaches with its certificate, for as long as the pod lives that this names. A standby
 //! sends proxies to the leader; while there is none, it gives one that has nothing what it would publish itself.
 
-mod counts;
-mod enroll;
-mod hellos;
-mod pace;
+mod enrollment;
+mod hello_limiter;
+mod keyed_limiter;
+mod read_rate;
 mod registry;
 pub(crate) mod slots;
 mod standby;
@@ -50,11 +50,11 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use self::hellos::Hellos;
+use self::hello_limiter::HelloLimiter;
 pub use self::registry::Registry;
 use crate::{
     identity::{Identity, pods::Pods},
-    leader::election::Leading,
+    leader::election::LeaderWatch,
     reconcile::event::Event,
 };
 
@@ -113,18 +113,18 @@ impl PartialEq for Offered {
 pub type Outbox = mpsc::Sender<OperatorMessage>;
 
 /// Messages that wait for one proxy, besides pushes; when it takes none, more are dropped.
-const OUTBOX: usize = 4;
+const OUTBOX_LEN: usize = 4;
 /// Messages of a push that are on their way. Each is up to 1 MiB.
-const IN_FLIGHT: usize = 4;
+const PUSH_QUEUE_LEN: usize = 4;
 /// What proxies said and the loop has not taken up yet may take so much memory, in KiB: who has more to say waits.
-const ROOM_KIB: usize = 64 << 10;
+const MAX_PENDING_KIB: usize = 64 << 10;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the protocol on a Unix socket. Who may connect is for the folder's mode to say.
 pub async fn serve(
     socket: &Path,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
@@ -143,7 +143,7 @@ pub async fn serve(
 pub async fn serve_tls(
     listen: SocketAddr,
     identity: Identity,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
@@ -155,13 +155,14 @@ pub async fn serve_tls(
 pub async fn serve_tls_on(
     listener: TcpListener,
     identity: Identity,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
     let incoming = tls::incoming(listener, identity.clone());
     let shared = Arc::new(Shared::new(lead, registry, events, identity.pods.clone()));
-    let control = Control { access: Access::Certificates(Arc::new(enroll::Office::new(identity))), shared };
+    let control =
+        Control { access: Access::Certificates(Arc::new(enrollment::EnrollmentService::new(identity))), shared };
     builder()
         // One stream is open for long, and another takes over from it.
         .max_concurrent_streams(2)
@@ -204,20 +205,20 @@ pub enum ServeError {
 /// What all streams share.
 #[derive(Debug)]
 struct Shared {
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
     sessions: AtomicU64,
-    hellos: Hellos,
-    /// [`ROOM_KIB`].
+    hello_limiter: HelloLimiter,
+    /// [`MAX_PENDING_KIB`].
     room: Arc<Semaphore>,
     pods: Pods,
 }
 
 impl Shared {
-    fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>, pods: Pods) -> Self {
-        let room = Arc::new(Semaphore::new(ROOM_KIB));
-        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default(), room, pods }
+    fn new(lead: LeaderWatch, registry: Arc<Registry>, events: mpsc::Sender<Event>, pods: Pods) -> Self {
+        let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
+        Self { lead, registry, events, sessions: AtomicU64::new(0), hello_limiter: HelloLimiter::default(), room, pods }
     }
 }
 
@@ -227,7 +228,7 @@ enum Access {
     /// Whoever can connect.
     Anyone,
     /// Who has a certificate, which is to be had here too.
-    Certificates(Arc<enroll::Office>),
+    Certificates(Arc<enrollment::EnrollmentService>),
 }
 
 #[derive(Clone)]
@@ -242,7 +243,7 @@ impl control_server::Control for Control {
 
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         match &self.access {
-            Access::Certificates(office) => office.enroll(request, &self.shared.registry).await,
+            Access::Certificates(enrollment) => enrollment.enroll(request, &self.shared.registry).await,
             Access::Anyone => {
                 Err(Status::unimplemented("on one machine the folder of this socket says who may connect"))
             }
@@ -254,7 +255,7 @@ impl control_server::Control for Control {
             Access::Anyone => None,
             Access::Certificates(_) => Some(tls::peer(&request)?),
         };
-        let (out, messages) = mpsc::channel(IN_FLIGHT);
+        let (out, messages) = mpsc::channel(PUSH_QUEUE_LEN);
         let session = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {

@@ -20,7 +20,7 @@ use snapshot::{
 };
 
 use crate::{
-    fleet::{Observation, Sign},
+    fleet::{Observation, ProxyReport},
     push::{Outbox, Published},
     reconcile::{
         event::ProxyWhat,
@@ -38,17 +38,17 @@ pub use self::{
 };
 
 /// After the fleet grew, shares are compared for this long, this often.
-const REBALANCES_FOR: Duration = Duration::from_secs(60);
-const REBALANCES_EVERY: Duration = Duration::from_secs(2);
+const REBALANCE_PERIOD: Duration = Duration::from_secs(60);
+const REBALANCE_INTERVAL: Duration = Duration::from_secs(2);
 /// A proxy retires its excess until this long after the growth. Each comparison corrects the one before, so the time it
 /// asks for shrinks with what is left: 10 s at first, 4 s after 6 s, and never less than 3 s, within which the effect of
 /// the last one is seen.
 const BALANCED_WITHIN: Duration = Duration::from_secs(10);
-const SHORTEST_RETIREMENT: Duration = Duration::from_secs(3);
+const MIN_RETIREMENT: Duration = Duration::from_secs(3);
 
 /// One fleet.
 #[derive(Default)]
-pub struct Gateway {
+pub struct FleetState {
     /// Recent load, as the scaler sees it.
     pub scaler: Scaler,
     /// What proxies acknowledged, and what the fleet refuses.
@@ -123,7 +123,7 @@ pub struct ProxyInfo {
     pub draining: bool,
 }
 
-impl Gateway {
+impl FleetState {
     /// A fleet of which an earlier operator left what proxies refused.
     pub fn with_ledger(ledger: Ledger) -> Self {
         Self { ledger, ..Self::default() }
@@ -242,14 +242,14 @@ impl Gateway {
     }
 
     /// What is known of its proxies, for their fleet.
-    pub fn signs(&self, now: Millis) -> BTreeMap<String, Sign> {
+    pub fn reports(&self, now: Millis) -> BTreeMap<String, ProxyReport> {
         let rate = |name: &String| self.loads.get(name).and_then(|load| load.rate(now)).unwrap_or_default();
-        let sign = |(name, a): (&String, &Attached)| {
+        let report = |(name, a): (&String, &Attached)| {
             let connections = self.loads.get(name).map_or(0, Load::connections);
             let ready = a.ready && !a.draining;
-            (name.clone(), Sign { ready, rate: rate(name), connections, admin: a.admin.clone() })
+            (name.clone(), ProxyReport { ready, rate: rate(name), connections, admin: a.admin.clone() })
         };
-        self.attached.iter().map(sign).collect()
+        self.attached.iter().map(report).collect()
     }
 
     /// What may be published of what is desired: without what the fleet refuses, and without what can't run yet.
@@ -348,11 +348,11 @@ impl Gateway {
         }
         self.growth.ready = ready.len();
         let Some(since) = self.growth.at.map(|at| now.duration_since(at)) else { return };
-        if since > REBALANCES_FOR {
+        if since > REBALANCE_PERIOD {
             self.growth.at = None;
             return;
         }
-        if self.growth.compared.is_some_and(|last| now.duration_since(last) < REBALANCES_EVERY) {
+        if self.growth.compared.is_some_and(|last| now.duration_since(last) < REBALANCE_INTERVAL) {
             return;
         }
         self.growth.compared = Some(now);
@@ -361,7 +361,7 @@ impl Gateway {
             let rate = load.and_then(|load| load.rate(millis));
             ((*name).to_owned(), Share { rate, connections: load.map_or(0, Load::connections) })
         };
-        let over = BALANCED_WITHIN.saturating_sub(since).max(SHORTEST_RETIREMENT);
+        let over = BALANCED_WITHIN.saturating_sub(since).max(MIN_RETIREMENT);
         for (name, excess) in rebalance::excess(&ready.iter().map(share).collect()) {
             tracing::info!(proxy = name, excess, "connections move to others");
             let message = Message::Rebalance(Rebalance { excess, over_ms: over.as_millis() as u32 });

@@ -13,14 +13,14 @@ use snapshot::{
 /// A window that ended longer ago says nothing of now.
 const FRESH_MS: u64 = 3_000;
 /// Most windows of one proxy that are fresh: twice as many as there are of one second, and one more.
-const MOST: usize = 8;
+const MAX_WINDOWS: usize = 8;
 /// A window that begins so long before one that is known was told by a clock that was set back since.
 const SET_BACK_MS: u64 = 600_000;
 /// What policies counted is summed up by so much time, over so much.
 const SLOT_MS: u64 = 10_000;
 const SLOTS: u64 = 6;
 /// Most policies that are counted before it is known what is published.
-const MOST_POLICIES: usize = 10_000;
+const MAX_POLICIES: usize = 10_000;
 
 /// Recent windows of one proxy, without what policies counted.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,7 @@ impl Load {
             }
         }
         self.windows.push_back((arrived, LoadWindow { policies: vec![], ..window.clone() }));
-        while self.windows.len() > MOST {
+        while self.windows.len() > MAX_WINDOWS {
             self.windows.pop_front();
         }
         true
@@ -142,7 +142,7 @@ impl Policies {
         let Some((_, sums)) = self.slots.iter_mut().find(|(n, _)| *n == number) else { return };
         for PolicyCount { policy, checked, limited } in counts {
             let Ok(key) = policy.parse::<Key>() else { continue };
-            if !is_published.map_or(sums.len() < MOST_POLICIES, |is_published| is_published(&key)) {
+            if !is_published.map_or(sums.len() < MAX_POLICIES, |is_published| is_published(&key)) {
                 continue;
             }
             let sum = sums.entry(key).or_default();
@@ -200,7 +200,7 @@ mod tests {
         for i in 0..1000 {
             take(&mut load, &window(3_000 + i * 10, 1));
         }
-        assert!(load.windows.len() <= MOST);
+        assert!(load.windows.len() <= MAX_WINDOWS);
         assert!(load.windows.iter().all(|(_, window)| window.policies.is_empty()), "sums are kept, not messages");
     }
 
@@ -248,8 +248,8 @@ mod tests {
         );
         assert!(policies.slots.len() as u64 <= SLOTS);
         // Before anything is published, it is bounded still.
-        let many: Vec<_> = (0..2 * MOST_POLICIES).map(|i| count(&i.to_string())).collect();
+        let many: Vec<_> = (0..2 * MAX_POLICIES).map(|i| count(&i.to_string())).collect();
         policies.take(&many, Millis(200_000), None);
-        assert_eq!(policies.sums(Millis(200_000)).len(), MOST_POLICIES);
+        assert_eq!(policies.sums(Millis(200_000)).len(), MAX_POLICIES);
     }
 }

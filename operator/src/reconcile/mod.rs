@@ -22,7 +22,7 @@ use std::{
 use planner::{FleetRef, FleetView, Holds, Millis, Plan, World, plan::PlannedFleet, rollout::Care, scale::Decision};
 use tokio::sync::{mpsc, watch};
 
-use self::{leadership::Reign, planning::Planning};
+use self::{leadership::Leadership, planning::Planning};
 use crate::{
     admin::{
         metrics,
@@ -30,37 +30,38 @@ use crate::{
     },
     default_fleet,
     events::{
-        changes::{self, Known, Wrong},
-        recorder::Events,
+        changes::{self, ActiveProblem, ProblemTracker},
+        recorder::EventRecorder,
     },
     fleet::{self, Fleet},
-    leader::election::Leading,
+    leader::election::LeaderWatch,
     push::{Published, Registry},
     reconcile::{
         event::{Event, ProxyEvent},
-        fleet_state::Gateway,
-        world::Complete,
+        fleet_state::FleetState,
+        world::EffectivePlan,
     },
     source::{self, Observed},
     state::{
-        memory::{Memory, Objects, Recalled},
+        persisted::{ObjectRecords, PersistedState},
         rollbacks::Rollback,
+        store::StateStore,
     },
     status,
 };
 
 /// At most one turn in this time: what happens within it is taken up together.
-const TURN: Duration = Duration::from_millis(20);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Time passes at least this often: back-offs and deadlines are looked at.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the scaler decides when nothing else happens.
-const DECIDE: Duration = Duration::from_millis(500);
+const DECISION_INTERVAL: Duration = Duration::from_millis(500);
 /// How often Events are told when there is no other plan.
-const TELL: Duration = Duration::from_secs(1);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The parts that the loop works with.
 #[derive(Debug)]
-pub struct Parts<F> {
+pub struct Context<F> {
     /// What happens.
     pub events: mpsc::Receiver<Event>,
     /// Runs proxies.
@@ -68,13 +69,13 @@ pub struct Parts<F> {
     /// Takes what they are to run.
     pub registry: Arc<Registry>,
     /// What earlier operators left.
-    pub recalled: Recalled,
+    pub persisted: PersistedState,
     /// Keeps what later ones are to know.
-    pub memory: Memory,
+    pub store: StateStore,
     /// Whether this operator leads: if not, it only plans.
-    pub lead: Leading,
+    pub lead: LeaderWatch,
     /// Told what happens to objects.
-    pub happenings: Events,
+    pub recorder: EventRecorder,
     /// Writes statuses.
     pub statuses: status::Writer,
     /// What the admin port shows.
@@ -86,99 +87,99 @@ pub struct Parts<F> {
 }
 
 /// The operator's state.
-pub struct Operator<F> {
-    parts: Parts<F>,
-    reign: Reign,
+pub struct Reconciler<F> {
+    context: Context<F>,
+    leadership: Leadership,
     /// News of the source, until a turn takes them up.
-    news: Option<Arc<Observed>>,
+    pending: Option<Arc<Observed>>,
     /// What the source has, as planned.
     observed: Arc<Observed>,
     /// What is known of objects beyond that.
-    remembered: Objects,
+    records: ObjectRecords,
     /// Who has which hostname.
     holds: Arc<Holds>,
     /// What is remembered may differ from what is kept.
-    memory_due: bool,
+    store_due: bool,
     world: Arc<World>,
     planning: Planning,
     /// What the leader before left is joined with the rest, and not planned yet.
-    recall_due: bool,
+    persisted_due: bool,
     /// `None` until the source said what there is: until then nothing is changed.
     plan: Option<Arc<Plan>>,
-    gateways: BTreeMap<FleetRef, Gateway>,
+    states: BTreeMap<FleetRef, FleetState>,
     /// What is published may differ from what should be.
     publish_due: bool,
     decided: Option<Instant>,
     /// What statuses were last made of, less the numbers that drift, and when.
     shown: Option<(Transitions, BTreeSet<FleetRef>, Instant)>,
     /// The plan as it is shown.
-    complete: Complete,
+    effective: EffectivePlan,
     /// What is wrong, as it was told; of which plan, and when.
-    known: Known,
-    told: Option<(Arc<Plan>, Instant)>,
+    known: ProblemTracker,
+    announced: Option<(Arc<Plan>, Instant)>,
     leaving: bool,
 }
 
-impl<F: Fleet> Operator<F> {
+impl<F: Fleet> Reconciler<F> {
     /// Ready to run.
-    pub fn new(mut parts: Parts<F>) -> Self {
-        let Recalled { objects, ledgers, holds } = std::mem::take(&mut parts.recalled);
-        let gateways = ledgers.into_iter().map(|(fleet, ledger)| (fleet, Gateway::with_ledger(ledger))).collect();
+    pub fn new(mut context: Context<F>) -> Self {
+        let PersistedState { objects, ledgers, holds } = std::mem::take(&mut context.persisted);
+        let states = ledgers.into_iter().map(|(fleet, ledger)| (fleet, FleetState::with_ledger(ledger))).collect();
         Self {
-            parts,
-            reign: Reign::No,
-            news: None,
+            context,
+            leadership: Leadership::Standby,
+            pending: None,
             observed: Arc::default(),
-            remembered: Arc::new(objects),
+            records: Arc::new(objects),
             holds: Arc::new(Holds::recalled(holds)),
-            memory_due: false,
+            store_due: false,
             world: Arc::default(),
             planning: Planning::default(),
-            recall_due: false,
+            persisted_due: false,
             plan: None,
-            gateways,
+            states,
             publish_due: false,
             decided: None,
             shown: None,
-            complete: Complete::default(),
-            known: Known::default(),
-            told: None,
+            effective: EffectivePlan::default(),
+            known: ProblemTracker::default(),
+            announced: None,
             leaving: false,
         }
     }
 
     /// Runs until told to end and every proxy has left; gives back what is to be finished.
     pub async fn run(mut self) -> F {
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut next_turn = tokio::time::Instant::now();
         loop {
             let event = tokio::select! {
-                event = self.parts.events.recv() => event.unwrap_or(Event::Shutdown),
+                event = self.context.events.recv() => event.unwrap_or(Event::Shutdown),
                 _ = tick.tick() => Event::Tick,
                 () = self.planning.is_made() => Event::Tick,
             };
             self.take(event);
             tokio::time::sleep_until(next_turn).await;
-            while let Ok(event) = self.parts.events.try_recv() {
+            while let Ok(event) = self.context.events.try_recv() {
                 self.take(event);
             }
-            next_turn = tokio::time::Instant::now() + TURN;
+            next_turn = tokio::time::Instant::now() + MIN_INTERVAL;
             let timer = metrics::get().turns.start_timer();
-            self.turn().await;
+            self.reconcile().await;
             timer.observe_duration();
-            let outlived = self.parts.fleet.outlives_operator();
-            if self.leaving && (outlived || self.parts.fleet.observe().values().all(|o| o.proxies.is_empty())) {
+            let outlived = self.context.fleet.outlives_operator();
+            if self.leaving && (outlived || self.context.fleet.observe().values().all(|o| o.proxies.is_empty())) {
                 break;
             }
         }
-        tokio::join!(self.parts.statuses.finish(), self.parts.memory.finish());
-        self.parts.fleet
+        tokio::join!(self.context.statuses.finish(), self.context.store.finish());
+        self.context.fleet
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::WorldChanged(latest) => self.news = latest.take().or(self.news.take()),
+            Event::WorldChanged(latest) => self.pending = latest.take().or(self.pending.take()),
             Event::Proxy(event) => self.take_proxy(event),
             Event::FleetChanged | Event::Tick => {}
             Event::Shutdown => self.leaving = true,
@@ -187,31 +188,31 @@ impl<F: Fleet> Operator<F> {
 
     fn take_proxy(&mut self, event: ProxyEvent) {
         let ProxyEvent { session, fleet, proxy, what, room: _room } = event;
-        let gateway = self.gateways.entry((*fleet).clone()).or_default();
-        gateway.take(session, &proxy, what, status::now());
+        let state = self.states.entry((*fleet).clone()).or_default();
+        state.take(session, &proxy, what, status::now());
     }
 
-    async fn turn(&mut self) {
+    async fn reconcile(&mut self) {
         let (now, millis) = (Instant::now(), status::now());
-        self.parts.view.turned(now);
+        self.context.view.turned(now);
         self.plan().await;
         if self.plan.is_none() {
             return;
         }
         let leads = self.leads(now).await;
-        self.parts.view.leads(leads);
+        self.context.view.leads(leads);
         let Some(plan) = self.plan.clone() else { return };
         self.observe(&plan);
         if !leads {
-            self.tell(&plan, false, now, millis);
-            self.parts.view.set(View::new(&self.world, &plan, &self.gateways, millis));
+            self.announce(&plan, false, now, millis);
+            self.context.view.set(View::new(&self.world, &plan, &self.states, millis));
             return;
         }
-        if std::mem::take(&mut self.memory_due) {
-            self.parts.memory.keep_objects(&self.remembered, &plan);
-            self.parts.memory.keep_holds(&self.holds);
+        if std::mem::take(&mut self.store_due) {
+            self.context.store.keep_objects(&self.records, &plan);
+            self.context.store.keep_holds(&self.holds);
         }
-        if self.leaving && self.parts.fleet.outlives_operator() {
+        if self.leaving && self.context.fleet.outlives_operator() {
             return;
         }
         self.decide(&plan, now, millis);
@@ -223,65 +224,65 @@ impl<F: Fleet> Operator<F> {
 
     /// How many replicas each fleet should have.
     fn decide(&mut self, plan: &Plan, now: Instant, millis: Millis) {
-        if self.decided.is_some_and(|last| now.duration_since(last) < DECIDE) {
+        if self.decided.is_some_and(|last| now.duration_since(last) < DECISION_INTERVAL) {
             return;
         }
         self.decided = Some(now);
         for (fleet, planned) in &plan.fleets {
             // Nothing is concluded from the silence of proxies that had no time to dial, or can't be seen.
-            let is_settled = |gateway: &Gateway| self.settled(gateway, now) && !gateway.observation.unknown;
-            if !self.gateways.get(fleet).is_some_and(is_settled) {
+            let is_settled = |state: &FleetState| self.settled(state, now) && !state.observation.unknown;
+            if !self.states.get(fleet).is_some_and(is_settled) {
                 continue;
             }
-            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            if gateway.decision.is_none() && matches!(self.reign, Reign::Yes(Some(_))) {
-                gateway.scaler.recall(&planned.settings, gateway.replicas(), millis);
+            let Some(state) = self.states.get_mut(fleet) else { continue };
+            if state.decision.is_none() && matches!(self.leadership, Leadership::Leading(Some(_))) {
+                state.scaler.recall(&planned.settings, state.replicas(), millis);
             }
-            let decision = gateway.scaler.decide(&planned.settings, gateway.replicas(), millis);
-            let former = gateway.decision.as_ref();
+            let decision = state.scaler.decide(&planned.settings, state.replicas(), millis);
+            let former = state.decision.as_ref();
             if former.is_none_or(|former| former.desired != decision.desired) {
                 let Decision { desired, current, reason, .. } = &decision;
                 tracing::info!(%fleet, desired, current, reason, "scaling");
             }
-            if let Some(news) = changes::of_decision(&self.observed, fleet, former, &decision) {
-                self.parts.happenings.say(news);
+            if let Some(event) = changes::of_decision(&self.observed, fleet, former, &decision) {
+                self.context.recorder.publish(event);
             }
-            gateway.decision = Some(decision);
+            state.decision = Some(decision);
         }
     }
 
     /// Moves fleets towards what is decided.
     fn ensure(&mut self, plan: &Plan, millis: Millis) {
-        let gone = self.parts.fleet.observe().into_keys().filter(|fleet| !plan.fleets.contains_key(fleet));
+        let gone = self.context.fleet.observe().into_keys().filter(|fleet| !plan.fleets.contains_key(fleet));
         for fleet in gone.collect::<Vec<_>>() {
-            let drain = self.gateways.get(&fleet).map(|gateway| gateway.drain).unwrap_or_default();
-            self.parts.fleet.ensure(&fleet::nothing(&fleet, drain), &BTreeMap::new());
+            let drain = self.states.get(&fleet).map(|state| state.drain).unwrap_or_default();
+            self.context.fleet.ensure(&fleet::nothing(&fleet, drain), &BTreeMap::new());
         }
         for (fleet, planned) in &plan.fleets {
-            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            gateway.drain = planned.settings.spec.drain;
+            let Some(state) = self.states.get_mut(fleet) else { continue };
+            state.drain = planned.settings.spec.drain;
             // Undecided, it stays as it is.
-            let replicas = gateway.decision.as_ref().map_or(gateway.observation.replicas, |decision| decision.desired);
+            let replicas = state.decision.as_ref().map_or(state.observation.replicas, |decision| decision.desired);
             // Leaving, it takes no new connection: clients are refused at once, instead of waiting for nobody.
             let wanted = match self.leaving {
-                true => fleet::nothing(fleet, gateway.drain),
+                true => fleet::nothing(fleet, state.drain),
                 false => fleet::plan(fleet, &planned.settings, replicas),
             };
-            self.parts.fleet.ensure(&wanted, &gateway.signs(millis));
+            self.context.fleet.ensure(&wanted, &state.reports(millis));
         }
         self.observe(plan);
     }
 
     /// Looks at what there is of each fleet.
     fn observe(&mut self, plan: &Plan) {
-        let mut observed = self.parts.fleet.observe();
-        for (fleet, gateway) in &mut self.gateways {
-            let closed = gateway.observation.closed_ports();
-            gateway.observed(observed.remove(fleet).unwrap_or_default());
-            self.publish_due |= closed != gateway.observation.closed_ports();
+        let mut observed = self.context.fleet.observe();
+        for (fleet, state) in &mut self.states {
+            let closed = state.observation.closed_ports();
+            state.observed(observed.remove(fleet).unwrap_or_default());
+            self.publish_due |= closed != state.observation.closed_ports();
         }
         // A fleet that is no more, with all its proxies gone, is forgotten.
-        self.gateways.retain(|fleet, gateway| plan.fleets.contains_key(fleet) || !gateway.is_empty());
+        self.states.retain(|fleet, state| plan.fleets.contains_key(fleet) || !state.is_empty());
     }
 
     /// Publishes what should run, less what fleets refuse, and rolls it out.
@@ -293,40 +294,40 @@ impl<F: Fleet> Operator<F> {
         let due = std::mem::take(&mut self.publish_due) | self.forget_refusals();
         let mut changed = false;
         for (fleet, planned) in &plan.fleets {
-            let Some(gateway) = self.gateways.get_mut(fleet) else { continue };
-            if gateway.settle(&planned.snapshot, millis) || due {
+            let Some(state) = self.states.get_mut(fleet) else { continue };
+            if state.settle(&planned.snapshot, millis) || due {
                 changed = true;
-                let snapshot = gateway.publishable(fleet, &planned.snapshot);
+                let snapshot = state.publishable(fleet, &planned.snapshot);
                 let published = Published::from(snapshot);
-                if gateway.published.as_ref().is_none_or(|former| former.revision != published.revision) {
+                if state.published.as_ref().is_none_or(|former| former.revision != published.revision) {
                     let (revision, resources) = (published.revision.short(), published.snapshot.len());
                     tracing::info!(%fleet, revision, resources, "published");
-                    gateway.published = Some(Arc::new(published));
+                    state.published = Some(Arc::new(published));
                 }
             }
             let canary = planned.settings.spec.rollout.canary;
             let care = Care { percent: canary.percent, observe: canary.observe.std() };
-            if let Some(offered) = gateway.roll(care, millis) {
-                self.parts.registry.offer(fleet, offered);
+            if let Some(offered) = state.roll(care, millis) {
+                self.context.registry.offer(fleet, offered);
             }
         }
         if changed {
             let rollback = |(fleet, planned): (&FleetRef, &PlannedFleet)| {
-                let gateway = self.gateways.get(fleet)?;
-                Rollback::new(fleet, &gateway.ledger, &planned.snapshot, &gateway.published.as_ref()?.snapshot)
+                let state = self.states.get(fleet)?;
+                Rollback::new(fleet, &state.ledger, &planned.snapshot, &state.published.as_ref()?.snapshot)
             };
             let rollbacks: Vec<Rollback> = plan.fleets.iter().filter_map(rollback).collect();
-            self.parts.memory.keep_rollbacks(&rollbacks);
+            self.context.store.keep_rollbacks(&rollbacks);
         }
     }
 
     /// Forgets what people asked to be forgotten. True when something else is to be published.
     fn forget_refusals(&mut self) -> bool {
         let mut due = false;
-        for key in self.parts.view.take_forgotten() {
+        for key in self.context.view.take_forgotten() {
             tracing::info!(%key, "what is refused of it is forgotten: it is tried again");
-            for gateway in self.gateways.values_mut() {
-                due |= gateway.forget_refusal(&key);
+            for state in self.states.values_mut() {
+                due |= state.forget_refusal(&key);
             }
         }
         due
@@ -335,58 +336,59 @@ impl<F: Fleet> Operator<F> {
     fn rebalance(&mut self, now: Instant, millis: Millis) {
         // Proxies that dial after a takeover are no growth.
         let settled: Vec<FleetRef> = self.settled_fleets(now).cloned().collect();
-        for (_, gateway) in self.gateways.iter_mut().filter(|(fleet, _)| settled.contains(fleet)) {
-            gateway.rebalance(now, millis);
+        for (_, state) in self.states.iter_mut().filter(|(fleet, _)| settled.contains(fleet)) {
+            state.rebalance(now, millis);
         }
     }
 
     /// Tells in Events what is wrong from now on, and what no more.
-    fn tell(&mut self, plan: &Arc<Plan>, leads: bool, now: Instant, millis: Millis) {
-        let is_news = self.told.as_ref().is_none_or(|(last, at)| !Arc::ptr_eq(last, plan) || now >= *at + TELL);
+    fn announce(&mut self, plan: &Arc<Plan>, leads: bool, now: Instant, millis: Millis) {
+        let is_due =
+            self.announced.as_ref().is_none_or(|(last, at)| !Arc::ptr_eq(last, plan) || now >= *at + ANNOUNCE_INTERVAL);
         // Nothing is concluded from the silence of proxies that had no time to dial.
-        if !is_news || leads && self.settled_fleets(now).count() < self.gateways.len() {
+        if !is_due || leads && self.settled_fleets(now).count() < self.states.len() {
             return;
         }
-        self.told = Some((Arc::clone(plan), now));
+        self.announced = Some((Arc::clone(plan), now));
         let unready = plan.fleets.iter().filter(|_| leads && !self.leaving).filter_map(|(fleet, planned)| {
-            let lacks = planner::unready(planned, &self.gateways.get(fleet)?.view(millis))?;
-            Some(Wrong::of_readiness(fleet, lacks))
+            let lacks = planner::unready(planned, &self.states.get(fleet)?.view(millis))?;
+            Some(ActiveProblem::of_readiness(fleet, lacks))
         });
-        let refused = self.gateways.iter().flat_map(|(fleet, gateway)| {
-            Wrong::of_proxies(fleet, gateway, plan.fleets.get(fleet).map(|planned| &planned.sources))
+        let refused = self.states.iter().flat_map(|(fleet, state)| {
+            ActiveProblem::of_proxies(fleet, state, plan.fleets.get(fleet).map(|planned| &planned.sources))
         });
-        let wrong = plan.problems.iter().filter_map(Wrong::of_problem).chain(unready).chain(refused);
+        let wrong = plan.problems.iter().filter_map(ActiveProblem::of_problem).chain(unready).chain(refused);
         let age = |id: &planner::ObjectRef| {
             let object = self.world.objects.get(id)?;
             Some(object.created.map_or(Duration::MAX, |created| millis.since(created)))
         };
-        for happening in self.known.take(wrong, &self.observed, leads, now, age) {
+        for event in self.known.take(wrong, &self.observed, leads, now, age) {
             // Problems of plans are in the log of whoever plans.
-            match happening.action {
+            match event.action {
                 "Plan" => {}
-                _ if happening.warning => tracing::warn!(reason = happening.reason, "{}", happening.note),
-                _ => tracing::info!(reason = happening.reason, "{}", happening.note),
+                _ if event.warning => tracing::warn!(reason = event.reason, "{}", event.note),
+                _ => tracing::info!(reason = event.reason, "{}", event.note),
             }
-            self.parts.happenings.say(happening);
+            self.context.recorder.publish(event);
         }
     }
 
     /// Shows what came of it: statuses, the admin port, metrics.
     fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
-        let default_fleet = self.parts.default_fleet.borrow().clone();
-        let (plan, is_new) = self.complete.of(plan, &self.world, &self.gateways, &default_fleet);
-        self.tell(&plan, true, now, millis);
-        let view = View::new(&self.world, &plan, &self.gateways, millis);
+        let default_fleet = self.context.default_fleet.borrow().clone();
+        let (plan, is_new) = self.effective.of(plan, &self.world, &self.states, &default_fleet);
+        self.announce(&plan, true, now, millis);
+        let view = View::new(&self.world, &plan, &self.states, millis);
         view.count();
         if is_new {
             view.count_problems();
         }
         let shown = view.transitions();
-        let drift = self.parts.statuses.pace.drift;
+        let drift = self.context.statuses.pace.drift;
         // Until then, what the leader before wrote of proxies is nearer to the truth than what is known here.
         let settled: BTreeSet<FleetRef> = self.settled_fleets(now).cloned().collect();
-        let is_decided = |gateway: &Gateway| gateway.decision.is_some() || gateway.observation.unknown;
-        let is_known = |fleet: &FleetRef| settled.contains(fleet) && self.gateways.get(fleet).is_some_and(is_decided);
+        let is_decided = |state: &FleetState| state.decision.is_some() || state.observation.unknown;
+        let is_known = |fleet: &FleetRef| settled.contains(fleet) && self.states.get(fleet).is_some_and(is_decided);
         // Of a fleet that is planned no more, nothing is decided either: nobody waits for it.
         let settling: BTreeSet<FleetRef> = plan.fleets.keys().filter(|fleet| !is_known(fleet)).cloned().collect();
         let due = self
@@ -394,19 +396,19 @@ impl<F: Fleet> Operator<F> {
             .as_ref()
             .is_none_or(|(last, former, at)| *last != shown || *former != settling || now.duration_since(*at) >= drift);
         if due {
-            let view = |(fleet, gateway): (&FleetRef, &Gateway)| {
-                (fleet.clone(), FleetView { settling: settling.contains(fleet), ..gateway.view(millis) })
+            let view = |(fleet, state): (&FleetRef, &FleetState)| {
+                (fleet.clone(), FleetView { settling: settling.contains(fleet), ..state.view(millis) })
             };
-            self.parts.statuses.set(status::Input {
+            self.context.statuses.set(status::Input {
                 world: Arc::clone(&self.world),
                 observed: Arc::clone(&self.observed),
                 plan,
-                fleets: self.gateways.iter().map(view).collect(),
-                remembered: Arc::clone(&self.remembered),
+                fleets: self.states.iter().map(view).collect(),
+                records: Arc::clone(&self.records),
             });
             self.shown = Some((shown, settling, now));
         }
-        self.parts.view.set(view);
+        self.context.view.set(view);
     }
 }
 

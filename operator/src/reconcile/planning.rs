@@ -11,19 +11,19 @@ use std::{
 use planner::{Holds, ObjectRef, Plan, Planner, World};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::Operator;
+use super::Reconciler;
 use crate::{
     admin::metrics,
     events::changes,
     fleet::Fleet,
     reconcile::world,
     source::{self, Observed},
-    state::{memory::Objects, objects::Remembered},
+    state::{objects::ObjectRecord, persisted::ObjectRecords},
     status,
 };
 
 /// A plan that takes this long is worth a word in the log, once.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW_AFTER: Duration = Duration::from_secs(10);
 
 /// The plan that is being made, if one is.
 #[derive(Debug, Default)]
@@ -37,14 +37,14 @@ pub(super) struct Planning {
 struct UnderWay {
     task: JoinHandle<Derived>,
     /// It is made of this memory.
-    of: Memory,
+    of: Known,
     began: Instant,
     is_slow: bool,
     done: Option<Result<Derived, JoinError>>,
 }
 
 /// What is known of objects beyond what the source has, and who has which hostname.
-type Memory = (Objects, Arc<Holds>);
+type Known = (ObjectRecords, Arc<Holds>);
 
 /// What a world came to.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ struct Derived {
     observed: Arc<Observed>,
     world: Arc<World>,
     plan: Arc<Plan>,
-    remembered: Objects,
+    records: ObjectRecords,
     in_force: source::kube::InForce,
 }
 
@@ -71,7 +71,7 @@ impl Planning {
         self.under_way.is_some()
     }
 
-    fn begin(&mut self, observed: Arc<Observed>, of: Memory, before: Option<Arc<Plan>>) {
+    fn begin(&mut self, observed: Arc<Observed>, of: Known, before: Option<Arc<Plan>>) {
         let (mut planner, (kept, holds)) = (std::mem::take(&mut self.planner), of.clone());
         let task = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
@@ -83,26 +83,27 @@ impl Planning {
             let joined = start.elapsed();
             let plan = planner.plan(&world);
             let planned = start.elapsed() - joined;
-            let remembered = world::remember(&observed, &plan, &kept, now);
+            let records = world::records(&observed, &plan, &kept, now);
             changes::log(before.as_deref(), &plan);
-            let secrets = source::kube::in_force(&remembered);
-            let is_stale = |id: &ObjectRef, known: &Remembered| known.accepted.is_some() && !plan.accepted.contains(id);
-            let stale = remembered.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
+            let secrets = source::kube::in_force(&records);
+            let is_stale =
+                |id: &ObjectRef, known: &ObjectRecord| known.accepted.is_some() && !plan.accepted.contains(id);
+            let stale = records.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
             let in_force = source::kube::InForce { world: observed.number, secrets, stale: stale.collect() };
             timer.observe_duration();
             tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
-            let (world, plan, remembered) = (Arc::new(world), Arc::new(plan), Arc::new(remembered));
-            Derived { planner, observed, world, plan, remembered, in_force }
+            let (world, plan, records) = (Arc::new(world), Arc::new(plan), Arc::new(records));
+            Derived { planner, observed, world, plan, records, in_force }
         });
         self.under_way = Some(UnderWay { task, of, began: Instant::now(), is_slow: false, done: None });
     }
 
     /// The plan that was under way, if it is made, with the memory that it is made of.
-    async fn take(&mut self) -> Option<(Result<Derived, JoinError>, Memory)> {
+    async fn take(&mut self) -> Option<(Result<Derived, JoinError>, Known)> {
         let under_way = self.under_way.as_mut()?;
         if under_way.done.is_none() && !under_way.task.is_finished() {
             let took = under_way.began.elapsed();
-            if took > SLOW && !std::mem::replace(&mut under_way.is_slow, true) {
+            if took > SLOW_AFTER && !std::mem::replace(&mut under_way.is_slow, true) {
                 tracing::warn!("planning takes more than {} s; what was planned before is in force", took.as_secs());
             }
             return None;
@@ -116,7 +117,7 @@ impl Planning {
     }
 }
 
-impl<F: Fleet> Operator<F> {
+impl<F: Fleet> Reconciler<F> {
     /// Takes up the plan that is made, and has the latest world planned next.
     pub(super) async fn plan(&mut self) {
         match self.planning.take().await {
@@ -124,51 +125,51 @@ impl<F: Fleet> Operator<F> {
             // A bug of ours that this very content brings out: what ran goes on running.
             Some((Err(error), _)) => {
                 tracing::error!(%error, "planning failed; what was planned before stays in force");
-                self.recall_due = false;
+                self.persisted_due = false;
             }
             None => {}
         }
         // What is gone counts for a while, and no source says when that is over.
         if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
-            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
         }
         if !self.planning.is_under_way()
-            && let Some(observed) = self.news.take()
+            && let Some(observed) = self.pending.take()
         {
-            let of = (Arc::clone(&self.remembered), Arc::clone(&self.holds));
+            let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
             self.planning.begin(observed, of, self.plan.clone());
         }
     }
 
-    fn take_up(&mut self, derived: Derived, (remembered_then, holds_then): &Memory) {
-        let Derived { planner, observed, world, plan, remembered, in_force } = derived;
+    fn take_up(&mut self, derived: Derived, (remembered_then, holds_then): &Known) {
+        let Derived { planner, observed, world, plan, records, in_force } = derived;
         self.planning.planner = planner;
-        if !Arc::ptr_eq(remembered_then, &self.remembered) || !Arc::ptr_eq(holds_then, &self.holds) {
+        if !Arc::ptr_eq(remembered_then, &self.records) || !Arc::ptr_eq(holds_then, &self.holds) {
             // Meanwhile the leader before was heard: of what it left, this plan knows nothing.
-            self.news.get_or_insert(observed);
+            self.pending.get_or_insert(observed);
             return;
         }
         let is_unfinished = plan.is_unfinished();
         let former = (
             std::mem::replace(&mut self.observed, observed),
             std::mem::replace(&mut self.world, world),
-            std::mem::replace(&mut self.remembered, remembered),
+            std::mem::replace(&mut self.records, records),
             self.plan.replace(Arc::clone(&plan)),
         );
         // What nobody has any more may be much.
         tokio::task::spawn_blocking(move || drop(former));
-        self.parts.certificates.send_replace(Some(in_force));
+        self.context.certificates.send_replace(Some(in_force));
         self.holds = Arc::clone(&plan.holds);
-        self.memory_due = true;
-        self.recall_due = false;
+        self.store_due = true;
+        self.persisted_due = false;
         for fleet in plan.fleets.keys() {
-            self.gateways.entry(fleet.clone()).or_default();
+            self.states.entry(fleet.clone()).or_default();
         }
-        self.parts.registry.planned(plan);
+        self.context.registry.planned(plan);
         self.publish_due = true;
         self.decided = None;
         if is_unfinished {
-            self.news.get_or_insert_with(|| Arc::clone(&self.observed));
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
         }
     }
 }

@@ -9,10 +9,10 @@ use snapshot::Hash;
 
 use super::*;
 use crate::{
-    fleet::{Observation, Problem, Proxy, Sign},
+    fleet::{Observation, Problem, Proxy, ProxyReport},
     reconcile::event::ProxyWhat,
     source::SourceObject,
-    state::memory::Folder,
+    state::store::FolderStore,
 };
 
 /// Has what it is told to have, and notes what it was asked for.
@@ -27,7 +27,7 @@ pub(super) struct Fake {
 }
 
 impl Fleet for FakeFleet {
-    fn ensure(&mut self, plan: &FleetPlan, _signs: &BTreeMap<String, Sign>) {
+    fn ensure(&mut self, plan: &FleetPlan, _signs: &BTreeMap<String, ProxyReport>) {
         self.0.lock().unwrap().asked.push((plan.fleet.clone(), plan.replicas, plan.ports.clone()));
     }
 
@@ -41,7 +41,7 @@ impl Fleet for FakeFleet {
 }
 
 pub(super) struct Bench {
-    pub(super) operator: Operator<FakeFleet>,
+    pub(super) reconciler: Reconciler<FakeFleet>,
     pub(super) fleet: FakeFleet,
     _dir: tempfile::TempDir,
 }
@@ -80,7 +80,7 @@ pub(super) fn observed(manifests: &[Value]) -> Event {
         let current = crds::admit(value.clone()).map(Arc::new);
         let raw = current.is_err().then(|| Arc::new(value.clone()));
         let content = Hash::of(value.to_string().as_bytes());
-        (id, SourceObject { current, raw, generation: 1, content, origin: None, birth: None })
+        (id, SourceObject { current, raw, generation: 1, content, origin: None, creation: None })
     };
     let objects = manifests.iter().map(object).collect();
     Event::WorldChanged(Observed { objects, ..Observed::default() }.into())
@@ -89,26 +89,31 @@ pub(super) fn observed(manifests: &[Value]) -> Event {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (memory, recalled) = Folder::open(dir.path());
-        Self::with(dir, Memory::Folder(memory), recalled, crate::leader::election::alone(1))
+        let (store, persisted) = FolderStore::open(dir.path());
+        Self::with(dir, StateStore::Folder(store), persisted, crate::leader::election::sole_leader(1))
     }
 
-    pub(super) fn with(dir: tempfile::TempDir, memory: Memory, recalled: Recalled, lead: Leading) -> Self {
+    pub(super) fn with(
+        dir: tempfile::TempDir,
+        store: StateStore,
+        persisted: PersistedState,
+        lead: LeaderWatch,
+    ) -> Self {
         let fleet = FakeFleet::default();
-        let parts = Parts {
+        let context = Context {
             lead,
             events: mpsc::channel(1).1,
             fleet: fleet.clone(),
             registry: Arc::default(),
-            recalled,
-            memory,
-            happenings: Events::nowhere(),
+            persisted,
+            store,
+            recorder: EventRecorder::nowhere(),
             statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
             certificates: tokio::sync::watch::Sender::new(None),
             default_fleet: tokio::sync::watch::channel(default_fleet::State::default()).1,
         };
-        Self { operator: Operator::new(parts), fleet, _dir: dir }
+        Self { reconciler: Reconciler::new(context), fleet, _dir: dir }
     }
 
     pub(super) fn observe(&self, replicas: u32, problems: Vec<Problem>) {
@@ -119,12 +124,12 @@ impl Bench {
 
     /// One turn after this event, and after what is planned for it; what the fleet was asked for in it.
     pub(super) async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
-        self.operator.take(event);
-        self.operator.turn().await;
-        while self.operator.planning.is_under_way() {
-            self.operator.planning.is_made().await;
+        self.reconciler.take(event);
+        self.reconciler.reconcile().await;
+        while self.reconciler.planning.is_under_way() {
+            self.reconciler.planning.is_made().await;
             self.fleet.0.lock().unwrap().asked.clear();
-            self.operator.turn().await;
+            self.reconciler.reconcile().await;
         }
         let asked = std::mem::take(&mut self.fleet.0.lock().unwrap().asked);
         asked.into_iter().map(|(_, replicas, ports)| (replicas, ports)).collect()
@@ -132,7 +137,7 @@ impl Bench {
 
     /// Keys that are published.
     pub(super) fn published(&self) -> Vec<String> {
-        let published = &self.operator.gateways[&fleet_ref()].published;
+        let published = &self.reconciler.states[&fleet_ref()].published;
         published.iter().flat_map(|p| p.snapshot.iter().map(|(key, _)| key.to_string())).collect()
     }
 }
@@ -144,10 +149,10 @@ pub(super) fn said(name: &str, what: ProxyWhat) -> Event {
 
 /// A proxy dials, and acknowledges what is published.
 pub(super) async fn attached(bench: &mut Bench, name: &str) {
-    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let published = Arc::clone(bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap());
     let event = |what| said(name, what);
     let (outbox, _mail) = mpsc::channel(1);
-    bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
+    bench.reconciler.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
     bench.turn(event(ProxyWhat::Ack { published, nacks: vec![], ready: true })).await;
 }
 
@@ -185,14 +190,14 @@ async fn an_adopted_fleet_keeps_its_size() {
     // With its last proxy gone, it is forgotten.
     bench.fleet.0.lock().unwrap().observed.clear();
     bench.turn(Event::Tick).await;
-    assert!(bench.operator.gateways.is_empty());
+    assert!(bench.reconciler.states.is_empty());
 }
 
 #[tokio::test]
 async fn what_was_accepted_stays_while_it_is_broken() {
     let mut bench = Bench::new();
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
-    let revision = |bench: &Bench| bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap().revision;
+    let revision = |bench: &Bench| bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap().revision;
     let before = revision(&bench);
     bench.turn(observed(&[fleet_manifest(), route_manifest("no path")])).await;
     assert_eq!(revision(&bench), before);
@@ -207,12 +212,12 @@ async fn a_listener_is_published_once_its_port_is_open() {
     bench.observe(1, vec![problem]);
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
     same(&bench.published(), &[ALL[0], ALL[1], ALL[3], ALL[4]]);
-    let view = bench.operator.parts.view.view().unwrap().world();
+    let view = bench.reconciler.context.view.view().unwrap().world();
     assert_eq!(view["problems"][0]["field"], "spec.listeners[1].port");
     bench.observe(1, vec![]);
     bench.turn(Event::Tick).await;
     same(&bench.published(), &ALL);
-    assert_eq!(bench.operator.parts.view.view().unwrap().world()["problems"], json!([]));
+    assert_eq!(bench.reconciler.context.view.view().unwrap().world()["problems"], json!([]));
 }
 
 #[tokio::test]
@@ -221,7 +226,7 @@ async fn at_the_end_everything_leaves() {
     bench.observe(2, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
     assert_eq!(bench.turn(Event::Shutdown).await, [(0, vec![])], "no port either");
-    assert!(bench.operator.leaving);
+    assert!(bench.reconciler.leaving);
 }
 
 #[tokio::test]
@@ -229,26 +234,26 @@ async fn readiness_is_that_of_the_least_number_on_what_is_published() {
     let mut bench = Bench::new();
     bench.observe(1, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
-    let lacks = bench.operator.parts.view.view().unwrap().not_ready();
+    let lacks = bench.reconciler.context.view.view().unwrap().not_ready();
     assert_eq!(lacks, ["fleet sys/default: 0 of 1 proxies are Ready on what is published"]);
-    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let published = Arc::clone(bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap());
     let (outbox, _mail) = mpsc::channel(1);
     let event = |what| said("default-0", what);
-    bench.operator.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
+    bench.reconciler.take(event(ProxyWhat::Attached { hello: Box::default(), outbox }));
     let ack = ProxyWhat::Ack { published, nacks: vec![], ready: true };
     bench.turn(event(ack)).await;
-    assert!(bench.operator.parts.view.view().unwrap().not_ready().is_empty());
+    assert!(bench.reconciler.context.view.view().unwrap().not_ready().is_empty());
     bench.turn(event(ProxyWhat::Detached)).await;
-    assert_eq!(bench.operator.parts.view.view().unwrap().not_ready().len(), 1);
+    assert_eq!(bench.reconciler.context.view.view().unwrap().not_ready().len(), 1);
 }
 
 #[tokio::test]
 async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
     let mut bench = Bench::new();
-    bench.operator.parts.statuses.pace.drift = Duration::from_secs(60);
+    bench.reconciler.context.statuses.pace.drift = Duration::from_secs(60);
     bench.observe(1, vec![]);
     bench.turn(observed(&[fleet_manifest()])).await;
-    let at = |bench: &Bench| bench.operator.shown.as_ref().unwrap().2;
+    let at = |bench: &Bench| bench.reconciler.shown.as_ref().unwrap().2;
     let first = at(&bench);
     bench.turn(Event::Tick).await;
     assert_eq!(at(&bench), first);
@@ -258,7 +263,7 @@ async fn numbers_that_drift_are_written_at_the_pace_of_their_place() {
     bench.turn(Event::Tick).await;
     let second = at(&bench);
     assert_ne!(second, first);
-    bench.operator.parts.statuses.pace.drift = Duration::ZERO;
+    bench.reconciler.context.statuses.pace.drift = Duration::ZERO;
     bench.turn(Event::Tick).await;
     assert_ne!(at(&bench), second);
 }
@@ -271,14 +276,14 @@ async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
     bench.fleet.0.lock().unwrap().observed.insert(fleet_ref(), unknown);
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
     same(&bench.published(), &ALL);
-    let gateway = &bench.operator.gateways[&fleet_ref()];
-    assert!(gateway.decision.is_none() && gateway.observation.unknown);
-    assert!(bench.operator.shown.is_some(), "statuses are written all the same");
+    let state = &bench.reconciler.states[&fleet_ref()];
+    assert!(state.decision.is_none() && state.observation.unknown);
+    assert!(bench.reconciler.shown.is_some(), "statuses are written all the same");
     // Those that have dialled are there, as far as is known.
     attached(&mut bench, "default-0").await;
     bench.turn(Event::Tick).await;
-    let gateway = &bench.operator.gateways[&fleet_ref()];
-    assert_eq!((gateway.ready(), gateway.replicas().current, gateway.decision.is_none()), (1, 1, true));
+    let state = &bench.reconciler.states[&fleet_ref()];
+    assert_eq!((state.ready(), state.replicas().current, state.decision.is_none()), (1, 1, true));
     // It is seen again: it is as large as it is, not as small as it might be.
     bench.observe(3, vec![]);
     assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
@@ -287,20 +292,20 @@ async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
 /// What the loop does while something is planned: how many turns, the longest, and how long all of it took.
 async fn turns_meanwhile(bench: &mut Bench, event: Event) -> (usize, Duration, Duration) {
     bench.fleet.0.lock().unwrap().asked.clear();
-    bench.operator.take(event);
+    bench.reconciler.take(event);
     let (began, mut turns, mut longest) = (Instant::now(), 0, Duration::ZERO);
     loop {
         let start = Instant::now();
-        bench.operator.turn().await;
+        bench.reconciler.reconcile().await;
         longest = longest.max(start.elapsed());
-        assert!(bench.operator.parts.view.since_turn().unwrap() < Duration::from_secs(1), "/healthz would fail");
-        if !bench.operator.planning.is_under_way() {
+        assert!(bench.reconciler.context.view.since_turn().unwrap() < Duration::from_secs(1), "/healthz would fail");
+        if !bench.reconciler.planning.is_under_way() {
             return (turns, longest, began.elapsed());
         }
         let asked = std::mem::take(&mut bench.fleet.0.lock().unwrap().asked);
         assert_eq!(asked.len(), 1, "the fleet is looked after meanwhile");
         turns += 1;
-        tokio::time::sleep(TURN).await;
+        tokio::time::sleep(MIN_INTERVAL).await;
     }
 }
 
@@ -324,12 +329,12 @@ async fn the_loop_turns_while_a_plan_is_made() {
     bench.observe(1, vec![]);
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
     let event = observed(&[fleet_manifest(), route_manifest("/b"), hostile_manifest()]);
-    let before = bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap().revision;
+    let before = bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap().revision;
     let (turns, longest, all) = turns_meanwhile(&mut bench, event).await;
     println!("planned for {all:.1?}; {turns} turns meanwhile, the longest {longest:.1?} (goal 1 s)");
     assert!(turns >= 10 && longest < Duration::from_secs(1), "{turns} turns in {all:?}, the longest {longest:?}");
-    let gateway = &bench.operator.gateways[&fleet_ref()];
-    assert_ne!(gateway.published.as_ref().unwrap().revision, before, "the other's change is published");
+    let state = &bench.reconciler.states[&fleet_ref()];
+    assert_ne!(state.published.as_ref().unwrap().revision, before, "the other's change is published");
     // The same again, under other names: nothing is compiled anew.
     let mut again = hostile_manifest();
     again["metadata"]["namespace"] = "third".into();
@@ -354,7 +359,7 @@ async fn the_loop_turns_however_much_is_wrong() {
     let (id, route) = one.objects.last_key_value().map(|(id, object)| (id.clone(), object.clone())).unwrap();
     many.objects.extend((0..100).map(|n| (ObjectRef { name: format!("r{n}"), ..id.clone() }, route.clone())));
     let (turns, longest, all) = turns_meanwhile(&mut bench, Event::WorldChanged(many.into())).await;
-    let problems = bench.operator.plan.as_ref().unwrap().problems.len();
+    let problems = bench.reconciler.plan.as_ref().unwrap().problems.len();
     println!(
         "{problems} problems, planned for {all:.1?}; {turns} turns meanwhile, the longest {longest:.1?} (goal 1 s)"
     );

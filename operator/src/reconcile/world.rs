@@ -11,34 +11,34 @@ use planner::{Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, S
 
 use crate::{
     default_fleet,
-    reconcile::fleet_state::Gateway,
+    reconcile::fleet_state::FleetState,
     source::{Observed, SourceObject},
-    state::objects::Remembered,
+    state::objects::ObjectRecord,
 };
 
 /// What others refer to counts for so long after it is gone: what is deleted is often made again within seconds, by a tool
 /// that replaces it, or by someone who mends a mistake.
-const ABSENCE: SignedDuration = SignedDuration::from_secs(30);
+const ABSENCE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Joins what the source has with what was accepted before, and who had which hostname. `now` is the age of what is not
 /// remembered; `None`: unknown.
 pub fn world(
     observed: &Observed,
-    remembered: &BTreeMap<ObjectRef, Remembered>,
+    records: &BTreeMap<ObjectRef, ObjectRecord>,
     holds: &Arc<Holds>,
     now: Option<Timestamp>,
 ) -> World {
     let object = |(id, object): (&ObjectRef, &SourceObject)| {
-        let known = remembered.get(id);
+        let known = records.get(id);
         let accepted = known.and_then(|r| r.accepted.clone());
         let accepted = accepted.filter(|accepted| same(id, accepted, object) && !observed.left_out.contains(id));
         let accepted_at = known.and_then(|r| r.accepted_at).filter(|_| accepted.is_some()).map(millis);
-        let birth = object.birth.as_ref().map(|birth| birth.created);
-        let created = birth.or_else(|| known.map(|r| r.created)).or(now).map(millis);
+        let creation = object.creation.as_ref().map(|creation| creation.created);
+        let created = creation.or_else(|| known.map(|r| r.created)).or(now).map(millis);
         let SourceObject { current, raw, generation, origin, .. } = object.clone();
         (id.clone(), WorldObject { current, raw, accepted, accepted_at, generation, created, origin })
     };
-    let gone = remembered.iter().filter(|(id, _)| !observed.objects.contains_key(*id));
+    let gone = records.iter().filter(|(id, _)| !observed.objects.contains_key(*id));
     let absent = gone.filter_map(|(id, known)| {
         let (accepted, until) = (known.accepted.clone()?, absent_until(id, known, now.unwrap_or_default())?);
         let accepted_at = known.accepted_at.map(millis);
@@ -50,7 +50,7 @@ pub fn world(
         now: millis(now.unwrap_or_default()),
         last_ready: None,
         left_out: observed.left_out.clone(),
-        strays: observed.strays.clone(),
+        strays: observed.document_problems.clone(),
         cluster: observed.cluster.clone(),
         holds: Arc::clone(holds),
     }
@@ -58,13 +58,13 @@ pub fn world(
 
 /// What is remembered from now on: of objects the content that the plan accepted; of those that are gone, for a while, what
 /// others still refer to.
-pub fn remember(
+pub fn records(
     observed: &Observed,
     plan: &Plan,
-    before: &BTreeMap<ObjectRef, Remembered>,
+    before: &BTreeMap<ObjectRef, ObjectRecord>,
     now: Timestamp,
-) -> BTreeMap<ObjectRef, Remembered> {
-    let remember = |(id, object): (&ObjectRef, &SourceObject)| {
+) -> BTreeMap<ObjectRef, ObjectRecord> {
+    let records = |(id, object): (&ObjectRef, &SourceObject)| {
         let former = before.get(id);
         let kept = || former.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
         let accepted = match &object.current {
@@ -78,27 +78,27 @@ pub fn remember(
                 former.filter(|r| r.accepted.as_ref().is_some_and(|a| Arc::ptr_eq(a, accepted) || a == accepted));
             known.and_then(|r| r.accepted_at).unwrap_or(now)
         });
-        let birth = object.birth.as_ref().map(|birth| birth.created);
-        let created = birth.or_else(|| former.map(|r| r.created)).unwrap_or(now);
+        let creation = object.creation.as_ref().map(|creation| creation.created);
+        let created = creation.or_else(|| former.map(|r| r.created)).unwrap_or(now);
         let (generation, content) = (object.generation, object.content);
-        (id.clone(), Remembered { generation, content, created, accepted, accepted_at, gone: None })
+        (id.clone(), ObjectRecord { generation, content, created, accepted, accepted_at, gone: None })
     };
-    let mut remembered: BTreeMap<_, _> = observed.objects.iter().map(remember).collect();
+    let mut records: BTreeMap<_, _> = observed.objects.iter().map(records).collect();
     let referred: BTreeSet<&ObjectRef> = plan.fleets.values().flat_map(|fleet| fleet.sources.values()).collect();
     for (id, known) in before.iter().filter(|(id, _)| !observed.objects.contains_key(*id) && referred.contains(id)) {
         if absent_until(id, known, now).is_some_and(|until| until > now) {
             let gone = Some(known.gone.map_or(now, |gone| gone.min(now)));
-            remembered.insert(id.clone(), Remembered { gone, ..known.clone() });
+            records.insert(id.clone(), ObjectRecord { gone, ..known.clone() });
         }
     }
-    remembered
+    records
 }
 
 /// Until when an object counts that the source has no more; `None`: it does not.
-fn absent_until(id: &ObjectRef, known: &Remembered, now: Timestamp) -> Option<Timestamp> {
+fn absent_until(id: &ObjectRef, known: &ObjectRecord, now: Timestamp) -> Option<Timestamp> {
     // A clock that went back is no reason for a longer time.
     let gone = known.gone.map_or(now, |gone| gone.min(now));
-    let until = gone.checked_add(ABSENCE).ok()?;
+    let until = gone.checked_add(ABSENCE_GRACE).ok()?;
     (outlives(id.kind) && known.accepted.is_some() && until > now).then_some(until)
 }
 
@@ -115,44 +115,44 @@ fn millis(at: Timestamp) -> Millis {
 
 /// Whether a content is that of this very object, and not of one of the same name that was deleted.
 fn same(id: &ObjectRef, content: &Object, object: &SourceObject) -> bool {
-    match (&content.metadata().uid, &object.birth) {
-        (Some(uid), Some(birth)) => outlives(id.kind) || **uid == *birth.uid,
+    match (&content.metadata().uid, &object.creation) {
+        (Some(uid), Some(creation)) => outlives(id.kind) || **uid == *creation.uid,
         _ => true,
     }
 }
 
 /// A plan with what keeps fleets from being as planned, for status and for people. Made anew only when either changed.
 #[derive(Debug, Default)]
-pub struct Complete(Option<(Arc<Plan>, Vec<Problem>, Arc<Plan>)>);
+pub struct EffectivePlan(Option<(Arc<Plan>, Vec<Problem>, Arc<Plan>)>);
 
-impl Complete {
+impl EffectivePlan {
     /// Adds the fleets' problems to those of the plan; and whether anything is new.
     pub fn of(
         &mut self,
         plan: &Arc<Plan>,
         world: &World,
-        gateways: &BTreeMap<FleetRef, Gateway>,
+        states: &BTreeMap<FleetRef, FleetState>,
         default_fleet: &default_fleet::State,
     ) -> (Arc<Plan>, bool) {
-        let problems = gateways.iter().flat_map(|(fleet, gateway)| {
-            gateway.observation.problems.iter().map(|problem| fleet_problem(plan, world, fleet, problem))
+        let problems = states.iter().flat_map(|(fleet, state)| {
+            state.observation.problems.iter().map(|problem| fleet_problem(plan, world, fleet, problem))
         });
         let problems: Vec<Problem> = problems.chain(not_as_defined(plan, world, default_fleet)).collect();
-        if let Some((base, known, complete)) = &self.0
+        if let Some((base, known, effective)) = &self.0
             && Arc::ptr_eq(base, plan)
             && *known == problems
         {
-            return (Arc::clone(complete), false);
+            return (Arc::clone(effective), false);
         }
-        let complete = if problems.is_empty() {
+        let effective = if problems.is_empty() {
             Arc::clone(plan)
         } else {
-            let mut complete = Plan::clone(plan);
-            complete.problems.extend_from_slice(&problems);
-            Arc::new(complete)
+            let mut effective = Plan::clone(plan);
+            effective.problems.extend_from_slice(&problems);
+            Arc::new(effective)
         };
-        self.0 = Some((Arc::clone(plan), problems, Arc::clone(&complete)));
-        (complete, true)
+        self.0 = Some((Arc::clone(plan), problems, Arc::clone(&effective)));
+        (effective, true)
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::source::Birth;
+    use crate::source::CreationMeta;
 
     const BORN: &str = "2026-01-02T03:04:05Z";
 
@@ -208,18 +208,18 @@ mod tests {
         let value =
             json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "ApiRoute", "metadata": metadata, "spec": spec});
         let current = if broken { Err(vec![]) } else { crds::admit(value).map(Arc::new) };
-        let birth = uid.map(|uid| Birth { uid: uid.into(), created: BORN.parse().unwrap() });
+        let creation = uid.map(|uid| CreationMeta { uid: uid.into(), created: BORN.parse().unwrap() });
         let content = snapshot::Hash::of(b"x");
-        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, birth };
+        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, creation };
         Observed { objects: BTreeMap::from([(id(), object)]), ..Observed::default() }
     }
 
     /// What stays in force of an object that is broken now, and was accepted before.
     fn fallback(before: Option<&str>, after: Option<&str>) -> bool {
         let plan = Plan { accepted: [id()].into(), ..Plan::default() };
-        let known = remember(&observed(before, false), &plan, &BTreeMap::new(), now());
+        let known = records(&observed(before, false), &plan, &BTreeMap::new(), now());
         let broken = observed(after, true);
-        let kept = remember(&broken, &Plan::default(), &known, now())[&id()].accepted.is_some();
+        let kept = records(&broken, &Plan::default(), &known, now())[&id()].accepted.is_some();
         assert_eq!(world(&broken, &known, &Arc::default(), None).objects[&id()].accepted.is_some(), kept);
         kept
     }
@@ -235,11 +235,11 @@ mod tests {
     #[test]
     fn what_is_held_by_its_name_only_has_no_content_in_force() {
         let plan = Plan { accepted: [id()].into(), ..Plan::default() };
-        let known = remember(&observed(Some("u"), false), &plan, &BTreeMap::new(), now());
+        let known = records(&observed(Some("u"), false), &plan, &BTreeMap::new(), now());
         let mut broken = observed(Some("u"), true);
         broken.left_out.insert(id());
         assert!(world(&broken, &known, &Arc::default(), None).objects[&id()].accepted.is_none());
-        assert!(remember(&broken, &Plan::default(), &known, now())[&id()].accepted.is_none());
+        assert!(records(&broken, &Plan::default(), &known, now())[&id()].accepted.is_none());
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
         let millis = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond().try_into().ok();
         assert_eq!(created(&observed(Some("u"), false), &BTreeMap::new()), millis(BORN));
         assert_eq!(created(&observed(None, false), &BTreeMap::new()), millis("2026-06-01T00:00:00Z"));
-        let known = remember(&observed(Some("u"), false), &Plan::default(), &BTreeMap::new(), now());
+        let known = records(&observed(Some("u"), false), &Plan::default(), &BTreeMap::new(), now());
         assert_eq!(known[&id()].created.to_string(), BORN);
         assert_eq!(created(&observed(None, false), &known), millis(BORN));
     }

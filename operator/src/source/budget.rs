@@ -20,12 +20,12 @@ use serde_json::Value;
 
 /// Most that is held, as [`weight`] has it: about what it comes to in memory. The chart gives an operator 512 MiB, and while
 /// one plan follows another, a quarter more is held, beside the operator itself.
-pub const MOST: u64 = 224 << 20;
+pub const MAX_HELD_BYTES: u64 = 224 << 20;
 /// What there is of an object however little it holds, in the maps of a world and of a plan.
-const PLACE: u64 = 2 << 10;
+const OBJECT_BYTES: u64 = 2 << 10;
 /// The same with what is said of it: why it is held by its name only, and a status, which is derived, waits to be written,
 /// is written, and is there.
-const PLACE_WITH_STATUS: u64 = 12 << 10;
+const OBJECT_WITH_STATUS_BYTES: u64 = 12 << 10;
 
 /// What is given up before what, the last first: kinds, then ages.
 type Rank = (u8, i64);
@@ -282,9 +282,9 @@ fn rank(kind: Kind) -> u8 {
 /// What the name of an object weighs, with all that is held of it beside its content.
 pub fn name(kind: Kind) -> u64 {
     match kind {
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => PLACE_WITH_STATUS,
+        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => OBJECT_WITH_STATUS_BYTES,
         Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
-            PLACE
+            OBJECT_BYTES
         }
     }
 }

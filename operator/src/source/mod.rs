@@ -28,7 +28,7 @@ pub struct Observed {
     /// Those of them that only the name is held of: their namespace has too much ([`budget`]).
     pub left_out: BTreeSet<ObjectRef>,
     /// Problems of what is no object.
-    pub strays: Vec<Problem>,
+    pub document_problems: Vec<Problem>,
     /// The objects are a cluster's. `None`: of a folder.
     pub cluster: Option<Cluster>,
     /// Counts what an API server's watches sent, so that the loop can say how far it is.
@@ -49,12 +49,12 @@ pub struct SourceObject {
     /// Where it stands; `None`: in an API server.
     pub origin: Option<Origin>,
     /// When it was created, and which of those of its name it is: what only an API server knows.
-    pub birth: Option<Birth>,
+    pub creation: Option<CreationMeta>,
 }
 
 /// What an API server says of an object's creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Birth {
+pub struct CreationMeta {
     /// `metadata.uid`.
     pub uid: Arc<str>,
     /// `metadata.creationTimestamp`.

@@ -26,10 +26,10 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
-    configmap::{LAST, MOST, PAUSE, REQUEST_TIMEOUT, RETRIES, RETRY},
-    memory::Objects,
+    configmap::{DEBOUNCE, MAX_BYTES, READ_RETRY_INTERVAL, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, WRITE_PAUSES},
     mirror::Stored as _,
-    objects::{self, Remembered},
+    objects::{self, ObjectRecord},
+    persisted::ObjectRecords,
 };
 use crate::{
     kube::{
@@ -75,7 +75,7 @@ impl Certificates {
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
-    pub fn recall(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, Remembered>> {
+    pub fn load(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, ObjectRecord>> {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
@@ -96,16 +96,16 @@ impl Certificates {
                     Err(error) => error,
                 };
                 tracing::warn!(secret = name, %error, "can't read the certificates accepted last; tries again");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(READ_RETRY_INTERVAL).await;
             }
         })
     }
 
     /// Keeps the certificates that proxies serve by, `in_force`; `accepted` are those that are in use as they are. What a
     /// fleet only names, without a permission, takes no room.
-    pub fn keep(&mut self, remembered: &Objects, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
+    pub fn keep(&mut self, records: &ObjectRecords, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
         let first = ObjectRef { kind: Kind::Secret, namespace: String::new(), name: String::new() };
-        let all = || remembered.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
+        let all = || records.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
         let secrets = || all().filter(|(id, _)| in_force.contains(*id));
         let kept = secrets().filter_map(|(id, known)| Some((id.clone(), known.accepted.clone()?, known.gone)));
         let kept: Vec<Kept> = kept.collect();
@@ -120,13 +120,13 @@ impl Certificates {
         self.holds.store(true, Ordering::Relaxed);
         let records = secrets().filter(|(_, known)| known.accepted.is_some());
         let records = records.map(|(id, known)| (id, !accepted.contains(id), known.json(id).to_string()));
-        self.wanted.send_replace(Some(text(records.collect(), MOST)));
+        self.wanted.send_replace(Some(text(records.collect(), MAX_BYTES)));
     }
 
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if timeout(LAST, self.task).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(secret = self.name, "the certificates accepted last could not be written to the end");
         }
     }
@@ -161,7 +161,7 @@ fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String
         tracing::error!(
             count,
             first,
-            most = MOST,
+            most = MAX_BYTES,
             "more certificates are in use than the operators' Secret holds: should one of those that are left out break \
              while no operator runs, it serves no more"
         );
@@ -169,7 +169,7 @@ fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
-fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
+fn parse(text: &[u8]) -> BTreeMap<ObjectRef, ObjectRecord> {
     let records: Vec<Value> = serde_json::from_slice(text)
         // The error could quote what it read.
         .map_err(|_| tracing::warn!("{KEY} of the operators' Secret is not understood"))
@@ -179,7 +179,7 @@ fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
 }
 
 async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Option<String>>) {
-    let (mut written, mut retries) = (None, Backoff::new(RETRIES));
+    let (mut written, mut retries) = (None, Backoff::new(WRITE_PAUSES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -206,7 +206,7 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
         if ended {
             return;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(DEBOUNCE).await;
     }
 }
 

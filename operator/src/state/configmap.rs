@@ -33,17 +33,17 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     hostnames,
-    memory::{Objects, Recalled},
-    objects::{self, Remembered},
+    objects::{self, ObjectRecord},
+    persisted::{ObjectRecords, PersistedState},
     rollbacks::{Rollback, Rollbacks},
 };
 use crate::{
     kube::{
         api::{Class, request},
         backoff::{Backoff, Bounds},
-        outage::Said,
     },
     leader::election::MANAGER,
+    log_throttle::LogThrottle,
 };
 
 /// Keys of the ConfigMap.
@@ -51,14 +51,14 @@ const OBJECTS: &str = "objects.json";
 const ROLLBACKS: &str = "rollbacks.json";
 const HOSTNAMES: &str = "hostnames.json";
 /// Most that is written besides hostnames: the API server takes 1 MiB with everything around it.
-pub(super) const MOST: usize = 900 << 10;
+pub(super) const MAX_BYTES: usize = 900 << 10;
 /// Writes that follow within this time are one.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(500);
 /// After an error, the next attempt; writing, twice as long after each further one.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
-pub(super) const RETRIES: Bounds = Bounds::new(RETRY, Duration::from_secs(60));
+pub(super) const READ_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const WRITE_PAUSES: Bounds = Bounds::new(READ_RETRY_INTERVAL, Duration::from_secs(60));
 /// At the end, the last write is waited for so long.
-pub(super) const LAST: Duration = Duration::from_secs(2);
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,7 +76,7 @@ struct Kept {
 #[derive(Clone, Default)]
 struct Wanted {
     /// `None`: there is no plan yet.
-    objects: Option<(Objects, Arc<Plan>)>,
+    objects: Option<(ObjectRecords, Arc<Plan>)>,
     /// `None`: not told yet, so that what the leader before left stays.
     rollbacks: Option<Arc<[Kept]>>,
     /// The same.
@@ -92,7 +92,7 @@ impl fmt::Debug for Wanted {
 
 /// Keeps the ConfigMap equal to what is remembered.
 #[derive(Debug)]
-pub struct Memory {
+pub struct ConfigMapStore {
     api: Api<ConfigMap>,
     name: String,
     wanted: watch::Sender<Wanted>,
@@ -101,7 +101,7 @@ pub struct Memory {
     holds: Arc<AtomicBool>,
 }
 
-impl Memory {
+impl ConfigMapStore {
     /// Starts on `namespace/name`; writes nothing before it is told to keep something.
     pub fn start(client: Client, namespace: &str, name: &str) -> Self {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
@@ -113,7 +113,7 @@ impl Memory {
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
-    pub fn recall(&self) -> BoxFuture<'static, Recalled> {
+    pub fn load(&self) -> BoxFuture<'static, PersistedState> {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
@@ -130,19 +130,19 @@ impl Memory {
                             error,
                             "what earlier operators left can't be read: broken objects lose what was accepted last"
                         );
-                        return Recalled::default();
+                        return PersistedState::default();
                     }
                     Err(error) => error,
                 };
                 tracing::warn!(configmap = name, %error, "can't read what the operator before left; tries again");
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(READ_RETRY_INTERVAL).await;
             }
         })
     }
 
     /// Keeps the accepted content of what is broken now, by this plan.
-    pub fn keep_objects(&self, remembered: &Objects, plan: &Arc<Plan>) {
-        self.wanted.send_modify(|wanted| wanted.objects = Some((Arc::clone(remembered), Arc::clone(plan))));
+    pub fn keep_objects(&self, records: &ObjectRecords, plan: &Arc<Plan>) {
+        self.wanted.send_modify(|wanted| wanted.objects = Some((Arc::clone(records), Arc::clone(plan))));
     }
 
     /// Keeps what was rolled back.
@@ -160,7 +160,7 @@ impl Memory {
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if tokio::time::timeout(LAST, self.task).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(configmap = self.name, "what is remembered could not be written to the end");
         }
     }
@@ -179,18 +179,17 @@ impl Kept {
 struct Writing {
     /// How long each content is as text.
     lengths: BTreeMap<ObjectRef, (Arc<Object>, usize)>,
-    said: Said,
+    throttle: LogThrottle,
 }
 
 impl Writing {
     /// What is to stand in the ConfigMap.
     fn data(&mut self, wanted: &Wanted, now: Instant) -> Data {
         let none = Arc::default();
-        let (remembered, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
+        let (records, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
         let is_broken = |id: &ObjectRef| !plan.is_some_and(|plan| plan.accepted.contains(id));
-        let broken = remembered
-            .iter()
-            .filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
+        let broken =
+            records.iter().filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
         let mut broken: Vec<_> = broken.collect();
         broken.sort_by_key(|(id, known)| (known.created, *id));
         let mut data = self.within(&broken, wanted.rollbacks.as_deref(), now);
@@ -200,7 +199,7 @@ impl Writing {
 
     /// What is broken, the oldest first, and what proxies refused, within the bound. Of each namespace the latter comes
     /// first. A text is made only of what is within it: all of it together may be half of the operator's memory.
-    fn within(&mut self, broken: &[(&ObjectRef, &Remembered)], refused: Option<&[Kept]>, now: Instant) -> Data {
+    fn within(&mut self, broken: &[(&ObjectRef, &ObjectRecord)], refused: Option<&[Kept]>, now: Instant) -> Data {
         let lengths = self.lengths(broken);
         let rollbacks = refused.unwrap_or_default();
         // A comma and a line break, or the brackets.
@@ -209,16 +208,16 @@ impl Writing {
         let owners = rollbacks.iter().map(|kept| kept.namespace.as_str());
         let owners = owners.chain(broken.iter().map(|(id, _)| id.namespace.as_str()));
         let units: Vec<Unit<'_>> = owners.enumerate().map(|(i, owner)| Unit { owner, parts: vec![i] }).collect();
-        let allotment = share::allot([MOST as u64], &costs, &units);
+        let allotment = share::allot([MAX_BYTES as u64], &costs, &units);
         let mut left_out = units.iter().zip(&allotment.taken).filter(|(_, taken)| taken.is_err());
         if let Some((first, _)) = left_out.next()
-            && let Some(times) = self.said.due(now)
+            && let Some(times) = self.throttle.due(now)
         {
             tracing::error!(
                 count = left_out.count() + 1,
                 namespace = first.owner,
                 namespace_has = allotment.used.get(first.owner).map_or(0, |[bytes]| *bytes),
-                most = MOST,
+                most = MAX_BYTES,
                 not_said_before = times,
                 "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
                  here loses the content accepted last; fix some objects of that namespace"
@@ -233,9 +232,9 @@ impl Writing {
     }
 
     /// How long the text of each is. That of a content is found out once.
-    fn lengths(&mut self, broken: &[(&ObjectRef, &Remembered)]) -> Vec<usize> {
+    fn lengths(&mut self, broken: &[(&ObjectRef, &ObjectRecord)]) -> Vec<usize> {
         let former = std::mem::take(&mut self.lengths);
-        let length = |(id, known): &(&ObjectRef, &Remembered)| {
+        let length = |(id, known): &(&ObjectRef, &ObjectRecord)| {
             let Some(content) = &known.accepted else { return 0 };
             let same = former.get(*id).filter(|(before, _)| Arc::ptr_eq(before, content));
             let length = same.map_or_else(|| objects::length(content), |(_, length)| *length);
@@ -252,7 +251,7 @@ fn text(lines: impl Iterator<Item = String>) -> String {
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
-fn parse(found: &ConfigMap) -> Recalled {
+fn parse(found: &ConfigMap) -> PersistedState {
     let text = |key| found.data.as_ref().and_then(|data| data.get(key)).filter(|text| !text.is_empty());
     let records: Vec<Value> = text(OBJECTS)
         .and_then(|text| {
@@ -265,11 +264,11 @@ fn parse(found: &ConfigMap) -> Recalled {
     let objects = records.into_iter().filter_map(objects::from_record).collect();
     let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(|text| Rollbacks::parse(text)).unwrap_or_default();
     let holds = text(HOSTNAMES).map(|text| hostnames::parse(text)).unwrap_or_default();
-    Recalled { objects, ledgers, holds }
+    PersistedState { objects, ledgers, holds }
 }
 
 async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Wanted>, holds: Arc<AtomicBool>) {
-    let (mut writing, mut written, mut retries) = (Writing::default(), Data::new(), Backoff::new(RETRIES));
+    let (mut writing, mut written, mut retries) = (Writing::default(), Data::new(), Backoff::new(WRITE_PAUSES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -301,7 +300,7 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<W
         if ended {
             return;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
@@ -330,7 +329,7 @@ mod tests {
     use super::*;
     use crate::state::mirror::Stored as _;
 
-    fn remembered(kind: Kind, name: &str) -> (ObjectRef, Remembered) {
+    fn record(kind: Kind, name: &str) -> (ObjectRef, ObjectRecord) {
         let id = ObjectRef { kind, namespace: "ns".into(), name: name.into() };
         let value = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -339,7 +338,7 @@ mod tests {
         });
         let accepted = Some(Arc::new(crds::admit(value).unwrap()));
         let (content, created) = (Hash::of(b"x"), jiff::Timestamp::UNIX_EPOCH);
-        (id, Remembered { generation: 5, content, created, accepted, accepted_at: None, gone: None })
+        (id, ObjectRecord { generation: 5, content, created, accepted, accepted_at: None, gone: None })
     }
 
     fn as_configmap(data: &Data) -> ConfigMap {
@@ -348,12 +347,12 @@ mod tests {
     }
 
     /// What is written of these, all of which are broken.
-    fn data(broken: &[(ObjectRef, Remembered)], refused: Option<&[Kept]>) -> Data {
+    fn data(broken: &[(ObjectRef, ObjectRecord)], refused: Option<&[Kept]>) -> Data {
         let broken: Vec<_> = broken.iter().map(|(id, known)| (id, known)).collect();
         Writing::default().within(&broken, refused, Instant::now())
     }
 
-    fn broken(objects: impl IntoIterator<Item = (ObjectRef, Remembered)>, accepted: &[&ObjectRef]) -> Wanted {
+    fn broken(objects: impl IntoIterator<Item = (ObjectRef, ObjectRecord)>, accepted: &[&ObjectRef]) -> Wanted {
         let accepted = accepted.iter().copied().cloned().collect();
         let plan = Plan { accepted, ..Plan::default() };
         Wanted { objects: Some((Arc::new(objects.into_iter().collect()), Arc::new(plan))), ..Wanted::default() }
@@ -361,50 +360,50 @@ mod tests {
 
     #[test]
     fn what_is_broken_comes_back_whole() {
-        let (id, known) = remembered(Kind::Service, "a");
-        let recalled = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
-        let back = &recalled.objects[&id];
+        let (id, known) = record(Kind::Service, "a");
+        let persisted = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
+        let back = &persisted.objects[&id];
         assert!(back.same(&known));
-        assert_eq!((back.accepted_generation(), recalled.ledgers.len()), (Some(4), 0));
+        assert_eq!((back.accepted_generation(), persisted.ledgers.len()), (Some(4), 0));
         assert_eq!(back.accepted.as_ref().unwrap().metadata().uid.as_deref(), Some("u-1"));
         // Garbage of whatever kind is no reason to stop.
         let garbage: Data = BTreeMap::from([(OBJECTS, "[1, {}, \"x\"]".into()), (ROLLBACKS, "{".into())]);
-        let recalled = parse(&as_configmap(&garbage));
-        assert!(recalled.objects.is_empty() && recalled.ledgers.is_empty());
+        let persisted = parse(&as_configmap(&garbage));
+        assert!(persisted.objects.is_empty() && persisted.ledgers.is_empty());
         assert!(parse(&ConfigMap::default()).objects.is_empty());
     }
 
     #[tokio::test]
     async fn what_the_leader_before_left_of_rollbacks_stays_until_they_are_known() {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
-        let written = || Writing::default().data(&memory.wanted.borrow(), Instant::now()).get(ROLLBACKS).cloned();
-        let (id, known) = remembered(Kind::ApiRoute, "broken");
-        memory.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &Arc::default());
+        let store = ConfigMapStore::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let written = || Writing::default().data(&store.wanted.borrow(), Instant::now()).get(ROLLBACKS).cloned();
+        let (id, known) = record(Kind::ApiRoute, "broken");
+        store.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &Arc::default());
         assert_eq!(written(), None);
-        memory.keep_rollbacks(&[]);
+        store.keep_rollbacks(&[]);
         assert_eq!(written().as_deref(), Some(""));
-        memory.task.abort();
+        store.task.abort();
     }
 
     #[test]
     fn only_what_is_broken_and_no_secret_is_kept() {
         let (good, bad, secret) =
-            (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "bad"), remembered(Kind::Secret, "s"));
+            (record(Kind::ApiRoute, "good"), record(Kind::ApiRoute, "bad"), record(Kind::Secret, "s"));
         let (accepted, id) = (good.0.clone(), bad.0.clone());
         let written = Writing::default().data(&broken([good, bad, secret], &[&accepted]), Instant::now());
         assert_eq!(parse(&as_configmap(&written)).objects.into_keys().collect::<Vec<_>>(), [id]);
     }
 
     /// Half a megabyte as text.
-    fn large(name: &str) -> (ObjectRef, Remembered) {
-        let (id, known) = remembered(Kind::ApiRoute, name);
+    fn large(name: &str) -> (ObjectRef, ObjectRecord) {
+        let (id, known) = record(Kind::ApiRoute, name);
         let matching = |m: usize| json!({"headers": [{"name": format!("x-{m}"), "value": "v".repeat(4000)}]});
         let rule = json!({"matches": [matching(0), matching(1)], "backendRefs": [{"name": "a", "port": 80}]});
         let rules = vec![rule; 64];
         let value = json!({"apiVersion": crds::API_VERSION, "kind": "ApiRoute",
             "metadata": {"name": name, "namespace": "ns"}, "spec": {"rules": rules}});
-        (id, Remembered { accepted: Some(Arc::new(crds::admit(value).unwrap())), ..known })
+        (id, ObjectRecord { accepted: Some(Arc::new(crds::admit(value).unwrap())), ..known })
     }
 
     /// The loop only says that there is something: it made values and texts of all that was broken, for each plan.
@@ -412,15 +411,15 @@ mod tests {
     async fn the_loop_makes_no_text() {
         let (_, one) = large("r");
         let id = |i| ObjectRef { kind: Kind::ApiRoute, namespace: "ns".into(), name: format!("r{i}") };
-        let objects: Objects = Arc::new((0..200).map(|i| (id(i), one.clone())).collect());
+        let objects: ObjectRecords = Arc::new((0..200).map(|i| (id(i), one.clone())).collect());
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let store = ConfigMapStore::start(Client::try_from(config).unwrap(), "ns", "memory");
         let began = Instant::now();
-        memory.keep_objects(&objects, &Arc::default());
-        memory.keep_holds(&Holds::default());
+        store.keep_objects(&objects, &Arc::default());
+        store.keep_holds(&Holds::default());
         let took = began.elapsed();
         assert!(took < Duration::from_millis(20), "{took:?}");
-        memory.task.abort();
+        store.task.abort();
     }
 
     #[test]
@@ -431,7 +430,7 @@ mod tests {
         assert_eq!(length, [known.text(&id).len()]);
         // Whoever measured it again would find out what it really has.
         writing.lengths.get_mut(&id).unwrap().1 = 7;
-        let generation = Remembered { generation: 77, ..known.clone() };
+        let generation = ObjectRecord { generation: 77, ..known.clone() };
         assert_eq!(
             writing.lengths(&[(&id, &generation)]),
             [length[0] - objects::length(known.accepted.as_deref().unwrap()) + 8]
@@ -447,7 +446,7 @@ mod tests {
             writing.data(&wanted, start + Duration::from_secs(second));
         }
         // It was said at first and after a minute, and 29 times since not.
-        assert_eq!(writing.said.left_out(), 29);
+        assert_eq!(writing.throttle.left_out(), 29);
     }
 
     /// Of an API server: what it was asked.
@@ -486,25 +485,25 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let objects: Vec<_> = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}"))).collect();
+        let objects: Vec<_> = (0..8_000).map(|i| record(Kind::ApiRoute, &format!("x{i}"))).collect();
         let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
-        assert!(total <= MOST && total > MOST / 2, "{total}");
+        assert!(total <= MAX_BYTES && total > MAX_BYTES / 2, "{total}");
         assert!(!parse(&as_configmap(&written)).objects.is_empty());
-        assert_eq!(data(&objects, Some(&[refused("ns", MOST + 1)]))[ROLLBACKS], "");
+        assert_eq!(data(&objects, Some(&[refused("ns", MAX_BYTES + 1)]))[ROLLBACKS], "");
     }
 
     #[test]
     fn who_breaks_much_pushes_out_nobody() {
         let kept = |namespace: &str, i: usize| {
-            let (id, known) = remembered(Kind::ApiRoute, &format!("x{i}"));
+            let (id, known) = record(Kind::ApiRoute, &format!("x{i}"));
             (ObjectRef { namespace: namespace.into(), ..id }, known)
         };
         // Whoever comes first, and whatever proxies refuse of it.
         let mut objects: Vec<_> = (0..8_000).map(|i| kept("crowd", i)).collect();
         objects.extend((0..100).map(|i| kept("shop", i)));
-        let written = data(&objects, Some(&[refused("crowd", MOST - 1000), refused("shop", 30_000)]));
-        assert!(written.values().map(String::len).sum::<usize>() <= MOST);
+        let written = data(&objects, Some(&[refused("crowd", MAX_BYTES - 1000), refused("shop", 30_000)]));
+        assert!(written.values().map(String::len).sum::<usize>() <= MAX_BYTES);
         assert_eq!(written[ROLLBACKS].len(), 30_002);
         let objects: Vec<Value> = serde_json::from_str(&written[OBJECTS]).unwrap();
         let of = |namespace: &str| objects.iter().filter(|o| o["object"]["namespace"] == namespace).count();

@@ -37,20 +37,20 @@ use crate::{
 /// Who writes statuses.
 const MANAGER: &str = "sluice-status";
 /// Writes at a time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_WRITES: usize = 8;
 /// A write that takes longer is given up, and tried again a second later: what waits for an API server that is silent
 /// waits little longer than this once it answers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// No more of an object is asked back when its status is written: it may have 1.5 MiB, and nothing of it is read.
 const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 /// Objects in one answer to a list: each may have 1.5 MiB, all of which is in memory for a moment.
-const PAGE: u32 = 8;
+const PAGE_LEN: u32 = 8;
 /// A page that takes longer is given up, and all is listed again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an error, the next attempt to list.
-const RETRY: Duration = Duration::from_secs(2);
+const LIST_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// At the end, what is still to be written is waited for so long.
-const LAST: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kinds that have a status.
 const KINDS: [Kind; 3] = [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy];
 
@@ -67,12 +67,12 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
     let mut not_before = Instant::now();
     loop {
         let now = Instant::now();
-        while writes.len() < AT_ONCE
+        while writes.len() < MAX_CONCURRENT_WRITES
             && let Some(job) = queue.take(now)
         {
             writes.spawn(write(client.clone(), job));
         }
-        let wake = queue.next().filter(|_| writes.len() < AT_ONCE);
+        let wake = queue.next().filter(|_| writes.len() < MAX_CONCURRENT_WRITES);
         tokio::select! {
             changed = ready(&mut receiver, not_before) => {
                 if !changed {
@@ -94,7 +94,7 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
     }
     let rest = async {
         loop {
-            while writes.len() < AT_ONCE
+            while writes.len() < MAX_CONCURRENT_WRITES
                 && let Some(job) = queue.take(Instant::now())
             {
                 writes.spawn(write(client.clone(), job));
@@ -103,7 +103,7 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
             queue.done(job, outcome, pace.drift, Instant::now());
         }
     };
-    if tokio::time::timeout(LAST, rest).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
         tracing::warn!("the last statuses could not be written in time; the next leader writes them");
     }
 }
@@ -123,7 +123,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// Statuses with the uid of the very object that each is of.
 fn wanted(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<ObjectRef, (Option<Arc<str>>, Status)> {
-    let uid = |id: &ObjectRef| Some(Arc::clone(&input.observed.objects.get(id)?.birth.as_ref()?.uid));
+    let uid = |id: &ObjectRef| Some(Arc::clone(&input.observed.objects.get(id)?.creation.as_ref()?.uid));
     statuses.iter().map(|(id, status)| (id.clone(), (uid(id), status.clone()))).collect()
 }
 
@@ -136,7 +136,7 @@ async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> 
                 Ok(listed) => break present.extend(listed),
                 Err(error) => {
                     outage::log(&format!("statuses of {kind:?}s"), plural(kind), &error);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(LIST_RETRY_INTERVAL).await;
                 }
             }
         }
@@ -148,7 +148,7 @@ async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> 
 async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, RequestError> {
     let api: Api<Raw> = Api::all_with(client.clone(), &resource(kind));
     let mut found = BTreeMap::new();
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = ListParams::default().limit(PAGE_LEN);
     loop {
         // For this page alone: the source, if it lists too, takes its pages in between.
         let _turn = lists.turn().await;

@@ -48,7 +48,7 @@ fn files(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<Obje
         let object = input.world.objects.get(id)?;
         let file = File {
             generation: object.generation,
-            created: input.remembered.get(id).map(|r| r.created),
+            created: input.records.get(id).map(|r| r.created),
             object: in_force(object).cloned(),
             status: status.clone(),
         };

@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     source::{Observed, kube::Lists},
-    state::objects::Remembered,
+    state::objects::ObjectRecord,
 };
 
 /// How often statuses are written.
@@ -44,7 +44,7 @@ pub struct Input {
     /// What was observed.
     pub fleets: BTreeMap<FleetRef, FleetView>,
     /// When each object was first seen.
-    pub remembered: Arc<BTreeMap<ObjectRef, Remembered>>,
+    pub records: Arc<BTreeMap<ObjectRef, ObjectRecord>>,
 }
 
 /// Takes what statuses are made of; the newest wins.

@@ -18,20 +18,20 @@ use planner::{ObjectRef, Status, problem::reason};
 use crate::kube::backoff::Bounds;
 
 /// How long proxies have been awaited when it is told.
-const AWAITED: Duration = Duration::from_millis(500);
+const PENDING_GRACE: Duration = Duration::from_millis(500);
 /// After the first failure, the next attempt; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause of one that the API server refuses.
-const LONGEST_REFUSED: Duration = Duration::from_secs(60);
+const MAX_PAUSE_REFUSED: Duration = Duration::from_secs(60);
 /// The same of one that it fails at, maybe only at this one. It must not outlive an outage by much.
-const LONGEST_FAILED: Duration = Duration::from_secs(5);
+const MAX_PAUSE_FAILED: Duration = Duration::from_secs(5);
 /// After so many failures in a row it is the API server that fails.
-const IN_A_ROW: u32 = 8;
+const OUTAGE_AFTER: u32 = 8;
 /// From then on there is one attempt in this time.
-const PROBE: Duration = Duration::from_millis(125);
+const PROBE_INTERVAL: Duration = Duration::from_millis(125);
 
 /// Writes of one namespace at a time, of the eight that there may be (`api.rs`).
-const MOST_OF_ONE: usize = 6;
+const MAX_WRITES_OF_NAMESPACE: usize = 6;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +118,8 @@ impl Due {
 
     /// What waits of namespaces that may have another write under way.
     fn free(&self) -> impl Iterator<Item = &Waiting> {
-        let is_free = |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MOST_OF_ONE);
+        let is_free =
+            |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MAX_WRITES_OF_NAMESPACE);
         self.namespaces.iter().filter(move |(namespace, _)| is_free(namespace)).map(|(_, waiting)| waiting)
     }
 
@@ -198,7 +199,7 @@ impl Queue {
             return None;
         }
         let object = self.due.take(now)?;
-        self.probe = self.probe.map(|_| now + PROBE);
+        self.probe = self.probe.map(|_| now + PROBE_INTERVAL);
         let entry = self.entries.get_mut(&object)?;
         (entry.due, entry.in_flight) = (None, true);
         *self.due.writing.entry(object.namespace.clone()).or_default() += 1;
@@ -217,11 +218,11 @@ impl Queue {
             Outcome::Written | Outcome::Gone | Outcome::Refused => 0,
             Outcome::Failed | Outcome::Unreached => self.failed.saturating_add(1),
         };
-        self.probe = (self.failed >= IN_A_ROW).then(|| self.probe.unwrap_or(now + PROBE));
+        self.probe = (self.failed >= OUTAGE_AFTER).then(|| self.probe.unwrap_or(now + PROBE_INTERVAL));
         let longest = match outcome {
             Outcome::Written => Duration::ZERO,
-            Outcome::Gone | Outcome::Refused => LONGEST_REFUSED,
-            Outcome::Failed => LONGEST_FAILED,
+            Outcome::Gone | Outcome::Refused => MAX_PAUSE_REFUSED,
+            Outcome::Failed => MAX_PAUSE_FAILED,
             // The bound on all of them is enough.
             Outcome::Unreached => FIRST_RETRY,
         };
@@ -246,7 +247,7 @@ impl Queue {
             Some((written, _)) if *written == entry.wanted => None,
             Some((written, at)) if only_drifts(written, &entry.wanted) => Some((*at + drift).max(entry.not_before)),
             Some(_) | None => {
-                Some(entry.awaits.map_or(entry.not_before, |since| (since + AWAITED).max(entry.not_before)))
+                Some(entry.awaits.map_or(entry.not_before, |since| (since + PENDING_GRACE).max(entry.not_before)))
             }
         };
         if at == entry.due {
@@ -476,7 +477,7 @@ mod tests {
         let now = bench.at(0.0);
         bench.queue.want(wanted.clone(), BTreeMap::new(), DRIFT, now);
         let mut jobs: Vec<Job> = std::iter::from_fn(|| bench.queue.take(now)).collect();
-        assert_eq!((jobs.len(), bench.queue.next()), (MOST_OF_ONE, None));
+        assert_eq!((jobs.len(), bench.queue.next()), (MAX_WRITES_OF_NAMESPACE, None));
         wanted.extend([entry(of("shop", "a"))]);
         bench.queue.want(wanted, BTreeMap::new(), DRIFT, now);
         assert_eq!(bench.queue.take(now).map(|job| job.object.name), Some("a".into()));

@@ -22,9 +22,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     labels::OURS,
-    live::{self, Kind},
+    live_object::{self, ChildObject},
     pods,
-    state::{Shared, State},
+    store::{Shared, Store},
 };
 use crate::{
     identity::pods::{Pod, Pods},
@@ -51,7 +51,7 @@ enum Change<F> {
 
 /// What is watched of one kind: one namespace, or all.
 #[derive(Clone)]
-struct Place {
+struct WatchScope {
     shared: Arc<Shared>,
     namespace: Option<Arc<str>>,
     /// Told once when it is known what there is, or that it can't be.
@@ -67,28 +67,28 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
     let watches = namespaces.len() * KINDS.len();
     let (known, mut all_known) = mpsc::channel(watches.max(1));
     for namespace in namespaces {
-        let place = || Place { shared: Arc::clone(shared), namespace: namespace.clone(), known: known.clone() };
-        tasks.spawn(objects::<ServiceAccount>(place()));
-        tasks.spawn(objects::<ConfigMap>(place()));
-        tasks.spawn(objects::<Deployment>(place()));
-        tasks.spawn(objects::<Service>(place()));
-        tasks.spawn(objects::<PodDisruptionBudget>(place()));
-        tasks.spawn(objects::<NetworkPolicy>(place()));
-        tasks.spawn(all_pods(place()));
+        let scope = || WatchScope { shared: Arc::clone(shared), namespace: namespace.clone(), known: known.clone() };
+        tasks.spawn(objects::<ServiceAccount>(scope()));
+        tasks.spawn(objects::<ConfigMap>(scope()));
+        tasks.spawn(objects::<Deployment>(scope()));
+        tasks.spawn(objects::<Service>(scope()));
+        tasks.spawn(objects::<PodDisruptionBudget>(scope()));
+        tasks.spawn(objects::<NetworkPolicy>(scope()));
+        tasks.spawn(all_pods(scope()));
     }
     for _ in 0..watches {
         all_known.recv().await;
     }
 }
 
-async fn objects<K>(place: Place)
+async fn objects<K>(scope: WatchScope)
 where
-    K: Kind + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K: ChildObject + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K: Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    place
-        .follow(live::read::<K>, |state, namespace, change| match change {
-            Change::Listed(all) => state.listed(K::PART, namespace, all),
+    scope
+        .follow(live_object::read::<K>, |state, namespace, change| match change {
+            Change::Listed(all) => state.listed(K::CHILD, namespace, all),
             Change::Appeared((id, live)) => state.appeared(id, live),
             Change::Vanished((id, live)) => state.vanished(&id, &live),
             Change::Refused(_) => false,
@@ -96,9 +96,9 @@ where
         .await;
 }
 
-async fn all_pods(place: Place) {
-    let living = place.shared.settings.pods.clone();
-    place
+async fn all_pods(scope: WatchScope) {
+    let living = scope.shared.settings.pods.clone();
+    scope
         .follow(pods::read, |state, namespace, change| {
             tell(&living, namespace, &change);
             match change {
@@ -125,12 +125,12 @@ fn tell(living: &Pods, namespace: Option<&str>, change: &Change<((String, String
     }
 }
 
-impl Place {
+impl WatchScope {
     /// Follows one kind for ever: what fails is tried again, later and later.
     async fn follow<K, F>(
         self,
         read: impl Fn(&K) -> Option<F>,
-        mut take: impl FnMut(&mut State, Option<&str>, Change<F>) -> bool,
+        mut take: impl FnMut(&mut Store, Option<&str>, Change<F>) -> bool,
     ) where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
         K: Clone + Debug + DeserializeOwned + Send + 'static,
@@ -175,16 +175,16 @@ impl Place {
                 _ => false,
             };
             let mut state = self.shared.state();
-            let mut is_news = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
+            let mut is_changed = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
             if let Some(change) = change {
                 if let (Change::Listed(_), Some(namespace)) = (&change, namespace) {
-                    is_news |= state.known(namespace, &kind);
+                    is_changed |= state.known(namespace, &kind);
                 }
-                is_news |= take(&mut state, namespace, change);
+                is_changed |= take(&mut state, namespace, change);
             }
             drop(state);
-            if is_news {
-                self.shared.news();
+            if is_changed {
+                self.shared.notify();
             }
             if is_known {
                 // Only the first time is waited for.

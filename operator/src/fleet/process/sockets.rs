@@ -20,7 +20,7 @@ use crate::fleet::Problem;
 /// Connections that wait in each socket; the kernel's own bound (`net.core.somaxconn`, 4096 by default) applies too.
 const BACKLOG: i32 = 4096;
 /// A port that can't be opened is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 type Held = BTreeMap<u16, Arc<Vec<OwnedFd>>>;
 
@@ -71,7 +71,7 @@ impl Sockets {
                 None => {}
             }
             if let Some((tried, problem)) = self.failed.get(port)
-                && now.duration_since(*tried) < RETRY
+                && now.duration_since(*tried) < RETRY_INTERVAL
             {
                 problems.push(problem.clone());
                 continue;
@@ -222,7 +222,7 @@ mod tests {
         assert!(problems[0].reason == "PortInUse" && problems[0].message.contains(&port.to_string()), "{problems:?}");
         drop(other);
         assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now), problems, "not tried again at once");
-        assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now + RETRY), []);
+        assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now + RETRY_INTERVAL), []);
     }
 
     #[test]

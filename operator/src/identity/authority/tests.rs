@@ -26,7 +26,7 @@ fn timeline(absent: std::ops::Range<i64>) -> Vec<String> {
             say(format!("{} dropped", lives.remove(*at).0));
         }
         if change.add {
-            lives.push((next, Life { from: now, until: now + LIFE }));
+            lives.push((next, Life { from: now, until: now + LIFETIME }));
             say(format!("{next} made"));
             next = char::from_u32(next as u32 + 1).unwrap();
         }
@@ -75,8 +75,10 @@ fn an_operator_that_was_away_catches_up() {
 
 #[test]
 fn no_authority_is_dropped_for_one_that_ended() {
-    let (old, dead) =
-        (Life { from: start(), until: start() + LIFE }, Life { from: start() + hours(1), until: start() + hours(2) });
+    let (old, dead) = (
+        Life { from: start(), until: start() + LIFETIME },
+        Life { from: start() + hours(1), until: start() + hours(2) },
+    );
     let now = start() + hours(24 * 10);
     assert_eq!(change(&[old, dead], now), Change { drop: vec![1], add: false });
     assert_eq!(signer(&[old, dead], now), Some(0));

@@ -38,7 +38,7 @@ struct Request {
 }
 
 /// As the driver has it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 const STEP: Duration = Duration::from_millis(100);
 
@@ -142,7 +142,7 @@ impl Bench {
     fn answer(&mut self, contender: &mut Contender, at: Duration) {
         let now = self.start + at;
         let Some(request) = &contender.request else { return };
-        if at >= request.sent + PATIENCE && at < request.back {
+        if at >= request.sent + REQUEST_TIMEOUT && at < request.back {
             contender.election.failed(now);
             self.strays.extend(contender.request.take());
         } else if at >= request.back
@@ -318,7 +318,7 @@ fn a_write_of_which_nothing_was_heard_is_not_lost() {
     let Step::Write(lease) = election.next(start, Timestamp::UNIX_EPOCH) else { panic!() };
     election.failed(start);
     assert_eq!(election.term(), None);
-    let later = start + RETRY;
+    let later = start + RETRY_INTERVAL;
     assert_eq!(election.next(later, Timestamp::UNIX_EPOCH), Step::Read);
     election.read(Some(*lease.clone()), later);
     let Step::Write(again) = election.next(later, Timestamp::UNIX_EPOCH) else { panic!() };
@@ -337,8 +337,8 @@ fn one_that_was_empty_and_is_gone_may_have_been_taken_meanwhile() {
         election.conflicted(start);
         assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Read);
         election.read(then.clone(), start);
-        assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Wait(start + LOOK_EVERY));
-        let later = start + DURATION;
+        assert_eq!(election.next(start, Timestamp::UNIX_EPOCH), Step::Wait(start + POLL_INTERVAL));
+        let later = start + LEASE_DURATION;
         assert_eq!(election.next(later, Timestamp::UNIX_EPOCH), Step::Read);
         election.read(then, later);
         assert!(matches!(election.next(later, Timestamp::UNIX_EPOCH), Step::Write(_)));

@@ -9,7 +9,7 @@ use planner::{
 use serde::{Deserialize, Serialize};
 use snapshot::{Hash, Key, Snapshot, proto::Nack};
 
-use super::{Attached, Gateway};
+use super::{Attached, FleetState};
 
 /// Whose refusal it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct RefusalShown {
     pub tried_again: Option<u64>,
 }
 
-impl Gateway {
+impl FleetState {
     /// A proxy, as long as it lives.
     pub(super) fn id(&self, name: &str) -> ProxyId {
         ProxyId { name: name.to_owned(), pid: self.observation.proxies.get(name).and_then(|proxy| proxy.pid) }

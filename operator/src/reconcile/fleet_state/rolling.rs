@@ -13,7 +13,7 @@ use planner::{
 };
 use snapshot::{Hash, Kind, Snapshot};
 
-use super::Gateway;
+use super::FleetState;
 use crate::push::{Offered, Published};
 
 /// How far a fleet is.
@@ -30,7 +30,7 @@ pub struct Rolling {
     offered: Option<Offered>,
 }
 
-impl Gateway {
+impl FleetState {
     /// Moves on with what is published; gives back what proxies are to be offered, when that is something else.
     pub fn roll(&mut self, care: Care, now: Millis) -> Option<Offered> {
         let wanted = self.published.clone()?;

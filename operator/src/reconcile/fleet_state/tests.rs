@@ -8,41 +8,41 @@ use crate::{fleet::Proxy, push::Offered};
 
 /// A fleet at a time that is told, with what its proxies were sent.
 struct Bench {
-    gateway: Gateway,
+    state: FleetState,
     start: Instant,
     mail: BTreeMap<String, mpsc::Receiver<OperatorMessage>>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { gateway: Gateway::default(), start: Instant::now(), mail: BTreeMap::new() }
+        Self { state: FleetState::default(), start: Instant::now(), mail: BTreeMap::new() }
     }
 
     /// Another process begins under this name, and attaches.
     fn attach(&mut self, name: &str, session: u64, pid: u32, ready: bool) {
-        let mut observation = self.gateway.observation.clone();
+        let mut observation = self.state.observation.clone();
         observation.proxies.insert(name.into(), Proxy { pid: Some(pid), draining: false, pod_ready: None });
         observation.replicas = observation.proxies.len() as u32;
-        self.gateway.observed(observation);
+        self.state.observed(observation);
         self.hello(name, session, pid, ready);
     }
 
     fn hello(&mut self, name: &str, session: u64, pid: u32, ready: bool) {
         let (outbox, mail) = mpsc::channel(10);
         let hello = Hello { pid, ready, ..Hello::default() };
-        self.gateway.take(session, name, ProxyWhat::Attached { hello: Box::new(hello), outbox }, Millis(0));
+        self.state.take(session, name, ProxyWhat::Attached { hello: Box::new(hello), outbox }, Millis(0));
         self.mail.insert(name.into(), mail);
     }
 
     fn load(&mut self, name: &str, session: u64, second: u64, rate: u64) {
         let window =
             LoadWindow { start_unix_ms: second * 1000, duration_ms: 1000, admitted: rate, ..LoadWindow::default() };
-        self.gateway.take(session, name, ProxyWhat::Load(window), Millis(second * 1000 + 1000));
+        self.state.take(session, name, ProxyWhat::Load(window), Millis(second * 1000 + 1000));
     }
 
     /// What a proxy is told to retire at this second: share and time.
     fn rebalance(&mut self, name: &str, second: u64) -> Option<(f64, u32)> {
-        self.gateway.rebalance(self.start + Duration::from_secs(second), Millis(second * 1000));
+        self.state.rebalance(self.start + Duration::from_secs(second), Millis(second * 1000));
         let message = self.mail.get_mut(name)?.try_recv().ok()?;
         let Some(Message::Rebalance(Rebalance { excess, over_ms })) = message.message else { panic!("{message:?}") };
         Some((excess, over_ms))
@@ -74,14 +74,14 @@ fn another_process_of_the_same_name_begins_anew() {
     let mut bench = Bench::new();
     bench.attach("a", 1, 1, true);
     bench.load("a", 1, 9, 1000);
-    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 1000.0);
+    assert_eq!(bench.state.totals(Millis(10_000)).rps, 1000.0);
     bench.attach("a", 2, 7, false);
-    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 0.0);
+    assert_eq!(bench.state.totals(Millis(10_000)).rps, 0.0);
     // The end of the former's stream, and a window that was on its way, are no news.
     bench.load("a", 1, 10, 1000);
-    bench.gateway.take(1, "a", ProxyWhat::Detached, Millis(0));
-    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 0.0);
-    assert!(bench.gateway.proxies()[0].admin.is_some());
+    bench.state.take(1, "a", ProxyWhat::Detached, Millis(0));
+    assert_eq!(bench.state.totals(Millis(10_000)).rps, 0.0);
+    assert!(bench.state.proxies()[0].admin.is_some());
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn a_stranger_under_the_same_name_takes_no_place() {
     let mut bench = Bench::new();
     bench.attach("a", 1, 1, true);
     bench.hello("a", 2, 99, true);
-    assert_eq!(bench.gateway.ready(), 1);
+    assert_eq!(bench.state.ready(), 1);
     assert!(bench.mail["a"].is_closed(), "its stream ends");
     bench.load("a", 1, 9, 1000);
-    assert_eq!(bench.gateway.totals(Millis(10_000)).rps, 1000.0);
+    assert_eq!(bench.state.totals(Millis(10_000)).rps, 1000.0);
 }
 
 #[test]
@@ -100,12 +100,12 @@ fn a_proxy_that_is_gone_is_forgotten() {
     let mut bench = Bench::new();
     bench.attach("a", 1, 1, true);
     bench.load("a", 1, 9, 1000);
-    assert_eq!((bench.gateway.ready(), bench.gateway.replicas().current), (1, 1));
+    assert_eq!((bench.state.ready(), bench.state.replicas().current), (1, 1));
     // A stream that breaks says nothing of the process: what it did still counts.
-    bench.gateway.take(1, "a", ProxyWhat::Detached, Millis(0));
-    assert_eq!((bench.gateway.ready(), bench.gateway.totals(Millis(10_000)).rps), (0, 1000.0));
-    bench.gateway.observed(Observation::default());
-    assert!(bench.gateway.is_empty() && bench.gateway.loads.is_empty());
+    bench.state.take(1, "a", ProxyWhat::Detached, Millis(0));
+    assert_eq!((bench.state.ready(), bench.state.totals(Millis(10_000)).rps), (0, 1000.0));
+    bench.state.observed(Observation::default());
+    assert!(bench.state.is_empty() && bench.state.loads.is_empty());
 }
 
 #[test]
@@ -114,14 +114,14 @@ fn a_pod_is_ready_when_kubernetes_says_so() {
     let pod = |ready| Proxy { pid: None, draining: false, pod_ready: Some(ready) };
     let proxies = [("connected", pod(true)), ("cut-off", pod(true)), ("starting", pod(false))];
     let proxies = proxies.map(|(name, pod)| (name.to_owned(), pod)).into();
-    bench.gateway.observed(Observation { replicas: 3, proxies, ..Observation::default() });
+    bench.state.observed(Observation { replicas: 3, proxies, ..Observation::default() });
     bench.hello("connected", 1, 1, true);
     bench.hello("starting", 2, 2, true);
     let ready = |proxies: &[ProxyView]| proxies.iter().map(|p| (p.name.clone(), p.ready)).collect::<Vec<_>>();
     let expect = [("connected", true), ("cut-off", true), ("starting", false)].map(|(n, r)| (n.to_owned(), r));
-    assert_eq!(ready(&bench.gateway.view(Millis(0)).proxies), expect);
+    assert_eq!(ready(&bench.state.view(Millis(0)).proxies), expect);
     // To the scaler count those that it hears of.
-    assert_eq!(bench.gateway.replicas().ready, 2);
+    assert_eq!(bench.state.replicas().ready, 2);
 }
 
 fn route(rule: &str) -> (Key, Entry) {
@@ -140,19 +140,19 @@ impl Bench {
     /// Wants this, and moves on as a turn does; gives back what a proxy is offered then.
     fn turn(&mut self, desired: &Snapshot, now: u64) -> Option<Offered> {
         let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
-        let is_new = self.gateway.published.is_none();
-        if self.gateway.settle(desired, Millis(now)) || is_new {
-            let published = self.gateway.publishable(&fleet, desired);
-            self.gateway.published = Some(Arc::new(Published::from(published)));
+        let is_new = self.state.published.is_none();
+        if self.state.settle(desired, Millis(now)) || is_new {
+            let published = self.state.publishable(&fleet, desired);
+            self.state.published = Some(Arc::new(Published::from(published)));
         }
         let care = Care { percent: 1, ..Care::default() };
-        self.gateway.roll(care, Millis(now))
+        self.state.roll(care, Millis(now))
     }
 
     fn ack(&mut self, name: &str, session: u64, content: &Snapshot, nacks: &[Nack]) {
         let published = Arc::new(Published::from(content.clone()));
         let ack = ProxyWhat::Ack { published, nacks: nacks.to_vec(), ready: true };
-        self.gateway.take(session, name, ack, Millis(0));
+        self.state.take(session, name, ack, Millis(0));
     }
 }
 
@@ -165,22 +165,22 @@ fn what_a_proxy_says_when_it_dials_counts_for_itself() {
         bench.attach(name, session, pid, true);
         let hello = Hello { pid, nacks, ready: true, ..Hello::default() };
         let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
-        bench.gateway.take(session + 10, name, what, Millis(0));
+        bench.state.take(session + 10, name, what, Millis(0));
     };
     let mut bench = Bench::new();
     bench.attach("c", 3, 3, true);
     say(&mut bench, "a", 1, 1, vec![nack(&made_up), nack(&good)]);
     bench.turn(&desired, 0);
-    assert_eq!(bench.gateway.published.as_ref().unwrap().snapshot, desired, "one refuses it");
-    assert_eq!(bench.gateway.disagreeing().keys().collect::<Vec<_>>(), [&good.0]);
+    assert_eq!(bench.state.published.as_ref().unwrap().snapshot, desired, "one refuses it");
+    assert_eq!(bench.state.disagreeing().keys().collect::<Vec<_>>(), [&good.0]);
     say(&mut bench, "b", 2, 2, vec![nack(&good)]);
     bench.turn(&desired, 0);
-    assert!(bench.gateway.rolled_back.contains_key(&good.0), "a second does too");
+    assert!(bench.state.rolled_back.contains_key(&good.0), "a second does too");
     // Made up alone, it is none at all.
     let mut bench = Bench::new();
     say(&mut bench, "a", 1, 1, vec![nack(&made_up)]);
     bench.turn(&desired, 0);
-    assert!(bench.gateway.ledger.refused.is_empty() && bench.gateway.refusals().is_empty());
+    assert!(bench.state.ledger.refused.is_empty() && bench.state.refusals().is_empty());
 }
 
 /// One proxy that refuses everything, and what its fleet runs then.
@@ -198,10 +198,10 @@ fn a_refusal_is_of_one_proxy_until_a_second_agrees() {
         bench.ack(name, i as u64, &one, &[]);
     }
     bench.turn(&one, 20);
-    assert_eq!(bench.gateway.stable(), Some(one.revision()));
+    assert_eq!(bench.state.stable(), Some(one.revision()));
 
     // The next content goes to one, who refuses it; then to another, who does not; then to all.
-    bench.gateway.published = Some(Arc::new(Published::from(two.clone())));
+    bench.state.published = Some(Arc::new(Published::from(two.clone())));
     let offered = bench.turn(&two, 40).unwrap();
     let (content, canaries) = offered.canaries.unwrap();
     assert_eq!((content.revision, canaries.len(), offered.all.unwrap().revision), (two.revision(), 1, one.revision()));
@@ -213,16 +213,16 @@ fn a_refusal_is_of_one_proxy_until_a_second_agrees() {
     bench.ack(&witness, at(&witness), &two, &[]);
     let offered = bench.turn(&two, 80).unwrap();
     assert!(offered.all.unwrap().revision == two.revision() && offered.canaries.is_none());
-    let refusals = bench.gateway.refusals();
+    let refusals = bench.state.refusals();
     assert_eq!((refusals.len(), refusals[0].scope, &refusals[0].proxies), (1, Scope::Proxy, &vec![hostile.clone()]));
-    assert!(bench.gateway.rolled_back.is_empty());
-    assert_eq!(bench.gateway.view(Millis(0)).disagreeing[&second.0].len(), 1);
+    assert!(bench.state.rolled_back.is_empty());
+    assert_eq!(bench.state.view(Millis(0)).disagreeing[&second.0].len(), 1);
     // Forgotten, it is asked again, and takes it.
-    assert!(!bench.gateway.forget_refusal(&second.0));
+    assert!(!bench.state.forget_refusal(&second.0));
     assert_eq!(bench.turn(&two, 100).unwrap().again, 1);
     bench.ack(&hostile, at(&hostile), &two, &[]);
     bench.turn(&two, 120);
-    assert!(bench.gateway.refusals().is_empty() && bench.gateway.dissenters().is_empty());
+    assert!(bench.state.refusals().is_empty() && bench.state.dissenters().is_empty());
 }
 
 #[test]
@@ -246,10 +246,10 @@ fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
     let mut ack = |name: &str, session, nacks: &[Nack]| {
         let (published, nacks) = (Arc::clone(&published), nacks.to_vec());
         let ack = ProxyWhat::Ack { published, nacks, ready: true };
-        bench.gateway.take(session, name, ack, Millis(0));
-        bench.gateway.settle(&desired, Millis(0));
-        let revisions = bench.gateway.proxies().into_iter().map(|p| p.revision.is_some()).collect::<Vec<_>>();
-        assert_eq!(bench.gateway.publishable(&fleet, &desired), desired, "every other proxy goes on serving it");
+        bench.state.take(session, name, ack, Millis(0));
+        bench.state.settle(&desired, Millis(0));
+        let revisions = bench.state.proxies().into_iter().map(|p| p.revision.is_some()).collect::<Vec<_>>();
+        assert_eq!(bench.state.publishable(&fleet, &desired), desired, "every other proxy goes on serving it");
         revisions
     };
     assert_eq!(ack("b", 2, &[]), [false, true]);
@@ -257,9 +257,9 @@ fn a_port_that_one_proxy_lacks_is_that_proxys_trouble() {
     assert_eq!(ack("a", 1, &[]), [true, true], "it tried again by itself");
     let hello = Hello { pid: 1, nacks: vec![nack], ..Hello::default() };
     let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
-    bench.gateway.take(3, "a", what, Millis(0));
-    bench.gateway.settle(&desired, Millis(0));
-    assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
+    bench.state.take(3, "a", what, Millis(0));
+    bench.state.settle(&desired, Millis(0));
+    assert_eq!(bench.state.publishable(&fleet, &desired), desired);
 }
 
 #[test]
@@ -287,20 +287,20 @@ fn a_listener_that_is_not_served_says_why() {
     .collect();
     let nack = Nack { field: "tls.key".into(), message: "does not fit".into(), ..Nack::default() };
     let refusal = publish::Refusal { nack, by: std::collections::BTreeSet::new(), since: Millis(0), tries: 0 };
-    bench.gateway.ledger.refused.insert(refused, refusal);
+    bench.state.ledger.refused.insert(refused, refusal);
     let problem =
         crate::fleet::Problem { port: Some(81), reason: "PortUnavailable", message: "port 81 is in use".into() };
-    bench.gateway.observed(Observation { problems: vec![problem], ..Observation::default() });
+    bench.state.observed(Observation { problems: vec![problem], ..Observation::default() });
     let fleet = FleetRef { namespace: "ns".into(), name: "f".into() };
-    let published = bench.gateway.publishable(&fleet, &desired);
+    let published = bench.state.publishable(&fleet, &desired);
     assert_eq!(published.len(), 4);
     let expect = [
         (key("Listener/ns/f/bad"), "Certificate/ns/bad: tls.key: does not fit".to_owned()),
         (key("Listener/ns/f/taken"), "port 81 is in use".to_owned()),
     ];
-    assert_eq!(bench.gateway.view(Millis(0)).withheld, expect.into_iter().collect());
-    bench.gateway.ledger.refused.clear();
-    bench.gateway.observed(Observation::default());
-    assert_eq!(bench.gateway.publishable(&fleet, &desired), desired);
-    assert!(bench.gateway.view(Millis(0)).withheld.is_empty());
+    assert_eq!(bench.state.view(Millis(0)).withheld, expect.into_iter().collect());
+    bench.state.ledger.refused.clear();
+    bench.state.observed(Observation::default());
+    assert_eq!(bench.state.publishable(&fleet, &desired), desired);
+    assert!(bench.state.view(Millis(0)).withheld.is_empty());
 }

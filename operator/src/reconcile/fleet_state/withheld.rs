@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use snapshot::{Entry, Key, Kind, Snapshot, proto::resource};
 
-use super::Gateway;
+use super::FleetState;
 
-impl Gateway {
+impl FleetState {
     /// Why desired listeners are not served: left out of the snapshot, or without any certificate in it.
     pub(super) fn withheld(&self, desired: &Snapshot, snapshot: &Snapshot) -> BTreeMap<Key, String> {
         let refusal = |key: &Key| self.rolled_back.get(key).map(|nack| format!("{}: {}", nack.field, nack.message));

@@ -9,15 +9,19 @@ use super::{
         tests::{Bench, attached, fleet_manifest, fleet_ref, observed, route_manifest},
         *,
     },
-    SETTLES,
+    SETTLE_TIMEOUT,
 };
 use crate::{
-    leader::election::Lead,
-    state::{certificates::Certificates, configmap, memory},
+    leader::election::LeaderState,
+    state::{
+        certificates::Certificates,
+        configmap,
+        store::{ClusterStore, StateStore},
+    },
 };
 
 /// An API server that has a ConfigMap and a Secret with this in it, or has them not.
-fn memory(found: Option<serde_json::Value>) -> Memory {
+fn store(found: Option<serde_json::Value>) -> StateStore {
     let service = tower::service_fn(move |request: Request<Body>| {
         let (status, body) = match &found {
             Some(found) if request.uri().path().contains("secrets") => {
@@ -31,24 +35,24 @@ fn memory(found: Option<serde_json::Value>) -> Memory {
         async { Ok::<_, std::convert::Infallible>(answer) }
     });
     let client = kube::Client::new(service, "sys");
-    let objects = configmap::Memory::start(client.clone(), "sys", "memory");
-    Memory::Cluster(Box::new(memory::Cluster { objects, certificates: Certificates::start(client, "sys", "kept") }))
+    let objects = configmap::ConfigMapStore::start(client.clone(), "sys", "memory");
+    StateStore::Cluster(Box::new(ClusterStore { objects, certificates: Certificates::start(client, "sys", "kept") }))
 }
 
 /// A standby in a cluster, and what makes it the leader.
-fn standby(found: Option<serde_json::Value>) -> (Bench, watch::Sender<Lead>) {
-    let (told, lead) = watch::channel(Lead::Standby { holder: None });
-    let bench = Bench::with(tempfile::tempdir().unwrap(), memory(found), Recalled::default(), lead);
+fn standby(found: Option<serde_json::Value>) -> (Bench, watch::Sender<LeaderState>) {
+    let (told, lead) = watch::channel(LeaderState::Standby { holder: None });
+    let bench = Bench::with(tempfile::tempdir().unwrap(), store(found), PersistedState::default(), lead);
     bench.fleet.0.lock().unwrap().outlives = true;
     (bench, told)
 }
 
 /// Turns until it knows what the leader before left.
-async fn take_over(bench: &mut Bench, told: &watch::Sender<Lead>) -> Vec<(u32, Vec<u16>)> {
-    told.send_replace(Lead::Leader { epoch: 2 });
+async fn take_over(bench: &mut Bench, told: &watch::Sender<LeaderState>) -> Vec<(u32, Vec<u16>)> {
+    told.send_replace(LeaderState::Leader { epoch: 2 });
     for _ in 0..500 {
         let asked = bench.turn(Event::Tick).await;
-        if matches!(bench.operator.reign, Reign::Yes(_)) {
+        if matches!(bench.reconciler.leadership, Leadership::Leading(_)) {
             return asked;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -62,14 +66,14 @@ async fn a_standby_plans_and_touches_nothing() {
     bench.observe(3, vec![]);
     assert_eq!(bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await, []);
     assert_eq!(bench.turn(Event::Tick).await, []);
-    assert!(bench.operator.plan.is_some() && bench.operator.parts.view.view().is_some());
-    let gateway = &bench.operator.gateways[&fleet_ref()];
-    assert!(gateway.published.is_none() && gateway.decision.is_none() && bench.operator.shown.is_none());
+    assert!(bench.reconciler.plan.is_some() && bench.reconciler.context.view.view().is_some());
+    let state = &bench.reconciler.states[&fleet_ref()];
+    assert!(state.published.is_none() && state.decision.is_none() && bench.reconciler.shown.is_none());
 }
 
 /// Whether what statuses were made of last has something to say of the proxies.
 fn has_settled(bench: &Bench) -> bool {
-    bench.operator.shown.as_ref().is_some_and(|(_, settling, _)| settling.is_empty())
+    bench.reconciler.shown.as_ref().is_some_and(|(_, settling, _)| settling.is_empty())
 }
 
 #[tokio::test]
@@ -79,8 +83,8 @@ async fn until_proxies_have_dialled_nothing_moves() {
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
     assert_eq!(take_over(&mut bench, &told).await, [(3, vec![8080, 8081])], "as many as there are");
     let state = |bench: &Bench| {
-        let gateway = &bench.operator.gateways[&fleet_ref()];
-        (gateway.published.is_some(), gateway.decision.is_some(), has_settled(bench))
+        let state = &bench.reconciler.states[&fleet_ref()];
+        (state.published.is_some(), state.decision.is_some(), has_settled(bench))
     };
     assert_eq!(state(&bench), (true, false, false), "published at once, no conclusion yet");
     for i in 0..3 {
@@ -88,10 +92,10 @@ async fn until_proxies_have_dialled_nothing_moves() {
         assert_eq!(state(&bench), (true, false, false));
         attached(&mut bench, &format!("default-{i}")).await;
     }
-    tokio::time::sleep(DECIDE).await;
+    tokio::time::sleep(DECISION_INTERVAL).await;
     assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
     assert_eq!(state(&bench), (true, true, true));
-    assert_eq!(bench.operator.gateways[&fleet_ref()].ready(), 3);
+    assert_eq!(bench.reconciler.states[&fleet_ref()].ready(), 3);
 }
 
 #[tokio::test]
@@ -102,8 +106,8 @@ async fn a_proxy_that_never_dials_is_not_waited_for_for_ever() {
     take_over(&mut bench, &told).await;
     attached(&mut bench, "default-0").await;
     assert!(!has_settled(&bench));
-    bench.operator.reign = Reign::Yes(Instant::now().checked_sub(SETTLES));
-    bench.operator.decided = None;
+    bench.reconciler.leadership = Leadership::Leading(Instant::now().checked_sub(SETTLE_TIMEOUT));
+    bench.reconciler.decided = None;
     assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])], "who is silent counts as there");
     assert!(has_settled(&bench));
 }
@@ -139,11 +143,18 @@ async fn without_certificate() -> (Bench, serde_json::Value) {
     let (mut bench, told) = standby(Some(left(&fleet)));
     fleet["spec"]["scaling"]["minReplicas"] = 9.into();
     bench.turn(observed(&[fleet.clone()])).await;
-    told.send_replace(Lead::Leader { epoch: 2 });
+    told.send_replace(LeaderState::Leader { epoch: 2 });
     for _ in 0..500 {
         bench.turn(Event::Tick).await;
-        if !matches!(bench.operator.reign, Reign::No | Reign::Begins(_) | Reign::Plans(_)) {
-            assert!(matches!(bench.operator.reign, Reign::Reads { .. }), "{:?}", bench.operator.reign);
+        if !matches!(
+            bench.reconciler.leadership,
+            Leadership::Standby | Leadership::Restoring(_) | Leadership::AwaitingPlan(_)
+        ) {
+            assert!(
+                matches!(bench.reconciler.leadership, Leadership::AwaitingSecrets { .. }),
+                "{:?}",
+                bench.reconciler.leadership
+            );
             return (bench, fleet);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -164,7 +175,7 @@ fn certificate() -> serde_json::Value {
 #[tokio::test]
 async fn nothing_is_published_without_the_certificates_of_what_stays_in_force() {
     let (mut bench, broken) = without_certificate().await;
-    let told = bench.operator.parts.certificates.borrow().clone().unwrap();
+    let told = bench.reconciler.context.certificates.borrow().clone().unwrap();
     assert_eq!(told.secrets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Secret sys/cert"]);
     assert_eq!(bench.turn(Event::Tick).await, []);
     assert!(bench.published().is_empty());
@@ -189,7 +200,9 @@ async fn a_certificate_that_is_broken_is_what_the_leader_before_accepted() {
 #[tokio::test]
 async fn a_certificate_that_never_comes_is_not_waited_for_for_ever() {
     let (mut bench, _broken) = without_certificate().await;
-    let Reign::Reads { until, .. } = &mut bench.operator.reign else { panic!("it does not wait") };
+    let Leadership::AwaitingSecrets { until, .. } = &mut bench.reconciler.leadership else {
+        panic!("it does not wait")
+    };
     assert!(*until > Instant::now());
     *until = Instant::now();
     bench.turn(Event::Tick).await;
@@ -205,6 +218,6 @@ async fn pods_outlive_their_operator() {
     assert_eq!(bench.turn(Event::Shutdown).await, [], "nothing is asked of the fleet");
     let (sender, events) = mpsc::channel(1);
     sender.try_send(Event::Shutdown).unwrap();
-    bench.operator.parts.events = events;
-    tokio::time::timeout(Duration::from_secs(5), bench.operator.run()).await.expect("ends with proxies alive");
+    bench.reconciler.context.events = events;
+    tokio::time::timeout(Duration::from_secs(5), bench.reconciler.run()).await.expect("ends with proxies alive");
 }

@@ -1,7 +1,7 @@
 //! What others refer to breaks or goes, and operators end: what was accepted last serves on.
 
 use super::*;
-use crate::state::memory::Folder;
+use crate::state::store::FolderStore;
 
 fn with_tls() -> Value {
     let mut fleet = fleet_manifest();
@@ -28,23 +28,23 @@ fn secret((certificate, key): (&Value, &Value)) -> Value {
 impl Bench {
     /// The certificate that is published.
     fn certificate(&self) -> Option<Hash> {
-        let published = self.operator.gateways.get(&fleet_ref())?.published.as_ref()?;
+        let published = self.reconciler.states.get(&fleet_ref())?.published.as_ref()?;
         published.snapshot.iter().find(|(key, _)| key.to_string().starts_with("Certificate/")).map(|(_, e)| e.hash())
     }
 
     /// What is wrong with the fleet.
     fn wrong(&self) -> String {
-        let problems = &self.operator.plan.as_ref().unwrap().problems;
+        let problems = &self.reconciler.plan.as_ref().unwrap().problems;
         let of_fleet = problems.iter().filter(|p| p.object.as_ref().is_some_and(|o| o.kind == Kind::GatewayFleet));
         of_fleet.map(|p| format!("{}: {}\n", p.reason, p.message)).collect()
     }
 
     /// Another operator on the same state.
     async fn again(self) -> Self {
-        let Self { operator, _dir, .. } = self;
-        operator.parts.memory.finish().await;
-        let (memory, recalled) = Folder::open(_dir.path());
-        Self::with(_dir, Memory::Folder(memory), recalled, crate::leader::election::alone(1))
+        let Self { reconciler, _dir, .. } = self;
+        reconciler.context.store.finish().await;
+        let (store, persisted) = FolderStore::open(_dir.path());
+        Self::with(_dir, StateStore::Folder(store), persisted, crate::leader::election::sole_leader(1))
     }
 }
 
@@ -95,14 +95,14 @@ async fn what_is_gone_counts_for_a_while() {
     assert_eq!(bench.certificate(), good);
     // Its time is over, and nothing else happens.
     let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(30);
-    for known in Arc::make_mut(&mut bench.operator.remembered).values_mut().filter(|known| known.gone.is_some()) {
+    for known in Arc::make_mut(&mut bench.reconciler.records).values_mut().filter(|known| known.gone.is_some()) {
         known.gone = Some(long_ago);
     }
-    Arc::make_mut(bench.operator.plan.as_mut().unwrap()).changes_at = Some(status::now());
+    Arc::make_mut(bench.reconciler.plan.as_mut().unwrap()).changes_at = Some(status::now());
     bench.turn(Event::Tick).await;
     assert_eq!(bench.certificate(), None);
     assert!(bench.wrong().contains("no Secret sys/cert of type kubernetes.io/tls exists"), "{}", bench.wrong());
-    assert_eq!(bench.operator.plan.as_ref().unwrap().changes_at, None);
+    assert_eq!(bench.reconciler.plan.as_ref().unwrap().changes_at, None);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn what_nobody_refers_to_is_forgotten_at_once() {
     let (mut bench, a) = (Bench::new(), pair());
     bench.turn(observed(&[with_tls(), secret((&a.0, &a.1))])).await;
     bench.turn(observed(&[fleet_manifest()])).await;
-    let known = |bench: &Bench| bench.operator.remembered.keys().any(|id| id.kind == Kind::Secret);
+    let known = |bench: &Bench| bench.reconciler.records.keys().any(|id| id.kind == Kind::Secret);
     assert!(!known(&bench) && bench.certificate().is_none());
 }
 
@@ -129,13 +129,13 @@ async fn a_service_that_is_made_again_is_not_missed() {
     route["spec"]["rules"][0]["backendRefs"] = json!([{"name": "s", "port": 80}]);
     let mut bench = Bench::new();
     bench.turn(observed(&[fleet_manifest(), route.clone(), service.clone(), slice.clone()])).await;
-    let revision = |bench: &Bench| bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap().revision;
+    let revision = |bench: &Bench| bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap().revision;
     let before = revision(&bench);
     bench.turn(observed(&[fleet_manifest(), route.clone(), slice.clone()])).await;
     assert_eq!(revision(&bench), before);
-    let problems = bench.operator.plan.as_ref().unwrap().problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let problems = bench.reconciler.plan.as_ref().unwrap().problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(problems.iter().any(|p| p.contains("Service shop/s is gone")), "{problems:?}");
     bench.turn(observed(&[fleet_manifest(), route, service, slice])).await;
     assert_eq!(revision(&bench), before);
-    assert_eq!(bench.operator.plan.as_ref().unwrap().problems, []);
+    assert_eq!(bench.reconciler.plan.as_ref().unwrap().problems, []);
 }

@@ -3,27 +3,27 @@
 use snapshot::proto::Nack;
 
 use super::*;
-use crate::events::recorder::Happening;
+use crate::events::recorder;
 
 impl Bench {
-    fn listen(&mut self) -> mpsc::Receiver<Happening> {
+    fn listen(&mut self) -> mpsc::Receiver<recorder::Event> {
         let (sender, told) = mpsc::channel(1000);
-        self.operator.parts.happenings = Events::to(sender);
+        self.reconciler.context.recorder = EventRecorder::to(sender);
         told
     }
 
     /// What is told when nothing is young any more, and it is this much later.
     fn tell(&mut self, later: u64) {
-        let operator = &mut self.operator;
-        let plan = operator.plan.clone().unwrap();
-        let (plan, _) = operator.complete.of(&plan, &operator.world, &operator.gateways, &Default::default());
-        operator.tell(&plan, true, Instant::now() + Duration::from_secs(later), Millis(u64::MAX));
+        let reconciler = &mut self.reconciler;
+        let plan = reconciler.plan.clone().unwrap();
+        let (plan, _) = reconciler.effective.of(&plan, &reconciler.world, &reconciler.states, &Default::default());
+        reconciler.announce(&plan, true, Instant::now() + Duration::from_secs(later), Millis(u64::MAX));
     }
 }
 
-fn all(told: &mut mpsc::Receiver<Happening>) -> Vec<(bool, String)> {
-    let happenings = std::iter::from_fn(|| told.try_recv().ok()).filter(|h| h.reason != "Scaled");
-    happenings
+fn all(told: &mut mpsc::Receiver<recorder::Event>) -> Vec<(bool, String)> {
+    let events = std::iter::from_fn(|| told.try_recv().ok()).filter(|h| h.reason != "Scaled");
+    events
         .map(|h| (h.warning, if h.warning { h.reason.to_owned() } else { format!("{}: {}", h.reason, h.note) }))
         .collect()
 }
@@ -101,7 +101,7 @@ async fn an_install_in_any_order_is_told_of_to_nobody() {
     bench.turn(observed(std::slice::from_ref(&policy))).await;
     bench.turn(observed(&[policy.clone(), route.clone()])).await;
     bench.turn(observed(&[policy.clone(), route.clone(), fleet_manifest()])).await;
-    assert!(!bench.operator.plan.as_ref().unwrap().problems.is_empty());
+    assert!(!bench.reconciler.plan.as_ref().unwrap().problems.is_empty());
     assert_eq!(all(&mut told), []);
     // It lasts.
     bench.tell(2);
@@ -116,7 +116,7 @@ async fn what_proxies_refuse_is_told_of_until_they_refuse_it_no_more() {
     bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
     attached(&mut bench, "default-0").await;
     bench.turn(observed(&[fleet_manifest(), route_manifest("/b")])).await;
-    let published = Arc::clone(bench.operator.gateways[&fleet_ref()].published.as_ref().unwrap());
+    let published = Arc::clone(bench.reconciler.states[&fleet_ref()].published.as_ref().unwrap());
     let hash = published.snapshot.entry(&"Route/shop/r".parse().unwrap()).unwrap().hash().as_bytes().to_vec();
     let nack = Nack {
         key: "Route/shop/r".into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pages that may be read at one time. Two, since one that is optional may be waited for.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_PAGES: usize = 2;
 
 /// Whoever lists what tenants write waits here for its turn.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct Lists(Arc<Semaphore>);
 
 impl Default for Lists {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self(Arc::new(Semaphore::new(MAX_CONCURRENT_PAGES)))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::watch::{self, Changes};
 
 /// Most that are watched: each is a connection to the API server.
-const MOST: usize = 256;
+const MAX_NAMESPACES: usize = 256;
 
 /// What is to be done to a watch.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Namespaces {
             if self.watched.contains_key(*namespace) {
                 continue;
             }
-            if self.watched.len() >= MOST {
+            if self.watched.len() >= MAX_NAMESPACES {
                 self.beyond.insert((*namespace).to_owned());
                 continue;
             }
@@ -98,7 +98,9 @@ impl Namespaces {
     pub(super) fn unreadable(&self) -> BTreeMap<String, Unreadable> {
         let denied = self.watched.iter().filter(|(_, state)| **state == State::Denied);
         let denied = denied.map(|(namespace, _)| (namespace.to_string(), Unreadable::Denied));
-        denied.chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MOST)))).collect()
+        denied
+            .chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MAX_NAMESPACES))))
+            .collect()
     }
 }
 
@@ -162,15 +164,15 @@ mod tests {
     /// Whoever can make fleets could refer to Secrets of each namespace there is.
     #[test]
     fn what_was_watched_before_keeps_its_place() {
-        let many: Vec<String> = (0..2 * MOST).map(|i| format!("n{i:03}")).collect();
+        let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
         let many: BTreeSet<&str> = many.iter().map(String::as_str).collect();
         let mut namespaces = Namespaces::default();
         namespaces.want(&["zebra"].into(), &[].into());
-        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MOST - 1);
+        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MAX_NAMESPACES - 1);
         let unreadable = namespaces.unreadable();
-        assert_eq!(unreadable.len(), MOST + 2);
+        assert_eq!(unreadable.len(), MAX_NAMESPACES + 2);
         assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
-        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MOST)));
+        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MAX_NAMESPACES)));
         // When others leave, those that waited have their places.
         assert_eq!(namespaces.want(&["own", "zebra"].into(), &["n511"].into()).last(), Some(&begin("n511")));
         assert_eq!(namespaces.unreadable(), BTreeMap::new());

@@ -7,10 +7,10 @@ use planner::ObjectRef;
 use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
-    outage::{Cause, Failure},
     raw::Raw,
     resource,
     watch::{Change, Changes, Content, kept},
+    watch_error::{Cause, Failure},
 };
 use crate::kube::{
     api::{RequestError, request},
@@ -20,11 +20,11 @@ use crate::kube::{
 /// What messages and metrics call reads, beside the watches.
 pub(super) const READS: &str = "reads";
 /// Reads at one time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 /// The API server answers a read within this time, or it is tried again.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses between attempts.
-const PAUSES: Bounds = Bounds::new(Duration::from_secs(1), Duration::from_secs(30));
+const RETRY_PAUSES: Bounds = Bounds::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Reads objects.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(client: Client, changes: Changes) -> Self {
-        Self { client, changes, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { client, changes, turns: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)) }
     }
 
     /// Begins to read one.
@@ -52,7 +52,7 @@ impl Reader {
 
     /// Tells what one holds, and until then why it can't be read.
     async fn until_read(&self, id: ObjectRef) {
-        let mut pauses = Backoff::new(PAUSES);
+        let mut pauses = Backoff::new(RETRY_PAUSES);
         let mut failed = false;
         loop {
             let failure = match self.attempt(&id).await {

@@ -18,7 +18,7 @@ use crds::Object;
 use planner::{Kind, ObjectRef};
 use tokio::sync::watch;
 
-use crate::state::objects::Remembered;
+use crate::state::objects::ObjectRecord;
 
 /// What the loop tells of the contents in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct InForce {
 pub type FollowInForce = watch::Receiver<Option<InForce>>;
 
 /// The Secrets that these contents refer to, as far as they were accepted.
-pub fn in_force(objects: &BTreeMap<ObjectRef, Remembered>) -> BTreeSet<ObjectRef> {
+pub fn in_force(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<ObjectRef> {
     let first = ObjectRef { kind: Kind::GatewayFleet, namespace: String::new(), name: String::new() };
     let fleets = objects.range(first..).take_while(|(id, _)| id.kind == Kind::GatewayFleet);
     fleets
@@ -296,7 +296,7 @@ mod tests {
         secrets.fleet(&fleet("f"), Some(&current), 1);
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
-        let known = Remembered { generation: 1, content, created, accepted, accepted_at: None, gone: None };
+        let known = ObjectRecord { generation: 1, content, created, accepted, accepted_at: None, gone: None };
         let known = in_force(&[(fleet("f"), known)].into());
         secrets.in_force(InForce { world: 1, secrets: known, ..InForce::default() });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();

@@ -12,18 +12,18 @@ use tokio::sync::Notify;
 
 use super::{
     Settings, Wake,
-    due::{self, Task},
+    child_kind::ChildKind,
+    diff::{self, Task},
     labels,
-    live::Live,
+    live_object::LiveObject,
     namespaces::Namespaces,
-    part::Part,
     pods::Pod,
     render::{self, Desired},
-    spares::Spares,
+    replacement_budget::ReplacementBudget,
 };
 use crate::{
-    fleet::{Problem, Sign},
-    kube::reapply::Pace,
+    fleet::{Problem, ProxyReport},
+    kube::reapply::ReapplyBackoff,
 };
 
 /// What the parts of the fleet share.
@@ -33,22 +33,22 @@ pub(super) struct Shared {
     pub(super) wake: Wake,
     /// Something may be due.
     pub(super) changed: Notify,
-    state: Mutex<State>,
+    state: Mutex<Store>,
 }
 
 impl Shared {
     pub(super) fn new(client: kube::Client, settings: Settings, wake: Wake) -> Self {
-        let state = State::of(settings.namespaces.as_deref());
+        let state = Store::of(settings.namespaces.as_deref());
         Self { client, settings, wake, changed: Notify::new(), state: Mutex::new(state) }
     }
 
     /// For a moment: never across an await.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, Store> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something changed, for the keeper and for the loop.
-    pub(super) fn news(&self) {
+    pub(super) fn notify(&self) {
         self.changed.notify_one();
         (self.wake)();
     }
@@ -56,27 +56,27 @@ impl Shared {
 
 /// What is wanted, and what there is.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Store {
     pub(super) fleets: BTreeMap<FleetRef, Wanted>,
-    pub(super) objects: BTreeMap<Id, Live>,
+    pub(super) objects: BTreeMap<ChildId, LiveObject>,
     /// By namespace and name.
     pub(super) pods: BTreeMap<(String, String), Pod>,
     /// The newest version that the watch of each kind has brought; by namespace, where each has watches of its own.
-    seen: BTreeMap<(Part, String), u64>,
+    seen: BTreeMap<(ChildKind, String), u64>,
     namespaces: Namespaces,
 }
 
 /// One object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Id {
-    pub(super) part: Part,
+pub(super) struct ChildId {
+    pub(super) child: ChildKind,
     pub(super) namespace: String,
     pub(super) name: String,
 }
 
-impl Id {
-    pub(super) fn new(part: Part, fleet: &FleetRef) -> Self {
-        Self { part, namespace: fleet.namespace.clone(), name: part.name(fleet) }
+impl ChildId {
+    pub(super) fn new(child: ChildKind, fleet: &FleetRef) -> Self {
+        Self { child, namespace: fleet.namespace.clone(), name: child.name(fleet) }
     }
 }
 
@@ -84,11 +84,11 @@ impl Id {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) plan: FleetPlan,
-    pub(super) signs: BTreeMap<String, Sign>,
+    pub(super) reports: BTreeMap<String, ProxyReport>,
     /// Empty: it is to be no more.
-    pub(super) objects: BTreeMap<Part, Arc<Desired>>,
+    pub(super) objects: BTreeMap<ChildKind, Arc<Desired>>,
     pub(super) tasks: BTreeMap<Task, Progress>,
-    pub(super) spares: Spares,
+    pub(super) replacements: ReplacementBudget,
 }
 
 /// How far one task has come.
@@ -99,7 +99,7 @@ pub(super) struct Progress {
     pub(super) applied: Option<Applied>,
     /// The replicas that were last set.
     pub(super) scaled: Option<u32>,
-    pub(super) pace: Pace,
+    pub(super) pace: ReapplyBackoff,
     /// Why it failed.
     pub(super) problem: Option<Problem>,
 }
@@ -111,21 +111,26 @@ pub(super) struct Applied {
     pub(super) fingerprint: Hash,
 }
 
-impl State {
+impl Store {
     /// Nothing yet of these namespaces, each of which has watches of its own; `None`: of all.
     pub(super) fn of(namespaces: Option<&BTreeSet<String>>) -> Self {
         Self { namespaces: Namespaces::new(namespaces), ..Self::default() }
     }
 
     /// Takes up a plan. True when something may be due by it.
-    pub(super) fn want(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>, settings: &Settings) -> bool {
+    pub(super) fn want(
+        &mut self,
+        plan: &FleetPlan,
+        reports: &BTreeMap<String, ProxyReport>,
+        settings: &Settings,
+    ) -> bool {
         if plan.spec.is_none() && !self.has_anything_of(&plan.fleet) {
             self.fleets.remove(&plan.fleet);
             return false;
         }
         let former = self.fleets.get_mut(&plan.fleet);
         if let Some(wanted) = former {
-            wanted.signs.clone_from(signs);
+            wanted.reports.clone_from(reports);
             if wanted.plan == *plan {
                 return false;
             }
@@ -138,10 +143,10 @@ impl State {
         }
         let mut wanted = Wanted {
             plan: plan.clone(),
-            signs: signs.clone(),
+            reports: reports.clone(),
             objects: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            spares: Spares::default(),
+            replacements: ReplacementBudget::default(),
         };
         wanted.render(settings);
         self.fleets.insert(plan.fleet.clone(), wanted);
@@ -156,7 +161,7 @@ impl State {
     /// What went wrong with what is as it should be now is no problem any more.
     pub(super) fn forget_solved(&mut self, fleet: &FleetRef) {
         let Some(wanted) = self.fleets.get(fleet) else { return };
-        let open: Vec<Task> = due::open(fleet, wanted, self).into_iter().map(|(task, _)| task).collect();
+        let open: Vec<Task> = diff::open(fleet, wanted, self).into_iter().map(|(task, _)| task).collect();
         let Some(wanted) = self.fleets.get_mut(fleet) else { return };
         for (_, progress) in wanted.tasks.iter_mut().filter(|(task, p)| !p.busy && !open.contains(task)) {
             progress.problem = None;
@@ -164,8 +169,8 @@ impl State {
     }
 
     /// The live object, if any.
-    pub(super) fn live(&self, part: Part, fleet: &FleetRef) -> Option<&Live> {
-        self.objects.get(&Id::new(part, fleet))
+    pub(super) fn live(&self, child: ChildKind, fleet: &FleetRef) -> Option<&LiveObject> {
+        self.objects.get(&ChildId::new(child, fleet))
     }
 
     /// The fleet's pods, by name.
@@ -177,15 +182,21 @@ impl State {
     }
 
     fn has_anything_of(&self, fleet: &FleetRef) -> bool {
-        Part::ALL.into_iter().any(|part| self.live(part, fleet).is_some()) || self.pods_of(fleet).next().is_some()
+        ChildKind::ALL.into_iter().any(|child| self.live(child, fleet).is_some())
+            || self.pods_of(fleet).next().is_some()
     }
 
     /// The watch lists every object of a kind anew, in one namespace or in all. True when that is news.
-    pub(super) fn listed(&mut self, part: Part, namespace: Option<&str>, objects: Vec<(Id, Live)>) -> bool {
+    pub(super) fn listed(
+        &mut self,
+        child: ChildKind,
+        namespace: Option<&str>,
+        objects: Vec<(ChildId, LiveObject)>,
+    ) -> bool {
         let newest = objects.iter().map(|(_, live)| live.version).max().unwrap_or_default();
-        self.saw(part, namespace.unwrap_or_default(), newest);
-        let objects: BTreeMap<Id, Live> = objects.into_iter().collect();
-        let is_listed = |id: &Id| id.part == part && namespace.is_none_or(|namespace| id.namespace == namespace);
+        self.saw(child, namespace.unwrap_or_default(), newest);
+        let objects: BTreeMap<ChildId, LiveObject> = objects.into_iter().collect();
+        let is_listed = |id: &ChildId| id.child == child && namespace.is_none_or(|namespace| id.namespace == namespace);
         let known = self.objects.iter().filter(|(id, _)| is_listed(id));
         if known.eq(objects.iter()) {
             return false;
@@ -229,7 +240,7 @@ impl State {
     }
 
     /// The watch shows an object. True when that is news.
-    pub(super) fn appeared(&mut self, id: Id, live: Live) -> bool {
+    pub(super) fn appeared(&mut self, id: ChildId, live: LiveObject) -> bool {
         self.saw_at(&id, live.version);
         // What an answer brought may be newer.
         if self.objects.get(&id).is_some_and(|known| known.uid == live.uid && known.version >= live.version) {
@@ -240,31 +251,31 @@ impl State {
     }
 
     /// The watch shows that an object is gone. True when that is news.
-    pub(super) fn vanished(&mut self, id: &Id, last: &Live) -> bool {
+    pub(super) fn vanished(&mut self, id: &ChildId, last: &LiveObject) -> bool {
         self.saw_at(id, last.version);
         let is_it = self.objects.get(id).is_some_and(|known| known.uid == last.uid);
         is_it && self.objects.remove(id).is_some()
     }
 
     /// An answer of the API server brought an object. The watch may have shown it already, and its end after that.
-    pub(super) fn answered(&mut self, id: Id, live: Live) {
-        let seen = self.seen.get(&(id.part, self.watch_of(&id).to_owned()));
+    pub(super) fn answered(&mut self, id: ChildId, live: LiveObject) {
+        let seen = self.seen.get(&(id.child, self.watch_of(&id).to_owned()));
         if seen.is_none_or(|seen| live.version > *seen) {
             self.objects.insert(id, live);
         }
     }
 
     /// What tells the watch that shows an object from others of its kind.
-    fn watch_of<'a>(&self, id: &'a Id) -> &'a str {
+    fn watch_of<'a>(&self, id: &'a ChildId) -> &'a str {
         if self.namespaces.are_all() { "" } else { &id.namespace }
     }
 
-    fn saw_at(&mut self, id: &Id, version: u64) {
-        self.saw(id.part, self.watch_of(id), version);
+    fn saw_at(&mut self, id: &ChildId, version: u64) {
+        self.saw(id.child, self.watch_of(id), version);
     }
 
-    fn saw(&mut self, part: Part, watch: &str, version: u64) {
-        let seen = self.seen.entry((part, watch.to_owned())).or_default();
+    fn saw(&mut self, child: ChildKind, watch: &str, version: u64) {
+        let seen = self.seen.entry((child, watch.to_owned())).or_default();
         *seen = version.max(*seen);
     }
 }
@@ -277,19 +288,19 @@ impl Wanted {
             // It ends, or begins again: what went wrong with the other is of no interest.
             self.tasks.retain(|_, progress| progress.busy);
         }
-        for part in Part::ALL {
-            let (former, new) = (self.objects.get(&part), rendered.remove(&part));
+        for child in ChildKind::ALL {
+            let (former, new) = (self.objects.get(&child), rendered.remove(&child));
             match new {
                 Some(new) if former.is_some_and(|former| former.hash == new.hash) => {}
                 Some(new) => {
-                    self.objects.insert(part, Arc::new(new));
+                    self.objects.insert(child, Arc::new(new));
                     // It may succeed now.
-                    if let Some(progress) = self.tasks.get_mut(&Task::Object(part)) {
-                        progress.pace = Pace::default();
+                    if let Some(progress) = self.tasks.get_mut(&Task::Object(child)) {
+                        progress.pace = ReapplyBackoff::default();
                     }
                 }
                 None => {
-                    self.objects.remove(&part);
+                    self.objects.remove(&child);
                 }
             }
         }

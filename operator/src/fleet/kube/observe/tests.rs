@@ -4,7 +4,7 @@ use super::*;
 use crate::fleet::{
     kube::{
         pods::Pod,
-        state::Id,
+        store::ChildId,
         testing::{settings, settled, small, wanting},
     },
     nothing,
@@ -14,7 +14,7 @@ use crate::fleet::{
 fn a_fleet_that_runs() {
     let plan = small(3);
     let mut state = settled(&plan);
-    state.objects.get_mut(&Id::new(Part::Service, &plan.fleet)).unwrap().details.addresses =
+    state.objects.get_mut(&ChildId::new(ChildKind::Service, &plan.fleet)).unwrap().details.addresses =
         vec!["203.0.113.10".into()];
     let leaving = Pod { fleet: "f".into(), living: true, leaving: true, ..Pod::default() };
     state.pods.insert(("edge".into(), "p3".into()), leaving);
@@ -50,7 +50,7 @@ fn a_fleet_of_which_a_new_operator_knows_only_what_there_is() {
 fn a_deployment_that_was_deleted_did_not_shrink() {
     let plan = small(7);
     let mut state = settled(&plan);
-    state.objects.remove(&Id::new(Part::Deployment, &plan.fleet));
+    state.objects.remove(&ChildId::new(ChildKind::Deployment, &plan.fleet));
     assert_eq!(observe(&state)[&plan.fleet].replicas, 7);
     state.want(&nothing(&plan.fleet, plan.drain), &BTreeMap::new(), &settings());
     assert_eq!(observe(&state)[&plan.fleet].replicas, 0);
@@ -60,17 +60,18 @@ fn a_deployment_that_was_deleted_did_not_shrink() {
 fn everything_that_is_wrong_is_told() {
     let plan = small(2);
     let mut state = settled(&plan);
-    state.objects.get_mut(&Id::new(Part::Deployment, &plan.fleet)).unwrap().details.trouble = Some("no".into());
-    let trouble = super::super::pods::Trouble { reason: "ProxyCrashes", said: "exited with code 1".into() };
-    state.pods.get_mut(&("edge".into(), "p1".into())).unwrap().trouble = Some(trouble);
+    state.objects.get_mut(&ChildId::new(ChildKind::Deployment, &plan.fleet)).unwrap().details.failure =
+        Some("no".into());
+    let failure = super::super::pods::PodFailure { reason: "ProxyCrashes", said: "exited with code 1".into() };
+    state.pods.get_mut(&("edge".into(), "p1".into())).unwrap().failure = Some(failure);
     let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
-    let failed = trouble::failed(&plan.fleet, "Service edge/sluice-f", &trouble::Error::Occupied);
-    wanted.tasks.get_mut(&super::super::due::Task::Object(Part::Service)).unwrap().problem = Some(failed);
-    let pace = &mut wanted.tasks.get_mut(&super::super::due::Task::Object(Part::Budget)).unwrap().pace;
+    let failed = problems::failed(&plan.fleet, "Service edge/sluice-f", &problems::Error::Occupied);
+    wanted.tasks.get_mut(&super::super::diff::Task::Object(ChildKind::Service)).unwrap().problem = Some(failed);
+    let pace = &mut wanted.tasks.get_mut(&super::super::diff::Task::Object(ChildKind::Budget)).unwrap().pace;
     for _ in 0..5 {
         pace.done(true, std::time::Instant::now());
     }
-    let reasons = |state: &State| {
+    let reasons = |state: &Store| {
         let problems = observe(state).remove(&plan.fleet).unwrap().problems;
         problems.into_iter().map(|p| p.reason).collect::<Vec<_>>()
     };

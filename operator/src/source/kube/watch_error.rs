@@ -87,13 +87,13 @@ pub(super) struct Outages(BTreeMap<&'static str, Vec<Cause>>);
 impl Outages {
     /// A watch fails: says so, once for each cause of an outage; that nobody answers, once for all watches.
     pub(super) fn begin(&mut self, watch: &'static str, failure: &Failure) -> bool {
-        let news = match failure.cause {
+        let is_new_cause = match failure.cause {
             Cause::Unreachable => !self.0.values().flatten().any(|cause| *cause == Cause::Unreachable),
             cause => !self.0.get(watch).is_some_and(|told| told.contains(&cause)),
         };
         self.0.entry(watch).or_default().push(failure.cause);
         self.0.entry(watch).or_default().dedup();
-        news
+        is_new_cause
     }
 
     /// A watch works again. Gives back whether there was an outage, and whether another is left.

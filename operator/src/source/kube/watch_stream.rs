@@ -16,30 +16,30 @@ use tokio::{
 
 use super::{
     lists::Lists,
-    outage::{Cause, Failure},
     raw::{self, Raw},
     resource::Watched,
+    watch_error::{Cause, Failure},
 };
 use crate::kube::backoff::{self, Backoff};
 
 /// Longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// The same while the resource is not known: it is about to be installed.
-const MAX_PAUSE_MISSING: Duration = Duration::from_secs(1);
+const MAX_BACKOFF_MISSING: Duration = Duration::from_secs(1);
 /// The same while the operator has no right to it: who gives it one looks whether that helped.
-const MAX_PAUSE_FORBIDDEN: Duration = Duration::from_secs(3);
+const MAX_BACKOFF_FORBIDDEN: Duration = Duration::from_secs(3);
 /// A watch that did not fail again within this time after an attempt works again. Nothing else says so while nothing
 /// changes. Longer than kube's client tries to connect (30 s).
-const QUIET: Duration = Duration::from_secs(35);
+const RECOVERED_AFTER: Duration = Duration::from_secs(35);
 
 /// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter
-/// than [`QUIET`], or a list that hangs would be taken for a watch that works again.
+/// than [`RECOVERED_AFTER`], or a list that hangs would be taken for a watch that works again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a watch came to.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // taken apart as soon as it is there
-pub(super) enum Step {
+pub(super) enum WatchStep {
     /// News.
     Event(Event<Raw>),
     /// It does not work. What it said before stays.
@@ -49,7 +49,7 @@ pub(super) enum Step {
 }
 
 /// One watch.
-pub(super) struct Steps {
+pub(super) struct WatchStream {
     client: Client,
     watched: &'static Watched,
     version: &'static str,
@@ -68,7 +68,7 @@ pub(super) struct Steps {
     left: u32,
 }
 
-impl Steps {
+impl WatchStream {
     /// In one namespace, or in all.
     pub(super) fn new(
         client: Client,
@@ -97,10 +97,10 @@ impl Steps {
     }
 
     /// The next step. Nothing is lost when it is not waited for to the end.
-    pub(super) async fn next(&mut self) -> Step {
+    pub(super) async fn next(&mut self) -> WatchStep {
         loop {
             if let Some(event) = self.next.take() {
-                return Step::Event(event);
+                return WatchStep::Event(event);
             }
             if let Some(until) = self.pause {
                 sleep_until(until).await;
@@ -112,17 +112,17 @@ impl Steps {
             }
             let silence = match (&self.turn, self.failing) {
                 (Some(_), _) => PAGE_TIMEOUT,
-                (None, true) => QUIET,
+                (None, true) => RECOVERED_AFTER,
                 (None, false) => Duration::MAX,
             };
             let Ok(step) = timeout(silence, self.stream.next()).await else {
                 self.failing = std::mem::take(&mut self.listing);
                 if !self.failing {
-                    return Step::Well;
+                    return WatchStep::Well;
                 }
                 self.turn = None;
                 self.stream = stream(self.client.clone(), self.watched, self.version, self.namespace.as_deref());
-                return Step::Failing(Failure::silent());
+                return WatchStep::Failing(Failure::silent());
             };
             if matches!(step, Some(Ok(Event::InitApply(_)))) {
                 self.left = self.left.saturating_sub(1);
@@ -136,28 +136,28 @@ impl Steps {
             match step {
                 // It never ends; should it, there is nothing to be told.
                 None => std::future::pending().await,
-                Some(Ok(Event::Init)) => return Step::Event(Event::Init), // only the intention to list
+                Some(Ok(Event::Init)) => return WatchStep::Event(Event::Init), // only the intention to list
                 Some(Ok(event)) => {
                     self.backoff.reset();
                     if !std::mem::take(&mut self.failing) {
-                        return Step::Event(event);
+                        return WatchStep::Event(event);
                     }
                     self.next = Some(event);
-                    return Step::Well;
+                    return WatchStep::Well;
                 }
                 Some(Err(error)) => {
                     let failure = Failure::of(self.watched, &error);
                     tracing::debug!(watch = self.watched.name, %error, ?failure, "a watch failed");
                     let most = match &failure {
-                        Some(Failure { cause: Cause::Missing, .. }) => MAX_PAUSE_MISSING,
-                        Some(Failure { cause: Cause::Forbidden, .. }) => MAX_PAUSE_FORBIDDEN,
-                        _ => MAX_PAUSE,
+                        Some(Failure { cause: Cause::Missing, .. }) => MAX_BACKOFF_MISSING,
+                        Some(Failure { cause: Cause::Forbidden, .. }) => MAX_BACKOFF_FORBIDDEN,
+                        _ => MAX_BACKOFF,
                     };
                     let pause = self.backoff.pause().min(most);
                     self.pause = Some(Instant::now() + pause);
                     if let Some(failure) = failure {
                         self.failing = true;
-                        return Step::Failing(failure);
+                        return WatchStep::Failing(failure);
                     }
                 }
             }
@@ -240,13 +240,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (client, asked) = client(answers);
-            let mut steps = Steps::new(client, Lists::default(), &REQUIRED[1], "v1alpha1", None);
+            let mut steps = WatchStream::new(client, Lists::default(), &REQUIRED[1], "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
                 told.push(match steps.next().await {
-                    Step::Event(event) => event.to_string(),
-                    Step::Failing(failure) => format!("failing: {:?}", failure.cause),
-                    Step::Well => "well".into(),
+                    WatchStep::Event(event) => event.to_string(),
+                    WatchStep::Failing(failure) => format!("failing: {:?}", failure.cause),
+                    WatchStep::Well => "well".into(),
                 });
             }
             assert_eq!(told, expect);
@@ -302,14 +302,14 @@ mod tests {
         let follow = watches.into_iter().map(|answers| {
             let lists = lists.clone();
             async move {
-                let mut steps = Steps::new(client(answers).0, lists, &REQUIRED[1], "v1alpha1", None);
+                let mut steps = WatchStream::new(client(answers).0, lists, &REQUIRED[1], "v1alpha1", None);
                 let mut told = vec![];
                 loop {
                     match steps.next().await {
-                        Step::Event(Event::InitDone) => return told,
-                        Step::Event(event) => told.push(event.to_string()),
-                        Step::Failing(failure) => told.push(failure.message),
-                        Step::Well => told.push("well".into()),
+                        WatchStep::Event(Event::InitDone) => return told,
+                        WatchStep::Event(event) => told.push(event.to_string()),
+                        WatchStep::Failing(failure) => told.push(failure.message),
+                        WatchStep::Well => told.push("well".into()),
                     }
                     tokio::task::yield_now().await;
                 }
@@ -325,18 +325,18 @@ mod tests {
         let lists = Lists::default();
         let full: Vec<_> = (0..REQUIRED[1].page).map(|i| format!("r{i}")).collect();
         let full: Vec<_> = full.iter().map(String::as_str).collect();
-        let begin = |answers| Steps::new(client(answers).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+        let begin = |answers| WatchStream::new(client(answers).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
         let mut long = [(), ()].map(|()| begin(vec![(200, page("3", &full)), (200, list("3", &["last"]))]));
         for steps in &mut long {
             for _ in 0..=full.len() {
-                assert!(matches!(steps.next().await, Step::Event(Event::Init | Event::InitApply(_))));
+                assert!(matches!(steps.next().await, WatchStep::Event(Event::Init | Event::InitApply(_))));
             }
         }
         // Both have more pages; neither is asked for the next one meanwhile.
         let mut short = begin(vec![(200, list("3", &[]))]);
-        assert!(matches!(short.next().await, Step::Event(Event::Init)));
+        assert!(matches!(short.next().await, WatchStep::Event(Event::Init)));
         let done = timeout(Duration::from_secs(1), short.next()).await;
-        assert!(matches!(done, Ok(Step::Event(Event::InitDone))), "{done:?}");
+        assert!(matches!(done, Ok(WatchStep::Event(Event::InitDone))), "{done:?}");
     }
 
     /// As when etcd forgets what both read of: each has a turn, and begins anew.
@@ -351,18 +351,18 @@ mod tests {
     async fn a_list_that_is_not_answered_gives_its_turn_to_others() {
         let (began, lists) = (Instant::now(), Lists::default());
         let stuck = [(), ()].map(|()| {
-            let mut steps = Steps::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+            let mut steps = WatchStream::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
             tokio::spawn(async move { (steps.next().await, steps.next().await, steps) })
         });
         tokio::task::yield_now().await;
-        let mut third = Steps::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
-        assert!(matches!(third.next().await, Step::Event(Event::Init)));
-        assert!(matches!(third.next().await, Step::Event(Event::InitDone)));
+        let mut third = WatchStream::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
+        assert!(matches!(third.next().await, WatchStep::Event(Event::Init)));
+        assert!(matches!(third.next().await, WatchStep::Event(Event::InitDone)));
         assert_eq!(began.elapsed(), PAGE_TIMEOUT);
         for stuck in stuck {
             let (_, told, _steps) = stuck.await.unwrap();
             assert!(
-                matches!(&told, Step::Failing(failure) if failure.message.contains("no answer in time")),
+                matches!(&told, WatchStep::Failing(failure) if failure.message.contains("no answer in time")),
                 "{told:?}"
             );
         }

@@ -12,35 +12,35 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::Registry;
-use crate::identity::{EnrollError, Enrolled, Identity, certificate::CertificateError, review::ReviewError};
+use crate::{
+    identity::{EnrollError, Enrolled, Identity, certificate::CertificateError, review::ReviewError},
+    log_throttle::LogThrottle,
+};
 
 /// Reviews by the API server at one time; more wait.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_REVIEWS: usize = 8;
 /// Longest wait for one's turn, and for the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ENROLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A token of a pod has about 1 KiB, a request of a P-256 key 200 bytes.
-const MAX_TOKEN: usize = 16 << 10;
-const MAX_REQUEST: usize = 4 << 10;
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+const MAX_CSR_BYTES: usize = 4 << 10;
 /// Refusals are logged at most this often.
-const QUIET: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where proxies enrol.
-pub(super) struct Office {
+pub(super) struct EnrollmentService {
     identity: Identity,
-    turns: Semaphore,
-    complaints: Mutex<Complaints>,
+    permits: Semaphore,
+    throttle: Mutex<LogThrottle>,
 }
 
-/// Keeps refusals from filling the log.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Office {
+impl EnrollmentService {
     pub(super) fn new(identity: Identity) -> Self {
-        Self { identity, turns: Semaphore::new(AT_ONCE), complaints: Mutex::default() }
+        Self {
+            identity,
+            permits: Semaphore::new(MAX_CONCURRENT_REVIEWS),
+            throttle: Mutex::new(LogThrottle::new(LOG_INTERVAL)),
+        }
     }
 
     pub(super) async fn enroll(
@@ -59,7 +59,7 @@ impl Office {
                 }))
             }
             Err(status) => {
-                self.complain(from, &status);
+                self.log_refusal(from, &status);
                 Err(status)
             }
         }
@@ -67,29 +67,25 @@ impl Office {
 
     async fn admit(&self, request: EnrollRequest, registry: &Registry) -> Result<Enrolled, Status> {
         let EnrollRequest { token, csr } = request;
-        if token.is_empty() || token.len() > MAX_TOKEN || csr.len() > MAX_REQUEST {
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES || csr.len() > MAX_CSR_BYTES {
             return Err(Status::invalid_argument("no token, or a token or csr of a size that none has"));
         }
         let Some(plan) = registry.plan() else {
             return Err(Status::unavailable("this operator does not know yet what fleets there are"));
         };
         let enroll = async {
-            let _turn = self.turns.acquire().await.map_err(|_| Status::unavailable("the operator ends"))?;
+            let _permit = self.permits.acquire().await.map_err(|_| Status::unavailable("the operator ends"))?;
             self.identity.enroll(token, &csr, plan.fleets.keys()).await.map_err(|error| status(&error))
         };
         let late = |_| Status::resource_exhausted("too many enrol at once, or the API server is slow");
-        tokio::time::timeout(PATIENCE, enroll).await.map_err(late)?
+        tokio::time::timeout(ENROLL_TIMEOUT, enroll).await.map_err(late)?
     }
 
-    fn complain(&self, from: Option<std::net::SocketAddr>, status: &Status) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.last.is_some_and(|last| last.elapsed() < QUIET) {
-            complaints.unsaid += 1;
-            return;
+    fn log_refusal(&self, from: Option<std::net::SocketAddr>, status: &Status) {
+        let due = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+        if let Some(unsaid) = due {
+            tracing::warn!(?from, reason = status.message(), unsaid, "a proxy can't enrol");
         }
-        complaints.last = Some(Instant::now());
-        let unsaid = std::mem::take(&mut complaints.unsaid);
-        tracing::warn!(?from, reason = status.message(), unsaid, "a proxy can't enrol");
     }
 }
 

@@ -14,13 +14,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::fleet::{contract::Ready, kube::part::Part};
+use crate::fleet::{contract::Ready, kube::child_kind::ChildKind};
 
 /// Whose objects tests make.
 const TESTER: &str = "sluice-fleet-test";
 
 /// A namespace with what belongs to it; gone when it is dropped.
-pub(super) struct Place {
+pub(super) struct TestNamespace {
     /// May do anything.
     pub(super) admin: Client,
     /// May do what the operator may.
@@ -28,7 +28,7 @@ pub(super) struct Place {
     pub(super) namespace: String,
 }
 
-impl Place {
+impl TestNamespace {
     pub(super) async fn new(test: &str) -> Self {
         let config = Config::infer().await.expect("KUBECONFIG names no cluster");
         let admin = Client::try_from(config.clone()).unwrap();
@@ -83,7 +83,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestNamespace {
     fn drop(&mut self) {
         let (admin, namespace) = (self.admin.clone(), self.namespace.clone());
         tokio::task::block_in_place(|| {
@@ -107,8 +107,8 @@ async fn remove(admin: &Client, namespace: &str) {
     let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let now = DeleteParams::default();
     // A test that failed may have left finalizers.
-    for part in Part::ALL {
-        let api = Api::<DynamicObject>::namespaced_with(admin.clone(), namespace, &part.resource());
+    for child in ChildKind::ALL {
+        let api = Api::<DynamicObject>::namespaced_with(admin.clone(), namespace, &child.resource());
         for object in api.list(&ListParams::default()).await.into_iter().flatten() {
             let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
             let _ = api.patch_metadata(&object.name_any(), &PatchParams::default(), &none).await;

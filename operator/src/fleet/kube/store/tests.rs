@@ -23,15 +23,15 @@ fn only_what_changed_is_tried_at_once() {
     let mut state = wanting(&plan);
     let now = Instant::now();
     let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
-    for part in Part::ALL {
-        wanted.tasks.entry(Task::Object(part)).or_default().pace.failed(now);
+    for child in ChildKind::ALL {
+        wanted.tasks.entry(Task::Object(child)).or_default().pace.failed(now);
     }
     plan.ports = vec![81];
     state.want(&plan, &BTreeMap::new(), &settings());
     let wanted = &state.fleets[&plan.fleet];
-    let over: Vec<Part> =
-        Part::ALL.into_iter().filter(|part| wanted.tasks[&Task::Object(*part)].pace.over(now)).collect();
-    assert_eq!(over, [Part::NetworkPolicy]);
+    let over: Vec<ChildKind> =
+        ChildKind::ALL.into_iter().filter(|child| wanted.tasks[&Task::Object(*child)].pace.over(now)).collect();
+    assert_eq!(over, [ChildKind::NetworkPolicy]);
     assert!(wanted.next_try(now).is_some());
 }
 
@@ -41,7 +41,7 @@ fn a_problem_goes_with_what_it_came_from() {
     let mut state = settled(&plan);
     let other = FleetPlan { ports: vec![81], ..plan.clone() };
     state.want(&other, &BTreeMap::new(), &settings());
-    let task = Task::Object(Part::NetworkPolicy);
+    let task = Task::Object(ChildKind::NetworkPolicy);
     let refused = Problem { port: None, reason: "Refused", message: String::new() };
     state.fleets.get_mut(&plan.fleet).unwrap().tasks.get_mut(&task).unwrap().problem = Some(refused);
     state.forget_solved(&plan.fleet);
@@ -67,18 +67,18 @@ fn a_fleet_that_is_to_be_no_more_is_forgotten_when_nothing_is_left() {
     assert!(state.fleets.is_empty());
 }
 
-fn at(version: u64) -> Live {
-    Live { version, ..live(&small(1).fleet, Part::Service) }
+fn at(version: u64) -> LiveObject {
+    LiveObject { version, ..live(&small(1).fleet, ChildKind::Service) }
 }
 
-fn id() -> Id {
-    Id::new(Part::Service, &small(1).fleet)
+fn id() -> ChildId {
+    ChildId::new(ChildKind::Service, &small(1).fleet)
 }
 
 #[test]
 fn answers_and_watch_cross() {
     // An answer that comes before the watch shows it, and after.
-    let mut state = State::default();
+    let mut state = Store::default();
     state.answered(id(), at(5));
     assert!(!state.appeared(id(), at(4)), "older than what is known");
     assert_eq!(state.objects[&id()].version, 5);
@@ -90,7 +90,7 @@ fn answers_and_watch_cross() {
     state.answered(id(), at(7));
     assert!(state.objects.is_empty(), "it would be taken to exist for ever");
     // Made again under the same name, an end that comes late is the former's.
-    assert!(state.appeared(id(), Live { uid: "new".into(), ..at(9) }));
+    assert!(state.appeared(id(), LiveObject { uid: "new".into(), ..at(9) }));
     assert!(!state.vanished(&id(), &at(8)));
     assert_eq!(state.objects[&id()].uid, "new");
 }
@@ -98,12 +98,15 @@ fn answers_and_watch_cross() {
 #[test]
 fn a_list_is_all_there_is_of_a_kind() {
     let fleet = small(1).fleet;
-    let mut state = State::default();
+    let mut state = Store::default();
     state.appeared(id(), at(1));
-    let other = Id::new(Part::ConfigMap, &fleet);
-    state.appeared(other.clone(), live(&fleet, Part::ConfigMap));
-    assert!(!state.listed(Part::Service, None, vec![(id(), at(1))]), "the watch began anew, and nothing had happened");
-    assert!(state.listed(Part::Service, None, vec![]));
+    let other = ChildId::new(ChildKind::ConfigMap, &fleet);
+    state.appeared(other.clone(), live(&fleet, ChildKind::ConfigMap));
+    assert!(
+        !state.listed(ChildKind::Service, None, vec![(id(), at(1))]),
+        "the watch began anew, and nothing had happened"
+    );
+    assert!(state.listed(ChildKind::Service, None, vec![]));
     assert_eq!(state.objects.keys().collect::<Vec<_>>(), [&other]);
 }
 

@@ -15,11 +15,11 @@ use serde::Serialize;
 use serde_json::Value;
 use snapshot::Hash;
 
-use super::{MANAGER, SCALER, labels, part::Part, state::Id};
+use super::{MANAGER, SCALER, child_kind::ChildKind, labels, store::ChildId};
 
 /// An object that exists.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Live {
+pub(super) struct LiveObject {
     /// Whose it is.
     pub(super) fleet: FleetRef,
     pub(super) uid: String,
@@ -41,7 +41,7 @@ pub(super) struct Details {
     /// Of a Service: where clients reach it.
     pub(super) addresses: Vec<String>,
     /// Of a Deployment: why it can't make pods.
-    pub(super) trouble: Option<String>,
+    pub(super) failure: Option<String>,
 }
 
 /// The replicas of a Deployment, and who set what.
@@ -55,8 +55,8 @@ pub(super) struct Scale {
 }
 
 /// A kind of object of a fleet.
-pub(super) trait Kind: Resource<DynamicType = ()> + Serialize {
-    const PART: Part;
+pub(super) trait ChildObject: Resource<DynamicType = ()> + Serialize {
+    const CHILD: ChildKind;
 
     /// What is known besides what all have.
     fn details(&self) -> Details {
@@ -64,24 +64,24 @@ pub(super) trait Kind: Resource<DynamicType = ()> + Serialize {
     }
 }
 
-impl Kind for ServiceAccount {
-    const PART: Part = Part::ServiceAccount;
+impl ChildObject for ServiceAccount {
+    const CHILD: ChildKind = ChildKind::ServiceAccount;
 }
 
-impl Kind for ConfigMap {
-    const PART: Part = Part::ConfigMap;
+impl ChildObject for ConfigMap {
+    const CHILD: ChildKind = ChildKind::ConfigMap;
 }
 
-impl Kind for PodDisruptionBudget {
-    const PART: Part = Part::Budget;
+impl ChildObject for PodDisruptionBudget {
+    const CHILD: ChildKind = ChildKind::Budget;
 }
 
-impl Kind for NetworkPolicy {
-    const PART: Part = Part::NetworkPolicy;
+impl ChildObject for NetworkPolicy {
+    const CHILD: ChildKind = ChildKind::NetworkPolicy;
 }
 
-impl Kind for Deployment {
-    const PART: Part = Part::Deployment;
+impl ChildObject for Deployment {
+    const CHILD: ChildKind = ChildKind::Deployment;
 
     fn details(&self) -> Details {
         let replicas = self.spec.replicas.unwrap_or(1);
@@ -99,13 +99,13 @@ impl Kind for Deployment {
         let failure = conditions
             .iter()
             .find(|c| c.type_.as_deref() == Some("ReplicaFailure") && c.status.as_deref() == Some("True"));
-        let trouble = failure.map(|c| c.message.clone().unwrap_or_default());
-        Details { scale: Some(scale), trouble, ..Details::default() }
+        let failure = failure.map(|c| c.message.clone().unwrap_or_default());
+        Details { scale: Some(scale), failure, ..Details::default() }
     }
 }
 
-impl Kind for Service {
-    const PART: Part = Part::Service;
+impl ChildObject for Service {
+    const CHILD: ChildKind = ChildKind::Service;
 
     fn details(&self) -> Details {
         let spec = self.spec.as_ref();
@@ -123,13 +123,13 @@ impl Kind for Service {
 }
 
 /// What is known of an object; `None` when it is no fleet's.
-pub(super) fn read<K: Kind>(object: &K) -> Option<(Id, Live)> {
+pub(super) fn read<K: ChildObject>(object: &K) -> Option<(ChildId, LiveObject)> {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);
     let owner = object.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == "GatewayFleet");
     let label = object.labels().get(labels::FLEET);
     let fleet = FleetRef { namespace: namespace.clone(), name: owner.map(|o| &o.name).or(label)?.clone() };
-    let live = Live {
+    let live = LiveObject {
         fleet,
         uid: meta.uid.clone().unwrap_or_default(),
         version: meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default(),
@@ -138,11 +138,11 @@ pub(super) fn read<K: Kind>(object: &K) -> Option<(Id, Live)> {
         others: others(meta.managed_fields.as_deref().unwrap_or_default()),
         details: object.details(),
     };
-    Some((Id { part: K::PART, namespace, name }, live))
+    Some((ChildId { child: K::CHILD, namespace, name }, live))
 }
 
 /// Changes whenever someone changes something that could be ours.
-fn fingerprint<K: Kind>(object: &K) -> Hash {
+fn fingerprint<K: ChildObject>(object: &K) -> Hash {
     let mut value = serde_json::to_value(object).unwrap_or_default();
     let mut remove = |at: &str, key: &str| {
         if let Some(map) = value.pointer_mut(at).and_then(Value::as_object_mut) {
@@ -153,7 +153,7 @@ fn fingerprint<K: Kind>(object: &K) -> Hash {
     for key in ["managedFields", "resourceVersion", "generation"] {
         remove("/metadata", key);
     }
-    if K::PART == Part::Deployment {
+    if K::CHILD == ChildKind::Deployment {
         remove("/spec", "replicas");
     }
     Hash::of(value.to_string().as_bytes())
@@ -179,11 +179,11 @@ mod tests {
 
     use super::*;
 
-    fn read_json<K: Kind + serde::de::DeserializeOwned>(value: Value) -> Live {
+    fn read_json<K: ChildObject + serde::de::DeserializeOwned>(value: Value) -> LiveObject {
         read(&serde_json::from_value::<K>(value).unwrap()).unwrap().1
     }
 
-    fn deployment(change: impl FnOnce(&mut Value)) -> Live {
+    fn deployment(change: impl FnOnce(&mut Value)) -> LiveObject {
         let mut value = json!({
             "metadata": {
                 "namespace": "ns", "name": "sluice-f", "uid": "u", "resourceVersion": "7",
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(first.details.scale, Some(Scale { replicas: 3, is_applied: false, is_scalers: false }));
         let quota = json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]);
         let live = deployment(|value| value["status"] = json!({"conditions": quota}));
-        assert_eq!(live.details.trouble.as_deref(), Some("exceeded quota: q"));
+        assert_eq!(live.details.failure.as_deref(), Some("exceeded quota: q"));
     }
 
     #[test]

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 /// So many at once, and as many as there are replicas; then one more each minute.
 const BURST: f64 = 5.0;
-const EACH: Duration = Duration::from_secs(60);
+const REFILL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What was taken of them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spares {
+pub(super) struct ReplacementBudget {
     taken: f64,
     at: Option<Instant>,
 }
 
-impl Spares {
+impl ReplacementBudget {
     /// How many there are for a fleet of this size.
     pub(super) fn left(&self, replicas: u32, now: Instant) -> u32 {
         (BURST + f64::from(replicas) - self.taken(now)).max(0.0) as u32
@@ -27,7 +27,7 @@ impl Spares {
 
     fn taken(&self, now: Instant) -> f64 {
         let passed = self.at.map_or(Duration::ZERO, |at| now.duration_since(at));
-        (self.taken - passed.as_secs_f64() / EACH.as_secs_f64()).max(0.0)
+        (self.taken - passed.as_secs_f64() / REFILL_INTERVAL.as_secs_f64()).max(0.0)
     }
 }
 
@@ -38,18 +38,18 @@ mod tests {
     #[test]
     fn a_crash_loop_makes_no_storm() {
         let start = Instant::now();
-        let mut spares = Spares::default();
+        let mut replacements = ReplacementBudget::default();
         let mut made = 0;
         for second in 0..3600 {
             let now = start + Duration::from_secs(second);
-            if spares.left(2, now) > 0 {
-                spares.take(1, now);
+            if replacements.left(2, now) > 0 {
+                replacements.take(1, now);
                 made += 1;
             }
         }
         assert_eq!(made, 7 + 59);
-        assert_eq!(spares.left(2, start + Duration::from_secs(3600 + 8 * 60)), 7);
+        assert_eq!(replacements.left(2, start + Duration::from_secs(3600 + 8 * 60)), 7);
         // A larger fleet may lose more at once.
-        assert_eq!(Spares::default().left(50, start), 55);
+        assert_eq!(ReplacementBudget::default().left(50, start), 55);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use planner::FleetPlan;
 
 use super::{Settings, slot::Slot};
-use crate::fleet::Sign;
+use crate::fleet::ProxyReport;
 
 /// What to do in one step.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,16 +32,16 @@ struct Candidate {
 pub(super) fn roll(
     slots: &mut BTreeMap<String, Slot>,
     plan: &FleetPlan,
-    signs: &BTreeMap<String, Sign>,
+    reports: &BTreeMap<String, ProxyReport>,
     settings: &Settings,
     now: Instant,
 ) {
     let staying = slots.values().filter(|slot| slot.fleet == plan.fleet && !slot.is_draining());
     let candidates = staying.map(|slot| {
-        let sign = signs.get(&slot.name).filter(|_| slot.pid().is_some()).cloned().unwrap_or_default();
+        let report = reports.get(&slot.name).filter(|_| slot.pid().is_some()).cloned().unwrap_or_default();
         // A slot whose process crashed starts the next one from the current template.
         let current = slot.pid().is_none() || slot.template_hash == plan.template_hash;
-        Candidate { name: slot.name.clone(), number: slot.number, current, ready: sign.ready, rate: sign.rate }
+        Candidate { name: slot.name.clone(), number: slot.number, current, ready: report.ready, rate: report.rate }
     });
     let step = step(candidates.collect(), plan.replicas as usize);
     for name in &step.leave {

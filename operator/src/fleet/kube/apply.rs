@@ -21,23 +21,23 @@ use serde_json::{Value, json};
 
 use super::{
     MANAGER, SCALER,
-    cost::{COST, Change},
-    due::Job,
+    child_kind::ChildKind,
+    diff::Job,
     labels,
-    live::{self, Kind, Live},
-    part::Part,
-    state::Id,
-    trouble::Error,
+    live_object::{self, ChildObject, LiveObject},
+    pod_deletion_cost::{COST_ANNOTATION, Change},
+    problems::Error,
+    store::ChildId,
 };
 
 /// Pods that are marked at once.
-const MARKS: usize = 8;
+const MAX_CONCURRENT_MARKS: usize = 8;
 
 /// Does a job; gives back the object that came of it.
-pub(super) async fn run(client: Client, fleet: FleetRef, job: Job) -> Result<Option<(Id, Live)>, Error> {
+pub(super) async fn run(client: Client, fleet: FleetRef, job: Job) -> Result<Option<(ChildId, LiveObject)>, Error> {
     match job {
-        Job::Apply { part, desired, .. } => apply(&client, &fleet, part, &desired.body, MANAGER).await,
-        Job::Create { part, desired, replicas } => create(&client, &fleet, part, &desired.body, replicas).await,
+        Job::Apply { child, desired, .. } => apply(&client, &fleet, child, &desired.body, MANAGER).await,
+        Job::Create { child, desired, replicas } => create(&client, &fleet, child, &desired.body, replicas).await,
         Job::Scale { replicas, marks } => {
             mark(&client, &fleet, marks).await;
             scale(&client, &fleet, replicas).await
@@ -50,17 +50,17 @@ pub(super) async fn run(client: Client, fleet: FleetRef, job: Job) -> Result<Opt
 async fn apply(
     client: &Client,
     fleet: &FleetRef,
-    part: Part,
+    child: ChildKind,
     body: &Value,
     manager: &str,
-) -> Result<Option<(Id, Live)>, Error> {
-    match part {
-        Part::ServiceAccount => apply_as::<ServiceAccount>(client, fleet, body, manager).await,
-        Part::ConfigMap => apply_as::<ConfigMap>(client, fleet, body, manager).await,
-        Part::Deployment => apply_as::<Deployment>(client, fleet, body, manager).await,
-        Part::Service => apply_as::<Service>(client, fleet, body, manager).await,
-        Part::Budget => apply_as::<PodDisruptionBudget>(client, fleet, body, manager).await,
-        Part::NetworkPolicy => apply_as::<NetworkPolicy>(client, fleet, body, manager).await,
+) -> Result<Option<(ChildId, LiveObject)>, Error> {
+    match child {
+        ChildKind::ServiceAccount => apply_as::<ServiceAccount>(client, fleet, body, manager).await,
+        ChildKind::ConfigMap => apply_as::<ConfigMap>(client, fleet, body, manager).await,
+        ChildKind::Deployment => apply_as::<Deployment>(client, fleet, body, manager).await,
+        ChildKind::Service => apply_as::<Service>(client, fleet, body, manager).await,
+        ChildKind::Budget => apply_as::<PodDisruptionBudget>(client, fleet, body, manager).await,
+        ChildKind::NetworkPolicy => apply_as::<NetworkPolicy>(client, fleet, body, manager).await,
     }
 }
 
@@ -69,14 +69,14 @@ async fn apply_as<K>(
     fleet: &FleetRef,
     body: &Value,
     manager: &str,
-) -> Result<Option<(Id, Live)>, Error>
+) -> Result<Option<(ChildId, LiveObject)>, Error>
 where
-    K: Kind + Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: ChildObject + Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let api = Api::<K>::namespaced(client.clone(), &fleet.namespace);
     let params = PatchParams::apply(manager).force();
-    let object = api.patch(&K::PART.name(fleet), &params, &Patch::Apply(body)).await?;
-    Ok(live::read(&object))
+    let object = api.patch(&K::CHILD.name(fleet), &params, &Patch::Apply(body)).await?;
+    Ok(live_object::read(&object))
 }
 
 /// Makes an object that the watch does not show; it may be there without our labels. The Deployment is first applied by
@@ -85,23 +85,23 @@ where
 async fn create(
     client: &Client,
     fleet: &FleetRef,
-    part: Part,
+    child: ChildKind,
     body: &Value,
     replicas: u32,
-) -> Result<Option<(Id, Live)>, Error> {
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &fleet.namespace, &part.resource());
-    if let Some(there) = api.get_metadata_opt(&part.name(fleet)).await? {
+) -> Result<Option<(ChildId, LiveObject)>, Error> {
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &fleet.namespace, &child.resource());
+    if let Some(there) = api.get_metadata_opt(&child.name(fleet)).await? {
         if !is_ours(&there, fleet) {
             return Err(Error::Occupied);
         }
-        return apply(client, fleet, part, body, MANAGER).await;
+        return apply(client, fleet, child, body, MANAGER).await;
     }
-    if part != Part::Deployment {
-        return apply(client, fleet, part, body, MANAGER).await;
+    if child != ChildKind::Deployment {
+        return apply(client, fleet, child, body, MANAGER).await;
     }
     let mut whole = body.clone();
     whole["spec"]["replicas"] = json!(replicas);
-    apply(client, fleet, part, &whole, SCALER).await
+    apply(client, fleet, child, &whole, SCALER).await
 }
 
 /// Labels may have been taken from it by hand; who applied it stays known.
@@ -118,7 +118,7 @@ async fn mark(client: &Client, fleet: &FleetRef, marks: Vec<Change>) {
         let pods = pods.clone();
         async move {
             let cost = cost.map(|cost| cost.to_string());
-            let patch = json!({"metadata": {"annotations": {COST: cost}}});
+            let patch = json!({"metadata": {"annotations": {COST_ANNOTATION: cost}}});
             let params = PatchParams { field_manager: Some(SCALER.into()), ..PatchParams::default() };
             match pods.patch_metadata(&name, &params, &Patch::Merge(patch)).await {
                 Ok(_) => {}
@@ -127,17 +127,17 @@ async fn mark(client: &Client, fleet: &FleetRef, marks: Vec<Change>) {
             }
         }
     };
-    futures::stream::iter(marks).map(mark).buffer_unordered(MARKS).collect::<()>().await;
+    futures::stream::iter(marks).map(mark).buffer_unordered(MAX_CONCURRENT_MARKS).collect::<()>().await;
 }
 
-async fn scale(client: &Client, fleet: &FleetRef, replicas: u32) -> Result<Option<(Id, Live)>, Error> {
+async fn scale(client: &Client, fleet: &FleetRef, replicas: u32) -> Result<Option<(ChildId, LiveObject)>, Error> {
     let body = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": Part::Deployment.name(fleet)},
+        "metadata": {"name": ChildKind::Deployment.name(fleet)},
         "spec": {"replicas": replicas},
     });
-    apply(client, fleet, Part::Deployment, &body, SCALER).await
+    apply(client, fleet, ChildKind::Deployment, &body, SCALER).await
 }
 
 /// Deletes pods of which the containers do not run: the Deployment makes others.
@@ -161,15 +161,15 @@ fn of_uid(uid: String) -> DeleteParams {
 
 /// Deletes a fleet's objects, if its GatewayFleet is gone: one that exists and is not planned is broken, and must not
 /// lose what runs. (Owned objects are collected without us; this is sooner, and takes those whose owner was removed.)
-async fn remove(client: &Client, fleet: &FleetRef, objects: Vec<(Part, String)>) -> Result<(), Error> {
+async fn remove(client: &Client, fleet: &FleetRef, objects: Vec<(ChildKind, String)>) -> Result<(), Error> {
     let owners = Api::<crds::GatewayFleet>::namespaced(client.clone(), &fleet.namespace);
     let owner = owners.get_metadata_opt(&fleet.name).await?;
     if owner.is_some_and(|owner| owner.metadata.deletion_timestamp.is_none()) {
         return Err(Error::StillThere);
     }
-    let delete = |(part, uid): (Part, String)| {
-        let api = Api::<DynamicObject>::namespaced_with(client.clone(), &fleet.namespace, &part.resource());
-        let name = part.name(fleet);
+    let delete = |(child, uid): (ChildKind, String)| {
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), &fleet.namespace, &child.resource());
+        let name = child.name(fleet);
         async move {
             match api.delete(&name, &of_uid(uid)).await {
                 Ok(_) => Ok(()),

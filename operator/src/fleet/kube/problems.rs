@@ -5,8 +5,8 @@ use std::time::Duration;
 use planner::FleetRef;
 
 use super::{
-    part::Part,
-    pods::{Pod, Trouble},
+    child_kind::ChildKind,
+    pods::{Pod, PodFailure},
 };
 use crate::fleet::Problem;
 
@@ -88,8 +88,8 @@ pub(super) fn unseen(fleet: &FleetRef, kind: &str, said: &str) -> Problem {
 }
 
 /// Something undoes what is applied, time and again.
-pub(super) fn contested(fleet: &FleetRef, part: Part) -> Problem {
-    let (kind, name, namespace) = (part.kind(), part.name(fleet), &fleet.namespace);
+pub(super) fn contested(fleet: &FleetRef, child: ChildKind) -> Problem {
+    let (kind, name, namespace) = (child.kind(), child.name(fleet), &fleet.namespace);
     let message = format!(
         "something changes {kind} {namespace}/{name} time and again: find its field manager by `kubectl get {kind} \
          {name} --namespace {namespace} --show-managed-fields --output yaml`, and stop it",
@@ -99,7 +99,7 @@ pub(super) fn contested(fleet: &FleetRef, part: Part) -> Problem {
 
 /// A Deployment that can't make pods.
 pub(super) fn no_pods(fleet: &FleetRef, said: &str) -> Problem {
-    let what = format!("Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet));
+    let what = format!("Deployment {}/{}", fleet.namespace, ChildKind::Deployment.name(fleet));
     let fix = if said.contains("exceeded quota") {
         format!("raise the quota of namespace {}, or lower spec.template.resources", fleet.namespace)
     } else {
@@ -110,20 +110,20 @@ pub(super) fn no_pods(fleet: &FleetRef, said: &str) -> Problem {
 
 /// One problem for each reason that pods don't run, however many they are.
 pub(super) fn pods<'a>(fleet: &FleetRef, pods: impl Iterator<Item = (&'a str, &'a Pod)>) -> Vec<Problem> {
-    let mut by_reason: std::collections::BTreeMap<&str, Vec<(&str, &Trouble)>> = Default::default();
+    let mut by_reason: std::collections::BTreeMap<&str, Vec<(&str, &PodFailure)>> = Default::default();
     for (name, pod) in pods.filter(|(_, pod)| pod.living && !pod.leaving) {
-        if let Some(trouble) = &pod.trouble {
-            by_reason.entry(trouble.reason).or_default().push((name, trouble));
+        if let Some(failure) = &pod.failure {
+            by_reason.entry(failure.reason).or_default().push((name, failure));
         }
     }
-    let problem = |(_, troubled): (&str, Vec<(&str, &Trouble)>)| {
-        let (name, trouble) = *troubled.first()?;
+    let problem = |(_, troubled): (&str, Vec<(&str, &PodFailure)>)| {
+        let (name, failure) = *troubled.first()?;
         let namespace = &fleet.namespace;
         let others = match troubled.len() {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
-        let fix = match trouble.reason {
+        let fix = match failure.reason {
             UNSCHEDULABLE => {
                 "add nodes, lower spec.template.resources.requests or spec.scaling.maxReplicas, or change what \
                  spec.template says of nodes"
@@ -136,14 +136,14 @@ pub(super) fn pods<'a>(fleet: &FleetRef, pods: impl Iterator<Item = (&'a str, &'
             NOT_STARTED => format!("`kubectl describe pod {name} --namespace {namespace}` says more"),
             _ => format!("`kubectl logs {name} --namespace {namespace} --previous` says more"),
         };
-        let does = match trouble.reason {
+        let does = match failure.reason {
             UNSCHEDULABLE => "can't be scheduled",
             IMAGE_PULL => "can't pull its image",
             NOT_STARTED => "can't be started",
             _ => "crashes",
         };
-        let message = format!("pod {namespace}/{name}{others} {does}: {}; to fix it: {fix}", trouble.said);
-        Some(Problem { port: None, reason: trouble.reason, message })
+        let message = format!("pod {namespace}/{name}{others} {does}: {}; to fix it: {fix}", failure.said);
+        Some(Problem { port: None, reason: failure.reason, message })
     };
     by_reason.into_iter().filter_map(problem).collect()
 }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn pods_are_summed_up() {
         let troubled =
-            |reason| Pod { living: true, trouble: Some(Trouble { reason, said: "why".into() }), ..Pod::default() };
+            |reason| Pod { living: true, failure: Some(PodFailure { reason, said: "why".into() }), ..Pod::default() };
         let (a, b, c) = (troubled(UNSCHEDULABLE), troubled(UNSCHEDULABLE), troubled(CRASHES));
         let gone = Pod { leaving: true, ..troubled(IMAGE_PULL) };
         let problems = pods(&fleet(), [("a", &a), ("b", &b), ("c", &c), ("d", &gone)].into_iter());

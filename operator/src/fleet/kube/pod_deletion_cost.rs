@@ -1,12 +1,12 @@
 //! Which pods leave when a fleet shrinks: those of least harm. The ReplicaSet's controller takes pods that are not Ready
-//! first, then those of the lowest [`COST`]; all others have none.
+//! first, then those of the lowest [`COST_ANNOTATION`]; all others have none.
 
 use std::collections::BTreeSet;
 
 /// The annotation that a ReplicaSet's controller reads.
-pub(super) const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(super) const COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Of a pod that is to leave; one without annotation counts 0.
-pub(super) const LEAVES: i32 = -1;
+pub(super) const COST_OF_LEAVING: i32 = -1;
 
 /// A pod that is not leaving, as far as the choice depends on it.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub(super) fn changes(mut pods: Vec<Candidate<'_>>, leaving: usize) -> Vec<Chang
     });
     let leave: BTreeSet<&str> = pods.iter().take(leaving).map(|pod| pod.name).collect();
     let change = |pod: &Candidate<'_>| {
-        let cost = leave.contains(pod.name).then_some(LEAVES);
+        let cost = leave.contains(pod.name).then_some(COST_OF_LEAVING);
         (pod.cost != cost).then(|| (pod.name.to_owned(), cost))
     };
     pods.iter().filter_map(change).collect()

@@ -7,21 +7,21 @@ use crate::kube::backoff::Bounds;
 /// The second crash in a row is the first with a pause.
 const PAUSES: Bounds = Bounds::new(Duration::from_millis(100), Duration::from_secs(10));
 /// A proxy that ran for this long crashed for a new reason.
-const GOOD_RUN: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Crashes in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Backoff {
+pub(super) struct RestartBackoff {
     /// How many.
     pub(super) crashes: u32,
     /// Not to be started before.
     until: Option<Instant>,
 }
 
-impl Backoff {
+impl RestartBackoff {
     /// Takes up a crash after a run of some length.
     pub(super) fn crashed(&mut self, ran: Duration, now: Instant) {
-        self.crashes = if ran >= GOOD_RUN { 1 } else { self.crashes.saturating_add(1) };
+        self.crashes = if ran >= STABLE_AFTER { 1 } else { self.crashes.saturating_add(1) };
         self.until = Some(now + PAUSES.pause(self.crashes - 1));
     }
 
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn timeline() {
         let start = Instant::now();
-        let mut backoff = Backoff::default();
+        let mut backoff = RestartBackoff::default();
         assert!(backoff.over(start));
         let mut pauses = vec![];
         for _ in 0..10 {
@@ -47,7 +47,7 @@ mod tests {
             pauses.push(pause.unwrap().as_millis());
         }
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        backoff.crashed(GOOD_RUN, start);
+        backoff.crashed(STABLE_AFTER, start);
         assert!(backoff.over(start));
     }
 }

@@ -13,7 +13,7 @@ use crate::kube::names;
 
 /// One of the objects of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Part {
+pub(super) enum ChildKind {
     ServiceAccount,
     ConfigMap,
     Deployment,
@@ -22,27 +22,33 @@ pub(super) enum Part {
     NetworkPolicy,
 }
 
-impl Part {
+impl ChildKind {
     /// Every one, in the order in which they are made: pods need the first two.
-    pub(super) const ALL: [Part; 6] =
-        [Part::ServiceAccount, Part::ConfigMap, Part::Deployment, Part::Service, Part::Budget, Part::NetworkPolicy];
+    pub(super) const ALL: [ChildKind; 6] = [
+        ChildKind::ServiceAccount,
+        ChildKind::ConfigMap,
+        ChildKind::Deployment,
+        ChildKind::Service,
+        ChildKind::Budget,
+        ChildKind::NetworkPolicy,
+    ];
 
     /// Its kind.
     pub(super) fn kind(self) -> &'static str {
         match self {
-            Part::ServiceAccount => "ServiceAccount",
-            Part::ConfigMap => "ConfigMap",
-            Part::Deployment => "Deployment",
-            Part::Service => "Service",
-            Part::Budget => "PodDisruptionBudget",
-            Part::NetworkPolicy => "NetworkPolicy",
+            ChildKind::ServiceAccount => "ServiceAccount",
+            ChildKind::ConfigMap => "ConfigMap",
+            ChildKind::Deployment => "Deployment",
+            ChildKind::Service => "Service",
+            ChildKind::Budget => "PodDisruptionBudget",
+            ChildKind::NetworkPolicy => "NetworkPolicy",
         }
     }
 
     /// Its name, by the fleet's.
     pub(super) fn name(self, fleet: &FleetRef) -> String {
         match self {
-            Part::ConfigMap => names::fleet_ca(&fleet.name),
+            ChildKind::ConfigMap => names::fleet_ca(&fleet.name),
             _ => names::fleet_object(&fleet.name),
         }
     }
@@ -53,12 +59,12 @@ impl Part {
             ApiResource::erase::<K>(&())
         }
         match self {
-            Part::ServiceAccount => of::<ServiceAccount>(),
-            Part::ConfigMap => of::<ConfigMap>(),
-            Part::Deployment => of::<Deployment>(),
-            Part::Service => of::<Service>(),
-            Part::Budget => of::<PodDisruptionBudget>(),
-            Part::NetworkPolicy => of::<NetworkPolicy>(),
+            ChildKind::ServiceAccount => of::<ServiceAccount>(),
+            ChildKind::ConfigMap => of::<ConfigMap>(),
+            ChildKind::Deployment => of::<Deployment>(),
+            ChildKind::Service => of::<Service>(),
+            ChildKind::Budget => of::<PodDisruptionBudget>(),
+            ChildKind::NetworkPolicy => of::<NetworkPolicy>(),
         }
     }
 }

@@ -6,20 +6,22 @@ use planner::FleetPlan;
 
 use super::*;
 use crate::fleet::{
-    Sign,
+    ProxyReport,
     kube::{
         pods::Pod,
-        state::{Id, Wanted},
+        store::{ChildId, Wanted},
         testing::{live, settings, settled, small, wanting},
     },
     nothing,
 };
 
-fn lines(state: &State, plan: &FleetPlan) -> Vec<String> {
+fn lines(state: &Store, plan: &FleetPlan) -> Vec<String> {
     let line = |(task, job): (Task, Job)| match job {
-        Job::Apply { part, .. } => format!("{task:?}: apply {part:?}"),
-        Job::Create { part, replicas, .. } if part == Part::Deployment => format!("create {part:?} with {replicas}"),
-        Job::Create { part, .. } => format!("create {part:?}"),
+        Job::Apply { child, .. } => format!("{task:?}: apply {child:?}"),
+        Job::Create { child, replicas, .. } if child == ChildKind::Deployment => {
+            format!("create {child:?} with {replicas}")
+        }
+        Job::Create { child, .. } => format!("create {child:?}"),
         Job::Scale { replicas, marks } => format!("scale to {replicas} {marks:?}"),
         Job::Replace { pods } => format!("replace {pods:?}"),
         Job::Remove { objects } => format!("remove {}", objects.len()),
@@ -27,12 +29,16 @@ fn lines(state: &State, plan: &FleetPlan) -> Vec<String> {
     due(&plan.fleet, &state.fleets[&plan.fleet], state, Instant::now()).into_iter().map(line).collect()
 }
 
-fn wanted<'a>(state: &'a mut State, plan: &FleetPlan) -> &'a mut Wanted {
+fn wanted<'a>(state: &'a mut Store, plan: &FleetPlan) -> &'a mut Wanted {
     state.fleets.get_mut(&plan.fleet).unwrap()
 }
 
-fn change<'a>(state: &'a mut State, plan: &FleetPlan, part: Part) -> &'a mut crate::fleet::kube::live::Live {
-    state.objects.get_mut(&Id::new(part, &plan.fleet)).unwrap()
+fn change<'a>(
+    state: &'a mut Store,
+    plan: &FleetPlan,
+    child: ChildKind,
+) -> &'a mut crate::fleet::kube::live_object::LiveObject {
+    state.objects.get_mut(&ChildId::new(child, &plan.fleet)).unwrap()
 }
 
 #[test]
@@ -42,18 +48,19 @@ fn a_new_fleet() {
     let first =
         ["create ServiceAccount", "create ConfigMap", "create Service", "create Budget", "create NetworkPolicy"];
     assert_eq!(lines(&state, &plan), first);
-    for part in [Part::ServiceAccount, Part::ConfigMap] {
-        state.objects.insert(Id::new(part, &plan.fleet), live(&plan.fleet, part));
+    for child in [ChildKind::ServiceAccount, ChildKind::ConfigMap] {
+        state.objects.insert(ChildId::new(child, &plan.fleet), live(&plan.fleet, child));
     }
     assert!(lines(&state, &plan).contains(&"create Deployment with 3".to_owned()), "{:?}", lines(&state, &plan));
     // Created by the scaler: until the operator has applied it, the scaler may not let go of the rest.
-    let mut made = live(&plan.fleet, Part::Deployment);
-    made.details.scale = Some(crate::fleet::kube::live::Scale { replicas: 3, is_applied: false, is_scalers: false });
-    state.objects.insert(Id::new(Part::Deployment, &plan.fleet), made);
+    let mut made = live(&plan.fleet, ChildKind::Deployment);
+    made.details.scale =
+        Some(crate::fleet::kube::live_object::Scale { replicas: 3, is_applied: false, is_scalers: false });
+    state.objects.insert(ChildId::new(ChildKind::Deployment, &plan.fleet), made);
     let now = lines(&state, &plan);
     assert!(now.contains(&"Object(Deployment): apply Deployment".to_owned()), "{now:?}");
     assert!(!now.iter().any(|line| line.starts_with("scale")), "{now:?}");
-    change(&mut state, &plan, Part::Deployment).details.scale.as_mut().unwrap().is_applied = true;
+    change(&mut state, &plan, ChildKind::Deployment).details.scale.as_mut().unwrap().is_applied = true;
     assert!(lines(&state, &plan).contains(&"scale to 3 []".to_owned()), "{:?}", lines(&state, &plan));
 }
 
@@ -76,16 +83,16 @@ fn a_new_operator_applies_everything_once() {
 fn what_others_change_is_restored() {
     let plan = small(2);
     let mut state = settled(&plan);
-    change(&mut state, &plan, Part::Service).fingerprint = snapshot::Hash::of(b"edited");
+    change(&mut state, &plan, ChildKind::Service).fingerprint = snapshot::Hash::of(b"edited");
     assert_eq!(lines(&state, &plan), ["Object(Service): apply Service"]);
-    change(&mut state, &plan, Part::Service).leaving = true;
+    change(&mut state, &plan, ChildKind::Service).leaving = true;
     assert_eq!(lines(&state, &plan), [""; 0], "someone's finalizer keeps it: made again once it is gone");
-    state.objects.remove(&Id::new(Part::Service, &plan.fleet));
+    state.objects.remove(&ChildId::new(ChildKind::Service, &plan.fleet));
     assert_eq!(lines(&state, &plan), ["create Service"]);
     // Under way, or failed a moment ago.
-    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = true;
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(ChildKind::Service)).unwrap().busy = true;
     assert_eq!(lines(&state, &plan), [""; 0]);
-    let progress = wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap();
+    let progress = wanted(&mut state, &plan).tasks.get_mut(&Task::Object(ChildKind::Service)).unwrap();
     progress.busy = false;
     progress.pace.failed(Instant::now());
     assert_eq!(lines(&state, &plan), [""; 0]);
@@ -96,7 +103,7 @@ fn replicas_are_the_scalers() {
     let plan = small(2);
     let mut state = settled(&plan);
     let mut scale = |replicas, is_scalers| {
-        let scale = change(&mut state, &plan, Part::Deployment).details.scale.as_mut().unwrap();
+        let scale = change(&mut state, &plan, ChildKind::Deployment).details.scale.as_mut().unwrap();
         (scale.replicas, scale.is_scalers) = (replicas, is_scalers);
         lines(&state, &plan)
     };
@@ -110,16 +117,16 @@ fn replicas_are_the_scalers() {
 fn the_least_loaded_leaves() {
     let plan = small(1);
     let mut state = settled(&plan);
-    let sign = |connections| Sign { ready: true, connections, ..Sign::default() };
-    let signs = BTreeMap::from([("p1".to_owned(), sign(9)), ("p2".to_owned(), sign(1))]);
-    state.want(&plan, &signs, &settings());
+    let report = |connections| ProxyReport { ready: true, connections, ..ProxyReport::default() };
+    let reports = BTreeMap::from([("p1".to_owned(), report(9)), ("p2".to_owned(), report(1))]);
+    state.want(&plan, &reports, &settings());
     assert_eq!(lines(&state, &plan), [r#"scale to 1 [("p2", Some(-1))]"#]);
     // It leaves already, or has ended: the other one is all there is.
     let leaves: fn(&mut Pod) = |pod| pod.leaving = true;
     let ended: fn(&mut Pod) = |pod| pod.living = false;
     for change in [leaves, ended] {
         let mut state = settled(&plan);
-        state.want(&plan, &signs, &settings());
+        state.want(&plan, &reports, &settings());
         change(state.pods.get_mut(&("edge".into(), "p2".into())).unwrap());
         assert_eq!(lines(&state, &plan), [r#"scale to 1 [("p1", Some(-1))]"#]);
     }
@@ -139,10 +146,10 @@ fn a_pod_that_is_held_back_is_replaced() {
     state.pods.get_mut(&key("p1")).unwrap().leaving = true;
     assert_eq!(lines(&state, &plan), [r#"replace [("p2", "p2-1")]"#]);
     // So many are enough for now.
-    wanted(&mut state, &plan).spares.take(7, Instant::now());
+    wanted(&mut state, &plan).replacements.take(7, Instant::now());
     assert_eq!(lines(&state, &plan), [""; 0]);
     // Nothing is made for a fleet that is to be no more.
-    wanted(&mut state, &plan).spares = Default::default();
+    wanted(&mut state, &plan).replacements = Default::default();
     let end = nothing(&plan.fleet, plan.drain);
     state.want(&end, &BTreeMap::new(), &settings());
     assert_eq!(lines(&state, &end), ["remove 6"]);
@@ -154,10 +161,10 @@ fn the_end_of_a_fleet() {
     let mut state = settled(&plan);
     let end = nothing(&plan.fleet, plan.drain);
     // What is under way would come after its deletion.
-    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = true;
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(ChildKind::Service)).unwrap().busy = true;
     state.want(&end, &BTreeMap::new(), &settings());
     assert_eq!(lines(&state, &end), [""; 0]);
-    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(Part::Service)).unwrap().busy = false;
+    wanted(&mut state, &plan).tasks.get_mut(&Task::Object(ChildKind::Service)).unwrap().busy = false;
     assert_eq!(lines(&state, &end), ["remove 6"]);
     state.objects.values_mut().for_each(|live| live.leaving = true);
     assert_eq!(lines(&state, &end), [""; 0]);
@@ -174,11 +181,11 @@ fn the_end_of_a_fleet() {
 #[test]
 fn nothing_where_it_is_not_known_what_there_is() {
     let plan = small(3);
-    let mut state = State::of(Some(&["edge".to_owned(), "other".to_owned()].into()));
+    let mut state = Store::of(Some(&["edge".to_owned(), "other".to_owned()].into()));
     state.want(&plan, &BTreeMap::new(), &settings());
     assert_eq!(lines(&state, &plan), [""; 0]);
     assert!(state.refused("edge", "pods", Some("pods is forbidden".into())));
-    let problems = crate::fleet::kube::look::observe(&state).remove(&plan.fleet).unwrap();
+    let problems = crate::fleet::kube::observe::observe(&state).remove(&plan.fleet).unwrap();
     let said: Vec<_> = problems.problems.iter().map(|problem| (problem.reason, problem.message.as_str())).collect();
     assert!(problems.unknown && said[0].0 == "Forbidden" && said[0].1.contains("pods is forbidden"), "{said:?}");
     // The right is given: everything is listed, and there is nothing.
@@ -187,13 +194,13 @@ fn nothing_where_it_is_not_known_what_there_is() {
         state.known("edge", kind);
     }
     assert_eq!(lines(&state, &plan).len(), 5);
-    let seen = crate::fleet::kube::look::observe(&state).remove(&plan.fleet).unwrap();
+    let seen = crate::fleet::kube::observe::observe(&state).remove(&plan.fleet).unwrap();
     assert!(!seen.unknown && seen.problems.is_empty(), "{seen:?}");
     // What is listed of one namespace says nothing of another.
-    let object = live(&plan.fleet, Part::Service);
-    state.listed(Part::Service, Some("edge"), vec![(Id::new(Part::Service, &plan.fleet), object)]);
-    assert!(!state.listed(Part::Service, Some("other"), vec![]));
-    assert!(state.live(Part::Service, &plan.fleet).is_some());
-    assert!(state.listed(Part::Service, Some("edge"), vec![]));
-    assert!(state.live(Part::Service, &plan.fleet).is_none());
+    let object = live(&plan.fleet, ChildKind::Service);
+    state.listed(ChildKind::Service, Some("edge"), vec![(ChildId::new(ChildKind::Service, &plan.fleet), object)]);
+    assert!(!state.listed(ChildKind::Service, Some("other"), vec![]));
+    assert!(state.live(ChildKind::Service, &plan.fleet).is_some());
+    assert!(state.listed(ChildKind::Service, Some("edge"), vec![]));
+    assert!(state.live(ChildKind::Service, &plan.fleet).is_none());
 }

@@ -19,54 +19,54 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::counts::{Count, Counts};
+use super::keyed_limiter::{KeyedLimiter, KeyedPermit};
 use crate::identity::certificate::Peer;
 
 /// Large Hellos that are read at one time; more wait. One takes milliseconds.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT_LARGE: usize = 4;
 /// A Hello that is no larger than this waits for nobody: as much may be under way in any connection.
-const SMALL: usize = 256 << 10;
+const SMALL_BYTES: usize = 256 << 10;
 /// Whose turn it is has sent all of it within this time.
-const TURN: Duration = Duration::from_secs(4);
+const LARGE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Who says Hello. (On one machine proxies are the operator's own, and wait for nobody.)
 #[derive(Debug)]
-pub(super) struct Hellos {
-    turns: Arc<Semaphore>,
-    proxies: Counts,
+pub(super) struct HelloLimiter {
+    permits: Arc<Semaphore>,
+    proxies: KeyedLimiter,
 }
 
-impl Default for Hellos {
+impl Default for HelloLimiter {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(AT_ONCE)), proxies: Counts::default() }
+        Self { permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LARGE)), proxies: KeyedLimiter::default() }
     }
 }
 
-impl Hellos {
+impl HelloLimiter {
     /// Of each proxy, where it is known, one stream at a time.
-    pub(super) fn one(&self, peer: &Peer) -> Result<Count, Status> {
-        let count = self.proxies.one_more(peer.to_string(), 1);
+    pub(super) fn one(&self, peer: &Peer) -> Result<KeyedPermit, Status> {
+        let count = self.proxies.try_acquire(peer.to_string(), 1);
         count.ok_or_else(|| Status::resource_exhausted("another stream of this proxy has not said Hello yet"))
     }
 
     /// A body that waits for its turn where it must.
     pub(super) fn bound<B>(&self, body: B) -> Bounded<B> {
-        Bounded::new(body, Arc::clone(&self.turns))
+        Bounded::new(body, Arc::clone(&self.permits))
     }
 }
 
 /// What a body gives.
-type Given = Option<Result<Frame<Bytes>, Status>>;
+type BodyFrame = Option<Result<Frame<Bytes>, Status>>;
 
 /// The body of a stream of a proxy, which fails at a message that is too large. Each message begins with a byte of flags and
 /// four bytes of its size.
 pub(super) struct Bounded<B> {
     inner: B,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// It waits for its turn, with what came last.
-    waits: Option<(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>, Given)>,
+    waiting: Option<(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>, BodyFrame)>,
     /// It is its turn, until then at most.
-    turn: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
+    permit: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
     /// What is read of the beginning of a message.
     head: [u8; 5],
     read: usize,
@@ -77,8 +77,8 @@ pub(super) struct Bounded<B> {
 
 impl<B> Bounded<B> {
     /// The first message may be a `Hello`, the others may not.
-    fn new(inner: B, turns: Arc<Semaphore>) -> Self {
-        Self { inner, turns, waits: None, turn: None, head: [0; 5], read: 0, left: 0, most: MAX_HELLO }
+    fn new(inner: B, permits: Arc<Semaphore>) -> Self {
+        Self { inner, permits, waiting: None, permit: None, head: [0; 5], read: 0, left: 0, most: MAX_HELLO }
     }
 
     /// Whether a large one began, of which more is to come.
@@ -90,7 +90,7 @@ impl<B> Bounded<B> {
                 self.left -= data.len() - after.len();
                 data = after;
                 if self.left == 0 {
-                    (self.turn, is_large) = (None, false);
+                    (self.permit, is_large) = (None, false);
                 }
                 continue;
             }
@@ -104,7 +104,7 @@ impl<B> Bounded<B> {
                     let message = format!("a message of {} bytes; at most {} are taken here", self.left, self.most);
                     return Err(Status::out_of_range(message));
                 }
-                is_large = self.most == MAX_HELLO && self.left > SMALL;
+                is_large = self.most == MAX_HELLO && self.left > SMALL_BYTES;
                 (self.read, self.most) = (0, MAX_REPORT);
             }
         }
@@ -117,12 +117,12 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Bounded<B> {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some((turn, _)) = &mut self.waits {
-            let turn = ready!(turn.as_mut().poll(cx)).map_err(|_| Status::unavailable("the operator ends"))?;
-            self.turn = Some((turn, Box::pin(tokio::time::sleep(TURN))));
-            return Poll::Ready(self.waits.take().and_then(|(_, frame)| frame));
+        if let Some((permit, _)) = &mut self.waiting {
+            let permit = ready!(permit.as_mut().poll(cx)).map_err(|_| Status::unavailable("the operator ends"))?;
+            self.permit = Some((permit, Box::pin(tokio::time::sleep(LARGE_TIMEOUT))));
+            return Poll::Ready(self.waiting.take().and_then(|(_, frame)| frame));
         }
-        if let Some((_, until)) = &mut self.turn
+        if let Some((_, until)) = &mut self.permit
             && until.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Some(Err(Status::deadline_exceeded("a large Hello that does not come"))));
@@ -132,7 +132,7 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Bounded<B> {
         match data.map(|data| self.check(data)).transpose() {
             Err(status) => Poll::Ready(Some(Err(status))),
             Ok(Some(true)) => {
-                self.waits = Some((Box::pin(Arc::clone(&self.turns).acquire_owned()), frame));
+                self.waiting = Some((Box::pin(Arc::clone(&self.permits).acquire_owned()), frame));
                 self.poll_frame(cx)
             }
             Ok(_) => Poll::Ready(frame),
@@ -140,7 +140,7 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Bounded<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.waits.is_none() && self.inner.is_end_stream()
+        self.waiting.is_none() && self.inner.is_end_stream()
     }
 
     /// Nobody knows how much a stream brings.
@@ -160,7 +160,7 @@ mod tests {
     /// The number of the first message that is refused, when they come in pieces of this size.
     #[track_caller]
     fn check(sizes: &[usize], piece: usize, expect: Option<usize>) {
-        let mut body = Hellos::default().bound(Full::new(Bytes::new()));
+        let mut body = HelloLimiter::default().bound(Full::new(Bytes::new()));
         let refused = sizes.iter().position(|size| {
             let head = [&[0][..], &u32::try_from(*size).unwrap().to_be_bytes()].concat();
             // Of one that is too large not a byte has to come.
@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     fn one_proxy_says_one_hello_at_a_time() {
-        let hellos = Hellos::default();
-        let first = hellos.one(&peer("f-0"));
-        assert_eq!(hellos.one(&peer("f-0")).err().unwrap().code(), tonic::Code::ResourceExhausted);
-        assert!(hellos.one(&peer("f-1")).is_ok());
+        let hello_limiter = HelloLimiter::default();
+        let first = hello_limiter.one(&peer("f-0"));
+        assert_eq!(hello_limiter.one(&peer("f-0")).err().unwrap().code(), tonic::Code::ResourceExhausted);
+        assert!(hello_limiter.one(&peer("f-1")).is_ok());
         drop(first);
-        assert!(hellos.one(&peer("f-0")).is_ok());
+        assert!(hello_limiter.one(&peer("f-0")).is_ok());
     }
 
     type Sent = Result<Frame<Bytes>, Status>;
@@ -208,9 +208,9 @@ mod tests {
     }
 
     impl Stream {
-        fn new(hellos: &Hellos) -> Self {
+        fn new(hello_limiter: &HelloLimiter) -> Self {
             let (sender, receiver) = mpsc::unbounded_channel();
-            Self { sender, body: hellos.bound(StreamBody::new(UnboundedReceiverStream::new(receiver))) }
+            Self { sender, body: hello_limiter.bound(StreamBody::new(UnboundedReceiverStream::new(receiver))) }
         }
 
         fn send(&self, bytes: Vec<u8>) {
@@ -230,22 +230,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_who_sends_much_takes_a_turn() {
-        let hellos = Hellos::default();
-        let mut all: Vec<Stream> = (0..=AT_ONCE).map(|_| Stream::new(&hellos)).collect();
+        let hello_limiter = HelloLimiter::default();
+        let mut all: Vec<Stream> = (0..=MAX_CONCURRENT_LARGE).map(|_| Stream::new(&hello_limiter)).collect();
         let mut last = all.pop().unwrap();
         for large in &mut all {
             assert!(!large.arrives().await, "silent, it has no turn");
-            large.begin(SMALL + 1);
+            large.begin(SMALL_BYTES + 1);
             assert!(large.arrives().await);
         }
         // There is no turn left, which matters to large ones alone.
-        let mut small = Stream::new(&hellos);
-        small.begin(SMALL);
+        let mut small = Stream::new(&hello_limiter);
+        small.begin(SMALL_BYTES);
         assert!(small.arrives().await);
         last.begin(MAX_HELLO);
         assert!(!last.arrives().await);
         // All of one came; what follows on its stream needs no turn.
-        all[0].send(vec![0; SMALL + 1]);
+        all[0].send(vec![0; SMALL_BYTES + 1]);
         assert!(all[0].arrives().await && last.arrives().await);
         all[0].begin(MAX_REPORT);
         assert!(all[0].arrives().await);

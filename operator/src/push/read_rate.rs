@@ -13,13 +13,13 @@ const BYTES_AT_ONCE: f64 = 16e6;
 
 /// What one proxy may still say. Either may be overdrawn by one message.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ReadRate {
     messages: f64,
     bytes: f64,
     at: Instant,
 }
 
-impl Pace {
+impl ReadRate {
     pub(super) fn new(now: Instant) -> Self {
         Self { messages: MESSAGES_AT_ONCE, bytes: BYTES_AT_ONCE, at: now }
     }
@@ -49,7 +49,7 @@ mod tests {
     /// Seconds until so many messages of this size are read, one as soon as it may be.
     fn seconds(messages: usize, bytes: usize, is_asked_for: bool) -> f64 {
         let start = Instant::now();
-        let (mut pace, mut now) = (Pace::new(start), start);
+        let (mut pace, mut now) = (ReadRate::new(start), start);
         for _ in 0..messages {
             now = now.max(pace.next());
             pace.take(bytes, is_asked_for, now);
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_window_a_second_with_a_thousand_policies_never_waits() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut pace = ReadRate::new(start);
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
             assert!(pace.next() <= now);

@@ -12,16 +12,16 @@ use planner::FleetRef;
 use tokio::task::{Id as TaskId, JoinSet};
 
 use super::{
-    act,
-    due::{self, Job, Task},
-    live::Live,
-    part::Part,
+    apply,
+    child_kind::ChildKind,
+    diff::{self, Job, Task},
+    live_object::LiveObject,
+    problems::{self, Error},
     render::Desired,
-    state::{Applied, Id, Shared, State},
-    trouble::{self, Error},
+    store::{Applied, ChildId, Shared, Store},
 };
 use crate::{
-    events::recorder::Happening,
+    events::recorder::Event,
     kube::{
         api::{Class, class},
         managers, outage,
@@ -29,17 +29,17 @@ use crate::{
 };
 
 /// Calls of the API server at once.
-const MOST: usize = 16;
+const MAX_CONCURRENT_JOBS: usize = 16;
 /// A job that takes longer is given up, and tried again later: as long as it is under way, its task does nothing else.
 const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// Looked at this often when nothing happens.
-const IDLE: Duration = Duration::from_secs(60);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a job came to.
-type Outcome = Result<Option<(Id, Live)>, Error>;
+type Outcome = Result<Option<(ChildId, LiveObject)>, Error>;
 
 /// Runs for ever.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>) {
     let mut jobs: JoinSet<Outcome> = JoinSet::new();
     let mut under_way: HashMap<TaskId, (FleetRef, Task, Job)> = HashMap::new();
     let mut ca = shared.settings.ca.clone();
@@ -81,24 +81,26 @@ fn begin(
     for fleet in fleets {
         state.forget_solved(&fleet);
         if let Some(wanted) = state.fleets.get(&fleet) {
-            due.extend(due::due(&fleet, wanted, &state, now).into_iter().map(|(task, job)| (fleet.clone(), task, job)));
+            due.extend(
+                diff::due(&fleet, wanted, &state, now).into_iter().map(|(task, job)| (fleet.clone(), task, job)),
+            );
         }
     }
     for (fleet, task, job) in due {
         // What finds no room is begun when another ends.
-        if jobs.len() >= MOST {
+        if jobs.len() >= MAX_CONCURRENT_JOBS {
             break;
         }
         if let Some(wanted) = state.fleets.get_mut(&fleet) {
             wanted.tasks.entry(task).or_default().busy = true;
         }
         tracing::debug!(%fleet, ?task, "begun");
-        let run = tokio::time::timeout(JOB_TIMEOUT, act::run(shared.client.clone(), fleet.clone(), job.clone()));
+        let run = tokio::time::timeout(JOB_TIMEOUT, apply::run(shared.client.clone(), fleet.clone(), job.clone()));
         let run = async { run.await.unwrap_or(Err(Error::Slow(JOB_TIMEOUT))) };
         under_way.insert(jobs.spawn(run).id(), (fleet, task, job));
     }
     let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
-    next.unwrap_or(now + IDLE).min(now + IDLE)
+    next.unwrap_or(now + RESYNC_INTERVAL).min(now + RESYNC_INTERVAL)
 }
 
 /// Takes up what came of it.
@@ -114,7 +116,7 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
         }
     };
     let problem = outcome.as_ref().err().filter(|error| !is_passing(error)).map(|error| {
-        let problem = trouble::failed(fleet, &what(fleet, task), error);
+        let problem = problems::failed(fleet, &what(fleet, task), error);
         match error {
             Error::Api(cause) if matches!(class(cause), Class::Unavailable | Class::NotLeading) => {
                 outage::log(&what(fleet, task), &url(fleet, task), cause);
@@ -130,7 +132,7 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     if let Some(edit) = edit.filter(|_| again) {
         let restored = restored(&state, fleet, &what(fleet, task), &edit);
         tracing::info!(%fleet, "{}", restored.note);
-        shared.settings.happenings.say(restored);
+        shared.settings.recorder.publish(restored);
     }
     if let Some(progress) = state.fleets.get_mut(fleet).and_then(|wanted| wanted.tasks.get_mut(&task)) {
         progress.problem = problem;
@@ -139,29 +141,29 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
         state.answered(id, live);
     }
     drop(state);
-    shared.news();
+    shared.notify();
 }
 
 /// What made it necessary to do this again: who changed what. `None`: nobody, as far as is known; what was applied a moment
 /// ago is applied again when it is not seen yet, and then no other has a field of it.
-fn edit(state: &State, fleet: &FleetRef, job: &Job) -> Option<String> {
-    let others = |part: Part| state.live(part, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
+fn edit(state: &Store, fleet: &FleetRef, job: &Job) -> Option<String> {
+    let others = |child: ChildKind| state.live(child, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
     match job {
-        Job::Apply { part, desired, .. } => {
-            managers::of_owners(&desired.body, others(*part), &[]).map(|edit| edit.to_string())
+        Job::Apply { child, desired, .. } => {
+            managers::of_owners(&desired.body, others(*child), &[]).map(|edit| edit.to_string())
         }
         Job::Create { .. } => Some("somebody deleted it".to_owned()),
         // As above, they are set once more also because the first time is not seen yet.
         Job::Scale { replicas, .. } => {
             let set = serde_json::json!({"spec": {"replicas": replicas}});
-            managers::of_owners(&set, others(Part::Deployment), &[]).map(|edit| edit.to_string())
+            managers::of_owners(&set, others(ChildKind::Deployment), &[]).map(|edit| edit.to_string())
         }
         Job::Replace { .. } | Job::Remove { .. } => None,
     }
 }
 
 /// Says that something is as it should be again.
-fn restored(state: &State, fleet: &FleetRef, what: &str, edit: &str) -> Happening {
+fn restored(state: &Store, fleet: &FleetRef, what: &str, edit: &str) -> Event {
     let regarding = ObjectReference {
         api_version: Some(crds::API_VERSION.into()),
         kind: Some("GatewayFleet".into()),
@@ -171,23 +173,23 @@ fn restored(state: &State, fleet: &FleetRef, what: &str, edit: &str) -> Happenin
         ..ObjectReference::default()
     };
     let note = format!("{what}: {edit}; it is as GatewayFleet {fleet} has it again: change that one instead");
-    Happening { regarding, warning: true, reason: "Restored", action: "Apply", note }
+    Event { regarding, warning: true, reason: "Restored", action: "Apply", note }
 }
 
 /// Notes what was applied, and how soon it may be again. True when it is what had been applied before: something had undone
 /// it.
 fn note(
-    state: &mut State,
+    state: &mut Store,
     fleet: &FleetRef,
     task: Task,
     job: &Job,
-    live: Option<&Live>,
+    live: Option<&LiveObject>,
     is_failure: bool,
     now: Instant,
 ) -> bool {
     let Some(wanted) = state.fleets.get_mut(fleet) else { return false };
     if let Job::Replace { pods } = job {
-        wanted.spares.take(pods.len(), now);
+        wanted.replacements.take(pods.len(), now);
     }
     let Some(progress) = wanted.tasks.get_mut(&task) else { return false };
     progress.busy = false;
@@ -215,7 +217,7 @@ fn note(
 fn applied(job: &Job) -> Option<&Desired> {
     match job {
         Job::Apply { desired, .. } => Some(desired),
-        Job::Create { part, desired, .. } => (*part != Part::Deployment).then_some(desired),
+        Job::Create { child, desired, .. } => (*child != ChildKind::Deployment).then_some(desired),
         Job::Scale { .. } | Job::Replace { .. } | Job::Remove { .. } => None,
     }
 }
@@ -227,20 +229,20 @@ fn is_passing(error: &Error) -> bool {
 
 /// Where the API server has what a task is about.
 fn url(fleet: &FleetRef, task: Task) -> String {
-    let part = match task {
-        Task::Object(part) => part,
-        Task::Replicas | Task::Spares | Task::Removal => Part::Deployment,
+    let child = match task {
+        Task::Object(child) => child,
+        Task::Replicas | Task::Replacement | Task::Removal => ChildKind::Deployment,
     };
-    format!("{}/{}", DynamicObject::url_path(&part.resource(), Some(&fleet.namespace)), part.name(fleet))
+    format!("{}/{}", DynamicObject::url_path(&child.resource(), Some(&fleet.namespace)), child.name(fleet))
 }
 
 fn what(fleet: &FleetRef, task: Task) -> String {
     match task {
-        Task::Object(part) => format!("{} {}/{}", part.kind(), fleet.namespace, part.name(fleet)),
+        Task::Object(child) => format!("{} {}/{}", child.kind(), fleet.namespace, child.name(fleet)),
         Task::Replicas => {
-            format!("spec.replicas of Deployment {}/{}", fleet.namespace, Part::Deployment.name(fleet))
+            format!("spec.replicas of Deployment {}/{}", fleet.namespace, ChildKind::Deployment.name(fleet))
         }
-        Task::Spares => format!("another pod in place of one of fleet {fleet} that crashed"),
+        Task::Replacement => format!("another pod in place of one of fleet {fleet} that crashed"),
         Task::Removal => format!("the end of fleet {fleet}"),
     }
 }
