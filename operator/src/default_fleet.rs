@@ -47,7 +47,7 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Pauses after refusals of one manifest.
 const REFUSAL_PAUSES: Bounds = Bounds::new(RETRY_INTERVAL, RESYNC_INTERVAL);
-/// So often it is looked at once more, since somebody changed it between the look and the write.
+/// Attempts after a conflict: somebody changed the fleet between the read and the write.
 const MAX_CONFLICTS: usize = 3;
 /// Deadline of one request about the fleet.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ const MAX_MANIFEST_BYTES: usize = 1 << 20;
 /// Why the fleet is not as the ConfigMap says.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DefaultFleetError {
-    /// There is nothing to apply.
+    /// The ConfigMap holds nothing to apply.
     #[error("the ConfigMap has no key {KEY}: put the manifest of a GatewayFleet there")]
     NoManifest,
     /// No YAML.
@@ -72,7 +72,7 @@ pub enum DefaultFleetError {
     /// The API server would refuse it.
     #[error("{KEY}: {0}")]
     Invalid(String),
-    /// Somebody else made one of that name.
+    /// The fleet of that name is somebody else's.
     #[error(
         "{KEY}: GatewayFleet {0} is there already, and not from this ConfigMap: it stays as it is. Delete it, change the \
          chart's fleet.name, or set fleet.enabled=false"
@@ -86,28 +86,28 @@ pub enum DefaultFleetError {
 /// Whether the fleet is as its ConfigMap says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum State {
-    /// There is no such ConfigMap, or nothing is known yet.
+    /// The ConfigMap does not exist, or nothing is known yet.
     #[default]
     Unknown,
-    /// It is.
+    /// The fleet is as its ConfigMap says.
     AsDefined,
-    /// It is not, and why.
+    /// The fleet differs from its ConfigMap.
     NotAsDefined {
         /// The fleet, when the manifest names one.
         fleet: Option<FleetRef>,
-        /// What is wrong.
+        /// The difference, and the fix.
         why: String,
     },
 }
 
-/// What to follow, and whom to tell.
+/// The ConfigMap to follow, and the receivers of what comes of it.
 #[derive(Debug)]
 pub struct Follow {
     /// Namespace of the ConfigMap.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Told what goes wrong, and what was undone.
+    /// The recorder of failures, and of edits that were undone.
     pub events: EventRecorder,
     /// Whether all is as it should be, for statuses and the admin port: also while another operator leads.
     pub state: watch::Sender<State>,
@@ -231,7 +231,7 @@ impl Follow {
         }
     }
 
-    /// What a standby can tell: it sees what is there, not why the API server refuses the rest.
+    /// Sets the state as far as a standby knows it: it sees the fleet, not why the API server refuses the manifest.
     fn look(&self, found: &ConfigMap, edit: Option<&Edit>, there: &BTreeMap<String, DynamicObject>) {
         let occupied = named(found, there).is_some_and(|fleet| !is_owned(&fleet.metadata, found));
         let why = match (fleet(found), named(found, there), edit) {
@@ -258,7 +258,7 @@ impl Follow {
     }
 }
 
-/// What somebody changed of the fleet as it is defined.
+/// An edit of the fleet by somebody else.
 #[derive(Debug)]
 struct Edit {
     edit: managers::Edit,
@@ -266,7 +266,7 @@ struct Edit {
 }
 
 impl Edit {
-    /// What of the manifest is another in the fleet that is there.
+    /// The fields of the manifest that differ in the live fleet; `None`: no difference.
     fn of(fleet: &Value, there: &BTreeMap<String, DynamicObject>) -> Option<Self> {
         let live = there.get(fleet["metadata"]["name"].as_str()?)?;
         let mut applied = fleet.clone();
@@ -308,11 +308,11 @@ async fn changed(lead: &mut LeaderWatch) {
 
 #[derive(Debug)]
 enum Failure {
-    /// It has to be changed.
+    /// The manifest has to be changed.
     Manifest(DefaultFleetError),
-    /// Somebody changed the fleet meanwhile.
+    /// The fleet was changed by somebody else meanwhile.
     Changed(String),
-    /// It is not the manifest's fault.
+    /// The API server fails; the manifest may be right.
     Later(String),
 }
 

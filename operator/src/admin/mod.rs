@@ -46,12 +46,12 @@ pub const FORGET: &str = "/refusals/forget";
 pub const ASKED_BY: &str = "sluice-asked-by";
 const NOT_LEADING: &str = "this operator does not lead: ask the one that does (its pod holds the Lease)\n";
 
-/// What is served.
+/// The content of the admin port.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// What the last turn came to.
+    /// The outcome of the last reconciliation.
     pub view: view::Shared,
-    /// What readiness means.
+    /// The meaning of readiness, on one machine or in a cluster.
     pub readiness: Readiness,
     /// Whether the fleet that comes with the installation is as it is defined.
     pub default_fleet: watch::Receiver<default_fleet::State>,
@@ -62,17 +62,18 @@ pub struct Admin {
 pub enum Readiness {
     /// Its fleets are: on one machine they are its own.
     Fleets,
-    /// It knows everything and can serve proxies, leading or not: fleets have a readiness of their own.
+    /// An operator is ready once it knows everything and can serve proxies, leading or not: fleets have a readiness of
+    /// their own.
     Cluster {
         /// How far the watches are.
         progress: watch::Receiver<Progress>,
-        /// What proxies trust it by; empty: it can't serve them yet.
+        /// The authorities that proxies trust this operator by; empty: it can't serve them yet.
         authorities: watch::Receiver<Arc<str>>,
     },
 }
 
 impl Readiness {
-    /// What is lacking.
+    /// The reasons why this operator is not ready; none: it is.
     fn lacks(&self, view: &view::Shared) -> Vec<String> {
         match (self, view.view()) {
             (Self::Fleets, Some(view)) => view.not_ready(),
@@ -92,10 +93,10 @@ impl Readiness {
 /// Why there is no admin port.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// It would be reachable from elsewhere, and shows all there is.
+    /// The address is reachable from elsewhere, and the port shows all there is.
     #[error("--admin {0} is not on loopback: it shows the whole configuration, so use 127.0.0.1 or [::1]")]
     NotLoopback(SocketAddr),
-    /// It can't be opened.
+    /// The port can't be opened.
     #[error("--admin {0}: {1}")]
     Bind(SocketAddr, io::Error),
 }

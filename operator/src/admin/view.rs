@@ -1,4 +1,5 @@
-//! What the admin port shows: the outcome of the last turn. Rendered when asked for; until then it is only pointers.
+//! The content of the admin port: the outcome of the last reconciliation. Rendered when asked for; until then it is
+//! only pointers.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +41,7 @@ struct FleetShown {
     /// Fewest that must be Ready; `None`: the fleet is leaving.
     least: Option<u32>,
     published: Option<Arc<Published>>,
-    /// What was rolled out last.
+    /// The revision that was rolled out last.
     stable: Option<Hash>,
     halted: Option<String>,
     rolled_back: Vec<Nack>,
@@ -51,7 +52,7 @@ struct FleetShown {
     totals: Totals,
 }
 
-/// What status writes at once when it changes; all else drifts.
+/// The part of a view whose changes are written to statuses at once; all else drifts.
 #[derive(Debug)]
 pub struct Transitions {
     plan: Arc<Plan>,
@@ -96,7 +97,7 @@ impl Shared {
         self.latest().view = Some(Arc::new(view));
     }
 
-    /// What is shown; `None` until the source was read.
+    /// The view of the last reconciliation; `None` until the source was read.
     pub fn view(&self) -> Option<Arc<View>> {
         self.latest().view.clone()
     }
@@ -129,7 +130,7 @@ impl Shared {
         has_room
     }
 
-    /// What was asked to be forgotten since the last time.
+    /// The refusals that people asked to have forgotten since the last call.
     pub fn take_forgotten(&self) -> Vec<Key> {
         std::mem::take(&mut self.latest().forgotten)
     }
@@ -140,7 +141,7 @@ impl Shared {
 }
 
 impl View {
-    /// What there is now.
+    /// A view of this moment.
     pub fn new(world: &Arc<World>, plan: &Arc<Plan>, states: &BTreeMap<FleetRef, FleetState>, now: Millis) -> Self {
         let shown = |(fleet, state): (&FleetRef, &FleetState)| {
             let scaling = plan.fleets.get(fleet).map(|planned| &planned.settings.spec.scaling);
@@ -164,7 +165,7 @@ impl View {
         Self { world: Arc::clone(world), plan: Arc::clone(plan), fleets }
     }
 
-    /// What of it is no drifting number.
+    /// The part of this view that is no drifting number.
     pub fn transitions(&self) -> Transitions {
         let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| FleetTransitions {
             fleet: fleet.clone(),
@@ -255,7 +256,7 @@ impl View {
         })
     }
 
-    /// What is published, resource by resource. Private keys are redacted where they are serialized.
+    /// The published snapshots, resource by resource. Private keys are redacted where they are serialized.
     pub fn snapshot(&self) -> Value {
         let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| {
             let desired = self.plan.fleets.get(fleet).map(|planned| planned.snapshot.revision());
@@ -272,7 +273,7 @@ impl View {
         json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
     }
 
-    /// What proxies of each fleet refuse, and whether what is wanted is rolled out.
+    /// The refusals of each fleet's proxies, and whether the wanted revision is rolled out.
     pub fn refusals(&self) -> Value {
         let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| json!({"fleet": fleet.to_string(), "halted": shown.halted, "refusals": shown.refusals});
         json!({"fleets": self.fleets.iter().map(fleet).collect::<Vec<_>>()})
@@ -284,7 +285,7 @@ impl View {
         refusals.any(|refusal| refusal.key == key.as_str())
     }
 
-    /// What was decided for each fleet, from what.
+    /// The last decision for each fleet, and the numbers that it comes from.
     pub fn decision(&self) -> Value {
         let fleet = |(fleet, shown): (&FleetRef, &FleetShown)| {
             let desired = shown.decision.as_ref().map(|decision| decision.desired);

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// What is logged when nothing else is asked for. kube warns at each attempt of a watch that fails; the source says it once.
+/// The filter of the log when `RUST_LOG` is not set. kube warns at each attempt of a watch that fails; the source says
+/// it once.
 const FILTER: &str = "info,kube_runtime::watcher=error,kube_client::client=error,kube_client::client::builder=off";
 
 /// Begins to log to standard error.

@@ -58,7 +58,7 @@ In a cluster, in the pod of the operator that leads:
 /// An answer that takes longer is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the admin port says.
+/// The answer of the admin port.
 #[derive(Debug, Deserialize)]
 struct Shown {
     fleets: Vec<FleetShown>,

@@ -38,7 +38,7 @@ pub(super) struct Args {
 
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// What helm writes on whatever it installs, and nowhere else.
+/// The annotation that helm writes on all that it installs, and on nothing else.
 const RELEASE: &str = "meta.helm.sh/release-name";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {

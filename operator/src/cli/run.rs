@@ -261,7 +261,7 @@ fn fleet_namespaces(args: &Args) -> Option<Arc<BTreeSet<String>>> {
     (!named.is_empty()).then(|| Arc::new(named))
 }
 
-/// What pods of proxies are made of.
+/// The settings that pods of proxies are made of.
 fn proxies(args: &Args, identity: &Identity, recorder: EventRecorder) -> Settings {
     Settings {
         image: args.proxy_image.clone(),

@@ -1,4 +1,4 @@
-//! What is new since the turn before, for the log and for Events.
+//! Changes since the reconciliation before, for the log and for Events.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -44,7 +44,7 @@ pub fn log(before: Option<&Plan>, after: &Plan) {
     }
 }
 
-/// What is wrong with an object: each begins once, and ends once.
+/// A problem of an object, which begins once and ends once.
 #[derive(Clone, Debug)]
 pub struct ActiveProblem {
     /// With which object.
@@ -53,9 +53,9 @@ pub struct ActiveProblem {
     pub field: String,
     /// A fixed word.
     pub reason: &'static str,
-    /// What is wrong, in a sentence.
+    /// The problem, in a sentence.
     pub message: String,
-    /// What the operator tried.
+    /// The attempt of the operator that met the problem, in CamelCase.
     pub action: &'static str,
 }
 
@@ -72,7 +72,8 @@ impl ActiveProblem {
         Self { object: fleet_object(fleet), field: String::new(), reason, message, action: "Run" }
     }
 
-    /// What proxies of a fleet do not run, all of them or one alone. `sources`: which objects resources come from.
+    /// The content that proxies of a fleet do not run, all of them or one alone. `sources`: which objects resources
+    /// come from.
     pub fn of_proxies(fleet: &FleetRef, state: &FleetState, sources: Option<&BTreeMap<Key, ObjectRef>>) -> Vec<Self> {
         let refused = state.rolled_back.iter().map(|(key, Nack { field, message, .. })| Self {
             object: sources.and_then(|sources| sources.get(key)).cloned().unwrap_or_else(|| fleet_object(fleet)),
@@ -99,8 +100,8 @@ impl ActiveProblem {
     }
 }
 
-/// What passes by itself when objects are made one after the other, and in whichever order: of an object that is new it is
-/// told only once it has lasted.
+/// Reasons of problems that pass by themselves while objects are made one after the other, in any order. For a new
+/// object they become an Event only once they have lasted.
 const TRANSIENT_REASONS: &[&str] = &[
     reason::BACKEND_NOT_FOUND,
     reason::INVALID_CERTIFICATE_REF,
@@ -119,14 +120,15 @@ const TRANSIENT_REASONS: &[&str] = &[
 ];
 /// An object is new for so long, and has so long to be well.
 const NEW_OBJECT_GRACE: Duration = Duration::from_secs(60);
-/// What is so whenever a fleet grows or a node is drained, and is told only once it has lasted.
+/// Reasons of problems that every growth of a fleet and every drain of a node brings, and that become an Event only
+/// once they have lasted.
 const SLOW_REASONS: &[&str] = &[reason::BELOW_MINIMUM];
-/// That long.
+/// The time after which one of [`SLOW_REASONS`] becomes an Event.
 const SLOW_GRACE: Duration = Duration::from_secs(30);
-/// What comes and goes is one problem: it has ended when it did not come back for so long.
+/// The time after which a problem that went away counts as resolved: one that comes and goes is one problem.
 const RESOLVED_AFTER: Duration = Duration::from_secs(10);
 
-/// What is wrong, since when, and what was told of it.
+/// The known problems: since when, and whether an Event was written.
 #[derive(Debug, Default)]
 pub struct ProblemTracker(BTreeMap<(ObjectRef, String, &'static str), State>);
 

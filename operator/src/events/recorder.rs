@@ -26,13 +26,13 @@ use crate::{
 
 /// Events that wait to be written.
 const QUEUE_LEN: usize = 256;
-/// So many at once, and one more each second.
+/// The bucket of all Events: so many at once, and one more each second.
 const BURST: f64 = 50.0;
 const PER_SECOND: f64 = 1.0;
-/// Of these, so many of one namespace.
+/// The bucket of one namespace, within that of all.
 const BURST_OF_NAMESPACE: f64 = 20.0;
 const PER_SECOND_OF_NAMESPACE: f64 = 0.2;
-/// The same is said again after this long.
+/// The time after which the same Event is written again.
 const REPEATED_AFTER: Duration = Duration::from_secs(600);
 /// Most that is remembered of what was said.
 const MAX_REMEMBERED: usize = 4096;
@@ -43,22 +43,22 @@ const MAX_NAME_LEN: usize = 253 - 17;
 /// Deadline of the write of one Event.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One thing that happened.
+/// An Event to be written: one thing that happened to an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// To which object.
     pub regarding: ObjectReference,
-    /// It needs someone's attention.
+    /// Whether the Event needs someone's attention.
     pub warning: bool,
     /// A fixed CamelCase word.
     pub reason: &'static str,
-    /// What the operator did, or tried, in CamelCase.
+    /// The operator's action, done or tried, in CamelCase.
     pub action: &'static str,
-    /// What happened, in a sentence.
+    /// The event, in a sentence.
     pub note: String,
 }
 
-/// Takes what happened.
+/// A handle that takes Events, and never waits.
 #[derive(Clone, Debug, Default)]
 pub struct EventRecorder(Option<mpsc::Sender<Event>>);
 
@@ -68,7 +68,7 @@ impl EventRecorder {
         Self(None)
     }
 
-    /// Whoever wants to know.
+    /// A recorder for tests, whose Events go to this channel.
     #[cfg(test)]
     pub(crate) fn to(sender: mpsc::Sender<Event>) -> Self {
         Self(Some(sender))
@@ -110,11 +110,11 @@ enum Admission {
     TooMany,
 }
 
-/// What was said when, and how much more may be.
+/// The bounds on Events: those of late, and how many more may be written.
 struct Bounds {
     seen: BTreeMap<String, Instant>,
     all: Bucket,
-    /// Those that are not full.
+    /// The buckets of namespaces that are not full.
     namespaces: BTreeMap<String, Bucket>,
 }
 

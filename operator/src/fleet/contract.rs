@@ -1,4 +1,4 @@
-//! What every [`Fleet`] must do, whatever runs its proxies.
+//! The contract of every [`Fleet`], whatever runs its proxies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +54,7 @@ impl<F: Fleet> Bench<F> {
         self.observe().proxies.iter().filter(|(_, p)| !p.draining).map(|(name, _)| name.clone()).collect()
     }
 
-    /// One step, as a turn of the loop makes it.
+    /// A step, as a reconciliation makes it.
     pub(super) fn step(&mut self) {
         let reports = self.reports();
         self.fleet.ensure(&self.plan, &reports);

@@ -61,16 +61,16 @@ pub fn signer(lives: &[Life], now: Timestamp) -> Option<usize> {
     learned.or_else(|| living().min_by_key(|(_, life)| life.from)).map(|(at, _)| at)
 }
 
-/// What is to change.
+/// The changes that are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// These are of no use any more.
+    /// The authorities that are of no use any more.
     pub drop: Vec<usize>,
-    /// One is to be made.
+    /// Whether an authority is to be made.
     pub add: bool,
 }
 
-/// What is to change about them.
+/// The changes to the authorities that are due at this time.
 pub fn change(lives: &[Life], now: Timestamp) -> Change {
     let replaced = |life: &Life| {
         // A later one signs since so long that whatever this one signed has ended.
@@ -86,7 +86,7 @@ pub fn change(lives: &[Life], now: Timestamp) -> Change {
     Change { drop, add }
 }
 
-/// One authority with its key.
+/// An authority with its key.
 pub struct Authority {
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
@@ -164,7 +164,7 @@ impl Authorities {
         Ok(Self(all))
     }
 
-    /// What they are to become, if anything is to change.
+    /// The authorities after the changes that are due; `None`: there are none.
     pub fn changed(&self, now: Timestamp) -> Result<Option<Self>, rcgen::Error> {
         let Change { drop, add } = change(&self.lives(), now);
         if drop.is_empty() && !add {
@@ -188,7 +188,7 @@ impl Authorities {
         self.0.iter().map(|authority| &authority.certificate)
     }
 
-    /// What others trust, in PEM.
+    /// The certificates that others trust, in PEM.
     pub fn bundle(&self) -> String {
         self.certificates().map(|c| certificate::pem("CERTIFICATE", c)).collect()
     }

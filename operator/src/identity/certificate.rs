@@ -48,7 +48,7 @@ pub fn server(
     Ok((signed, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
 }
 
-/// Who a proxy's certificate says it is.
+/// The proxy that a certificate names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its fleet.
@@ -178,7 +178,7 @@ pub(super) fn whole_second(at: Timestamp) -> Timestamp {
     time(at.as_second()).unwrap_or(at)
 }
 
-/// One section of PEM.
+/// A section of PEM.
 pub(super) fn pem(tag: &str, der: &[u8]) -> String {
     let line_ending = pem::LineEnding::LF;
     pem::encode_config(&pem::Pem::new(tag, der), pem::EncodeConfig::new().set_line_ending(line_ending))

@@ -42,10 +42,11 @@ use crate::{
 const FIRST_READ_INTERVAL: Duration = Duration::from_secs(1);
 const READ_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What a replica proves itself by, and knows proxies by.
+/// The identity of one operator: its certificate, and the authorities by which it knows proxies.
 #[derive(Clone)]
 pub struct Identity {
-    /// What proxies trust operators by, in PEM: `ca.crt` of each fleet's ConfigMap. Empty until there is an authority.
+    /// The authorities that proxies trust operators by, in PEM: `ca.crt` of each fleet's ConfigMap. Empty until there
+    /// is an authority.
     pub bundle: watch::Receiver<Arc<str>>,
     /// The pods that certificates may name. Until it is told what there is, any.
     pub pods: Pods,
@@ -53,7 +54,7 @@ pub struct Identity {
     client: Client,
 }
 
-/// What is in force now.
+/// The authorities and the certificate in force.
 struct Current {
     authorities: Authorities,
     tls: Arc<ServerConfig>,
@@ -79,14 +80,14 @@ pub enum EnrollError {
     Certificate(#[from] CertificateError),
 }
 
-/// What a proxy enrolled gets.
+/// The outcome of an enrolment.
 #[derive(Debug)]
 pub struct Enrolled {
-    /// Who it is.
+    /// The proxy that enrolled.
     pub peer: Peer,
     /// Its certificate.
     pub signed: Signed,
-    /// What operators are trusted by, DER.
+    /// The authorities that operators are trusted by, DER.
     pub authorities: Vec<Vec<u8>>,
 }
 
@@ -106,7 +107,7 @@ fn server_names(namespace: &str, service: &str) -> Vec<String> {
 }
 
 impl Identity {
-    /// What to serve with now; `None` until there is an authority.
+    /// The TLS configuration to serve with now; `None` until there is an authority.
     pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
         self.current.borrow().as_ref().map(|current| Arc::clone(&current.tls))
     }

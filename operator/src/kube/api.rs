@@ -1,4 +1,4 @@
-//! One request to the API server under a deadline, and what its error means to the caller.
+//! A request to the API server under a deadline, and the class of its error.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) enum RequestError {
     Failed(#[from] kube::Error),
 }
 
-/// What an error means, whatever the request was.
+/// The class of an error, whatever the request was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// The request was not sent: this operator does not hold the lease, and its process ends in a moment.

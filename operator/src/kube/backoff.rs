@@ -22,7 +22,7 @@ impl Bounds {
         Self { first, longest }
     }
 
-    /// The same, but for the longest.
+    /// These bounds with another longest pause.
     pub(crate) const fn up_to(self, longest: Duration) -> Self {
         Self { longest, ..self }
     }
@@ -49,7 +49,7 @@ impl Backoff {
         Self { bounds, failures: 0 }
     }
 
-    /// One more failure, and the pause after it: three quarters of [`Bounds::pause`], and up to a quarter more.
+    /// Takes a failure, and returns the pause after it: three quarters of [`Bounds::pause`], and up to a quarter more.
     pub(crate) fn pause(&mut self) -> Duration {
         self.jittered(fastrand::f64())
     }

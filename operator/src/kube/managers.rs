@@ -1,5 +1,5 @@
-//! Who changed what of an object that the operator keeps: what is not as it was applied, and whose it is by the object's
-//! managed fields. Pure.
+//! Edits by others of an object that the operator keeps: the fields that are not as they were applied, and their field
+//! managers. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::Value;
@@ -9,7 +9,7 @@ pub const DEFINED_BY: &str = "sluice.dev/defined-by";
 /// Most fields that are named.
 const MAX_NAMED_FIELDS: usize = 5;
 
-/// What differs, and who set it.
+/// The fields that differ, and the managers that set them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     /// Field managers, such as `kubectl-edit`; none: nobody has these fields, they were taken out.
@@ -31,8 +31,8 @@ impl std::fmt::Display for Edit {
     }
 }
 
-/// What of an applied object is another value in the live one; `None`: nothing. Only for objects that the API server leaves
-/// as they were written.
+/// The fields of an applied object that have another value in the live one; `None`: none. Only for objects that the API
+/// server leaves as they were written.
 pub fn of_values(applied: &Value, live: &Value, managed: &[ManagedFieldsEntry], own: &[&str]) -> Option<Edit> {
     let mut paths: Vec<Path> = vec![];
     differences(applied, live, &mut vec![], &mut paths);
@@ -68,7 +68,7 @@ pub fn of_owners(applied: &Value, managed: &[ManagedFieldsEntry], own: &[&str]) 
     (!edit.fields.is_empty()).then_some(edit)
 }
 
-/// One step to a field.
+/// A step of a path to a field.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     Member(String),
@@ -134,7 +134,7 @@ fn is_leaf(fields: &Value) -> bool {
     fields.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
-/// What others wrote, not what they say of its state.
+/// The fields that others wrote, without the status.
 fn others<'m>(managed: &'m [ManagedFieldsEntry], own: &[&str]) -> Vec<(&'m str, &'m Value)> {
     let written = managed.iter().filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
     let of = |entry: &'m ManagedFieldsEntry| Some((entry.manager.as_deref()?, &entry.fields_v1.as_ref()?.0));

@@ -9,7 +9,7 @@ const HASH_DIGITS: usize = 10;
 /// Names that the operator's own objects have.
 const RESERVED: &[&str] = &["sluice-operator"];
 
-/// What everything of the fleet is called, in the fleet's namespace: `sluice-NAME`. A name that is too long for a
+/// The name of every object of the fleet, in the fleet's namespace: `sluice-NAME`. A name that is too long for a
 /// Service, has a dot, or is the operator's own, is cut and gets a hash.
 pub fn fleet_object(name: &str) -> String {
     let plain = format!("sluice-{name}");

@@ -1,4 +1,4 @@
-//! When something may be done to an object again: later and later while it fails, and while another undoes it.
+//! Pauses before an object is applied again: longer and longer while that fails, and while another undoes it.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ pub(crate) struct ReapplyBackoff {
 }
 
 impl ReapplyBackoff {
-    /// It failed: 0.5 s, 1 s, 2 s … 60 s.
+    /// Takes a failure: the pause is 0.5 s, 1 s, 2 s … 60 s.
     pub(crate) fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + PAUSES.pause(self.failures));
     }
 
-    /// It was done; `again`: the very same as before, since something had undone it.
+    /// Takes a success; `again`: of the very same content as before, since something had undone it.
     pub(crate) fn done(&mut self, again: bool, now: Instant) {
         self.failures = 0;
         let soon = self.last.is_some_and(|last| now.duration_since(last) < UNDONE_SOON + PAUSES.pause(self.restored));
@@ -36,17 +36,17 @@ impl ReapplyBackoff {
         self.until = (self.restored > TOLERATED).then(|| now + PAUSES.pause(self.restored - TOLERATED));
     }
 
-    /// Something undoes it time and again.
+    /// Whether something undoes it time and again.
     pub(crate) fn is_contested(&self) -> bool {
         self.restored > TOLERATED
     }
 
-    /// Whether it may be done now.
+    /// Whether the object may be applied now.
     pub(crate) fn over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| now >= until)
     }
 
-    /// Not to be done before.
+    /// The time before which nothing is to be done.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }

@@ -1,5 +1,5 @@
-//! Whether this operator leads. One of several does: it moves fleets, publishes, writes statuses. The others watch and
-//! plan, so that whichever takes over knows everything.
+//! The leader election of operators. One of several does: it moves fleets, publishes, writes statuses. The others watch
+//! and plan, so that whichever takes over knows everything.
 //!
 //! The Lease is in [`crate::leader::lease`], as a state machine; here it is read and written. Nothing is written after the lease
 //! ran out: [`crate::leader::fencing`] asks [`LeaseValidity`] before each write.
@@ -27,15 +27,15 @@ use crate::{
 /// The field manager of what the operator writes.
 pub const MANAGER: &str = "sluice-operator";
 
-/// Whether this operator leads.
+/// The leader election of operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaderState {
-    /// Another does, or none.
+    /// Another operator leads, or none.
     Standby {
         /// Where the leader takes proxies, `IP:port`; `None`: nobody holds the lease.
         holder: Option<String>,
     },
-    /// This one, until its process ends: an operator that loses the lease ends.
+    /// This operator leads, until its process ends: one that loses the lease ends.
     Leader {
         /// Counts leaders; what an earlier one pushes is never applied.
         epoch: u64,
@@ -86,7 +86,7 @@ pub struct Candidate {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// This process: the pod's name, and something that no other process of that pod has.
+    /// The identity of this process: the pod's name, and something that no other process of that pod has.
     pub identity: String,
     /// Where it takes proxies while it leads, `IP:port`.
     pub address: Option<String>,
@@ -102,7 +102,7 @@ pub enum LeadError {
         namespace: String,
         /// Its name.
         name: String,
-        /// What happened.
+        /// The event that lost it.
         why: &'static str,
     },
 }
@@ -142,7 +142,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Passes on what changed.
+/// Publishes a change of the leader.
 fn tell(lead: &watch::Sender<LeaderState>, election: &Election) {
     let now = match election.term() {
         Some((epoch, _)) => LeaderState::Leader { epoch },
@@ -170,7 +170,7 @@ fn tell(lead: &watch::Sender<LeaderState>, election: &Election) {
     });
 }
 
-/// Says an error once, however often it comes.
+/// A log of one kind of error, which logs each error once, however often it comes.
 #[derive(Debug, Default)]
 struct LogOnChange(Option<String>);
 

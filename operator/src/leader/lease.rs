@@ -29,26 +29,26 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// After an error, the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// What a Lease says of its own duration counts up to here, or a typing error would leave nobody leading.
+/// The longest duration of a Lease that counts, or a typing error would leave nobody leading.
 const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// Where the holder takes proxies, `IP:port`.
 pub const ADDRESS: &str = "sluice.dev/address";
 
-/// What to do next.
+/// The next step of an election.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Read the Lease; then [`Election::read`].
     Read,
     /// Write this, replacing exactly the version that was read; then [`Election::wrote`] or [`Election::failed`].
     Write(Box<Lease>),
-    /// Nothing until then.
+    /// A wait until then.
     Wait(Instant),
-    /// It led, and must end at once.
+    /// The loss of the lease: this operator led, and must end at once.
     Lost(&'static str),
 }
 
-/// One contender.
+/// The state of one contender.
 #[derive(Debug)]
 pub struct Election {
     /// Unique among all processes that ever were: a process that starts again is another contender.
@@ -107,7 +107,7 @@ impl Election {
         self.lease.as_ref().and_then(holder)
     }
 
-    /// What to do at this moment. `wall` is only written down, for people.
+    /// The step to take at this moment. `wall` is only written down, for people.
     pub fn next(&mut self, now: Instant, wall: Timestamp) -> Step {
         if let Role::Leader { renewed, .. } = self.role
             && now >= renewed + RENEW_DEADLINE

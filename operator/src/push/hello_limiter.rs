@@ -1,6 +1,6 @@
-//! How much proxies may send at once. The first message of a stream may be large, those after it may not: so few large ones are
-//! read at one time, and the size of each is held to what it is before any of it is kept. Who is silent, or has little to say,
-//! takes no turn from others.
+//! Bounds on what proxies send at once. The first message of a stream may be large, those after it may not: so few
+//! large ones are read at one time, and the size of each is held to what it is before any of it is kept. A proxy that
+//! is silent, or has little to send, takes no permit from others.
 
 use std::{
     pin::Pin,
@@ -26,10 +26,10 @@ use crate::identity::certificate::Peer;
 const MAX_CONCURRENT_LARGE: usize = 4;
 /// A Hello that is no larger than this waits for nobody: as much may be under way in any connection.
 const SMALL_BYTES: usize = 256 << 10;
-/// Whose turn it is has sent all of it within this time.
+/// The time in which a large Hello has to be sent whole.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Who says Hello. (On one machine proxies are the operator's own, and wait for nobody.)
+/// The limits on Hellos under way. (On one machine proxies are the operator's own, and wait for nobody.)
 #[derive(Debug)]
 pub(super) struct HelloLimiter {
     permits: Arc<Semaphore>,
@@ -43,7 +43,7 @@ impl Default for HelloLimiter {
 }
 
 impl HelloLimiter {
-    /// Of each proxy, where it is known, one stream at a time.
+    /// A permit for one stream of a proxy, of which each has one at a time.
     pub(super) fn one(&self, peer: &Peer) -> Result<KeyedPermit, Status> {
         let count = self.proxies.try_acquire(peer.to_string(), 1);
         count.ok_or_else(|| Status::resource_exhausted("another stream of this proxy has not said Hello yet"))
@@ -55,7 +55,7 @@ impl HelloLimiter {
     }
 }
 
-/// What a body gives.
+/// A frame of a body, or its end.
 type BodyFrame = Option<Result<Frame<Bytes>, Status>>;
 
 /// The body of a stream of a proxy, which fails at a message that is too large. Each message begins with a byte of flags and
@@ -63,11 +63,11 @@ type BodyFrame = Option<Result<Frame<Bytes>, Status>>;
 pub(super) struct Bounded<B> {
     inner: B,
     permits: Arc<Semaphore>,
-    /// It waits for its turn, with what came last.
+    /// The wait for a permit, and the frame that came last.
     waiting: Option<(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>, BodyFrame)>,
-    /// It is its turn, until then at most.
+    /// The permit for a large Hello, and the time until which it is good.
     permit: Option<(OwnedSemaphorePermit, Pin<Box<Sleep>>)>,
-    /// What is read of the beginning of a message.
+    /// The header of a message, as far as it is read.
     head: [u8; 5],
     read: usize,
     /// Bytes of the message that are still to come.
@@ -143,7 +143,7 @@ impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Bounded<B> {
         self.waiting.is_none() && self.inner.is_end_stream()
     }
 
-    /// Nobody knows how much a stream brings.
+    /// The size of a stream, which is never known.
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
     }

@@ -1,22 +1,22 @@
-//! How many there are of each name, up to a most.
+//! A limit on how many there are of each name.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How many there are of each name.
+/// The number of permits of each name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyedLimiter(Arc<Mutex<HashMap<String, usize>>>);
 
-/// One of them, until it is dropped.
+/// A permit, which its drop gives back.
 pub(super) struct KeyedPermit {
     limiter: KeyedLimiter,
     name: String,
 }
 
 impl KeyedLimiter {
-    /// One more, unless there are so many.
+    /// Takes a permit, unless the name has `most` already.
     pub(super) fn try_acquire(&self, name: String, most: usize) -> Option<KeyedPermit> {
         let mut limiter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = limiter.entry(name.clone()).or_default();

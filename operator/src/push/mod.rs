@@ -58,7 +58,7 @@ use crate::{
     reconcile::event::Event,
 };
 
-/// What the proxies of a fleet are to run.
+/// The snapshot that the proxies of a fleet are to run.
 #[derive(Debug, Default)]
 pub struct Published {
     /// Its name: the hash of its content.
@@ -73,24 +73,24 @@ impl From<Snapshot> for Published {
     }
 }
 
-/// What the proxies of a fleet get: most what was rolled out, some what is tried.
+/// The offer to the proxies of a fleet: most get what was rolled out, some get what is tried.
 #[derive(Clone, Debug, Default)]
 pub struct Offered {
-    /// What was rolled out; `None`: proxies keep what they have.
+    /// The snapshot that was rolled out; `None`: proxies keep what they have.
     pub all: Option<Arc<Published>>,
-    /// What is tried, and the names of those that get it.
+    /// The snapshot that is tried, and the names of the proxies that get it.
     pub canaries: Option<(Arc<Published>, BTreeSet<String>)>,
     /// Counts up when proxies are to be asked again for what they refuse.
     pub again: u64,
 }
 
 impl Offered {
-    /// The same to all.
+    /// An offer of one snapshot to all.
     pub fn to_all(published: Arc<Published>) -> Self {
         Self { all: Some(published), ..Self::default() }
     }
 
-    /// What one proxy gets.
+    /// The snapshot that one proxy gets.
     fn to(&self, proxy: &str) -> Option<&Arc<Published>> {
         let canary = self.canaries.as_ref().filter(|(_, names)| names.contains(proxy));
         canary.map(|(published, _)| published).or(self.all.as_ref())
@@ -116,7 +116,7 @@ pub type Outbox = mpsc::Sender<OperatorMessage>;
 const OUTBOX_LEN: usize = 4;
 /// Messages of a push that are on their way. Each is up to 1 MiB.
 const PUSH_QUEUE_LEN: usize = 4;
-/// What proxies said and the loop has not taken up yet may take so much memory, in KiB: who has more to say waits.
+/// The memory, in KiB, of messages that the loop has not taken up yet: a proxy that has more to send waits.
 const MAX_PENDING_KIB: usize = 64 << 10;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -202,7 +202,7 @@ pub enum ServeError {
     Serve(tonic::transport::Error),
 }
 
-/// What all streams share.
+/// The state that all streams share.
 #[derive(Debug)]
 struct Shared {
     lead: LeaderWatch,
@@ -222,12 +222,12 @@ impl Shared {
     }
 }
 
-/// Who may attach.
+/// The rule by which proxies are let in.
 #[derive(Clone)]
 enum Access {
-    /// Whoever can connect.
+    /// Every connection is let in.
     Anyone,
-    /// Who has a certificate, which is to be had here too.
+    /// Proxies with a certificate are let in, which they get by enrolment here.
     Certificates(Arc<enrollment::EnrollmentService>),
 }
 

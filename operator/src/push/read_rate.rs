@@ -1,17 +1,17 @@
-//! How fast one proxy is listened to: who says more waits, and nobody else does. What has come already is taken up; the next
-//! message is read once what came before it is paid for.
+//! The rate at which one proxy's messages are read: one that sends more waits, and no other does. What has come already
+//! is taken up; the next message is read once what came before it is paid for.
 
 use std::time::{Duration, Instant};
 
 /// Messages a second. A proxy tells its load once a second; what acknowledges a push is paid for by the push.
 const MESSAGES_PER_SECOND: f64 = 10.0;
-/// So many at once: a proxy that was not read for a minute has as many windows to tell.
+/// Messages at once: a proxy that was not read for a minute has as many windows to send.
 const MESSAGES_AT_ONCE: f64 = 100.0;
 /// Bytes a second, and at once. An `Ack` in which 10,000 routes are refused has 3 MB.
 const BYTES_PER_SECOND: f64 = 1e6;
 const BYTES_AT_ONCE: f64 = 16e6;
 
-/// What one proxy may still say. Either may be overdrawn by one message.
+/// The messages and bytes that one proxy may still send. Either may be overdrawn by one message.
 #[derive(Debug)]
 pub(super) struct ReadRate {
     messages: f64,

@@ -1,8 +1,9 @@
-//! Places for connections, of which there are few. When there is none left, whoever has most gives one up: so who has one
-//! keeps it, whatever others do, as long as there are fewer of them than places.
+//! Slots for connections, of which there are few. When all are taken, the holder of the most slots loses one, so no single
+//! holder can starve the others, as long as there are fewer holders than slots.
 //!
-//! Of strangers nothing is known but the address, and the oldest is given up, which may have been silent since it came. Of
-//! proxies it is known which fleet they belong to, and the youngest is given up: what served before goes on.
+//! The holder of an unauthenticated connection is its address, which loses its oldest slot: that connection may have been
+//! silent since it came. The holder of a proxy's connection is its fleet, which loses its youngest: what served before goes
+//! on.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use futures::FutureExt as _;
 use planner::FleetRef;
 use tokio::sync::oneshot;
 
-/// So many places, and whose they are.
+/// A bounded number of slots, and their holders.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionSlots<K: Ord> {
     most: usize,
@@ -27,7 +28,7 @@ pub(crate) struct ConnectionSlots<K: Ord> {
 struct Taken<K> {
     next: u64,
     count: usize,
-    /// Of each holder, the oldest first. What is dropped here is told so.
+    /// The slots of each holder, the oldest first. Dropping a sender notifies the connection that it was evicted.
     of: BTreeMap<K, BTreeMap<u64, oneshot::Sender<()>>>,
 }
 
@@ -106,7 +107,7 @@ impl<K: Ord + Clone> Taken<K> {
     }
 }
 
-/// A place; dropping it frees it.
+/// A slot; dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct Slot<K: Ord + Clone> {
     holder: K,
@@ -116,12 +117,12 @@ pub(crate) struct Slot<K: Ord + Clone> {
 }
 
 impl<K: Ord + Clone> Slot<K> {
-    /// Comes back when another got it.
+    /// Returns when another connection got the slot.
     pub(crate) async fn evicted(&mut self) {
         poll_fn(|cx| self.poll_evicted(cx)).await;
     }
 
-    /// Whether another got it; else the task is woken when that happens.
+    /// Polls whether another connection got the slot; else the task is woken when that happens.
     pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // It says so once.
         if self.evicted.is_terminated() { Poll::Ready(()) } else { self.evicted.poll_unpin(cx).map(drop) }

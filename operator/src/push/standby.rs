@@ -1,5 +1,6 @@
-//! What a standby says to a proxy: who leads. While nobody does, proxies keep what they have; one that has nothing gets
-//! what this operator would publish, once, under epoch 0, so that whatever a leader publishes counts more.
+//! The answer of a standby to a proxy: the leader's address. While nobody does, proxies keep what they have; one that
+//! has nothing gets what this operator would publish, once, under epoch 0, so that whatever a leader publishes counts
+//! more.
 
 use std::sync::Arc;
 
@@ -10,21 +11,21 @@ use tonic::Status;
 use super::{Published, Registry};
 use crate::leader::election::{LeaderState, LeaderWatch};
 
-/// The epoch of what no leader published.
+/// The epoch of a snapshot that no leader published.
 pub(super) const NO_LEADER_EPOCH: u64 = 0;
 
-/// What becomes of a proxy that dialled.
+/// The answer to a proxy that dialled.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// This operator leads.
+    /// The stream of a leader.
     Serve { epoch: u64 },
-    /// Nobody does, and the proxy has nothing.
+    /// An interim snapshot: nobody leads, and the proxy has nothing.
     Interim(Arc<Published>),
-    /// It is to dial another, or here again later.
+    /// A redirection to another operator, or to this one later.
     NotLeader(OperatorMessage),
 }
 
-/// What becomes of a proxy that dialled.
+/// The answer to a proxy that dialled.
 pub(super) fn answer(
     lead: &LeaderState,
     hello: &Hello,

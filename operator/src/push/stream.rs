@@ -1,4 +1,5 @@
-//! One proxy's stream: one push in flight, newer ones coalesce, and only what differs from what the proxy holds is sent.
+//! The stream of one proxy: one push in flight, newer ones coalesce, and only the difference to what the proxy holds is
+//! sent.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -40,7 +41,7 @@ use crate::{
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy applies a push in milliseconds; one that takes this long is stuck and has to dial anew.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a proxy refuses is sent again after so long, and after twice as long each further time: what ailed it may be gone.
+/// The pause before refused content is sent again, twice as long each further time: the cause may be gone.
 const FIRST_RETRY: Duration = Duration::from_secs(60);
 const MAX_RETRY: Duration = Duration::from_secs(3600);
 /// Most windows of a `Hello` that are taken up: five minutes at twice the usual one a second. What policies counted is of the
@@ -97,7 +98,8 @@ pub(super) async fn run(
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
     let (outbox, mail) = mpsc::channel(OUTBOX_LEN);
-    // A standby's loop hears nothing of it, for the next Hello tells the leader everything. So nobody else keeps these.
+    // On a standby the loop is not notified, since the proxy's next Hello tells the leader everything: this task must keep
+    // the senders alive.
     let keep = once.map(|sender| (sender, outbox.clone()));
     let report = Report { shared, session, fleet, proxy, silent: keep.is_some() };
     report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
@@ -190,7 +192,7 @@ fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
     std::mem::take(&mut hello.held).into_iter().map(entry).collect()
 }
 
-/// What the loop takes up of a `Hello`.
+/// A `Hello` without claims that no single process can have.
 fn plausible(mut hello: Hello) -> Hello {
     hello.features = vec![];
     hello.nacks = report::plausible_nacks(hello.nacks);
@@ -250,12 +252,12 @@ impl Report<'_> {
 struct Stream<'a> {
     epoch: u64,
     report: Report<'a>,
-    /// What the proxy has.
+    /// The content that the proxy holds.
     held: BTreeMap<Key, Hash>,
-    /// What it had before the last push, which stays of each resource that it refuses.
+    /// The content that the proxy held before the last push, which stays of each resource that it refuses.
     former: BTreeMap<Key, Hash>,
     published: watch::Receiver<Offered>,
-    /// What was pushed last.
+    /// The last push, and when it was sent.
     last: Option<(Arc<Published>, Instant)>,
     /// Revision of the push before.
     before: Option<Hash>,
@@ -263,7 +265,7 @@ struct Stream<'a> {
     in_flight: Option<Instant>,
     /// Messages of the push that are still to be sent.
     queue: VecDeque<OperatorMessage>,
-    /// It refuses some of what was pushed last: when it is asked again, and how often it was.
+    /// The time at which refused content is sent again; `None`: none was refused.
     again: Option<Instant>,
     tries: u32,
     /// [`Offered::again`], as last followed.

@@ -1,5 +1,5 @@
 //! Connections of proxies in a cluster: TLS, under bounds. Each knows who the other side is, and ends no later than that
-//! one's certificate. Until it has shown one, a connection is a stranger's, of which there are few places ([`ConnectionSlots`]).
+//! one's certificate. Until it has shown one, a connection is unauthenticated, for which there are few slots ([`ConnectionSlots`]).
 
 use std::{
     convert::Infallible,
@@ -49,7 +49,7 @@ const MAX_CONNECTIONS_OF_PROXY: usize = 4;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to enrol.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(15);
-/// What a stranger may send at once: a token and a key.
+/// Bytes of the one request of an unauthenticated connection: a token and a key.
 const MAX_ENROLL_BYTES: usize = 64 << 10;
 /// Wait after a connection could not be taken, such as for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -128,7 +128,7 @@ enum Refusal {
     Certificate(#[from] CertificateError),
 }
 
-/// What connections are let in by.
+/// The admission of connections.
 struct Acceptor {
     identity: Identity,
     unauthenticated: ConnectionSlots<IpAddr>,
@@ -167,7 +167,7 @@ impl Acceptor {
     }
 }
 
-/// Who is on the other side.
+/// The other side of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     from: SocketAddr,
@@ -183,7 +183,7 @@ pub(super) struct Connection {
     holds: Holds,
 }
 
-/// What counts a connection; it is lost when others come, if its address, or its fleet, has most.
+/// The slot of a connection, which others take if its address, or its fleet, has most.
 enum Holds {
     Unauthenticated(Slot<IpAddr>),
     Proxy { slot: Slot<FleetRef>, _count: KeyedPermit },
@@ -240,7 +240,7 @@ pub(super) fn address<T>(request: &Request<T>) -> Option<SocketAddr> {
     request.extensions().get::<Caller>().map(|caller| caller.from)
 }
 
-/// Who sent a request, by its certificate.
+/// The sender of a request, by its certificate.
 pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
     peer.ok_or_else(|| Status::unauthenticated("Attach needs a client certificate: enrol for one first"))

@@ -1,4 +1,4 @@
-//! Everything that can happen to the operator, as one type.
+//! The input of the control loop: everything that can happen to the operator.
 
 use std::sync::Arc;
 
@@ -11,40 +11,40 @@ use crate::{
     source::Latest,
 };
 
-/// What the loop in [`crate::reconcile`] takes up.
+/// An input of the loop in [`crate::reconcile`].
 #[derive(Debug)]
 pub enum Event {
-    /// The source has something else now: all of it is here, as of when it is taken.
+    /// A change of the source's objects. The slot holds the whole latest world.
     WorldChanged(Latest),
-    /// A proxy said something.
+    /// A message of a proxy.
     Proxy(ProxyEvent),
     /// A process began or ended, or sockets were opened: the fleets are worth a look.
     FleetChanged,
-    /// Time passed.
+    /// A tick of the timer.
     Tick,
-    /// The operator is to end: drain the fleets first.
+    /// The end of the operator, after the fleets have drained.
     Shutdown,
 }
 
-/// What a proxy's stream brought.
+/// A message of a proxy's stream, or its beginning or end.
 #[derive(Debug)]
 pub struct ProxyEvent {
-    /// Which stream: a proxy that redials has a new one, and the old one's end is then no news.
+    /// The number of the stream: a proxy that redials has a new one, and the end of the old one then means nothing.
     pub session: u64,
     /// The fleet the proxy belongs to.
     pub fleet: Arc<FleetRef>,
     /// The proxy's name.
     pub proxy: Arc<str>,
-    /// What happened.
+    /// The message.
     pub what: ProxyWhat,
     /// Its part of what may wait for the loop, until it is taken up.
     pub room: Option<OwnedSemaphorePermit>,
 }
 
-/// What happened on a proxy's stream.
+/// The messages of a proxy's stream.
 #[derive(Debug)]
 pub enum ProxyWhat {
-    /// It began.
+    /// The stream began.
     Attached {
         /// Its first message, less what the stream itself uses.
         hello: Box<Hello>,
@@ -53,9 +53,9 @@ pub enum ProxyWhat {
     },
     /// A push was acknowledged, or once more with fewer refusals.
     Ack {
-        /// What was pushed.
+        /// The snapshot that was pushed.
         published: Arc<Published>,
-        /// What the proxy refused.
+        /// The resources that the proxy refused.
         nacks: Vec<Nack>,
         /// Whether it is Ready.
         ready: bool,

@@ -1,4 +1,4 @@
-//! What the operator knows of one fleet while it runs: its proxies, what they acknowledged, their load.
+//! The runtime state of one fleet: its proxies, their acknowledgements, their load.
 
 use std::{
     collections::BTreeMap,
@@ -46,16 +46,16 @@ const REBALANCE_INTERVAL: Duration = Duration::from_secs(2);
 const BALANCED_WITHIN: Duration = Duration::from_secs(10);
 const MIN_RETIREMENT: Duration = Duration::from_secs(3);
 
-/// One fleet.
+/// The runtime state of one fleet.
 #[derive(Default)]
 pub struct FleetState {
     /// Recent load, as the scaler sees it.
     pub scaler: Scaler,
-    /// What proxies acknowledged, and what the fleet refuses.
+    /// The acknowledgements of proxies, and the refusals of the fleet.
     pub ledger: Ledger,
-    /// What is published: what all proxies are to run.
+    /// The published snapshot, which all proxies are to run.
     pub published: Option<Arc<Published>>,
-    /// How far they are with it.
+    /// The progress of its rollout.
     pub rolling: Rolling,
     /// Resources that are published in an older form, and why.
     pub rolled_back: BTreeMap<Key, Nack>,
@@ -65,12 +65,12 @@ pub struct FleetState {
     pub drain: Drain,
     /// The last decision.
     pub decision: Option<Decision>,
-    /// What there is of it.
+    /// The observed state of the fleet.
     pub observation: Observation,
     attached: BTreeMap<String, Attached>,
     loads: BTreeMap<String, Load>,
     policies: load::Policies,
-    /// What each proxy answered since it began.
+    /// The responses that each proxy counted since it began.
     answers: BTreeMap<String, Answers>,
     growth: Growth,
 }
@@ -82,16 +82,17 @@ struct Attached {
     admin: String,
     ready: bool,
     draining: bool,
-    /// What it acknowledged last; `None`: nothing, or not as a whole.
+    /// The revision that the proxy acknowledged last; `None`: none, or not as a whole.
     revision: Option<Hash>,
-    /// The same, whether as a whole or not.
+    /// The revision that the proxy took last, whether as a whole or not.
     taken: Option<Hash>,
     acknowledged: Option<Arc<Published>>,
-    /// What it refuses of that, since when; before its first acknowledgement, what it says of what an operator before pushed.
+    /// The refusals of the proxy, since when; before its first acknowledgement, those of what an operator before
+    /// pushed.
     claims: Claims,
     claims_since: Option<Millis>,
     said: Vec<Nack>,
-    /// What it lacks says nothing of the content.
+    /// Whether the proxy lacks something, which says nothing of the content.
     own_trouble: bool,
     outbox: Outbox,
 }
@@ -104,7 +105,7 @@ struct Growth {
     compared: Option<Instant>,
 }
 
-/// One proxy, for people.
+/// A proxy as it is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ProxyInfo {
     /// Its name.
@@ -117,7 +118,7 @@ pub struct ProxyInfo {
     pub ready: bool,
     /// Its pod is Ready; `None`: it is no pod.
     pub pod_ready: Option<bool>,
-    /// What it acknowledged last.
+    /// The revision that the proxy acknowledged last.
     pub revision: Option<Hash>,
     /// Leaving.
     pub draining: bool,
@@ -241,7 +242,7 @@ impl FleetState {
         gone.iter().for_each(|name| self.forget(name));
     }
 
-    /// What is known of its proxies, for their fleet.
+    /// The reports of its proxies, for their fleet.
     pub fn reports(&self, now: Millis) -> BTreeMap<String, ProxyReport> {
         let rate = |name: &String| self.loads.get(name).and_then(|load| load.rate(now)).unwrap_or_default();
         let report = |(name, a): (&String, &Attached)| {
@@ -252,7 +253,7 @@ impl FleetState {
         self.attached.iter().map(report).collect()
     }
 
-    /// What may be published of what is desired: without what the fleet refuses, and without what can't run yet.
+    /// The desired snapshot without what the fleet refuses, and without what can't run yet.
     pub fn publishable(&mut self, fleet: &FleetRef, desired: &Snapshot) -> Snapshot {
         let (mut snapshot, rolled_back) = planner::publish(desired, &self.ledger);
         for (key, Nack { field, message, .. }) in &rolled_back {
@@ -266,7 +267,7 @@ impl FleetState {
         snapshot
     }
 
-    /// Every living proxy.
+    /// The living proxies, as they are shown to people.
     pub fn proxies(&self) -> Vec<ProxyInfo> {
         let info = |(name, proxy): (&String, &crate::fleet::Proxy)| {
             // A stream from before a crash belongs to another process.
@@ -294,7 +295,7 @@ impl FleetState {
         })
     }
 
-    /// Nothing is left of it.
+    /// Whether nothing is left of the fleet.
     pub fn is_empty(&self) -> bool {
         self.observation == Observation::default() && self.attached.is_empty()
     }

@@ -1,5 +1,6 @@
-//! Whether this operator leads, and what it makes of what the one before left. Until the proxies that it takes over have
-//! said what they run, their silence says nothing: no status falls, and no number moves.
+//! Taking over: whether this operator leads, and what it makes of the state that the leader before left. Until the
+//! proxies that it takes over have said what they run, their silence says nothing: no status falls, and no number
+//! moves.
 
 use std::{
     collections::BTreeSet,
@@ -24,19 +25,20 @@ use crate::{
 /// concluded from their silence.
 pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How far this operator is with leading.
+/// The steps of taking over, from standby to leader.
 #[derive(Debug)]
 pub(super) enum Leadership {
-    /// It plans, and touches nothing.
+    /// A standby plans, and changes nothing.
     Standby,
-    /// It reads what the leader before left.
+    /// The state that the leader before left is being read.
     Restoring(JoinHandle<PersistedState>),
-    /// It knows that, and has it planned; the Secrets that the contents in force before that refer to.
+    /// The state is read, and the plan that includes it is being made. Holds the Secrets that the contents in force
+    /// before refer to.
     AwaitingPlan(BTreeSet<ObjectRef>),
-    /// It knows that, and the source reads the Secrets that it refers to, of which these are missing: what was published
-    /// without them would take certificates from proxies that serve by them. Waited for until then.
+    /// The plan is made, and the source reads Secrets that it refers to, of which these are missing: a snapshot without
+    /// them would take certificates from proxies that serve by them. The wait ends at `until`.
     AwaitingSecrets { missing: BTreeSet<ObjectRef>, until: Instant },
-    /// It leads; `Some`: since then, and others led before.
+    /// This operator leads; `Some`: since then, and others led before.
     Leading(Option<Instant>),
 }
 
@@ -64,7 +66,7 @@ impl<F: Fleet> Reconciler<F> {
         if let Leadership::AwaitingPlan(before) = &self.leadership
             && !self.persisted_due
         {
-            // The source was told, too.
+            // The source got the same references with the plan, and reads what they name.
             let missing = in_force(&self.records).difference(before).cloned().collect();
             self.leadership = Leadership::AwaitingSecrets { missing, until: now + SECRET_READ_TIMEOUT };
         }

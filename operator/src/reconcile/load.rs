@@ -16,7 +16,7 @@ const FRESH_MS: u64 = 3_000;
 const MAX_WINDOWS: usize = 8;
 /// A window that begins so long before one that is known was told by a clock that was set back since.
 const SET_BACK_MS: u64 = 600_000;
-/// What policies counted is summed up by so much time, over so much.
+/// The length of a slot in which counts of policies are summed up; there are [`SLOTS`].
 const SLOT_MS: u64 = 10_000;
 const SLOTS: u64 = 6;
 /// Most policies that are counted before it is known what is published.
@@ -117,7 +117,7 @@ pub fn totals<'a>(loads: impl Iterator<Item = &'a Load>, now: Millis) -> Totals 
 /// Requests checked against and found over the limits of each policy.
 type Sums = BTreeMap<Key, (u64, u64)>;
 
-/// What policies counted in the last minute, over all proxies.
+/// The counts of policies in the last minute, over all proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     /// By number, the newest last.

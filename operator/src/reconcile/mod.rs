@@ -1,4 +1,4 @@
-//! The loop: takes up events, and in each turn derives everything anew from state.
+//! The control loop: takes up events, and in each reconciliation derives everything anew from state.
 //!
 //! plan → fleet → publish → status. Ports open before what needs them is published.
 //!
@@ -50,71 +50,71 @@ use crate::{
     status,
 };
 
-/// At most one turn in this time: what happens within it is taken up together.
+/// The least time between two reconciliations: what happens within it is taken up together.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Time passes at least this often: back-offs and deadlines are looked at.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the scaler decides when nothing else happens.
 const DECISION_INTERVAL: Duration = Duration::from_millis(500);
-/// How often Events are told when there is no other plan.
+/// How often problems become Events when there is no other plan.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The parts that the loop works with.
+/// The dependencies of the loop.
 #[derive(Debug)]
 pub struct Context<F> {
-    /// What happens.
+    /// The input of the loop.
     pub events: mpsc::Receiver<Event>,
     /// Runs proxies.
     pub fleet: F,
-    /// Takes what they are to run.
+    /// The registry of offers to proxies.
     pub registry: Arc<Registry>,
-    /// What earlier operators left.
+    /// The state that earlier operators left.
     pub persisted: PersistedState,
-    /// Keeps what later ones are to know.
+    /// The store of state for later operators.
     pub store: StateStore,
     /// Whether this operator leads: if not, it only plans.
     pub lead: LeaderWatch,
-    /// Told what happens to objects.
+    /// The recorder of Kubernetes Events.
     pub recorder: EventRecorder,
     /// Writes statuses.
     pub statuses: status::Writer,
-    /// What the admin port shows.
+    /// The content of the admin port.
     pub view: view::Shared,
-    /// Told which certificates the contents in force refer to, for a source that reads no others.
+    /// The certificates that the contents in force refer to, for a source that reads no others.
     pub certificates: watch::Sender<Option<source::kube::InForce>>,
     /// Whether the fleet that comes with the installation is as it is defined.
     pub default_fleet: watch::Receiver<default_fleet::State>,
 }
 
-/// The operator's state.
+/// The state of the control loop.
 pub struct Reconciler<F> {
     context: Context<F>,
     leadership: Leadership,
-    /// News of the source, until a turn takes them up.
+    /// The latest world of the source, until it is planned.
     pending: Option<Arc<Observed>>,
-    /// What the source has, as planned.
+    /// The world of the source, as planned.
     observed: Arc<Observed>,
-    /// What is known of objects beyond that.
+    /// The records of objects, which the source does not have.
     records: ObjectRecords,
-    /// Who has which hostname.
+    /// The holders of hostnames.
     holds: Arc<Holds>,
-    /// What is remembered may differ from what is kept.
+    /// Whether the records may differ from those in the store.
     store_due: bool,
     world: Arc<World>,
     planning: Planning,
-    /// What the leader before left is joined with the rest, and not planned yet.
+    /// Whether the state that the leader before left is joined with the rest, and not planned yet.
     persisted_due: bool,
     /// `None` until the source said what there is: until then nothing is changed.
     plan: Option<Arc<Plan>>,
     states: BTreeMap<FleetRef, FleetState>,
-    /// What is published may differ from what should be.
+    /// Whether the published snapshots may differ from the wanted ones.
     publish_due: bool,
     decided: Option<Instant>,
-    /// What statuses were last made of, less the numbers that drift, and when.
+    /// The view that statuses were last made of, less the numbers that drift, and when.
     shown: Option<(Transitions, BTreeSet<FleetRef>, Instant)>,
     /// The plan as it is shown.
     effective: EffectivePlan,
-    /// What is wrong, as it was told; of which plan, and when.
+    /// The problems that became Events.
     known: ProblemTracker,
     announced: Option<(Arc<Plan>, Instant)>,
     leaving: bool,
@@ -341,7 +341,7 @@ impl<F: Fleet> Reconciler<F> {
         }
     }
 
-    /// Tells in Events what is wrong from now on, and what no more.
+    /// Writes an Event for each problem that begins, and for each that is over.
     fn announce(&mut self, plan: &Arc<Plan>, leads: bool, now: Instant, millis: Millis) {
         let is_due =
             self.announced.as_ref().is_none_or(|(last, at)| !Arc::ptr_eq(last, plan) || now >= *at + ANNOUNCE_INTERVAL);
@@ -373,7 +373,7 @@ impl<F: Fleet> Reconciler<F> {
         }
     }
 
-    /// Shows what came of it: statuses, the admin port, metrics.
+    /// Publishes the outcome: statuses, the admin port, metrics.
     fn show(&mut self, plan: &Arc<Plan>, now: Instant, millis: Millis) {
         let default_fleet = self.context.default_fleet.borrow().clone();
         let (plan, is_new) = self.effective.of(plan, &self.world, &self.states, &default_fleet);

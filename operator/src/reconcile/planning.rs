@@ -1,5 +1,5 @@
-//! What should be is derived beside the loop: it goes on turning however long that takes, whatever the objects are. Leases
-//! are kept, proxies are heard and counted, and probes of liveness are answered, by the plan that was made last.
+//! Plans are made beside the loop, which goes on however long that takes, whatever the objects are. Leases are kept,
+//! proxies are heard and counted, and probes of liveness are answered, by the plan that was made last.
 //!
 //! One plan is made at a time. Worlds that come meanwhile are not planned one by one: the latest is, next.
 
@@ -36,17 +36,17 @@ pub(super) struct Planning {
 #[derive(Debug)]
 struct UnderWay {
     task: JoinHandle<Derived>,
-    /// It is made of this memory.
+    /// The records and holds that the plan is made of.
     of: Known,
     began: Instant,
     is_slow: bool,
     done: Option<Result<Derived, JoinError>>,
 }
 
-/// What is known of objects beyond what the source has, and who has which hostname.
+/// The records of objects, and the holders of hostnames.
 type Known = (ObjectRecords, Arc<Holds>);
 
-/// What a world came to.
+/// The outcome of planning a world.
 #[derive(Debug)]
 struct Derived {
     planner: Planner,

@@ -16,12 +16,12 @@ use crate::{
     state::objects::ObjectRecord,
 };
 
-/// What others refer to counts for so long after it is gone: what is deleted is often made again within seconds, by a tool
+/// The time for which a deleted object counts that others refer to: it is often made again within seconds, by a tool
 /// that replaces it, or by someone who mends a mistake.
 const ABSENCE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Joins what the source has with what was accepted before, and who had which hostname. `now` is the age of what is not
-/// remembered; `None`: unknown.
+/// Joins the source's objects with the content accepted before, and with the holders of hostnames. Objects without a
+/// record count as created at `now`; `None`: at an unknown time.
 pub fn world(
     observed: &Observed,
     records: &BTreeMap<ObjectRef, ObjectRecord>,
@@ -56,8 +56,8 @@ pub fn world(
     }
 }
 
-/// What is remembered from now on: of objects the content that the plan accepted; of those that are gone, for a while, what
-/// others still refer to.
+/// The records from now on: of objects the content that the plan accepted; of those that are gone, for a while, the
+/// content that others still refer to.
 pub fn records(
     observed: &Observed,
     plan: &Plan,
@@ -156,7 +156,7 @@ impl EffectivePlan {
     }
 }
 
-/// That the fleet that runs is not what its manifest says.
+/// The problem that the running fleet is not as its manifest says.
 fn not_as_defined(plan: &Plan, world: &World, state: &default_fleet::State) -> Option<Problem> {
     let default_fleet::State::NotAsDefined { fleet: Some(fleet), why } = state else { return None };
     plan.fleets.contains_key(fleet).then(|| {

@@ -23,7 +23,7 @@ use crate::{admin::metrics, reconcile::event::Event};
 
 /// Rescans at least this often.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// The same without a watch (none left of the system's, or a file system that has none).
+/// The interval of rescans without a watch (none left of the system's, or a file system that has none).
 const POLL_INTERVAL_UNWATCHED: Duration = Duration::from_secs(1);
 /// The first report waits no longer than this for files that are being written.
 const FIRST_SCAN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
     }
 }
 
-/// What the watch saw since the last scan.
+/// The files that the watch saw change since the last scan.
 #[derive(Default)]
 struct Hints {
     event: Notify,
@@ -126,7 +126,7 @@ impl Hints {
 /// A running watch of one directory; ends when dropped.
 struct Watch {
     _watcher: notify::RecommendedWatcher,
-    /// Of the directory when the watch began: another directory of that name needs a new watch.
+    /// Inode of the directory when the watch began: another directory of that name needs a new watch.
     inode: u64,
 }
 

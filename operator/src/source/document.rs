@@ -1,4 +1,4 @@
-//! One document of a manifest file: parsed, identified, admitted.
+//! A document of a manifest file: parsed, identified, admitted.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::{
 
 /// Largest document, in bytes: the API server takes no request that is larger.
 const MAX_DOCUMENT_BYTES: usize = 3 << 20;
-/// What a line that is remembered weighs.
+/// The weight of a line that is remembered.
 const LINE_BYTES: u64 = 128;
 
 /// A document, read.
@@ -29,7 +29,7 @@ pub(crate) struct Document {
     pub(crate) content: Content,
 }
 
-/// What a document holds.
+/// The content of a document.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Object {
@@ -148,7 +148,7 @@ impl Document {
         self.content = Content::Problems(vec![]);
     }
 
-    /// The same document where its text begins at another line.
+    /// The document where its text begins at another line.
     pub(crate) fn moved_to(&self, line: u32) -> Document {
         let mut moved = self.clone();
         if line != self.line {

@@ -25,9 +25,9 @@ use snapshot::Hash;
 pub struct Observed {
     /// Objects by identity.
     pub objects: BTreeMap<ObjectRef, SourceObject>,
-    /// Those of them that only the name is held of: their namespace has too much ([`budget`]).
+    /// Objects of which only the name is held: their namespace has too much ([`budget`]).
     pub left_out: BTreeSet<ObjectRef>,
-    /// Problems of what is no object.
+    /// Problems of documents that are no object.
     pub document_problems: Vec<Problem>,
     /// The objects are a cluster's. `None`: of a folder.
     pub cluster: Option<Cluster>,
@@ -35,7 +35,7 @@ pub struct Observed {
     pub number: u64,
 }
 
-/// One object as a source has it.
+/// An object as a source has it.
 #[derive(Clone, Debug)]
 pub struct SourceObject {
     /// Admitted, or why not.
@@ -52,7 +52,7 @@ pub struct SourceObject {
     pub creation: Option<CreationMeta>,
 }
 
-/// What an API server says of an object's creation.
+/// The identity of one of several objects of a name: what an API server says of its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreationMeta {
     /// `metadata.uid`.
@@ -69,7 +69,7 @@ pub use latest::Latest;
 
 /// Reasons of problems that a source finds.
 pub mod reason {
-    /// The same object stands in two places.
+    /// An object that stands in two documents.
     pub const DUPLICATE: &str = "Duplicate";
     /// No YAML.
     pub const INVALID_YAML: &str = "InvalidYAML";

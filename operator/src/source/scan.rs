@@ -27,7 +27,7 @@ pub const MAX_DOCUMENTS: usize = 20_000;
 /// Deepest folder: also ends symbolic links that go round in circles.
 const MAX_DEPTH: usize = 32;
 
-/// What the directory held when last scanned.
+/// The content of the directory when last scanned.
 #[derive(Debug)]
 pub struct Scanner {
     root: PathBuf,
@@ -38,7 +38,7 @@ pub struct Scanner {
     age: i64,
     /// Something was given up since the last scan.
     gave_up: bool,
-    /// What was to be read again after the last scan.
+    /// The documents that were to be read again after the last scan.
     returning: Vec<(PathBuf, usize)>,
     files: BTreeMap<PathBuf, File>,
     /// Problems of reading itself, as of the last scan.
@@ -48,14 +48,14 @@ pub struct Scanner {
     used: BTreeMap<ObjectRef, Location>,
 }
 
-/// Where a document stands: its file, and the how manieth of it.
+/// The location of a document: its file, and its index there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Location {
     file: Arc<str>,
     number: usize,
 }
 
-/// What a scan found.
+/// The outcome of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// Something differs from the last scan.
@@ -81,7 +81,7 @@ impl Scanner {
         Self::within(budget::MAX_HELD_BYTES, root, generations)
     }
 
-    /// The same, of which no more than so much is held.
+    /// A scanner that holds no more than so much.
     fn within(most: u64, root: PathBuf, generations: Generations) -> Self {
         Self {
             root,

@@ -42,7 +42,7 @@ use crate::{
 /// The key of the Secret.
 const KEY: &str = "certificates.json";
 
-/// What tells whether there is something new to be written.
+/// The part of a certificate's record that tells whether it has to be written anew.
 type Kept = (ObjectRef, Arc<Object>, Option<Timestamp>);
 
 /// Keeps the Secret equal to what is in force.
@@ -53,7 +53,7 @@ pub struct Certificates {
     wanted: watch::Sender<Option<String>>,
     task: JoinHandle<()>,
     kept: Option<Vec<Kept>>,
-    /// There is something in the Secret, from whomever.
+    /// Whether there is something in the Secret, of whichever operator.
     holds: Arc<AtomicBool>,
 }
 

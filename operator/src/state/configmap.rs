@@ -1,5 +1,6 @@
-//! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads. The chart makes it; it is only
-//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
+//! The store of a cluster: a ConfigMap that the leader writes, and its successor reads. The chart makes it; it is only
+//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left
+//! behind.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, a proxy refuses a resource, or the age of
 //! routes does not say who has a hostname (`planner::holds`, which bounds that). Should the former two be more than a
@@ -62,7 +63,7 @@ pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
+/// The wanted data of the ConfigMap; keys that are not here stay as they are.
 type Data = BTreeMap<&'static str, String>;
 
 /// Something of a namespace that is to stand in it, as text.
@@ -72,14 +73,14 @@ struct Kept {
     json: String,
 }
 
-/// What there is to keep, as the loop has it. What is to be written is made of it beside the loop.
+/// The wanted content, as the loop has it. What is to be written is made of it beside the loop.
 #[derive(Clone, Default)]
 struct Wanted {
     /// `None`: there is no plan yet.
     objects: Option<(ObjectRecords, Arc<Plan>)>,
     /// `None`: not told yet, so that what the leader before left stays.
     rollbacks: Option<Arc<[Kept]>>,
-    /// The same.
+    /// The hostnames, as text; `None`: not told yet, so that what the leader before left stays.
     hostnames: Option<String>,
 }
 
@@ -97,7 +98,7 @@ pub struct ConfigMapStore {
     name: String,
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
-    /// There is something in the ConfigMap, from whomever.
+    /// Whether there is something in the ConfigMap, of whichever operator.
     holds: Arc<AtomicBool>,
 }
 
@@ -167,7 +168,7 @@ impl ConfigMapStore {
 }
 
 impl Kept {
-    /// What was rolled back, by namespace, free of secrets.
+    /// The rolled-back content, by namespace, free of secrets.
     fn rollbacks(rollback: &Rollback) -> impl Iterator<Item = Self> {
         let parts = rollback.without_certificates().by_namespace().into_iter();
         parts.map(|(namespace, part)| Self { namespace, json: serde_json::to_string(&part).unwrap_or_default() })
@@ -177,13 +178,13 @@ impl Kept {
 /// Makes texts of what there is to keep.
 #[derive(Default)]
 struct Writing {
-    /// How long each content is as text.
+    /// The length of each content as text.
     lengths: BTreeMap<ObjectRef, (Arc<Object>, usize)>,
     throttle: LogThrottle,
 }
 
 impl Writing {
-    /// What is to stand in the ConfigMap.
+    /// The data that the ConfigMap is to have.
     fn data(&mut self, wanted: &Wanted, now: Instant) -> Data {
         let none = Arc::default();
         let (records, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
@@ -197,8 +198,9 @@ impl Writing {
         data
     }
 
-    /// What is broken, the oldest first, and what proxies refused, within the bound. Of each namespace the latter comes
-    /// first. A text is made only of what is within it: all of it together may be half of the operator's memory.
+    /// The records of broken objects, the oldest first, and of refused resources, within the bound. Of each namespace
+    /// the latter comes first. A text is made only of what is within it: all of it together may be half of the
+    /// operator's memory.
     fn within(&mut self, broken: &[(&ObjectRef, &ObjectRecord)], refused: Option<&[Kept]>, now: Instant) -> Data {
         let lengths = self.lengths(broken);
         let rollbacks = refused.unwrap_or_default();
@@ -231,7 +233,7 @@ impl Writing {
         [(OBJECTS, broken)].into_iter().chain(refused.map(|_| (ROLLBACKS, rollbacks))).collect()
     }
 
-    /// How long the text of each is. That of a content is found out once.
+    /// The length of the text of each. That of a content is found out once.
     fn lengths(&mut self, broken: &[(&ObjectRef, &ObjectRecord)]) -> Vec<usize> {
         let former = std::mem::take(&mut self.lengths);
         let length = |(id, known): &(&ObjectRef, &ObjectRecord)| {

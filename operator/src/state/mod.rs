@@ -57,7 +57,7 @@ pub enum StateError {
     /// The epoch file holds no number.
     #[error("state folder: {0} holds no number; remove the whole folder to begin anew")]
     BadEpoch(PathBuf),
-    /// There is no folder for state by default.
+    /// No default folder for state can be derived.
     #[error("neither XDG_STATE_HOME nor HOME is set: give --state-dir")]
     NoHome,
 }

@@ -1,5 +1,5 @@
-//! What is remembered of each object: how often it changed, and its last accepted content, which stays in force while
-//! what the source has is broken.
+//! Records of objects: how often each changed, and its last accepted content, which stays in force while what the
+//! source has is broken.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use snapshot::Hash;
 
 use super::mirror::{self, Stored};
 
-/// What is remembered of one object.
+/// The record of one object.
 #[derive(Clone, Debug)]
 pub struct ObjectRecord {
     /// Counts its changes.
@@ -84,7 +84,7 @@ impl ObjectRecord {
         }
     }
 
-    /// What [`from_record`] reads, as text.
+    /// The text that [`from_record`] reads.
     pub(super) fn text(&self, id: &ObjectRef) -> String {
         serde_json::to_string(&self.record(id, self.accepted.as_deref().map(Manifest))).unwrap_or_default()
     }

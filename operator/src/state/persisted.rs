@@ -1,4 +1,4 @@
-//! What an operator leaves for the one that follows, as values.
+//! The state that an operator leaves for the one that follows, as values.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,17 +6,17 @@ use planner::{FleetRef, Ledger, ObjectRef, holds::Kept};
 
 use super::objects::ObjectRecord;
 
-/// What is remembered of each object.
+/// The records of all objects.
 pub type ObjectRecords = Arc<BTreeMap<ObjectRef, ObjectRecord>>;
 
-/// What an earlier operator left.
+/// The state that an earlier operator left.
 #[derive(Clone, Debug, Default)]
 pub struct PersistedState {
-    /// Of objects.
+    /// The records of objects.
     pub objects: BTreeMap<ObjectRef, ObjectRecord>,
-    /// Of what proxies refused.
+    /// The refusals of each fleet's proxies.
     pub ledgers: BTreeMap<FleetRef, Ledger>,
-    /// Of hostnames.
+    /// The holders of hostnames.
     pub holds: Vec<Kept>,
 }
 

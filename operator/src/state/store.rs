@@ -1,6 +1,6 @@
-//! What outlives an operator process: the content accepted last of objects that are broken now, what proxies refused, and
-//! who has a hostname where the age of routes does not say it.
-//! On one machine in files of the state folder, in a cluster in a ConfigMap and, of certificates, in a Secret.
+//! The store of state that outlives an operator process: the content accepted last of objects that are broken now, the
+//! refusals of proxies, and the holders of hostnames where the age of routes does not tell them. On one machine in
+//! files of the state folder, in a cluster in a ConfigMap and, of certificates, in a Secret.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use super::{
 /// State files are written at most this often.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Keeps it.
+/// A store of state: files, or objects of a cluster.
 #[derive(Debug)]
 pub enum StateStore {
     /// In files.
@@ -35,14 +35,14 @@ pub enum StateStore {
 /// A ConfigMap, and a Secret for what a ConfigMap must not hold.
 #[derive(Debug)]
 pub struct ClusterStore {
-    /// What is no secret.
+    /// The content that is no secret.
     pub objects: configmap::ConfigMapStore,
     /// Certificates.
     pub certificates: Certificates,
 }
 
 impl ClusterStore {
-    /// Reads what the leader before left.
+    /// Reads the state that the leader before left.
     pub fn load(&self) -> BoxFuture<'static, PersistedState> {
         let (objects, certificates) = (self.objects.load(), self.certificates.load());
         Box::pin(async {
@@ -75,7 +75,7 @@ impl FolderStore {
 }
 
 impl StateStore {
-    /// What the leader before left, if there can have been one since this process began.
+    /// Reads the state that the leader before left; `None`: there can have been none since this process began.
     pub fn load(&self) -> Option<BoxFuture<'static, PersistedState>> {
         match self {
             Self::Folder(_) => None,

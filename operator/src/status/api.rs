@@ -34,7 +34,7 @@ use crate::{
     state::plural,
 };
 
-/// Who writes statuses.
+/// The field manager of statuses.
 const MANAGER: &str = "sluice-status";
 /// Writes at a time.
 const MAX_CONCURRENT_WRITES: usize = 8;

@@ -33,7 +33,7 @@ pub(super) async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Rec
     mirror.finish().await;
 }
 
-/// One custom resource as `kubectl get -o json` would show it.
+/// A custom resource as `kubectl get -o json` would show it.
 #[derive(Clone, Debug)]
 struct File {
     generation: i64,

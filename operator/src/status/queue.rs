@@ -1,4 +1,4 @@
-//! Which status is to be written to an API server, and when. Pure: `now` is an argument.
+//! The queue of statuses to be written to an API server, and the time of each. Pure: `now` is an argument.
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
 //! old enough, and one that says that proxies are awaited waits for a moment, since it is mostly over before it is written:
@@ -17,15 +17,16 @@ use planner::{ObjectRef, Status, problem::reason};
 
 use crate::kube::backoff::Bounds;
 
-/// How long proxies have been awaited when it is told.
+/// The time that proxies have been awaited when a status says so.
 const PENDING_GRACE: Duration = Duration::from_millis(500);
 /// After the first failure, the next attempt; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause of one that the API server refuses.
 const MAX_PAUSE_REFUSED: Duration = Duration::from_secs(60);
-/// The same of one that it fails at, maybe only at this one. It must not outlive an outage by much.
+/// Longest pause of a write that the API server fails at, maybe only at this one. It must not outlive an outage by
+/// much.
 const MAX_PAUSE_FAILED: Duration = Duration::from_secs(5);
-/// After so many failures in a row it is the API server that fails.
+/// Failures in a row after which it is the API server that fails.
 const OUTAGE_AFTER: u32 = 8;
 /// From then on there is one attempt in this time.
 const PROBE_INTERVAL: Duration = Duration::from_millis(125);
@@ -33,11 +34,11 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(125);
 /// Writes of one namespace at a time, of the eight that there may be (`api.rs`).
 const MAX_WRITES_OF_NAMESPACE: usize = 6;
 
-/// One write.
+/// A write of one status.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
     pub(super) object: ObjectRef,
-    /// Of which of those of its name.
+    /// UID of the object, to tell it from a later one with the same name.
     pub(super) uid: Option<Arc<str>>,
     pub(super) status: Status,
 }
@@ -50,9 +51,9 @@ pub(super) enum Outcome {
     Gone,
     /// The API server answers that this is not to be written.
     Refused,
-    /// It fails at this one: it may be the object's fault.
+    /// The API server fails at this write: it may be the object's fault.
     Failed,
-    /// It can't be reached, does not answer, or says that it can't write anything now.
+    /// The API server can't be reached, does not answer, or says that it can't write anything now.
     Unreached,
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Queue {
     probe: Option<Instant>,
 }
 
-/// What is due when, by namespace.
+/// The writes that are due, by namespace and time.
 #[derive(Debug, Default)]
 struct Due {
     namespaces: BTreeMap<String, Waiting>,
@@ -116,7 +117,7 @@ impl Due {
         self.free().filter_map(|waiting| waiting.objects.first()).map(|(at, _)| *at).min()
     }
 
-    /// What waits of namespaces that may have another write under way.
+    /// The waiting writes of namespaces that may have another one under way.
     fn free(&self) -> impl Iterator<Item = &Waiting> {
         let is_free =
             |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MAX_WRITES_OF_NAMESPACE);
@@ -138,7 +139,7 @@ impl Due {
 struct Entry {
     uid: Option<Arc<str>>,
     wanted: Status,
-    /// What the API server has, and since when; `None`: not known.
+    /// The status that the API server has, and since when; `None`: not known.
     written: Option<(Status, Instant)>,
     /// Since when proxies are awaited.
     awaits: Option<Instant>,

@@ -111,7 +111,8 @@ fn is_ours(object: &PartialObjectMeta<DynamicObject>, fleet: &FleetRef) -> bool 
     has_labels || object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(MANAGER))
 }
 
-/// What can't be marked leaves later than it should, or earlier: no reason to keep the fleet as large as it is.
+/// Marks pods by their deletion cost. A pod that can't be marked leaves later than it should, or earlier: no reason to
+/// keep the fleet as large as it is.
 async fn mark(client: &Client, fleet: &FleetRef, marks: Vec<Change>) {
     let pods = Api::<Pod>::namespaced(client.clone(), &fleet.namespace);
     let mark = |(name, cost): Change| {

@@ -11,7 +11,7 @@ use planner::FleetRef;
 
 use crate::kube::names;
 
-/// One of the objects of a fleet.
+/// A kind of object that a fleet is made of, one object of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ChildKind {
     ServiceAccount,

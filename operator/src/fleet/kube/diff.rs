@@ -1,4 +1,4 @@
-//! What is to be done now: pure, from what is wanted and what there is.
+//! The difference between the wanted and the live objects, as jobs: pure.
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,7 +24,7 @@ pub(super) enum Task {
     Removal,
 }
 
-/// What to do.
+/// A job: one change of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Job {
     /// Apply an object that exists, in this version.
@@ -39,7 +39,7 @@ pub(super) enum Job {
     Remove { objects: Vec<(ChildKind, String)> },
 }
 
-/// What is not as it should be of one fleet, and may be done now.
+/// The jobs of one fleet that may be begun now.
 pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &Store, now: Instant) -> Vec<(Task, Job)> {
     // What is not known to be there would be made anew, and what runs set to what nobody decided.
     if !state.is_known(&fleet.namespace) {
@@ -56,7 +56,7 @@ pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &Store, now: Instant
     jobs
 }
 
-/// What is not as it should be of one fleet, whether or not it may be done now.
+/// The jobs of one fleet, whether or not they may be begun now.
 pub(super) fn open(fleet: &FleetRef, wanted: &Wanted, state: &Store) -> Vec<(Task, Job)> {
     if wanted.plan.spec.is_none() {
         let live = ChildKind::ALL.into_iter().filter_map(|child| Some((child, state.live(child, fleet)?)));

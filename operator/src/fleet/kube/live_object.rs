@@ -1,4 +1,4 @@
-//! What is known of an object that exists: as much as decisions need.
+//! A live object of a fleet, as far as decisions need it.
 
 use k8s_openapi::{
     api::{
@@ -20,27 +20,27 @@ use super::{MANAGER, SCALER, child_kind::ChildKind, labels, store::ChildId};
 /// An object that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LiveObject {
-    /// Whose it is.
+    /// The fleet that the object belongs to.
     pub(super) fleet: FleetRef,
     pub(super) uid: String,
     /// Its resource version; 0 where that is not a number.
     pub(super) version: u64,
-    /// Of all that someone may have set: not of status, and not of `spec.replicas`.
+    /// Hash of all that someone may have set: not of status, and not of `spec.replicas`.
     pub(super) fingerprint: Hash,
     /// Deleted, but not gone yet.
     pub(super) leaving: bool,
-    /// What others than the operator have of it.
+    /// The managed fields of all but the operator.
     pub(super) others: Vec<ManagedFieldsEntry>,
     pub(super) details: Details,
 }
 
-/// What is known of some kinds.
+/// Facts that only some kinds have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Details {
     pub(super) scale: Option<Scale>,
-    /// Of a Service: where clients reach it.
+    /// The addresses at which clients reach a Service.
     pub(super) addresses: Vec<String>,
-    /// Of a Deployment: why it can't make pods.
+    /// The reason why a Deployment can't make pods.
     pub(super) failure: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Scale {
 pub(super) trait ChildObject: Resource<DynamicType = ()> + Serialize {
     const CHILD: ChildKind;
 
-    /// What is known besides what all have.
+    /// The facts that only this kind has.
     fn details(&self) -> Details {
         Details::default()
     }
@@ -122,7 +122,7 @@ impl ChildObject for Service {
     }
 }
 
-/// What is known of an object; `None` when it is no fleet's.
+/// Reads an object; `None` when it is no fleet's.
 pub(super) fn read<K: ChildObject>(object: &K) -> Option<(ChildId, LiveObject)> {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);

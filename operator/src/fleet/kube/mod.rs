@@ -73,7 +73,7 @@ pub const SCALER: &str = "sluice-scaler";
 /// Called when something of a fleet has changed; what, the next look at it tells.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// What pods are made of, besides their fleet's spec.
+/// Settings that pods are made of, besides their fleet's spec.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The proxies' image.
@@ -88,11 +88,11 @@ pub struct Settings {
     pub control: String,
     /// The certificates, as PEM, that proxies know the operator by. Empty: not known yet, and no proxy is started.
     pub ca: tokio::sync::watch::Receiver<Arc<str>>,
-    /// Who may reach the metrics of proxies.
+    /// Peers that may reach the metrics of proxies.
     pub metrics_from: Vec<NetworkPolicyPeer>,
-    /// Told which pods live.
+    /// The register of living pods.
     pub pods: Pods,
-    /// Told when something was changed by hand, and is as it should be again.
+    /// The recorder of edits by hand that were undone.
     pub recorder: EventRecorder,
 }
 

@@ -1,4 +1,4 @@
-//! What there is of each fleet, as the loop sees it: pure.
+//! The observation of each fleet for the control loop: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// The annotation that a ReplicaSet's controller reads.
 pub(super) const COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// Of a pod that is to leave; one without annotation counts 0.
+/// The cost of a pod that is to leave; one without the annotation counts 0.
 pub(super) const COST_OF_LEAVING: i32 = -1;
 
 /// A pod that is not leaving, as far as the choice depends on it.
@@ -18,14 +18,14 @@ pub(super) struct Candidate<'a> {
     pub(super) serves: bool,
     pub(super) connections: u32,
     pub(super) rate: f64,
-    /// What its annotation says.
+    /// The value of the annotation.
     pub(super) cost: Option<i32>,
 }
 
 /// A pod's new cost; `None`: it loses the annotation.
 pub(super) type Change = (String, Option<i32>);
 
-/// What to change before `leaving` pods are taken away. Nothing when those that would leave have it already.
+/// The annotations to change before `leaving` pods are taken away. Nothing when those that would leave have it already.
 pub(super) fn changes(mut pods: Vec<Candidate<'_>>, leaving: usize) -> Vec<Change> {
     pods.sort_by(|a, b| {
         let order = |pod: &Candidate<'_>| (pod.ready, pod.serves, pod.connections);

@@ -1,4 +1,4 @@
-//! What is known of a pod: as much as decisions need.
+//! A pod of a fleet, as far as decisions need it.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodCondition};
 use kube::{Resource as _, ResourceExt as _};
@@ -13,7 +13,7 @@ const MAX_QUOTED_CHARS: usize = 400;
 pub(super) struct Pod {
     /// The label that names its fleet.
     pub(super) fleet: String,
-    /// Told to leave.
+    /// Whether the pod was deleted, and still drains.
     pub(super) leaving: bool,
     /// Neither failed nor completed.
     pub(super) living: bool,
@@ -21,7 +21,7 @@ pub(super) struct Pod {
     pub(super) ready: bool,
     /// Which of those of its name it is.
     pub(super) uid: String,
-    /// It ended again, and the kubelet waits longer and longer before it starts it once more.
+    /// Whether the pod ended again, and the kubelet waits longer and longer before it starts it once more.
     pub(super) held_back: bool,
     /// Its deletion cost, if it has one.
     pub(super) cost: Option<i32>,
@@ -33,11 +33,11 @@ pub(super) struct Pod {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodFailure {
     pub(super) reason: &'static str,
-    /// What is said of it.
+    /// The message of the kubelet, or of the proxy.
     pub(super) said: String,
 }
 
-/// What is known of a pod; `None` when it is no fleet's: not made by a ReplicaSet, or without label.
+/// Reads a pod; `None` when it is no fleet's: not made by a ReplicaSet, or without label.
 pub(super) fn read(pod: &ApiPod) -> Option<((String, String), Pod)> {
     let meta = pod.meta();
     let id = (meta.namespace.clone()?, meta.name.clone()?);

@@ -1,4 +1,4 @@
-//! What keeps a fleet from being as planned, in words: what is wrong, with which object, and the fix.
+//! Problems that keep a fleet from being as planned, in words: the object, the fault and the fix.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
     Problem { port: None, reason, message }
 }
 
-/// What there is of the fleet can't be seen.
+/// The problem that the fleet's objects can't be watched.
 pub(super) fn unseen(fleet: &FleetRef, kind: &str, said: &str) -> Problem {
     let namespace = &fleet.namespace;
     let message = format!(
@@ -108,7 +108,7 @@ pub(super) fn no_pods(fleet: &FleetRef, said: &str) -> Problem {
     Problem { port: None, reason: "PodsRefused", message: format!("{what} can't make pods: {said}; to fix it: {fix}") }
 }
 
-/// One problem for each reason that pods don't run, however many they are.
+/// The problems of pods: one for each reason, however many pods have it.
 pub(super) fn pods<'a>(fleet: &FleetRef, pods: impl Iterator<Item = (&'a str, &'a Pod)>) -> Vec<Problem> {
     let mut by_reason: std::collections::BTreeMap<&str, Vec<(&str, &PodFailure)>> = Default::default();
     for (name, pod) in pods.filter(|(_, pod)| pod.living && !pod.leaving) {

@@ -1,4 +1,4 @@
-//! Does what is due, as it becomes due. Every call of the API server is a task of its own.
+//! The loop that begins jobs as they become due. Every call of the API server is a task of its own.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(10);
 /// Looked at this often when nothing happens.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a job came to.
+/// The outcome of a job.
 type Outcome = Result<Option<(ChildId, LiveObject)>, Error>;
 
 /// Runs for ever.
@@ -144,8 +144,8 @@ fn finish(shared: &Shared, fleet: &FleetRef, task: Task, job: &Job, outcome: Opt
     shared.notify();
 }
 
-/// What made it necessary to do this again: who changed what. `None`: nobody, as far as is known; what was applied a moment
-/// ago is applied again when it is not seen yet, and then no other has a field of it.
+/// The edit that made it necessary to apply something again. `None`: nobody, as far as is known; what was applied a
+/// moment ago is applied again when it is not seen yet, and then no other has a field of it.
 fn edit(state: &Store, fleet: &FleetRef, job: &Job) -> Option<String> {
     let others = |child: ChildKind| state.live(child, fleet).map(|live| live.others.as_slice()).unwrap_or_default();
     match job {
@@ -213,7 +213,7 @@ fn note(
     again
 }
 
-/// What the operator applied. (A Deployment is made by the scaler.)
+/// The object that a job applied. (A Deployment is made by the scaler.)
 fn applied(job: &Job) -> Option<&Desired> {
     match job {
         Job::Apply { desired, .. } => Some(desired),

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-/// So many at once, and as many as there are replicas; then one more each minute.
+/// Replacements at once, besides as many as there are replicas; then one more each minute.
 const BURST: f64 = 5.0;
 const REFILL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was taken of them.
+/// The replacements that were taken of late.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplacementBudget {
     taken: f64,

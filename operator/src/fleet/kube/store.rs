@@ -1,4 +1,4 @@
-//! What is wanted and what there is, as one value: everything is decided from it.
+//! The wanted and the live objects of all fleets, as one value that everything is decided from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use crate::{
     kube::reapply::ReapplyBackoff,
 };
 
-/// What the parts of the fleet share.
+/// The state that the tasks of the fleet share.
 pub(super) struct Shared {
     pub(super) client: kube::Client,
     pub(super) settings: Settings,
@@ -54,7 +54,7 @@ impl Shared {
     }
 }
 
-/// What is wanted, and what there is.
+/// The wanted fleets, and the live objects and pods.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub(super) fleets: BTreeMap<FleetRef, Wanted>,
@@ -66,7 +66,7 @@ pub(super) struct Store {
     namespaces: Namespaces,
 }
 
-/// One object.
+/// The identity of one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ChildId {
     pub(super) child: ChildKind,
@@ -80,7 +80,7 @@ impl ChildId {
     }
 }
 
-/// One fleet as it should be, and how far that has come.
+/// A fleet as it should be, and how far that has come.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) plan: FleetPlan,
@@ -104,7 +104,7 @@ pub(super) struct Progress {
     pub(super) problem: Option<Problem>,
 }
 
-/// What was last applied, and what the object was then.
+/// Hashes of the content that was last applied, and of the object as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Applied {
     pub(super) desired: Hash,
@@ -112,7 +112,7 @@ pub(super) struct Applied {
 }
 
 impl Store {
-    /// Nothing yet of these namespaces, each of which has watches of its own; `None`: of all.
+    /// An empty store of these namespaces, each of which has watches of its own; `None`: of all.
     pub(super) fn of(namespaces: Option<&BTreeSet<String>>) -> Self {
         Self { namespaces: Namespaces::new(namespaces), ..Self::default() }
     }
@@ -158,7 +158,7 @@ impl Store {
         self.fleets.values_mut().for_each(|wanted| wanted.render(settings));
     }
 
-    /// What went wrong with what is as it should be now is no problem any more.
+    /// Forgets the problems of tasks that have nothing left to do.
     pub(super) fn forget_solved(&mut self, fleet: &FleetRef) {
         let Some(wanted) = self.fleets.get(fleet) else { return };
         let open: Vec<Task> = diff::open(fleet, wanted, self).into_iter().map(|(task, _)| task).collect();
@@ -186,7 +186,8 @@ impl Store {
             || self.pods_of(fleet).next().is_some()
     }
 
-    /// The watch lists every object of a kind anew, in one namespace or in all. True when that is news.
+    /// Takes the whole list of a kind's objects, in one namespace or in all. Returns whether it differs from the known
+    /// one.
     pub(super) fn listed(
         &mut self,
         child: ChildKind,
@@ -206,7 +207,7 @@ impl Store {
         true
     }
 
-    /// The same of pods.
+    /// Takes the whole list of pods, in one namespace or in all. Returns whether it differs from the known one.
     pub(super) fn pods_listed(&mut self, namespace: Option<&str>, pods: Vec<((String, String), Pod)>) -> bool {
         let pods: BTreeMap<(String, String), Pod> = pods.into_iter().collect();
         let is_listed = |(of, _): &(String, String)| namespace.is_none_or(|namespace| of == namespace);
@@ -218,13 +219,13 @@ impl Store {
         true
     }
 
-    /// Everything of a kind was listed in a namespace. True when that is news.
+    /// Takes that a kind was listed in a namespace. Returns whether that was not known.
     pub(super) fn known(&mut self, namespace: &str, kind: &str) -> bool {
         self.namespaces.known(namespace, kind)
     }
 
-    /// The operator may not watch a kind in a namespace, as the API server says; or nothing is in its way. True when that
-    /// is news.
+    /// Takes that the operator may not watch a kind in a namespace, as the API server says; or that it may. Returns
+    /// whether that is a change.
     pub(super) fn refused(&mut self, namespace: &str, kind: &str, said: Option<String>) -> bool {
         self.namespaces.refused(namespace, kind, said)
     }
@@ -234,12 +235,12 @@ impl Store {
         self.namespaces.is_known(namespace)
     }
 
-    /// What the operator may not watch in a namespace, and what the API server says of it.
+    /// The kind that the operator may not watch in a namespace, and the API server's words.
     pub(super) fn refusal(&self, namespace: &str) -> Option<(&str, &str)> {
         self.namespaces.refusal(namespace)
     }
 
-    /// The watch shows an object. True when that is news.
+    /// Takes an object that the watch shows. Returns whether it was not known like this.
     pub(super) fn appeared(&mut self, id: ChildId, live: LiveObject) -> bool {
         self.saw_at(&id, live.version);
         // What an answer brought may be newer.
@@ -250,7 +251,7 @@ impl Store {
         true
     }
 
-    /// The watch shows that an object is gone. True when that is news.
+    /// Takes the end of an object, as the watch shows it. Returns whether it was known.
     pub(super) fn vanished(&mut self, id: &ChildId, last: &LiveObject) -> bool {
         self.saw_at(id, last.version);
         let is_it = self.objects.get(id).is_some_and(|known| known.uid == last.uid);
@@ -265,7 +266,7 @@ impl Store {
         }
     }
 
-    /// What tells the watch that shows an object from others of its kind.
+    /// The namespace of the watch that shows an object; empty: there is one watch for all.
     fn watch_of<'a>(&self, id: &'a ChildId) -> &'a str {
         if self.namespaces.are_all() { "" } else { &id.namespace }
     }

@@ -31,30 +31,30 @@ use crate::{
     kube::backoff::{self, Backoff, Bounds},
 };
 
-/// What is watched in each place.
+/// The resources that are watched in each scope.
 pub(super) const KINDS: [&str; 7] =
     ["serviceaccounts", "configmaps", "deployments", "services", "poddisruptionbudgets", "networkpolicies", "pods"];
 /// Pauses between attempts, short ones: who gives the operator a right looks whether that helped.
 const PAUSES: Bounds = backoff::WATCH.up_to(Duration::from_secs(10));
 
-/// What a watch says.
+/// A change that a watch brings.
 enum Change<F> {
-    /// These are all.
+    /// The whole list.
     Listed(Vec<F>),
-    /// One is new, or changed.
+    /// An object that is new, or changed.
     Appeared(F),
-    /// One is gone; as it last was.
+    /// An object that is gone, as it last was.
     Vanished(F),
     /// The operator has no right to it, in the words of the API server.
     Refused(String),
 }
 
-/// What is watched of one kind: one namespace, or all.
+/// The scope of a watch: one namespace, or all.
 #[derive(Clone)]
 struct WatchScope {
     shared: Arc<Shared>,
     namespace: Option<Arc<str>>,
-    /// Told once when it is known what there is, or that it can't be.
+    /// A signal, sent once, that the objects are known, or that they can't be.
     known: mpsc::Sender<()>,
 }
 
@@ -194,7 +194,7 @@ impl WatchScope {
     }
 }
 
-/// What the API server says when the operator has no right to it.
+/// The API server's words when the operator lacks the right.
 fn refusal(error: watcher::Error) -> Option<String> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     let status = match error {

@@ -27,7 +27,7 @@ pub use self::exit_watcher::Wake;
 use self::{exit_watcher::Ends, pidfile::Record, slot::Slot, sockets::Sockets};
 use super::{Fleet, Observation, Problem, Proxy, ProxyReport};
 
-/// What is needed to start proxies.
+/// Settings to start proxies with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The program.

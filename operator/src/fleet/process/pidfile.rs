@@ -1,5 +1,5 @@
-//! What a new operator needs to know of a proxy process: `proxies/NAME.json`. It is there before the process is: an operator
-//! that is killed at any moment leaves no process that the next one does not find.
+//! The record of a proxy process for the next operator: `proxies/NAME.json`. It is there before the process is: an
+//! operator that is killed at any moment leaves no process that the next one does not find.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{child::Child, slot::handover_socket};
 use crate::state::file;
 
-/// One proxy process.
+/// The record of one proxy process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) name: String,
@@ -24,7 +24,7 @@ pub(super) struct Record {
     /// Where its admin port listens; empty until it has attached.
     pub(super) admin: String,
     pub(super) template_hash: u64,
-    /// Told to leave.
+    /// Whether the proxy was told to leave.
     pub(super) draining: bool,
 }
 

@@ -10,7 +10,7 @@ use planner::FleetPlan;
 use super::{Settings, slot::Slot};
 use crate::fleet::ProxyReport;
 
-/// What to do in one step.
+/// The changes of one step.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Step {
     begin: u32,

@@ -40,7 +40,7 @@ pub(super) struct Slot {
     backoff: RestartBackoff,
     /// Why the last start or run failed.
     failure: Option<String>,
-    /// Told to leave; killed at this time.
+    /// The time at which a proxy that was told to leave is killed.
     draining: Option<Instant>,
     rotation: Rotation,
 }
@@ -179,7 +179,7 @@ impl Slot {
         self.draining.is_some()
     }
 
-    /// Nothing is left of it.
+    /// Whether nothing is left of the slot.
     pub(super) fn is_over(&self) -> bool {
         self.draining.is_some() && self.child.is_none()
     }
@@ -233,7 +233,7 @@ pub(super) fn handover_socket(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).join("handover.sock")
 }
 
-/// What a proxy has to keep within, in bytes: here no container holds it to that.
+/// The memory limit of a proxy, in bytes: on one machine no container holds it to that.
 fn memory(plan: &FleetPlan) -> Option<u64> {
     let limit = plan.spec.as_ref()?.template.resources.limits.get("memory")?;
     planner::quantity::positive(limit).map(|bytes| bytes as u64)

@@ -28,7 +28,7 @@ type Held = BTreeMap<u16, Arc<Vec<OwnedFd>>>;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     held: Arc<Mutex<Held>>,
-    /// Whose each port is: of two fleets that want one, the first has it.
+    /// The owner of each port: of two fleets that want one, the first has it.
     owners: BTreeMap<u16, FleetRef>,
     failed: BTreeMap<u16, (Instant, Problem)>,
 }

@@ -1,4 +1,4 @@
-//! What proxies of a fleet refuse: what counts for the fleet, and what for one of them alone.
+//! The refusals of a fleet's proxies: those that count for the fleet, and those of one proxy alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,31 +11,31 @@ use snapshot::{Hash, Key, Snapshot, proto::Nack};
 
 use super::{Attached, FleetState};
 
-/// Whose refusal it is.
+/// The scope of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// The fleet does without the content: what was good before runs instead.
     Fleet,
-    /// One proxy does without it, and the others run it.
+    /// A refusal of one proxy, which does without the content; the others run it.
     Proxy,
 }
 
-/// One refused content, for people.
+/// A refused resource as it is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusalShown {
     /// The resource.
     pub key: String,
-    /// Whose refusal it is.
+    /// The scope of a refusal.
     pub scope: Scope,
-    /// Who refuses it.
+    /// The proxies that refuse it.
     pub proxies: Vec<String>,
     /// A fixed word.
     pub reason: String,
     /// Path within the resource.
     pub field: String,
-    /// What one of them says.
+    /// The message of one of them.
     pub message: String,
     /// Since when, in milliseconds since 1970.
     pub since: u64,
@@ -83,7 +83,7 @@ impl FleetState {
         changed
     }
 
-    /// What proxies said of what an operator before pushed counts as far as it is of what is to be pushed.
+    /// Takes up refusals of what an operator before pushed, as far as they are of what is to be pushed.
     fn hear(&mut self, desired: &Snapshot) {
         let published = self.published.clone();
         for attached in self.attached.values_mut().filter(|a| !a.said.is_empty()) {
@@ -92,8 +92,8 @@ impl FleetState {
         }
     }
 
-    /// What single proxies refuse and the fleet does not, with the name of each. What they refused of a content that is
-    /// published no more says nothing of them.
+    /// The refusals of single proxies that the fleet does not share, with the name of each. What they refused of a
+    /// content that is published no more says nothing of them.
     fn lone(&self) -> impl Iterator<Item = (&str, &Attached, &(Key, Hash), &Nack)> {
         let staying = self.observation.proxies.iter().filter(|(_, proxy)| !proxy.draining);
         let streams = staying.filter_map(move |(name, _)| Some((name.as_str(), self.stream(name)?)));
@@ -105,7 +105,7 @@ impl FleetState {
         claims.filter(move |(_, _, what, _)| !self.ledger.refuses(what) && is_published(what))
     }
 
-    /// The same by key.
+    /// The refusals of single proxies, by key.
     pub fn disagreeing(&self) -> BTreeMap<Key, BTreeMap<String, Nack>> {
         let mut by_key: BTreeMap<Key, BTreeMap<String, Nack>> = BTreeMap::new();
         for (name, _, (key, _), nack) in self.lone() {

@@ -20,13 +20,13 @@ use crate::push::{Offered, Published};
 #[derive(Default)]
 pub struct Rolling {
     rollout: Rollout,
-    /// What was rolled out last.
+    /// The snapshot that was rolled out last.
     stable: Option<Arc<Published>>,
-    /// What is tried, or was last.
+    /// The snapshot that is tried, or was last.
     tried: Option<Arc<Published>>,
     /// How often proxies are asked again for what they refuse.
     pub(super) again: u64,
-    /// What was offered last.
+    /// The last offer.
     offered: Option<Offered>,
 }
 
@@ -69,7 +69,7 @@ impl FleetState {
         self.rolling.rollout.halted(self.published.as_ref()?.revision)
     }
 
-    /// What all proxies get that are no canaries.
+    /// The revision that all proxies get that are no canaries.
     pub fn stable(&self) -> Option<Hash> {
         self.rolling.stable.as_ref().map(|stable| stable.revision)
     }
@@ -125,7 +125,7 @@ impl FleetState {
         self.observation.proxies.iter().map(proxy).collect()
     }
 
-    /// What those that took up a revision refuse of it: nothing, if one of them takes it as it is.
+    /// The refusals of those that took up a revision: none, if one of them takes it as it is.
     fn claims_of(&self, revision: Hash) -> Claims {
         let took = || self.attached.values().filter(|a| a.taken == Some(revision));
         match took().any(|a| a.claims.is_empty()) {

@@ -55,7 +55,7 @@ impl Health {
         self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.synced, true));
     }
 
-    /// What the operator can do without is waited for no longer.
+    /// Ends the wait for watches that the operator can do without.
     pub(super) fn without_optional(&self) {
         self.progress.send_if_modified(|progress| {
             let mut waiting: Vec<_> =

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Pages that may be read at one time. Two, since one that is optional may be waited for.
 const MAX_CONCURRENT_PAGES: usize = 2;
 
-/// Whoever lists what tenants write waits here for its turn.
+/// Permits to list what tenants write, one page at a time.
 #[derive(Clone, Debug)]
 pub struct Lists(Arc<Semaphore>);
 

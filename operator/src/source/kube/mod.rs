@@ -94,7 +94,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Most changes that wait to be taken up, and are taken up at once: the watches wait with what is more. Each may be an
 /// object of 1.5 MiB.
 const QUEUE_LEN: usize = 16;
-/// What is optional is waited for no longer than this before the first world.
+/// The wait for optional watches before the first world.
 const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
 /// is there in milliseconds.

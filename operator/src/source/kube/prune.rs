@@ -1,5 +1,5 @@
-//! What is kept of an object: what plans are made of. So memory stays small, a change elsewhere (a status, an annotation,
-//! an endpoint's node) is no news, and a field that a newer Kubernetes adds to a Service does not break it.
+//! Pruning: of an object only what plans are made of is kept. So memory stays small, a change elsewhere (a status, an
+//! annotation, an endpoint's node) is no news, and a field that a newer Kubernetes adds to a Service does not break it.
 
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value};

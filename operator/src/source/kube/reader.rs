@@ -17,7 +17,7 @@ use crate::kube::{
     backoff::{Backoff, Bounds},
 };
 
-/// What messages and metrics call reads, beside the watches.
+/// The name of reads in messages and metrics, beside the watches.
 pub(super) const READS: &str = "reads";
 /// Reads at one time.
 const MAX_CONCURRENT_READS: usize = 8;

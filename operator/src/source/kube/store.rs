@@ -1,4 +1,4 @@
-//! What the watches told, as one world. Pure: no clock, nothing is waited for.
+//! The objects of all watches, as one world. Pure: no clock, nothing is waited for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ use super::{
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
 const MAX_CERTIFICATE_BYTES: usize = 256 << 10;
-/// What is held of former contents until a plan is made without them: this part of what is held.
+/// The share of former contents, which are held until a plan is made without them, in all that is held.
 const FORMER_SHARE: u64 = 8;
 /// Most that is read anew at one time.
 const MAX_REREADS: usize = 32;
 
-/// What the watches told.
+/// The objects of all watches.
 #[derive(Debug)]
 pub(super) struct Store {
     observed: Arc<Observed>,
@@ -43,19 +43,19 @@ pub(super) struct Store {
     flight: Flight,
     /// The objects of which another content is in force than what they are now.
     stale: BTreeSet<ObjectRef>,
-    /// What is read anew, for there is room again; whether the watch told of it meanwhile.
+    /// The objects that are read anew, for there is room again; whether the watch brought them meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
     /// Namespaces that have objects of which not even the name is held.
     unseen: BTreeSet<String>,
 }
 
 impl Store {
-    /// Nothing yet of this cluster.
+    /// An empty store of this cluster.
     pub(super) fn new(cluster: Cluster) -> Self {
         Self::within(budget::MAX_HELD_BYTES, cluster)
     }
 
-    /// The same, of which no more than so much is held.
+    /// An empty store that holds no more than so much.
     pub(super) fn within(most: u64, cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
         Self {
@@ -149,7 +149,7 @@ impl Store {
         }
     }
 
-    /// What the contents in force are, and refer to. True when that is news: there is less room for what is.
+    /// Takes the contents in force, and their references. Returns whether objects were given up for them.
     pub(super) fn in_force(&mut self, mut told: InForce) -> bool {
         let mut is_changed = false;
         for id in self.stale.difference(&told.stale) {
@@ -186,7 +186,7 @@ impl Store {
         (orders, is_changed)
     }
 
-    /// Which namespaces' Secrets can't be read, as a part of the world. True when that is news.
+    /// Puts the namespaces whose Secrets can't be read into the world. Returns whether they changed.
     fn tell_unreadable(&mut self) -> bool {
         let unreadable = self.namespaces.unreadable();
         if self.observed.cluster.as_ref().is_none_or(|cluster| cluster.unreadable == unreadable) {
@@ -198,8 +198,8 @@ impl Store {
         true
     }
 
-    /// What is to be read now: Secrets, and what there is room for again. What nothing refers to any more is forgotten: no
-    /// world needs to be told so.
+    /// The objects to be read now: Secrets, and those that there is room for again. What nothing refers to any more is
+    /// forgotten: no world needs to be told so.
     pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
         let (mut read, forget) = self.secrets.due();
         for id in &forget {
@@ -296,7 +296,8 @@ impl Store {
         true
     }
 
-    /// Gives up what there is no room for, for one that is being taken up. True when that is news.
+    /// Gives up what there is no room for, for an object that is being taken up. Returns whether that changes the
+    /// world.
     fn give(&mut self, given: Vec<Given<ObjectRef>>, taken_up: Option<&ObjectRef>) -> bool {
         let mut is_changed = false;
         for less in given {
@@ -313,7 +314,7 @@ impl Store {
         is_changed
     }
 
-    /// What was held of an object, worlds have until one without it is planned.
+    /// Counts the former content of an object, which worlds have until one without it is planned.
     fn left(&mut self, id: &ObjectRef, weight: u64) {
         if self.observed.number > 0 {
             self.flight.leave(id, self.observed.number + 1, weight);
@@ -335,7 +336,7 @@ impl Store {
         }
     }
 
-    /// Even its name is too much. True when that is news.
+    /// Takes an object whose very name is too much. Returns whether that changes the world.
     fn forget(&mut self, id: &ObjectRef) -> bool {
         tracing::debug!(object = %id, "there are so many objects in its namespace that not even its name is held");
         let was_held = self.drop(id);

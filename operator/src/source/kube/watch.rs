@@ -1,4 +1,4 @@
-//! What the watches tell the collector.
+//! The watches, and the changes that they send to the collector.
 
 use std::{fmt, sync::Arc};
 
@@ -16,14 +16,14 @@ use super::{
     watch_stream::{WatchStep, WatchStream},
 };
 
-/// What a watch tells.
+/// A change that a watch sends.
 #[derive(Debug)]
 pub(super) enum Change {
     /// All objects of a kind are told from here on; what there was stays until they are.
     Began(Kind),
     /// An object, as it is now, less what is not kept.
     Set(ObjectRef, Content),
-    /// The same of the Secrets of a namespace.
+    /// A list of the Secrets of a namespace has begun.
     BeganIn(Arc<str>),
     /// A Secret, of which only this version is known as long as it is not read.
     Seen(ObjectRef, Arc<str>),
@@ -39,15 +39,15 @@ pub(super) enum Change {
     ListedIn(Arc<str>),
     /// The watch of the Secrets of a namespace does not work.
     FailingIn(Arc<str>, Failure),
-    /// There is no such kind, so there are no objects.
+    /// The kind does not exist, so there are no objects.
     Absent(Kind, &'static str),
     /// The watch of this name does not work.
     Failing(&'static str, Failure),
-    /// It works again.
+    /// The watch works again.
     Well(&'static str),
 }
 
-/// What is kept of an object, as text: many wait to be taken up (raw.rs says why).
+/// The kept content of an object, as text: many wait to be taken up (raw.rs says why).
 #[derive(Clone)]
 pub(super) struct Content(Box<str>);
 
@@ -166,7 +166,7 @@ fn set(kind: Kind, api_version: &str, raw: &Raw) -> Option<Change> {
     })
 }
 
-/// What is kept of an object, if anything is.
+/// The kept content of an object, if anything is kept.
 pub(super) fn kept(kind: Kind, api_version: &str, value: Value) -> Option<Content> {
     prune::keep(kind, typed(kind, api_version, value)).map(Content::from)
 }

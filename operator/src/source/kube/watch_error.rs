@@ -1,4 +1,4 @@
-//! What fails, and the likely cause: said once, not at each attempt.
+//! Failures of watches, and their likely cause: logged once, not at each attempt.
 
 use std::{collections::BTreeMap, error::Error as _, fmt::Write as _};
 
@@ -9,13 +9,13 @@ use super::resource::Watched;
 /// Why a watch does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// Nobody answers.
+    /// The API server is not reached, or silent.
     Unreachable,
     /// The operator may not.
     Forbidden,
     /// The API server does not know who asks.
     Unauthorized,
-    /// There is no such resource.
+    /// The API server does not know the resource.
     Missing,
     /// The API server says something else.
     Other,
@@ -25,7 +25,7 @@ pub(super) enum Cause {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) cause: Cause,
-    /// What fails, why, and what to do.
+    /// The failure, its cause and the fix.
     pub(super) message: String,
 }
 
@@ -116,7 +116,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What an error comes from in the end.
+/// The innermost cause of an error.
 fn innermost(error: &kube::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

@@ -1,4 +1,4 @@
-//! One watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a turn for each
+//! A watch, step by step: kube's watcher, with back-off, with outages that begin and end, and with a permit for each
 //! page that it lists (lists.rs).
 
 use std::{sync::Arc, time::Duration};
@@ -24,9 +24,9 @@ use crate::kube::backoff::{self, Backoff};
 
 /// Longest pause between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// The same while the resource is not known: it is about to be installed.
+/// Longest pause while the resource is not known: it is about to be installed.
 const MAX_BACKOFF_MISSING: Duration = Duration::from_secs(1);
-/// The same while the operator has no right to it: who gives it one looks whether that helped.
+/// Longest pause while the operator has no right to it: who gives it one looks whether that helped.
 const MAX_BACKOFF_FORBIDDEN: Duration = Duration::from_secs(3);
 /// A watch that did not fail again within this time after an attempt works again. Nothing else says so while nothing
 /// changes. Longer than kube's client tries to connect (30 s).
@@ -36,19 +36,19 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(35);
 /// than [`RECOVERED_AFTER`], or a list that hangs would be taken for a watch that works again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a watch came to.
+/// The outcome of a step of a watch.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // taken apart as soon as it is there
 pub(super) enum WatchStep {
-    /// News.
+    /// An event of the watcher.
     Event(Event<Raw>),
-    /// It does not work. What it said before stays.
+    /// A failure of the watch; its former objects stay.
     Failing(Failure),
-    /// It works again.
+    /// The end of a failure.
     Well,
 }
 
-/// One watch.
+/// A watch of one resource, in one namespace or in all.
 pub(super) struct WatchStream {
     client: Client,
     watched: &'static Watched,

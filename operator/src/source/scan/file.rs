@@ -1,4 +1,4 @@
-//! One file of a manifest directory: whether it may be read now, and what is in it.
+//! A file of a manifest directory: whether it may be read now, and its content.
 
 use std::{
     fs, io,
@@ -39,7 +39,7 @@ impl Stamp {
     }
 }
 
-/// What reading one file gave.
+/// The outcome of reading a file.
 pub(super) enum Reading {
     Text(Stamp, String),
     /// Changed while it was read.

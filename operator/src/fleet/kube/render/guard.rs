@@ -1,4 +1,4 @@
-//! What guards a fleet's pods: how many may be evicted at once, and who may reach them.
+//! The objects that guard a fleet's pods: how many may be evicted at once, and who may reach them.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! What a fleet's objects are: pure, and the same for the same plan. `spec.replicas` is not in it: it is the scaler's.
+//! The objects of a fleet, rendered from its plan: pure, and the same for the same plan. `spec.replicas` is not in it:
+//! it is the scaler's.
 
 mod guard;
 mod pod;
@@ -29,7 +30,7 @@ use crate::kube::managers::DEFINED_BY;
 /// An object as it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Desired {
-    /// What is applied.
+    /// The object as it is applied.
     pub(super) body: Value,
     /// Tells whether it changed.
     pub(super) hash: Hash,
@@ -51,7 +52,7 @@ pub(super) fn render(plan: &FleetPlan, settings: &Settings, ca: &str) -> BTreeMa
     ChildKind::ALL.into_iter().filter_map(|child| Some((child, desired(body(child)?)))).collect()
 }
 
-/// None of these types has what JSON can't express.
+/// The object as a JSON value, which none of these types fails to become.
 fn value<K: Serialize>(object: &K) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }

@@ -31,7 +31,7 @@ const ADMIN_PORT: i32 = 9091;
 pub(super) const METRICS_PORT: i32 = 9092;
 /// The key of the trust bundle in its ConfigMap, and so its file.
 pub(super) const CA_FILE: &str = "ca.crt";
-/// Whom tokens of proxies are for.
+/// The audience of proxies' tokens.
 const AUDIENCE: &str = "sluice";
 /// As short as Kubernetes allows.
 const TOKEN_SECONDS: i64 = 600;
@@ -206,7 +206,7 @@ fn volumes(plan: &FleetPlan) -> Vec<Volume> {
     ]
 }
 
-/// What is asked for, with our defaults for what the user does not name: neither asked for nor limited.
+/// The resources of a pod, with our defaults for those that the user neither requests nor limits.
 fn resources(users: &Resources) -> ResourceRequirements {
     let quantities = |map: &BTreeMap<String, String>| -> BTreeMap<String, Quantity> {
         map.iter().map(|(key, value)| (key.clone(), Quantity(value.clone()))).collect()
@@ -227,7 +227,7 @@ fn resources(users: &Resources) -> ResourceRequirements {
     }
 }
 
-/// One worker for each CPU that it may use, else that it asks for: 1500m are 2.
+/// The number of workers: one for each CPU of the limit, else of the request; 1500m are 2.
 fn workers(resources: &ResourceRequirements) -> u32 {
     let cpu = |map: &Option<BTreeMap<String, Quantity>>| quantity::positive(&map.as_ref()?.get("cpu")?.0);
     let cpus = cpu(&resources.limits).or_else(|| cpu(&resources.requests)).unwrap_or(1.0);

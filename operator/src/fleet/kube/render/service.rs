@@ -44,7 +44,7 @@ pub(super) fn service(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Service {
     }
 }
 
-/// One for each port of the listeners; those that share one differ by hostname only.
+/// The ports of the Service: one for each port of the listeners; those that share one differ by hostname only.
 fn ports(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Vec<ServicePort> {
     let mut seen = BTreeSet::new();
     let first_of_port = spec.listeners.iter().filter(|listener| seen.insert(listener.port));
