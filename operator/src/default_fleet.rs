@@ -37,6 +37,7 @@ use crate::{
         reapply::ReapplyBackoff,
     },
     leader::election::{LeaderState, LeaderWatch, MANAGER},
+    reason,
 };
 
 /// Where in the ConfigMap the manifest stands.
@@ -129,7 +130,7 @@ impl Follow {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
         let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
-        let (mut said, mut pace, mut refusals) = (None, ReapplyBackoff::default(), 0);
+        let (mut said, mut reapply, mut refusals) = (None, ReapplyBackoff::default(), 0);
         loop {
             let mut edited = false;
             tokio::select! {
@@ -173,10 +174,10 @@ impl Follow {
                 continue;
             }
             let now = Instant::now();
-            if edited && (edit.is_none() || !pace.over(now)) {
+            if edited && (edit.is_none() || !reapply.over(now)) {
                 // What others say of it, or a status; or a program that undoes it again and again.
                 if edit.is_some() {
-                    again.reset_at(pace.until().unwrap_or(now).into());
+                    again.reset_at(reapply.until().unwrap_or(now).into());
                 }
                 continue;
             }
@@ -204,7 +205,7 @@ impl Follow {
                 None => {
                     // That a new manifest differs from what is there is no edit.
                     let undone = edit.filter(|_| !is_new);
-                    pace.done(undone.is_some(), now);
+                    reapply.done(undone.is_some(), now);
                     if let Some(edit) = undone {
                         let restored = restored(&found, &edit);
                         tracing::info!(configmap = name, "{}", restored.note);
@@ -418,7 +419,7 @@ fn event(regarding: ObjectReference, problem: &DefaultFleetError) -> Event {
     Event {
         regarding: plain(regarding),
         warning: true,
-        reason: "InvalidFleet",
+        reason: reason::INVALID_FLEET,
         action: "Apply",
         note: problem.to_string(),
     }
@@ -434,7 +435,7 @@ fn restored(found: &ConfigMap, edit: &Edit) -> Event {
         found.name_any(),
         release.unwrap_or_default(),
     );
-    Event { regarding: plain(edit.regarding.clone()), warning: true, reason: "Restored", action: "Apply", note }
+    Event { regarding: plain(edit.regarding.clone()), warning: true, reason: reason::RESTORED, action: "Apply", note }
 }
 
 /// Without the version: an Event is of the object, not of one state of it.

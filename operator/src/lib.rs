@@ -30,6 +30,7 @@ pub mod kube;
 pub mod leader;
 mod log_throttle;
 pub mod push;
+pub mod reason;
 pub mod reconcile;
 pub mod source;
 pub mod state;

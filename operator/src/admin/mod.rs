@@ -25,11 +25,7 @@ use tokio::{
 };
 
 use self::view::View;
-use crate::{
-    default_fleet,
-    push::slots::ConnectionSlots,
-    source::kube::Progress,
-};
+use crate::{default_fleet, push::slots::ConnectionSlots, source::kube::Progress};
 
 /// A client that sends no request for this long is let go.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +33,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Connections at a time; one more takes the place of another, so that probes are answered however many there are.
 const MAX_CONNECTIONS: usize = 64;
-/// A loop that began no turn for this long is stuck: it waits for nothing, plans least of all.
+/// A loop that began no reconciliation for this long is stuck: it waits for nothing, plans least of all.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Has a refusal forgotten, by a query that is its key.

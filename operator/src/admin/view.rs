@@ -23,10 +23,10 @@ use crate::{
     },
 };
 
-/// Most refusals that are to be forgotten in one turn.
+/// Most refusals that are to be forgotten in one reconciliation.
 const MOST_FORGOTTEN: usize = 100;
 
-/// The outcome of one turn.
+/// The outcome of one reconciliation.
 #[derive(Debug)]
 pub struct View {
     world: Arc<World>,
@@ -102,7 +102,7 @@ impl Shared {
         self.latest().view.clone()
     }
 
-    /// The loop began a turn.
+    /// The loop began a reconciliation.
     pub fn turned(&self, at: Instant) {
         self.latest().turned = Some(at);
     }
@@ -117,7 +117,7 @@ impl Shared {
         self.latest().leads = leads;
     }
 
-    /// Whether it did in its last turn.
+    /// Whether it did in its last reconciliation.
     pub fn is_leading(&self) -> bool {
         self.latest().leads
     }

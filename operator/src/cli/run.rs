@@ -31,6 +31,7 @@ use crate::{
         fencing,
     },
     push::{self, Registry},
+    reason,
     reconcile::{Context, Reconciler, event::Event},
     source,
     state::{
@@ -197,7 +198,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         certificates: Certificates::start(fenced.clone(), namespace, &args.certificates_secret),
     };
     let wake = sender.clone();
-    // A full queue is news enough: the loop looks at every fleet in each turn.
+    // A full queue is enough: the loop looks at every fleet in each reconciliation.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
     let recorder = EventRecorder::start(fenced.clone(), pod_name);
     let starting = async {
@@ -331,7 +332,13 @@ async fn announce(mut lead: LeaderWatch, namespace: String, lease: String, pod: 
         ..ObjectReference::default()
     };
     let note = format!("{pod} leads, with epoch {epoch}");
-    recorder.publish(recorder::Event { regarding, warning: false, reason: "BecameLeader", action: "Lead", note });
+    recorder.publish(recorder::Event {
+        regarding,
+        warning: false,
+        reason: reason::BECAME_LEADER,
+        action: "Lead",
+        note,
+    });
 }
 
 /// Passes the wish to end on to the loop, which then ends within seconds.

@@ -134,7 +134,7 @@ async fn adopt(program: PathBuf, state: &StateDir, events: mpsc::Sender<Event>) 
         sockets_socket: state.sockets_socket(),
         folder: state.proxies(),
     };
-    // A full queue is news enough: the loop looks at every fleet in each turn.
+    // A full queue is enough: the loop looks at every fleet in each reconciliation.
     let wake = Arc::new(move || drop(events.try_send(Event::FleetChanged)));
     let adopted = tokio::task::spawn_blocking(move || ProcessFleet::adopt(settings, wake)).await?;
     Ok(adopted.map_err(|error| format!("state folder: {}: {error}", state.proxies().display()))?)

@@ -9,9 +9,14 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use planner::{FleetRef, Kind, ObjectRef, Plan, Problem, problem::reason, scale::Decision};
 use snapshot::{Key, proto::Nack};
 
-use crate::{events::recorder::Event, reconcile::fleet_state::FleetState, source::Observed};
+use crate::{
+    events::recorder::Event,
+    reason::{FORBIDDEN, NOT_FOUND, RESOLVED, SCALED},
+    reconcile::fleet_state::FleetState,
+    source::Observed,
+};
 
-/// Most problems of one turn that go into the log.
+/// Most problems of one reconciliation that go into the log.
 const MAX_LOGGED_PROBLEMS: usize = 100;
 
 /// By turns of their namespaces: who has thousands comes with one at a time, and what is said of others is not lost for it.
@@ -115,8 +120,8 @@ const TRANSIENT_REASONS: &[&str] = &[
     reason::TARGET_NOT_FOUND,
     reason::TARGET_NOT_SERVED,
     // Of a namespace that was made a moment ago.
-    "Forbidden",
-    "NotFound",
+    FORBIDDEN,
+    NOT_FOUND,
 ];
 /// An object is new for so long, and has so long to be well.
 const NEW_OBJECT_GRACE: Duration = Duration::from_secs(60);
@@ -189,7 +194,7 @@ impl ProblemTracker {
                     true => begun,
                     false => {
                         let note = format!("no more {reason}: {}", begun.note);
-                        Event { warning: false, reason: "Resolved", note, ..begun }
+                        Event { warning: false, reason: RESOLVED, note, ..begun }
                     }
                 });
             }
@@ -212,7 +217,7 @@ pub fn of_decision(observed: &Observed, fleet: &FleetRef, former: Option<&Decisi
     (from != *desired).then(|| Event {
         regarding: reference(observed, &fleet_object(fleet)),
         warning: false,
-        reason: "Scaled",
+        reason: SCALED,
         action: "Scale",
         note: format!("from {from} to {desired} replicas: {reason}"),
     })

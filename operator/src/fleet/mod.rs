@@ -15,7 +15,7 @@ use crds::fleet::{Drain, Template};
 use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
 use snapshot::Hash;
 
-/// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
+/// Runs proxies. Called in every reconciliation, so neither function may wait for anything; what takes time is begun,
 /// and seen in a later call.
 pub trait Fleet {
     /// Moves one fleet towards its plan. `reports` is what is known of its proxies by name.

@@ -17,6 +17,7 @@ pub mod pods;
 pub mod review;
 pub mod secret;
 mod tls;
+mod x509;
 
 use std::{sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-use super::authority::Authorities;
+use super::authority::{Authorities, ParseError};
 
 const CERTIFICATES: &str = "ca.crt";
 const KEYS: &str = "ca.key";
@@ -29,7 +29,7 @@ pub enum SecretError {
     Missing(String),
     /// The content of the Secret is not usable.
     #[error("Secret {0}: {1}; set its `data` to null, and the operator fills it anew")]
-    Content(String, &'static str),
+    Content(String, ParseError),
     /// A new one can't be made.
     #[error("no certificate authority can be made: {0}")]
     Make(#[from] rcgen::Error),

@@ -55,7 +55,7 @@ impl FakeApi {
 
     /// The Secret holds these.
     pub(crate) fn hold(&self, authorities: &[&authority::Authority]) {
-        let crt: String = authorities.iter().map(|a| certificate::pem("CERTIFICATE", &a.certificate)).collect();
+        let crt: String = authorities.iter().map(|a| x509::pem("CERTIFICATE", &a.certificate)).collect();
         let key: String = authorities.iter().map(|a| a.key.serialize_pem()).collect();
         let data = [("ca.crt", crt), ("ca.key", key)];
         let data = data.map(|(key, text)| (key.to_owned(), k8s_openapi::ByteString(text.into_bytes())));

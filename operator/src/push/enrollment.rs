@@ -19,7 +19,7 @@ use crate::{
 
 /// Reviews by the API server at one time; more wait.
 const MAX_CONCURRENT_REVIEWS: usize = 8;
-/// Longest wait for one's turn, and for the answer.
+/// Longest wait for a permit, and for the answer.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A token of a pod has about 1 KiB, a request of a P-256 key 200 bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;

@@ -49,7 +49,7 @@ impl HelloLimiter {
         count.ok_or_else(|| Status::resource_exhausted("another stream of this proxy has not said Hello yet"))
     }
 
-    /// A body that waits for its turn where it must.
+    /// A body that waits for a permit where it must.
     pub(super) fn bound<B>(&self, body: B) -> Bounded<B> {
         Bounded::new(body, Arc::clone(&self.permits))
     }
@@ -238,13 +238,13 @@ mod tests {
             large.begin(SMALL_BYTES + 1);
             assert!(large.arrives().await);
         }
-        // There is no turn left, which matters to large ones alone.
+        // There is no permit left, which matters to large ones alone.
         let mut small = Stream::new(&hello_limiter);
         small.begin(SMALL_BYTES);
         assert!(small.arrives().await);
         last.begin(MAX_HELLO);
         assert!(!last.arrives().await);
-        // All of one came; what follows on its stream needs no turn.
+        // All of one came; what follows on its stream needs no permit.
         all[0].send(vec![0; SMALL_BYTES + 1]);
         assert!(all[0].arrives().await && last.arrives().await);
         all[0].begin(MAX_REPORT);

@@ -1,7 +1,7 @@
 //! The push server: proxies dial in, each holds one stream, and gets what its fleet publishes.
 //!
 //! ```text
-//!  turn ───roll────► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
+//!  loop ───roll────► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
 //!    ▲                                        │
 //!    └───────── Event::Proxy ◄── Hello, Ack, LoadWindow
 //! ```
@@ -13,6 +13,7 @@
 mod enrollment;
 mod hello_limiter;
 mod keyed_limiter;
+pub mod published;
 mod read_rate;
 mod registry;
 pub(crate) mod slots;
@@ -23,7 +24,6 @@ mod tests;
 mod tls;
 
 use std::{
-    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::Path,
@@ -36,7 +36,6 @@ use std::{
 };
 
 use snapshot::{
-    Hash, Snapshot,
     proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
     report::MAX_HELLO,
 };
@@ -51,66 +50,15 @@ use tokio_stream::{
 use tonic::{Request, Response, Status, Streaming};
 
 use self::hello_limiter::HelloLimiter;
-pub use self::registry::Registry;
+pub use self::{
+    published::{Offered, Outbox, Published},
+    registry::Registry,
+};
 use crate::{
     identity::{Identity, pods::Pods},
     leader::election::LeaderWatch,
     reconcile::event::Event,
 };
-
-/// The snapshot that the proxies of a fleet are to run.
-#[derive(Debug, Default)]
-pub struct Published {
-    /// Its name: the hash of its content.
-    pub revision: Hash,
-    /// The content.
-    pub snapshot: Snapshot,
-}
-
-impl From<Snapshot> for Published {
-    fn from(snapshot: Snapshot) -> Self {
-        Self { revision: snapshot.revision(), snapshot }
-    }
-}
-
-/// The offer to the proxies of a fleet: most get what was rolled out, some get what is tried.
-#[derive(Clone, Debug, Default)]
-pub struct Offered {
-    /// The snapshot that was rolled out; `None`: proxies keep what they have.
-    pub all: Option<Arc<Published>>,
-    /// The snapshot that is tried, and the names of the proxies that get it.
-    pub canaries: Option<(Arc<Published>, BTreeSet<String>)>,
-    /// Counts up when proxies are to be asked again for what they refuse.
-    pub again: u64,
-}
-
-impl Offered {
-    /// An offer of one snapshot to all.
-    pub fn to_all(published: Arc<Published>) -> Self {
-        Self { all: Some(published), ..Self::default() }
-    }
-
-    /// The snapshot that one proxy gets.
-    fn to(&self, proxy: &str) -> Option<&Arc<Published>> {
-        let canary = self.canaries.as_ref().filter(|(_, names)| names.contains(proxy));
-        canary.map(|(published, _)| published).or(self.all.as_ref())
-    }
-}
-
-impl PartialEq for Offered {
-    fn eq(&self, other: &Self) -> bool {
-        let names = |offered: &Self| {
-            let revision = |published: &Arc<Published>| published.revision;
-            let canaries = offered.canaries.as_ref().map(|(published, _)| revision(published));
-            (offered.all.as_ref().map(revision), canaries, offered.again)
-        };
-        names(self) == names(other)
-            && self.canaries.as_ref().map(|(_, names)| names) == other.canaries.as_ref().map(|(_, names)| names)
-    }
-}
-
-/// Takes messages to one proxy, besides pushes.
-pub type Outbox = mpsc::Sender<OperatorMessage>;
 
 /// Messages that wait for one proxy, besides pushes; when it takes none, more are dropped.
 const OUTBOX_LEN: usize = 4;

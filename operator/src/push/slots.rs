@@ -33,7 +33,7 @@ struct Taken<K> {
 }
 
 impl<K: Ord + Clone> ConnectionSlots<K> {
-    /// `most` places, at least one.
+    /// `most` slots, at least one.
     pub(crate) fn new(most: usize) -> Self {
         let taken = Taken { next: 0, count: 0, of: BTreeMap::new() };
         Self { most: most.max(1), taken: Arc::new(Mutex::new(taken)) }
@@ -41,7 +41,7 @@ impl<K: Ord + Clone> ConnectionSlots<K> {
 }
 
 impl ConnectionSlots<IpAddr> {
-    /// Takes a place: a free one, or the oldest of the address that has most.
+    /// Takes a slot: a free one, or the oldest of the address that has most.
     pub(crate) fn take(&self, address: IpAddr) -> Slot<IpAddr> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.count >= self.most {
@@ -56,7 +56,7 @@ impl ConnectionSlots<IpAddr> {
 }
 
 impl ConnectionSlots<FleetRef> {
-    /// Takes a place: a free one, or the youngest of the namespace that has most, of its largest fleet. `None` when that is
+    /// Takes a slot: a free one, or the youngest of the namespace that has most, of its largest fleet. `None` when that is
     /// the very fleet that asks, or has no more.
     pub(crate) fn claim(&self, fleet: &FleetRef) -> Option<Slot<FleetRef>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl ConnectionSlots<FleetRef> {
 }
 
 impl Taken<FleetRef> {
-    /// The place to be given up for one more of `newcomer`, which counts as if it were there already: of equals it is that
+    /// The slot to be given up for one more of `newcomer`, which counts as if it were there already: of equals it is that
     /// one that gives way, so that nobody is ended for who has as much.
     fn youngest_of_most(&self, newcomer: &FleetRef) -> Option<(FleetRef, u64)> {
         let mut counts: BTreeMap<&FleetRef, usize> = BTreeMap::from([(newcomer, 1)]);
@@ -164,7 +164,7 @@ mod tests {
         }
         assert!(!is_evicted(&mut own) && !is_evicted(&mut third));
         assert_eq!(many.iter_mut().filter_map(|slot| slot.evicted().now_or_never()).count(), many.len() - 2);
-        // What goes frees its place, once.
+        // What goes frees its slot, once.
         drop((many, third));
         let mut more: Vec<Slot<IpAddr>> = (4..7).map(|last| slots.take(address(last))).collect();
         assert!(!is_evicted(&mut own) && !more.iter_mut().any(is_evicted));
@@ -197,7 +197,7 @@ mod tests {
         })));
         let mut small = slots.claim(&fleet("small", "f")).unwrap();
         assert!(!is_evicted(&mut small));
-        // What goes frees its place, once, also of one that was lost before.
+        // What goes frees its slot, once, also of one that was evicted before.
         drop((crowd, others, small));
         let taken = slots.taken.lock().unwrap();
         assert!(taken.count == 0 && taken.of.is_empty(), "{taken:?}");

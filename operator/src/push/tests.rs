@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use planner::FleetRef;
 use snapshot::{
-    Delta, Entry, FORMAT_VERSION, Key,
+    Delta, Entry, FORMAT_VERSION, Hash, Key, Snapshot,
     proto::{
         Ack, Cluster, Endpoint, Held, Hello, Nack, OperatorMessage, ProxyMessage, Rebalance, Resource,
         control_client::ControlClient, operator_message::Message, proxy_message, resource,

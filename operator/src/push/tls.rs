@@ -99,7 +99,7 @@ async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<
             }
         };
         let (acceptor, sender) = (Arc::clone(&acceptor), sender.clone());
-        // Before anything else: who comes takes the place of one that is here, however fast they come.
+        // Before anything else: a newcomer takes the slot of one that is here, however fast they come.
         let slot = acceptor.unauthenticated.take(from.ip());
         tokio::spawn(async move {
             match acceptor.admit(stream, from, slot).await {
@@ -158,7 +158,7 @@ impl Acceptor {
         };
         let (peer, ends) = Peer::of(certificate)?;
         let count = self.limiter.try_acquire(peer.to_string(), MAX_CONNECTIONS_OF_PROXY).ok_or(Refusal::TooMany)?;
-        // A proxy's place is not a stranger's to take.
+        // An unauthenticated connection can not take a slot of proxies.
         let slot = self.proxies.claim(&peer.fleet).ok_or(Refusal::TooMany)?;
         let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
         let caller = Caller { from, peer: Some(Arc::new(peer)) };

@@ -7,7 +7,7 @@ use snapshot::proto::{Hello, LoadWindow, Nack};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    push::{Outbox, Published},
+    push::published::{Outbox, Published},
     source::Latest,
 };
 

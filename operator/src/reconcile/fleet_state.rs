@@ -21,7 +21,7 @@ use snapshot::{
 
 use crate::{
     fleet::{Observation, ProxyReport},
-    push::{Outbox, Published},
+    push::published::{Outbox, Published},
     reconcile::{
         event::ProxyWhat,
         load::{self, Load},

@@ -122,7 +122,7 @@ impl Bench {
         self.fleet.0.lock().unwrap().observed.insert(fleet_ref(), observation);
     }
 
-    /// One turn after this event, and after what is planned for it; what the fleet was asked for in it.
+    /// One reconciliation after this event, and after what is planned for it; what the fleet was asked for in it.
     pub(super) async fn turn(&mut self, event: Event) -> Vec<(u32, Vec<u16>)> {
         self.reconciler.take(event);
         self.reconciler.reconcile().await;
@@ -289,7 +289,7 @@ async fn what_can_not_be_seen_is_not_decided_and_holds_up_nobody() {
     assert_eq!(bench.turn(Event::Tick).await, [(3, vec![8080, 8081])]);
 }
 
-/// What the loop does while something is planned: how many turns, the longest, and how long all of it took.
+/// What the loop does while something is planned: how many reconciliations, the longest, and how long all of it took.
 async fn turns_meanwhile(bench: &mut Bench, event: Event) -> (usize, Duration, Duration) {
     bench.fleet.0.lock().unwrap().asked.clear();
     bench.reconciler.take(event);

@@ -161,7 +161,7 @@ fn not_as_defined(plan: &Plan, world: &World, state: &default_fleet::State) -> O
     let default_fleet::State::NotAsDefined { fleet: Some(fleet), why } = state else { return None };
     plan.fleets.contains_key(fleet).then(|| {
         let message = format!("{why}; this fleet runs on as it is");
-        let problem = crate::fleet::Problem { reason: "ManifestRefused", message, port: None };
+        let problem = crate::fleet::Problem { reason: crate::reason::MANIFEST_REFUSED, message, port: None };
         fleet_problem(plan, world, fleet, &problem)
     })
 }

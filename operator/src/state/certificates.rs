@@ -26,7 +26,9 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
-    configmap::{DEBOUNCE, MAX_BYTES, READ_RETRY_INTERVAL, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, WRITE_PAUSES},
+    configmap::{
+        DEBOUNCE, MAX_BYTES, READ_RETRY_INTERVAL, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, WRITE_PAUSES, WriteError,
+    },
     mirror::Stored as _,
     objects::{self, ObjectRecord},
     persisted::ObjectRecords,
@@ -195,7 +197,7 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
                     let pause = retries.pause();
                     tracing::warn!(
                         secret = name,
-                        error,
+                        %error,
                         ?pause,
                         "can't write the certificates accepted last; tries again"
                     );
@@ -210,7 +212,7 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
     }
 }
 
-async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), String> {
+async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), WriteError> {
     // A merge patch, unlike an apply, makes nothing that is not there.
     let patch = match text {
         "" => json!({"data": {KEY: null}}),
@@ -221,13 +223,13 @@ async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), String> 
         Ok(_) => Ok(()),
         // What was sent is not quoted.
         Err(RequestError::Failed(kube::Error::Api(status))) if status.code != 404 => {
-            Err(format!("{} {}", status.code, status.reason))
+            Err(WriteError::Refused(status.code, status.reason))
         }
         Err(error) => match error.class() {
             // Whoever leads now writes what it knows.
             Class::NotLeading => Ok(()),
-            Class::NotFound => Err("there is no such Secret: it comes with the chart, apply that again".to_owned()),
-            _ => Err(error.to_string()),
+            Class::NotFound => Err(WriteError::Missing("Secret")),
+            _ => Err(WriteError::Request(error)),
         },
     }
 }

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     kube::{
-        api::{Class, request},
+        api::{Class, RequestError, request},
         backoff::{Backoff, Bounds},
     },
     leader::election::MANAGER,
@@ -294,7 +294,7 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<W
                 }
                 Err(error) => {
                     let pause = retries.pause();
-                    tracing::warn!(configmap = name, error, ?pause, "can't write what is remembered; tries again");
+                    tracing::warn!(configmap = name, %error, ?pause, "can't write what is remembered; tries again");
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -306,7 +306,21 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<W
     }
 }
 
-async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), String> {
+/// Why a write of the operators' own object failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The object is not there.
+    #[error("there is no such {0}: it comes with the chart, apply that again")]
+    Missing(&'static str),
+    /// The API server refused it. Its message is left out, which may quote a secret.
+    #[error("{0} {1}")]
+    Refused(u16, String),
+    /// The request failed.
+    #[error(transparent)]
+    Request(RequestError),
+}
+
+async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), WriteError> {
     // A merge patch, unlike an apply, makes nothing that is not there. What is null goes.
     let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, (!text.is_empty()).then_some(text))).collect();
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
@@ -316,8 +330,8 @@ async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), Stri
         Err(error) => match error.class() {
             // Whoever leads now writes what it knows.
             Class::NotLeading => Ok(()),
-            Class::NotFound => Err("there is no such ConfigMap: it comes with the chart, apply that again".to_owned()),
-            _ => Err(error.to_string()),
+            Class::NotFound => Err(WriteError::Missing("ConfigMap")),
+            _ => Err(WriteError::Request(error)),
         },
     }
 }
@@ -469,7 +483,7 @@ mod tests {
         let api = Api::namespaced(Client::new(service, "ns"), "ns");
         let done = write(&api, "memory", &data).await;
         let (method, content, body) = requests.recv().await.unwrap();
-        (method, content, body, done)
+        (method, content, body, done.map_err(|error| error.to_string()))
     }
 
     #[tokio::test]

@@ -21,13 +21,12 @@ use serde_json::{Value, json};
 
 use super::{
     MANAGER, SCALER,
-    child_kind::ChildKind,
+    child_kind::{ChildId, ChildKind},
     diff::Job,
     labels,
     live_object::{self, ChildObject, LiveObject},
     pod_deletion_cost::{COST_ANNOTATION, Change},
     problems::Error,
-    store::ChildId,
 };
 
 /// Pods that are marked at once.

@@ -68,3 +68,17 @@ impl ChildKind {
         }
     }
 }
+
+/// The identity of one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChildId {
+    pub(super) child: ChildKind,
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl ChildId {
+    pub(super) fn new(child: ChildKind, fleet: &FleetRef) -> Self {
+        Self { child, namespace: fleet.namespace.clone(), name: child.name(fleet) }
+    }
+}

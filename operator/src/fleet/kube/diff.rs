@@ -8,21 +8,8 @@ use super::{
     child_kind::ChildKind,
     pod_deletion_cost::{self, Candidate, Change},
     render::Desired,
-    store::{Applied, Store, Wanted},
+    store::{Applied, Store, Task, Wanted},
 };
-
-/// Things that are done one at a time, each at its own pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Task {
-    /// Keep an object as it should be.
-    Object(ChildKind),
-    /// Set the Deployment's replicas.
-    Replicas,
-    /// Delete pods that are held back, so that others are made.
-    Replacement,
-    /// Delete everything.
-    Removal,
-}
 
 /// A job: one change of the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +32,7 @@ pub(super) fn due(fleet: &FleetRef, wanted: &Wanted, state: &Store, now: Instant
     if !state.is_known(&fleet.namespace) {
         return vec![];
     }
-    let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.pace.over(now));
+    let may_begin = |task: &Task| wanted.tasks.get(task).is_none_or(|p| !p.busy && p.reapply.over(now));
     let mut jobs = open(fleet, wanted, state);
     for (_, job) in &mut jobs {
         if let Job::Replace { pods } = job {

@@ -15,7 +15,11 @@ use serde::Serialize;
 use serde_json::Value;
 use snapshot::Hash;
 
-use super::{MANAGER, SCALER, child_kind::ChildKind, labels, store::ChildId};
+use super::{
+    MANAGER, SCALER,
+    child_kind::{ChildId, ChildKind},
+    labels,
+};
 
 /// An object that exists.
 #[derive(Clone, Debug, PartialEq)]

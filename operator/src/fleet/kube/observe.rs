@@ -56,10 +56,10 @@ fn observation(state: &Store, fleet: &FleetRef) -> Observation {
 }
 
 fn tasks(fleet: &FleetRef, wanted: &Wanted) -> Vec<Problem> {
-    let of_task = |(task, progress): (&super::diff::Task, &super::store::Progress)| {
+    let of_task = |(task, progress): (&super::store::Task, &super::store::Progress)| {
         let contested = || match task {
-            _ if !progress.pace.is_contested() => None,
-            super::diff::Task::Object(child) => Some(problems::contested(fleet, *child)),
+            _ if !progress.reapply.is_contested() => None,
+            super::store::Task::Object(child) => Some(problems::contested(fleet, *child)),
             _ => Some(problems::contested(fleet, ChildKind::Deployment)),
         };
         progress.problem.clone().or_else(contested)

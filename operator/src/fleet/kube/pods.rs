@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodCondition};
 use kube::{Resource as _, ResourceExt as _};
 
-use super::{labels, pod_deletion_cost::COST_ANNOTATION, problems};
+use super::{labels, pod_deletion_cost::COST_ANNOTATION};
+use crate::reason;
 
 /// Most that is quoted of what a proxy or the kubelet says.
 const MAX_QUOTED_CHARS: usize = 400;
@@ -62,7 +63,7 @@ fn failure(pod: &ApiPod, conditions: &[PodCondition]) -> Option<PodFailure> {
     let unschedulable = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = unschedulable {
         let said = quote(condition.message.as_deref().unwrap_or_default());
-        return Some(PodFailure { reason: problems::UNSCHEDULABLE, said });
+        return Some(PodFailure { reason: reason::UNSCHEDULABLE, said });
     }
     containers(pod).iter().filter(|container| !container.ready).find_map(container)
 }
@@ -84,10 +85,10 @@ fn container(status: &ContainerStatus) -> Option<PodFailure> {
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "RegistryUnavailable" => {
             // What the two alternate in saying differs; that it can't be had does not.
-            return Some(PodFailure { reason: problems::IMAGE_PULL, said: format!("image {:?}", status.image) });
+            return Some(PodFailure { reason: reason::IMAGE_PULL_FAILED, said: format!("image {:?}", status.image) });
         }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            return Some(PodFailure { reason: problems::NOT_STARTED, said: said() });
+            return Some(PodFailure { reason: reason::PROXY_NOT_STARTED, said: said() });
         }
         _ => {}
     }
@@ -101,7 +102,7 @@ fn container(status: &ContainerStatus) -> Option<PodFailure> {
     );
     let last = quote(ended.message.as_deref().unwrap_or_default());
     let said = if last.is_empty() { how } else { format!("{how}: {last}") };
-    Some(PodFailure { reason: problems::CRASHES, said })
+    Some(PodFailure { reason: reason::PROXY_CRASHES, said })
 }
 
 /// The end of it, on one line: the last words say most.

@@ -8,14 +8,10 @@ use super::{
     child_kind::ChildKind,
     pods::{Pod, PodFailure},
 };
-use crate::fleet::Problem;
+use crate::{fleet::Problem, reason};
 
-pub(super) const UNSCHEDULABLE: &str = "Unschedulable";
-pub(super) const IMAGE_PULL: &str = "ImagePullFailed";
-pub(super) const NOT_STARTED: &str = "ProxyNotStarted";
 /// How the operator gets rights in a namespace.
 const GRANT: &str = "see that the chart's value `fleetNamespaces` and the Roles that come of it have namespace";
-pub(super) const CRASHES: &str = "ProxyCrashes";
 
 /// Why something could not be done to an object.
 #[derive(Debug, thiserror::Error)]
@@ -40,37 +36,40 @@ pub(super) fn failed(fleet: &FleetRef, what: &str, error: &Error) -> Problem {
     let (reason, message) = match error {
         Error::Occupied => {
             let fix = "delete or rename it, or rename the fleet";
-            ("NameOccupied", format!("{what} exists and is not of this fleet: {fix}"))
+            (reason::NAME_OCCUPIED, format!("{what} exists and is not of this fleet: {fix}"))
         }
         Error::StillThere => {
             let message = "the GatewayFleet exists but can't be used, so its proxies go on running as they are: \
                            correct it, or delete it to end them";
-            ("NotRemoved", message.to_owned())
+            (reason::NOT_REMOVED, message.to_owned())
         }
         Error::Api(kube::Error::Api(status)) => {
             let said = &status.message;
             let (reason, fix) = match (status.code, status.reason.as_str()) {
                 (403, _) if said.contains("exceeded quota") => {
-                    ("QuotaExceeded", format!("raise the quota of namespace {namespace}"))
+                    (reason::QUOTA_EXCEEDED, format!("raise the quota of namespace {namespace}"))
                 }
                 (403, _) if said.contains("being terminated") => {
-                    ("NamespaceTerminating", "nothing: the fleet goes with its namespace".to_owned())
+                    (reason::NAMESPACE_TERMINATING, "nothing: the fleet goes with its namespace".to_owned())
                 }
                 (401 | 403, _) => {
                     let fix = format!("{GRANT} {namespace}, or ask whoever runs the admission policy that is named");
-                    ("Forbidden", fix)
+                    (reason::FORBIDDEN, fix)
                 }
-                (422 | 400, _) if said.contains("immutable") || said.contains("may not change once set") => {
-                    ("Immutable", format!("undo the change, or delete the {what}: it is made again as it should be"))
+                (422 | 400, _) if said.contains("immutable") || said.contains("may not change once set") => (
+                    reason::IMMUTABLE,
+                    format!("undo the change, or delete the {what}: it is made again as it should be"),
+                ),
+                (422 | 400, _) => {
+                    (reason::REFUSED, "correct the field of the GatewayFleet that it comes from".to_owned())
                 }
-                (422 | 400, _) => ("Refused", "correct the field of the GatewayFleet that it comes from".to_owned()),
-                (404, _) => ("NotFound", format!("see that namespace {namespace} exists")),
-                _ => ("ApiServerFails", "nothing, if it passes: it is tried again".to_owned()),
+                (404, _) => (reason::NOT_FOUND, format!("see that namespace {namespace} exists")),
+                _ => (reason::API_SERVER_FAILS, "nothing, if it passes: it is tried again".to_owned()),
             };
             (reason, format!("{what} can't be applied: {said}; to fix it: {fix}"))
         }
         Error::Api(_) | Error::Slow(_) => (
-            "ApiServerFails",
+            reason::API_SERVER_FAILS,
             format!("{what} can't be applied: {error}; it is tried again, see that the API server runs"),
         ),
     };
@@ -84,7 +83,7 @@ pub(super) fn unseen(fleet: &FleetRef, kind: &str, said: &str) -> Problem {
         "the operator may not watch {kind} in namespace {namespace}, so that it changes nothing there: {said}; to fix it: \
          {GRANT} {namespace}"
     );
-    Problem { port: None, reason: "Forbidden", message }
+    Problem { port: None, reason: reason::FORBIDDEN, message }
 }
 
 /// Something undoes what is applied, time and again.
@@ -94,7 +93,7 @@ pub(super) fn contested(fleet: &FleetRef, child: ChildKind) -> Problem {
         "something changes {kind} {namespace}/{name} time and again: find its field manager by `kubectl get {kind} \
          {name} --namespace {namespace} --show-managed-fields --output yaml`, and stop it",
     );
-    Problem { port: None, reason: "Contested", message }
+    Problem { port: None, reason: reason::CONTESTED, message }
 }
 
 /// A Deployment that can't make pods.
@@ -105,7 +104,11 @@ pub(super) fn no_pods(fleet: &FleetRef, said: &str) -> Problem {
     } else {
         format!("change what refuses its pods (`kubectl describe replicasets --namespace {}`)", fleet.namespace)
     };
-    Problem { port: None, reason: "PodsRefused", message: format!("{what} can't make pods: {said}; to fix it: {fix}") }
+    Problem {
+        port: None,
+        reason: reason::PODS_REFUSED,
+        message: format!("{what} can't make pods: {said}; to fix it: {fix}"),
+    }
 }
 
 /// The problems of pods: one for each reason, however many pods have it.
@@ -124,22 +127,22 @@ pub(super) fn pods<'a>(fleet: &FleetRef, pods: impl Iterator<Item = (&'a str, &'
             n => format!(" and {} more", n - 1),
         };
         let fix = match failure.reason {
-            UNSCHEDULABLE => {
+            reason::UNSCHEDULABLE => {
                 "add nodes, lower spec.template.resources.requests or spec.scaling.maxReplicas, or change what \
                  spec.template says of nodes"
                     .to_owned()
             }
-            IMAGE_PULL => format!(
+            reason::IMAGE_PULL_FAILED => format!(
                 "see that the operator's --proxy-image exists, that nodes reach its registry, and that its pull secret \
                  is in namespace {namespace} (`kubectl describe pod {name} --namespace {namespace}` says more)"
             ),
-            NOT_STARTED => format!("`kubectl describe pod {name} --namespace {namespace}` says more"),
+            reason::PROXY_NOT_STARTED => format!("`kubectl describe pod {name} --namespace {namespace}` says more"),
             _ => format!("`kubectl logs {name} --namespace {namespace} --previous` says more"),
         };
         let does = match failure.reason {
-            UNSCHEDULABLE => "can't be scheduled",
-            IMAGE_PULL => "can't pull its image",
-            NOT_STARTED => "can't be started",
+            reason::UNSCHEDULABLE => "can't be scheduled",
+            reason::IMAGE_PULL_FAILED => "can't pull its image",
+            reason::PROXY_NOT_STARTED => "can't be started",
             _ => "crashes",
         };
         let message = format!("pod {namespace}/{name}{others} {does}: {}; to fix it: {fix}", failure.said);
@@ -186,11 +189,12 @@ mod tests {
     fn pods_are_summed_up() {
         let troubled =
             |reason| Pod { living: true, failure: Some(PodFailure { reason, said: "why".into() }), ..Pod::default() };
-        let (a, b, c) = (troubled(UNSCHEDULABLE), troubled(UNSCHEDULABLE), troubled(CRASHES));
-        let gone = Pod { leaving: true, ..troubled(IMAGE_PULL) };
+        let (a, b, c) =
+            (troubled(reason::UNSCHEDULABLE), troubled(reason::UNSCHEDULABLE), troubled(reason::PROXY_CRASHES));
+        let gone = Pod { leaving: true, ..troubled(reason::IMAGE_PULL_FAILED) };
         let problems = pods(&fleet(), [("a", &a), ("b", &b), ("c", &c), ("d", &gone)].into_iter());
         let reasons: Vec<_> = problems.iter().map(|p| p.reason).collect();
-        assert_eq!(reasons, [CRASHES, UNSCHEDULABLE]);
+        assert_eq!(reasons, [reason::PROXY_CRASHES, reason::UNSCHEDULABLE]);
         assert!(problems[1].message.starts_with("pod ns/a and 1 more can't be scheduled: why; "), "{problems:?}");
         assert!(problems[0].message.contains("kubectl logs c --namespace ns --previous"), "{problems:?}");
     }

@@ -13,12 +13,12 @@ use tokio::task::{Id as TaskId, JoinSet};
 
 use super::{
     apply,
-    child_kind::ChildKind,
-    diff::{self, Job, Task},
+    child_kind::{ChildId, ChildKind},
+    diff::{self, Job},
     live_object::LiveObject,
     problems::{self, Error},
     render::Desired,
-    store::{Applied, ChildId, Shared, Store},
+    store::{Applied, Shared, Store, Task},
 };
 use crate::{
     events::recorder::Event,
@@ -26,6 +26,7 @@ use crate::{
         api::{Class, class},
         managers, outage,
     },
+    reason,
 };
 
 /// Calls of the API server at once.
@@ -79,7 +80,7 @@ fn begin(
     let fleets: Vec<FleetRef> = state.fleets.keys().cloned().collect();
     let mut due = vec![];
     for fleet in fleets {
-        state.forget_solved(&fleet);
+        forget_solved(&mut state, &fleet);
         if let Some(wanted) = state.fleets.get(&fleet) {
             due.extend(
                 diff::due(&fleet, wanted, &state, now).into_iter().map(|(task, job)| (fleet.clone(), task, job)),
@@ -101,6 +102,16 @@ fn begin(
     }
     let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
     next.unwrap_or(now + RESYNC_INTERVAL).min(now + RESYNC_INTERVAL)
+}
+
+/// Forgets the problems of tasks that have nothing left to do.
+pub(super) fn forget_solved(state: &mut Store, fleet: &FleetRef) {
+    let Some(wanted) = state.fleets.get(fleet) else { return };
+    let open: Vec<Task> = diff::open(fleet, wanted, state).into_iter().map(|(task, _)| task).collect();
+    let Some(wanted) = state.fleets.get_mut(fleet) else { return };
+    for (_, progress) in wanted.tasks.iter_mut().filter(|(task, p)| !p.busy && !open.contains(task)) {
+        progress.problem = None;
+    }
 }
 
 /// Takes up what came of it.
@@ -173,7 +184,7 @@ fn restored(state: &Store, fleet: &FleetRef, what: &str, edit: &str) -> Event {
         ..ObjectReference::default()
     };
     let note = format!("{what}: {edit}; it is as GatewayFleet {fleet} has it again: change that one instead");
-    Event { regarding, warning: true, reason: "Restored", action: "Apply", note }
+    Event { regarding, warning: true, reason: reason::RESTORED, action: "Apply", note }
 }
 
 /// Notes what was applied, and how soon it may be again. True when it is what had been applied before: something had undone
@@ -194,7 +205,7 @@ fn note(
     let Some(progress) = wanted.tasks.get_mut(&task) else { return false };
     progress.busy = false;
     if is_failure {
-        progress.pace.failed(now);
+        progress.reapply.failed(now);
         return false;
     }
     let mut again = false;
@@ -209,7 +220,7 @@ fn note(
         again = progress.scaled == Some(*replicas);
         progress.scaled = Some(*replicas);
     }
-    progress.pace.done(again, now);
+    progress.reapply.done(again, now);
     again
 }
 
@@ -270,7 +281,7 @@ mod tests {
         let (fleet, task, job) = under_way.remove(&id).unwrap();
         finish(&shared, &fleet, task, &job, Some(outcome));
         let progress = &shared.state().fleets[&fleet].tasks[&task];
-        assert!(!progress.busy && progress.pace.until().is_some());
+        assert!(!progress.busy && progress.reapply.until().is_some());
         assert_eq!(progress.problem.as_ref().map(|problem| problem.reason), Some("ApiServerFails"));
     }
 }

@@ -12,8 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     Settings, Wake,
-    child_kind::ChildKind,
-    diff::{self, Task},
+    child_kind::{ChildId, ChildKind},
     labels,
     live_object::LiveObject,
     namespaces::Namespaces,
@@ -66,20 +65,6 @@ pub(super) struct Store {
     namespaces: Namespaces,
 }
 
-/// The identity of one object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ChildId {
-    pub(super) child: ChildKind,
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl ChildId {
-    pub(super) fn new(child: ChildKind, fleet: &FleetRef) -> Self {
-        Self { child, namespace: fleet.namespace.clone(), name: child.name(fleet) }
-    }
-}
-
 /// A fleet as it should be, and how far that has come.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -91,6 +76,19 @@ pub(super) struct Wanted {
     pub(super) replacements: ReplacementBudget,
 }
 
+/// Things that are done one at a time, each at its own pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// Keep an object as it should be.
+    Object(ChildKind),
+    /// Set the Deployment's replicas.
+    Replicas,
+    /// Delete pods that are held back, so that others are made.
+    Replacement,
+    /// Delete everything.
+    Removal,
+}
+
 /// How far one task has come.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -99,7 +97,7 @@ pub(super) struct Progress {
     pub(super) applied: Option<Applied>,
     /// The replicas that were last set.
     pub(super) scaled: Option<u32>,
-    pub(super) pace: ReapplyBackoff,
+    pub(super) reapply: ReapplyBackoff,
     /// Why it failed.
     pub(super) problem: Option<Problem>,
 }
@@ -156,16 +154,6 @@ impl Store {
     /// The certificates changed.
     pub(super) fn render_again(&mut self, settings: &Settings) {
         self.fleets.values_mut().for_each(|wanted| wanted.render(settings));
-    }
-
-    /// Forgets the problems of tasks that have nothing left to do.
-    pub(super) fn forget_solved(&mut self, fleet: &FleetRef) {
-        let Some(wanted) = self.fleets.get(fleet) else { return };
-        let open: Vec<Task> = diff::open(fleet, wanted, self).into_iter().map(|(task, _)| task).collect();
-        let Some(wanted) = self.fleets.get_mut(fleet) else { return };
-        for (_, progress) in wanted.tasks.iter_mut().filter(|(task, p)| !p.busy && !open.contains(task)) {
-            progress.problem = None;
-        }
     }
 
     /// The live object, if any.
@@ -297,7 +285,7 @@ impl Wanted {
                     self.objects.insert(child, Arc::new(new));
                     // It may succeed now.
                     if let Some(progress) = self.tasks.get_mut(&Task::Object(child)) {
-                        progress.pace = ReapplyBackoff::default();
+                        progress.reapply = ReapplyBackoff::default();
                     }
                 }
                 None => {
@@ -312,7 +300,7 @@ impl Wanted {
         self.tasks
             .values()
             .filter(|progress| !progress.busy)
-            .filter_map(|p| p.pace.until())
+            .filter_map(|p| p.reapply.until())
             .filter(|at| *at > now)
             .min()
     }

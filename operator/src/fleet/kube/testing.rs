@@ -7,11 +7,10 @@ use snapshot::Hash;
 
 use super::{
     Settings,
-    child_kind::ChildKind,
-    diff::Task,
+    child_kind::{ChildId, ChildKind},
     live_object::{Details, LiveObject, Scale},
     pods::Pod,
-    store::{Applied, ChildId, Store},
+    store::{Applied, Store, Task},
 };
 use crate::{fleet, identity::pods::Pods};
 

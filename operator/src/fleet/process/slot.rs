@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     fleet::{Problem, ProxyReport},
+    reason,
     state::file,
 };
 
@@ -190,7 +191,7 @@ impl Slot {
         let log = log(settings, &self.name);
         let message =
             format!("proxy {} {failure} ({} times in a row; see {})", self.name, self.backoff.crashes, log.display());
-        Some(Problem { port: None, reason: "ProxyCrashes", message })
+        Some(Problem { port: None, reason: reason::PROXY_CRASHES, message })
     }
 
     fn save(&self, settings: &Settings) {

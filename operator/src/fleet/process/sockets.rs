@@ -15,7 +15,7 @@ use planner::FleetRef;
 use snapshot::handover;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::fleet::Problem;
+use crate::{fleet::Problem, reason};
 
 /// Connections that wait in each socket; the kernel's own bound (`net.core.somaxconn`, 4096 by default) applies too.
 const BACKLOG: i32 = 4096;
@@ -61,7 +61,7 @@ impl Sockets {
                 Some(owner) => {
                     problems.push(Problem {
                         port: Some(*port),
-                        reason: "PortInUse",
+                        reason: reason::PORT_IN_USE,
                         message: format!(
                             "port {port} is served by fleet {owner} already: give one of the two another port"
                         ),
@@ -131,14 +131,15 @@ fn answer(stream: tokio::net::UnixStream, held: &Mutex<Held>) {
 
 fn problem(port: u16, error: &io::Error) -> Problem {
     let (reason, message) = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            ("PortInUse", format!("port {port} is used by another process: stop that one, or choose another port"))
-        }
+        io::ErrorKind::AddrInUse => (
+            reason::PORT_IN_USE,
+            format!("port {port} is used by another process: stop that one, or choose another port"),
+        ),
         io::ErrorKind::PermissionDenied => (
-            "PortNotPermitted",
+            reason::PORT_NOT_PERMITTED,
             format!("port {port} needs a privilege that this user lacks (ports below 1024 do): choose another port"),
         ),
-        _ => ("PortNotOpened", format!("port {port} can't be opened: {error}")),
+        _ => (reason::PORT_NOT_OPENED, format!("port {port} can't be opened: {error}")),
     };
     Problem { port: Some(port), reason, message }
 }

@@ -385,7 +385,7 @@ async fn strangers_take_no_place_of_others() {
     let now = Timestamp::now();
     let mut proxy = cluster.proxy(hello(&Snapshot::default())).await;
     proxy.message().await.unwrap();
-    // As many as there are places: some say nothing at all, the others are through with their handshake.
+    // As many as there are slots: some say nothing at all, the others are through with their handshake.
     let mut silent = vec![];
     for _ in 0..200 {
         silent.push(TcpStream::connect(cluster.address).await.unwrap());

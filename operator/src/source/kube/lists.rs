@@ -19,7 +19,7 @@ impl Default for Lists {
 }
 
 impl Lists {
-    /// A turn to read a page, until it is dropped. Who has one must not wait for another: there may be none left.
+    /// A permit to read a page, until it is dropped. A holder must not wait for another: there may be none left.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).acquire_owned().await.ok()
     }

@@ -96,7 +96,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(20);
 const QUEUE_LEN: usize = 16;
 /// The wait for optional watches before the first world.
 const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
+/// A Secret that is referred to anew holds a world back for no longer than this, or the first reconciliation of a leader. Usually it
 /// is there in milliseconds.
 pub(crate) const SECRET_READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client};
 use planner::ObjectRef;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{AcquireError, Semaphore},
+    time::sleep,
+};
 
 use super::{
     raw::Raw,
@@ -26,17 +29,34 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses between attempts.
 const RETRY_PAUSES: Bounds = Bounds::new(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Reads objects.
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// The API server was silent until the deadline.
+    #[error("the API server does not answer")]
+    NoAnswer,
+    /// The request failed.
+    #[error(transparent)]
+    Failed(#[from] RequestError),
+    /// The operator ends.
+    #[error(transparent)]
+    Ends(#[from] AcquireError),
+    /// The kind has no version.
+    #[error("no version of it is known")]
+    NoVersion,
+}
+
+/// Reads objects one by one.
 #[derive(Clone)]
 pub(super) struct Reader {
     client: Client,
     changes: Changes,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Reader {
     pub(super) fn new(client: Client, changes: Changes) -> Self {
-        Self { client, changes, turns: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)) }
+        Self { client, changes, permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)) }
     }
 
     /// Begins to read one.
@@ -73,10 +93,10 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Content>, String> {
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Content>, ReadError> {
+        let _permit = self.permits.acquire().await?;
         let watched = resource::of(id.kind);
-        let mut error = String::new();
+        let mut error = ReadError::NoVersion;
         // Of ReferenceGrants it is not known here which version is served.
         for version in watched.versions {
             let api = match id.kind.is_namespaced() {
@@ -89,8 +109,8 @@ impl Reader {
                     let found = found.items.into_iter().next();
                     return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw.value())));
                 }
-                Err(RequestError::NoAnswer(_)) => return Err("the API server does not answer".to_owned()),
-                Err(why) => error = why.to_string(),
+                Err(RequestError::NoAnswer(_)) => return Err(ReadError::NoAnswer),
+                Err(why) => error = why.into(),
             }
         }
         Err(error)

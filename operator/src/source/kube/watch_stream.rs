@@ -32,7 +32,7 @@ const MAX_BACKOFF_FORBIDDEN: Duration = Duration::from_secs(3);
 /// changes. Longer than kube's client tries to connect (30 s).
 const RECOVERED_AFTER: Duration = Duration::from_secs(35);
 
-/// A page of a list is there within this time, or the list begins anew: others wait for its turn meanwhile. Shorter
+/// A page of a list is there within this time, or the list begins anew: others wait for its permit meanwhile. Shorter
 /// than [`RECOVERED_AFTER`], or a list that hangs would be taken for a watch that works again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -129,7 +129,7 @@ impl WatchStream {
             } else {
                 self.listing = matches!(step, Some(Ok(Event::Init)));
             }
-            // Whatever a list came to: who is about to wait, for a turn or for the next attempt, must not have one.
+            // Whatever a list came to: who is about to wait, for a permit or for the next attempt, must not have one.
             if !self.listing || self.left == 0 {
                 self.turn = None;
             }
@@ -339,7 +339,7 @@ mod tests {
         assert!(matches!(done, Ok(WatchStep::Event(Event::InitDone))), "{done:?}");
     }
 
-    /// As when etcd forgets what both read of: each has a turn, and begins anew.
+    /// As when etcd forgets what both read of: each has a permit, and begins anew.
     #[tokio::test(start_paused = true)]
     async fn lists_that_begin_anew_do_not_wait_for_each_other() {
         let answers = || vec![(200, page("3", &["a"])), (410, status(410).to_string()), (200, list("9", &["b"]))];

@@ -117,7 +117,7 @@ async fn asked(text: &str, code: u16) -> (Value, Result<(), String>) {
         }
     });
     let done = write(&Api::namespaced(Client::new(service, "ns"), "ns"), "memory", text).await;
-    (requests.recv().await.unwrap(), done)
+    (requests.recv().await.unwrap(), done.map_err(|error| error.to_string()))
 }
 
 #[tokio::test]

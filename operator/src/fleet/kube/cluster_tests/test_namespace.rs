@@ -1,4 +1,4 @@
-//! A place for one test in a real cluster: a namespace, an identity with the rights that the module names, and a node of
+//! The namespace of one test in a real cluster: a namespace, an identity with the rights that the module names, and a node of
 //! which the test is the kubelet, so that it says which pods are Ready.
 
 use std::{collections::BTreeSet, time::Duration};

@@ -8,8 +8,9 @@ use super::*;
 use crate::fleet::{
     ProxyReport,
     kube::{
+        child_kind::ChildId,
         pods::Pod,
-        store::{ChildId, Wanted},
+        store::Wanted,
         testing::{live, settings, settled, small, wanting},
     },
     nothing,
@@ -94,7 +95,7 @@ fn what_others_change_is_restored() {
     assert_eq!(lines(&state, &plan), [""; 0]);
     let progress = wanted(&mut state, &plan).tasks.get_mut(&Task::Object(ChildKind::Service)).unwrap();
     progress.busy = false;
-    progress.pace.failed(Instant::now());
+    progress.reapply.failed(Instant::now());
     assert_eq!(lines(&state, &plan), [""; 0]);
 }
 

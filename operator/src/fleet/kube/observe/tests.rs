@@ -3,8 +3,8 @@
 use super::*;
 use crate::fleet::{
     kube::{
+        child_kind::ChildId,
         pods::Pod,
-        store::ChildId,
         testing::{settings, settled, small, wanting},
     },
     nothing,
@@ -66,10 +66,10 @@ fn everything_that_is_wrong_is_told() {
     state.pods.get_mut(&("edge".into(), "p1".into())).unwrap().failure = Some(failure);
     let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
     let failed = problems::failed(&plan.fleet, "Service edge/sluice-f", &problems::Error::Occupied);
-    wanted.tasks.get_mut(&super::super::diff::Task::Object(ChildKind::Service)).unwrap().problem = Some(failed);
-    let pace = &mut wanted.tasks.get_mut(&super::super::diff::Task::Object(ChildKind::Budget)).unwrap().pace;
+    wanted.tasks.get_mut(&super::super::store::Task::Object(ChildKind::Service)).unwrap().problem = Some(failed);
+    let reapply = &mut wanted.tasks.get_mut(&super::super::store::Task::Object(ChildKind::Budget)).unwrap().reapply;
     for _ in 0..5 {
-        pace.done(true, std::time::Instant::now());
+        reapply.done(true, std::time::Instant::now());
     }
     let reasons = |state: &Store| {
         let problems = observe(state).remove(&plan.fleet).unwrap().problems;

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::fleet::{
-    kube::testing::{live, settings, settled, small, wanting},
+    kube::{
+        reconcile::forget_solved,
+        testing::{live, settings, settled, small, wanting},
+    },
     nothing,
 };
 
@@ -24,13 +27,13 @@ fn only_what_changed_is_tried_at_once() {
     let now = Instant::now();
     let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
     for child in ChildKind::ALL {
-        wanted.tasks.entry(Task::Object(child)).or_default().pace.failed(now);
+        wanted.tasks.entry(Task::Object(child)).or_default().reapply.failed(now);
     }
     plan.ports = vec![81];
     state.want(&plan, &BTreeMap::new(), &settings());
     let wanted = &state.fleets[&plan.fleet];
     let over: Vec<ChildKind> =
-        ChildKind::ALL.into_iter().filter(|child| wanted.tasks[&Task::Object(*child)].pace.over(now)).collect();
+        ChildKind::ALL.into_iter().filter(|child| wanted.tasks[&Task::Object(*child)].reapply.over(now)).collect();
     assert_eq!(over, [ChildKind::NetworkPolicy]);
     assert!(wanted.next_try(now).is_some());
 }
@@ -44,11 +47,11 @@ fn a_problem_goes_with_what_it_came_from() {
     let task = Task::Object(ChildKind::NetworkPolicy);
     let refused = Problem { port: None, reason: "Refused", message: String::new() };
     state.fleets.get_mut(&plan.fleet).unwrap().tasks.get_mut(&task).unwrap().problem = Some(refused);
-    state.forget_solved(&plan.fleet);
+    forget_solved(&mut state, &plan.fleet);
     assert!(state.fleets[&plan.fleet].tasks[&task].problem.is_some());
     // Undone, there is nothing to do that could succeed.
     state.want(&plan, &BTreeMap::new(), &settings());
-    state.forget_solved(&plan.fleet);
+    forget_solved(&mut state, &plan.fleet);
     assert!(state.fleets[&plan.fleet].tasks[&task].problem.is_none());
 }
 
