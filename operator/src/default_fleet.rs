@@ -28,30 +28,37 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
-    edits::{self, DEFINED_BY},
-    events::{Events, Happening},
-    lead::{Lead, Leading, MANAGER},
-    metrics,
-    pace::Pace,
+    admin::metrics,
+    events::recorder::{Event, EventRecorder},
+    kube::{
+        api::{self, Class},
+        backoff::{self, Backoff, Bounds},
+        managers::{self, DEFINED_BY},
+        reapply::ReapplyBackoff,
+    },
+    leader::election::{LeaderState, LeaderWatch, MANAGER},
+    reason,
 };
 
 /// Where in the ConfigMap the manifest stands.
 pub const KEY: &str = "fleet.yaml";
 /// Applied again this often, whatever the watch says. A fleet that was edited or deleted by hand comes back at once.
-const AGAIN: Duration = Duration::from_secs(60);
-/// After an error of the API server, the next attempt; after each further refusal of a manifest, twice as long.
-const RETRY: Duration = Duration::from_secs(2);
-/// So often it is looked at once more, since somebody changed it between the look and the write.
-const CHANGES: usize = 3;
-/// A request that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// The next attempt after an error of the API server.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Pauses after refusals of one manifest.
+const REFUSAL_PAUSES: Bounds = Bounds::new(RETRY_INTERVAL, RESYNC_INTERVAL);
+/// Attempts after a conflict: somebody changed the fleet between the read and the write.
+const MAX_CONFLICTS: usize = 3;
+/// Deadline of one request about the fleet.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest manifest: the API server takes no larger ConfigMap.
-const LONGEST: usize = 1 << 20;
+const MAX_MANIFEST_BYTES: usize = 1 << 20;
 
 /// Why the fleet is not as the ConfigMap says.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DefaultFleetError {
-    /// There is nothing to apply.
+    /// The ConfigMap holds nothing to apply.
     #[error("the ConfigMap has no key {KEY}: put the manifest of a GatewayFleet there")]
     NoManifest,
     /// No YAML.
@@ -66,7 +73,7 @@ pub enum DefaultFleetError {
     /// The API server would refuse it.
     #[error("{KEY}: {0}")]
     Invalid(String),
-    /// Somebody else made one of that name.
+    /// The fleet of that name is somebody else's.
     #[error(
         "{KEY}: GatewayFleet {0} is there already, and not from this ConfigMap: it stays as it is. Delete it, change the \
          chart's fleet.name, or set fleet.enabled=false"
@@ -80,49 +87,50 @@ pub enum DefaultFleetError {
 /// Whether the fleet is as its ConfigMap says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum State {
-    /// There is no such ConfigMap, or nothing is known yet.
+    /// The ConfigMap does not exist, or nothing is known yet.
     #[default]
     Unknown,
-    /// It is.
+    /// The fleet is as its ConfigMap says.
     AsDefined,
-    /// It is not, and why.
+    /// The fleet differs from its ConfigMap.
     NotAsDefined {
         /// The fleet, when the manifest names one.
         fleet: Option<FleetRef>,
-        /// What is wrong.
+        /// The difference, and the fix.
         why: String,
     },
 }
 
-/// What to follow, and whom to tell.
+/// The ConfigMap to follow, and the receivers of what comes of it.
 #[derive(Debug)]
 pub struct Follow {
     /// Namespace of the ConfigMap.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Told what goes wrong, and what was undone.
-    pub events: Events,
+    /// The recorder of failures, and of edits that were undone.
+    pub events: EventRecorder,
     /// Whether all is as it should be, for statuses and the admin port: also while another operator leads.
     pub state: watch::Sender<State>,
 }
 
 impl Follow {
     /// Follows the ConfigMap for ever, and applies what is in it while this operator leads.
-    pub async fn run(self, client: Client, mut lead: Leading) {
+    pub async fn run(self, client: Client, mut lead: LeaderWatch) {
         let Self { namespace, name, .. } = &self;
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        let changes = watcher::watch_object(api, name).default_backoff();
+        let changes = watcher::watch_object(api, name).backoff(Backoff::new(backoff::WATCH));
         let mut changes = std::pin::pin!(changes);
         // All of the namespace: which one it is may change with the manifest.
         let resource = ApiResource::erase::<crds::GatewayFleet>(&());
         let fleets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let mut fleets = std::pin::pin!(watcher(fleets, watcher::Config::default()).default_backoff());
-        let mut again = tokio::time::interval(AGAIN);
+        let mut fleets =
+            std::pin::pin!(watcher(fleets, watcher::Config::default()).backoff(Backoff::new(backoff::WATCH)));
+        let mut again = tokio::time::interval(RESYNC_INTERVAL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
         let mut there: BTreeMap<String, DynamicObject> = BTreeMap::new();
-        let (mut said, mut pace, mut retry) = (None, Pace::default(), RETRY);
+        let (mut said, mut reapply, mut refusals) = (None, ReapplyBackoff::default(), 0);
         loop {
             let mut edited = false;
             tokio::select! {
@@ -161,15 +169,15 @@ impl Follow {
                 continue;
             };
             let edit = fleet(&found).ok().and_then(|fleet| Edit::of(&fleet, &there));
-            if !matches!(*lead.borrow(), Lead::Leader { .. }) {
+            if !matches!(*lead.borrow(), LeaderState::Leader { .. }) {
                 self.look(&found, edit.as_ref(), &there);
                 continue;
             }
             let now = Instant::now();
-            if edited && (edit.is_none() || !pace.over(now)) {
+            if edited && (edit.is_none() || !reapply.over(now)) {
                 // What others say of it, or a status; or a program that undoes it again and again.
                 if edit.is_some() {
-                    again.reset_at(pace.until().unwrap_or(now).into());
+                    again.reset_at(reapply.until().unwrap_or(now).into());
                 }
                 continue;
             }
@@ -178,7 +186,7 @@ impl Follow {
                 Err(Failure::Manifest(problem)) => Some(problem),
                 Err(Failure::Changed(error) | Failure::Later(error)) => {
                     tracing::warn!(configmap = name, error, "the default fleet can't be applied; tries again");
-                    again.reset_after(RETRY);
+                    again.reset_after(RETRY_INTERVAL);
                     continue;
                 }
             };
@@ -188,20 +196,20 @@ impl Follow {
                 // A right or an admission policy that is there already takes a moment until the API server goes by it.
                 Some(DefaultFleetError::Refused(_)) => {
                     let is_same = said.as_ref().is_some_and(|(version, _)| *version == found.resource_version());
-                    retry = if is_same { (2 * retry).min(AGAIN) } else { RETRY };
-                    again.reset_after(retry);
+                    refusals = if is_same { refusals + 1 } else { 1 };
+                    again.reset_after(REFUSAL_PAUSES.pause(refusals));
                 }
-                _ => retry = RETRY,
+                _ => refusals = 0,
             }
             match &problem {
                 None => {
                     // That a new manifest differs from what is there is no edit.
                     let undone = edit.filter(|_| !is_new);
-                    pace.done(undone.is_some(), now);
+                    reapply.done(undone.is_some(), now);
                     if let Some(edit) = undone {
                         let restored = restored(&found, &edit);
                         tracing::info!(configmap = name, "{}", restored.note);
-                        self.events.say(restored);
+                        self.events.publish(restored);
                     }
                     if is_new {
                         tracing::info!(configmap = name, "the default fleet is applied");
@@ -209,9 +217,9 @@ impl Follow {
                 }
                 Some(problem) if is_new => {
                     tracing::warn!(configmap = name, %problem, "the default fleet is not as its ConfigMap says");
-                    self.events.say(happening(found.object_ref(&()), problem));
+                    self.events.publish(event(found.object_ref(&()), problem));
                     if let Some(fleet) = named(&found, &there) {
-                        self.events.say(happening(fleet.object_ref(&resource), problem));
+                        self.events.publish(event(fleet.object_ref(&resource), problem));
                     }
                 }
                 Some(_) => {}
@@ -224,7 +232,7 @@ impl Follow {
         }
     }
 
-    /// What a standby can tell: it sees what is there, not why the API server refuses the rest.
+    /// Sets the state as far as a standby knows it: it sees the fleet, not why the API server refuses the manifest.
     fn look(&self, found: &ConfigMap, edit: Option<&Edit>, there: &BTreeMap<String, DynamicObject>) {
         let occupied = named(found, there).is_some_and(|fleet| !is_owned(&fleet.metadata, found));
         let why = match (fleet(found), named(found, there), edit) {
@@ -251,15 +259,15 @@ impl Follow {
     }
 }
 
-/// What somebody changed of the fleet as it is defined.
+/// An edit of the fleet by somebody else.
 #[derive(Debug)]
 struct Edit {
-    edit: edits::Edit,
+    edit: managers::Edit,
     regarding: ObjectReference,
 }
 
 impl Edit {
-    /// What of the manifest is another in the fleet that is there.
+    /// The fields of the manifest that differ in the live fleet; `None`: no difference.
     fn of(fleet: &Value, there: &BTreeMap<String, DynamicObject>) -> Option<Self> {
         let live = there.get(fleet["metadata"]["name"].as_str()?)?;
         let mut applied = fleet.clone();
@@ -269,7 +277,7 @@ impl Edit {
             scaling.remove("replicas");
         }
         let managed = live.metadata.managed_fields.as_deref().unwrap_or_default();
-        let edit = edits::of_values(&applied, &serde_json::to_value(live).ok()?, managed, &[MANAGER])?;
+        let edit = managers::of_values(&applied, &serde_json::to_value(live).ok()?, managed, &[MANAGER])?;
         Some(Self { edit, regarding: live.object_ref(&ApiResource::erase::<crds::GatewayFleet>(&())) })
     }
 }
@@ -281,7 +289,7 @@ fn named<'t>(found: &ConfigMap, there: &'t BTreeMap<String, DynamicObject>) -> O
 
 /// Which fleet the manifest is of, as far as it can be read.
 fn manifest(found: &ConfigMap) -> Option<FleetRef> {
-    let text = found.data.as_ref()?.get(KEY).filter(|text| text.len() <= LONGEST)?;
+    let text = found.data.as_ref()?.get(KEY).filter(|text| text.len() <= MAX_MANIFEST_BYTES)?;
     let manifest: Value = serde_yaml::from_str(text).ok()?;
     let name = manifest["metadata"]["name"].as_str()?.to_owned();
     Some(FleetRef { namespace: found.namespace()?, name })
@@ -292,7 +300,7 @@ fn not_as_defined(found: &ConfigMap, why: &str) -> State {
 }
 
 /// Waits until who leads may have changed.
-async fn changed(lead: &mut Leading) {
+async fn changed(lead: &mut LeaderWatch) {
     if lead.changed().await.is_err() {
         // As it is now it stays.
         std::future::pending::<()>().await;
@@ -301,11 +309,11 @@ async fn changed(lead: &mut Leading) {
 
 #[derive(Debug)]
 enum Failure {
-    /// It has to be changed.
+    /// The manifest has to be changed.
     Manifest(DefaultFleetError),
-    /// Somebody changed the fleet meanwhile.
+    /// The fleet was changed by somebody else meanwhile.
     Changed(String),
-    /// It is not the manifest's fault.
+    /// The API server fails; the manifest may be right.
     Later(String),
 }
 
@@ -331,7 +339,7 @@ async fn apply(client: &Client, found: &ConfigMap) -> Result<(), Failure> {
             fleet["metadata"]["resourceVersion"] = json!(there.metadata.resource_version);
         }
         match within(api.patch_metadata(&name, &params, &Patch::Apply(fleet))).await {
-            Err(Failure::Changed(_)) if changed < CHANGES => changed += 1,
+            Err(Failure::Changed(_)) if changed < MAX_CONFLICTS => changed += 1,
             done => return done.map(drop),
         }
     }
@@ -353,25 +361,21 @@ fn is_scaled(fleet: &ObjectMeta) -> bool {
 }
 
 async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
-    match tokio::time::timeout(PATIENCE, request).await {
-        Ok(Ok(done)) => Ok(done),
-        // 403: an admission policy, or a right that is missing.
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 422) => {
-            Err(Failure::Manifest(DefaultFleetError::Refused(status.message)))
-        }
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Changed(status.message)),
+    api::request(REQUEST_TIMEOUT, request).await.map_err(|error| match error.class() {
+        // Forbidden: an admission policy, or a right that is missing.
+        Class::Invalid | Class::Forbidden => Failure::Manifest(DefaultFleetError::Refused(error.message())),
+        Class::Conflict => Failure::Changed(error.message()),
         // Among others that this operator does not lead any more: the process ends in a moment.
-        Ok(Err(error)) => Err(Failure::Later(error.to_string())),
-        Err(_) => Err(Failure::Later("no answer".to_owned())),
-    }
+        _ => Failure::Later(error.to_string()),
+    })
 }
 
 /// The fleet as it is to be applied.
 fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
     let text = found.data.as_ref().and_then(|data| data.get(KEY)).filter(|text| !text.trim().is_empty());
     let text = text.ok_or(DefaultFleetError::NoManifest)?;
-    if text.len() > LONGEST {
-        return Err(DefaultFleetError::NoYaml(format!("it has more than {LONGEST} bytes")));
+    if text.len() > MAX_MANIFEST_BYTES {
+        return Err(DefaultFleetError::NoYaml(format!("it has more than {MAX_MANIFEST_BYTES} bytes")));
     }
     let mut fleet: Value = serde_yaml::from_str(text).map_err(|error| DefaultFleetError::NoYaml(error.to_string()))?;
     if fleet["apiVersion"] != crds::API_VERSION || fleet["kind"] != "GatewayFleet" {
@@ -411,18 +415,18 @@ fn fleet(found: &ConfigMap) -> Result<Value, DefaultFleetError> {
     Ok(fleet)
 }
 
-fn happening(regarding: ObjectReference, problem: &DefaultFleetError) -> Happening {
-    Happening {
+fn event(regarding: ObjectReference, problem: &DefaultFleetError) -> Event {
+    Event {
         regarding: plain(regarding),
         warning: true,
-        reason: "InvalidFleet",
+        reason: reason::INVALID_FLEET,
         action: "Apply",
         note: problem.to_string(),
     }
 }
 
 /// Says that the fleet is as its ConfigMap says again.
-fn restored(found: &ConfigMap, edit: &Edit) -> Happening {
+fn restored(found: &ConfigMap, edit: &Edit) -> Event {
     let annotations = found.annotations();
     let release = annotations.get("meta.helm.sh/release-name").map(|name| format!(" of release {name}"));
     let note = format!(
@@ -431,7 +435,7 @@ fn restored(found: &ConfigMap, edit: &Edit) -> Happening {
         found.name_any(),
         release.unwrap_or_default(),
     );
-    Happening { regarding: plain(edit.regarding.clone()), warning: true, reason: "Restored", action: "Apply", note }
+    Event { regarding: plain(edit.regarding.clone()), warning: true, reason: reason::RESTORED, action: "Apply", note }
 }
 
 /// Without the version: an Event is of the object, not of one state of it.

@@ -1,46 +1,37 @@
 //! The operator: the I/O around the pure planner.
 //!
 //! ```text
-//!  source/ ──Event──► turn.rs: plan → fleet → publish → status
-//!  push/ ───Event──►      │        │       │         ├─► status/ ──► STATE/status | API server
-//!  fleet/ ──Event──►      │        │       │         └─► events.rs, news.rs ──► Kubernetes Events
-//!  timer ───Event──►      │        │       └─► push/ ──► proxies
-//!                         │        └─► fleet/process/ ──► processes, sockets | fleet/kube/ ──► pods, a Service, ...
+//!  source/ ──Event──► reconcile/: plan → fleet → publish → status
+//!  push/ ───Event──►      │         │       │         ├─► status/ ──► STATE/status | API server
+//!  fleet/ ──Event──►      │         │       │         └─► events/ ──► Kubernetes Events
+//!  timer ───Event──►      │         │       └─► push/ ──► proxies
+//!                         │         └─► fleet/process/ ──► processes, sockets | fleet/kube/ ──► pods, a Service, ...
 //!                         └─► planner (pure)              state/: what outlives this process, in files | a ConfigMap
-//!  lease.rs ──► lead.rs: who leads ──► turn/reign.rs      fence.rs: no write without the lease
-//!  admin.rs ◄── view.rs: what the last turn came to
+//!  leader/: lease.rs ──► election.rs ──► reconcile/leadership.rs     leader/fencing.rs: no write without the lease
+//!  admin/ ◄── admin/view.rs: what the last reconciliation came to
 //! ```
 //!
-//! - [`event::Event`]: everything that can happen; [`turn::Operator`] takes it up.
+//! - [`reconcile`]: the control loop; [`reconcile::event::Event`]: everything that can happen;
+//!   [`reconcile::fleet_state`]: what is known of one fleet while it runs.
 //! - [`source`]: where objects come from. [`fleet::Fleet`]: what runs proxies. These two are what differs between one
 //!   machine and a cluster.
-//! - [`gateway::Gateway`]: what is known of one fleet while it runs.
-//! - [`cli`]: the commands.
+//! - [`leader`]: which of several operators leads. [`push`]: what proxies are sent. [`identity`]: how they prove themselves.
+//! - [`status`], [`events`]: what users read of it. [`admin`]: metrics, health, and what the operator knows.
+//! - [`kube`]: requests to the API server, as all of these make them. [`state`]: what outlives this process.
+//! - [`cli`]: the commands. [`default_fleet`]: the fleet that comes with an installation.
 
 pub mod admin;
 pub mod cli;
 pub mod default_fleet;
-pub mod edits;
-pub mod event;
 pub mod events;
-pub mod fence;
 pub mod fleet;
-pub mod gateway;
 pub mod identity;
-pub mod lead;
-pub mod lease;
-pub mod load;
-mod log;
-pub mod metrics;
-pub mod names;
-pub mod news;
-mod outage;
-mod pace;
-mod places;
+pub mod kube;
+pub mod leader;
+mod log_throttle;
 pub mod push;
+pub mod reason;
+pub mod reconcile;
 pub mod source;
 pub mod state;
 pub mod status;
-pub mod turn;
-pub mod view;
-pub mod world;

@@ -37,11 +37,11 @@ pub(super) struct Args {
 }
 
 /// A request that takes longer is given up, and tried again.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is shown.
-const LONGEST: usize = 64 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.ready.is_empty() && args.default_fleet.is_empty() && args.http.is_empty() && args.tcp.is_empty() {
@@ -58,7 +58,7 @@ async fn check(args: &Args) -> Result<(), Failure> {
         eventually(until, &format!("{host} is ready"), || async {
             match ask(host, "/readyz").await? {
                 StatusCode::OK => Ok(()),
-                other => Err(format!("/readyz answers {other}")),
+                other => Err(ProbeError::NotReady(other)),
             }
         })
         .await?;
@@ -67,7 +67,7 @@ async fn check(args: &Args) -> Result<(), Failure> {
         eventually(until, "the fleet is as the values say", || async {
             match ask_for(host, "/default-fleet").await? {
                 (StatusCode::OK, _) => Ok(()),
-                (_, said) => Err(said.trim().to_owned()),
+                (_, said) => Err(ProbeError::NotAsDefined(said.trim().to_owned())),
             }
         })
         .await?;
@@ -81,8 +81,31 @@ async fn check(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries until it succeeds or it is too late; says what is waited for whenever that changes.
-async fn eventually<T, F: Future<Output = Result<T, String>>>(
+/// Why a check does not succeed yet.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    /// The operator or proxy is not ready.
+    #[error("/readyz answers {0}")]
+    NotReady(StatusCode),
+    /// The default fleet differs from its manifest.
+    #[error("{0}")]
+    NotAsDefined(String),
+    /// The server was silent until the deadline.
+    #[error("no answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    NoAnswer,
+    /// The server took no connection until the deadline.
+    #[error("no connection within {} s", REQUEST_TIMEOUT.as_secs())]
+    NoConnection,
+    /// The server took no connection.
+    #[error(transparent)]
+    Connect(#[from] std::io::Error),
+    /// The exchange failed.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+/// Tries until it succeeds or it is too late; prints what is waited for whenever that changes.
+async fn eventually<T, F: Future<Output = Result<T, ProbeError>>>(
     until: Instant,
     what: &str,
     mut attempt: impl FnMut() -> F,
@@ -94,12 +117,13 @@ async fn eventually<T, F: Future<Output = Result<T, String>>>(
                 println!("ok       {what}");
                 return Ok(done);
             }
-            Ok(Err(why)) if Instant::now() + PAUSE < until => {
+            Ok(Err(error)) if Instant::now() + RETRY_INTERVAL < until => {
+                let why = error.to_string();
                 if why != told {
                     println!("waiting  {what}: {why}");
                     told = why;
                 }
-                sleep(PAUSE).await;
+                sleep(RETRY_INTERVAL).await;
             }
             Ok(Err(why)) => return Err(format!("{what}: not in time: {why}").into()),
             Err(_) => return Err(format!("{what}: not in time: {told}").into()),
@@ -108,12 +132,12 @@ async fn eventually<T, F: Future<Output = Result<T, String>>>(
 }
 
 /// The status of the answer to a GET.
-async fn ask(host: &str, path: &str) -> Result<StatusCode, String> {
+async fn ask(host: &str, path: &str) -> Result<StatusCode, ProbeError> {
     ask_for(host, path).await.map(|(status, _)| status)
 }
 
 /// Status and text of the answer to a GET; of the text no more than anyone reads.
-async fn ask_for(host: &str, path: &str) -> Result<(StatusCode, String), String> {
+async fn ask_for(host: &str, path: &str) -> Result<(StatusCode, String), ProbeError> {
     let stream = connect(host).await?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -123,20 +147,23 @@ async fn ask_for(host: &str, path: &str) -> Result<(StatusCode, String), String>
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         // Any answer is one, also one whose body is none.
-        let body =
-            Limited::new(answer.into_body(), LONGEST).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         Ok::<_, Failure>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    match timeout(PATIENCE, exchange).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    match timeout(REQUEST_TIMEOUT, exchange).await {
+        Ok(answer) => answer.map_err(ProbeError::Failed),
+        Err(_) => Err(ProbeError::NoAnswer),
     }
 }
 
-async fn connect(host: &str) -> Result<TcpStream, String> {
-    match timeout(PATIENCE, TcpStream::connect(host)).await {
-        Ok(stream) => stream.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no connection within {} s", PATIENCE.as_secs())),
+async fn connect(host: &str) -> Result<TcpStream, ProbeError> {
+    match timeout(REQUEST_TIMEOUT, TcpStream::connect(host)).await {
+        Ok(stream) => Ok(stream?),
+        Err(_) => Err(ProbeError::NoConnection),
     }
 }
 
@@ -165,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn any_answer_is_one_and_silence_is_none() {
         let host = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(ask(&host, "/").await, Ok(StatusCode::NOT_FOUND));
+        assert_eq!(ask(&host, "/").await.unwrap(), StatusCode::NOT_FOUND);
         let host = server("").await;
         assert!(ask(&host, "/").await.is_err());
     }
@@ -189,7 +216,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_in_time_with_the_last_reason() {
         let until = Instant::now() + Duration::from_secs(10);
-        let failed = eventually(until, "it", || async { Err::<(), _>("not yet".to_owned()) }).await;
+        let failed =
+            eventually(until, "it", || async { Err::<(), _>(ProbeError::NotAsDefined("not yet".to_owned())) }).await;
         assert_eq!(failed.unwrap_err().to_string(), "it: not in time: not yet");
         assert!(Instant::now() <= until);
     }

@@ -164,7 +164,7 @@ fn message(object: &Value) -> String {
     bad.and_then(|c| c["message"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// One object by name, a list otherwise.
+/// The answer as one object if a name was given, as a list otherwise.
 fn whole(args: &Args, mut objects: Vec<Value>) -> Value {
     match (&args.name, objects.len()) {
         (Some(_), 1) => objects.remove(0),

@@ -4,6 +4,7 @@ mod check;
 mod columns;
 mod crds;
 mod get;
+mod log;
 mod plan;
 mod refusals;
 mod remove_fleet;

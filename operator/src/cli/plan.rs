@@ -11,7 +11,7 @@ use planner::{FleetRef, Plan, plan::PlannedFleet};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::{source::directory, view, world};
+use crate::{admin::view, reconcile::world, source::directory};
 
 /// Checks manifests and prints what proxies would run, and every problem
 ///

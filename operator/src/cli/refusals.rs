@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{Failure, columns::table};
 use crate::{
     admin::{ASKED_BY, FORGET},
-    gateway::{RefusalShown, Scope},
+    reconcile::fleet_state::{RefusalShown, Scope},
     state::default_dir,
 };
 
@@ -56,9 +56,9 @@ In a cluster, in the pod of the operator that leads:
   kubectl exec -n sluice-system POD -- sluice-operator refusals forget Route/shop/orders";
 
 /// An answer that takes longer is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the admin port says.
+/// The answer of the admin port.
 #[derive(Debug, Deserialize)]
 struct Shown {
     fleets: Vec<FleetShown>,
@@ -128,7 +128,7 @@ async fn ask(admin: SocketAddr, method: Method, path: &str) -> Result<String, Fa
             _ => Err(Failure::from(body.trim_end().to_owned())),
         }
     };
-    timeout(PATIENCE, exchange).await.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+    timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))?
 }
 
 /// Heads and cells.

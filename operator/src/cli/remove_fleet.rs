@@ -37,8 +37,8 @@ pub(super) struct Args {
 }
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
-/// What helm writes on whatever it installs, and nowhere else.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The annotation that helm writes on all that it installs, and on nothing else.
 const RELEASE: &str = "meta.helm.sh/release-name";
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -85,11 +85,11 @@ async fn remove(args: &Args) -> Result<(), Failure> {
             println!("waiting  {left} proxies of {id} serve what they have begun");
             told = Some(left);
         }
-        if Instant::now() + PAUSE > until {
+        if Instant::now() + POLL_INTERVAL > until {
             println!("left     {left} proxies have not ended yet; Kubernetes ends them");
             return Ok(());
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

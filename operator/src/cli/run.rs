@@ -20,25 +20,26 @@ use tokio::{
 
 use super::Failure;
 use crate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, Admin, Readiness, view},
+    cli::log,
     default_fleet,
-    event::Event,
-    events::{Events, Happening},
-    fence,
+    events::recorder::{self, EventRecorder},
     fleet::kube::{KubeFleet, Settings},
     identity::{self, Identity},
-    lead::{self, Candidate, Lead, LeadError, Leading, Term},
-    log,
+    leader::{
+        election::{self, Candidate, LeadError, LeaderState, LeaderWatch, LeaseValidity},
+        fencing,
+    },
     push::{self, Registry},
+    reason,
+    reconcile::{Context, Reconciler, event::Event},
     source,
     state::{
         certificates::Certificates,
-        configmap,
-        memory::{self, Memory},
+        configmap::ConfigMapStore,
+        store::{ClusterStore, StateStore},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 
 /// Runs the operator in a cluster: objects come from the API server, proxies are pods
@@ -124,11 +125,11 @@ const EXAMPLES: &str = "Example, against the cluster that $KUBECONFIG names:
   sluice-operator run --namespace sluice-system --pod-name me --proxy-image registry.example/sluice-proxy:1.0";
 
 /// Events that wait for the loop. When it is full, whoever has more waits.
-const EVENTS: usize = 1024;
+const EVENT_QUEUE_LEN: usize = 1024;
 /// Port of the Service by which proxies reach operators.
 const CONTROL_PORT: u16 = 9443;
 /// Giving up the lease takes a request or two, of a few milliseconds each; the API server may be slow.
-const LEAVES_WITHIN: Duration = Duration::from_secs(6);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     log::init();
@@ -166,10 +167,10 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let config = kube::Config::infer().await.map(source::kube::patient).map_err(|error| {
         format!("no cluster: this is no pod with a service account, and $KUBECONFIG does not help: {error}")
     })?;
-    let (server, term) = (config.cluster_url.to_string(), Term::default());
+    let (server, validity) = (config.cluster_url.to_string(), LeaseValidity::default());
     // What only reads, or is guarded otherwise, may go on whoever leads; all else ends with the term.
-    let (client, fenced) = (Client::try_from(config.clone())?, fence::client(config.clone(), term.clone())?);
-    let (told, lead) = watch::channel(Lead::Standby { holder: None });
+    let (client, fenced) = (Client::try_from(config.clone())?, fencing::client(config.clone(), validity.clone())?);
+    let (told, lead) = watch::channel(LeaderState::Standby { holder: None });
     let identity =
         identity::start(client.clone(), &args.namespace, &args.ca_secret, &args.control_service, lead.clone());
     let (progress, synced) = source::kube::progress();
@@ -181,7 +182,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let Args { namespace, pod_name, .. } = &args;
     tracing::info!(server, namespace, pod = pod_name, "operator started");
 
-    let (sender, events) = mpsc::channel(EVENTS);
+    let (sender, events) = mpsc::channel(EVENT_QUEUE_LEN);
     let watching = Client::try_from(config)?;
     let cluster = Cluster {
         operator_namespace: namespace.clone(),
@@ -192,55 +193,55 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     let (certificates, in_force) = watch::channel(None);
     let lists = source::kube::Lists::default();
     let source = tokio::spawn(source::kube::run(watching, lists.clone(), cluster, sender.clone(), progress, in_force));
-    let memory = memory::Cluster {
-        objects: configmap::Memory::start(fenced.clone(), namespace, &args.memory_configmap),
+    let store = ClusterStore {
+        objects: ConfigMapStore::start(fenced.clone(), namespace, &args.memory_configmap),
         certificates: Certificates::start(fenced.clone(), namespace, &args.certificates_secret),
     };
     let wake = sender.clone();
-    // A full queue is news enough: the loop looks at every fleet in each turn.
+    // A full queue is enough: the loop looks at every fleet in each reconciliation.
     let wake = Arc::new(move || drop(wake.try_send(Event::FleetChanged)));
-    let happenings = Events::start(fenced.clone(), pod_name);
+    let recorder = EventRecorder::start(fenced.clone(), pod_name);
     let starting = async {
-        let settings = proxies(&args, &identity, happenings.clone());
+        let settings = proxies(&args, &identity, recorder.clone());
         let recall = async {
-            let recalled = memory.recall().await;
-            let secrets = source::kube::in_force(&recalled.objects);
+            let persisted = store.load().await;
+            let secrets = source::kube::in_force(&persisted.objects);
             let in_force = source::kube::InForce { world: 0, secrets, ..source::kube::InForce::default() };
             certificates.send_replace(Some(in_force));
-            recalled
+            persisted
         };
         tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))
     };
     // Whoever runs for the lease knows everything, so that it can act at once.
-    let (fleet, recalled, ()) = tokio::select! {
+    let (fleet, persisted, ()) = tokio::select! {
         started = starting => started,
         _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
     };
 
     let registry = Arc::new(Registry::default());
-    let parts = Parts {
+    let parts = Context {
         events,
         fleet,
         registry: Arc::clone(&registry),
-        recalled,
-        memory: Memory::Cluster(Box::new(memory)),
+        persisted,
+        store: StateStore::Cluster(Box::new(store)),
         lead: lead.clone(),
-        happenings: happenings.clone(),
+        recorder: recorder.clone(),
         statuses: status::Writer::to_api(fenced.clone(), lists, status::API),
         view,
         certificates,
         default_fleet,
     };
     let serving = push::serve_tls(args.control_listen, identity, lead.clone(), registry, sender.clone());
-    let mut operator = tokio::spawn(Operator::new(parts).run());
+    let mut operator = tokio::spawn(Reconciler::new(parts).run());
     if let Some(name) = args.default_fleet_configmap.clone() {
         let follow =
-            default_fleet::Follow { namespace: namespace.clone(), name, events: happenings.clone(), state: as_defined };
+            default_fleet::Follow { namespace: namespace.clone(), name, events: recorder.clone(), state: as_defined };
         tokio::spawn(follow.run(fenced, lead.clone()));
     }
-    tokio::spawn(announce(lead, namespace.clone(), args.lease.clone(), pod_name.clone(), happenings));
+    tokio::spawn(announce(lead, namespace.clone(), args.lease.clone(), pod_name.clone(), recorder));
     let (ends, ended) = watch::channel(false);
-    let mut leading = tokio::spawn(lead::run(client, candidate(&args), told, term, ended));
+    let mut leading = tokio::spawn(election::run(client, candidate(&args), told, validity, ended));
 
     let done: Result<(), Failure> = tokio::select! {
         done = &mut operator => done.map(drop).map_err(|error| format!("the loop failed: {error}").into()),
@@ -251,7 +252,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
     };
     // Whatever the reason: another may lead at once.
     ends.send_replace(true);
-    let _ = tokio::time::timeout(LEAVES_WITHIN, leading).await;
+    let _ = tokio::time::timeout(RELEASE_TIMEOUT, leading).await;
     done
 }
 
@@ -261,8 +262,8 @@ fn fleet_namespaces(args: &Args) -> Option<Arc<BTreeSet<String>>> {
     (!named.is_empty()).then(|| Arc::new(named))
 }
 
-/// What pods of proxies are made of.
-fn proxies(args: &Args, identity: &Identity, happenings: Events) -> Settings {
+/// The settings that pods of proxies are made of.
+fn proxies(args: &Args, identity: &Identity, recorder: EventRecorder) -> Settings {
     Settings {
         image: args.proxy_image.clone(),
         image_pull_policy: args.proxy_image_pull_policy.clone(),
@@ -272,7 +273,7 @@ fn proxies(args: &Args, identity: &Identity, happenings: Events) -> Settings {
         ca: identity.bundle.clone(),
         metrics_from: args.proxy_metrics_from.0.clone(),
         pods: identity.pods.clone(),
-        happenings,
+        recorder,
     }
 }
 
@@ -320,9 +321,9 @@ async fn unless<T>(stop: &watch::Receiver<Stop>, part: impl Future<Output = T>) 
 }
 
 /// Says in an Event when this operator begins to lead.
-async fn announce(mut lead: Leading, namespace: String, lease: String, pod: String, happenings: Events) {
-    let began = lead.wait_for(|lead| matches!(lead, Lead::Leader { .. })).await;
-    let Ok(Lead::Leader { epoch }) = began.map(|lead| lead.clone()) else { return };
+async fn announce(mut lead: LeaderWatch, namespace: String, lease: String, pod: String, recorder: EventRecorder) {
+    let began = lead.wait_for(|lead| matches!(lead, LeaderState::Leader { .. })).await;
+    let Ok(LeaderState::Leader { epoch }) = began.map(|lead| lead.clone()) else { return };
     let regarding = ObjectReference {
         api_version: Some("coordination.k8s.io/v1".into()),
         kind: Some("Lease".into()),
@@ -331,7 +332,13 @@ async fn announce(mut lead: Leading, namespace: String, lease: String, pod: Stri
         ..ObjectReference::default()
     };
     let note = format!("{pod} leads, with epoch {epoch}");
-    happenings.say(Happening { regarding, warning: false, reason: "BecameLeader", action: "Lead", note });
+    recorder.publish(recorder::Event {
+        regarding,
+        warning: false,
+        reason: reason::BECAME_LEADER,
+        action: "Lead",
+        note,
+    });
 }
 
 /// Passes the wish to end on to the loop, which then ends within seconds.
@@ -342,7 +349,7 @@ async fn tell(mut stop: watch::Receiver<Stop>, events: mpsc::Sender<Event>) {
     tracing::info!("ending: proxies go on, another operator takes over");
     // The loop is gone only when the operator ends anyway.
     let _ = events.send(Event::Shutdown).await;
-    tokio::time::sleep(2 * LEAVES_WITHIN).await;
+    tokio::time::sleep(2 * RELEASE_TIMEOUT).await;
 }
 
 async fn signals(told: watch::Sender<Stop>) {

@@ -9,21 +9,20 @@ use tokio::{
 
 use super::{Failure, plan::readable};
 use crate::{
-    admin::{self, Admin, Readiness},
+    admin::{self, Admin, Readiness, view},
+    cli::log,
     default_fleet,
-    event::Event,
-    events::Events,
+    events::recorder::EventRecorder,
     fleet::process::{self, ProcessFleet, Settings},
-    lead, log,
+    leader::election,
     push::{self, Registry},
+    reconcile::{Context, Reconciler, event::Event},
     source::{Generations, directory},
     state::{
         StateDir, default_dir,
-        memory::{Folder, Memory},
+        store::{FolderStore, StateStore},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 
 /// Runs a gateway on this machine: manifests are files, proxies are processes
@@ -49,7 +48,7 @@ pub(super) struct Args {
 }
 
 /// Events that wait for the loop. When it is full, whoever has more waits.
-const EVENTS: usize = 1024;
+const EVENT_QUEUE_LEN: usize = 1024;
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     log::init();
@@ -82,37 +81,37 @@ fn program(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
 async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admin: SocketAddr) -> Result<(), Failure> {
     let listener = admin::bind(admin).await?;
     let admin = listener.local_addr()?.to_string();
-    let (sender, events) = mpsc::channel(EVENTS);
+    let (sender, events) = mpsc::channel(EVENT_QUEUE_LEN);
     let folder = state.path().to_owned();
-    let (memory, recalled) = Folder::open(&folder);
+    let (store, persisted) = FolderStore::open(&folder);
     let generations: Generations =
-        recalled.objects.iter().map(|(id, r)| (id.clone(), (r.generation, r.content))).collect();
+        persisted.objects.iter().map(|(id, r)| (id.clone(), (r.generation, r.content))).collect();
     let registry = Arc::new(Registry::default());
     let fleet = adopt(program, state, sender.clone()).await?;
     let view = view::Shared::default();
     // Fleets are manifests of the folder; none comes with an installation.
     let no_default_fleet = tokio::sync::watch::channel(default_fleet::State::default()).1;
-    let parts = Parts {
+    let parts = Context {
         events,
         fleet,
         registry: Arc::clone(&registry),
-        recalled,
-        memory: Memory::Folder(memory),
-        happenings: Events::nowhere(),
+        persisted,
+        store: StateStore::Folder(store),
+        recorder: EventRecorder::nowhere(),
         statuses: status::Writer::to_files(folder.join("status"), status::FILES),
         view: view.clone(),
         // A folder is read as a whole.
         certificates: tokio::sync::watch::Sender::new(None),
-        lead: lead::alone(state.epoch),
+        lead: election::sole_leader(state.epoch),
         default_fleet: no_default_fleet.clone(),
     };
     let socket = state.control_socket();
-    let serving = push::serve(&socket, lead::alone(state.epoch), registry, sender.clone());
+    let serving = push::serve(&socket, election::sole_leader(state.epoch), registry, sender.clone());
     state.announce(&admin)?;
     tracing::info!(epoch = state.epoch, state = %folder.display(), admin, manifests = %manifests.display(), "operator started");
     tokio::spawn(admin::serve(listener, Admin { view, readiness: Readiness::Fleets, default_fleet: no_default_fleet }));
     tokio::spawn(directory::run(manifests, generations, sender.clone()));
-    let operator = Operator::new(parts);
+    let operator = Reconciler::new(parts);
     tokio::select! {
         done = tokio::spawn(operator.run()) => {
             done.map_err(|error| format!("the loop failed, proxies go on without an operator: {error}"))?;
@@ -135,7 +134,7 @@ async fn adopt(program: PathBuf, state: &StateDir, events: mpsc::Sender<Event>) 
         sockets_socket: state.sockets_socket(),
         folder: state.proxies(),
     };
-    // A full queue is news enough: the loop looks at every fleet in each turn.
+    // A full queue is enough: the loop looks at every fleet in each reconciliation.
     let wake = Arc::new(move || drop(events.try_send(Event::FleetChanged)));
     let adopted = tokio::task::spawn_blocking(move || ProcessFleet::adopt(settings, wake)).await?;
     Ok(adopted.map_err(|error| format!("state folder: {}: {error}", state.proxies().display()))?)

@@ -193,8 +193,8 @@ async fn attempts(refusals: usize) -> Vec<u64> {
         }
     });
     let (state, mut told) = watch::channel(State::default());
-    let follow = Follow { namespace: "sys".into(), name: "defaults".into(), events: Events::nowhere(), state };
-    let following = tokio::spawn(follow.run(Client::new(service, "sys"), crate::lead::alone(1)));
+    let follow = Follow { namespace: "sys".into(), name: "defaults".into(), events: EventRecorder::nowhere(), state };
+    let following = tokio::spawn(follow.run(Client::new(service, "sys"), crate::leader::election::sole_leader(1)));
     told.wait_for(|state| *state == State::AsDefined).await.unwrap();
     following.abort();
     asked.lock().unwrap().clone()

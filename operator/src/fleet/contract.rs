@@ -1,4 +1,4 @@
-//! What every [`Fleet`] must do, whatever runs its proxies.
+//! The contract of every [`Fleet`], whatever runs its proxies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use crds::fleet::Drain;
 use planner::{FleetPlan, FleetRef};
 
-use super::{Fleet, Observation, Sign, nothing};
+use super::{Fleet, Observation, ProxyReport, nothing};
 
 /// A fleet under test.
 pub(super) struct Bench<F> {
@@ -35,14 +35,14 @@ impl<F: Fleet> Bench<F> {
         Self { fleet, plan, rates: BTreeMap::new(), ready: Ready::default(), patience, is_settled: |_| true }
     }
 
-    fn signs(&self) -> BTreeMap<String, Sign> {
+    fn reports(&self) -> BTreeMap<String, ProxyReport> {
         let only = self.ready.lock().unwrap().clone();
-        let sign = |name: &String| {
+        let report = |name: &String| {
             let rate = self.rates.get(name).copied().unwrap_or_default();
             let ready = only.as_ref().is_none_or(|only| only.contains(name));
-            Sign { ready, rate, connections: 0, admin: "127.0.0.1:1".into() }
+            ProxyReport { ready, rate, connections: 0, admin: "127.0.0.1:1".into() }
         };
-        self.observe().proxies.keys().map(|name| (name.clone(), sign(name))).collect()
+        self.observe().proxies.keys().map(|name| (name.clone(), report(name))).collect()
     }
 
     pub(super) fn observe(&self) -> Observation {
@@ -54,10 +54,10 @@ impl<F: Fleet> Bench<F> {
         self.observe().proxies.iter().filter(|(_, p)| !p.draining).map(|(name, _)| name.clone()).collect()
     }
 
-    /// One step, as a turn of the loop makes it.
+    /// A step, as a reconciliation makes it.
     pub(super) fn step(&mut self) {
-        let signs = self.signs();
-        self.fleet.ensure(&self.plan, &signs);
+        let reports = self.reports();
+        self.fleet.ensure(&self.plan, &reports);
     }
 
     /// Steps until something holds.

@@ -15,12 +15,12 @@ use crds::fleet::{Drain, Template};
 use planner::{FleetPlan, FleetRef, fleet::FleetSettings};
 use snapshot::Hash;
 
-/// Runs proxies. Called in every turn of the loop, so neither function may wait for anything; what takes time is begun,
+/// Runs proxies. Called in every reconciliation, so neither function may wait for anything; what takes time is begun,
 /// and seen in a later call.
 pub trait Fleet {
-    /// Moves one fleet towards its plan. `signs` is what is known of its proxies by name.
-    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>);
-    /// What there is now. A fleet is in it as long as anything of it is left.
+    /// Moves one fleet towards its plan. `reports` is what is known of its proxies by name.
+    fn ensure(&mut self, plan: &FleetPlan, reports: &BTreeMap<String, ProxyReport>);
+    /// The fleets that there are now. A fleet is in it as long as anything of it is left.
     fn observe(&self) -> BTreeMap<FleetRef, Observation>;
     /// Proxies go on running when the operator ends: what runs them then is not the operator.
     fn outlives_operator(&self) -> bool {
@@ -28,9 +28,9 @@ pub trait Fleet {
     }
 }
 
-/// What a proxy says of itself, as far as it matters to its fleet.
+/// The report of a proxy on itself, as far as it matters to its fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sign {
+pub struct ProxyReport {
     /// Serves what is published.
     pub ready: bool,
     /// Requests per second: the least loaded leaves first.
@@ -41,7 +41,7 @@ pub struct Sign {
     pub admin: String,
 }
 
-/// What there is of a fleet.
+/// The observed state of a fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
     /// Replicas that are not leaving: also those that are to be restarted in a moment, but not the one more that there
@@ -51,9 +51,9 @@ pub struct Observation {
     pub proxies: BTreeMap<String, Proxy>,
     /// Where clients reach the fleet, `IP:port`.
     pub addresses: Vec<String>,
-    /// What keeps the fleet from being as planned.
+    /// The problems that keep the fleet from being as planned.
     pub problems: Vec<Problem>,
-    /// It can't be seen what there is: nothing is concluded from what is not here.
+    /// Whether the fleet can't be seen: nothing is concluded from proxies that are missing here.
     pub unknown: bool,
 }
 
@@ -69,20 +69,20 @@ impl Observation {
 pub struct Proxy {
     /// Its process; `None`: not on this machine.
     pub pid: Option<u32>,
-    /// Told to leave.
+    /// Whether the proxy was told to leave.
     pub draining: bool,
     /// Its pod is Ready: Kubernetes sends it requests. `None`: it is no pod.
     pub pod_ready: Option<bool>,
 }
 
-/// What keeps a fleet from being as planned.
+/// A problem that keeps a fleet from being as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The port it is about, if any.
     pub port: Option<u16>,
     /// A fixed CamelCase word.
     pub reason: &'static str,
-    /// What is wrong, and the fix.
+    /// The fault and the fix, in a sentence.
     pub message: String,
 }
 

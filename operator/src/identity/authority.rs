@@ -20,20 +20,20 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificate;
+use super::x509;
 
 /// How long an authority lives.
-pub const LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// At this age the next is made.
-const RENEWED_AT: SignedDuration = SignedDuration::from_hours(60 * 24);
+const RENEW_AT_AGE: SignedDuration = SignedDuration::from_hours(60 * 24);
 /// How long all have to learn a new one before it signs.
-const LEARN: SignedDuration = SignedDuration::from_hours(24);
+const ANNOUNCED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// Longest life of what an authority signs.
-pub const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+pub const MAX_CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// Clocks differ by less than this, and replicas see a change within this.
-const SLACK: SignedDuration = SignedDuration::from_hours(1);
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(1);
 /// More than two are never made; a few more are read.
-const MOST: usize = 8;
+const MAX_READ: usize = 8;
 
 /// When an authority was made, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Life {
     }
 
     fn is_learned(&self, now: Timestamp) -> bool {
-        now >= self.from + LEARN
+        now >= self.from + ANNOUNCED_FOR
     }
 }
 
@@ -61,29 +61,32 @@ pub fn signer(lives: &[Life], now: Timestamp) -> Option<usize> {
     learned.or_else(|| living().min_by_key(|(_, life)| life.from)).map(|(at, _)| at)
 }
 
-/// What is to change.
+/// The changes that are due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// These are of no use any more.
+    /// The authorities that are of no use any more.
     pub drop: Vec<usize>,
-    /// One is to be made.
+    /// Whether an authority is to be made.
     pub add: bool,
 }
 
-/// What is to change about them.
+/// The changes to the authorities that are due at this time.
 pub fn change(lives: &[Life], now: Timestamp) -> Change {
     let replaced = |life: &Life| {
         // A later one signs since so long that whatever this one signed has ended.
         let later = |other: &&Life| other.from > life.from && other.lives(now);
-        lives.iter().filter(later).any(|other| now >= other.from + LEARN + LONGEST + SLACK)
+        lives
+            .iter()
+            .filter(later)
+            .any(|other| now >= other.from + ANNOUNCED_FOR + MAX_CERTIFICATE_LIFETIME + CLOCK_SLACK)
     };
     let useless = |life: &Life| !life.lives(now) || replaced(life);
     let drop = lives.iter().enumerate().filter(|(_, life)| useless(life)).map(|(at, _)| at).collect();
-    let add = !lives.iter().any(|life| life.lives(now) && now < life.from + RENEWED_AT);
+    let add = !lives.iter().any(|life| life.lives(now) && now < life.from + RENEW_AT_AGE);
     Change { drop, add }
 }
 
-/// One authority with its key.
+/// An authority with its key.
 pub struct Authority {
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
@@ -101,30 +104,29 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, format!("sluice control channel, {}", now.strftime("%F")));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let life = Life { from: certificate::whole_second(now), until: certificate::whole_second(now + LIFE) };
-        certificate::set_validity(&mut params, life.from, life.until);
-        params.serial_number = Some(certificate::serial()?);
+        let life = Life { from: x509::whole_second(now), until: x509::whole_second(now + LIFETIME) };
+        x509::set_validity(&mut params, life.from, life.until);
+        params.serial_number = Some(x509::serial()?);
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { certificate, life, key })
     }
 
-    fn read(certificate: CertificateDer<'static>, key: &PrivateKeyDer<'_>) -> Result<Self, &'static str> {
-        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| "ca.crt: not a certificate")?;
+    fn read(certificate: CertificateDer<'static>, key: &PrivateKeyDer<'_>) -> Result<Self, ParseError> {
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| ParseError::NotCertificate)?;
         if !parsed.is_ca() {
-            return Err("ca.crt: not a certificate authority");
+            return Err(ParseError::NotAuthority);
         }
-        let time = |second: i64| Timestamp::from_second(second).map_err(|_| "ca.crt: a date out of range");
+        let time = |second: i64| Timestamp::from_second(second).map_err(|_| ParseError::Date);
         let validity = parsed.validity();
         let life = Life {
-            from: time(validity.not_before.timestamp())? + certificate::BACKDATED,
+            from: time(validity.not_before.timestamp())? + x509::BACKDATED,
             until: time(validity.not_after.timestamp())?,
         };
         let public = parsed.public_key().subject_public_key.data.to_vec();
         // Both would be taken: rcgen makes P-256 keys only here.
-        let key = KeyPair::from_der_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)
-            .map_err(|_| "ca.key: not a P-256 private key")?;
+        let key = KeyPair::from_der_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256).map_err(|_| ParseError::KeyType)?;
         if key.public_key_raw() != public {
-            return Err("ca.key: not the key of the certificate at the same place in ca.crt");
+            return Err(ParseError::OtherKey);
         }
         Ok(Self { certificate, life, key })
     }
@@ -136,24 +138,55 @@ impl std::fmt::Debug for Authority {
     }
 }
 
+/// Why the content of the Secret can't be used. Each message begins with the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// A certificate is none.
+    #[error("ca.crt: not a certificate")]
+    NotCertificate,
+    /// The field is no PEM.
+    #[error("ca.crt: not certificates in PEM")]
+    NotCertificates,
+    /// A certificate may not sign others.
+    #[error("ca.crt: not a certificate authority")]
+    NotAuthority,
+    /// A certificate's life is out of range.
+    #[error("ca.crt: a date out of range")]
+    Date,
+    /// The number of certificates is none, or more than are read.
+    #[error("ca.crt: no certificate, or too many")]
+    Count,
+    /// The field is no PEM.
+    #[error("ca.key: not private keys in PEM")]
+    NotKeys,
+    /// A key is of another algorithm.
+    #[error("ca.key: not a P-256 private key")]
+    KeyType,
+    /// A key is another certificate's.
+    #[error("ca.key: not the key of the certificate at the same place in ca.crt")]
+    OtherKey,
+    /// A certificate has no key, or a key no certificate.
+    #[error("ca.key: not as many keys as ca.crt has certificates")]
+    KeyCount,
+}
+
 /// The authorities, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Authorities(Vec<Arc<Authority>>);
 
 impl Authorities {
-    /// From the two fields of the Secret: certificates, and their keys in the same order. Errors begin with the field.
-    pub fn parse(certificates: &[u8], keys: &[u8]) -> Result<Self, &'static str> {
+    /// From the two fields of the Secret: certificates, and their keys in the same order.
+    pub fn parse(certificates: &[u8], keys: &[u8]) -> Result<Self, ParseError> {
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificates)
             .collect::<Result<_, _>>()
-            .map_err(|_| "ca.crt: not certificates in PEM")?;
-        let keys: Vec<PrivateKeyDer<'static>> = PrivateKeyDer::pem_slice_iter(keys)
-            .collect::<Result<_, _>>()
-            .map_err(|_| "ca.key: not private keys in PEM")?;
+            .map_err(|_| ParseError::NotCertificates)?;
+        let keys: Vec<PrivateKeyDer<'static>> =
+            PrivateKeyDer::pem_slice_iter(keys).collect::<Result<_, _>>().map_err(|_| ParseError::NotKeys)?;
         if certificates.len() != keys.len() {
-            return Err("ca.key: not as many keys as ca.crt has certificates");
+            return Err(ParseError::KeyCount);
         }
-        if certificates.is_empty() || certificates.len() > MOST {
-            return Err("ca.crt: no certificate, or too many");
+        if certificates.is_empty() || certificates.len() > MAX_READ {
+            return Err(ParseError::Count);
         }
         let read = certificates.into_iter().zip(&keys).map(|(c, key)| Authority::read(c, key).map(Arc::new));
         let mut all: Vec<_> = read.collect::<Result<_, _>>()?;
@@ -161,7 +194,7 @@ impl Authorities {
         Ok(Self(all))
     }
 
-    /// What they are to become, if anything is to change.
+    /// The authorities after the changes that are due; `None`: there are none.
     pub fn changed(&self, now: Timestamp) -> Result<Option<Self>, rcgen::Error> {
         let Change { drop, add } = change(&self.lives(), now);
         if drop.is_empty() && !add {
@@ -185,9 +218,9 @@ impl Authorities {
         self.0.iter().map(|authority| &authority.certificate)
     }
 
-    /// What others trust, in PEM.
+    /// The certificates that others trust, in PEM.
     pub fn bundle(&self) -> String {
-        self.certificates().map(|c| certificate::pem("CERTIFICATE", c)).collect()
+        self.certificates().map(|c| x509::pem("CERTIFICATE", c)).collect()
     }
 
     /// Their keys in PEM, in the order of the bundle.

@@ -7,22 +7,18 @@ use jiff::{SignedDuration, Timestamp};
 use planner::FleetRef;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
-use rustls::{
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::authority::{Authority, LONGEST};
+use super::{
+    authority::{Authority, MAX_CERTIFICATE_LIFETIME},
+    x509::{serial, set_validity, time, whole_second},
+};
 
-/// Certificates begin this much before they are made: clocks differ.
-pub(super) const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 /// Life of a proxy's certificate.
-const PROXY: SignedDuration = SignedDuration::from_hours(1);
-/// Dates outside of 1970 to 3000 are no dates of ours, and arithmetic with them could overflow.
-const LAST_SECOND: i64 = 32_503_680_000;
+const CERTIFICATE_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 const SCHEME: &str = "spiffe://sluice/";
 
 /// A certificate, and when it ends.
@@ -44,11 +40,11 @@ pub fn server(
     let mut params = CertificateParams::new(names)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let name = names.first().map(String::as_str).unwrap_or_default();
-    let signed = sign(authority, params, name, &key, LONGEST, now)?;
+    let signed = sign(authority, params, name, &key, MAX_CERTIFICATE_LIFETIME, now)?;
     Ok((signed, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
 }
 
-/// Who a proxy's certificate says it is.
+/// The proxy that a certificate names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its fleet.
@@ -106,7 +102,7 @@ pub fn proxy(
     let uri = format!("{SCHEME}ns/{namespace}/fleet/{name}/pod/{pod}/uid/{uid}");
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    Ok(sign(authority, params, "sluice-proxy", key, PROXY, now)?)
+    Ok(sign(authority, params, "sluice-proxy", key, CERTIFICATE_LIFETIME, now)?)
 }
 
 impl Peer {
@@ -146,42 +142,6 @@ fn sign(
     let issuer = Issuer::from_ca_cert_der(&authority.certificate, &authority.key)?;
     let certificate = params.signed_by(key, &issuer)?.der().clone();
     Ok(Signed { certificate, until })
-}
-
-/// Valid from a little before `from`.
-pub(super) fn set_validity(params: &mut CertificateParams, from: Timestamp, until: Timestamp) {
-    let date = |at: Timestamp| {
-        let second = at.as_second().clamp(0, LAST_SECOND).unsigned_abs();
-        date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(second)
-    };
-    params.not_before = date(from - BACKDATED);
-    params.not_after = date(until);
-}
-
-/// A random serial number of 127 bits.
-pub(super) fn serial() -> Result<SerialNumber, rcgen::Error> {
-    let mut bytes = [0; 16];
-    let random = aws_lc_rs::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
-    // Positive, as it has to be, and of full length.
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
-}
-
-/// A date in a certificate.
-pub(super) fn time(second: i64) -> Option<Timestamp> {
-    Timestamp::from_second(second).ok().filter(|_| (0..=LAST_SECOND).contains(&second))
-}
-
-/// Certificates know whole seconds only.
-pub(super) fn whole_second(at: Timestamp) -> Timestamp {
-    time(at.as_second()).unwrap_or(at)
-}
-
-/// One section of PEM.
-pub(super) fn pem(tag: &str, der: &[u8]) -> String {
-    let line_ending = pem::LineEnding::LF;
-    pem::encode_config(&pem::Pem::new(tag, der), pem::EncodeConfig::new().set_line_ending(line_ending))
 }
 
 #[cfg(test)]

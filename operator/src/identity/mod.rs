@@ -17,6 +17,7 @@ pub mod pods;
 pub mod review;
 pub mod secret;
 mod tls;
+mod x509;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,18 +35,19 @@ use self::{
     secret::Store,
 };
 use crate::{
-    lead::{Lead, Leading},
-    names,
+    kube::names,
+    leader::election::{LeaderState, LeaderWatch},
 };
 
 /// How often the Secret is read, before there is an authority and after. A change has a day of overlap.
-const SOON: Duration = Duration::from_secs(1);
-const LATER: Duration = Duration::from_secs(30);
+const FIRST_READ_INTERVAL: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What a replica proves itself by, and knows proxies by.
+/// The identity of one operator: its certificate, and the authorities by which it knows proxies.
 #[derive(Clone)]
 pub struct Identity {
-    /// What proxies trust operators by, in PEM: `ca.crt` of each fleet's ConfigMap. Empty until there is an authority.
+    /// The authorities that proxies trust operators by, in PEM: `ca.crt` of each fleet's ConfigMap. Empty until there
+    /// is an authority.
     pub bundle: watch::Receiver<Arc<str>>,
     /// The pods that certificates may name. Until it is told what there is, any.
     pub pods: Pods,
@@ -53,7 +55,7 @@ pub struct Identity {
     client: Client,
 }
 
-/// What is in force now.
+/// The authorities and the certificate in force.
 struct Current {
     authorities: Authorities,
     tls: Arc<ServerConfig>,
@@ -79,20 +81,20 @@ pub enum EnrollError {
     Certificate(#[from] CertificateError),
 }
 
-/// What a proxy enrolled gets.
+/// The outcome of an enrolment.
 #[derive(Debug)]
 pub struct Enrolled {
-    /// Who it is.
+    /// The proxy that enrolled.
     pub peer: Peer,
     /// Its certificate.
     pub signed: Signed,
-    /// What operators are trusted by, DER.
+    /// The authorities that operators are trusted by, DER.
     pub authorities: Vec<Vec<u8>>,
 }
 
 /// Follows the Secret `namespace/secret`, which the leader fills and changes, and serves under the name of `service`.
 /// To be called within a runtime.
-pub fn start(client: Client, namespace: &str, secret: &str, service: &str, lead: Leading) -> Identity {
+pub fn start(client: Client, namespace: &str, secret: &str, service: &str, lead: LeaderWatch) -> Identity {
     let (bundles, bundle) = watch::channel(Arc::from(""));
     let (currents, current) = watch::channel(None);
     let store = Store::new(client.clone(), namespace, secret);
@@ -106,7 +108,7 @@ fn server_names(namespace: &str, service: &str) -> Vec<String> {
 }
 
 impl Identity {
-    /// What to serve with now; `None` until there is an authority.
+    /// The TLS configuration to serve with now; `None` until there is an authority.
     pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
         self.current.borrow().as_ref().map(|current| Arc::clone(&current.tls))
     }
@@ -156,13 +158,13 @@ enum FollowError {
 async fn follow(
     store: Store,
     names: Vec<String>,
-    mut lead: Leading,
+    mut lead: LeaderWatch,
     currents: watch::Sender<Option<Arc<Current>>>,
     bundles: watch::Sender<Arc<str>>,
 ) {
     let mut complained = None;
     while !currents.is_closed() {
-        let leads = matches!(*lead.borrow_and_update(), Lead::Leader { .. });
+        let leads = matches!(*lead.borrow_and_update(), LeaderState::Leader { .. });
         let now = Timestamp::now();
         let result = match if leads { store.keep(now).await.map(Some) } else { store.read().await } {
             Ok(Some(authorities)) => take(&authorities, &names, &currents, &bundles, now),
@@ -184,7 +186,7 @@ async fn follow(
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(if soon { SOON } else { LATER }) => {}
+            () = tokio::time::sleep(if soon { FIRST_READ_INTERVAL } else { READ_INTERVAL }) => {}
             () = turned => {}
         }
     }

@@ -29,7 +29,7 @@ struct Shared {
 struct Living {
     /// Where it was told what there is.
     known: Known,
-    /// What a pod is of, and its uid.
+    /// The fleet of each pod, and its uid.
     pods: BTreeMap<PodName, (String, String)>,
 }
 
@@ -61,7 +61,7 @@ impl Default for Pods {
 }
 
 impl Pods {
-    /// These live of a namespace, or of all; nobody else does.
+    /// Takes the whole list of living pods, of a namespace or of all.
     pub fn listed(&self, namespace: Option<&str>, pods: impl Iterator<Item = (PodName, Pod)>) {
         let mut living = self.living();
         match (namespace, &mut living.known) {
@@ -75,7 +75,7 @@ impl Pods {
         self.0.gone.send_modify(|times| *times += 1);
     }
 
-    /// One lives, perhaps in the place of another.
+    /// Takes a pod that lives, perhaps in the place of another.
     pub fn lives(&self, name: PodName, pod: Pod) {
         let former = self.living().pods.insert(name, (pod.fleet, pod.uid.clone()));
         if former.is_some_and(|(_, uid)| uid != pod.uid) {
@@ -83,7 +83,7 @@ impl Pods {
         }
     }
 
-    /// One is no more.
+    /// Takes the end of a pod.
     pub fn ended(&self, name: &PodName) {
         if self.living().pods.remove(name).is_some() {
             self.0.gone.send_modify(|times| *times += 1);

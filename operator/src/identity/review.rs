@@ -1,9 +1,9 @@
-//! Who holds a service account token: the API server says, by a TokenReview.
+//! The holder of a service account token, by a TokenReview of the API server.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
 
-/// What tokens for operators are made for.
+/// The audience of tokens for operators.
 pub const AUDIENCE: &str = "sluice";
 /// Names of the facts that a token bound to a pod brings.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -28,16 +28,16 @@ pub enum ReviewError {
     /// The API server did not answer.
     #[error("the API server does not review the token: {0}; the operator needs `create` on `tokenreviews`")]
     Api(#[from] Box<kube::Error>),
-    /// It says no.
+    /// The API server refuses the token.
     #[error("the API server refuses the token{0}")]
     Refused(String),
-    /// It is for something else.
+    /// The token is for another audience.
     #[error("the token is not for audience {AUDIENCE:?}, but for {0:?}; set `audience` of the projected token")]
     Audience(Vec<String>),
-    /// It is of a user.
+    /// The token is a user's.
     #[error("the token is of {0:?}, which is no service account")]
     User(String),
-    /// It is not of a pod.
+    /// The token is bound to no pod.
     #[error("the token of {0:?} is not bound to a pod; take a projected service account token")]
     Unbound(String),
 }

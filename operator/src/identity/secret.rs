@@ -10,26 +10,26 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-use super::authority::Authorities;
+use super::authority::{Authorities, ParseError};
 
 const CERTIFICATES: &str = "ca.crt";
 const KEYS: &str = "ca.key";
 const MANAGER: &str = "sluice-operator";
 /// Writes that meet another's are tried again this often in a row.
-const ATTEMPTS: usize = 4;
+const MAX_ATTEMPTS: usize = 4;
 
 /// Why there are no authorities, or they are not what they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// It can't be read or written.
+    /// The Secret can't be read or written.
     #[error("Secret {0} can't be {1}: {2}")]
     Api(String, &'static str, Box<kube::Error>),
-    /// It is not there, and making one is not allowed.
+    /// The Secret is not there, and making one is not allowed.
     #[error("Secret {0} is not there, and this operator may not create it: create it empty, as the chart does")]
     Missing(String),
-    /// What it holds is not usable.
+    /// The content of the Secret is not usable.
     #[error("Secret {0}: {1}; set its `data` to null, and the operator fills it anew")]
-    Content(String, &'static str),
+    Content(String, ParseError),
     /// A new one can't be made.
     #[error("no certificate authority can be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -56,15 +56,15 @@ impl Store {
         move |error| SecretError::Api(name, what, Box::new(error))
     }
 
-    /// What is there; `None`: nothing yet.
+    /// The authorities in the Secret; `None`: none yet.
     pub(super) async fn read(&self) -> Result<Option<Authorities>, SecretError> {
         let secret = self.api.get_opt(&self.name).await.map_err(self.failed("read"))?;
         secret.as_ref().map_or(Ok(None), |secret| self.parse(secret))
     }
 
-    /// What is there after what is due at this time was done to it. For the leader.
+    /// Makes the changes that are due at this time, and returns the authorities after them. For the leader.
     pub(super) async fn keep(&self, now: Timestamp) -> Result<Authorities, SecretError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let secret = self.api.get_opt(&self.name).await.map_err(self.failed("read"))?;
             let found = secret.as_ref().map_or(Ok(None), |secret| self.parse(secret))?.unwrap_or_default();
             let Some(next) = found.changed(now)? else { return Ok(found) };

@@ -55,7 +55,7 @@ impl FakeApi {
 
     /// The Secret holds these.
     pub(crate) fn hold(&self, authorities: &[&authority::Authority]) {
-        let crt: String = authorities.iter().map(|a| certificate::pem("CERTIFICATE", &a.certificate)).collect();
+        let crt: String = authorities.iter().map(|a| x509::pem("CERTIFICATE", &a.certificate)).collect();
         let key: String = authorities.iter().map(|a| a.key.serialize_pem()).collect();
         let data = [("ca.crt", crt), ("ca.key", key)];
         let data = data.map(|(key, text)| (key.to_owned(), k8s_openapi::ByteString(text.into_bytes())));
@@ -117,7 +117,7 @@ impl FakeApi {
 
 /// Identity of a leader, with an authority.
 pub(crate) async fn leading(api: &FakeApi) -> Identity {
-    let identity = start(api.client(), "sys", "ca", "sluice-operator", crate::lead::alone(1));
+    let identity = start(api.client(), "sys", "ca", "sluice-operator", crate::leader::election::sole_leader(1));
     let mut current = identity.current.clone();
     tokio::time::timeout(Duration::from_secs(10), current.wait_for(Option::is_some)).await.unwrap().unwrap();
     identity
@@ -134,17 +134,17 @@ fn now() -> Timestamp {
 #[tokio::test]
 async fn a_leader_makes_the_secret_and_standbys_take_it() {
     let api = FakeApi::default();
-    let (lead, leading) = watch::channel(Lead::Standby { holder: None });
+    let (lead, leading) = watch::channel(LeaderState::Standby { holder: None });
     let identity = start(api.client(), "sys", "ca", "sluice-operator", leading);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(identity.tls().is_none() && api.0.lock().unwrap().secret.is_none(), "a standby writes nothing");
-    lead.send_replace(Lead::Leader { epoch: 1 });
+    lead.send_replace(LeaderState::Leader { epoch: 1 });
     let mut bundle = identity.bundle.clone();
     let bundle = bundle.wait_for(|bundle| !bundle.is_empty()).await.unwrap().clone();
     let secret = api.secret();
     assert_eq!(secret.data.as_ref().unwrap()["ca.crt"].0, bundle.as_bytes());
     assert_eq!(secret.metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "sluice-operator");
-    let (_lead, standby) = watch::channel(Lead::Standby { holder: None });
+    let (_lead, standby) = watch::channel(LeaderState::Standby { holder: None });
     let other = start(api.client(), "sys", "ca", "sluice-operator", standby);
     let mut same = other.bundle.clone();
     assert_eq!(*same.wait_for(|bundle| !bundle.is_empty()).await.unwrap(), bundle);

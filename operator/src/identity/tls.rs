@@ -1,4 +1,5 @@
-//! What the control channel is served with: TLS 1.3, a certificate of ours, and clients' certificates if they have one.
+//! The TLS configuration of the control channel: TLS 1.3, a certificate of ours, and clients' certificates if they have
+//! one.
 
 use std::sync::Arc;
 

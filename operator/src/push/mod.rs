@@ -1,20 +1,22 @@
 //! The push server: proxies dial in, each holds one stream, and gets what its fleet publishes.
 //!
 //! ```text
-//!  turn ───roll────► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
+//!  loop ───roll────► Registry ──watch──► stream of each proxy ──diff(held)──► Begin Put* Delete* Commit
 //!    ▲                                        │
 //!    └───────── Event::Proxy ◄── Hello, Ack, LoadWindow
 //! ```
 //!
 //! On one machine over a Unix socket, whose folder says who may connect. In a cluster over TLS ([`tls`]): a proxy
-//! enrols first ([`enroll`]), and attaches with its certificate, for as long as the pod lives that this names. A standby
+//! enrols first ([`enrollment`]), and attaches with its certificate, for as long as the pod lives that this names. A standby
 //! sends proxies to the leader; while there is none, it gives one that has nothing what it would publish itself.
 
-mod counts;
-mod enroll;
-mod hellos;
-mod pace;
+mod enrollment;
+mod hello_limiter;
+mod keyed_limiter;
+pub mod published;
+mod read_rate;
 mod registry;
+pub(crate) mod slots;
 mod standby;
 mod stream;
 #[cfg(test)]
@@ -22,7 +24,6 @@ mod tests;
 mod tls;
 
 use std::{
-    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::Path,
@@ -35,7 +36,6 @@ use std::{
 };
 
 use snapshot::{
-    Hash, Snapshot,
     proto::{EnrollRequest, EnrollResponse, OperatorMessage, ProxyMessage, control_server},
     report::MAX_HELLO,
 };
@@ -49,81 +49,30 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use self::hellos::Hellos;
-pub use self::registry::Registry;
+use self::hello_limiter::HelloLimiter;
+pub use self::{
+    published::{Offered, Outbox, Published},
+    registry::Registry,
+};
 use crate::{
-    event::Event,
     identity::{Identity, pods::Pods},
-    lead::Leading,
+    leader::election::LeaderWatch,
+    reconcile::event::Event,
 };
 
-/// What the proxies of a fleet are to run.
-#[derive(Debug, Default)]
-pub struct Published {
-    /// Its name: the hash of its content.
-    pub revision: Hash,
-    /// The content.
-    pub snapshot: Snapshot,
-}
-
-impl From<Snapshot> for Published {
-    fn from(snapshot: Snapshot) -> Self {
-        Self { revision: snapshot.revision(), snapshot }
-    }
-}
-
-/// What the proxies of a fleet get: most what was rolled out, some what is tried.
-#[derive(Clone, Debug, Default)]
-pub struct Offered {
-    /// What was rolled out; `None`: proxies keep what they have.
-    pub all: Option<Arc<Published>>,
-    /// What is tried, and the names of those that get it.
-    pub canaries: Option<(Arc<Published>, BTreeSet<String>)>,
-    /// Counts up when proxies are to be asked again for what they refuse.
-    pub again: u64,
-}
-
-impl Offered {
-    /// The same to all.
-    pub fn to_all(published: Arc<Published>) -> Self {
-        Self { all: Some(published), ..Self::default() }
-    }
-
-    /// What one proxy gets.
-    fn to(&self, proxy: &str) -> Option<&Arc<Published>> {
-        let canary = self.canaries.as_ref().filter(|(_, names)| names.contains(proxy));
-        canary.map(|(published, _)| published).or(self.all.as_ref())
-    }
-}
-
-impl PartialEq for Offered {
-    fn eq(&self, other: &Self) -> bool {
-        let names = |offered: &Self| {
-            let revision = |published: &Arc<Published>| published.revision;
-            let canaries = offered.canaries.as_ref().map(|(published, _)| revision(published));
-            (offered.all.as_ref().map(revision), canaries, offered.again)
-        };
-        names(self) == names(other)
-            && self.canaries.as_ref().map(|(_, names)| names) == other.canaries.as_ref().map(|(_, names)| names)
-    }
-}
-
-/// Takes messages to one proxy, besides pushes.
-pub type Outbox = mpsc::Sender<OperatorMessage>;
-
 /// Messages that wait for one proxy, besides pushes; when it takes none, more are dropped.
-const OUTBOX: usize = 4;
+const OUTBOX_LEN: usize = 4;
 /// Messages of a push that are on their way. Each is up to 1 MiB.
-const IN_FLIGHT: usize = 4;
-/// What proxies said and the loop has not taken up yet may take so much memory, in KiB: who has more to say waits.
-const ROOM_KIB: usize = 64 << 10;
+const PUSH_QUEUE_LEN: usize = 4;
+/// The memory, in KiB, of messages that the loop has not taken up yet: a proxy that has more to send waits.
+const MAX_PENDING_KIB: usize = 64 << 10;
 /// A proxy that answers no ping for this long is taken for gone. It may only be stopped or starved: it redials.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the protocol on a Unix socket. Who may connect is for the folder's mode to say.
 pub async fn serve(
     socket: &Path,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
@@ -142,7 +91,7 @@ pub async fn serve(
 pub async fn serve_tls(
     listen: SocketAddr,
     identity: Identity,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
@@ -154,13 +103,14 @@ pub async fn serve_tls(
 pub async fn serve_tls_on(
     listener: TcpListener,
     identity: Identity,
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
     let incoming = tls::incoming(listener, identity.clone());
     let shared = Arc::new(Shared::new(lead, registry, events, identity.pods.clone()));
-    let control = Control { access: Access::Certificates(Arc::new(enroll::Office::new(identity))), shared };
+    let control =
+        Control { access: Access::Certificates(Arc::new(enrollment::EnrollmentService::new(identity))), shared };
     builder()
         // One stream is open for long, and another takes over from it.
         .max_concurrent_streams(2)
@@ -200,33 +150,33 @@ pub enum ServeError {
     Serve(tonic::transport::Error),
 }
 
-/// What all streams share.
+/// The state that all streams share.
 #[derive(Debug)]
 struct Shared {
-    lead: Leading,
+    lead: LeaderWatch,
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
     sessions: AtomicU64,
-    hellos: Hellos,
-    /// [`ROOM_KIB`].
+    hello_limiter: HelloLimiter,
+    /// [`MAX_PENDING_KIB`].
     room: Arc<Semaphore>,
     pods: Pods,
 }
 
 impl Shared {
-    fn new(lead: Leading, registry: Arc<Registry>, events: mpsc::Sender<Event>, pods: Pods) -> Self {
-        let room = Arc::new(Semaphore::new(ROOM_KIB));
-        Self { lead, registry, events, sessions: AtomicU64::new(0), hellos: Hellos::default(), room, pods }
+    fn new(lead: LeaderWatch, registry: Arc<Registry>, events: mpsc::Sender<Event>, pods: Pods) -> Self {
+        let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
+        Self { lead, registry, events, sessions: AtomicU64::new(0), hello_limiter: HelloLimiter::default(), room, pods }
     }
 }
 
-/// Who may attach.
+/// The rule by which proxies are let in.
 #[derive(Clone)]
 enum Access {
-    /// Whoever can connect.
+    /// Every connection is let in.
     Anyone,
-    /// Who has a certificate, which is to be had here too.
-    Certificates(Arc<enroll::Office>),
+    /// Proxies with a certificate are let in, which they get by enrolment here.
+    Certificates(Arc<enrollment::EnrollmentService>),
 }
 
 #[derive(Clone)]
@@ -241,7 +191,7 @@ impl control_server::Control for Control {
 
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         match &self.access {
-            Access::Certificates(office) => office.enroll(request, &self.shared.registry).await,
+            Access::Certificates(enrollment) => enrollment.enroll(request, &self.shared.registry).await,
             Access::Anyone => {
                 Err(Status::unimplemented("on one machine the folder of this socket says who may connect"))
             }
@@ -253,7 +203,7 @@ impl control_server::Control for Control {
             Access::Anyone => None,
             Access::Certificates(_) => Some(tls::peer(&request)?),
         };
-        let (out, messages) = mpsc::channel(IN_FLIGHT);
+        let (out, messages) = mpsc::channel(PUSH_QUEUE_LEN);
         let session = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {

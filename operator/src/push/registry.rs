@@ -1,4 +1,4 @@
-//! What each fleet's proxies are offered, for streams to follow; and what is planned, which says what fleets there are.
+//! The offer to each fleet's proxies, for streams to follow, and the plan, which names the fleets.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use super::Offered;
 
 type Sender = watch::Sender<Offered>;
 
-/// What each fleet's proxies are offered.
+/// The offers to each fleet's proxies, and the plan.
 #[derive(Debug)]
 pub struct Registry {
     fleets: Mutex<BTreeMap<FleetRef, Sender>>,
@@ -26,13 +26,13 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Makes this what the fleet's proxies are to run.
+    /// Offers this to the fleet's proxies.
     pub fn offer(&self, fleet: &FleetRef, offered: Offered) {
         self.with(fleet, |sender| sender.send_replace(offered));
     }
 
-    /// This is what should be now: of a leader and of a standby, in whose name nothing is published. What a fleet that is
-    /// no more published goes with the last of its proxies.
+    /// Takes the plan, of a leader and of a standby, in whose name nothing is published. What a fleet that is no more
+    /// published goes with the last of its proxies.
     pub fn planned(&self, plan: Arc<Plan>) {
         let mut fleets = self.fleets.lock().unwrap_or_else(PoisonError::into_inner);
         fleets.retain(|fleet, sender| plan.fleets.contains_key(fleet) || sender.receiver_count() > 0);
@@ -40,12 +40,12 @@ impl Registry {
         self.plan.send_replace(Some(plan));
     }
 
-    /// What should be; nothing until the operator knows all that there is.
+    /// The plan; `None` until the operator knows all that there is.
     pub(super) fn plan(&self) -> Option<Arc<Plan>> {
         self.plan.borrow().clone()
     }
 
-    /// Follows what a fleet's proxies are offered; nothing until the first time.
+    /// Follows the offers to a fleet's proxies; empty until the first one.
     pub(super) fn subscribe(&self, fleet: &FleetRef) -> watch::Receiver<Offered> {
         self.with(fleet, watch::Sender::subscribe)
     }

@@ -1,4 +1,5 @@
-//! One proxy's stream: one push in flight, newer ones coalesce, and only what differs from what the proxy holds is sent.
+//! The stream of one proxy: one push in flight, newer ones coalesce, and only the difference to what the proxy holds is
+//! sent.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,28 +24,30 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::{
-    IN_FLIGHT, OUTBOX, Offered, Published, ROOM_KIB, Registry, Shared,
-    pace::Pace,
+    MAX_PENDING_KIB, OUTBOX_LEN, Offered, PUSH_QUEUE_LEN, Published, Registry, Shared,
+    read_rate::ReadRate,
     standby::{self, Answer},
 };
 use crate::{
-    event::{Event, ProxyEvent, ProxyWhat},
-    gateway::is_own_trouble,
+    admin::metrics,
     identity::certificate::Peer,
-    metrics,
+    reconcile::{
+        event::{Event, ProxyEvent, ProxyWhat},
+        fleet_state::is_own_trouble,
+    },
 };
 
 /// A proxy that says nothing for this long after it dialled is no proxy.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy applies a push in milliseconds; one that takes this long is stuck and has to dial anew.
-const ACK_WITHIN: Duration = Duration::from_secs(30);
-/// What a proxy refuses is sent again after so long, and after twice as long each further time: what ailed it may be gone.
-const ASKED_AGAIN: Duration = Duration::from_secs(60);
-const LONGEST_ASKED_AGAIN: Duration = Duration::from_secs(3600);
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before refused content is sent again, twice as long each further time: the cause may be gone.
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+const MAX_RETRY: Duration = Duration::from_secs(3600);
 /// Most windows of a `Hello` that are taken up: five minutes at twice the usual one a second. What policies counted is of the
 /// last minute.
-const MOST_WINDOWS: usize = 600;
-const COUNTED_MS: u64 = 60_000;
+const MAX_WINDOWS: usize = 600;
+const WINDOWS_PERIOD_MS: u64 = 60_000;
 
 type Out = mpsc::Sender<Result<OperatorMessage, Status>>;
 
@@ -60,8 +63,8 @@ pub(super) async fn run(
     if let Some(peer) = peer.filter(|peer| !shared.pods.has(peer)) {
         return Err(dead(peer));
     }
-    let one = peer.map(|peer| shared.hellos.one(peer)).transpose()?;
-    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message());
+    let one = peer.map(|peer| shared.hello_limiter.one(peer)).transpose()?;
+    let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello"))??;
     drop(one);
     let Some(ProxyMessage { message: Some(FromProxy::Hello(mut hello)) }) = first else {
@@ -74,9 +77,9 @@ pub(super) async fn run(
     let lead = shared.lead.borrow().clone();
     let (epoch, published, once) = match standby::answer(&lead, &hello, &fleet, &shared.registry)? {
         Answer::Serve { epoch } => (epoch, shared.registry.subscribe(&fleet), None),
-        Answer::Tide(published) => {
+        Answer::Interim(published) => {
             let (sender, published) = watch::channel(Offered::to_all(published));
-            (standby::EPOCH, published, Some(sender))
+            (standby::NO_LEADER_EPOCH, published, Some(sender))
         }
         Answer::NotLeader(message) => {
             // When the proxy is gone, there is no one to tell.
@@ -94,8 +97,9 @@ pub(super) async fn run(
     let hello = plausible(hello);
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
-    let (outbox, mail) = mpsc::channel(OUTBOX);
-    // A standby's loop hears nothing of it, for the next Hello tells the leader everything. So nobody else keeps these.
+    let (outbox, mail) = mpsc::channel(OUTBOX_LEN);
+    // On a standby the loop is not notified, since the proxy's next Hello tells the leader everything: this task must keep
+    // the senders alive.
     let keep = once.map(|sender| (sender, outbox.clone()));
     let report = Report { shared, session, fleet, proxy, silent: keep.is_some() };
     report.send(ProxyWhat::Attached { hello: Box::new(hello), outbox }).await?;
@@ -188,18 +192,18 @@ fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
     std::mem::take(&mut hello.held).into_iter().map(entry).collect()
 }
 
-/// What the loop takes up of a `Hello`.
+/// A `Hello` without claims that no single process can have.
 fn plausible(mut hello: Hello) -> Hello {
     hello.features = vec![];
     hello.nacks = report::plausible_nacks(hello.nacks);
     if hello.admin_address.parse::<SocketAddr>().is_err() {
         hello.admin_address = String::new();
     }
-    let surplus = hello.windows.len().saturating_sub(MOST_WINDOWS);
+    let surplus = hello.windows.len().saturating_sub(MAX_WINDOWS);
     let windows: Vec<LoadWindow> = hello.windows.into_iter().skip(surplus).filter_map(report::plausible).collect();
     let newest = windows.iter().map(|window| window.start_unix_ms).max().unwrap_or_default();
     let counted = |mut window: LoadWindow| {
-        if window.start_unix_ms.saturating_add(COUNTED_MS) < newest {
+        if window.start_unix_ms.saturating_add(WINDOWS_PERIOD_MS) < newest {
             window.policies = vec![];
         }
         window
@@ -220,7 +224,7 @@ fn weight(what: &ProxyWhat) -> usize {
         ProxyWhat::Load(window) => window.encoded_len() / 1024 + parts(std::slice::from_ref(window)),
         ProxyWhat::Detached => 0,
     };
-    (kib + 1).min(ROOM_KIB)
+    (kib + 1).min(MAX_PENDING_KIB)
 }
 
 /// Tells the loop.
@@ -248,12 +252,12 @@ impl Report<'_> {
 struct Stream<'a> {
     epoch: u64,
     report: Report<'a>,
-    /// What the proxy has.
+    /// The content that the proxy holds.
     held: BTreeMap<Key, Hash>,
-    /// What it had before the last push, which stays of each resource that it refuses.
+    /// The content that the proxy held before the last push, which stays of each resource that it refuses.
     former: BTreeMap<Key, Hash>,
     published: watch::Receiver<Offered>,
-    /// What was pushed last.
+    /// The last push, and when it was sent.
     last: Option<(Arc<Published>, Instant)>,
     /// Revision of the push before.
     before: Option<Hash>,
@@ -261,7 +265,7 @@ struct Stream<'a> {
     in_flight: Option<Instant>,
     /// Messages of the push that are still to be sent.
     queue: VecDeque<OperatorMessage>,
-    /// It refuses some of what was pushed last: when it is asked again, and how often it was.
+    /// The time at which refused content is sent again; `None`: none was refused.
     again: Option<Instant>,
     tries: u32,
     /// [`Offered::again`], as last followed.
@@ -277,7 +281,7 @@ impl<'a> Stream<'a> {
         gone: impl Future<Output = Status>,
     ) -> (Report<'a>, Result<(), Status>) {
         self.published.mark_changed();
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = ReadRate::new(Instant::now());
         let mut gone = pin!(gone);
         loop {
             let result = tokio::select! {
@@ -311,7 +315,7 @@ impl<'a> Stream<'a> {
                     }
                     Err(_) => return (self.report, Ok(())),
                 },
-                message = mail.recv(), if self.queue.len() < IN_FLIGHT => match message {
+                message = mail.recv(), if self.queue.len() < PUSH_QUEUE_LEN => match message {
                     // Behind a push that is being sent: other messages may come between pushes only.
                     Some(message) => { self.queue.push_back(message); Ok(()) }
                     None => Err(Status::aborted("another stream of the same proxy took over")),
@@ -349,7 +353,7 @@ impl<'a> Stream<'a> {
         let now = Instant::now();
         self.former.clone_from(&self.held);
         self.before = self.last.as_ref().map(|(last, _)| last.revision);
-        (self.last, self.in_flight) = (Some((published, now)), Some(now + ACK_WITHIN));
+        (self.last, self.in_flight) = (Some((published, now)), Some(now + ACK_TIMEOUT));
     }
 
     async fn accept(&mut self, message: FromProxy) -> Result<(), Status> {
@@ -393,7 +397,7 @@ impl<'a> Stream<'a> {
         }
         let refuses = ack.nacks.iter().any(|nack| !is_own_trouble(nack));
         self.again = refuses.then(|| {
-            let wait = ASKED_AGAIN.saturating_mul(1 << self.tries.min(16)).min(LONGEST_ASKED_AGAIN);
+            let wait = FIRST_RETRY.saturating_mul(1 << self.tries.min(16)).min(MAX_RETRY);
             Instant::now() + wait
         });
         let nacks = report::plausible_nacks(ack.nacks);
@@ -407,7 +411,7 @@ impl<'a> Stream<'a> {
 }
 
 /// The next message, once what came before it is paid for.
-async fn paced(pace: &Pace, inbound: &mut Streaming<ProxyMessage>) -> Result<Option<ProxyMessage>, Status> {
+async fn paced(pace: &ReadRate, inbound: &mut Streaming<ProxyMessage>) -> Result<Option<ProxyMessage>, Status> {
     let next = pace.next();
     if next > Instant::now() {
         tokio::time::sleep_until(next.into()).await;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use planner::FleetRef;
 use snapshot::{
-    Delta, Entry, FORMAT_VERSION, Key,
+    Delta, Entry, FORMAT_VERSION, Hash, Key, Snapshot,
     proto::{
         Ack, Cluster, Endpoint, Held, Hello, Nack, OperatorMessage, ProxyMessage, Rebalance, Resource,
         control_client::ControlClient, operator_message::Message, proxy_message, resource,
@@ -12,12 +12,12 @@ use snapshot::{
 };
 
 use super::*;
-use crate::event::{ProxyEvent, ProxyWhat};
+use crate::reconcile::event::{ProxyEvent, ProxyWhat};
 
 mod cluster;
 mod worth;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Server {
     _dir: tempfile::TempDir,
@@ -69,7 +69,9 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let (sender, events) = mpsc::channel(100);
         let serving = (socket.clone(), Arc::clone(&registry));
-        tokio::spawn(async move { serve(&serving.0, crate::lead::alone(7), serving.1, sender).await });
+        tokio::spawn(
+            async move { serve(&serving.0, crate::leader::election::sole_leader(7), serving.1, sender).await },
+        );
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -93,7 +95,7 @@ impl Server {
     }
 
     async fn event(&mut self) -> ProxyWhat {
-        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.unwrap().unwrap();
+        let event = tokio::time::timeout(MESSAGE_TIMEOUT, self.events.recv()).await.unwrap().unwrap();
         let Event::Proxy(ProxyEvent { what, fleet: of, proxy, .. }) = event else { panic!("{event:?}") };
         assert_eq!((&*of, &*proxy), (&fleet(), "f-0"));
         what
@@ -102,7 +104,7 @@ impl Server {
 
 impl Proxy {
     async fn message(&mut self) -> Result<Message, Status> {
-        let message = tokio::time::timeout(PATIENCE, self.inbound.message()).await.unwrap()?;
+        let message = tokio::time::timeout(MESSAGE_TIMEOUT, self.inbound.message()).await.unwrap()?;
         Ok(message.unwrap().message.unwrap())
     }
 

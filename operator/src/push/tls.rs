@@ -1,5 +1,5 @@
 //! Connections of proxies in a cluster: TLS, under bounds. Each knows who the other side is, and ends no later than that
-//! one's certificate. Until it has shown one, a connection is a stranger's, of which there are few places ([`Places`]).
+//! one's certificate. Until it has shown one, a connection is unauthenticated, for which there are few slots ([`ConnectionSlots`]).
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use tower::Service;
 
 use super::{
     Control, MAX_HELLO, Shared,
-    counts::{Count, Counts},
+    keyed_limiter::{KeyedLimiter, KeyedPermit},
     service,
 };
 use crate::{
@@ -36,23 +36,23 @@ use crate::{
         Identity,
         certificate::{CertificateError, Peer},
     },
-    places::{Place, Places},
+    push::slots::{ConnectionSlots, Slot},
 };
 
-/// Connections in their handshake, which takes [`HANDSHAKE`] at most, and those without certificate: to enrol, for which
-/// there is [`ENROLL`].
-const STRANGERS: usize = 256;
+/// Connections in their handshake, which takes [`HANDSHAKE_TIMEOUT`] at most, and those without certificate: to enrol, for which
+/// there is [`ENROLL_TIMEOUT`].
+const MAX_UNAUTHENTICATED: usize = 256;
 /// Connections of proxies: 40 fleets of 100. They are shared between namespaces, and fleets.
-const PROXIES: usize = 4096;
+const MAX_PROXY_CONNECTIONS: usize = 4096;
 /// Connections of one proxy: it dials anew before it lets the old one go.
-const OF_ONE: usize = 4;
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const MAX_CONNECTIONS_OF_PROXY: usize = 4;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to enrol.
-const ENROLL: Duration = Duration::from_secs(15);
-/// What a stranger may send at once: a token and a key.
-const MAX_ENROLL: usize = 64 << 10;
+const ENROLL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of the one request of an unauthenticated connection: a token and a key.
+const MAX_ENROLL_BYTES: usize = 64 << 10;
 /// Wait after a connection could not be taken, such as for want of descriptors.
-const BREATHER: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Opens the port, for IPv6 and IPv4 both if it is `[::]`; for IPv4 alone where there is no IPv6.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -84,7 +84,7 @@ pub(super) fn incoming(listener: TcpListener, identity: Identity) -> ReceiverStr
 }
 
 async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<Result<Connection, Infallible>>) {
-    let door = Arc::new(Door::new(identity));
+    let acceptor = Arc::new(Acceptor::new(identity));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -94,15 +94,15 @@ async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("a connection can't be taken: {error}");
-                tokio::time::sleep(BREATHER).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let (door, sender) = (Arc::clone(&door), sender.clone());
-        // Before anything else: who comes takes the place of one that is here, however fast they come.
-        let place = door.strangers.take(from.ip());
+        let (acceptor, sender) = (Arc::clone(&acceptor), sender.clone());
+        // Before anything else: a newcomer takes the slot of one that is here, however fast they come.
+        let slot = acceptor.unauthenticated.take(from.ip());
         tokio::spawn(async move {
-            match door.welcome(stream, from, place).await {
+            match acceptor.admit(stream, from, slot).await {
                 // Its receiver is gone only when the operator ends.
                 Ok(connection) => drop(sender.send(Ok(connection)).await),
                 Err(error) => tracing::debug!(%from, "a connection is refused: {error}"),
@@ -116,7 +116,7 @@ async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<
 enum Refusal {
     #[error("no certificate authority yet")]
     NoIdentity,
-    #[error("no handshake within {} s", HANDSHAKE.as_secs())]
+    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     Slow,
     #[error("handshake: {0}")]
     Handshake(#[from] io::Error),
@@ -128,50 +128,46 @@ enum Refusal {
     Certificate(#[from] CertificateError),
 }
 
-/// What connections are let in by.
-struct Door {
+/// The admission of connections.
+struct Acceptor {
     identity: Identity,
-    strangers: Places<IpAddr>,
-    proxies: Places<FleetRef>,
-    counts: Counts,
+    unauthenticated: ConnectionSlots<IpAddr>,
+    proxies: ConnectionSlots<FleetRef>,
+    limiter: KeyedLimiter,
 }
 
-impl Door {
+impl Acceptor {
     fn new(identity: Identity) -> Self {
-        let (strangers, proxies) = (Places::new(STRANGERS), Places::new(PROXIES));
-        Self { identity, strangers, proxies, counts: Counts::default() }
+        let (unauthenticated, proxies) =
+            (ConnectionSlots::new(MAX_UNAUTHENTICATED), ConnectionSlots::new(MAX_PROXY_CONNECTIONS));
+        Self { identity, unauthenticated, proxies, limiter: KeyedLimiter::default() }
     }
 
-    async fn welcome(
-        &self,
-        stream: TcpStream,
-        from: SocketAddr,
-        mut place: Place<IpAddr>,
-    ) -> Result<Connection, Refusal> {
+    async fn admit(&self, stream: TcpStream, from: SocketAddr, mut slot: Slot<IpAddr>) -> Result<Connection, Refusal> {
         let tls = self.identity.tls().ok_or(Refusal::NoIdentity)?;
         stream.set_nodelay(true)?;
-        let handshake = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls).accept(stream));
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream));
         let tls = tokio::select! {
             done = handshake => done.map_err(|_| Refusal::Slow)??,
-            () = place.lost() => return Err(Refusal::Crowded),
+            () = slot.evicted() => return Err(Refusal::Crowded),
         };
         let Some(certificate) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
             let caller = Caller { from, peer: None };
-            let until = Box::pin(tokio::time::sleep(ENROLL));
-            return Ok(Connection { tls, caller, until, holds: Holds::Stranger(place) });
+            let until = Box::pin(tokio::time::sleep(ENROLL_TIMEOUT));
+            return Ok(Connection { tls, caller, until, holds: Holds::Unauthenticated(slot) });
         };
         let (peer, ends) = Peer::of(certificate)?;
-        let count = self.counts.one_more(peer.to_string(), OF_ONE).ok_or(Refusal::TooMany)?;
-        // A proxy's place is not a stranger's to take.
-        let place = self.proxies.claim(&peer.fleet).ok_or(Refusal::TooMany)?;
+        let count = self.limiter.try_acquire(peer.to_string(), MAX_CONNECTIONS_OF_PROXY).ok_or(Refusal::TooMany)?;
+        // An unauthenticated connection can not take a slot of proxies.
+        let slot = self.proxies.claim(&peer.fleet).ok_or(Refusal::TooMany)?;
         let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
         let caller = Caller { from, peer: Some(Arc::new(peer)) };
         let until = Box::pin(tokio::time::sleep(left));
-        Ok(Connection { tls, caller, until, holds: Holds::Proxy { place, _count: count } })
+        Ok(Connection { tls, caller, until, holds: Holds::Proxy { slot, _count: count } })
     }
 }
 
-/// Who is on the other side.
+/// The other side of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     from: SocketAddr,
@@ -187,17 +183,17 @@ pub(super) struct Connection {
     holds: Holds,
 }
 
-/// What counts a connection; it is lost when others come, if its address, or its fleet, has most.
+/// The slot of a connection, which others take if its address, or its fleet, has most.
 enum Holds {
-    Stranger(Place<IpAddr>),
-    Proxy { place: Place<FleetRef>, _count: Count },
+    Unauthenticated(Slot<IpAddr>),
+    Proxy { slot: Slot<FleetRef>, _count: KeyedPermit },
 }
 
 impl Holds {
-    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Stranger(place) => place.poll_lost(cx),
-            Self::Proxy { place, .. } => place.poll_lost(cx),
+            Self::Unauthenticated(slot) => slot.poll_evicted(cx),
+            Self::Proxy { slot, .. } => slot.poll_evicted(cx),
         }
     }
 }
@@ -218,7 +214,7 @@ impl AsyncRead for Connection {
                 "the certificate, or the time to enrol, ended",
             )));
         }
-        if self.holds.poll_lost(cx).is_ready() {
+        if self.holds.poll_evicted(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, Refusal::Crowded)));
         }
         Pin::new(&mut self.tls).poll_read(cx, buffer)
@@ -244,7 +240,7 @@ pub(super) fn address<T>(request: &Request<T>) -> Option<SocketAddr> {
     request.extensions().get::<Caller>().map(|caller| caller.from)
 }
 
-/// Who sent a request, by its certificate.
+/// The sender of a request, by its certificate.
 pub(super) fn peer<T>(request: &Request<T>) -> Result<Arc<Peer>, Status> {
     let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
     peer.ok_or_else(|| Status::unauthenticated("Attach needs a client certificate: enrol for one first"))
@@ -261,7 +257,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(control: Control) -> Self {
         let shared = Arc::clone(&control.shared);
-        Self { attach: service(control.clone(), MAX_HELLO), enroll: service(control, MAX_ENROLL), shared }
+        Self { attach: service(control.clone(), MAX_HELLO), enroll: service(control, MAX_ENROLL_BYTES), shared }
     }
 }
 
@@ -282,7 +278,7 @@ impl Service<GrpcRequest> for Gate {
 
     fn call(&mut self, request: GrpcRequest) -> Self::Future {
         match request.uri().path().ends_with("/Attach") {
-            true => self.attach.call(request.map(|body| tonic::body::Body::new(self.shared.hellos.bound(body)))),
+            true => self.attach.call(request.map(|body| tonic::body::Body::new(self.shared.hello_limiter.bound(body)))),
             false => self.enroll.call(request),
         }
     }

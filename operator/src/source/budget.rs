@@ -20,17 +20,17 @@ use serde_json::Value;
 
 /// Most that is held, as [`weight`] has it: about what it comes to in memory. The chart gives an operator 512 MiB, and while
 /// one plan follows another, a quarter more is held, beside the operator itself.
-pub const MOST: u64 = 224 << 20;
-/// What there is of an object however little it holds, in the maps of a world and of a plan.
-const PLACE: u64 = 2 << 10;
-/// The same with what is said of it: why it is held by its name only, and a status, which is derived, waits to be written,
-/// is written, and is there.
-const PLACE_WITH_STATUS: u64 = 12 << 10;
+pub const MAX_HELD_BYTES: u64 = 224 << 20;
+/// The bytes of an object however little it holds, in the maps of a world and of a plan.
+const OBJECT_BYTES: u64 = 2 << 10;
+/// The bytes of an object that has a status: the reason why it is held by its name only, and the status as it is
+/// derived, waits, is written, and is there.
+const OBJECT_WITH_STATUS_BYTES: u64 = 12 << 10;
 
-/// What is given up before what, the last first: kinds, then ages.
+/// The order in which objects are given up, the last first: kinds, then ages.
 type Rank = (u8, i64);
 
-/// Who holds how much.
+/// The bytes that each namespace holds, within a bound.
 #[derive(Debug)]
 pub struct Budget<K> {
     most: u64,
@@ -45,13 +45,13 @@ pub struct Budget<K> {
 struct Item {
     owner: Arc<str>,
     rank: Rank,
-    /// What its name weighs.
+    /// The weight of its name.
     name: u64,
     weight: Weight,
     whole: bool,
 }
 
-/// What the contents of an object weigh.
+/// The weight of an object's contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Weight {
     /// As it is now.
@@ -61,7 +61,7 @@ pub struct Weight {
 }
 
 impl Item {
-    /// What it weighs now.
+    /// The present weight.
     fn held(&self) -> u64 {
         self.name + if self.whole { self.weight.now + self.weight.before } else { 0 }
     }
@@ -80,7 +80,7 @@ impl<K> Default for Owner<K> {
     }
 }
 
-/// What is not held as it was.
+/// An object that is not held as it was.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Given<K> {
     /// By its name only.
@@ -90,7 +90,7 @@ pub enum Given<K> {
 }
 
 impl<K: Ord + Clone> Budget<K> {
-    /// Nothing is held yet of at most so much.
+    /// An empty budget of so much.
     pub fn new(most: u64) -> Self {
         Self { most, used: 0, items: BTreeMap::new(), owners: BTreeMap::new(), by_use: BTreeSet::new() }
     }
@@ -128,7 +128,7 @@ impl<K: Ord + Clone> Budget<K> {
         given
     }
 
-    /// One is no more.
+    /// Takes the end of an object.
     pub fn remove(&mut self, key: &K) {
         let Some(item) = self.items.remove(key) else { return };
         let entry = (item.rank, key.clone());
@@ -140,17 +140,17 @@ impl<K: Ord + Clone> Budget<K> {
         self.used -= item.held();
     }
 
-    /// What is held of its contents.
+    /// The weight of an object's contents as they are held.
     pub fn weight(&self, key: &K) -> Weight {
         self.items.get(key).filter(|item| item.whole).map_or(Weight::default(), |item| item.weight)
     }
 
-    /// What it will weigh once it is held whole again.
+    /// The weight of an object once it is held whole again.
     pub fn weight_again(&self, key: &K) -> u64 {
         self.items.get(key).map_or(0, |item| item.weight.now)
     }
 
-    /// Of one that is held whole, what it was before has this weight; gives back what is given up for that.
+    /// Holds the former content of an object beside the present one; returns the objects that are given up for that.
     pub fn beside(&mut self, key: &K, before: u64) -> Vec<Given<K>> {
         let is_other = |item: &&Item| item.whole && item.weight.before != before;
         let Some(item) = self.items.get(key).filter(is_other).cloned() else { return vec![] };
@@ -169,8 +169,8 @@ impl<K: Ord + Clone> Budget<K> {
         self.items.get(key).is_some_and(|item| !item.whole)
     }
 
-    /// What there is room for again, of whoever has least first, so many at most: it is to be read, and then held. It takes
-    /// nothing from anyone, so that nothing goes round in circles.
+    /// The objects that there is room for again, of the namespace with the least first, so many at most: they are to be
+    /// read, and then held. It takes nothing from anyone, so that nothing goes round in circles.
     pub fn returns(&self, at_most: usize) -> Vec<K> {
         let (mut free, mut found) = (self.most.saturating_sub(self.used), vec![]);
         for (_, name) in &self.by_use {
@@ -191,7 +191,7 @@ impl<K: Ord + Clone> Budget<K> {
         found
     }
 
-    /// What a namespace has, what there is, and how many share it: for messages.
+    /// The numbers for messages: what a namespace has, what there is, and how many share it.
     pub fn numbers(&self, id: &ObjectRef) -> (u64, u64, usize) {
         (self.owners.get(owner(id)).map_or(0, |owner| owner.used), self.most, self.owners.len())
     }
@@ -260,7 +260,7 @@ pub fn owner(id: &ObjectRef) -> &str {
     if id.kind == Kind::Namespace { &id.name } else { &id.namespace }
 }
 
-/// Of policies.
+/// The rank of policies.
 const GUARDS: u8 = 1;
 
 /// Whether nothing else depends on whether even the name is held.
@@ -268,7 +268,7 @@ fn is_needless<K>((rank, _): &(Rank, K)) -> bool {
     rank.0 > GUARDS
 }
 
-/// What others need goes last: a fleet, a permission, a policy, then backends, then routes.
+/// The rank of a kind: what others need goes last, a fleet, a permission, a policy, then backends, then routes.
 fn rank(kind: Kind) -> u8 {
     match kind {
         Kind::GatewayFleet | Kind::Namespace | Kind::Node | Kind::ReferenceGrant | Kind::Secret => 0,
@@ -279,12 +279,12 @@ fn rank(kind: Kind) -> u8 {
     }
 }
 
-/// What the name of an object weighs, with all that is held of it beside its content.
+/// The weight of an object's name, with all that is held of it beside its content.
 pub fn name(kind: Kind) -> u64 {
     match kind {
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => PLACE_WITH_STATUS,
+        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => OBJECT_WITH_STATUS_BYTES,
         Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
-            PLACE
+            OBJECT_BYTES
         }
     }
 }
@@ -326,8 +326,8 @@ pub fn message<K: Ord + Clone>(budget: &Budget<K>, id: &ObjectRef) -> String {
     )
 }
 
-/// What is held of a policy besides its name, as it was admitted or as it was written: what it guards, so that this answers
-/// 500 rather than stand open.
+/// The targets of a policy, as it was admitted or as it was written: they are held besides its name, so that what it
+/// guards answers 500 rather than stand open.
 pub fn targets_of(policy: Option<&Object>, written: Option<&Value>) -> Option<Value> {
     let admitted = match policy {
         Some(Object::RatePolicy(policy)) => serde_json::to_value(policy).ok(),

@@ -19,14 +19,14 @@ use super::{
     Generations, Latest, Observed,
     scan::{Busy, Scanner},
 };
-use crate::{event::Event, metrics};
+use crate::{admin::metrics, reconcile::event::Event};
 
 /// Rescans at least this often.
-const POLL: Duration = Duration::from_secs(5);
-/// The same without a watch (none left of the system's, or a file system that has none).
-const POLL_UNWATCHED: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The interval of rescans without a watch (none left of the system's, or a file system that has none).
+const POLL_INTERVAL_UNWATCHED: Duration = Duration::from_secs(1);
 /// The first report waits no longer than this for files that are being written.
-const FIRST_WITHIN: Duration = Duration::from_secs(2);
+const FIRST_SCAN_TIMEOUT: Duration = Duration::from_secs(2);
 /// After an event, others are likely to follow: an editor writes, renames, deletes.
 const DEBOUNCE: Duration = Duration::from_millis(2);
 
@@ -58,9 +58,9 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
             let scanned = scanner.scan(&busy, SystemTime::now());
             let read = start.elapsed();
             // What is missing is taken for deleted, so the first report waits until all is there that is being written.
-            let whole = scanned.readable && (scanned.again_in.is_none() || started.elapsed() > FIRST_WITHIN);
-            let news = if first { whole } else { scanned.changed };
-            let observed = news.then(|| scanner.observed());
+            let whole = scanned.readable && (scanned.again_in.is_none() || started.elapsed() > FIRST_SCAN_TIMEOUT);
+            let is_due = if first { whole } else { scanned.changed };
+            let observed = is_due.then(|| scanner.observed());
             tracing::debug!(?read, total = ?start.elapsed(), ?scanned, "scanned");
             (scanner, scanned, observed)
         });
@@ -80,7 +80,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
         if watch.as_ref().is_some_and(|w| !w.is_of(&dir)) {
             watch = None;
         }
-        let poll = if watch.is_some() { POLL } else { POLL_UNWATCHED };
+        let poll = if watch.is_some() { POLL_INTERVAL } else { POLL_INTERVAL_UNWATCHED };
         tokio::select! {
             () = hints.event.notified() => tokio::time::sleep(DEBOUNCE).await,
             () = tokio::time::sleep(scanned.again_in.unwrap_or(poll)) => {}
@@ -89,7 +89,7 @@ pub async fn run(dir: PathBuf, generations: Generations, events: mpsc::Sender<Ev
     }
 }
 
-/// What the watch saw since the last scan.
+/// The files that the watch saw change since the last scan.
 #[derive(Default)]
 struct Hints {
     event: Notify,
@@ -101,7 +101,7 @@ impl Hints {
     fn busy(&self) -> Busy {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let now = SystemTime::now();
-        busy.retain(|_, since| now.duration_since(*since).is_ok_and(|age| age < 2 * POLL_UNWATCHED));
+        busy.retain(|_, since| now.duration_since(*since).is_ok_and(|age| age < 2 * POLL_INTERVAL_UNWATCHED));
         busy.clone()
     }
 
@@ -126,7 +126,7 @@ impl Hints {
 /// A running watch of one directory; ends when dropped.
 struct Watch {
     _watcher: notify::RecommendedWatcher,
-    /// Of the directory when the watch began: another directory of that name needs a new watch.
+    /// Inode of the directory when the watch began: another directory of that name needs a new watch.
     inode: u64,
 }
 

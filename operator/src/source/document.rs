@@ -1,4 +1,4 @@
-//! One document of a manifest file: parsed, identified, admitted.
+//! A document of a manifest file: parsed, identified, admitted.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,9 +13,9 @@ use super::{
 };
 
 /// Largest document, in bytes: the API server takes no request that is larger.
-const MAX_DOCUMENT: usize = 3 << 20;
-/// What a line that is remembered weighs.
-const LINE: u64 = 128;
+const MAX_DOCUMENT_BYTES: usize = 3 << 20;
+/// The weight of a line that is remembered.
+const LINE_BYTES: u64 = 128;
 
 /// A document, read.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Document {
     pub(crate) content: Content,
 }
 
-/// What a document holds.
+/// The content of a document.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Object {
@@ -43,7 +43,7 @@ pub(crate) enum Content {
         /// Only its name is held.
         left_out: bool,
     },
-    Stray(Vec<Problem>),
+    Problems(Vec<Problem>),
 }
 
 /// Reads a document.
@@ -60,16 +60,16 @@ pub(crate) fn read(file: &Arc<str>, chunk: Chunk<'_>) -> Document {
             Some(id) => {
                 Content::Object { id, current: Err(violations), raw: None, hash: text, origin, left_out: false }
             }
-            None => Content::Stray(strays(&origin, reason::INVALID_YAML, violations)),
+            None => Content::Problems(document_problems(&origin, reason::INVALID_YAML, violations)),
         }
     };
-    let (content, weight) = if chunk.text.len() > MAX_DOCUMENT {
-        let message = format!("larger than {} MiB, which no API server takes: split it", MAX_DOCUMENT >> 20);
+    let (content, weight) = if chunk.text.len() > MAX_DOCUMENT_BYTES {
+        let message = format!("larger than {} MiB, which no API server takes: split it", MAX_DOCUMENT_BYTES >> 20);
         (broken(origin(BTreeMap::new()), message), 0)
     } else {
         match yaml::parse(chunk.text) {
             Ok(parsed) => {
-                let weight = budget::weight(&parsed.value) + LINE * parsed.lines.len() as u64;
+                let weight = budget::weight(&parsed.value) + LINE_BYTES * parsed.lines.len() as u64;
                 (admit(parsed.value, origin(parsed.lines)), weight)
             }
             Err(error) => {
@@ -92,11 +92,11 @@ fn admit(value: Value, origin: Origin) -> Content {
             let raw = (result.is_err() && id.kind == Kind::RatePolicy).then(|| Arc::new(value));
             Content::Object { id, current: result.map(Arc::new), raw, hash, origin, left_out: false }
         }
-        (None, Err(violations)) => Content::Stray(strays(&origin, reason::NOT_AN_OBJECT, violations)),
+        (None, Err(violations)) => Content::Problems(document_problems(&origin, reason::NOT_AN_OBJECT, violations)),
         // Admission wants a kind and a name, so there is an identity; should it ever be lax, the document is refused.
         (None, Ok(_)) => {
             let message = "metadata.name is missing or no name".into();
-            Content::Stray(strays(
+            Content::Problems(document_problems(
                 &origin,
                 reason::NOT_AN_OBJECT,
                 vec![Violation { path: "metadata.name".into(), message }],
@@ -105,7 +105,7 @@ fn admit(value: Value, origin: Origin) -> Content {
     }
 }
 
-fn strays(origin: &Origin, reason: &'static str, violations: Vec<Violation>) -> Vec<Problem> {
+fn document_problems(origin: &Origin, reason: &'static str, violations: Vec<Violation>) -> Vec<Problem> {
     let problem = |violation: Violation| Problem {
         object: None,
         origin: Some(origin.clone()),
@@ -122,7 +122,7 @@ impl Document {
     pub(crate) fn id(&self) -> Option<&ObjectRef> {
         match &self.content {
             Content::Object { id, .. } => Some(id),
-            Content::Stray(_) => None,
+            Content::Problems(_) => None,
         }
     }
 
@@ -130,7 +130,7 @@ impl Document {
     pub(crate) fn is_left_out(&self) -> bool {
         match &self.content {
             Content::Object { left_out, .. } => *left_out,
-            Content::Stray(problems) => problems.is_empty(),
+            Content::Problems(problems) => problems.is_empty(),
         }
     }
 
@@ -145,10 +145,10 @@ impl Document {
 
     /// Leaves nothing of it.
     pub(crate) fn forget(&mut self) {
-        self.content = Content::Stray(vec![]);
+        self.content = Content::Problems(vec![]);
     }
 
-    /// The same document where its text begins at another line.
+    /// The document where its text begins at another line.
     pub(crate) fn moved_to(&self, line: u32) -> Document {
         let mut moved = self.clone();
         if line != self.line {
@@ -160,7 +160,7 @@ impl Document {
             moved.line = line;
             match &mut moved.content {
                 Content::Object { origin, .. } => shift(origin),
-                Content::Stray(problems) => problems.iter_mut().filter_map(|p| p.origin.as_mut()).for_each(shift),
+                Content::Problems(problems) => problems.iter_mut().filter_map(|p| p.origin.as_mut()).for_each(shift),
             }
         }
         moved

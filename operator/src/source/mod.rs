@@ -25,17 +25,17 @@ use snapshot::Hash;
 pub struct Observed {
     /// Objects by identity.
     pub objects: BTreeMap<ObjectRef, SourceObject>,
-    /// Those of them that only the name is held of: their namespace has too much ([`budget`]).
+    /// Objects of which only the name is held: their namespace has too much ([`budget`]).
     pub left_out: BTreeSet<ObjectRef>,
-    /// Problems of what is no object.
-    pub strays: Vec<Problem>,
+    /// Problems of documents that are no object.
+    pub document_problems: Vec<Problem>,
     /// The objects are a cluster's. `None`: of a folder.
     pub cluster: Option<Cluster>,
     /// Counts what an API server's watches sent, so that the loop can say how far it is.
     pub number: u64,
 }
 
-/// One object as a source has it.
+/// An object as a source has it.
 #[derive(Clone, Debug)]
 pub struct SourceObject {
     /// Admitted, or why not.
@@ -49,12 +49,12 @@ pub struct SourceObject {
     /// Where it stands; `None`: in an API server.
     pub origin: Option<Origin>,
     /// When it was created, and which of those of its name it is: what only an API server knows.
-    pub birth: Option<Birth>,
+    pub creation: Option<CreationMeta>,
 }
 
-/// What an API server says of an object's creation.
+/// The identity of one of several objects of a name: what an API server says of its creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Birth {
+pub struct CreationMeta {
     /// `metadata.uid`.
     pub uid: Arc<str>,
     /// `metadata.creationTimestamp`.
@@ -69,7 +69,7 @@ pub use latest::Latest;
 
 /// Reasons of problems that a source finds.
 pub mod reason {
-    /// The same object stands in two places.
+    /// An object that stands in two documents.
     pub const DUPLICATE: &str = "Duplicate";
     /// No YAML.
     pub const INVALID_YAML: &str = "InvalidYAML";

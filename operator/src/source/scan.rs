@@ -14,7 +14,7 @@ use planner::{ObjectRef, Origin, Problem, Severity};
 use snapshot::Hash;
 use walkdir::WalkDir;
 
-use self::file::{Reading, SETTLES, Stamp, read, unsettled};
+use self::file::{Reading, SETTLE_TIME, Stamp, read, unsettled};
 use super::{
     Generations, Observed, SourceObject,
     budget::{self, Budget, Given, Weight},
@@ -27,7 +27,7 @@ pub const MAX_DOCUMENTS: usize = 20_000;
 /// Deepest folder: also ends symbolic links that go round in circles.
 const MAX_DEPTH: usize = 32;
 
-/// What the directory held when last scanned.
+/// The content of the directory when last scanned.
 #[derive(Debug)]
 pub struct Scanner {
     root: PathBuf,
@@ -38,24 +38,24 @@ pub struct Scanner {
     age: i64,
     /// Something was given up since the last scan.
     gave_up: bool,
-    /// What was to be read again after the last scan.
+    /// The documents that were to be read again after the last scan.
     returning: Vec<(PathBuf, usize)>,
     files: BTreeMap<PathBuf, File>,
     /// Problems of reading itself, as of the last scan.
     unreadable: Vec<Problem>,
     generations: Generations,
     /// Which document each object was taken from last.
-    used: BTreeMap<ObjectRef, Place>,
+    used: BTreeMap<ObjectRef, Location>,
 }
 
-/// Where a document stands: its file, and the how manieth of it.
+/// The location of a document: its file, and its index there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct Location {
     file: Arc<str>,
     number: usize,
 }
 
-/// What a scan found.
+/// The outcome of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scanned {
     /// Something differs from the last scan.
@@ -78,10 +78,10 @@ pub type Busy = HashMap<PathBuf, SystemTime>;
 impl Scanner {
     /// Knows nothing of the directory yet; counts generations on from `generations`.
     pub fn new(root: PathBuf, generations: Generations) -> Self {
-        Self::within(budget::MOST, root, generations)
+        Self::within(budget::MAX_HELD_BYTES, root, generations)
     }
 
-    /// The same, of which no more than so much is held.
+    /// A scanner that holds no more than so much.
     fn within(most: u64, root: PathBuf, generations: Generations) -> Self {
         Self {
             root,
@@ -148,7 +148,7 @@ impl Scanner {
                     seen.insert(path, File { stamp, documents });
                 }
                 Reading::Torn => {
-                    wait(SETTLES);
+                    wait(SETTLE_TIME);
                     seen.extend(former.map(|f| (path, f)));
                 }
                 Reading::Failed(message) => {
@@ -171,28 +171,30 @@ impl Scanner {
 
     /// Everything there is, each object once.
     pub fn observed(&mut self) -> Observed {
-        let mut observed = Observed { strays: self.unreadable.clone(), ..Observed::default() };
+        let mut observed = Observed { document_problems: self.unreadable.clone(), ..Observed::default() };
         let chosen = self.choose();
         let mut used = BTreeMap::new();
         for (number, document) in self.documents_in_force() {
             let (id, current, raw, hash, origin) = match &document.content {
-                Content::Stray(problems) => {
-                    observed.strays.extend_from_slice(problems);
+                Content::Problems(problems) => {
+                    observed.document_problems.extend_from_slice(problems);
                     continue;
                 }
                 Content::Object { id, current, raw, hash, origin, left_out } => {
                     if *left_out
-                        && chosen.get(id).is_none_or(|(place, _)| place.number == number && place.file == origin.file)
+                        && chosen
+                            .get(id)
+                            .is_none_or(|(location, _)| location.number == number && location.file == origin.file)
                     {
                         observed.left_out.insert(id.clone());
                     }
                     (id, current, raw, hash, origin)
                 }
             };
-            let place = Place { file: Arc::clone(&origin.file), number };
-            if let Some((first, at)) = chosen.get(id).filter(|(first, _)| *first != place) {
+            let location = Location { file: Arc::clone(&origin.file), number };
+            if let Some((first, at)) = chosen.get(id).filter(|(first, _)| *first != location) {
                 // Not a problem of the object: the one that is used is none the worse.
-                observed.strays.push(Problem {
+                observed.document_problems.push(Problem {
                     object: None,
                     origin: Some(origin.clone()),
                     field: "metadata.name".into(),
@@ -216,10 +218,10 @@ impl Scanner {
                 generation,
                 content: *hash,
                 origin: Some(origin.clone()),
-                birth: None,
+                creation: None,
             };
             observed.objects.insert(id.clone(), object);
-            used.insert(id.clone(), place);
+            used.insert(id.clone(), location);
         }
         self.ages.retain(|id, _| observed.objects.contains_key(id));
         self.generations = observed.objects.iter().map(|(id, o)| (id.clone(), (o.generation, o.content))).collect();
@@ -234,8 +236,8 @@ impl Scanner {
 
     /// For each object that stands in several places, the one that is used, and its line: the one that was used before,
     /// so that a copy that is added changes nothing; else the first.
-    fn choose(&self) -> BTreeMap<ObjectRef, (Place, u32)> {
-        let mut chosen: BTreeMap<ObjectRef, (u32, (Place, u32))> = BTreeMap::new();
+    fn choose(&self) -> BTreeMap<ObjectRef, (Location, u32)> {
+        let mut chosen: BTreeMap<ObjectRef, (u32, (Location, u32))> = BTreeMap::new();
         for (number, document) in self.documents_in_force() {
             let Content::Object { id, hash, origin, .. } = &document.content else { continue };
             let unchanged = self.generations.get(id).is_some_and(|(_, content)| content == hash);
@@ -248,11 +250,11 @@ impl Scanner {
                 _ => 0,
             };
             if chosen.get(id).is_none_or(|(best, _)| rank > *best) {
-                let place = Place { file: Arc::clone(&origin.file), number };
-                chosen.insert(id.clone(), (rank, (place, origin.line)));
+                let location = Location { file: Arc::clone(&origin.file), number };
+                chosen.insert(id.clone(), (rank, (location, origin.line)));
             }
         }
-        chosen.into_iter().map(|(id, (_, place))| (id, place)).collect()
+        chosen.into_iter().map(|(id, (_, location))| (id, location)).collect()
     }
 
     /// Reads a file's documents, taking over those whose text was there before. Each is counted before the next one is read:

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use serde_yaml::Spanned;
 
-/// One document's text.
+/// The text of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk<'a> {
     /// Line within the file of the text's first line, from 1.
@@ -33,7 +33,7 @@ pub(crate) struct Parsed {
 pub(crate) struct SyntaxError {
     /// From 1 within the text.
     pub(crate) line: u32,
-    /// What is wrong.
+    /// The fault.
     pub(crate) message: String,
 }
 

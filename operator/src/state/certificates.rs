@@ -26,17 +26,25 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
-    configmap::{LAST, LONGEST_RETRY, MOST, PATIENCE, PAUSE, RETRY},
-    memory::Objects,
+    configmap::{
+        DEBOUNCE, MAX_BYTES, READ_RETRY_INTERVAL, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, WRITE_PAUSES, WriteError,
+    },
     mirror::Stored as _,
-    objects::{self, Remembered},
+    objects::{self, ObjectRecord},
+    persisted::ObjectRecords,
 };
-use crate::{fence, lead::MANAGER};
+use crate::{
+    kube::{
+        api::{Class, RequestError, request},
+        backoff::Backoff,
+    },
+    leader::election::MANAGER,
+};
 
 /// The key of the Secret.
 const KEY: &str = "certificates.json";
 
-/// What tells whether there is something new to be written.
+/// The part of a certificate's record that tells whether it has to be written anew.
 type Kept = (ObjectRef, Arc<Object>, Option<Timestamp>);
 
 /// Keeps the Secret equal to what is in force.
@@ -47,7 +55,7 @@ pub struct Certificates {
     wanted: watch::Sender<Option<String>>,
     task: JoinHandle<()>,
     kept: Option<Vec<Kept>>,
-    /// There is something in the Secret, from whomever.
+    /// Whether there is something in the Secret, of whichever operator.
     holds: Arc<AtomicBool>,
 }
 
@@ -69,38 +77,37 @@ impl Certificates {
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
-    pub fn recall(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, Remembered>> {
+    pub fn load(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, ObjectRecord>> {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
-                let error = match timeout(PATIENCE, api.get_opt(&name)).await {
-                    Ok(Ok(found)) => {
+                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
+                    Ok(found) => {
                         let data = found.and_then(|secret| secret.data).unwrap_or_default();
                         holds.fetch_or(data.contains_key(KEY), Ordering::Relaxed);
                         return data.get(KEY).map(|text| parse(&text.0)).unwrap_or_default();
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                        let error = status.message;
+                    Err(error) if error.class() == Class::Forbidden => {
+                        let error = error.message();
                         tracing::error!(
                             error,
                             "the certificates accepted last can't be read: one that is broken is lost"
                         );
                         return BTreeMap::new();
                     }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
+                    Err(error) => error,
                 };
-                tracing::warn!(secret = name, error, "can't read the certificates accepted last; tries again");
-                tokio::time::sleep(RETRY).await;
+                tracing::warn!(secret = name, %error, "can't read the certificates accepted last; tries again");
+                tokio::time::sleep(READ_RETRY_INTERVAL).await;
             }
         })
     }
 
     /// Keeps the certificates that proxies serve by, `in_force`; `accepted` are those that are in use as they are. What a
     /// fleet only names, without a permission, takes no room.
-    pub fn keep(&mut self, remembered: &Objects, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
+    pub fn keep(&mut self, records: &ObjectRecords, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
         let first = ObjectRef { kind: Kind::Secret, namespace: String::new(), name: String::new() };
-        let all = || remembered.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
+        let all = || records.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
         let secrets = || all().filter(|(id, _)| in_force.contains(*id));
         let kept = secrets().filter_map(|(id, known)| Some((id.clone(), known.accepted.clone()?, known.gone)));
         let kept: Vec<Kept> = kept.collect();
@@ -115,13 +122,13 @@ impl Certificates {
         self.holds.store(true, Ordering::Relaxed);
         let records = secrets().filter(|(_, known)| known.accepted.is_some());
         let records = records.map(|(id, known)| (id, !accepted.contains(id), known.json(id).to_string()));
-        self.wanted.send_replace(Some(text(records.collect(), MOST)));
+        self.wanted.send_replace(Some(text(records.collect(), MAX_BYTES)));
     }
 
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if timeout(LAST, self.task).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(secret = self.name, "the certificates accepted last could not be written to the end");
         }
     }
@@ -156,7 +163,7 @@ fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String
         tracing::error!(
             count,
             first,
-            most = MOST,
+            most = MAX_BYTES,
             "more certificates are in use than the operators' Secret holds: should one of those that are left out break \
              while no operator runs, it serves no more"
         );
@@ -164,7 +171,7 @@ fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
-fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
+fn parse(text: &[u8]) -> BTreeMap<ObjectRef, ObjectRecord> {
     let records: Vec<Value> = serde_json::from_slice(text)
         // The error could quote what it read.
         .map_err(|_| tracing::warn!("{KEY} of the operators' Secret is not understood"))
@@ -174,7 +181,7 @@ fn parse(text: &[u8]) -> BTreeMap<ObjectRef, Remembered> {
 }
 
 async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Option<String>>) {
-    let (mut written, mut pause) = (None, RETRY);
+    let (mut written, mut retries) = (None, Backoff::new(WRITE_PAUSES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -182,44 +189,48 @@ async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Opti
                 break;
             };
             match write(&api, &name, &text).await {
-                Ok(()) => (written, pause) = (Some(text), RETRY),
+                Ok(()) => {
+                    written = Some(text);
+                    retries.reset();
+                }
                 Err(error) => {
+                    let pause = retries.pause();
                     tracing::warn!(
                         secret = name,
-                        error,
+                        %error,
                         ?pause,
                         "can't write the certificates accepted last; tries again"
                     );
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_RETRY);
                 }
             }
         }
         if ended {
             return;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
-async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), String> {
+async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), WriteError> {
     // A merge patch, unlike an apply, makes nothing that is not there.
     let patch = match text {
         "" => json!({"data": {KEY: null}}),
         text => json!({"stringData": {KEY: text}}),
     };
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(patch))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Whoever leads now writes what it knows.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err("there is no such Secret: it comes with the chart, apply that again".to_owned())
-        }
+    match request(REQUEST_TIMEOUT, api.patch(name, &params, &Patch::Merge(patch))).await {
+        Ok(_) => Ok(()),
         // What was sent is not quoted.
-        Ok(Err(kube::Error::Api(status))) => Err(format!("{} {}", status.code, status.reason)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+        Err(RequestError::Failed(kube::Error::Api(status))) if status.code != 404 => {
+            Err(WriteError::Refused(status.code, status.reason))
+        }
+        Err(error) => match error.class() {
+            // Whoever leads now writes what it knows.
+            Class::NotLeading => Ok(()),
+            Class::NotFound => Err(WriteError::Missing("Secret")),
+            _ => Err(WriteError::Request(error)),
+        },
     }
 }
 

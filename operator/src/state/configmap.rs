@@ -1,5 +1,6 @@
-//! Memory in a cluster: a ConfigMap that whoever leads writes, and whoever takes over reads. The chart makes it; it is only
-//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left behind.
+//! The store of a cluster: a ConfigMap that the leader writes, and its successor reads. The chart makes it; it is only
+//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left
+//! behind.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, a proxy refuses a resource, or the age of
 //! routes does not say who has a hostname (`planner::holds`, which bounds that). Should the former two be more than a
@@ -33,29 +34,36 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     hostnames,
-    memory::{Objects, Recalled},
-    objects::{self, Remembered},
+    objects::{self, ObjectRecord},
+    persisted::{ObjectRecords, PersistedState},
     rollbacks::{Rollback, Rollbacks},
 };
-use crate::{fence, lead::MANAGER, outage::Said};
+use crate::{
+    kube::{
+        api::{Class, RequestError, request},
+        backoff::{Backoff, Bounds},
+    },
+    leader::election::MANAGER,
+    log_throttle::LogThrottle,
+};
 
 /// Keys of the ConfigMap.
 const OBJECTS: &str = "objects.json";
 const ROLLBACKS: &str = "rollbacks.json";
 const HOSTNAMES: &str = "hostnames.json";
 /// Most that is written besides hostnames: the API server takes 1 MiB with everything around it.
-pub(super) const MOST: usize = 900 << 10;
+pub(super) const MAX_BYTES: usize = 900 << 10;
 /// Writes that follow within this time are one.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(500);
 /// After an error, the next attempt; writing, twice as long after each further one.
-pub(super) const RETRY: Duration = Duration::from_secs(2);
-pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(60);
+pub(super) const READ_RETRY_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const WRITE_PAUSES: Bounds = Bounds::new(READ_RETRY_INTERVAL, Duration::from_secs(60));
 /// At the end, the last write is waited for so long.
-pub(super) const LAST: Duration = Duration::from_secs(2);
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A request that takes longer is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is to stand in the ConfigMap; of a key that is not here, whatever is there.
+/// The wanted data of the ConfigMap; keys that are not here stay as they are.
 type Data = BTreeMap<&'static str, String>;
 
 /// Something of a namespace that is to stand in it, as text.
@@ -65,14 +73,14 @@ struct Kept {
     json: String,
 }
 
-/// What there is to keep, as the loop has it. What is to be written is made of it beside the loop.
+/// The wanted content, as the loop has it. What is to be written is made of it beside the loop.
 #[derive(Clone, Default)]
 struct Wanted {
     /// `None`: there is no plan yet.
-    objects: Option<(Objects, Arc<Plan>)>,
+    objects: Option<(ObjectRecords, Arc<Plan>)>,
     /// `None`: not told yet, so that what the leader before left stays.
     rollbacks: Option<Arc<[Kept]>>,
-    /// The same.
+    /// The hostnames, as text; `None`: not told yet, so that what the leader before left stays.
     hostnames: Option<String>,
 }
 
@@ -85,16 +93,16 @@ impl fmt::Debug for Wanted {
 
 /// Keeps the ConfigMap equal to what is remembered.
 #[derive(Debug)]
-pub struct Memory {
+pub struct ConfigMapStore {
     api: Api<ConfigMap>,
     name: String,
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
-    /// There is something in the ConfigMap, from whomever.
+    /// Whether there is something in the ConfigMap, of whichever operator.
     holds: Arc<AtomicBool>,
 }
 
-impl Memory {
+impl ConfigMapStore {
     /// Starts on `namespace/name`; writes nothing before it is told to keep something.
     pub fn start(client: Client, namespace: &str, name: &str) -> Self {
         let api: Api<ConfigMap> = Api::namespaced(client, namespace);
@@ -106,37 +114,36 @@ impl Memory {
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
-    pub fn recall(&self) -> BoxFuture<'static, Recalled> {
+    pub fn load(&self) -> BoxFuture<'static, PersistedState> {
         let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
         Box::pin(async move {
             loop {
-                let error = match tokio::time::timeout(PATIENCE, api.get_opt(&name)).await {
-                    Ok(Ok(found)) => {
+                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
+                    Ok(found) => {
                         let holds_any =
                             found.as_ref().and_then(|f| f.data.as_ref()).is_some_and(|data| !data.is_empty());
                         holds.fetch_or(holds_any, Ordering::Relaxed);
                         return found.map(|found| parse(&found)).unwrap_or_default();
                     }
-                    Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-                        let error = status.message;
+                    Err(error) if error.class() == Class::Forbidden => {
+                        let error = error.message();
                         tracing::error!(
                             error,
                             "what earlier operators left can't be read: broken objects lose what was accepted last"
                         );
-                        return Recalled::default();
+                        return PersistedState::default();
                     }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
+                    Err(error) => error,
                 };
-                tracing::warn!(configmap = name, error, "can't read what the operator before left; tries again");
-                tokio::time::sleep(RETRY).await;
+                tracing::warn!(configmap = name, %error, "can't read what the operator before left; tries again");
+                tokio::time::sleep(READ_RETRY_INTERVAL).await;
             }
         })
     }
 
     /// Keeps the accepted content of what is broken now, by this plan.
-    pub fn keep_objects(&self, remembered: &Objects, plan: &Arc<Plan>) {
-        self.wanted.send_modify(|wanted| wanted.objects = Some((Arc::clone(remembered), Arc::clone(plan))));
+    pub fn keep_objects(&self, records: &ObjectRecords, plan: &Arc<Plan>) {
+        self.wanted.send_modify(|wanted| wanted.objects = Some((Arc::clone(records), Arc::clone(plan))));
     }
 
     /// Keeps what was rolled back.
@@ -154,14 +161,14 @@ impl Memory {
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if tokio::time::timeout(LAST, self.task).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
             tracing::warn!(configmap = self.name, "what is remembered could not be written to the end");
         }
     }
 }
 
 impl Kept {
-    /// What was rolled back, by namespace, free of secrets.
+    /// The rolled-back content, by namespace, free of secrets.
     fn rollbacks(rollback: &Rollback) -> impl Iterator<Item = Self> {
         let parts = rollback.without_certificates().by_namespace().into_iter();
         parts.map(|(namespace, part)| Self { namespace, json: serde_json::to_string(&part).unwrap_or_default() })
@@ -171,20 +178,19 @@ impl Kept {
 /// Makes texts of what there is to keep.
 #[derive(Default)]
 struct Writing {
-    /// How long each content is as text.
+    /// The length of each content as text.
     lengths: BTreeMap<ObjectRef, (Arc<Object>, usize)>,
-    said: Said,
+    throttle: LogThrottle,
 }
 
 impl Writing {
-    /// What is to stand in the ConfigMap.
+    /// The data that the ConfigMap is to have.
     fn data(&mut self, wanted: &Wanted, now: Instant) -> Data {
         let none = Arc::default();
-        let (remembered, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
+        let (records, plan) = wanted.objects.as_ref().map_or((&none, None), |(all, plan)| (all, Some(plan)));
         let is_broken = |id: &ObjectRef| !plan.is_some_and(|plan| plan.accepted.contains(id));
-        let broken = remembered
-            .iter()
-            .filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
+        let broken =
+            records.iter().filter(|(id, known)| id.kind != Kind::Secret && known.accepted.is_some() && is_broken(id));
         let mut broken: Vec<_> = broken.collect();
         broken.sort_by_key(|(id, known)| (known.created, *id));
         let mut data = self.within(&broken, wanted.rollbacks.as_deref(), now);
@@ -192,9 +198,10 @@ impl Writing {
         data
     }
 
-    /// What is broken, the oldest first, and what proxies refused, within the bound. Of each namespace the latter comes
-    /// first. A text is made only of what is within it: all of it together may be half of the operator's memory.
-    fn within(&mut self, broken: &[(&ObjectRef, &Remembered)], refused: Option<&[Kept]>, now: Instant) -> Data {
+    /// The records of broken objects, the oldest first, and of refused resources, within the bound. Of each namespace
+    /// the latter comes first. A text is made only of what is within it: all of it together may be half of the
+    /// operator's memory.
+    fn within(&mut self, broken: &[(&ObjectRef, &ObjectRecord)], refused: Option<&[Kept]>, now: Instant) -> Data {
         let lengths = self.lengths(broken);
         let rollbacks = refused.unwrap_or_default();
         // A comma and a line break, or the brackets.
@@ -203,16 +210,16 @@ impl Writing {
         let owners = rollbacks.iter().map(|kept| kept.namespace.as_str());
         let owners = owners.chain(broken.iter().map(|(id, _)| id.namespace.as_str()));
         let units: Vec<Unit<'_>> = owners.enumerate().map(|(i, owner)| Unit { owner, parts: vec![i] }).collect();
-        let allotment = share::allot([MOST as u64], &costs, &units);
+        let allotment = share::allot([MAX_BYTES as u64], &costs, &units);
         let mut left_out = units.iter().zip(&allotment.taken).filter(|(_, taken)| taken.is_err());
         if let Some((first, _)) = left_out.next()
-            && let Some(times) = self.said.due(now)
+            && let Some(times) = self.throttle.due(now)
         {
             tracing::error!(
                 count = left_out.count() + 1,
                 namespace = first.owner,
                 namespace_has = allotment.used.get(first.owner).map_or(0, |[bytes]| *bytes),
-                most = MOST,
+                most = MAX_BYTES,
                 not_said_before = times,
                 "too much is broken at once to be remembered in a ConfigMap: if every operator ends now, what is left out \
                  here loses the content accepted last; fix some objects of that namespace"
@@ -226,10 +233,10 @@ impl Writing {
         [(OBJECTS, broken)].into_iter().chain(refused.map(|_| (ROLLBACKS, rollbacks))).collect()
     }
 
-    /// How long the text of each is. That of a content is found out once.
-    fn lengths(&mut self, broken: &[(&ObjectRef, &Remembered)]) -> Vec<usize> {
+    /// The length of the text of each. That of a content is found out once.
+    fn lengths(&mut self, broken: &[(&ObjectRef, &ObjectRecord)]) -> Vec<usize> {
         let former = std::mem::take(&mut self.lengths);
-        let length = |(id, known): &(&ObjectRef, &Remembered)| {
+        let length = |(id, known): &(&ObjectRef, &ObjectRecord)| {
             let Some(content) = &known.accepted else { return 0 };
             let same = former.get(*id).filter(|(before, _)| Arc::ptr_eq(before, content));
             let length = same.map_or_else(|| objects::length(content), |(_, length)| *length);
@@ -246,7 +253,7 @@ fn text(lines: impl Iterator<Item = String>) -> String {
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
-fn parse(found: &ConfigMap) -> Recalled {
+fn parse(found: &ConfigMap) -> PersistedState {
     let text = |key| found.data.as_ref().and_then(|data| data.get(key)).filter(|text| !text.is_empty());
     let records: Vec<Value> = text(OBJECTS)
         .and_then(|text| {
@@ -259,11 +266,11 @@ fn parse(found: &ConfigMap) -> Recalled {
     let objects = records.into_iter().filter_map(objects::from_record).collect();
     let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(|text| Rollbacks::parse(text)).unwrap_or_default();
     let holds = text(HOSTNAMES).map(|text| hostnames::parse(text)).unwrap_or_default();
-    Recalled { objects, ledgers, holds }
+    PersistedState { objects, ledgers, holds }
 }
 
 async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Wanted>, holds: Arc<AtomicBool>) {
-    let (mut writing, mut written, mut pause) = (Writing::default(), Data::new(), RETRY);
+    let (mut writing, mut written, mut retries) = (Writing::default(), Data::new(), Backoff::new(WRITE_PAUSES));
     loop {
         let ended = wanted.changed().await.is_err();
         loop {
@@ -281,34 +288,51 @@ async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<W
             }
             holds.store(true, Ordering::Relaxed);
             match write(&api, &name, &data).await {
-                Ok(()) => (written, pause) = (data, RETRY),
+                Ok(()) => {
+                    written = data;
+                    retries.reset();
+                }
                 Err(error) => {
-                    tracing::warn!(configmap = name, error, ?pause, "can't write what is remembered; tries again");
+                    let pause = retries.pause();
+                    tracing::warn!(configmap = name, %error, ?pause, "can't write what is remembered; tries again");
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_RETRY);
                 }
             }
         }
         if ended {
             return;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
-async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), String> {
+/// Why a write of the operators' own object failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The object is not there.
+    #[error("there is no such {0}: it comes with the chart, apply that again")]
+    Missing(&'static str),
+    /// The API server refused it. Its message is left out, which may quote a secret.
+    #[error("{0} {1}")]
+    Refused(u16, String),
+    /// The request failed.
+    #[error(transparent)]
+    Request(RequestError),
+}
+
+async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), WriteError> {
     // A merge patch, unlike an apply, makes nothing that is not there. What is null goes.
     let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, (!text.is_empty()).then_some(text))).collect();
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match tokio::time::timeout(PATIENCE, api.patch(name, &params, &Patch::Merge(json!({ "data": data })))).await {
-        Ok(Ok(_)) => Ok(()),
-        // Whoever leads now writes what it knows.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err("there is no such ConfigMap: it comes with the chart, apply that again".to_owned())
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+    let patch = Patch::Merge(json!({ "data": data }));
+    match request(REQUEST_TIMEOUT, api.patch(name, &params, &patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.class() {
+            // Whoever leads now writes what it knows.
+            Class::NotLeading => Ok(()),
+            Class::NotFound => Err(WriteError::Missing("ConfigMap")),
+            _ => Err(WriteError::Request(error)),
+        },
     }
 }
 
@@ -321,7 +345,7 @@ mod tests {
     use super::*;
     use crate::state::mirror::Stored as _;
 
-    fn remembered(kind: Kind, name: &str) -> (ObjectRef, Remembered) {
+    fn record(kind: Kind, name: &str) -> (ObjectRef, ObjectRecord) {
         let id = ObjectRef { kind, namespace: "ns".into(), name: name.into() };
         let value = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -330,7 +354,7 @@ mod tests {
         });
         let accepted = Some(Arc::new(crds::admit(value).unwrap()));
         let (content, created) = (Hash::of(b"x"), jiff::Timestamp::UNIX_EPOCH);
-        (id, Remembered { generation: 5, content, created, accepted, accepted_at: None, gone: None })
+        (id, ObjectRecord { generation: 5, content, created, accepted, accepted_at: None, gone: None })
     }
 
     fn as_configmap(data: &Data) -> ConfigMap {
@@ -339,12 +363,12 @@ mod tests {
     }
 
     /// What is written of these, all of which are broken.
-    fn data(broken: &[(ObjectRef, Remembered)], refused: Option<&[Kept]>) -> Data {
+    fn data(broken: &[(ObjectRef, ObjectRecord)], refused: Option<&[Kept]>) -> Data {
         let broken: Vec<_> = broken.iter().map(|(id, known)| (id, known)).collect();
         Writing::default().within(&broken, refused, Instant::now())
     }
 
-    fn broken(objects: impl IntoIterator<Item = (ObjectRef, Remembered)>, accepted: &[&ObjectRef]) -> Wanted {
+    fn broken(objects: impl IntoIterator<Item = (ObjectRef, ObjectRecord)>, accepted: &[&ObjectRef]) -> Wanted {
         let accepted = accepted.iter().copied().cloned().collect();
         let plan = Plan { accepted, ..Plan::default() };
         Wanted { objects: Some((Arc::new(objects.into_iter().collect()), Arc::new(plan))), ..Wanted::default() }
@@ -352,50 +376,50 @@ mod tests {
 
     #[test]
     fn what_is_broken_comes_back_whole() {
-        let (id, known) = remembered(Kind::Service, "a");
-        let recalled = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
-        let back = &recalled.objects[&id];
+        let (id, known) = record(Kind::Service, "a");
+        let persisted = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
+        let back = &persisted.objects[&id];
         assert!(back.same(&known));
-        assert_eq!((back.accepted_generation(), recalled.ledgers.len()), (Some(4), 0));
+        assert_eq!((back.accepted_generation(), persisted.ledgers.len()), (Some(4), 0));
         assert_eq!(back.accepted.as_ref().unwrap().metadata().uid.as_deref(), Some("u-1"));
         // Garbage of whatever kind is no reason to stop.
         let garbage: Data = BTreeMap::from([(OBJECTS, "[1, {}, \"x\"]".into()), (ROLLBACKS, "{".into())]);
-        let recalled = parse(&as_configmap(&garbage));
-        assert!(recalled.objects.is_empty() && recalled.ledgers.is_empty());
+        let persisted = parse(&as_configmap(&garbage));
+        assert!(persisted.objects.is_empty() && persisted.ledgers.is_empty());
         assert!(parse(&ConfigMap::default()).objects.is_empty());
     }
 
     #[tokio::test]
     async fn what_the_leader_before_left_of_rollbacks_stays_until_they_are_known() {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
-        let written = || Writing::default().data(&memory.wanted.borrow(), Instant::now()).get(ROLLBACKS).cloned();
-        let (id, known) = remembered(Kind::ApiRoute, "broken");
-        memory.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &Arc::default());
+        let store = ConfigMapStore::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let written = || Writing::default().data(&store.wanted.borrow(), Instant::now()).get(ROLLBACKS).cloned();
+        let (id, known) = record(Kind::ApiRoute, "broken");
+        store.keep_objects(&Arc::new(BTreeMap::from([(id, known)])), &Arc::default());
         assert_eq!(written(), None);
-        memory.keep_rollbacks(&[]);
+        store.keep_rollbacks(&[]);
         assert_eq!(written().as_deref(), Some(""));
-        memory.task.abort();
+        store.task.abort();
     }
 
     #[test]
     fn only_what_is_broken_and_no_secret_is_kept() {
         let (good, bad, secret) =
-            (remembered(Kind::ApiRoute, "good"), remembered(Kind::ApiRoute, "bad"), remembered(Kind::Secret, "s"));
+            (record(Kind::ApiRoute, "good"), record(Kind::ApiRoute, "bad"), record(Kind::Secret, "s"));
         let (accepted, id) = (good.0.clone(), bad.0.clone());
         let written = Writing::default().data(&broken([good, bad, secret], &[&accepted]), Instant::now());
         assert_eq!(parse(&as_configmap(&written)).objects.into_keys().collect::<Vec<_>>(), [id]);
     }
 
     /// Half a megabyte as text.
-    fn large(name: &str) -> (ObjectRef, Remembered) {
-        let (id, known) = remembered(Kind::ApiRoute, name);
+    fn large(name: &str) -> (ObjectRef, ObjectRecord) {
+        let (id, known) = record(Kind::ApiRoute, name);
         let matching = |m: usize| json!({"headers": [{"name": format!("x-{m}"), "value": "v".repeat(4000)}]});
         let rule = json!({"matches": [matching(0), matching(1)], "backendRefs": [{"name": "a", "port": 80}]});
         let rules = vec![rule; 64];
         let value = json!({"apiVersion": crds::API_VERSION, "kind": "ApiRoute",
             "metadata": {"name": name, "namespace": "ns"}, "spec": {"rules": rules}});
-        (id, Remembered { accepted: Some(Arc::new(crds::admit(value).unwrap())), ..known })
+        (id, ObjectRecord { accepted: Some(Arc::new(crds::admit(value).unwrap())), ..known })
     }
 
     /// The loop only says that there is something: it made values and texts of all that was broken, for each plan.
@@ -403,15 +427,15 @@ mod tests {
     async fn the_loop_makes_no_text() {
         let (_, one) = large("r");
         let id = |i| ObjectRef { kind: Kind::ApiRoute, namespace: "ns".into(), name: format!("r{i}") };
-        let objects: Objects = Arc::new((0..200).map(|i| (id(i), one.clone())).collect());
+        let objects: ObjectRecords = Arc::new((0..200).map(|i| (id(i), one.clone())).collect());
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let memory = Memory::start(Client::try_from(config).unwrap(), "ns", "memory");
+        let store = ConfigMapStore::start(Client::try_from(config).unwrap(), "ns", "memory");
         let began = Instant::now();
-        memory.keep_objects(&objects, &Arc::default());
-        memory.keep_holds(&Holds::default());
+        store.keep_objects(&objects, &Arc::default());
+        store.keep_holds(&Holds::default());
         let took = began.elapsed();
         assert!(took < Duration::from_millis(20), "{took:?}");
-        memory.task.abort();
+        store.task.abort();
     }
 
     #[test]
@@ -422,7 +446,7 @@ mod tests {
         assert_eq!(length, [known.text(&id).len()]);
         // Whoever measured it again would find out what it really has.
         writing.lengths.get_mut(&id).unwrap().1 = 7;
-        let generation = Remembered { generation: 77, ..known.clone() };
+        let generation = ObjectRecord { generation: 77, ..known.clone() };
         assert_eq!(
             writing.lengths(&[(&id, &generation)]),
             [length[0] - objects::length(known.accepted.as_deref().unwrap()) + 8]
@@ -438,7 +462,7 @@ mod tests {
             writing.data(&wanted, start + Duration::from_secs(second));
         }
         // It was said at first and after a minute, and 29 times since not.
-        assert_eq!(writing.said.left_out(), 29);
+        assert_eq!(writing.throttle.left_out(), 29);
     }
 
     /// Of an API server: what it was asked.
@@ -459,7 +483,7 @@ mod tests {
         let api = Api::namespaced(Client::new(service, "ns"), "ns");
         let done = write(&api, "memory", &data).await;
         let (method, content, body) = requests.recv().await.unwrap();
-        (method, content, body, done)
+        (method, content, body, done.map_err(|error| error.to_string()))
     }
 
     #[tokio::test]
@@ -477,25 +501,25 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let objects: Vec<_> = (0..8_000).map(|i| remembered(Kind::ApiRoute, &format!("x{i}"))).collect();
+        let objects: Vec<_> = (0..8_000).map(|i| record(Kind::ApiRoute, &format!("x{i}"))).collect();
         let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
-        assert!(total <= MOST && total > MOST / 2, "{total}");
+        assert!(total <= MAX_BYTES && total > MAX_BYTES / 2, "{total}");
         assert!(!parse(&as_configmap(&written)).objects.is_empty());
-        assert_eq!(data(&objects, Some(&[refused("ns", MOST + 1)]))[ROLLBACKS], "");
+        assert_eq!(data(&objects, Some(&[refused("ns", MAX_BYTES + 1)]))[ROLLBACKS], "");
     }
 
     #[test]
     fn who_breaks_much_pushes_out_nobody() {
         let kept = |namespace: &str, i: usize| {
-            let (id, known) = remembered(Kind::ApiRoute, &format!("x{i}"));
+            let (id, known) = record(Kind::ApiRoute, &format!("x{i}"));
             (ObjectRef { namespace: namespace.into(), ..id }, known)
         };
         // Whoever comes first, and whatever proxies refuse of it.
         let mut objects: Vec<_> = (0..8_000).map(|i| kept("crowd", i)).collect();
         objects.extend((0..100).map(|i| kept("shop", i)));
-        let written = data(&objects, Some(&[refused("crowd", MOST - 1000), refused("shop", 30_000)]));
-        assert!(written.values().map(String::len).sum::<usize>() <= MOST);
+        let written = data(&objects, Some(&[refused("crowd", MAX_BYTES - 1000), refused("shop", 30_000)]));
+        assert!(written.values().map(String::len).sum::<usize>() <= MAX_BYTES);
         assert_eq!(written[ROLLBACKS].len(), 30_002);
         let objects: Vec<Value> = serde_json::from_str(&written[OBJECTS]).unwrap();
         let of = |namespace: &str| objects.iter().filter(|o| o["object"]["namespace"] == namespace).count();

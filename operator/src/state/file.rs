@@ -13,7 +13,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes, false)
 }
 
-/// The same for what can't be derived anew: it is there even if the machine loses power a moment later.
+/// Writes a file that can't be derived anew: it is there even if the machine loses power a moment later.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes, true)
 }

@@ -1,4 +1,5 @@
-//! Who has a hostname, where the age of routes does not say it: as text, in a file of the state folder or a ConfigMap.
+//! The holders of hostnames, where the age of routes does not tell them: as text, in a file of the state folder or a
+//! ConfigMap.
 
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub struct File {
 }
 
 impl File {
-    /// What an earlier operator left.
+    /// The holders that an earlier operator left.
     pub fn load(path: PathBuf) -> (Self, Vec<Kept>) {
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         let kept = parse(&written);

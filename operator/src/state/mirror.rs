@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{file, object_path};
 
-/// What is stored for one object.
+/// The stored form of one object.
 pub trait Stored: Send + Sync + 'static {
     /// Whether the file of `other` is good for this too.
     fn same(&self, other: &Self) -> bool;

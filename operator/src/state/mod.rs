@@ -17,10 +17,11 @@ pub mod certificates;
 pub mod configmap;
 pub mod file;
 pub mod hostnames;
-pub mod memory;
 pub mod mirror;
 pub mod objects;
+pub mod persisted;
 pub mod rollbacks;
+pub mod store;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -56,7 +57,7 @@ pub enum StateError {
     /// The epoch file holds no number.
     #[error("state folder: {0} holds no number; remove the whole folder to begin anew")]
     BadEpoch(PathBuf),
-    /// There is no folder for state by default.
+    /// No default folder for state can be derived.
     #[error("neither XDG_STATE_HOME nor HOME is set: give --state-dir")]
     NoHome,
 }
@@ -72,7 +73,7 @@ pub struct StateDir {
 
 /// Longest path of the folder: `/proxies/NAME/handover.sock` and a proxy's name of 63 bytes follow, 107 in all, but
 /// short names are the rule, so the first such path that is too long reports itself.
-const LONGEST: usize = 107 - "/proxies/default-00/handover.sock".len();
+const MAX_PATH_BYTES: usize = 107 - "/proxies/default-00/handover.sock".len();
 
 impl StateDir {
     /// Creates the folder when it is missing, locks it, and counts the epoch up.
@@ -85,8 +86,8 @@ impl StateDir {
         let path = &path.canonicalize().map_err(at(path))?;
         // Whoever may open the sockets in it may read certificates and push configuration.
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(at(path))?;
-        if path.as_os_str().len() > LONGEST {
-            return Err(StateError::TooLong(path.clone(), LONGEST));
+        if path.as_os_str().len() > MAX_PATH_BYTES {
+            return Err(StateError::TooLong(path.clone(), MAX_PATH_BYTES));
         }
         let lock = lock(path)?;
         let file = path.join("epoch");

@@ -1,5 +1,5 @@
-//! What is remembered of each object: how often it changed, and its last accepted content, which stays in force while
-//! what the source has is broken.
+//! Records of objects: how often each changed, and its last accepted content, which stays in force while what the
+//! source has is broken.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +16,9 @@ use snapshot::Hash;
 
 use super::mirror::{self, Stored};
 
-/// What is remembered of one object.
+/// The record of one object.
 #[derive(Clone, Debug)]
-pub struct Remembered {
+pub struct ObjectRecord {
     /// Counts its changes.
     pub generation: i64,
     /// Hash of the content that has this generation.
@@ -33,7 +33,7 @@ pub struct Remembered {
     pub gone: Option<jiff::Timestamp>,
 }
 
-impl Remembered {
+impl ObjectRecord {
     /// `metadata.generation` of the accepted content; an API server counts it.
     pub fn accepted_generation(&self) -> Option<i64> {
         self.accepted.as_ref().map(|object| object.metadata().generation.unwrap_or_default())
@@ -55,7 +55,7 @@ struct Record<A> {
     gone: Option<jiff::Timestamp>,
 }
 
-impl Stored for Remembered {
+impl Stored for ObjectRecord {
     fn same(&self, other: &Self) -> bool {
         let accepted = match (&self.accepted, &other.accepted) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
@@ -71,7 +71,7 @@ impl Stored for Remembered {
     }
 }
 
-impl Remembered {
+impl ObjectRecord {
     fn record<A>(&self, id: &ObjectRef, accepted: Option<A>) -> Record<A> {
         Record {
             object: id.clone(),
@@ -84,7 +84,7 @@ impl Remembered {
         }
     }
 
-    /// What [`from_record`] reads, as text.
+    /// The text that [`from_record`] reads.
     pub(super) fn text(&self, id: &ObjectRef) -> String {
         serde_json::to_string(&self.record(id, self.accepted.as_deref().map(Manifest))).unwrap_or_default()
     }
@@ -145,12 +145,12 @@ fn written(value: &impl Serialize) -> usize {
 }
 
 /// Reads the folder.
-pub fn load(folder: &Path) -> BTreeMap<ObjectRef, Remembered> {
+pub fn load(folder: &Path) -> BTreeMap<ObjectRef, ObjectRecord> {
     mirror::read(folder).into_iter().filter_map(from_record).collect()
 }
 
 /// Reads what [`Stored::json`] wrote. An object that this version would not admit any more is dropped, and said so.
-pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
+pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, ObjectRecord)> {
     let mut record: Record<Value> = serde_json::from_value(value)
         .map_err(|error| tracing::warn!(%error, "what was remembered of an object is not understood"))
         .ok()?;
@@ -165,7 +165,7 @@ pub(crate) fn from_record(value: Value) -> Option<(ObjectRef, Remembered)> {
     let content = parse_hash(&record.content)?;
     let accepted = record.accepted.take().and_then(admit);
     let Record { object, generation, created, accepted_at, gone, .. } = record;
-    Some((object, Remembered { generation, content, created, accepted, accepted_at, gone }))
+    Some((object, ObjectRecord { generation, content, created, accepted, accepted_at, gone }))
 }
 
 /// Reads the 64 hex digits that a hash prints as.
@@ -190,7 +190,7 @@ mod tests {
         let value = serde_json::json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ns"}, "spec": {"ports": [{"port": 80}]},
         });
-        let object = Remembered {
+        let object = ObjectRecord {
             generation: 3,
             content: Hash::of(b"x"),
             created: jiff::Timestamp::UNIX_EPOCH,
@@ -198,7 +198,7 @@ mod tests {
             accepted_at: Some(jiff::Timestamp::UNIX_EPOCH),
             gone: Some(jiff::Timestamp::UNIX_EPOCH),
         };
-        let broken = Remembered { accepted: None, ..object.clone() };
+        let broken = ObjectRecord { accepted: None, ..object.clone() };
         // Its length is known before it is written.
         let content = length(object.accepted.as_deref().unwrap());
         assert_eq!(object.text_length(&id("a"), content), object.text(&id("a")).len());

@@ -1,6 +1,6 @@
-//! What a fleet refuses, and what runs in its place: a new operator must know it before the first proxy attaches, or it
-//! would publish the refused content again and have nothing to fall back on. What single proxies refuse is not kept: they
-//! say it again.
+//! The resources that a fleet refuses, and those that run in their place: a new operator must know them before the
+//! first proxy attaches, or it would publish the refused content again and have nothing to fall back on. What single
+//! proxies refuse is not kept: they say it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::{file, objects::parse_hash};
-use crate::gateway::is_own_trouble;
+use crate::reconcile::fleet_state::is_own_trouble;
 
-/// Of one fleet.
+/// The refusals of one fleet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rollback {
     fleet: FleetRef,
@@ -31,7 +31,7 @@ struct Refused {
     field: String,
     reason: String,
     message: String,
-    /// Who refuses it: of one that nobody did, it is tried again.
+    /// The proxies that refuse it: content that none of the living ones refused is tried again.
     #[serde(default)]
     by: BTreeSet<ProxyId>,
     #[serde(default)]
@@ -41,7 +41,7 @@ struct Refused {
 }
 
 impl Rollback {
-    /// What is to be kept of a fleet; `None`: nothing was refused.
+    /// The refusals to be kept of a fleet; `None`: nothing was refused.
     pub fn new(fleet: &FleetRef, ledger: &Ledger, desired: &Snapshot, published: &Snapshot) -> Option<Self> {
         let refused = ledger.refused.iter().map(|((key, hash), Refusal { nack, by, since, tries })| Refused {
             key: key.to_string(),
@@ -60,14 +60,14 @@ impl Rollback {
         (!refused.is_empty()).then(|| Self { fleet: fleet.clone(), refused, instead })
     }
 
-    /// The same without what runs in place of refused certificates, which holds private keys.
+    /// A copy without the content that runs in place of refused certificates, which holds private keys.
     pub fn without_certificates(&self) -> Self {
         let is_certificate = |key: &str| key.parse::<Key>().is_ok_and(|key| key.kind() == snapshot::Kind::Certificate);
         let instead = self.instead.iter().filter(|(key, _)| !is_certificate(key));
         Self { instead: instead.map(|(key, hex)| (key.clone(), hex.clone())).collect(), ..self.clone() }
     }
 
-    /// The same in parts, one for each namespace that its resources are of: `Rollbacks::parse` puts them together again.
+    /// Its parts, one for each namespace that its resources are of: `Rollbacks::parse` puts them together again.
     pub(crate) fn by_namespace(&self) -> BTreeMap<String, Self> {
         let mut parts = BTreeMap::new();
         for refused in &self.refused {

@@ -26,28 +26,31 @@ use super::{
     queue::{Job, Outcome, Queue},
 };
 use crate::{
-    fence, outage,
+    kube::{
+        api::{Class, RequestError, request},
+        outage,
+    },
     source::kube::{Lists, Raw},
     state::plural,
 };
 
-/// Who writes statuses.
+/// The field manager of statuses.
 const MANAGER: &str = "sluice-status";
 /// Writes at a time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_WRITES: usize = 8;
 /// A write that takes longer is given up, and tried again a second later: what waits for an API server that is silent
 /// waits little longer than this once it answers.
-const PATIENCE: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// No more of an object is asked back when its status is written: it may have 1.5 MiB, and nothing of it is read.
 const METADATA: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 /// Objects in one answer to a list: each may have 1.5 MiB, all of which is in memory for a moment.
-const PAGE: u32 = 8;
+const PAGE_LEN: u32 = 8;
 /// A page that takes longer is given up, and all is listed again.
-const PAGE_WITHIN: Duration = Duration::from_secs(30);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an error, the next attempt to list.
-const RETRY: Duration = Duration::from_secs(2);
+const LIST_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// At the end, what is still to be written is waited for so long.
-const LAST: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Kinds that have a status.
 const KINDS: [Kind; 3] = [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy];
 
@@ -64,12 +67,12 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
     let mut not_before = Instant::now();
     loop {
         let now = Instant::now();
-        while writes.len() < AT_ONCE
+        while writes.len() < MAX_CONCURRENT_WRITES
             && let Some(job) = queue.take(now)
         {
             writes.spawn(write(client.clone(), job));
         }
-        let wake = queue.next().filter(|_| writes.len() < AT_ONCE);
+        let wake = queue.next().filter(|_| writes.len() < MAX_CONCURRENT_WRITES);
         tokio::select! {
             changed = ready(&mut receiver, not_before) => {
                 if !changed {
@@ -91,7 +94,7 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
     }
     let rest = async {
         loop {
-            while writes.len() < AT_ONCE
+            while writes.len() < MAX_CONCURRENT_WRITES
                 && let Some(job) = queue.take(Instant::now())
             {
                 writes.spawn(write(client.clone(), job));
@@ -100,7 +103,7 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
             queue.done(job, outcome, pace.drift, Instant::now());
         }
     };
-    if tokio::time::timeout(LAST, rest).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
         tracing::warn!("the last statuses could not be written in time; the next leader writes them");
     }
 }
@@ -120,7 +123,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// Statuses with the uid of the very object that each is of.
 fn wanted(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<ObjectRef, (Option<Arc<str>>, Status)> {
-    let uid = |id: &ObjectRef| Some(Arc::clone(&input.observed.objects.get(id)?.birth.as_ref()?.uid));
+    let uid = |id: &ObjectRef| Some(Arc::clone(&input.observed.objects.get(id)?.creation.as_ref()?.uid));
     statuses.iter().map(|(id, status)| (id.clone(), (uid(id), status.clone()))).collect()
 }
 
@@ -133,7 +136,7 @@ async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> 
                 Ok(listed) => break present.extend(listed),
                 Err(error) => {
                     outage::log(&format!("statuses of {kind:?}s"), plural(kind), &error);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(LIST_RETRY_INTERVAL).await;
                 }
             }
         }
@@ -142,15 +145,14 @@ async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> 
 }
 
 /// Statuses are read as values: one that is not understood hides no other.
-async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, String> {
+async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<ObjectRef, Status>, RequestError> {
     let api: Api<Raw> = Api::all_with(client.clone(), &resource(kind));
     let mut found = BTreeMap::new();
-    let mut params = ListParams::default().limit(PAGE);
+    let mut params = ListParams::default().limit(PAGE_LEN);
     loop {
         // For this page alone: the source, if it lists too, takes its pages in between.
         let _turn = lists.turn().await;
-        let page = tokio::time::timeout(PAGE_WITHIN, api.list(&params)).await;
-        let page = page.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        let page = request(PAGE_TIMEOUT, api.list(&params)).await?;
         for raw in page.items {
             let Some(status) = super::status(kind, raw.value()["status"].take()) else { continue };
             let (Some(namespace), Some(name)) = (raw.namespace(), raw.meta().name.clone()) else { continue };
@@ -166,32 +168,27 @@ async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<Obj
 async fn write(client: Client, job: Job) -> (Job, Outcome) {
     let object = &job.object;
     let api: Api<Raw> = Api::namespaced_with(client.clone(), &object.namespace, &resource(object.kind));
-    let done = tokio::time::timeout(PATIENCE, apply(&client, &api, &job)).await;
+    let done = request(REQUEST_TIMEOUT, apply(&client, &api, &job)).await;
     let fails = |error: &dyn fmt::Display| {
         let url = format!("{}/{}/status", api.resource_url(), object.name);
         outage::log(&format!("status of {object}"), &url, error);
     };
-    let outcome = match done {
-        Ok(Ok(())) => Outcome::Written,
-        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => {
-            tracing::debug!(%object, answer = answer.message, "the status has no object any more");
+    let Err(error) = done else { return (job, Outcome::Written) };
+    let outcome = match error.class() {
+        Class::NotFound | Class::Conflict => {
+            tracing::debug!(%object, answer = error.message(), "the status has no object any more");
             Outcome::Gone
         }
         // The process ends in a moment.
-        Ok(Err(error)) if fence::is_not_leading(&error) => Outcome::Refused,
-        Ok(Err(error)) if outage::is_one(&error) => {
+        Class::NotLeading => Outcome::Refused,
+        Class::Unavailable | Class::NoAnswer => {
             fails(&error);
-            // It may fail at this very object.
-            let is_of_object = matches!(&error, kube::Error::Api(answer) if answer.code == 500);
-            if is_of_object { Outcome::Failed } else { Outcome::Unreached }
+            // At 500, it may fail at this very object.
+            if error.code() == Some(500) { Outcome::Failed } else { Outcome::Unreached }
         }
-        Ok(Err(error)) => {
+        Class::Forbidden | Class::Invalid | Class::Other => {
             tracing::warn!(%object, %error, "the status can't be written; tries again");
             Outcome::Refused
-        }
-        Err(_) => {
-            fails(&"no answer");
-            Outcome::Unreached
         }
     };
     (job, outcome)

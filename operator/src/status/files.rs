@@ -8,12 +8,12 @@ use tokio::sync::watch;
 
 use super::{Input, Pace, derive};
 use crate::{
+    reconcile::world::in_force,
     source::kind_of,
     state::{
         mirror::{self, Mirror, Stored},
         objects::to_value,
     },
-    world::in_force,
 };
 
 pub(super) async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Receiver<Input>) {
@@ -33,7 +33,7 @@ pub(super) async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Rec
     mirror.finish().await;
 }
 
-/// One custom resource as `kubectl get -o json` would show it.
+/// A custom resource as `kubectl get -o json` would show it.
 #[derive(Clone, Debug)]
 struct File {
     generation: i64,
@@ -48,7 +48,7 @@ fn files(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<Obje
         let object = input.world.objects.get(id)?;
         let file = File {
             generation: object.generation,
-            created: input.remembered.get(id).map(|r| r.created),
+            created: input.records.get(id).map(|r| r.created),
             object: in_force(object).cloned(),
             status: status.clone(),
         };

@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     source::{Observed, kube::Lists},
-    state::objects::Remembered,
+    state::objects::ObjectRecord,
 };
 
 /// How often statuses are written.
@@ -32,19 +32,19 @@ pub const FILES: Pace = Pace { coalesce: Duration::from_millis(100), drift: Dura
 /// For an API server, where each write is one for every watcher of the object.
 pub const API: Pace = Pace { coalesce: Duration::from_millis(500), drift: Duration::from_secs(30) };
 
-/// What statuses are made of.
+/// The input that statuses are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// Every object, as planned.
     pub world: Arc<World>,
     /// Every object, as the source has it.
     pub observed: Arc<Observed>,
-    /// What was derived, with the problems of fleets.
+    /// The plan, with the problems of fleets.
     pub plan: Arc<Plan>,
-    /// What was observed.
+    /// The observed state of the fleets.
     pub fleets: BTreeMap<FleetRef, FleetView>,
     /// When each object was first seen.
-    pub remembered: Arc<BTreeMap<ObjectRef, Remembered>>,
+    pub records: Arc<BTreeMap<ObjectRef, ObjectRecord>>,
 }
 
 /// Takes what statuses are made of; the newest wins.

@@ -1,4 +1,4 @@
-//! Which status is to be written to an API server, and when. Pure: `now` is an argument.
+//! The queue of statuses to be written to an API server, and the time of each. Pure: `now` is an argument.
 //!
 //! A status that says something else is written at once. One in which only numbers drifted waits until the last write is
 //! old enough, and one that says that proxies are awaited waits for a moment, since it is mostly over before it is written:
@@ -15,27 +15,30 @@ use std::{
 
 use planner::{ObjectRef, Status, problem::reason};
 
-/// How long proxies have been awaited when it is told.
-const AWAITED: Duration = Duration::from_millis(500);
+use crate::kube::backoff::Bounds;
+
+/// The time that proxies have been awaited when a status says so.
+const PENDING_GRACE: Duration = Duration::from_millis(500);
 /// After the first failure, the next attempt; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause of one that the API server refuses.
-const LONGEST_REFUSED: Duration = Duration::from_secs(60);
-/// The same of one that it fails at, maybe only at this one. It must not outlive an outage by much.
-const LONGEST_FAILED: Duration = Duration::from_secs(5);
-/// After so many failures in a row it is the API server that fails.
-const IN_A_ROW: u32 = 8;
+const MAX_PAUSE_REFUSED: Duration = Duration::from_secs(60);
+/// Longest pause of a write that the API server fails at, maybe only at this one. It must not outlive an outage by
+/// much.
+const MAX_PAUSE_FAILED: Duration = Duration::from_secs(5);
+/// Failures in a row after which it is the API server that fails.
+const OUTAGE_AFTER: u32 = 8;
 /// From then on there is one attempt in this time.
-const PROBE: Duration = Duration::from_millis(125);
+const PROBE_INTERVAL: Duration = Duration::from_millis(125);
 
 /// Writes of one namespace at a time, of the eight that there may be (`api.rs`).
-const MOST_OF_ONE: usize = 6;
+const MAX_WRITES_OF_NAMESPACE: usize = 6;
 
-/// One write.
+/// A write of one status.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
     pub(super) object: ObjectRef,
-    /// Of which of those of its name.
+    /// UID of the object, to tell it from a later one with the same name.
     pub(super) uid: Option<Arc<str>>,
     pub(super) status: Status,
 }
@@ -48,9 +51,9 @@ pub(super) enum Outcome {
     Gone,
     /// The API server answers that this is not to be written.
     Refused,
-    /// It fails at this one: it may be the object's fault.
+    /// The API server fails at this write: it may be the object's fault.
     Failed,
-    /// It can't be reached, does not answer, or says that it can't write anything now.
+    /// The API server can't be reached, does not answer, or says that it can't write anything now.
     Unreached,
 }
 
@@ -65,7 +68,7 @@ pub(super) struct Queue {
     probe: Option<Instant>,
 }
 
-/// What is due when, by namespace.
+/// The writes that are due, by namespace and time.
 #[derive(Debug, Default)]
 struct Due {
     namespaces: BTreeMap<String, Waiting>,
@@ -114,9 +117,10 @@ impl Due {
         self.free().filter_map(|waiting| waiting.objects.first()).map(|(at, _)| *at).min()
     }
 
-    /// What waits of namespaces that may have another write under way.
+    /// The waiting writes of namespaces that may have another one under way.
     fn free(&self) -> impl Iterator<Item = &Waiting> {
-        let is_free = |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MOST_OF_ONE);
+        let is_free =
+            |namespace: &String| self.writing.get(namespace).is_none_or(|writing| *writing < MAX_WRITES_OF_NAMESPACE);
         self.namespaces.iter().filter(move |(namespace, _)| is_free(namespace)).map(|(_, waiting)| waiting)
     }
 
@@ -135,7 +139,7 @@ impl Due {
 struct Entry {
     uid: Option<Arc<str>>,
     wanted: Status,
-    /// What the API server has, and since when; `None`: not known.
+    /// The status that the API server has, and since when; `None`: not known.
     written: Option<(Status, Instant)>,
     /// Since when proxies are awaited.
     awaits: Option<Instant>,
@@ -196,7 +200,7 @@ impl Queue {
             return None;
         }
         let object = self.due.take(now)?;
-        self.probe = self.probe.map(|_| now + PROBE);
+        self.probe = self.probe.map(|_| now + PROBE_INTERVAL);
         let entry = self.entries.get_mut(&object)?;
         (entry.due, entry.in_flight) = (None, true);
         *self.due.writing.entry(object.namespace.clone()).or_default() += 1;
@@ -215,11 +219,11 @@ impl Queue {
             Outcome::Written | Outcome::Gone | Outcome::Refused => 0,
             Outcome::Failed | Outcome::Unreached => self.failed.saturating_add(1),
         };
-        self.probe = (self.failed >= IN_A_ROW).then(|| self.probe.unwrap_or(now + PROBE));
+        self.probe = (self.failed >= OUTAGE_AFTER).then(|| self.probe.unwrap_or(now + PROBE_INTERVAL));
         let longest = match outcome {
             Outcome::Written => Duration::ZERO,
-            Outcome::Gone | Outcome::Refused => LONGEST_REFUSED,
-            Outcome::Failed => LONGEST_FAILED,
+            Outcome::Gone | Outcome::Refused => MAX_PAUSE_REFUSED,
+            Outcome::Failed => MAX_PAUSE_FAILED,
             // The bound on all of them is enough.
             Outcome::Unreached => FIRST_RETRY,
         };
@@ -231,10 +235,8 @@ impl Queue {
                 entry.failures = 0;
             }
             Outcome::Gone | Outcome::Refused | Outcome::Failed | Outcome::Unreached => {
-                // 1 s, 2 s, 4 s, ... the longest.
-                let pause = FIRST_RETRY.saturating_mul(1 << entry.failures.min(6)).min(longest);
-                entry.failures += 1;
-                entry.not_before = now + pause;
+                entry.failures = entry.failures.saturating_add(1);
+                entry.not_before = now + Bounds::new(FIRST_RETRY, longest).pause(entry.failures);
             }
         }
         Self::schedule(&mut self.due, &job.object, entry, drift);
@@ -246,7 +248,7 @@ impl Queue {
             Some((written, _)) if *written == entry.wanted => None,
             Some((written, at)) if only_drifts(written, &entry.wanted) => Some((*at + drift).max(entry.not_before)),
             Some(_) | None => {
-                Some(entry.awaits.map_or(entry.not_before, |since| (since + AWAITED).max(entry.not_before)))
+                Some(entry.awaits.map_or(entry.not_before, |since| (since + PENDING_GRACE).max(entry.not_before)))
             }
         };
         if at == entry.due {
@@ -476,7 +478,7 @@ mod tests {
         let now = bench.at(0.0);
         bench.queue.want(wanted.clone(), BTreeMap::new(), DRIFT, now);
         let mut jobs: Vec<Job> = std::iter::from_fn(|| bench.queue.take(now)).collect();
-        assert_eq!((jobs.len(), bench.queue.next()), (MOST_OF_ONE, None));
+        assert_eq!((jobs.len(), bench.queue.next()), (MAX_WRITES_OF_NAMESPACE, None));
         wanted.extend([entry(of("shop", "a"))]);
         bench.queue.want(wanted, BTreeMap::new(), DRIFT, now);
         assert_eq!(bench.queue.take(now).map(|job| job.object.name), Some("a".into()));

@@ -16,7 +16,7 @@ use kube::{
 };
 use operator::{
     identity::{self, authority::Authorities, certificate::Peer},
-    lead::{self, Lead},
+    leader::election::{self, LeaderState},
 };
 use planner::FleetRef;
 use serde_json::json;
@@ -45,7 +45,7 @@ fn secret(authorities: Option<&Authorities>) -> Secret {
 #[tokio::test]
 async fn of_many_that_think_they_lead_one_makes_the_authority() {
     let space = Space::new("identity-race").await;
-    let start = || identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, lead::alone(1));
+    let start = || identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, election::sole_leader(1));
     let all: Vec<_> = (0..8).map(|_| start()).collect();
     let mut bundles = vec![];
     for identity in &all {
@@ -66,11 +66,11 @@ async fn an_authority_that_grows_old_gets_another_beside_it() {
     let old = made(ago(60.5));
     secrets.create(&PostParams::default(), &secret(Some(&old))).await.unwrap();
     // A standby takes what is there, a leader adds to it.
-    let (_lead, stands_by) = watch::channel(Lead::Standby { holder: None });
+    let (_lead, stands_by) = watch::channel(LeaderState::Standby { holder: None });
     let standby = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, stands_by);
     let mut taken = standby.bundle.clone();
     assert_eq!(**within(taken.wait_for(|bundle| !bundle.is_empty())).await.unwrap(), *old.bundle());
-    let leader = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, lead::alone(1));
+    let leader = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, election::sole_leader(1));
     let mut both = leader.bundle.clone();
     let both: Arc<str> = within(both.wait_for(|bundle| !bundle.is_empty())).await.unwrap().clone();
     assert!(both.starts_with(&old.bundle()) && both.matches("BEGIN CERTIFICATE").count() == 2, "{both}");
@@ -82,7 +82,7 @@ async fn an_authority_that_grows_old_gets_another_beside_it() {
     let (crt, key) = (first.bundle() + &second.bundle(), first.keys() + &second.keys());
     replaced.string_data = Some([("ca.crt".to_owned(), crt), ("ca.key".to_owned(), key)].into());
     secrets.replace(SECRET, &PostParams::default(), &replaced).await.unwrap();
-    let leader = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, lead::alone(2));
+    let leader = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, election::sole_leader(2));
     let mut one = leader.bundle.clone();
     assert_eq!(**within(one.wait_for(|bundle| !bundle.is_empty())).await.unwrap(), *second.bundle());
     space.delete().await;
@@ -95,7 +95,7 @@ async fn a_secret_that_somebody_made_empty_is_filled_and_remains_theirs() {
     let mut empty = secret(None);
     empty.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), "Helm".to_owned())].into());
     secrets.create(&PostParams::default(), &empty).await.unwrap();
-    let identity = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, lead::alone(1));
+    let identity = identity::start(space.operator.clone(), &space.name, SECRET, SERVICE, election::sole_leader(1));
     within(identity.bundle.clone().wait_for(|bundle| !bundle.is_empty())).await.unwrap();
     let filled = secrets.get(SECRET).await.unwrap();
     assert_eq!(filled.metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "Helm");

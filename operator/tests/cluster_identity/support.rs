@@ -14,7 +14,7 @@ use kube::{
 };
 use operator::{
     identity::{self, Identity},
-    lead,
+    leader::election,
     push::{self, Offered, Published, Registry},
 };
 use planner::{FleetRef, Kind, ObjectRef, World, WorldObject};
@@ -150,7 +150,8 @@ pub(crate) struct Enrolled {
 impl Operator {
     pub(crate) async fn start(space: &Space) -> Self {
         let client = space.operator.clone();
-        let identity = identity::start(client, &space.name, "sluice-control-ca", "sluice-operator", lead::alone(1));
+        let identity =
+            identity::start(client, &space.name, "sluice-control-ca", "sluice-operator", election::sole_leader(1));
         within(identity.bundle.clone().wait_for(|bundle| !bundle.is_empty())).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -185,7 +186,7 @@ impl Operator {
                 all.push(event);
             }
         });
-        tokio::spawn(push::serve_tls_on(listener, identity.clone(), lead::alone(1), registry, sender));
+        tokio::spawn(push::serve_tls_on(listener, identity.clone(), election::sole_leader(1), registry, sender));
         Self { identity, namespace: space.name.clone(), address, revision }
     }
 

@@ -8,8 +8,8 @@ use kube::{
 };
 use operator::{
     default_fleet::{Follow, State},
-    events::Events,
-    lead,
+    events::recorder::EventRecorder,
+    leader::election,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ fn with(scaling: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "defaults"}, "data": {"fleet.yaml": fleet}})
 }
 
-fn follow(space: &Space, events: Events) -> (Follow, watch::Receiver<State>) {
+fn follow(space: &Space, events: EventRecorder) -> (Follow, watch::Receiver<State>) {
     let (state, told) = watch::channel(State::default());
     (Follow { namespace: space.name.clone(), name: "defaults".into(), events, state }, told)
 }
@@ -40,8 +40,8 @@ async fn the_fleet_follows_its_configmap_and_goes_with_it() {
         let client = space.client.clone();
         let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
         let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
-        let (follow, state) = follow(space, Events::start(client.clone(), "test"));
-        let task = tokio::spawn(follow.run(client.clone(), lead::alone(1)));
+        let (follow, state) = follow(space, EventRecorder::start(client.clone(), "test"));
+        let task = tokio::spawn(follow.run(client.clone(), election::sole_leader(1)));
 
         configmaps.create(&PostParams::default(), &serde_json::from_value(configmap(3)).unwrap()).await.unwrap();
         let fleet = eventually("the fleet", async || fleets.get_opt("default").await.unwrap()).await;
@@ -102,8 +102,8 @@ async fn who_scales_the_fleet_is_not_overruled_and_who_deletes_it_is() {
         let client = space.client.clone();
         let configmaps: Api<ConfigMap> = Api::namespaced(client.clone(), &space.name);
         let fleets: Api<GatewayFleet> = Api::namespaced(client.clone(), &space.name);
-        let (follow, _state) = follow(space, Events::nowhere());
-        let task = tokio::spawn(follow.run(client, lead::alone(1)));
+        let (follow, _state) = follow(space, EventRecorder::nowhere());
+        let task = tokio::spawn(follow.run(client, election::sole_leader(1)));
         let apply = PatchParams::apply("test").force();
         let values = async |scaling: &str| {
             configmaps.patch("defaults", &apply, &Patch::Apply(with(scaling))).await.unwrap();
@@ -150,8 +150,8 @@ async fn only_what_helm_installed_is_removed() {
         assert!(remove().await.contains("nothing to remove"));
 
         // Made from what is rendered, hooks and all.
-        let (follow, _state) = follow(space, Events::nowhere());
-        let task = tokio::spawn(follow.run(client, lead::alone(1)));
+        let (follow, _state) = follow(space, EventRecorder::nowhere());
+        let task = tokio::spawn(follow.run(client, election::sole_leader(1)));
         configmaps.patch("defaults", &apply, &Patch::Apply(configmap(3))).await.unwrap();
         eventually("the fleet", async || there().await.1.then_some(())).await;
         assert!(remove().await.contains("nothing is removed"));

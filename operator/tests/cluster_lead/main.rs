@@ -16,7 +16,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use operator::{fence, lead::Lead, lease};
+use operator::leader::{election::LeaderState, fencing, lease};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -29,18 +29,18 @@ const TAKEOVER: Duration = Duration::from_secs(15);
 async fn a_dead_leader_is_replaced_in_time_and_there_are_never_two() {
     Space::with("killed", async |space| {
         let (a, b) = (Contender::start(space, "a"), Contender::start(space, "b"));
-        let watch = support::never_two(vec![a.term.clone(), b.term.clone()]);
+        let watch = support::never_two(vec![a.validity.clone(), b.validity.clone()]);
         until("one leads", || a.epoch().is_some() || b.epoch().is_some()).await;
         let (leader, other) = if a.epoch().is_some() { (a, b) } else { (b, a) };
         let epoch = leader.epoch().unwrap();
         until(
             "the other knows where it is",
-            || matches!(&*other.lead.borrow(), Lead::Standby { holder: Some(at) } if *at == leader.address),
+            || matches!(&*other.lead.borrow(), LeaderState::Standby { holder: Some(at) } if *at == leader.address),
         )
         .await;
 
         // Longer than a lease lasts: it is renewed.
-        sleep(lease::DURATION + Duration::from_secs(2)).await;
+        sleep(lease::LEASE_DURATION + Duration::from_secs(2)).await;
         assert_eq!((leader.epoch(), other.epoch()), (Some(epoch), None));
 
         leader.task.abort();
@@ -50,7 +50,7 @@ async fn a_dead_leader_is_replaced_in_time_and_there_are_never_two() {
         println!("takeover after {took:?}");
         assert!(took <= TAKEOVER, "{took:?}");
         assert_eq!(other.epoch(), Some(epoch + 1));
-        assert!(!leader.term.holds());
+        assert!(!leader.validity.holds());
         watch.finish().await;
     })
     .await;
@@ -62,12 +62,12 @@ async fn a_lease_that_is_given_up_is_taken_at_once() {
         let a = Contender::start(space, "a");
         until("a leads", || a.epoch().is_some()).await;
         let b = Contender::start(space, "b");
-        let watch = support::never_two(vec![a.term.clone(), b.term.clone()]);
+        let watch = support::never_two(vec![a.validity.clone(), b.validity.clone()]);
         sleep(Duration::from_secs(1)).await;
         a.ends.send_replace(true);
         let told = Instant::now();
         a.task.await.unwrap().expect("ends well");
-        assert!(!a.term.holds());
+        assert!(!a.validity.holds());
         until("b leads", || b.epoch().is_some()).await;
         let took = told.elapsed();
         println!("takeover after {took:?}");
@@ -82,7 +82,7 @@ async fn who_loses_the_lease_ends_and_writes_nothing_more() {
     Space::with("lost", async |space| {
         let a = Contender::start(space, "a");
         until("a leads", || a.epoch().is_some()).await;
-        let fenced = fence::client(space.config.clone(), a.term.clone()).unwrap();
+        let fenced = fencing::client(space.config.clone(), a.validity.clone()).unwrap();
         let api: Api<ConfigMap> = Api::namespaced(fenced, &space.name);
         let note = |name: &str| serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         api.create(&PostParams::default(), &note("one")).await.expect("a leads");
@@ -93,12 +93,12 @@ async fn who_loses_the_lease_ends_and_writes_nothing_more() {
         let at = Instant::now();
         let error = a.task.await.unwrap().expect_err("it lost").to_string();
         println!("lost after {:?}: {error}", at.elapsed());
-        assert!(at.elapsed() <= lease::RENEW_EVERY + Duration::from_secs(2));
+        assert!(at.elapsed() <= lease::RENEW_INTERVAL + Duration::from_secs(2));
         assert!(error.contains("another took the lease"), "{error}");
 
-        assert!(!a.term.holds(), "it ends with the lease, not when it would have");
+        assert!(!a.validity.holds(), "it ends with the lease, not when it would have");
         let error = api.create(&PostParams::default(), &note("two")).await.unwrap_err();
-        assert!(fence::is_not_leading(&error), "{error}");
+        assert!(fencing::is_not_leading(&error), "{error}");
         assert!(api.get_opt("two").await.unwrap().is_none(), "reading is free");
     })
     .await;
@@ -112,10 +112,10 @@ async fn a_lease_that_someone_deletes_comes_back() {
         let epoch = a.epoch();
         let leases: Api<Lease> = Api::namespaced(space.client.clone(), &space.name);
         leases.delete("sluice-operator", &DeleteParams::default()).await.unwrap();
-        sleep(2 * lease::RENEW_EVERY).await;
+        sleep(2 * lease::RENEW_INTERVAL).await;
         assert!(leases.get_opt("sluice-operator").await.unwrap().is_some());
         assert_eq!(a.epoch(), epoch);
-        assert!(a.term.holds());
+        assert!(a.validity.holds());
     })
     .await;
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::PostParams};
-use operator::state::{configmap::Memory, objects::Remembered};
+use operator::state::{configmap::ConfigMapStore, objects::ObjectRecord};
 use planner::{Kind, ObjectRef, Plan};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
             "metadata": {"name": "r", "namespace": "shop", "uid": "u-1", "generation": 3},
             "spec": {"rules": [{"backendRefs": [{"name": "b", "port": 80}]}]},
         });
-        let remembered = Remembered {
+        let record = ObjectRecord {
             generation: 4,
             content: snapshot::Hash::of(b"x"),
             created: jiff::Timestamp::UNIX_EPOCH,
@@ -27,21 +27,21 @@ async fn what_is_broken_is_known_to_the_next_and_forgotten_once_it_is_not() {
             accepted_at: None,
             gone: None,
         };
-        let objects = Arc::new(BTreeMap::from([(id.clone(), remembered)]));
+        let objects = Arc::new(BTreeMap::from([(id.clone(), record)]));
         let well = Arc::new(Plan { accepted: [id.clone()].into(), ..Plan::default() });
 
         let api: Api<ConfigMap> = Api::namespaced(space.client.clone(), &space.name);
         let empty = serde_json::from_value(json!({"metadata": {"name": "sluice-memory"}})).unwrap();
         api.create(&PostParams::default(), &empty).await.unwrap();
-        let memory = Memory::start(space.client.clone(), &space.name, "sluice-memory");
-        assert!(memory.recall().await.objects.is_empty());
+        let memory = ConfigMapStore::start(space.client.clone(), &space.name, "sluice-memory");
+        assert!(memory.load().await.objects.is_empty());
         // Nothing is broken: nothing is written.
         memory.keep_objects(&objects, &well);
         memory.keep_objects(&objects, &Arc::default());
         memory.finish().await;
 
-        let next = Memory::start(space.client.clone(), &space.name, "sluice-memory");
-        let recalled = next.recall().await;
+        let next = ConfigMapStore::start(space.client.clone(), &space.name, "sluice-memory");
+        let recalled = next.load().await;
         let accepted = recalled.objects[&id].accepted.as_ref().unwrap();
         assert_eq!(accepted.metadata().uid.as_deref(), Some("u-1"));
         assert_eq!(recalled.objects[&id].accepted_generation(), Some(3));

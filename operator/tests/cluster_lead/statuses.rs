@@ -8,9 +8,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use operator::{
-    source::{Birth, Observed, SourceObject, kube::Lists},
+    reconcile::world,
+    source::{CreationMeta, Observed, SourceObject, kube::Lists},
     status::{self, Input, Writer},
-    world,
 };
 use planner::{Cluster, Kind, ObjectRef};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn input(namespace: &str, found: &ApiRoute) -> Input {
         generation: found.meta().generation.unwrap(),
         content: snapshot::Hash::of(b"x"),
         origin: None,
-        birth: Some(Birth { uid: found.uid().unwrap().into(), created: jiff::Timestamp::now() }),
+        creation: Some(CreationMeta { uid: found.uid().unwrap().into(), created: jiff::Timestamp::now() }),
     };
     let id = ObjectRef { kind: Kind::ApiRoute, namespace: namespace.to_owned(), name: "r".into() };
     let cluster = Some(Cluster { operator_namespace: "sluice-system".into(), ..Cluster::default() });

@@ -11,7 +11,7 @@ use kube::{
     Api, Client, Config,
     api::{DeleteParams, PostParams},
 };
-use operator::lead::{self, Candidate, Lead, LeadError, Leading, Term};
+use operator::leader::election::{self, Candidate, LeadError, LeaderState, LeaderWatch, LeaseValidity};
 use serde_json::json;
 use tokio::{
     sync::watch,
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A namespace of one test.
 pub(crate) struct Space {
@@ -50,31 +50,31 @@ impl Space {
 /// One that runs for the lease `sluice-operator`.
 pub(crate) struct Contender {
     pub(crate) address: String,
-    pub(crate) lead: Leading,
-    pub(crate) term: Term,
+    pub(crate) lead: LeaderWatch,
+    pub(crate) validity: LeaseValidity,
     pub(crate) ends: watch::Sender<bool>,
     pub(crate) task: JoinHandle<Result<(), LeadError>>,
 }
 
 impl Contender {
     pub(crate) fn start(space: &Space, name: &str) -> Self {
-        let (told, lead) = watch::channel(Lead::Standby { holder: None });
+        let (told, lead) = watch::channel(LeaderState::Standby { holder: None });
         let (ends, ended) = watch::channel(false);
-        let (term, address) = (Term::default(), format!("{name}:9443"));
+        let (validity, address) = (LeaseValidity::default(), format!("{name}:9443"));
         let candidate = Candidate {
             namespace: space.name.clone(),
             name: "sluice-operator".into(),
             identity: name.into(),
             address: Some(address.clone()),
         };
-        let task = tokio::spawn(lead::run(space.client.clone(), candidate, told, term.clone(), ended));
-        Self { address, lead, term, ends, task }
+        let task = tokio::spawn(election::run(space.client.clone(), candidate, told, validity.clone(), ended));
+        Self { address, lead, validity, ends, task }
     }
 
     pub(crate) fn epoch(&self) -> Option<u64> {
         match *self.lead.borrow() {
-            Lead::Leader { epoch } => Some(epoch),
-            Lead::Standby { .. } => None,
+            LeaderState::Leader { epoch } => Some(epoch),
+            LeaderState::Standby { .. } => None,
         }
     }
 }
@@ -85,12 +85,12 @@ pub(crate) struct NeverTwo {
     task: JoinHandle<u64>,
 }
 
-pub(crate) fn never_two(terms: Vec<Term>) -> NeverTwo {
+pub(crate) fn never_two(terms: Vec<LeaseValidity>) -> NeverTwo {
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(async move {
         let mut looks = 0;
         while !*stopped.borrow() {
-            assert!(terms.iter().filter(|term| term.holds()).count() <= 1, "two lead");
+            assert!(terms.iter().filter(|validity| validity.holds()).count() <= 1, "two lead");
             looks += 1;
             sleep(Duration::from_millis(5)).await;
         }
@@ -111,7 +111,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<
     let start = Instant::now();
     async move {
         while !holds() {
-            assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+            assert!(start.elapsed() < WAIT_TIMEOUT, "{what}: not within {WAIT_TIMEOUT:?}");
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -124,7 +124,7 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         if let Some(found) = ask().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(start.elapsed() < WAIT_TIMEOUT, "{what}: not within {WAIT_TIMEOUT:?}");
         sleep(Duration::from_millis(100)).await;
     }
 }

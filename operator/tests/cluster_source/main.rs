@@ -140,11 +140,11 @@ async fn objects_come_change_and_go() {
         // What an API server says of an object arrives with it.
         let written = cluster.read(ns, &route("/a")).await;
         let object = &world.objects[&id(Kind::ApiRoute, ns, "r")];
-        let birth = object.birth.as_ref().unwrap();
+        let creation = object.creation.as_ref().unwrap();
         let metadata = object.current.as_ref().unwrap().metadata();
         assert_eq!(metadata.uid, written.metadata.uid);
-        assert_eq!(Some(birth.uid.as_ref()), written.metadata.uid.as_deref());
-        assert_eq!(Some(birth.created), written.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        assert_eq!(Some(creation.uid.as_ref()), written.metadata.uid.as_deref());
+        assert_eq!(Some(creation.created), written.metadata.creation_timestamp.as_ref().map(|at| at.0));
         assert_eq!((object.generation, written.metadata.generation), (1, Some(1)));
 
         // A change.
@@ -162,7 +162,7 @@ async fn objects_come_change_and_go() {
         let world = follow.until("a new one", SOON, |observed| path_of(observed, ns).as_deref() == Some("/c")).await;
         let object = &world.objects[&id(Kind::ApiRoute, ns, "r")];
         assert_eq!(object.generation, 1);
-        assert_ne!(Some(object.birth.as_ref().unwrap().uid.as_ref()), written.metadata.uid.as_deref());
+        assert_ne!(Some(object.creation.as_ref().unwrap().uid.as_ref()), written.metadata.uid.as_deref());
     })
     .await;
 }

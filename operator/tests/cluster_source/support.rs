@@ -9,7 +9,7 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use operator::{
-    event::Event,
+    reconcile::event::Event,
     source::{
         Observed,
         kube::{InForce, Lists, Progress, patient, progress, run},

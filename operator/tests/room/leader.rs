@@ -8,11 +8,12 @@ use std::{
 };
 
 use operator::{
+    admin::view,
     default_fleet,
-    event::Event,
-    events::Events,
-    fleet::{Fleet, Observation, Sign},
-    lead,
+    events::recorder::EventRecorder,
+    fleet::{Fleet, Observation, ProxyReport},
+    leader::election,
+    reconcile::{Context, Reconciler, event::Event},
     source::{
         Latest,
         kube::{Lists, patient, progress, run},
@@ -20,11 +21,10 @@ use operator::{
     state::{
         certificates::Certificates,
         configmap,
-        memory::{Cluster, Memory, Recalled},
+        persisted::PersistedState,
+        store::{ClusterStore, StateStore},
     },
     status,
-    turn::{Operator, Parts},
-    view,
 };
 use planner::{FleetPlan, FleetRef};
 use tokio::sync::{mpsc, watch};
@@ -35,7 +35,7 @@ const NAMESPACE: &str = "sluice-system";
 struct Nothing;
 
 impl Fleet for Nothing {
-    fn ensure(&mut self, _: &FleetPlan, _: &BTreeMap<String, Sign>) {}
+    fn ensure(&mut self, _: &FleetPlan, _: &BTreeMap<String, ProxyReport>) {}
 
     fn observe(&self) -> BTreeMap<FleetRef, Observation> {
         BTreeMap::new()
@@ -63,26 +63,26 @@ pub(crate) async fn lead(url: &str) {
             }
         }
     });
-    let memory = Cluster {
-        objects: configmap::Memory::start(client.clone(), NAMESPACE, "sluice-memory"),
+    let store = ClusterStore {
+        objects: configmap::ConfigMapStore::start(client.clone(), NAMESPACE, "sluice-memory"),
         certificates: Certificates::start(client.clone(), NAMESPACE, "sluice-certificates"),
     };
     let view = view::Shared::default();
-    let parts = Parts {
+    let context = Context {
         events,
         fleet: Nothing,
         registry: Arc::default(),
-        recalled: Recalled::default(),
-        memory: Memory::Cluster(Box::new(memory)),
-        lead: lead::alone(1),
-        happenings: Events::start(client.clone(), "room"),
+        persisted: PersistedState::default(),
+        store: StateStore::Cluster(Box::new(store)),
+        lead: election::sole_leader(1),
+        recorder: EventRecorder::start(client.clone(), "room"),
         statuses: status::Writer::to_api(client, lists, status::API),
         view: view.clone(),
         certificates,
         default_fleet: watch::channel(default_fleet::State::default()).1,
     };
     thread::spawn(move || watch_turns(&view));
-    Operator::new(parts).run().await;
+    Reconciler::new(context).run().await;
 }
 
 fn watch_turns(view: &view::Shared) {

@@ -3,7 +3,7 @@
 //! The kind: the process that serves dies, not by its fault alone. Of a container the first process is a keeper, and the proxy
 //! its child: when the child dies the keeper starts it again with its ports open all the while; when the keeper dies, as when the
 //! kernel ends all of a container, the kubelet starts the container again, and where that waits the operator makes another pod.
-//! A crash loop is not hidden: `proxy/tests/keeper.rs`, and `operator/src/fleet/kube/spares.rs` for pods.
+//! A crash loop is not hidden: `proxy/tests/keeper.rs`, and `operator/src/fleet/kube/replacement_budget.rs` for pods.
 
 use std::time::{Duration, Instant};
 

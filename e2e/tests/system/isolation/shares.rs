@@ -4,7 +4,7 @@
 //!
 //! The kinds: few large objects, many small ones, few bytes that come to much (matches that are `{}`, 64 hosts), clusters
 //! of many endpoints, policies that must not fall alone. Pure parts of it: `planner::share`, `planner/src/compile/bounds`,
-//! `operator/src/source/budget.rs`, `operator/src/places.rs`, `operator/src/state/configmap.rs`.
+//! `operator/src/source/budget.rs`, `operator/src/push/slots.rs`, `operator/src/state/configmap.rs`.
 
 use std::{
     fmt::Write as _,

@@ -10,7 +10,7 @@ pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const NAME: &str = "app.kubernetes.io/name";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 
-/// What everything of a fleet has.
+/// The labels of every object of a fleet.
 pub(super) fn all(fleet: &str) -> BTreeMap<String, String> {
     let value = value(fleet);
     let labels =
@@ -18,7 +18,7 @@ pub(super) fn all(fleet: &str) -> BTreeMap<String, String> {
     labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-/// What finds its pods. A Deployment's never changes.
+/// The selector of a fleet's pods. A Deployment's never changes.
 pub(super) fn selector(fleet: &str) -> BTreeMap<String, String> {
     [(NAME.to_owned(), "sluice-proxy".to_owned()), (FLEET.to_owned(), value(fleet))].into()
 }

@@ -3,11 +3,11 @@
 //! and a NetworkPolicy.
 //!
 //! ```text
-//!  ensure(plan, signs) ─► State.fleets ──┐            render/: plan → objects (pure)
-//!                                        ├─► due.rs: what is to be done now (pure) ─► keep.rs ─► act.rs ─► API server
-//!  API server ─► watch.rs ─► State.live ─┘                                                                    │
-//!                    ▲                └─► look.rs: Observation (pure) ─► observe()                            │
-//!                    └────────────────────────────────────────────────────────────────────────────────────────┘
+//!  ensure(plan, reports) ─► Store.fleets ──┐          render/: plan → objects (pure)
+//!                                          ├─► diff.rs: what is to be done now (pure) ─► reconcile.rs ─► apply.rs
+//!  API server ─► watch.rs ─► Store.objects ┘                                                               │
+//!      ▲                             └─► observe.rs: Observation (pure) ─► observe()                       │
+//!      └───────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Objects are applied server-side by two field managers: [`MANAGER`] has everything but `spec.replicas` of the
@@ -32,25 +32,25 @@
 //! In the namespaces where it may run fleets ([`Settings::namespaces`]), each watched by itself; else in all. One in which
 //! it lacks a right says so on its fleets, and stays as it is: what is not known there is not taken for nothing.
 
-mod act;
+mod apply;
+mod child_kind;
 #[cfg(test)]
 #[cfg(feature = "cluster")]
 mod cluster_tests;
-mod cost;
-mod due;
-mod keep;
+mod diff;
 mod labels;
-mod live;
-mod look;
+mod live_object;
 mod namespaces;
-mod part;
+mod observe;
+mod pod_deletion_cost;
 mod pods;
+mod problems;
+mod reconcile;
 mod render;
-mod spares;
-mod state;
+mod replacement_budget;
+mod store;
 #[cfg(test)]
 mod testing;
-mod trouble;
 mod watch;
 
 use std::{
@@ -61,9 +61,9 @@ use std::{
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use planner::{FleetPlan, FleetRef};
 
-use self::state::Shared;
-use super::{Fleet, Observation, Sign};
-use crate::{events::Events, identity::pods::Pods};
+use self::store::Shared;
+use super::{Fleet, Observation, ProxyReport};
+use crate::{events::recorder::EventRecorder, identity::pods::Pods};
 
 /// Field manager of everything but `spec.replicas`.
 pub const MANAGER: &str = "sluice-operator";
@@ -73,7 +73,7 @@ pub const SCALER: &str = "sluice-scaler";
 /// Called when something of a fleet has changed; what, the next look at it tells.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// What pods are made of, besides their fleet's spec.
+/// Settings that pods are made of, besides their fleet's spec.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The proxies' image.
@@ -88,12 +88,12 @@ pub struct Settings {
     pub control: String,
     /// The certificates, as PEM, that proxies know the operator by. Empty: not known yet, and no proxy is started.
     pub ca: tokio::sync::watch::Receiver<Arc<str>>,
-    /// Who may reach the metrics of proxies.
+    /// Peers that may reach the metrics of proxies.
     pub metrics_from: Vec<NetworkPolicyPeer>,
-    /// Told which pods live.
+    /// The register of living pods.
     pub pods: Pods,
-    /// Told when something was changed by hand, and is as it should be again.
-    pub happenings: Events,
+    /// The recorder of edits by hand that were undone.
+    pub recorder: EventRecorder,
 }
 
 /// The fleets of a cluster.
@@ -109,20 +109,20 @@ impl KubeFleet {
         let shared = Arc::new(Shared::new(client, settings, wake));
         let mut tasks = tokio::task::JoinSet::new();
         watch::start(&shared, &mut tasks).await;
-        tasks.spawn(keep::keep(Arc::clone(&shared)));
+        tasks.spawn(reconcile::run(Arc::clone(&shared)));
         Self { shared, _tasks: tasks }
     }
 }
 
 impl Fleet for KubeFleet {
-    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>) {
-        if self.shared.state().want(plan, signs, &self.shared.settings) {
+    fn ensure(&mut self, plan: &FleetPlan, reports: &BTreeMap<String, ProxyReport>) {
+        if self.shared.state().want(plan, reports, &self.shared.settings) {
             self.shared.changed.notify_one();
         }
     }
 
     fn observe(&self) -> BTreeMap<FleetRef, Observation> {
-        look::observe(&self.shared.state())
+        observe::observe(&self.shared.state())
     }
 
     fn outlives_operator(&self) -> bool {

@@ -23,17 +23,17 @@ impl Namespaces {
         Self(namespaces.map(|all| all.iter().map(|namespace| (namespace.clone(), watched())).collect()))
     }
 
-    /// They are not watched one by one.
+    /// Whether all namespaces are watched at once.
     pub(super) fn are_all(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Everything of a kind was listed. True when that is news.
+    /// Takes that a kind was listed. Returns whether that was not known.
     pub(super) fn known(&mut self, namespace: &str, kind: &str) -> bool {
         self.get(namespace).is_some_and(|watched| watched.unlisted.remove(kind))
     }
 
-    /// A kind may not be watched, as the API server says; or may. True when that is news.
+    /// Takes that a kind may not be watched, as the API server says; or that it may. Returns whether that is a change.
     pub(super) fn refused(&mut self, namespace: &str, kind: &str, said: Option<String>) -> bool {
         let Some(watched) = self.get(namespace) else { return false };
         match said {

@@ -1,19 +1,20 @@
-//! What is known of a pod: as much as decisions need.
+//! A pod of a fleet, as far as decisions need it.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodCondition};
 use kube::{Resource as _, ResourceExt as _};
 
-use super::{cost::COST, labels, trouble};
+use super::{labels, pod_deletion_cost::COST_ANNOTATION};
+use crate::reason;
 
 /// Most that is quoted of what a proxy or the kubelet says.
-const QUOTED: usize = 400;
+const MAX_QUOTED_CHARS: usize = 400;
 
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pod {
     /// The label that names its fleet.
     pub(super) fleet: String,
-    /// Told to leave.
+    /// Whether the pod was deleted, and still drains.
     pub(super) leaving: bool,
     /// Neither failed nor completed.
     pub(super) living: bool,
@@ -21,23 +22,23 @@ pub(super) struct Pod {
     pub(super) ready: bool,
     /// Which of those of its name it is.
     pub(super) uid: String,
-    /// It ended again, and the kubelet waits longer and longer before it starts it once more.
+    /// Whether the pod ended again, and the kubelet waits longer and longer before it starts it once more.
     pub(super) held_back: bool,
     /// Its deletion cost, if it has one.
     pub(super) cost: Option<i32>,
     /// Why it does not run.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) failure: Option<PodFailure>,
 }
 
 /// Why a pod does not run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Trouble {
+pub(super) struct PodFailure {
     pub(super) reason: &'static str,
-    /// What is said of it.
+    /// The message of the kubelet, or of the proxy.
     pub(super) said: String,
 }
 
-/// What is known of a pod; `None` when it is no fleet's: not made by a ReplicaSet, or without label.
+/// Reads a pod; `None` when it is no fleet's: not made by a ReplicaSet, or without label.
 pub(super) fn read(pod: &ApiPod) -> Option<((String, String), Pod)> {
     let meta = pod.meta();
     let id = (meta.namespace.clone()?, meta.name.clone()?);
@@ -52,17 +53,17 @@ pub(super) fn read(pod: &ApiPod) -> Option<((String, String), Pod)> {
         ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
         uid: meta.uid.clone().unwrap_or_default(),
         held_back: containers(pod).iter().any(|container| waits_for(container) == "CrashLoopBackOff"),
-        cost: pod.annotations().get(COST).and_then(|cost| cost.parse().ok()),
-        trouble: trouble(pod, conditions),
+        cost: pod.annotations().get(COST_ANNOTATION).and_then(|cost| cost.parse().ok()),
+        failure: failure(pod, conditions),
     };
     Some((id, pod))
 }
 
-fn trouble(pod: &ApiPod, conditions: &[PodCondition]) -> Option<Trouble> {
+fn failure(pod: &ApiPod, conditions: &[PodCondition]) -> Option<PodFailure> {
     let unschedulable = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = unschedulable {
         let said = quote(condition.message.as_deref().unwrap_or_default());
-        return Some(Trouble { reason: trouble::UNSCHEDULABLE, said });
+        return Some(PodFailure { reason: reason::UNSCHEDULABLE, said });
     }
     containers(pod).iter().filter(|container| !container.ready).find_map(container)
 }
@@ -77,17 +78,17 @@ fn waits_for(status: &ContainerStatus) -> &str {
     waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default()
 }
 
-fn container(status: &ContainerStatus) -> Option<Trouble> {
+fn container(status: &ContainerStatus) -> Option<PodFailure> {
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
     let reason = waits_for(status);
     let said = || quote(waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default());
     match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" | "RegistryUnavailable" => {
             // What the two alternate in saying differs; that it can't be had does not.
-            return Some(Trouble { reason: trouble::IMAGE_PULL, said: format!("image {:?}", status.image) });
+            return Some(PodFailure { reason: reason::IMAGE_PULL_FAILED, said: format!("image {:?}", status.image) });
         }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            return Some(Trouble { reason: trouble::NOT_STARTED, said: said() });
+            return Some(PodFailure { reason: reason::PROXY_NOT_STARTED, said: said() });
         }
         _ => {}
     }
@@ -101,15 +102,15 @@ fn container(status: &ContainerStatus) -> Option<Trouble> {
     );
     let last = quote(ended.message.as_deref().unwrap_or_default());
     let said = if last.is_empty() { how } else { format!("{how}: {last}") };
-    Some(Trouble { reason: trouble::CRASHES, said })
+    Some(PodFailure { reason: reason::PROXY_CRASHES, said })
 }
 
 /// The end of it, on one line: the last words say most.
 fn quote(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let length = line.chars().count();
-    match length > QUOTED {
-        true => format!("…{}", line.chars().skip(length - QUOTED).collect::<String>()),
+    match length > MAX_QUOTED_CHARS {
+        true => format!("…{}", line.chars().skip(length - MAX_QUOTED_CHARS).collect::<String>()),
         false => line,
     }
 }
@@ -132,26 +133,26 @@ mod tests {
         read(&serde_json::from_value(value).unwrap()).unwrap().1
     }
 
-    fn waiting(reason: &str, last: &Value) -> Option<Trouble> {
+    fn waiting(reason: &str, last: &Value) -> Option<PodFailure> {
         let status = json!({
             "name": "proxy", "image": "i:1", "imageID": "", "ready": false, "restartCount": 1,
             "state": {"waiting": {"reason": reason, "message": "says  the\nkubelet"}}, "lastState": last,
         });
         let pod = pod(&json!({"phase": "Pending", "containerStatuses": [status]}));
         assert_eq!(pod.held_back, reason == "CrashLoopBackOff");
-        pod.trouble
+        pod.failure
     }
 
     #[track_caller]
-    fn check(trouble: Option<Trouble>, reason: &str, said: &str) {
-        let trouble = trouble.unwrap();
-        assert_eq!((trouble.reason, trouble.said.as_str()), (reason, said));
+    fn check(failure: Option<PodFailure>, reason: &str, said: &str) {
+        let failure = failure.unwrap();
+        assert_eq!((failure.reason, failure.said.as_str()), (reason, said));
     }
 
     #[test]
     fn states() {
         let ready = pod(&json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
-        assert!(ready.ready && ready.living && !ready.leaving && ready.cost == Some(-1) && ready.trouble.is_none());
+        assert!(ready.ready && ready.living && !ready.leaving && ready.cost == Some(-1) && ready.failure.is_none());
         assert!(!pod(&json!({"phase": "Failed"})).living);
         let bare = json!({"metadata": {"namespace": "ns", "name": "p", "labels": {"sluice.dev/fleet": "f"}}});
         assert!(read(&serde_json::from_value(bare).unwrap()).is_none(), "made by hand");
@@ -161,7 +162,7 @@ mod tests {
     fn troubles() {
         let condition =
             json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"});
-        check(pod(&json!({"phase": "Pending", "conditions": [condition]})).trouble, "Unschedulable", "0/1 nodes");
+        check(pod(&json!({"phase": "Pending", "conditions": [condition]})).failure, "Unschedulable", "0/1 nodes");
         check(waiting("ImagePullBackOff", &json!({})), "ImagePullFailed", "image \"i:1\"");
         check(waiting("CreateContainerConfigError", &json!({})), "ProxyNotStarted", "says the kubelet");
         let ended = json!({"terminated": {"exitCode": 2, "message": "--fleet: bad\n"}});

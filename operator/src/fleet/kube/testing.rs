@@ -7,11 +7,10 @@ use snapshot::Hash;
 
 use super::{
     Settings,
-    due::Task,
-    live::{Details, Live, Scale},
-    part::Part,
+    child_kind::{ChildId, ChildKind},
+    live_object::{Details, LiveObject, Scale},
     pods::Pod,
-    state::{Applied, Id, State},
+    store::{Applied, Store, Task},
 };
 use crate::{fleet, identity::pods::Pods};
 
@@ -31,7 +30,7 @@ pub(super) fn settings() -> Settings {
         )
         .unwrap(),
         pods: Pods::default(),
-        happenings: crate::events::Events::nowhere(),
+        recorder: crate::events::recorder::EventRecorder::nowhere(),
     }
 }
 
@@ -73,35 +72,35 @@ pub(super) fn small(replicas: u32) -> FleetPlan {
 }
 
 /// A state in which a plan is wanted, and nothing exists.
-pub(super) fn wanting(plan: &FleetPlan) -> State {
-    let mut state = State::default();
+pub(super) fn wanting(plan: &FleetPlan) -> Store {
+    let mut state = Store::default();
     assert!(state.want(plan, &BTreeMap::new(), &settings()));
     state
 }
 
 /// An object that is as it was applied.
-pub(super) fn live(fleet: &FleetRef, part: Part) -> Live {
+pub(super) fn live(fleet: &FleetRef, child: ChildKind) -> LiveObject {
     let scale = Scale { replicas: 2, is_applied: true, is_scalers: true };
-    Live {
+    LiveObject {
         fleet: fleet.clone(),
-        uid: format!("{part:?}"),
+        uid: format!("{child:?}"),
         version: 1,
         fingerprint: Hash::of(b"as applied"),
         leaving: false,
         others: vec![],
-        details: Details { scale: (part == Part::Deployment).then_some(scale), ..Details::default() },
+        details: Details { scale: (child == ChildKind::Deployment).then_some(scale), ..Details::default() },
     }
 }
 
 /// A state in which everything is as it should be, with two replicas.
-pub(super) fn settled(plan: &FleetPlan) -> State {
+pub(super) fn settled(plan: &FleetPlan) -> Store {
     let mut state = wanting(plan);
-    for part in Part::ALL {
-        let live = live(&plan.fleet, part);
+    for child in ChildKind::ALL {
+        let live = live(&plan.fleet, child);
         let wanted = state.fleets.get_mut(&plan.fleet).unwrap();
-        let applied = Applied { desired: wanted.objects[&part].hash, fingerprint: live.fingerprint };
-        wanted.tasks.entry(Task::Object(part)).or_default().applied = Some(applied);
-        state.objects.insert(Id::new(part, &plan.fleet), live);
+        let applied = Applied { desired: wanted.objects[&child].hash, fingerprint: live.fingerprint };
+        wanted.tasks.entry(Task::Object(child)).or_default().applied = Some(applied);
+        state.objects.insert(ChildId::new(child, &plan.fleet), live);
     }
     for name in ["p1", "p2"] {
         let pod = Pod { fleet: "f".into(), living: true, ready: true, ..Pod::default() };

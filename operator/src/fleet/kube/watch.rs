@@ -14,8 +14,7 @@ use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt as _,
-        utils::Backoff,
-        watcher::{self, DefaultBackoff, watcher},
+        watcher::{self, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -23,36 +22,39 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     labels::OURS,
-    live::{self, Kind},
+    live_object::{self, ChildObject},
     pods,
-    state::{Shared, State},
+    store::{Shared, Store},
 };
-use crate::identity::pods::{Pod, Pods};
+use crate::{
+    identity::pods::{Pod, Pods},
+    kube::backoff::{self, Backoff, Bounds},
+};
 
-/// What is watched in each place.
+/// The resources that are watched in each scope.
 pub(super) const KINDS: [&str; 7] =
     ["serviceaccounts", "configmaps", "deployments", "services", "poddisruptionbudgets", "networkpolicies", "pods"];
-/// Longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses between attempts, short ones: who gives the operator a right looks whether that helped.
+const PAUSES: Bounds = backoff::WATCH.up_to(Duration::from_secs(10));
 
-/// What a watch says.
+/// A change that a watch brings.
 enum Change<F> {
-    /// These are all.
+    /// The whole list.
     Listed(Vec<F>),
-    /// One is new, or changed.
+    /// An object that is new, or changed.
     Appeared(F),
-    /// One is gone; as it last was.
+    /// An object that is gone, as it last was.
     Vanished(F),
     /// The operator has no right to it, in the words of the API server.
     Refused(String),
 }
 
-/// What is watched of one kind: one namespace, or all.
+/// The scope of a watch: one namespace, or all.
 #[derive(Clone)]
-struct Place {
+struct WatchScope {
     shared: Arc<Shared>,
     namespace: Option<Arc<str>>,
-    /// Told once when it is known what there is, or that it can't be.
+    /// A signal, sent once, that the objects are known, or that they can't be.
     known: mpsc::Sender<()>,
 }
 
@@ -65,28 +67,28 @@ pub(super) async fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
     let watches = namespaces.len() * KINDS.len();
     let (known, mut all_known) = mpsc::channel(watches.max(1));
     for namespace in namespaces {
-        let place = || Place { shared: Arc::clone(shared), namespace: namespace.clone(), known: known.clone() };
-        tasks.spawn(objects::<ServiceAccount>(place()));
-        tasks.spawn(objects::<ConfigMap>(place()));
-        tasks.spawn(objects::<Deployment>(place()));
-        tasks.spawn(objects::<Service>(place()));
-        tasks.spawn(objects::<PodDisruptionBudget>(place()));
-        tasks.spawn(objects::<NetworkPolicy>(place()));
-        tasks.spawn(all_pods(place()));
+        let scope = || WatchScope { shared: Arc::clone(shared), namespace: namespace.clone(), known: known.clone() };
+        tasks.spawn(objects::<ServiceAccount>(scope()));
+        tasks.spawn(objects::<ConfigMap>(scope()));
+        tasks.spawn(objects::<Deployment>(scope()));
+        tasks.spawn(objects::<Service>(scope()));
+        tasks.spawn(objects::<PodDisruptionBudget>(scope()));
+        tasks.spawn(objects::<NetworkPolicy>(scope()));
+        tasks.spawn(all_pods(scope()));
     }
     for _ in 0..watches {
         all_known.recv().await;
     }
 }
 
-async fn objects<K>(place: Place)
+async fn objects<K>(scope: WatchScope)
 where
-    K: Kind + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K: ChildObject + Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K: Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    place
-        .follow(live::read::<K>, |state, namespace, change| match change {
-            Change::Listed(all) => state.listed(K::PART, namespace, all),
+    scope
+        .follow(live_object::read::<K>, |state, namespace, change| match change {
+            Change::Listed(all) => state.listed(K::CHILD, namespace, all),
             Change::Appeared((id, live)) => state.appeared(id, live),
             Change::Vanished((id, live)) => state.vanished(&id, &live),
             Change::Refused(_) => false,
@@ -94,9 +96,9 @@ where
         .await;
 }
 
-async fn all_pods(place: Place) {
-    let living = place.shared.settings.pods.clone();
-    place
+async fn all_pods(scope: WatchScope) {
+    let living = scope.shared.settings.pods.clone();
+    scope
         .follow(pods::read, |state, namespace, change| {
             tell(&living, namespace, &change);
             match change {
@@ -123,19 +125,19 @@ fn tell(living: &Pods, namespace: Option<&str>, change: &Change<((String, String
     }
 }
 
-impl Place {
+impl WatchScope {
     /// Follows one kind for ever: what fails is tried again, later and later.
     async fn follow<K, F>(
         self,
         read: impl Fn(&K) -> Option<F>,
-        mut take: impl FnMut(&mut State, Option<&str>, Change<F>) -> bool,
+        mut take: impl FnMut(&mut Store, Option<&str>, Change<F>) -> bool,
     ) where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
         K: Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let (client, namespace) = (self.shared.client.clone(), self.namespace.as_deref());
         let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |n| Api::namespaced(client.clone(), n));
-        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Capped(DefaultBackoff::default()));
+        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Backoff::new(PAUSES));
         let (mut events, kind) = (pin!(events), K::plural(&()));
         let (mut list, mut fails) = (vec![], false);
         while let Some(event) = events.next().await {
@@ -173,16 +175,16 @@ impl Place {
                 _ => false,
             };
             let mut state = self.shared.state();
-            let mut is_news = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
+            let mut is_changed = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
             if let Some(change) = change {
                 if let (Change::Listed(_), Some(namespace)) = (&change, namespace) {
-                    is_news |= state.known(namespace, &kind);
+                    is_changed |= state.known(namespace, &kind);
                 }
-                is_news |= take(&mut state, namespace, change);
+                is_changed |= take(&mut state, namespace, change);
             }
             drop(state);
-            if is_news {
-                self.shared.news();
+            if is_changed {
+                self.shared.notify();
             }
             if is_known {
                 // Only the first time is waited for.
@@ -192,7 +194,7 @@ impl Place {
     }
 }
 
-/// What the API server says when the operator has no right to it.
+/// The API server's words when the operator lacks the right.
 fn refusal(error: watcher::Error) -> Option<String> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     let status = match error {
@@ -203,21 +205,4 @@ fn refusal(error: watcher::Error) -> Option<String> {
         _ => return None,
     };
     (status.code == 403).then_some(status.message)
-}
-
-/// Later and later, up to [`MAX_PAUSE`]: who gives the operator a right looks whether that helped.
-struct Capped(DefaultBackoff);
-
-impl Iterator for Capped {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next().map(|pause| pause.min(MAX_PAUSE))
-    }
-}
-
-impl Backoff for Capped {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
 }

@@ -1,4 +1,4 @@
-//! One proxy process: started or adopted, watched and signalled through a pidfd, so that a recycled pid is never touched.
+//! A proxy process: started or adopted, watched and signalled through a pidfd, so that a recycled pid is never touched.
 
 use std::{
     fs, io,

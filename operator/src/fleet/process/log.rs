@@ -9,8 +9,8 @@ use std::{
 };
 
 /// A log that is larger is cut. Between two looks it can grow by what the proxy writes in that time.
-const MAX_LOG: u64 = 16 << 20;
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const MAX_LOG_BYTES: u64 = 16 << 20;
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches the size of one log.
 #[derive(Debug, Default)]
@@ -23,13 +23,13 @@ pub(super) struct Rotation {
 impl Rotation {
     /// Cuts the log if it is due.
     pub(super) fn look(&mut self, log: &Path, now: Instant) {
-        if self.looked.is_some_and(|last| now.duration_since(last) < LOOK_EVERY)
+        if self.looked.is_some_and(|last| now.duration_since(last) < CHECK_INTERVAL)
             || self.running.as_ref().is_some_and(|running| !running.is_finished())
         {
             return;
         }
         self.looked = Some(now);
-        if fs::metadata(log).is_ok_and(|meta| meta.len() > MAX_LOG) {
+        if fs::metadata(log).is_ok_and(|meta| meta.len() > MAX_LOG_BYTES) {
             let log = log.to_owned();
             let cut = move || {
                 if let Err(error) = cut(&log) {
@@ -72,9 +72,9 @@ mod tests {
         };
         writer.write_all(b"first\n").unwrap();
         assert_eq!((look(0), former.exists()), (6, false));
-        writer.write_all(&vec![b'x'; MAX_LOG as usize]).unwrap();
+        writer.write_all(&vec![b'x'; MAX_LOG_BYTES as usize]).unwrap();
         assert_eq!(look(1), 0);
-        assert_eq!(fs::metadata(&former).unwrap().len(), MAX_LOG + 6);
+        assert_eq!(fs::metadata(&former).unwrap().len(), MAX_LOG_BYTES + 6);
         writer.write_all(b"next\n").unwrap();
         assert_eq!(look(2), 5, "it goes on at the start, without a hole");
     }

@@ -1,12 +1,12 @@
 //! Proxies as processes of this machine. Each runs in a slot, which gives it its name and folder; a crash leaves the slot,
 //! and the next process in it has the same name.
 
-mod backoff;
 mod child;
-mod ends;
+mod exit_watcher;
 mod log;
-mod record;
-mod roll;
+mod pidfile;
+mod restart_backoff;
+mod rollout;
 mod slot;
 mod sockets;
 #[cfg(test)]
@@ -23,11 +23,11 @@ use std::{
 use planner::{FleetPlan, FleetRef};
 use snapshot::handover;
 
-pub use self::ends::Wake;
-use self::{ends::Ends, record::Record, slot::Slot, sockets::Sockets};
-use super::{Fleet, Observation, Problem, Proxy, Sign};
+pub use self::exit_watcher::Wake;
+use self::{exit_watcher::Ends, pidfile::Record, slot::Slot, sockets::Sockets};
+use super::{Fleet, Observation, Problem, Proxy, ProxyReport};
 
-/// What is needed to start proxies.
+/// Settings to start proxies with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The program.
@@ -96,15 +96,15 @@ impl Drop for ProcessFleet {
 }
 
 impl Fleet for ProcessFleet {
-    fn ensure(&mut self, plan: &FleetPlan, signs: &BTreeMap<String, Sign>) {
+    fn ensure(&mut self, plan: &FleetPlan, reports: &BTreeMap<String, ProxyReport>) {
         let now = Instant::now();
         let workers = plan.workers.map_or_else(default_workers, |n| n as usize);
         let mut problems = self.sockets.ensure(&plan.fleet, &plan.ports, workers, now);
         for slot in self.slots.values_mut().filter(|slot| slot.fleet == plan.fleet) {
-            slot.look(&self.settings, signs.get(&slot.name), now);
+            slot.look(&self.settings, reports.get(&slot.name), now);
         }
         self.slots.retain(|_, slot| !slot.is_over());
-        roll::roll(&mut self.slots, plan, signs, &self.settings, now);
+        rollout::roll(&mut self.slots, plan, reports, &self.settings, now);
         for slot in self.slots.values_mut().filter(|slot| slot.fleet == plan.fleet) {
             slot.start_if_due(&self.settings, plan, workers, &self.ends, now);
             problems.extend(slot.problem(&self.settings));

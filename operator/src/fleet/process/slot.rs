@@ -11,14 +11,15 @@ use rustix::process::Signal;
 
 use super::{
     Settings,
-    backoff::Backoff,
     child::Child,
-    ends::Ends,
+    exit_watcher::Ends,
     log::Rotation,
-    record::{Process, Record},
+    pidfile::{Process, Record},
+    restart_backoff::RestartBackoff,
 };
 use crate::{
-    fleet::{Problem, Sign},
+    fleet::{Problem, ProxyReport},
+    reason,
     state::file,
 };
 
@@ -27,7 +28,7 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 /// When an adopted proxy was told to leave is not known: it gets this long from now.
 const ADOPTED_DRAIN: Duration = Duration::from_secs(60);
 /// From this many crashes in a row on, the fleet has a problem.
-const CRASH_LOOP: u32 = 3;
+const CRASH_LOOP_AFTER: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -37,10 +38,10 @@ pub(super) struct Slot {
     pub(super) template_hash: u64,
     child: Option<Child>,
     admin: String,
-    backoff: Backoff,
+    backoff: RestartBackoff,
     /// Why the last start or run failed.
     failure: Option<String>,
-    /// Told to leave; killed at this time.
+    /// The time at which a proxy that was told to leave is killed.
     draining: Option<Instant>,
     rotation: Rotation,
 }
@@ -54,7 +55,7 @@ impl Slot {
             template_hash: plan.template_hash,
             child: None,
             admin: String::new(),
-            backoff: Backoff::default(),
+            backoff: RestartBackoff::default(),
             failure: None,
             draining: None,
             rotation: Rotation::default(),
@@ -72,7 +73,7 @@ impl Slot {
             template_hash: record.template_hash,
             child: Some(child),
             admin: record.admin.clone(),
-            backoff: Backoff::default(),
+            backoff: RestartBackoff::default(),
             failure: None,
             draining: record.draining.then(|| Instant::now() + ADOPTED_DRAIN + KILL_AFTER),
             rotation: Rotation::default(),
@@ -82,7 +83,7 @@ impl Slot {
     }
 
     /// Takes notice of an end, of a deadline that passed, and of what the proxy says of itself.
-    pub(super) fn look(&mut self, settings: &Settings, sign: Option<&Sign>, now: Instant) {
+    pub(super) fn look(&mut self, settings: &Settings, report: Option<&ProxyReport>, now: Instant) {
         let Some(child) = &mut self.child else { return };
         self.rotation.look(&log(settings, &self.name), now);
         if let Some(end) = child.ended() {
@@ -100,10 +101,10 @@ impl Slot {
         } else if self.draining.is_some_and(|deadline| now >= deadline) {
             tracing::warn!(proxy = self.name, pid = child.pid, "proxy did not leave in time: killed");
             child.signal(Signal::KILL);
-        } else if let Some(sign) = sign
-            && sign.admin != self.admin
+        } else if let Some(report) = report
+            && report.admin != self.admin
         {
-            self.admin.clone_from(&sign.admin);
+            self.admin.clone_from(&report.admin);
             self.save(settings);
         }
     }
@@ -151,7 +152,7 @@ impl Slot {
                 }
                 self.failure = Some(failure);
                 // Nothing ran, so there is no hurry to try again.
-                self.backoff.crashes = self.backoff.crashes.max(CRASH_LOOP);
+                self.backoff.crashes = self.backoff.crashes.max(CRASH_LOOP_AFTER);
                 self.backoff.crashed(Duration::ZERO, now);
             }
         }
@@ -179,17 +180,18 @@ impl Slot {
         self.draining.is_some()
     }
 
-    /// Nothing is left of it.
+    /// Whether nothing is left of the slot.
     pub(super) fn is_over(&self) -> bool {
         self.draining.is_some() && self.child.is_none()
     }
 
     pub(super) fn problem(&self, settings: &Settings) -> Option<Problem> {
-        let failure = self.failure.as_ref().filter(|_| self.backoff.crashes >= CRASH_LOOP && self.pid().is_none())?;
+        let failure =
+            self.failure.as_ref().filter(|_| self.backoff.crashes >= CRASH_LOOP_AFTER && self.pid().is_none())?;
         let log = log(settings, &self.name);
         let message =
             format!("proxy {} {failure} ({} times in a row; see {})", self.name, self.backoff.crashes, log.display());
-        Some(Problem { port: None, reason: "ProxyCrashes", message })
+        Some(Problem { port: None, reason: reason::PROXY_CRASHES, message })
     }
 
     fn save(&self, settings: &Settings) {
@@ -232,7 +234,7 @@ pub(super) fn handover_socket(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).join("handover.sock")
 }
 
-/// What a proxy has to keep within, in bytes: here no container holds it to that.
+/// The memory limit of a proxy, in bytes: on one machine no container holds it to that.
 fn memory(plan: &FleetPlan) -> Option<u64> {
     let limit = plan.spec.as_ref()?.template.resources.limits.get("memory")?;
     planner::quantity::positive(limit).map(|bytes| bytes as u64)

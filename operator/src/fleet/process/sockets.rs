@@ -15,12 +15,12 @@ use planner::FleetRef;
 use snapshot::handover;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::fleet::Problem;
+use crate::{fleet::Problem, reason};
 
 /// Connections that wait in each socket; the kernel's own bound (`net.core.somaxconn`, 4096 by default) applies too.
 const BACKLOG: i32 = 4096;
 /// A port that can't be opened is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 type Held = BTreeMap<u16, Arc<Vec<OwnedFd>>>;
 
@@ -28,7 +28,7 @@ type Held = BTreeMap<u16, Arc<Vec<OwnedFd>>>;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     held: Arc<Mutex<Held>>,
-    /// Whose each port is: of two fleets that want one, the first has it.
+    /// The owner of each port: of two fleets that want one, the first has it.
     owners: BTreeMap<u16, FleetRef>,
     failed: BTreeMap<u16, (Instant, Problem)>,
 }
@@ -61,7 +61,7 @@ impl Sockets {
                 Some(owner) => {
                     problems.push(Problem {
                         port: Some(*port),
-                        reason: "PortInUse",
+                        reason: reason::PORT_IN_USE,
                         message: format!(
                             "port {port} is served by fleet {owner} already: give one of the two another port"
                         ),
@@ -71,7 +71,7 @@ impl Sockets {
                 None => {}
             }
             if let Some((tried, problem)) = self.failed.get(port)
-                && now.duration_since(*tried) < RETRY
+                && now.duration_since(*tried) < RETRY_INTERVAL
             {
                 problems.push(problem.clone());
                 continue;
@@ -131,14 +131,15 @@ fn answer(stream: tokio::net::UnixStream, held: &Mutex<Held>) {
 
 fn problem(port: u16, error: &io::Error) -> Problem {
     let (reason, message) = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            ("PortInUse", format!("port {port} is used by another process: stop that one, or choose another port"))
-        }
+        io::ErrorKind::AddrInUse => (
+            reason::PORT_IN_USE,
+            format!("port {port} is used by another process: stop that one, or choose another port"),
+        ),
         io::ErrorKind::PermissionDenied => (
-            "PortNotPermitted",
+            reason::PORT_NOT_PERMITTED,
             format!("port {port} needs a privilege that this user lacks (ports below 1024 do): choose another port"),
         ),
-        _ => ("PortNotOpened", format!("port {port} can't be opened: {error}")),
+        _ => (reason::PORT_NOT_OPENED, format!("port {port} can't be opened: {error}")),
     };
     Problem { port: Some(port), reason, message }
 }
@@ -222,7 +223,7 @@ mod tests {
         assert!(problems[0].reason == "PortInUse" && problems[0].message.contains(&port.to_string()), "{problems:?}");
         drop(other);
         assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now), problems, "not tried again at once");
-        assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now + RETRY), []);
+        assert_eq!(sockets.ensure(&fleet("a"), &[port], 1, now + RETRY_INTERVAL), []);
     }
 
     #[test]

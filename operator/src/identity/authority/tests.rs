@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::certificate, *};
 
 const START: &str = "2026-01-01T00:00:00Z";
 
@@ -26,7 +26,7 @@ fn timeline(absent: std::ops::Range<i64>) -> Vec<String> {
             say(format!("{} dropped", lives.remove(*at).0));
         }
         if change.add {
-            lives.push((next, Life { from: now, until: now + LIFE }));
+            lives.push((next, Life { from: now, until: now + LIFETIME }));
             say(format!("{next} made"));
             next = char::from_u32(next as u32 + 1).unwrap();
         }
@@ -75,8 +75,10 @@ fn an_operator_that_was_away_catches_up() {
 
 #[test]
 fn no_authority_is_dropped_for_one_that_ended() {
-    let (old, dead) =
-        (Life { from: start(), until: start() + LIFE }, Life { from: start() + hours(1), until: start() + hours(2) });
+    let (old, dead) = (
+        Life { from: start(), until: start() + LIFETIME },
+        Life { from: start() + hours(1), until: start() + hours(2) },
+    );
     let now = start() + hours(24 * 10);
     assert_eq!(change(&[old, dead], now), Change { drop: vec![1], add: false });
     assert_eq!(signer(&[old, dead], now), Some(0));
@@ -110,9 +112,9 @@ fn what_is_written_is_read_again() {
 #[test]
 fn content_that_is_wrong_is_named() {
     let (one, two) = (Authority::new(start()).unwrap(), Authority::new(start()).unwrap());
-    let crt = |a: &Authority| certificate::pem("CERTIFICATE", &a.certificate);
+    let crt = |a: &Authority| x509::pem("CERTIFICATE", &a.certificate);
     let key = |a: &Authority| a.key.serialize_pem();
-    let refused = |crt: &str, key: &str| Authorities::parse(crt.as_bytes(), key.as_bytes()).unwrap_err();
+    let refused = |crt: &str, key: &str| Authorities::parse(crt.as_bytes(), key.as_bytes()).unwrap_err().to_string();
     assert_eq!(refused(&crt(&one), &key(&two)), "ca.key: not the key of the certificate at the same place in ca.crt");
     assert_eq!(refused(&crt(&one), ""), "ca.key: not as many keys as ca.crt has certificates");
     assert_eq!(refused("", ""), "ca.crt: no certificate, or too many");
@@ -120,11 +122,8 @@ fn content_that_is_wrong_is_named() {
     let (crts, keys): (String, String) = many.map(|_| (crt(&one), key(&one))).unzip();
     assert_eq!(refused(&crts, &keys), "ca.crt: no certificate, or too many");
     let (leaf, own) = certificate::server(&one, &["a".into()], start()).unwrap();
-    let leaf = certificate::pem("CERTIFICATE", &leaf.certificate);
-    assert_eq!(
-        refused(&leaf, &certificate::pem("PRIVATE KEY", own.secret_der())),
-        "ca.crt: not a certificate authority"
-    );
+    let leaf = x509::pem("CERTIFICATE", &leaf.certificate);
+    assert_eq!(refused(&leaf, &x509::pem("PRIVATE KEY", own.secret_der())), "ca.crt: not a certificate authority");
     let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
     assert_eq!(refused(&crt(&one), &p384), "ca.key: not a P-256 private key");
     assert_eq!(

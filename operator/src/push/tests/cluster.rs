@@ -23,7 +23,7 @@ use crate::{
         pods::Pod,
         tests::{FakeApi, leading},
     },
-    lead::Lead,
+    leader::election::LeaderState,
 };
 
 const NAME: &str = "sluice-operator.sys.svc";
@@ -34,7 +34,7 @@ struct Cluster {
     api: FakeApi,
     identity: Identity,
     address: SocketAddr,
-    lead: watch::Sender<Lead>,
+    lead: watch::Sender<LeaderState>,
     registry: Arc<Registry>,
     events: mpsc::Receiver<Event>,
 }
@@ -42,13 +42,13 @@ struct Cluster {
 /// A client certificate with its key.
 type Card = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-async fn cluster(lead: Lead) -> Cluster {
+async fn cluster(lead: LeaderState) -> Cluster {
     let api = FakeApi::default();
     api.token("good", "ns", "sluice-f", POD);
     cluster_of(api, lead).await
 }
 
-async fn cluster_of(api: FakeApi, lead: Lead) -> Cluster {
+async fn cluster_of(api: FakeApi, lead: LeaderState) -> Cluster {
     let identity = leading(&api).await;
     let listener = tls::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -81,8 +81,8 @@ fn plan(snapshot: Snapshot) -> Arc<Plan> {
     Arc::new(plan)
 }
 
-fn leader() -> Lead {
-    Lead::Leader { epoch: 7 }
+fn leader() -> LeaderState {
+    LeaderState::Leader { epoch: 7 }
 }
 
 impl Cluster {
@@ -148,7 +148,7 @@ impl Cluster {
     async fn takes(&self, card: Card) -> bool {
         let Ok(channel) = self.channel(Some(card)).await else { return false };
         let Ok(mut proxy) = self.attach(channel, hello(&Snapshot::default())).await else { return false };
-        let first = tokio::time::timeout(PATIENCE, proxy.inbound.message()).await.unwrap();
+        let first = tokio::time::timeout(MESSAGE_TIMEOUT, proxy.inbound.message()).await.unwrap();
         matches!(first, Ok(Some(_)))
     }
 }
@@ -244,7 +244,7 @@ async fn who_is_not_who_it_says_is_refused() {
 
 #[tokio::test]
 async fn certificates_that_are_not_taken() {
-    let cluster = cluster(Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    let cluster = cluster(LeaderState::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
     cluster.registry.planned(plan(Snapshot::default()));
     let (now, authorities) = (Timestamp::now(), cluster.authorities());
     let ours = authorities.signer(now).unwrap();
@@ -334,7 +334,7 @@ async fn what_either_authority_signed_is_taken_while_they_change() {
     let api = FakeApi::default();
     api.token("good", "ns", "sluice-f", POD);
     api.hold(&[&old, &new]);
-    let cluster = cluster_of(api, Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    let cluster = cluster_of(api, LeaderState::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
     cluster.registry.planned(plan(Snapshot::default()));
     let (now, all) = (Timestamp::now(), cluster.authorities());
     assert_eq!(all.lives().len(), 2);
@@ -347,7 +347,7 @@ async fn what_either_authority_signed_is_taken_while_they_change() {
 
 #[tokio::test]
 async fn of_one_proxy_only_so_many_connections() {
-    let cluster = cluster(Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    let cluster = cluster(LeaderState::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
     cluster.registry.planned(plan(Snapshot::default()));
     let now = Timestamp::now();
     let authorities = cluster.authorities();
@@ -380,12 +380,12 @@ async fn of_one_proxy_only_so_many_connections() {
 
 #[tokio::test]
 async fn strangers_take_no_place_of_others() {
-    let cluster = cluster(Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    let cluster = cluster(LeaderState::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
     cluster.registry.planned(plan(Snapshot::default()));
     let now = Timestamp::now();
     let mut proxy = cluster.proxy(hello(&Snapshot::default())).await;
     proxy.message().await.unwrap();
-    // As many as there are places: some say nothing at all, the others are through with their handshake.
+    // As many as there are slots: some say nothing at all, the others are through with their handshake.
     let mut silent = vec![];
     for _ in 0..200 {
         silent.push(TcpStream::connect(cluster.address).await.unwrap());
@@ -411,7 +411,7 @@ fn not_leader(holder: &str) -> Message {
 
 #[tokio::test]
 async fn a_standby_names_the_leader() {
-    let cluster = cluster(Lead::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
+    let cluster = cluster(LeaderState::Standby { holder: Some("10.0.0.1:9443".into()) }).await;
     cluster.registry.planned(plan(Snapshot::default()));
     let mut proxy = cluster.proxy(hello(&Snapshot::default())).await;
     assert_eq!(proxy.message().await.unwrap(), not_leader("10.0.0.1:9443"));
@@ -419,7 +419,7 @@ async fn a_standby_names_the_leader() {
 
 #[tokio::test]
 async fn without_a_leader_only_who_has_nothing_gets_something() {
-    let mut cluster = cluster(Lead::Standby { holder: None }).await;
+    let mut cluster = cluster(LeaderState::Standby { holder: None }).await;
     let content = snapshot(&[("a", "1.1.1.1:1")]);
     cluster.registry.planned(plan(content.clone()));
     let message = async |hello: Hello| cluster.proxy(hello).await.message().await.unwrap();
@@ -447,7 +447,7 @@ async fn without_a_leader_only_who_has_nothing_gets_something() {
 
 #[tokio::test]
 async fn a_standby_that_knows_nothing_gives_nothing() {
-    let cluster = cluster(Lead::Standby { holder: None }).await;
+    let cluster = cluster(LeaderState::Standby { holder: None }).await;
     let now = Timestamp::now();
     let card = card(cluster.authorities().signer(now).unwrap(), &peer(), now);
     let channel = cluster.channel(Some(card)).await.unwrap();

@@ -1,5 +1,6 @@
-//! What objects were before they changed, for as long as that is held: the loop has the world that was planned last,
-//! and plans another. Whoever changes all that it has, faster than that is planned, would have it held several times.
+//! The former contents of objects that changed, for as long as they are held: the loop has the world that was planned
+//! last, and plans another. Whoever changes all that it has, faster than that is planned, would have it held several
+//! times.
 //!
 //! So there is a bound on what is held of former contents, too, which namespaces share. Who is beyond its share is put
 //! off: its objects are held as they were, and read when the loop has planned what changed before. Policies come first,
@@ -19,24 +20,24 @@ pub(super) struct Flight {
     most: u64,
     /// By object.
     former: BTreeMap<ObjectRef, Former>,
-    /// What each namespace has of it.
+    /// The weight that each namespace has of it.
     owners: BTreeMap<String, u64>,
     /// By namespace, those that are to be read first before others.
     put_off: BTreeMap<String, BTreeSet<(Turn, ObjectRef)>>,
 }
 
-/// What an object was.
+/// The former contents of an object.
 #[derive(Debug, Default)]
 struct Former {
     /// The first world that does not have it any more.
     until: u64,
-    /// What all that it was weighs.
+    /// The weight of all former contents.
     total: u64,
-    /// What the heaviest of it weighs.
+    /// The weight of the heaviest one.
     largest: u64,
 }
 
-/// What comes before what; `None`: it is never put off.
+/// The order of objects that are put off; `None`: never put off.
 type Turn = Option<bool>;
 
 fn turn(kind: Kind) -> Turn {
@@ -49,7 +50,7 @@ fn turn(kind: Kind) -> Turn {
 }
 
 impl Flight {
-    /// Nothing yet, of at most so much.
+    /// No former contents yet, of at most so much.
     pub(super) fn new(most: u64) -> Self {
         Self { most, former: BTreeMap::new(), owners: BTreeMap::new(), put_off: BTreeMap::new() }
     }
@@ -104,7 +105,7 @@ impl Flight {
         }
     }
 
-    /// What is to be read now, so many at most.
+    /// The objects to be read now, so many at most.
     pub(super) fn due(&self, at_most: usize) -> Vec<ObjectRef> {
         let waiting = self.put_off.iter().filter(|(owner, _)| !self.has_much(owner));
         let due = waiting.flat_map(|(_, waiting)| {

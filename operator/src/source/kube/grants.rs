@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::{
     resource::{GRANTS, GRANTS_DEFINITION},
-    steps::{Step, Steps},
     watch::{Change, Changes, watch},
+    watch_stream::{WatchStep, WatchStream},
 };
 
 /// Tells what there is of ReferenceGrants until nobody listens.
 pub(super) async fn follow(client: Client, changes: Changes) {
     let [version] = GRANTS_DEFINITION.versions else { return };
-    let mut definition = Steps::new(client.clone(), changes.lists.clone(), &GRANTS_DEFINITION, version, None);
+    let mut definition = WatchStream::new(client.clone(), changes.lists.clone(), &GRANTS_DEFINITION, version, None);
     let mut watching = nothing();
     // What is watched; `None`: not known yet whether there is anything to watch.
     let mut current: Option<Option<&'static str>> = None;
@@ -27,24 +27,24 @@ pub(super) async fn follow(client: Client, changes: Changes) {
             () = &mut watching => return, // nobody listens
         };
         let served = match step {
-            Step::Event(Event::Init) => {
+            WatchStep::Event(Event::Init) => {
                 listed = None;
                 continue;
             }
-            Step::Event(Event::InitApply(raw)) => {
+            WatchStep::Event(Event::InitApply(raw)) => {
                 listed = served(&raw.value());
                 continue;
             }
-            Step::Event(Event::InitDone) => listed,
-            Step::Event(Event::Apply(raw)) => served(&raw.value()),
-            Step::Event(Event::Delete(_)) => None,
-            Step::Failing(failure) => {
+            WatchStep::Event(Event::InitDone) => listed,
+            WatchStep::Event(Event::Apply(raw)) => served(&raw.value()),
+            WatchStep::Event(Event::Delete(_)) => None,
+            WatchStep::Failing(failure) => {
                 if changes.send(Change::Failing(GRANTS_DEFINITION.name, failure)).await.is_err() {
                     return;
                 }
                 continue;
             }
-            Step::Well => {
+            WatchStep::Well => {
                 if changes.send(Change::Well(GRANTS_DEFINITION.name)).await.is_err() {
                     return;
                 }

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
 
 use super::{
-    outage::{Cause, Failure, Outages},
     progress::{Progress, WatchState},
     reader::READS,
     resource::{GRANTS, GRANTS_DEFINITION, REQUIRED, SECRETS},
     watch::Change,
+    watch_error::{Cause, Failure, Outages},
 };
-use crate::metrics;
+use crate::admin::metrics;
 
 /// How the watches do.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Health {
         self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.synced, true));
     }
 
-    /// What the operator can do without is waited for no longer.
+    /// Ends the wait for watches that the operator can do without.
     pub(super) fn without_optional(&self) {
         self.progress.send_if_modified(|progress| {
             let mut waiting: Vec<_> =
@@ -99,14 +99,14 @@ impl Health {
 
     fn failing(&mut self, watch: &'static str, failure: &Failure) {
         let optional = self.progress.borrow().watches.get(watch).is_some_and(|state| state.optional);
-        let is_news = self.outages.begin(watch, failure);
+        let is_changed = self.outages.begin(watch, failure);
         match failure.cause {
             // Its definition comes or goes at this moment.
             Cause::Missing if optional => {}
-            _ if is_news && optional => {
+            _ if is_changed && optional => {
                 tracing::warn!("{}; no other reference to another namespace is permitted meanwhile", failure.message);
             }
-            _ if is_news => tracing::warn!("{}; what was known before stays in force", failure.message),
+            _ if is_changed => tracing::warn!("{}; what was known before stays in force", failure.message),
             _ => {}
         }
         self.update(watch, |state| state.failing = Some(failure.message.clone()));

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pages that may be read at one time. Two, since one that is optional may be waited for.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_PAGES: usize = 2;
 
-/// Whoever lists what tenants write waits here for its turn.
+/// Permits to list what tenants write, one page at a time.
 #[derive(Clone, Debug)]
 pub struct Lists(Arc<Semaphore>);
 
 impl Default for Lists {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self(Arc::new(Semaphore::new(MAX_CONCURRENT_PAGES)))
     }
 }
 
 impl Lists {
-    /// A turn to read a page, until it is dropped. Who has one must not wait for another: there may be none left.
+    /// A permit to read a page, until it is dropped. A holder must not wait for another: there may be none left.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).acquire_owned().await.ok()
     }

@@ -2,14 +2,14 @@
 //! fleets refer to.
 //!
 //! ```text
-//!  steps.rs: a watch, outages and all          raw.rs: objects as they come
+//!  watch_stream.rs: a watch, outages and all          raw.rs: objects as they come
 //!    ▲      └► lists.rs: a page in turn        secrets.rs, reader.rs: those that are read one by one
-//!    │                                         resource.rs: what is watched; keep.rs: what is kept of it
+//!    │                                         resource.rs: what is watched; prune.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤
 //!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
 //!    their definition is there                      │          └► crds::admit
-//!                                                   └► health.rs, outage.rs ─► progress.rs, the log
+//!                                                   └► health.rs, watch_error.rs ─► progress.rs, the log
 //! ```
 //!
 //! # Use
@@ -28,7 +28,7 @@
 //!
 //! - The first world is sent when every required watch has listed, and ReferenceGrants have, if there are any. Each world
 //!   is whole. A change is sent at once; of many, what they come to every 20 ms.
-//! - Only what plans are made of is kept (keep.rs), and only a change of that is news: a status is not.
+//! - Only what plans are made of is kept (prune.rs), and only a change of that is news: a status is not.
 //! - All that is kept is bounded, and shared between namespaces (../budget.rs): beyond that only names are. What was left
 //!   out is read again, one by one, when there is room. So is what changes faster than it is planned (flight.rs).
 //! - An object that is not admitted is there as broken. Nothing in an object ends a watch.
@@ -52,18 +52,18 @@
 mod flight;
 mod grants;
 mod health;
-mod keep;
 mod lists;
 mod namespaces;
-mod outage;
 mod progress;
+mod prune;
 mod raw;
 mod reader;
 mod resource;
 mod secrets;
-mod steps;
 mod store;
 mod watch;
+mod watch_error;
+mod watch_stream;
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ use self::{
     watch::{Change, Changes},
 };
 use super::Latest;
-use crate::event::Event;
+use crate::reconcile::event::Event;
 
 pub use lists::Lists;
 pub use progress::{Progress, WatchState, progress};
@@ -90,22 +90,22 @@ pub(crate) use raw::Raw;
 pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
-const PAUSE: Duration = Duration::from_millis(20);
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Most changes that wait to be taken up, and are taken up at once: the watches wait with what is more. Each may be an
 /// object of 1.5 MiB.
-const QUEUE: usize = 16;
-/// What is optional is waited for no longer than this before the first world.
-const GRACE: Duration = Duration::from_secs(10);
-/// A Secret that is referred to anew holds a world back for no longer than this, or the first turn of a leader. Usually it
+const QUEUE_LEN: usize = 16;
+/// The wait for optional watches before the first world.
+const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A Secret that is referred to anew holds a world back for no longer than this, or the first reconciliation of a leader. Usually it
 /// is there in milliseconds.
-pub(crate) const READ_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const SECRET_READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// An API server that is silent for this long is not there. A watch is never silent for as long: it ends after 60 s, and
-/// begins again. (A list is given up sooner: steps.rs.)
-const SILENCE: Duration = Duration::from_secs(90);
+/// begins again. (A list is given up sooner: watch_stream.rs.)
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A configuration of a client that does not wait forever for an API server that is silent, and sends what it is told once.
 pub fn patient(mut config: kube::Config) -> kube::Config {
-    config.read_timeout = Some(SILENCE);
+    config.read_timeout = Some(SILENCE_TIMEOUT);
     config.reset_reader_on_write = true;
     // kube would send a request that got 429, 503 or 504 fifteen times more, in pauses of up to minutes, beneath whoever
     // sent it: a write without asking the fence again, of what was to be written then; a read past the end of the outage.
@@ -125,7 +125,7 @@ pub async fn run(
     progress: channel::Sender<Progress>,
     in_force: FollowInForce,
 ) {
-    let (sender, changes) = mpsc::channel(QUEUE);
+    let (sender, changes) = mpsc::channel(QUEUE_LEN);
     let (anew, told_anew) = channel::channel(());
     let sender = Changes::new(sender, lists, told_anew);
     let mut watches = JoinSet::new();
@@ -161,23 +161,23 @@ async fn collect(
     mut follow: impl FnMut(Order),
 ) {
     let (mut health, latest) = (Health::new(progress), Latest::default());
-    let mut batch = Vec::with_capacity(QUEUE);
+    let mut batch = Vec::with_capacity(QUEUE_LEN);
     // That there is nothing is news too, at first.
-    let (mut is_news, mut due) = (true, Instant::now());
-    let mut grace = Box::pin(sleep(GRACE));
+    let (mut is_changed, mut due) = (true, Instant::now());
+    let mut grace = Box::pin(sleep(OPTIONAL_TIMEOUT));
     // Until what is in force refers to is known, and while a Secret is read.
     let (mut is_known, mut held_until) = (false, None);
     in_force.mark_changed();
     loop {
         let (orders, is_told) = store.follow();
         orders.into_iter().for_each(&mut follow);
-        is_news |= is_told;
+        is_changed |= is_told;
         store.begin_reads().into_iter().for_each(&read);
         let is_first = !health.is_synced();
         let is_whole = !store.waits(is_first);
-        let is_ready = is_news && health.is_listed() && is_known && (is_whole || !is_first);
+        let is_ready = is_changed && health.is_listed() && is_known && (is_whole || !is_first);
         let at = match is_ready && !is_whole {
-            true => due.max(*held_until.get_or_insert_with(|| Instant::now() + READ_WITHIN)),
+            true => due.max(*held_until.get_or_insert_with(|| Instant::now() + SECRET_READ_TIMEOUT)),
             false => due,
         };
         tokio::select! {
@@ -185,7 +185,7 @@ async fn collect(
             () = events.closed() => return,
             Ok(()) = in_force.changed() => {
                 if let Some(told) = in_force.borrow_and_update().clone() {
-                    is_news |= store.in_force(told);
+                    is_changed |= store.in_force(told);
                     is_known = true;
                 }
             }
@@ -194,32 +194,32 @@ async fn collect(
                     return;
                 }
                 health.synced();
-                (is_news, due, held_until) = (false, Instant::now() + PAUSE, None);
+                (is_changed, due, held_until) = (false, Instant::now() + MIN_INTERVAL, None);
             }
             () = &mut grace, if !grace.is_elapsed() => health.without_optional(),
-            count = changes.recv_many(&mut batch, QUEUE) => {
+            count = changes.recv_many(&mut batch, QUEUE_LEN) => {
                 if count == 0 {
                     return;
                 }
-                let told = std::mem::replace(&mut batch, Vec::with_capacity(QUEUE));
+                let told = std::mem::replace(&mut batch, Vec::with_capacity(QUEUE_LEN));
                 // Objects are checked one by one: heavy, when there are many.
                 let take = tokio::task::spawn_blocking(move || {
-                    let mut is_news = false;
+                    let mut is_changed = false;
                     for change in &told {
                         health.note(change);
                     }
                     for change in told {
-                        is_news |= store.take(change);
+                        is_changed |= store.take(change);
                     }
-                    (store, health, is_news)
+                    (store, health, is_changed)
                 });
-                let Ok((taken, noted, news)) = take.await else {
+                let Ok((taken, noted, changed)) = take.await else {
                     // A bug of ours that this very content brings out.
                     tracing::error!("taking up what the API server told failed; it is not followed any more");
                     return;
                 };
                 (store, health) = (taken, noted);
-                is_news |= news;
+                is_changed |= changed;
             }
         }
     }

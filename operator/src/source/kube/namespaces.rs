@@ -14,9 +14,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::watch::{self, Changes};
 
 /// Most that are watched: each is a connection to the API server.
-const MOST: usize = 256;
+const MAX_NAMESPACES: usize = 256;
 
-/// What is to be done to a watch.
+/// An order to begin or end a watch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Begin(Arc<str>),
@@ -29,7 +29,7 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     watched: BTreeMap<Arc<str>, State>,
-    /// Those that found no place.
+    /// The namespaces beyond the bound.
     beyond: BTreeSet<String>,
 }
 
@@ -42,7 +42,7 @@ enum State {
 }
 
 impl Namespaces {
-    /// These are to be watched, the first ones sooner than the others. What is watched keeps its place.
+    /// Takes the namespaces to be watched, the first ones sooner than the others. What is watched keeps its place.
     pub(super) fn want(&mut self, first: &BTreeSet<&str>, others: &BTreeSet<&str>) -> Vec<Order> {
         let is_wanted = |namespace: &str| first.contains(namespace) || others.contains(namespace);
         let end: Vec<_> = self.watched.keys().filter(|namespace| !is_wanted(namespace)).cloned().collect();
@@ -55,7 +55,7 @@ impl Namespaces {
             if self.watched.contains_key(*namespace) {
                 continue;
             }
-            if self.watched.len() >= MOST {
+            if self.watched.len() >= MAX_NAMESPACES {
                 self.beyond.insert((*namespace).to_owned());
                 continue;
             }
@@ -71,7 +71,7 @@ impl Namespaces {
         self.set(namespace, State::Listed);
     }
 
-    /// Those of one can't be read now; or the operator may not, which stays like that until somebody permits it.
+    /// Takes a failure of a namespace's watch; `is_denied`: the operator lacks the right, until somebody grants it.
     pub(super) fn failing(&mut self, namespace: &str, is_denied: bool) {
         let state = match self.watched.get(namespace) {
             _ if is_denied => State::Denied,
@@ -82,7 +82,7 @@ impl Namespaces {
         self.set(namespace, state);
     }
 
-    /// What a watch says that has ended meanwhile is nothing to anybody.
+    /// Sets the state of a namespace, unless its watch has ended meanwhile.
     fn set(&mut self, namespace: &str, state: State) {
         if let Some(known) = self.watched.get_mut(namespace) {
             *known = state;
@@ -94,11 +94,13 @@ impl Namespaces {
         self.watched.values().any(|state| *state == State::Asked || (strictly && *state == State::Failed))
     }
 
-    /// Those whose Secrets can't be read.
+    /// The namespaces whose Secrets can't be read.
     pub(super) fn unreadable(&self) -> BTreeMap<String, Unreadable> {
         let denied = self.watched.iter().filter(|(_, state)| **state == State::Denied);
         let denied = denied.map(|(namespace, _)| (namespace.to_string(), Unreadable::Denied));
-        denied.chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MOST)))).collect()
+        denied
+            .chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MAX_NAMESPACES))))
+            .collect()
     }
 }
 
@@ -162,15 +164,15 @@ mod tests {
     /// Whoever can make fleets could refer to Secrets of each namespace there is.
     #[test]
     fn what_was_watched_before_keeps_its_place() {
-        let many: Vec<String> = (0..2 * MOST).map(|i| format!("n{i:03}")).collect();
+        let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
         let many: BTreeSet<&str> = many.iter().map(String::as_str).collect();
         let mut namespaces = Namespaces::default();
         namespaces.want(&["zebra"].into(), &[].into());
-        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MOST - 1);
+        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MAX_NAMESPACES - 1);
         let unreadable = namespaces.unreadable();
-        assert_eq!(unreadable.len(), MOST + 2);
+        assert_eq!(unreadable.len(), MAX_NAMESPACES + 2);
         assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
-        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MOST)));
+        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MAX_NAMESPACES)));
         // When others leave, those that waited have their places.
         assert_eq!(namespaces.want(&["own", "zebra"].into(), &["n511"].into()).last(), Some(&begin("n511")));
         assert_eq!(namespaces.unreadable(), BTreeMap::new());

@@ -14,12 +14,12 @@ pub struct Progress {
     pub watches: BTreeMap<&'static str, WatchState>,
 }
 
-/// One watch.
+/// The progress of one watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchState {
     /// The operator can do without it.
     pub optional: bool,
-    /// It has listed once, or is optional and there is nothing to list.
+    /// Whether the watch has listed once, or is optional and there is nothing to list.
     pub listed: bool,
     /// Why it does not work at present.
     pub failing: Option<String>,

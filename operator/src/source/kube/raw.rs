@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// An object as it comes.
 #[derive(Clone)]
 pub(crate) struct Raw {
-    /// What the watcher reads: name, namespace, resource version. Nothing else is filled in.
+    /// The metadata that the watcher reads: name, namespace, resource version. Nothing else is filled in.
     meta: ObjectMeta,
     /// All of it, but for what is large and nothing is made of.
     text: Box<str>,
@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for Raw {
 }
 
 impl Raw {
-    /// What it holds.
+    /// The object as a value.
     pub(crate) fn value(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default() // it is what was written of a value
     }
@@ -50,7 +50,7 @@ impl Raw {
     }
 }
 
-/// What came of an object of which only the metadata was asked for: its name and version.
+/// The name and version of an object of which only the metadata was asked for.
 impl From<PartialObjectMeta<Raw>> for Raw {
     fn from(object: PartialObjectMeta<Raw>) -> Self {
         let ObjectMeta { name, namespace, resource_version, .. } = object.metadata;
@@ -60,7 +60,7 @@ impl From<PartialObjectMeta<Raw>> for Raw {
     }
 }
 
-/// The same of what happened to it.
+/// The event of a watch with objects of which only the metadata was asked for.
 pub(super) fn named(event: Event<PartialObjectMeta<Raw>>) -> Event<Raw> {
     match event {
         Event::Apply(object) => Event::Apply(object.into()),

@@ -4,35 +4,59 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client};
 use planner::ObjectRef;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{AcquireError, Semaphore},
+    time::sleep,
+};
 
 use super::{
-    outage::{Cause, Failure},
     raw::Raw,
     resource,
     watch::{Change, Changes, Content, kept},
+    watch_error::{Cause, Failure},
+};
+use crate::kube::{
+    api::{RequestError, request},
+    backoff::{Backoff, Bounds},
 };
 
-/// What messages and metrics call reads, beside the watches.
+/// The name of reads in messages and metrics, beside the watches.
 pub(super) const READS: &str = "reads";
 /// Reads at one time.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_READS: usize = 8;
 /// The API server answers a read within this time, or it is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const RETRY_PAUSES: Bounds = Bounds::new(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Reads objects.
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// The API server was silent until the deadline.
+    #[error("the API server does not answer")]
+    NoAnswer,
+    /// The request failed.
+    #[error(transparent)]
+    Failed(#[from] RequestError),
+    /// The operator ends.
+    #[error(transparent)]
+    Ends(#[from] AcquireError),
+    /// The kind has no version.
+    #[error("no version of it is known")]
+    NoVersion,
+}
+
+/// Reads objects one by one.
 #[derive(Clone)]
 pub(super) struct Reader {
     client: Client,
     changes: Changes,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Reader {
     pub(super) fn new(client: Client, changes: Changes) -> Self {
-        Self { client, changes, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { client, changes, permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)) }
     }
 
     /// Begins to read one.
@@ -48,7 +72,7 @@ impl Reader {
 
     /// Tells what one holds, and until then why it can't be read.
     async fn until_read(&self, id: ObjectRef) {
-        let (mut pause, longest) = PAUSES;
+        let mut pauses = Backoff::new(RETRY_PAUSES);
         let mut failed = false;
         loop {
             let failure = match self.attempt(&id).await {
@@ -65,15 +89,14 @@ impl Reader {
             let of_reads = Failure { cause: Cause::Other, message: failure.clone() };
             self.tell(Change::Failing(READS, of_reads)).await;
             self.tell(Change::Unread(id.clone(), failure)).await;
-            sleep(pause).await;
-            pause = (2 * pause).min(longest);
+            sleep(pauses.pause()).await;
         }
     }
 
-    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Content>, String> {
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+    async fn attempt(&self, id: &ObjectRef) -> Result<Option<Content>, ReadError> {
+        let _permit = self.permits.acquire().await?;
         let watched = resource::of(id.kind);
-        let mut error = String::new();
+        let mut error = ReadError::NoVersion;
         // Of ReferenceGrants it is not known here which version is served.
         for version in watched.versions {
             let api = match id.kind.is_namespaced() {
@@ -81,13 +104,13 @@ impl Reader {
                 false => Api::<Raw>::all_with(self.client.clone(), &watched.api(version)),
             };
             // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
-            match tokio::time::timeout(PATIENCE, api.list(&watched.only(&id.name))).await {
-                Ok(Ok(found)) => {
+            match request(READ_TIMEOUT, api.list(&watched.only(&id.name))).await {
+                Ok(found) => {
                     let found = found.items.into_iter().next();
                     return Ok(found.and_then(|raw| kept(id.kind, &watched.api_version(version), raw.value())));
                 }
-                Ok(Err(why)) => error = why.to_string(),
-                Err(_) => return Err("the API server does not answer".to_owned()),
+                Err(RequestError::NoAnswer(_)) => return Err(ReadError::NoAnswer),
+                Err(why) => error = why.into(),
             }
         }
         Err(error)

@@ -1,4 +1,4 @@
-//! What is watched.
+//! The resources that are watched.
 
 use kube::{api::ListParams, core::ApiResource, runtime::watcher};
 use planner::Kind;
@@ -15,7 +15,7 @@ const PAGE_OF_CLUSTER: u32 = 25;
 pub(super) struct Watched {
     /// `plural.group`: the name of its definition, and what messages call it.
     pub(super) name: &'static str,
-    /// What its objects are; `None`: none that plans are made of.
+    /// The kind of its objects; `None`: none that plans are made of.
     pub(super) kind: Option<Kind>,
     /// As it stands in manifests.
     word: &'static str,
@@ -60,7 +60,7 @@ pub(super) static SECRETS: Watched = Watched {
     ..core("secrets", Kind::Secret, "Secret", "secrets")
 };
 
-/// What every plan needs.
+/// The resources that every plan needs.
 pub(super) static REQUIRED: [Watched; 7] = [
     ours("gatewayfleets.sluice.dev", Kind::GatewayFleet, "GatewayFleet", "gatewayfleets"),
     ours("apiroutes.sluice.dev", Kind::ApiRoute, "ApiRoute", "apiroutes"),
@@ -75,7 +75,7 @@ pub(super) static REQUIRED: [Watched; 7] = [
     },
 ];
 
-/// What is watched of a kind.
+/// The watched resource of a kind.
 pub(super) fn of(kind: Kind) -> &'static Watched {
     REQUIRED.iter().chain([&SECRETS]).find(|watched| watched.kind == Some(kind)).unwrap_or(&GRANTS)
 }
@@ -119,7 +119,7 @@ impl Watched {
         if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
     }
 
-    /// One object of it, and only if it is one of those that are watched.
+    /// The parameters to list one object, and only if it is one of those that are watched.
     pub(super) fn only(&self, name: &str) -> ListParams {
         let fields = self.fields.map_or(String::new(), |fields| format!(",{fields}"));
         ListParams::default().fields(&format!("metadata.name={name}{fields}"))
@@ -131,7 +131,7 @@ impl Watched {
         self.fields.map_or(config.clone(), |fields| config.fields(fields))
     }
 
-    /// What to do where the API server does not know it.
+    /// The fix where the API server does not know the resource.
     pub(super) fn remedy(&self) -> &'static str {
         match self.group {
             crds::GROUP => {

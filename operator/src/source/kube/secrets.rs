@@ -18,9 +18,9 @@ use crds::Object;
 use planner::{Kind, ObjectRef};
 use tokio::sync::watch;
 
-use crate::state::objects::Remembered;
+use crate::state::objects::ObjectRecord;
 
-/// What the loop tells of the contents in force.
+/// The references of the contents in force, as the loop has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
     /// Number of the world that it planned last.
@@ -31,11 +31,11 @@ pub struct InForce {
     pub stale: BTreeSet<ObjectRef>,
 }
 
-/// Follows it; `None`: it is not known yet what is in force.
+/// A receiver of [`InForce`]; `None`: the contents in force are not known yet.
 pub type FollowInForce = watch::Receiver<Option<InForce>>;
 
 /// The Secrets that these contents refer to, as far as they were accepted.
-pub fn in_force(objects: &BTreeMap<ObjectRef, Remembered>) -> BTreeSet<ObjectRef> {
+pub fn in_force(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<ObjectRef> {
     let first = ObjectRef { kind: Kind::GatewayFleet, namespace: String::new(), name: String::new() };
     let fleets = objects.range(first..).take_while(|(id, _)| id.kind == Kind::GatewayFleet);
     fleets
@@ -63,10 +63,10 @@ fn references<'a>(id: &'a ObjectRef, object: &'a Object) -> impl Iterator<Item =
 pub(super) struct Secrets {
     /// Each that there is, with its version.
     seen: BTreeMap<ObjectRef, Arc<str>>,
-    /// What each fleet refers to as it is now.
+    /// The Secrets that each fleet refers to as it is now.
     fleets: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
     in_force: BTreeSet<ObjectRef>,
-    /// What fleets referred to before, by the number of the world that says that they do no more.
+    /// The Secrets that fleets referred to before, by the number of the world in which they do no more.
     dropped: BTreeMap<u64, BTreeSet<ObjectRef>>,
     /// Each that was asked for.
     copies: BTreeMap<ObjectRef, Copy>,
@@ -78,7 +78,7 @@ struct Copy {
     /// The version that was there when it was asked for: what comes is that or a later one.
     version: Arc<str>,
     state: State,
-    /// It is being read.
+    /// Whether the Secret is being read.
     busy: bool,
 }
 
@@ -90,25 +90,25 @@ enum State {
 }
 
 impl Secrets {
-    /// One that there is.
+    /// Takes a Secret that a watch shows.
     pub(super) fn see(&mut self, id: ObjectRef, version: Arc<str>) {
         self.seen.insert(id, version);
     }
 
-    /// One that is no more.
+    /// Takes the end of a Secret.
     pub(super) fn lose(&mut self, id: &ObjectRef) {
         self.seen.remove(id);
         self.copies.remove(id);
     }
 
-    /// Those that there are of a namespace, of which this holds.
+    /// The Secrets of a namespace for which the predicate holds.
     pub(super) fn of(&self, namespace: &str, holds: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
         let first = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: String::new() };
         let of_namespace = self.seen.range(first..).map(|(id, _)| id).take_while(|id| id.namespace == namespace);
         of_namespace.filter(|id| holds(id)).cloned().collect()
     }
 
-    /// Those of a namespace are watched no more.
+    /// Forgets a namespace that is watched no more.
     pub(super) fn forget(&mut self, namespace: &str) {
         for id in self.of(namespace, |_| true) {
             self.seen.remove(&id);
@@ -128,13 +128,14 @@ impl Secrets {
             Some(fleet) => self.fleets.insert(id.clone(), references(id, fleet).collect()),
             None => self.fleets.remove(id),
         };
-        // Of what it was before the first world nobody knows, and that one waits for all that is held.
+        // Before the first world is sent nobody knows a former version of the fleet, and that world waits for every Secret
+        // that is held: what the fleet dropped until then need not be held for anyone.
         if let Some(former) = former.filter(|former| world > 1 && !former.is_empty()) {
             self.dropped.entry(world).or_default().extend(former);
         }
     }
 
-    /// What the contents in force refer to, after the world of this number was planned.
+    /// Takes the references of the contents in force, after the world of this number was planned.
     pub(super) fn in_force(&mut self, InForce { world, secrets, .. }: InForce) {
         self.in_force = secrets;
         self.dropped.retain(|by, _| *by > world);
@@ -144,7 +145,8 @@ impl Secrets {
         self.fleets.values().chain(self.dropped.values()).flatten().chain(&self.in_force).collect()
     }
 
-    /// What is to be read now, and what is not to be held any longer. What is to be read counts as being read from then on.
+    /// The Secrets to be read now, and those not to be held any longer. What is to be read counts as being read from
+    /// then on.
     pub(super) fn due(&mut self) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
         let wanted = self.wanted();
         let forget: Vec<_> = self.copies.keys().filter(|id| !wanted.contains(id)).cloned().collect();
@@ -166,7 +168,7 @@ impl Secrets {
         (read.into_iter().map(|(id, _)| id).collect(), forget)
     }
 
-    /// One was read, or could not be and is tried again. Whether anybody still wants it.
+    /// Takes a Secret that was read, or could not be and is tried again; returns whether it is still referred to.
     pub(super) fn read(&mut self, id: &ObjectRef, failed: bool) -> bool {
         let Some(copy) = self.copies.get_mut(id) else { return false };
         copy.busy = failed;
@@ -178,7 +180,7 @@ impl Secrets {
         true
     }
 
-    /// Whether one is asked for of which nothing was heard yet; strictly: which was not read yet.
+    /// Whether a read is under way that was not answered yet; strictly: that did not succeed yet.
     pub(super) fn waits(&self, strictly: bool) -> bool {
         self.copies.values().any(|copy| copy.state == State::Asked || strictly && copy.state == State::Failed)
     }
@@ -296,7 +298,7 @@ mod tests {
         secrets.fleet(&fleet("f"), Some(&current), 1);
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
-        let known = Remembered { generation: 1, content, created, accepted, accepted_at: None, gone: None };
+        let known = ObjectRecord { generation: 1, content, created, accepted, accepted_at: None, gone: None };
         let known = in_force(&[(fleet("f"), known)].into());
         secrets.in_force(InForce { world: 1, secrets: known, ..InForce::default() });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();

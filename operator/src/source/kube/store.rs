@@ -1,4 +1,4 @@
-//! What the watches told, as one world. Pure: no clock, nothing is waited for.
+//! The objects of all watches, as one world. Pure: no clock, nothing is waited for.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,24 +12,24 @@ use snapshot::Hash;
 
 use super::{
     super::{
-        Birth, Observed, SourceObject,
+        CreationMeta, Observed, SourceObject,
         budget::{self, Budget, Given, Weight},
     },
     flight::Flight,
     namespaces::{Namespaces, Order},
-    outage::{Cause, Failure},
     secrets::{InForce, Secrets},
     watch::{Change, Content},
+    watch_error::{Cause, Failure},
 };
 
 /// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
-const MAX_CERTIFICATE: usize = 256 << 10;
-/// What is held of former contents until a plan is made without them: this part of what is held.
-const FORMER: u64 = 8;
+const MAX_CERTIFICATE_BYTES: usize = 256 << 10;
+/// The share of former contents, which are held until a plan is made without them, in all that is held.
+const FORMER_SHARE: u64 = 8;
 /// Most that is read anew at one time.
-const RETURN_AT_ONCE: usize = 32;
+const MAX_REREADS: usize = 32;
 
-/// What the watches told.
+/// The objects of all watches.
 #[derive(Debug)]
 pub(super) struct Store {
     observed: Arc<Observed>,
@@ -43,19 +43,19 @@ pub(super) struct Store {
     flight: Flight,
     /// The objects of which another content is in force than what they are now.
     stale: BTreeSet<ObjectRef>,
-    /// What is read anew, for there is room again; whether the watch told of it meanwhile.
+    /// The objects that are read anew, for there is room again; whether the watch brought them meanwhile.
     returning: BTreeMap<ObjectRef, bool>,
     /// Namespaces that have objects of which not even the name is held.
     unseen: BTreeSet<String>,
 }
 
 impl Store {
-    /// Nothing yet of this cluster.
+    /// An empty store of this cluster.
     pub(super) fn new(cluster: Cluster) -> Self {
-        Self::within(budget::MOST, cluster)
+        Self::within(budget::MAX_HELD_BYTES, cluster)
     }
 
-    /// The same, of which no more than so much is held.
+    /// An empty store that holds no more than so much.
     pub(super) fn within(most: u64, cluster: Cluster) -> Self {
         let observed = Observed { cluster: Some(cluster), ..Observed::default() };
         Self {
@@ -65,7 +65,7 @@ impl Store {
             namespaces: Namespaces::default(),
             secret_lists: BTreeMap::new(),
             budget: Budget::new(most),
-            flight: Flight::new(most / FORMER),
+            flight: Flight::new(most / FORMER_SHARE),
             stale: BTreeSet::new(),
             returning: BTreeMap::new(),
             unseen: BTreeSet::new(),
@@ -133,8 +133,8 @@ impl Store {
             Change::ListedIn(namespace) => {
                 self.namespaces.listed(&namespace);
                 let told = self.secret_lists.remove(&namespace).unwrap_or_default();
-                let is_news = self.remove_all(&self.secrets.of(&namespace, |id| !told.contains(id)));
-                self.tell_unreadable() || is_news
+                let is_changed = self.remove_all(&self.secrets.of(&namespace, |id| !told.contains(id)));
+                self.tell_unreadable() || is_changed
             }
             // What was read before stays.
             Change::FailingIn(namespace, Failure { cause, .. }) => {
@@ -149,9 +149,9 @@ impl Store {
         }
     }
 
-    /// What the contents in force are, and refer to. True when that is news: there is less room for what is.
+    /// Takes the contents in force, and their references. Returns whether objects were given up for them.
     pub(super) fn in_force(&mut self, mut told: InForce) -> bool {
-        let mut is_news = false;
+        let mut is_changed = false;
         for id in self.stale.difference(&told.stale) {
             self.budget.beside(id, 0);
         }
@@ -159,10 +159,10 @@ impl Store {
         for (id, weight) in self.flight.land(told.world) {
             let before = if self.stale.contains(&id) { weight.max(self.budget.weight(&id).before) } else { 0 };
             let given = self.budget.beside(&id, before);
-            is_news |= self.give(given, None);
+            is_changed |= self.give(given, None);
         }
         self.secrets.in_force(told);
-        is_news
+        is_changed
     }
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
@@ -175,18 +175,18 @@ impl Store {
                 self.secrets.forget(namespace);
             }
         }
-        let mut is_news = self.tell_unreadable();
+        let mut is_changed = self.tell_unreadable();
         // What is not even known by its name can't be read again by it.
         if !self.unseen.is_empty() && self.lists.is_empty() && self.budget.is_half_free() {
             self.unseen.clear();
             self.tell_unseen();
             orders.push(Order::Anew);
-            is_news = true;
+            is_changed = true;
         }
-        (orders, is_news)
+        (orders, is_changed)
     }
 
-    /// Which namespaces' Secrets can't be read, as a part of the world. True when that is news.
+    /// Puts the namespaces whose Secrets can't be read into the world. Returns whether they changed.
     fn tell_unreadable(&mut self) -> bool {
         let unreadable = self.namespaces.unreadable();
         if self.observed.cluster.as_ref().is_none_or(|cluster| cluster.unreadable == unreadable) {
@@ -198,20 +198,20 @@ impl Store {
         true
     }
 
-    /// What is to be read now: Secrets, and what there is room for again. What nothing refers to any more is forgotten: no
-    /// world needs to be told so.
+    /// The objects to be read now: Secrets, and those that there is room for again. What nothing refers to any more is
+    /// forgotten: no world needs to be told so.
     pub(super) fn begin_reads(&mut self) -> Vec<ObjectRef> {
         let (mut read, forget) = self.secrets.due();
         for id in &forget {
             self.drop(id);
         }
         // One that can't be read holds up no other.
-        let more = RETURN_AT_ONCE.saturating_sub(self.returning.len());
+        let more = MAX_REREADS.saturating_sub(self.returning.len());
         if more > 0 && self.lists.is_empty() {
-            let mut returns = self.flight.due(RETURN_AT_ONCE);
+            let mut returns = self.flight.due(MAX_REREADS);
             returns.retain(|id| !self.returning.contains_key(id));
             if returns.is_empty() {
-                returns = self.budget.returns(RETURN_AT_ONCE);
+                returns = self.budget.returns(MAX_REREADS);
                 returns.retain(|id| !self.returning.contains_key(id) && !self.flight.is_full(id));
             }
             returns.truncate(more);
@@ -238,7 +238,7 @@ impl Store {
             return false;
         }
         let (content, current) = (Hash::of(why.as_bytes()), Err(vec![Violation { path: "data".into(), message: why }]));
-        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, birth: None };
+        let object = SourceObject { current, raw: None, generation: 1, content, origin: None, creation: None };
         Arc::make_mut(&mut self.observed).objects.insert(id, object);
         true
     }
@@ -260,24 +260,24 @@ impl Store {
         self.flight.take_up(id);
         let value = content.value();
         drop(content);
-        let (generation, birth) = (generation(&value, known), birth(&value));
-        let age = birth.as_ref().map_or(i64::MAX, |birth| birth.created.as_millisecond());
+        let (generation, creation) = (generation(&value, known), creation(&value));
+        let age = creation.as_ref().map_or(i64::MAX, |creation| creation.created.as_millisecond());
         let Weight { now: left, before } = self.budget.weight(id);
         self.left(id, left);
         let given = self.budget.hold(id, id, age, Weight { now: budget::weight(&value), before });
         let fits = self.budget.is_whole(id);
-        let is_news = self.give(given, Some(id));
+        let is_changed = self.give(given, Some(id));
         if !fits && !self.budget.is_name(id) {
-            return is_news; // not even its name is held
+            return is_changed; // not even its name is held
         }
         if is_known && !fits {
-            return is_news;
+            return is_changed;
         }
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
         let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
         let current = match id.kind {
             _ if !fits => Err(vec![]),
-            Kind::Secret if length > MAX_CERTIFICATE => Err(vec![too_large(length)]),
+            Kind::Secret if length > MAX_CERTIFICATE_BYTES => Err(vec![too_large(length)]),
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
@@ -286,7 +286,7 @@ impl Store {
             let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
             self.secrets.fleet(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
-        let object = SourceObject { current, raw, generation, content: hash, origin: None, birth };
+        let object = SourceObject { current, raw, generation, content: hash, origin: None, creation };
         let observed = Arc::make_mut(&mut self.observed);
         observed.objects.insert(id.clone(), object);
         observed.left_out.remove(id);
@@ -296,24 +296,25 @@ impl Store {
         true
     }
 
-    /// Gives up what there is no room for, for one that is being taken up. True when that is news.
+    /// Gives up what there is no room for, for an object that is being taken up. Returns whether that changes the
+    /// world.
     fn give(&mut self, given: Vec<Given<ObjectRef>>, taken_up: Option<&ObjectRef>) -> bool {
-        let mut is_news = false;
+        let mut is_changed = false;
         for less in given {
             match less {
                 Given::Name(id) if Some(&id) == taken_up => {}
                 Given::Name(id) => {
                     self.left(&id, self.budget.weight_again(&id));
                     self.leave_out(&id);
-                    is_news = true;
+                    is_changed = true;
                 }
-                Given::Nothing(id) => is_news |= self.forget(&id),
+                Given::Nothing(id) => is_changed |= self.forget(&id),
             }
         }
-        is_news
+        is_changed
     }
 
-    /// What was held of an object, worlds have until one without it is planned.
+    /// Counts the former content of an object, which worlds have until one without it is planned.
     fn left(&mut self, id: &ObjectRef, weight: u64) {
         if self.observed.number > 0 {
             self.flight.leave(id, self.observed.number + 1, weight);
@@ -335,15 +336,15 @@ impl Store {
         }
     }
 
-    /// Even its name is too much. True when that is news.
+    /// Takes an object whose very name is too much. Returns whether that changes the world.
     fn forget(&mut self, id: &ObjectRef) -> bool {
         tracing::debug!(object = %id, "there are so many objects in its namespace that not even its name is held");
         let was_held = self.drop(id);
-        let is_news = self.unseen.insert(budget::owner(id).to_owned());
-        if is_news {
+        let is_changed = self.unseen.insert(budget::owner(id).to_owned());
+        if is_changed {
             self.tell_unseen();
         }
-        was_held || is_news
+        was_held || is_changed
     }
 
     /// Which namespaces have objects that are not seen, as a part of the world: no status can say it.
@@ -359,7 +360,7 @@ impl Store {
             ),
             severity: Severity::Rejected,
         };
-        Arc::make_mut(&mut self.observed).strays = self.unseen.iter().map(problem).collect();
+        Arc::make_mut(&mut self.observed).document_problems = self.unseen.iter().map(problem).collect();
     }
 
     /// Holds nothing of it any more; whether anything was.
@@ -394,11 +395,11 @@ impl Store {
     }
 
     fn remove_all(&mut self, gone: &[ObjectRef]) -> bool {
-        let mut is_news = false;
+        let mut is_changed = false;
         for id in gone {
-            is_news |= self.remove(id);
+            is_changed |= self.remove(id);
         }
-        is_news
+        is_changed
     }
 }
 
@@ -406,7 +407,7 @@ fn too_large(size: usize) -> Violation {
     let message = format!(
         "tls.crt and tls.key have {} KiB, at most {} are read: leave out certificates that the chain does not need",
         size >> 10,
-        MAX_CERTIFICATE >> 10
+        MAX_CERTIFICATE_BYTES >> 10
     );
     Violation { path: "data".into(), message }
 }
@@ -417,8 +418,8 @@ fn generation(value: &Value, known: Option<&SourceObject>) -> i64 {
     written.unwrap_or_else(|| known.map_or(1, |known| known.generation + 1))
 }
 
-fn birth(value: &Value) -> Option<Birth> {
+fn creation(value: &Value) -> Option<CreationMeta> {
     let uid = value.pointer("/metadata/uid")?.as_str()?.into();
     let created = value.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok()?;
-    Some(Birth { uid, created })
+    Some(CreationMeta { uid, created })
 }

@@ -6,8 +6,8 @@ use planner::{Cluster, Kind, ObjectRef, Unreadable};
 use serde_json::{Value, json};
 
 use super::{
-    outage::{Cause, Failure},
     resource::{GRANTS, REQUIRED},
+    watch_error::{Cause, Failure},
     *,
 };
 use crate::source::Observed;
@@ -31,7 +31,7 @@ fn service(name: &str, spec: &Value) -> Change {
 }
 
 fn set(kind: Kind, value: Value) -> Change {
-    Change::Set(keep::identity(kind, &value).unwrap(), keep::keep(kind, value).unwrap().into())
+    Change::Set(prune::identity(kind, &value).unwrap(), prune::keep(kind, value).unwrap().into())
 }
 
 fn id(kind: Kind, name: &str) -> ObjectRef {
@@ -61,8 +61,8 @@ fn only_a_change_of_content_is_news() {
     take(&mut store, [(route("a", "u1", 1, "/a"), true), (route("a", "u1", 1, "/a"), false)]);
     let first = store.observed();
     let object = &first.objects[&id(Kind::ApiRoute, "a")];
-    assert_eq!((object.generation, object.birth.as_ref().unwrap().uid.as_ref()), (1, "u1"));
-    assert_eq!(object.birth.as_ref().unwrap().created.to_string(), "2026-01-02T03:04:05Z");
+    assert_eq!((object.generation, object.creation.as_ref().unwrap().uid.as_ref()), (1, "u1"));
+    assert_eq!(object.creation.as_ref().unwrap().created.to_string(), "2026-01-02T03:04:05Z");
     assert_eq!(object.current.as_ref().unwrap().metadata().uid.as_deref(), Some("u1"));
 
     take(&mut store, [(route("a", "u1", 2, "/b"), true), (service("s", &json!({"ports": [{"port": 80}]})), true)]);
@@ -117,7 +117,7 @@ fn secret(size: usize) -> Value {
     let metadata = json!({"name": "s", "namespace": "shop"});
     let value =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data});
-    keep::keep(Kind::Secret, value).unwrap()
+    prune::keep(Kind::Secret, value).unwrap()
 }
 
 fn seen(version: &str) -> Change {
@@ -327,7 +327,7 @@ async fn a_certificate_that_is_not_read_holds_others_up_for_a_moment() {
     bench.tell(route("b", "u", 1, "/b")).await;
     assert_eq!(names(&*bench.next().await), ["ApiRoute shop/b"]);
     assert!(
-        (READ_WITHIN..2 * READ_WITHIN).contains(&start.elapsed()),
+        (SECRET_READ_TIMEOUT..2 * SECRET_READ_TIMEOUT).contains(&start.elapsed()),
         "its namespace does not list: {:?}",
         start.elapsed()
     );
@@ -339,7 +339,7 @@ async fn a_certificate_that_is_not_read_holds_others_up_for_a_moment() {
     let start = Instant::now();
     bench.tell(route("a", "u", 1, "/a")).await;
     assert_eq!(names(&*bench.next().await), ["ApiRoute shop/a"]);
-    assert!((READ_WITHIN..2 * READ_WITHIN).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!((SECRET_READ_TIMEOUT..2 * SECRET_READ_TIMEOUT).contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
 /// Without the right to read its Secrets, a namespace is a fact for the planner, and holds nothing up.
@@ -406,7 +406,7 @@ async fn of_many_changes_at_once_come_few_worlds() {
     let mut bench = Bench::new();
     bench.list(&[]).await;
     bench.next().await;
-    sleep(2 * PAUSE).await;
+    sleep(2 * MIN_INTERVAL).await;
     let start = Instant::now();
     bench.tell(route("first", "u", 1, "/")).await;
     bench.next().await;
@@ -418,7 +418,7 @@ async fn of_many_changes_at_once_come_few_worlds() {
     while bench.next().await.objects.len() < 501 {
         worlds += 1;
     }
-    let most = start.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    let most = start.elapsed().as_millis() / MIN_INTERVAL.as_millis() + 2;
     assert!(worlds < most, "{worlds} worlds, at most {most}");
     assert!(first < Duration::from_millis(500), "{first:?}"); // a busy machine's; usually below 1 ms
     bench.tell(route("first", "u", 1, "/")).await;
@@ -433,7 +433,7 @@ async fn worlds_do_not_queue_up() {
     bench.next().await;
     for i in 0..10 {
         bench.tell(route(&format!("r{i}"), "u", 1, "/")).await;
-        sleep(2 * PAUSE).await;
+        sleep(2 * MIN_INTERVAL).await;
     }
     assert_eq!(bench.events.len(), 1);
     assert_eq!(bench.next().await.objects.len(), 10);
@@ -457,7 +457,7 @@ async fn grants_are_not_waited_for_forever() {
     bench.list(&[GRANTS.name]).await;
     let start = Instant::now();
     bench.next().await;
-    assert!(start.elapsed() >= GRACE - Duration::from_millis(1) && start.elapsed() < 2 * GRACE);
+    assert!(start.elapsed() >= OPTIONAL_TIMEOUT - Duration::from_millis(1) && start.elapsed() < 2 * OPTIONAL_TIMEOUT);
 }
 
 #[tokio::test]

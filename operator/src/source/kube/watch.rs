@@ -1,4 +1,4 @@
-//! What the watches tell the collector.
+//! The watches, and the changes that they send to the collector.
 
 use std::{fmt, sync::Arc};
 
@@ -8,22 +8,22 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch as channel};
 
 use super::{
-    keep,
     lists::Lists,
-    outage::Failure,
+    prune,
     raw::Raw,
     resource::{SECRETS, Watched},
-    steps::{Step, Steps},
+    watch_error::Failure,
+    watch_stream::{WatchStep, WatchStream},
 };
 
-/// What a watch tells.
+/// A change that a watch sends.
 #[derive(Debug)]
 pub(super) enum Change {
     /// All objects of a kind are told from here on; what there was stays until they are.
     Began(Kind),
     /// An object, as it is now, less what is not kept.
     Set(ObjectRef, Content),
-    /// The same of the Secrets of a namespace.
+    /// A list of the Secrets of a namespace has begun.
     BeganIn(Arc<str>),
     /// A Secret, of which only this version is known as long as it is not read.
     Seen(ObjectRef, Arc<str>),
@@ -39,15 +39,15 @@ pub(super) enum Change {
     ListedIn(Arc<str>),
     /// The watch of the Secrets of a namespace does not work.
     FailingIn(Arc<str>, Failure),
-    /// There is no such kind, so there are no objects.
+    /// The kind does not exist, so there are no objects.
     Absent(Kind, &'static str),
     /// The watch of this name does not work.
     Failing(&'static str, Failure),
-    /// It works again.
+    /// The watch works again.
     Well(&'static str),
 }
 
-/// What is kept of an object, as text: many wait to be taken up (raw.rs says why).
+/// The kept content of an object, as text: many wait to be taken up (raw.rs says why).
 #[derive(Clone)]
 pub(super) struct Content(Box<str>);
 
@@ -109,23 +109,23 @@ impl Changes {
 /// Tells what a watch says until nobody listens.
 pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'static str, mut changes: Changes) {
     let Some(kind) = watched.kind else { return };
-    let mut steps = Steps::new(client.clone(), changes.lists.clone(), watched, version, None);
+    let mut stream = WatchStream::new(client.clone(), changes.lists.clone(), watched, version, None);
     let api_version = watched.api_version(version);
     loop {
         let step = tokio::select! {
-            step = steps.next() => step,
+            step = stream.next() => step,
             () = changes.anew() => {
-                steps = Steps::new(client.clone(), changes.lists.clone(), watched, version, None);
+                stream = WatchStream::new(client.clone(), changes.lists.clone(), watched, version, None);
                 continue;
             }
         };
         let change = match step {
-            Step::Event(Event::Init) => Some(Change::Began(kind)),
-            Step::Event(Event::InitDone) => Some(Change::Listed(kind, watched.name)),
-            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => set(kind, &api_version, &raw),
-            Step::Event(Event::Delete(raw)) => keep::identity(kind, &raw.value()).map(Change::Gone),
-            Step::Failing(failure) => Some(Change::Failing(watched.name, failure)),
-            Step::Well => Some(Change::Well(watched.name)),
+            WatchStep::Event(Event::Init) => Some(Change::Began(kind)),
+            WatchStep::Event(Event::InitDone) => Some(Change::Listed(kind, watched.name)),
+            WatchStep::Event(Event::InitApply(raw) | Event::Apply(raw)) => set(kind, &api_version, &raw),
+            WatchStep::Event(Event::Delete(raw)) => prune::identity(kind, &raw.value()).map(Change::Gone),
+            WatchStep::Failing(failure) => Some(Change::Failing(watched.name, failure)),
+            WatchStep::Well => Some(Change::Well(watched.name)),
         };
         // Without a name it is no object, and there is nothing to say it of. An API server has none such.
         let Some(change) = change else { continue };
@@ -138,17 +138,17 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
 /// Tells what there is of the Secrets of a namespace until nobody listens.
 pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Changes) {
     let place = Some(Arc::clone(&namespace));
-    let mut steps = Steps::new(client, changes.lists.clone(), &SECRETS, SECRETS.versions[0], place);
+    let mut stream = WatchStream::new(client, changes.lists.clone(), &SECRETS, SECRETS.versions[0], place);
     loop {
-        let change = match steps.next().await {
-            Step::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),
-            Step::Event(Event::InitDone) => Some(Change::ListedIn(Arc::clone(&namespace))),
-            Step::Event(Event::InitApply(raw) | Event::Apply(raw)) => {
-                keep::identity(Kind::Secret, &raw.value()).map(|id| Change::Seen(id, raw.version().into()))
+        let change = match stream.next().await {
+            WatchStep::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),
+            WatchStep::Event(Event::InitDone) => Some(Change::ListedIn(Arc::clone(&namespace))),
+            WatchStep::Event(Event::InitApply(raw) | Event::Apply(raw)) => {
+                prune::identity(Kind::Secret, &raw.value()).map(|id| Change::Seen(id, raw.version().into()))
             }
-            Step::Event(Event::Delete(raw)) => keep::identity(Kind::Secret, &raw.value()).map(Change::Gone),
-            Step::Failing(failure) => Some(Change::FailingIn(Arc::clone(&namespace), failure)),
-            Step::Well => Some(Change::Well(SECRETS.name)),
+            WatchStep::Event(Event::Delete(raw)) => prune::identity(Kind::Secret, &raw.value()).map(Change::Gone),
+            WatchStep::Failing(failure) => Some(Change::FailingIn(Arc::clone(&namespace), failure)),
+            WatchStep::Well => Some(Change::Well(SECRETS.name)),
         };
         let Some(change) = change else { continue };
         if changes.send(change).await.is_err() {
@@ -159,16 +159,16 @@ pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Change
 
 fn set(kind: Kind, api_version: &str, raw: &Raw) -> Option<Change> {
     let value = raw.value();
-    let id = keep::identity(kind, &value)?;
+    let id = prune::identity(kind, &value)?;
     Some(match kept(kind, api_version, value) {
         Some(content) => Change::Set(id, content),
         None => Change::Gone(id),
     })
 }
 
-/// What is kept of an object, if anything is.
+/// The kept content of an object, if anything is kept.
 pub(super) fn kept(kind: Kind, api_version: &str, value: Value) -> Option<Content> {
-    keep::keep(kind, typed(kind, api_version, value)).map(Content::from)
+    prune::keep(kind, typed(kind, api_version, value)).map(Content::from)
 }
 
 /// The object with what it is, which the API server says of what it watches, but not of what it lists. Always at the same

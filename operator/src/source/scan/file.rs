@@ -1,4 +1,4 @@
-//! One file of a manifest directory: whether it may be read now, and what is in it.
+//! A file of a manifest directory: whether it may be read now, and its content.
 
 use std::{
     fs, io,
@@ -9,10 +9,10 @@ use std::{
 };
 
 /// Largest manifest file, in bytes.
-pub(super) const MAX_FILE: u64 = 16 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 16 << 20;
 /// A file changed more recently than this may still be being written. Also covers the granularity of file times (at most
 /// 10 ms): a file read at some time and changed within the same tick would look unchanged.
-pub(super) const SETTLES: Duration = Duration::from_millis(15);
+pub(super) const SETTLE_TIME: Duration = Duration::from_millis(15);
 
 /// A writer that is silent for this long is not waited for: it keeps the file open, as a log's does.
 const WRITER_PAUSE: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Stamp {
     }
 }
 
-/// What reading one file gave.
+/// The outcome of reading a file.
 pub(super) enum Reading {
     Text(Stamp, String),
     /// Changed while it was read.
@@ -53,7 +53,7 @@ pub(super) fn unsettled(meta: &fs::Metadata, busy_since: Option<&SystemTime>, no
         // A time in the future (another clock) tells nothing.
         now.duration_since(since).ok().and_then(|age| pause.checked_sub(age)).filter(|rest| !rest.is_zero())
     };
-    let young = meta.modified().ok().and_then(|time| rest(time, SETTLES));
+    let young = meta.modified().ok().and_then(|time| rest(time, SETTLE_TIME));
     let busy = busy_since.and_then(|since| rest(*since, WRITER_PAUSE));
     young.max(busy)
 }
@@ -67,11 +67,11 @@ pub(super) fn read(path: &Path) -> Reading {
         if !before.is_file() {
             return Err(io::Error::other("is no regular file any more"));
         }
-        if before.len() > MAX_FILE {
-            return Err(io::Error::other(format!("is larger than {} MiB: split it", MAX_FILE >> 20)));
+        if before.len() > MAX_FILE_BYTES {
+            return Err(io::Error::other(format!("is larger than {} MiB: split it", MAX_FILE_BYTES >> 20)));
         }
         let mut bytes = vec![];
-        (&mut file).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        (&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         let stamp = Stamp::of(&file.metadata()?);
         let whole = stamp == Stamp::of(&before) && bytes.len() as u64 == stamp.size;
         Ok((stamp, whole.then_some(bytes)))

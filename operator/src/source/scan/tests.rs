@@ -2,7 +2,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
 
 use planner::ObjectRef;
 
-use super::{file::MAX_FILE, *};
+use super::{file::MAX_FILE_BYTES, *};
 
 struct Dir {
     temp: tempfile::TempDir,
@@ -47,15 +47,15 @@ impl Dir {
             let state = if object.current.is_ok() { "good" } else { "bad" };
             format!("{} {} {state} {line}", id.name, object.generation)
         });
-        (objects.collect(), observed.strays.iter().map(ToString::to_string).collect())
+        (objects.collect(), observed.document_problems.iter().map(ToString::to_string).collect())
     }
 
     #[track_caller]
-    fn check(&mut self, objects: &[&str], strays: &[&str]) {
+    fn check(&mut self, objects: &[&str], document_problems: &[&str]) {
         let (got, got_strays) = self.observed();
         assert_eq!(got, objects);
-        assert_eq!(got_strays.len(), strays.len(), "{got_strays:?}");
-        for (got, expect) in got_strays.iter().zip(strays) {
+        assert_eq!(got_strays.len(), document_problems.len(), "{got_strays:?}");
+        for (got, expect) in got_strays.iter().zip(document_problems) {
             assert!(got.contains(expect), "{got} has not {expect}");
         }
     }
@@ -70,13 +70,13 @@ fn each_document_stands_alone() {
     dir.write("ignored.txt", "x");
     dir.write(".hidden.yaml", route("hidden"));
     dir.write(".hidden/x.yaml", route("hidden"));
-    let (objects, strays) = dir.observed();
+    let (objects, document_problems) = dir.observed();
     assert_eq!(objects, ["a 1 good 1", "b 1 good 10", "c 1 bad 3"]);
-    assert_eq!(strays.len(), 4, "{strays:#?}");
-    assert!(strays[0].starts_with("a.yaml:8: not YAML: "), "{strays:#?}");
-    assert!(strays[1].starts_with("d.yaml:1: "), "{strays:#?}");
-    assert!(strays[2].starts_with("d.yaml:5: "), "{strays:#?}");
-    assert!(strays[3].starts_with("d.yaml:7: "), "{strays:#?}");
+    assert_eq!(document_problems.len(), 4, "{document_problems:#?}");
+    assert!(document_problems[0].starts_with("a.yaml:8: not YAML: "), "{document_problems:#?}");
+    assert!(document_problems[1].starts_with("d.yaml:1: "), "{document_problems:#?}");
+    assert!(document_problems[2].starts_with("d.yaml:5: "), "{document_problems:#?}");
+    assert!(document_problems[3].starts_with("d.yaml:7: "), "{document_problems:#?}");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn what_can_not_be_read_stays() {
     dir.check(&["a 1 good 1", "b 1 good 1"], &[]);
     dir.write("a.yaml", b"kind: \xff\n");
     dir.check(&["a 1 good 1", "b 1 good 1"], &["a.yaml:1: is not UTF-8"]);
-    dir.write("a.yaml", vec![b' '; MAX_FILE as usize + 1]);
+    dir.write("a.yaml", vec![b' '; MAX_FILE_BYTES as usize + 1]);
     dir.check(&["a 1 good 1", "b 1 good 1"], &["is larger than 16 MiB"]);
     dir.write("a.yaml", route("a"));
     dir.check(&["a 1 good 1", "b 1 good 1"], &[]);
@@ -309,6 +309,6 @@ fn no_namespace_takes_the_room_of_others() {
 fn a_document_that_no_api_server_would_take() {
     let mut dir = Dir::new();
     dir.write("a.yaml", format!("{}  # {}\n", route("a"), "x".repeat(4 << 20)));
-    let (objects, strays) = dir.observed();
-    assert_eq!((objects.as_slice(), strays.len()), (["a 1 bad 1".to_owned()].as_slice(), 0));
+    let (objects, document_problems) = dir.observed();
+    assert_eq!((objects.as_slice(), document_problems.len()), (["a 1 bad 1".to_owned()].as_slice(), 0));
 }

@@ -4,7 +4,7 @@ use snapshot::Hash;
 
 use super::*;
 
-fn remembered(namespace: &str, name: &str, size: usize) -> (ObjectRef, Remembered) {
+fn record(namespace: &str, name: &str, size: usize) -> (ObjectRef, ObjectRecord) {
     let id = ObjectRef { kind: Kind::Secret, namespace: namespace.into(), name: name.into() };
     let value = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -14,14 +14,14 @@ fn remembered(namespace: &str, name: &str, size: usize) -> (ObjectRef, Remembere
     let accepted = Some(Arc::new(crds::admit(value).unwrap()));
     let (content, created) = (Hash::of(b"x"), Timestamp::UNIX_EPOCH);
     let (accepted_at, gone) = (Some(Timestamp::UNIX_EPOCH), Some(Timestamp::UNIX_EPOCH));
-    (id, Remembered { generation: 5, content, created, accepted, accepted_at, gone })
+    (id, ObjectRecord { generation: 5, content, created, accepted, accepted_at, gone })
 }
 
 fn written(
-    objects: &[(ObjectRef, Remembered)],
+    objects: &[(ObjectRef, ObjectRecord)],
     accepted: &[&ObjectRef],
     room: usize,
-) -> BTreeMap<ObjectRef, Remembered> {
+) -> BTreeMap<ObjectRef, ObjectRecord> {
     let records = objects.iter().map(|(id, known)| (id, !accepted.contains(&id), known.json(id).to_string()));
     let text = text(records.collect(), room);
     assert!(text.len() <= room);
@@ -30,8 +30,8 @@ fn written(
 
 #[test]
 fn a_certificate_comes_back_whole() {
-    let objects = [remembered("shop", "a", 100)];
-    let back = written(&objects, &[], MOST);
+    let objects = [record("shop", "a", 100)];
+    let back = written(&objects, &[], MAX_BYTES);
     let (id, known) = &objects[0];
     assert!(back[id].same(known) && back[id].accepted_at == known.accepted_at);
     // Garbage of whatever kind is no reason to stop.
@@ -40,17 +40,17 @@ fn a_certificate_comes_back_whole() {
 
 #[test]
 fn who_has_many_pushes_nobody_out() {
-    let mut objects: Vec<_> = (0..1000).map(|i| remembered("greedy", &format!("c{i}"), 2000)).collect();
-    objects.extend((0..20).map(|i| remembered("modest", &format!("c{i}"), 2000)));
-    objects.push(remembered("unlucky", "whole", 2000));
-    objects.push(remembered("unlucky", "broken", MOST / 4));
+    let mut objects: Vec<_> = (0..1000).map(|i| record("greedy", &format!("c{i}"), 2000)).collect();
+    objects.extend((0..20).map(|i| record("modest", &format!("c{i}"), 2000)));
+    objects.push(record("unlucky", "whole", 2000));
+    objects.push(record("unlucky", "broken", MAX_BYTES / 4));
     let whole: Vec<&ObjectRef> = objects.iter().map(|(id, _)| id).filter(|id| id.name != "broken").collect();
-    let back = written(&objects, &whole, MOST);
+    let back = written(&objects, &whole, MAX_BYTES);
     let count = |namespace: &str| back.keys().filter(|id| id.namespace == namespace).count();
     assert_eq!((count("modest"), count("unlucky")), (20, 2));
     assert!(count("greedy") > 100 && count("greedy") < 1000, "{}", count("greedy"));
     // Of one namespace, what is broken comes first.
-    let (broken, room) = (remembered("modest", "z", 2000), 4000);
+    let (broken, room) = (record("modest", "z", 2000), 4000);
     objects.retain(|(id, _)| id.namespace == "modest");
     objects.push(broken);
     let whole: Vec<&ObjectRef> = objects.iter().map(|(id, _)| id).filter(|id| id.name != "z").collect();
@@ -69,9 +69,9 @@ async fn only_certificates_are_kept_and_nothing_is_said_twice() {
     let mut kept = certificates();
     kept.keep(&Arc::default(), &BTreeSet::new(), &BTreeSet::new());
     assert_eq!(*kept.wanted.borrow(), None, "needless");
-    let ((id, known), (_, without)) = (remembered("shop", "a", 10), remembered("shop", "a", 10));
+    let ((id, known), (_, without)) = (record("shop", "a", 10), record("shop", "a", 10));
     let service = ObjectRef { kind: Kind::Service, ..id.clone() };
-    let never = (ObjectRef { name: "never".into(), ..id.clone() }, Remembered { accepted: None, ..without });
+    let never = (ObjectRef { name: "never".into(), ..id.clone() }, ObjectRecord { accepted: None, ..without });
     let objects = Arc::new(BTreeMap::from([(id.clone(), known.clone()), (service, known.clone()), never]));
     let mut told = kept.wanted.subscribe();
     kept.keep(&objects, &BTreeSet::new(), &BTreeSet::new());
@@ -84,7 +84,7 @@ async fn only_certificates_are_kept_and_nothing_is_said_twice() {
     assert!(!told.has_changed().unwrap());
     assert!(!format!("{kept:?}").contains("secret key"));
     // It is there again.
-    let again = BTreeMap::from([(id, Remembered { gone: None, ..known })]);
+    let again = BTreeMap::from([(id, ObjectRecord { gone: None, ..known })]);
     kept.keep(&Arc::new(again), &BTreeSet::new(), &in_force);
     assert!(told.has_changed().unwrap() && !told.borrow_and_update().as_ref().unwrap().contains("gone"));
     kept.keep(&Arc::default(), &BTreeSet::new(), &BTreeSet::new());
@@ -117,7 +117,7 @@ async fn asked(text: &str, code: u16) -> (Value, Result<(), String>) {
         }
     });
     let done = write(&Api::namespaced(Client::new(service, "ns"), "ns"), "memory", text).await;
-    (requests.recv().await.unwrap(), done)
+    (requests.recv().await.unwrap(), done.map_err(|error| error.to_string()))
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //! No other operator may run in that cluster.
 
 mod kept;
-mod place;
 mod replicas;
+mod test_namespace;
 mod told;
 
 use std::{
@@ -23,10 +23,10 @@ use kube::{
 use planner::FleetPlan;
 use serde_json::{Value, json};
 
-use self::place::{Place, apply};
-use super::{KubeFleet, Settings, part::Part, render, testing};
+use self::test_namespace::{TestNamespace, apply};
+use super::{KubeFleet, Settings, child_kind::ChildKind, render, testing};
 use crate::fleet::{
-    Fleet as _, Observation, Sign,
+    Fleet as _, Observation, ProxyReport,
     contract::{self, Bench},
     nothing,
 };
@@ -42,13 +42,13 @@ struct Run {
 }
 
 impl Run {
-    async fn new(place: &Place, spec: &Value, replicas: u32) -> Self {
-        Self::with(place, testing::settings(), spec, replicas).await
+    async fn new(space: &TestNamespace, spec: &Value, replicas: u32) -> Self {
+        Self::with(space, testing::settings(), spec, replicas).await
     }
 
-    async fn with(place: &Place, settings: Settings, spec: &Value, replicas: u32) -> Self {
-        let fleet = KubeFleet::start(place.operator.clone(), settings, Arc::new(|| {})).await;
-        Self { fleet, plan: plan(place, spec, replicas) }
+    async fn with(space: &TestNamespace, settings: Settings, spec: &Value, replicas: u32) -> Self {
+        let fleet = KubeFleet::start(space.operator.clone(), settings, Arc::new(|| {})).await;
+        Self { fleet, plan: plan(space, spec, replicas) }
     }
 
     fn observe(&self) -> Observation {
@@ -80,9 +80,9 @@ impl Run {
         self.until("everything is made", async |run: &Self| {
             let state = run.fleet.shared.state();
             let wanted = &state.fleets[&run.plan.fleet];
-            let is_made = Part::ALL.iter().all(|part| state.live(*part, &run.plan.fleet).is_some());
+            let is_made = ChildKind::ALL.iter().all(|child| state.live(*child, &run.plan.fleet).is_some());
             let idle = wanted.tasks.values().all(|progress| !progress.busy);
-            is_made && idle && super::due::due(&run.plan.fleet, wanted, &state, Instant::now()).is_empty()
+            is_made && idle && super::diff::due(&run.plan.fleet, wanted, &state, Instant::now()).is_empty()
         });
     }
 
@@ -98,7 +98,7 @@ impl Run {
     }
 }
 
-fn plan(place: &Place, spec: &Value, replicas: u32) -> FleetPlan {
+fn plan(space: &TestNamespace, spec: &Value, replicas: u32) -> FleetPlan {
     let mut whole =
         json!({"listeners": [{"name": "http", "protocol": "HTTP", "port": 80}], "service": {"type": "ClusterIP"}});
     for (key, value) in spec.as_object().unwrap() {
@@ -106,23 +106,23 @@ fn plan(place: &Place, spec: &Value, replicas: u32) -> FleetPlan {
     }
     let manifest = json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "GatewayFleet",
-        "metadata": {"name": "f", "namespace": place.namespace}, "spec": whole,
+        "metadata": {"name": "f", "namespace": space.namespace}, "spec": whole,
     });
     // Without owner: one that does not exist would have everything collected at once.
     testing::plan(&manifest.to_string(), replicas)
 }
 
-async fn deployment(place: &Place) -> Deployment {
-    place.api::<Deployment>().get(NAME).await.unwrap()
+async fn deployment(space: &TestNamespace) -> Deployment {
+    space.api::<Deployment>().get(NAME).await.unwrap()
 }
 
-fn dynamic(place: &Place, part: Part) -> Api<DynamicObject> {
-    Api::namespaced_with(place.admin.clone(), &place.namespace, &part.resource())
+fn dynamic(space: &TestNamespace, child: ChildKind) -> Api<DynamicObject> {
+    Api::namespaced_with(space.admin.clone(), &space.namespace, &child.resource())
 }
 
 /// Another than the operator changes something.
-async fn edit(place: &Place, part: Part, patch: Value) {
-    let name = if part == Part::ConfigMap { "sluice-f-ca" } else { NAME };
+async fn edit(space: &TestNamespace, child: ChildKind, patch: Value) {
+    let name = if child == ChildKind::ConfigMap { "sluice-f-ca" } else { NAME };
     let params = PatchParams { field_manager: Some("hand".into()), ..PatchParams::default() };
-    dynamic(place, part).patch(name, &params, &Patch::Merge(patch)).await.unwrap();
+    dynamic(space, child).patch(name, &params, &Patch::Merge(patch)).await.unwrap();
 }

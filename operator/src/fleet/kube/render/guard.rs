@@ -1,4 +1,4 @@
-//! What guards a fleet's pods: how many may be evicted at once, and who may reach them.
+//! The objects that guard a fleet's pods: how many may be evicted at once, and who may reach them.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +11,13 @@ use k8s_openapi::{
 };
 use planner::FleetPlan;
 
-use super::{Part, Settings, metadata, pod::METRICS_PORT, selector, service::container_port};
+use super::{ChildKind, Settings, metadata, pod::METRICS_PORT, selector, service::container_port};
 
 /// Pods are evicted one by one. Said as what may be missing rather than what must be there: that a single replica must be
 /// there would keep its node from ever being drained.
 pub(super) fn budget(plan: &FleetPlan) -> PodDisruptionBudget {
     PodDisruptionBudget {
-        metadata: metadata(plan, Part::Budget),
+        metadata: metadata(plan, ChildKind::Budget),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(selector(plan)),
@@ -48,7 +48,7 @@ pub(super) fn network_policy(plan: &FleetPlan, settings: &Settings) -> NetworkPo
         ingress.push(NetworkPolicyIngressRule { ports: Some(vec![port(METRICS_PORT)]), from });
     }
     NetworkPolicy {
-        metadata: metadata(plan, Part::NetworkPolicy),
+        metadata: metadata(plan, ChildKind::NetworkPolicy),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(plan)),
             policy_types: Some(vec!["Ingress".into()]),

@@ -1,4 +1,5 @@
-//! What a fleet's objects are: pure, and the same for the same plan. `spec.replicas` is not in it: it is the scaler's.
+//! The objects of a fleet, rendered from its plan: pure, and the same for the same plan. `spec.replicas` is not in it:
+//! it is the scaler's.
 
 mod guard;
 mod pod;
@@ -23,13 +24,13 @@ use serde::Serialize;
 use serde_json::Value;
 use snapshot::Hash;
 
-use super::{Settings, labels, part::Part};
-use crate::edits::DEFINED_BY;
+use super::{Settings, child_kind::ChildKind, labels};
+use crate::kube::managers::DEFINED_BY;
 
 /// An object as it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Desired {
-    /// What is applied.
+    /// The object as it is applied.
     pub(super) body: Value,
     /// Tells whether it changed.
     pub(super) hash: Hash,
@@ -37,26 +38,26 @@ pub(super) struct Desired {
 
 /// Every object of a fleet; none for a fleet that is to be no more. The ConfigMap is not in it as long as the
 /// certificates in it are not known.
-pub(super) fn render(plan: &FleetPlan, settings: &Settings, ca: &str) -> BTreeMap<Part, Desired> {
+pub(super) fn render(plan: &FleetPlan, settings: &Settings, ca: &str) -> BTreeMap<ChildKind, Desired> {
     let Some(spec) = plan.spec.as_deref() else { return BTreeMap::new() };
-    let body = |part: Part| match part {
-        Part::ServiceAccount => Some(value(&service_account(plan))),
-        Part::ConfigMap => (!ca.is_empty()).then(|| value(&trust(plan, ca))),
-        Part::Deployment => Some(value(&deployment(plan, spec, settings))),
-        Part::Service => Some(value(&service::service(plan, spec))),
-        Part::Budget => Some(value(&guard::budget(plan))),
-        Part::NetworkPolicy => Some(value(&guard::network_policy(plan, settings))),
+    let body = |child: ChildKind| match child {
+        ChildKind::ServiceAccount => Some(value(&service_account(plan))),
+        ChildKind::ConfigMap => (!ca.is_empty()).then(|| value(&trust(plan, ca))),
+        ChildKind::Deployment => Some(value(&deployment(plan, spec, settings))),
+        ChildKind::Service => Some(value(&service::service(plan, spec))),
+        ChildKind::Budget => Some(value(&guard::budget(plan))),
+        ChildKind::NetworkPolicy => Some(value(&guard::network_policy(plan, settings))),
     };
     let desired = |body: Value| Desired { hash: Hash::of(body.to_string().as_bytes()), body };
-    Part::ALL.into_iter().filter_map(|part| Some((part, desired(body(part)?)))).collect()
+    ChildKind::ALL.into_iter().filter_map(|child| Some((child, desired(body(child)?)))).collect()
 }
 
-/// None of these types has what JSON can't express.
+/// The object as a JSON value, which none of these types fails to become.
 fn value<K: Serialize>(object: &K) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
 
-fn metadata(plan: &FleetPlan, part: Part) -> ObjectMeta {
+fn metadata(plan: &FleetPlan, child: ChildKind) -> ObjectMeta {
     // Without `blockOwnerDeletion`, which would need rights on the GatewayFleet's finalizers.
     let owner = OwnerReference {
         api_version: crds::API_VERSION.into(),
@@ -67,7 +68,7 @@ fn metadata(plan: &FleetPlan, part: Part) -> ObjectMeta {
         block_owner_deletion: None,
     };
     ObjectMeta {
-        name: Some(part.name(&plan.fleet)),
+        name: Some(child.name(&plan.fleet)),
         namespace: Some(plan.fleet.namespace.clone()),
         labels: Some(labels::all(&plan.fleet.name)),
         annotations: Some([(DEFINED_BY.to_owned(), format!("GatewayFleet {}", plan.fleet))].into()),
@@ -83,7 +84,7 @@ fn selector(plan: &FleetPlan) -> LabelSelector {
 /// Known by its name when a proxy enrols; it has no rights, and no pod gets its ordinary token.
 fn service_account(plan: &FleetPlan) -> ServiceAccount {
     ServiceAccount {
-        metadata: metadata(plan, Part::ServiceAccount),
+        metadata: metadata(plan, ChildKind::ServiceAccount),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }
@@ -91,7 +92,7 @@ fn service_account(plan: &FleetPlan) -> ServiceAccount {
 
 fn trust(plan: &FleetPlan, ca: &str) -> ConfigMap {
     ConfigMap {
-        metadata: metadata(plan, Part::ConfigMap),
+        metadata: metadata(plan, ChildKind::ConfigMap),
         data: Some([(pod::CA_FILE.to_owned(), ca.to_owned())].into()),
         ..ConfigMap::default()
     }
@@ -114,7 +115,7 @@ fn deployment(plan: &FleetPlan, spec: &crds::GatewayFleetSpec, settings: &Settin
         spec: Some(pod::spec(plan, spec, settings)),
     };
     Deployment {
-        metadata: metadata(plan, Part::Deployment),
+        metadata: metadata(plan, ChildKind::Deployment),
         spec: DeploymentSpec {
             replicas: None,
             selector: selector(plan),

@@ -22,7 +22,7 @@ use planner::{
     quantity,
 };
 
-use super::{Part, Settings};
+use super::{ChildKind, Settings};
 use crate::fleet::kube::labels;
 
 /// The port that tells the kubelet whether a proxy is ready, and clients within its pod everything.
@@ -31,7 +31,7 @@ const ADMIN_PORT: i32 = 9091;
 pub(super) const METRICS_PORT: i32 = 9092;
 /// The key of the trust bundle in its ConfigMap, and so its file.
 pub(super) const CA_FILE: &str = "ca.crt";
-/// Whom tokens of proxies are for.
+/// The audience of proxies' tokens.
 const AUDIENCE: &str = "sluice";
 /// As short as Kubernetes allows.
 const TOKEN_SECONDS: i64 = 600;
@@ -40,7 +40,7 @@ const USER: i64 = 65532;
 /// After `drain.timeout` a proxy cuts what is left, and ends: it needs a moment for that.
 const AFTER_DRAIN_SECONDS: i64 = 15;
 /// As many workers as `spec.template.workers` may ask for.
-const MOST_WORKERS: u32 = 128;
+const MAX_WORKERS: u32 = 128;
 
 const CA_FOLDER: &str = "/var/run/sluice-ca";
 const TOKEN_FOLDER: &str = "/var/run/secrets/sluice";
@@ -50,7 +50,7 @@ pub(super) fn spec(plan: &FleetPlan, spec: &GatewayFleetSpec, settings: &Setting
     let template = &spec.template;
     let pull_secret = |name: &String| LocalObjectReference { name: name.clone() };
     PodSpec {
-        service_account_name: Some(Part::ServiceAccount.name(&plan.fleet)),
+        service_account_name: Some(ChildKind::ServiceAccount.name(&plan.fleet)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(whole_seconds(spec) + AFTER_DRAIN_SECONDS),
@@ -198,7 +198,7 @@ fn volumes(plan: &FleetPlan) -> Vec<Volume> {
         Volume {
             name: "ca".into(),
             config_map: Some(ConfigMapVolumeSource {
-                name: Part::ConfigMap.name(&plan.fleet),
+                name: ChildKind::ConfigMap.name(&plan.fleet),
                 ..ConfigMapVolumeSource::default()
             }),
             ..Volume::default()
@@ -206,7 +206,7 @@ fn volumes(plan: &FleetPlan) -> Vec<Volume> {
     ]
 }
 
-/// What is asked for, with our defaults for what the user does not name: neither asked for nor limited.
+/// The resources of a pod, with our defaults for those that the user neither requests nor limits.
 fn resources(users: &Resources) -> ResourceRequirements {
     let quantities = |map: &BTreeMap<String, String>| -> BTreeMap<String, Quantity> {
         map.iter().map(|(key, value)| (key.clone(), Quantity(value.clone()))).collect()
@@ -227,11 +227,11 @@ fn resources(users: &Resources) -> ResourceRequirements {
     }
 }
 
-/// One worker for each CPU that it may use, else that it asks for: 1500m are 2.
+/// The number of workers: one for each CPU of the limit, else of the request; 1500m are 2.
 fn workers(resources: &ResourceRequirements) -> u32 {
     let cpu = |map: &Option<BTreeMap<String, Quantity>>| quantity::positive(&map.as_ref()?.get("cpu")?.0);
     let cpus = cpu(&resources.limits).or_else(|| cpu(&resources.requests)).unwrap_or(1.0);
-    (cpus.ceil() as u32).clamp(1, MOST_WORKERS)
+    (cpus.ceil() as u32).clamp(1, MAX_WORKERS)
 }
 
 /// Over zones and nodes, unless the user says how. Without selector a constraint means the fleet's own pods.

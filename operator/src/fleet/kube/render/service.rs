@@ -13,15 +13,15 @@ use k8s_openapi::{
 use planner::FleetPlan;
 use snapshot::Hash;
 
-use super::{Part, metadata};
+use super::{ChildKind, metadata};
 use crate::fleet::kube::labels;
 
 /// Longest name of a port of a Service.
-const LONGEST: usize = 63;
+const MAX_PORT_NAME_LEN: usize = 63;
 
 pub(super) fn service(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Service {
     let service = &spec.service;
-    let mut metadata = metadata(plan, Part::Service);
+    let mut metadata = metadata(plan, ChildKind::Service);
     metadata.labels = Some(labels::over(&service.labels, labels::all(&plan.fleet.name)));
     metadata.annotations = Some(labels::over(&service.annotations, metadata.annotations.unwrap_or_default()));
     let ranges = &service.load_balancer_source_ranges;
@@ -44,7 +44,7 @@ pub(super) fn service(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Service {
     }
 }
 
-/// One for each port of the listeners; those that share one differ by hostname only.
+/// The ports of the Service: one for each port of the listeners; those that share one differ by hostname only.
 fn ports(plan: &FleetPlan, spec: &GatewayFleetSpec) -> Vec<ServicePort> {
     let mut seen = BTreeSet::new();
     let first_of_port = spec.listeners.iter().filter(|listener| seen.insert(listener.port));
@@ -68,7 +68,7 @@ pub(super) fn container_port(plan: &FleetPlan, port: u16) -> u16 {
 
 /// The listener's name where a port may have it, which takes no dots.
 fn port_name(listener: &Listener, all: &[Listener]) -> String {
-    if listener.name.len() <= LONGEST && !listener.name.contains('.') {
+    if listener.name.len() <= MAX_PORT_NAME_LEN && !listener.name.contains('.') {
         return listener.name.clone();
     }
     let plain = format!("port-{}", listener.port);

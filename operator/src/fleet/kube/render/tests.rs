@@ -37,14 +37,15 @@ fn objects() {
 
 /// Which objects a change of the spec changes.
 #[track_caller]
-fn changes(change: impl FnOnce(&mut FleetPlan, &mut crds::GatewayFleetSpec), expect: &[Part]) {
+fn changes(change: impl FnOnce(&mut FleetPlan, &mut crds::GatewayFleetSpec), expect: &[ChildKind]) {
     let before = small(2);
     let mut after = before.clone();
     let mut spec = crds::GatewayFleetSpec::clone(after.spec.as_ref().unwrap());
     change(&mut after, &mut spec);
     after.spec = Some(spec.into());
     let (before, after) = (render(&before, &settings(), CA), render(&after, &settings(), CA));
-    let changed: Vec<Part> = Part::ALL.into_iter().filter(|part| before[part].hash != after[part].hash).collect();
+    let changed: Vec<ChildKind> =
+        ChildKind::ALL.into_iter().filter(|child| before[child].hash != after[child].hash).collect();
     assert_eq!(changed, expect);
 }
 
@@ -58,17 +59,17 @@ fn pods_are_replaced_only_for_what_they_can_not_take_up() {
         spec.listeners[0].port = 8080;
         plan.ports = vec![8080];
     };
-    changes(port, &[Part::Service, Part::NetworkPolicy]);
-    changes(|_, spec| spec.listeners[0].name = "web".into(), &[Part::Service]);
-    changes(|_, spec| spec.drain.timeout = crds::Duration::from_millis(90_001), &[Part::Deployment]);
-    changes(|_, spec| spec.template = Template { workers: Some(3), ..Template::default() }, &[Part::Deployment]);
+    changes(port, &[ChildKind::Service, ChildKind::NetworkPolicy]);
+    changes(|_, spec| spec.listeners[0].name = "web".into(), &[ChildKind::Service]);
+    changes(|_, spec| spec.drain.timeout = crds::Duration::from_millis(90_001), &[ChildKind::Deployment]);
+    changes(|_, spec| spec.template = Template { workers: Some(3), ..Template::default() }, &[ChildKind::Deployment]);
 }
 
 #[test]
 fn nothing_of_nothing_and_no_trust_without_certificates() {
     assert_eq!(render(&crate::fleet::nothing(&small(1).fleet, Default::default()), &settings(), CA), BTreeMap::new());
-    let without: Vec<Part> = render(&small(1), &settings(), "").into_keys().collect();
-    assert!(!without.contains(&Part::ConfigMap) && without.len() == 5, "{without:?}");
+    let without: Vec<ChildKind> = render(&small(1), &settings(), "").into_keys().collect();
+    assert!(!without.contains(&ChildKind::ConfigMap) && without.len() == 5, "{without:?}");
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn workers_and_resources() {
         let mut spec = crds::GatewayFleetSpec::clone(plan.spec.as_ref().unwrap());
         spec.template.resources = serde_json::from_value(resources).unwrap();
         plan.spec = Some(spec.into());
-        let body = &render(&plan, &settings(), CA)[&Part::Deployment].body;
+        let body = &render(&plan, &settings(), CA)[&ChildKind::Deployment].body;
         let container = &body["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["resources"], *expect);
         let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();

@@ -67,8 +67,8 @@ fn what_was_read_is_not_newer_than_what_was_told_meanwhile() {
         [(route("r", "u", 1, "/"), true), (large("ns", "b", 3), true), (Change::Read(id, Some(old)), false)],
     );
     let observed = store.observed();
-    let birth = observed.objects[&of("ns", "b")].birth.as_ref().unwrap().created;
-    assert_eq!(birth.to_string(), "2026-01-02T03:04:03Z");
+    let creation = observed.objects[&of("ns", "b")].creation.as_ref().unwrap().created;
+    assert_eq!(creation.to_string(), "2026-01-02T03:04:03Z");
     // One that is gone meanwhile is not made anew.
     take(&mut store, [(large("ns", "c", 4), true), (Change::Gone(of("ns", "b")), true)]);
     assert_eq!(store.begin_reads(), [of("ns", "c")]);

@@ -1,0 +1,215 @@
+//! Slots for connections, of which there are few. When all are taken, the holder of the most slots loses one, so no single
+//! holder can starve the others, as long as there are fewer holders than slots.
+//!
+//! The holder of an unauthenticated connection is its address, which loses its oldest slot: that connection may have been
+//! silent since it came. The holder of a proxy's connection is its fleet, which loses its youngest: what served before goes
+//! on.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::FutureExt as _;
+use planner::FleetRef;
+use tokio::sync::oneshot;
+
+/// A bounded number of slots, and their holders.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionSlots<K: Ord> {
+    most: usize,
+    taken: Arc<Mutex<Taken<K>>>,
+}
+
+#[derive(Debug)]
+struct Taken<K> {
+    next: u64,
+    count: usize,
+    /// The slots of each holder, the oldest first. Dropping a sender notifies the connection that it was evicted.
+    of: BTreeMap<K, BTreeMap<u64, oneshot::Sender<()>>>,
+}
+
+impl<K: Ord + Clone> ConnectionSlots<K> {
+    /// `most` slots, at least one.
+    pub(crate) fn new(most: usize) -> Self {
+        let taken = Taken { next: 0, count: 0, of: BTreeMap::new() };
+        Self { most: most.max(1), taken: Arc::new(Mutex::new(taken)) }
+    }
+}
+
+impl ConnectionSlots<IpAddr> {
+    /// Takes a slot: a free one, or the oldest of the address that has most.
+    pub(crate) fn take(&self, address: IpAddr) -> Slot<IpAddr> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.count >= self.most {
+            let most = taken.of.iter().max_by_key(|(_, slots)| slots.len());
+            let oldest = most.and_then(|(address, slots)| Some((*address, *slots.keys().next()?)));
+            if let Some((address, number)) = oldest {
+                taken.free(&address, number);
+            }
+        }
+        taken.give(address.to_canonical(), &self.taken)
+    }
+}
+
+impl ConnectionSlots<FleetRef> {
+    /// Takes a slot: a free one, or the youngest of the namespace that has most, of its largest fleet. `None` when that is
+    /// the very fleet that asks, or has no more.
+    pub(crate) fn claim(&self, fleet: &FleetRef) -> Option<Slot<FleetRef>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.count >= self.most {
+            let (fleet, number) = taken.youngest_of_most(fleet)?;
+            taken.free(&fleet, number);
+        }
+        Some(taken.give(fleet.clone(), &self.taken))
+    }
+}
+
+impl Taken<FleetRef> {
+    /// The slot to be given up for one more of `newcomer`, which counts as if it were there already: of equals it is that
+    /// one that gives way, so that nobody is ended for who has as much.
+    fn youngest_of_most(&self, newcomer: &FleetRef) -> Option<(FleetRef, u64)> {
+        let mut counts: BTreeMap<&FleetRef, usize> = BTreeMap::from([(newcomer, 1)]);
+        let mut namespaces: BTreeMap<&str, usize> = BTreeMap::from([(newcomer.namespace.as_str(), 1)]);
+        for (fleet, slots) in &self.of {
+            *counts.entry(fleet).or_default() += slots.len();
+            *namespaces.entry(&fleet.namespace).or_default() += slots.len();
+        }
+        let (most, _) = namespaces.iter().max_by_key(|(name, count)| (**count, **name == newcomer.namespace))?;
+        let fleets = counts.iter().filter(|(fleet, _)| fleet.namespace == **most);
+        let (largest, _) = fleets.max_by_key(|(fleet, count)| (**count, **fleet == newcomer))?;
+        let youngest = self.of.get(*largest)?.keys().next_back()?;
+        (*largest != newcomer).then(|| ((*largest).clone(), *youngest))
+    }
+}
+
+impl<K: Ord + Clone> Taken<K> {
+    fn give(&mut self, holder: K, all: &Arc<Mutex<Taken<K>>>) -> Slot<K> {
+        let (sender, evicted) = oneshot::channel();
+        let number = self.next;
+        self.next += 1;
+        self.count += 1;
+        self.of.entry(holder.clone()).or_default().insert(number, sender);
+        Slot { holder, number, evicted, taken: Arc::clone(all) }
+    }
+
+    fn free(&mut self, holder: &K, number: u64) {
+        let Some(slots) = self.of.get_mut(holder) else { return };
+        if slots.remove(&number).is_some() {
+            self.count -= 1;
+        }
+        if slots.is_empty() {
+            self.of.remove(holder);
+        }
+    }
+}
+
+/// A slot; dropping it frees it.
+#[derive(Debug)]
+pub(crate) struct Slot<K: Ord + Clone> {
+    holder: K,
+    number: u64,
+    evicted: oneshot::Receiver<()>,
+    taken: Arc<Mutex<Taken<K>>>,
+}
+
+impl<K: Ord + Clone> Slot<K> {
+    /// Returns when another connection got the slot.
+    pub(crate) async fn evicted(&mut self) {
+        poll_fn(|cx| self.poll_evicted(cx)).await;
+    }
+
+    /// Polls whether another connection got the slot; else the task is woken when that happens.
+    pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // It says so once.
+        if self.evicted.is_terminated() { Poll::Ready(()) } else { self.evicted.poll_unpin(cx).map(drop) }
+    }
+}
+
+impl<K: Ord + Clone> Drop for Slot<K> {
+    fn drop(&mut self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).free(&self.holder, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn is_evicted<K: Ord + Clone>(slot: &mut Slot<K>) -> bool {
+        slot.evicted().now_or_never().is_some()
+    }
+
+    #[test]
+    fn who_has_most_gives_one_up() {
+        let slots = ConnectionSlots::new(4);
+        let mut own = slots.take(address(1));
+        let mut many: Vec<Slot<IpAddr>> = (0..3).map(|_| slots.take(address(2))).collect();
+        assert!(!is_evicted(&mut own) && !many.iter_mut().any(is_evicted));
+        // A newcomer gets in, at the cost of the one that has three.
+        let mut third = slots.take("::ffff:10.0.0.3".parse().unwrap());
+        assert!(is_evicted(&mut many[0]) && !is_evicted(&mut many[1]) && !is_evicted(&mut many[2]));
+        // However many more that one asks for, they are at its own cost.
+        for _ in 0..100 {
+            many.push(slots.take(address(2)));
+        }
+        assert!(!is_evicted(&mut own) && !is_evicted(&mut third));
+        assert_eq!(many.iter_mut().filter_map(|slot| slot.evicted().now_or_never()).count(), many.len() - 2);
+        // What goes frees its slot, once.
+        drop((many, third));
+        let mut more: Vec<Slot<IpAddr>> = (4..7).map(|last| slots.take(address(last))).collect();
+        assert!(!is_evicted(&mut own) && !more.iter_mut().any(is_evicted));
+        drop((own, more));
+        let taken = slots.taken.lock().unwrap();
+        assert!(taken.count == 0 && taken.of.is_empty(), "{taken:?}");
+    }
+
+    fn fleet(namespace: &str, name: &str) -> FleetRef {
+        FleetRef { namespace: namespace.into(), name: name.into() }
+    }
+
+    #[test]
+    fn a_fleet_of_thousands_leaves_the_places_of_others() {
+        let slots = ConnectionSlots::new(8);
+        let mut crowd: Vec<_> = (0..8).filter_map(|_| slots.claim(&fleet("crowd", "f"))).collect();
+        assert_eq!(crowd.len(), 8, "what nobody else wants");
+        assert!(slots.claim(&fleet("crowd", "f")).is_none(), "it would only take its own");
+        // Others come, to no more than what the crowd is left with; its youngest go.
+        let mut others: Vec<_> = (0..6).filter_map(|_| slots.claim(&fleet("shop", "f"))).collect();
+        assert_eq!(others.len(), 4);
+        assert_eq!(
+            crowd.iter_mut().map(is_evicted).collect::<Vec<_>>(),
+            [false, false, false, false, true, true, true, true]
+        );
+        // Many fleets of one namespace are one neighbour.
+        assert!((0..9).all(|i| slots.claim(&fleet("crowd", &format!("f{i}"))).is_none_or(|mut slot| {
+            let own = is_evicted(&mut slot);
+            own || !others.iter_mut().any(is_evicted)
+        })));
+        let mut small = slots.claim(&fleet("small", "f")).unwrap();
+        assert!(!is_evicted(&mut small));
+        // What goes frees its slot, once, also of one that was evicted before.
+        drop((crowd, others, small));
+        let taken = slots.taken.lock().unwrap();
+        assert!(taken.count == 0 && taken.of.is_empty(), "{taken:?}");
+    }
+
+    #[test]
+    fn within_a_namespace_the_largest_fleet_gives_way() {
+        let slots = ConnectionSlots::new(6);
+        let mut large: Vec<_> = (0..6).filter_map(|_| slots.claim(&fleet("ns", "large"))).collect();
+        let mut small: Vec<_> = (0..4).filter_map(|_| slots.claim(&fleet("ns", "small"))).collect();
+        assert_eq!(small.len(), 3);
+        assert_eq!(large.iter_mut().filter_map(|slot| slot.evicted().now_or_never()).count(), 3);
+        assert!(!small.iter_mut().any(is_evicted));
+    }
+}

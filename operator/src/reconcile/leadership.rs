@@ -1,0 +1,117 @@
+//! Taking over: whether this operator leads, and what it makes of the state that the leader before left. Until the
+//! proxies that it takes over have said what they run, their silence says nothing: no status falls, and no number
+//! moves.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::{FleetRef, ObjectRef};
+use tokio::task::JoinHandle;
+
+use super::Reconciler;
+use crate::{
+    fleet::Fleet,
+    leader::election::LeaderState,
+    reconcile::fleet_state::FleetState,
+    source::kube::{SECRET_READ_TIMEOUT, in_force},
+    state::persisted::PersistedState,
+    status,
+};
+
+/// Proxies that ran before this operator led dial it within this time; what they say is waited for before anything is
+/// concluded from their silence.
+pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The steps of taking over, from standby to leader.
+#[derive(Debug)]
+pub(super) enum Leadership {
+    /// A standby plans, and changes nothing.
+    Standby,
+    /// The state that the leader before left is being read.
+    Restoring(JoinHandle<PersistedState>),
+    /// The state is read, and the plan that includes it is being made. Holds the Secrets that the contents in force
+    /// before refer to.
+    AwaitingPlan(BTreeSet<ObjectRef>),
+    /// The plan is made, and the source reads Secrets that it refers to, of which these are missing: a snapshot without
+    /// them would take certificates from proxies that serve by them. The wait ends at `until`.
+    AwaitingSecrets { missing: BTreeSet<ObjectRef>, until: Instant },
+    /// This operator leads; `Some`: since then, and others led before.
+    Leading(Option<Instant>),
+}
+
+impl<F: Fleet> Reconciler<F> {
+    /// Whether this operator leads, and knows what the one before knew.
+    pub(super) async fn leads(&mut self, now: Instant) -> bool {
+        if matches!(*self.context.lead.borrow(), LeaderState::Standby { .. }) {
+            return false;
+        }
+        if matches!(self.leadership, Leadership::Standby) {
+            self.leadership = match self.context.store.load() {
+                Some(recall) => Leadership::Restoring(tokio::spawn(recall)),
+                None => Leadership::Leading(None),
+            };
+        }
+        if let Leadership::Restoring(recall) = &mut self.leadership
+            && recall.is_finished()
+        {
+            // It can't panic; and what it knows is a help, not a need.
+            let persisted = recall.await.unwrap_or_default();
+            let before = in_force(&self.records);
+            self.take_over(persisted);
+            self.leadership = Leadership::AwaitingPlan(before);
+        }
+        if let Leadership::AwaitingPlan(before) = &self.leadership
+            && !self.persisted_due
+        {
+            // The source got the same references with the plan, and reads what they name.
+            let missing = in_force(&self.records).difference(before).cloned().collect();
+            self.leadership = Leadership::AwaitingSecrets { missing, until: now + SECRET_READ_TIMEOUT };
+        }
+        // A tick looks again when nothing else happens.
+        if let Leadership::AwaitingSecrets { missing, until } = &mut self.leadership {
+            missing.retain(|id| !self.observed.objects.contains_key(id));
+            if missing.is_empty() || now >= *until {
+                (self.leadership, self.publish_due, self.store_due) = (Leadership::Leading(Some(now)), true, true);
+            }
+        }
+        matches!(self.leadership, Leadership::Leading(_))
+    }
+
+    /// Joins what the leader before left with what this one saw itself.
+    fn take_over(&mut self, mut persisted: PersistedState) {
+        let (objects, refused) = (persisted.objects.len(), persisted.ledgers.len());
+        tracing::info!(objects, refused, "leads now, with what the leader before left");
+        for (fleet, ledger) in std::mem::take(&mut persisted.ledgers) {
+            self.states.entry(fleet).or_default().ledger = ledger;
+        }
+        let holds = std::mem::take(&mut persisted.holds);
+        let holds_changed = !holds.is_empty();
+        Arc::make_mut(&mut self.holds).merge(holds, status::now());
+        if persisted.merge_into(Arc::make_mut(&mut self.records)) || holds_changed {
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
+            self.persisted_due = true;
+        }
+    }
+
+    /// Whether silence of this fleet's proxies says something: they have all said what they run, or had the time to.
+    pub(super) fn settled(&self, state: &FleetState, now: Instant) -> bool {
+        match self.leadership {
+            Leadership::Leading(Some(since)) => now.duration_since(since) >= SETTLE_TIMEOUT || state.all_attached(),
+            Leadership::Leading(None) => true,
+            Leadership::Standby
+            | Leadership::Restoring(_)
+            | Leadership::AwaitingPlan(_)
+            | Leadership::AwaitingSecrets { .. } => false,
+        }
+    }
+
+    pub(super) fn settled_fleets(&self, now: Instant) -> impl Iterator<Item = &FleetRef> {
+        self.states.iter().filter(move |(_, state)| self.settled(state, now)).map(|(fleet, _)| fleet)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Plans are made beside the loop, which goes on however long that takes, whatever the objects are. Leases are kept,
+//! proxies are heard and counted, and probes of liveness are answered, by the plan that was made last.
+//!
+//! One plan is made at a time. Worlds that come meanwhile are not planned one by one: the latest is, next.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use planner::{Holds, ObjectRef, Plan, Planner, World};
+use tokio::task::{JoinError, JoinHandle};
+
+use super::Reconciler;
+use crate::{
+    admin::metrics,
+    events::changes,
+    fleet::Fleet,
+    leader::election::LeaderState,
+    reconcile::world,
+    source::{self, Observed},
+    state::{objects::ObjectRecord, persisted::ObjectRecords},
+    status,
+};
+
+/// A plan that takes this long is worth a word in the log, once.
+const SLOW_AFTER: Duration = Duration::from_secs(10);
+
+/// The rest of a standby after a plan, in times of what that took: beside a tenant whose objects change all the time, a
+/// tenth of a core goes into what nobody acts on. Whoever begins to lead rests no more.
+const STANDBY_RESTS: u32 = 9;
+
+/// What a plan left for the next one waits so long, unless something is new: a plan looks at so much for each moment that has
+/// passed, and one that follows at once would find little to do.
+const GOES_ON: Duration = Duration::from_millis(100);
+
+/// The plan that is being made, if one is.
+#[derive(Debug, Default)]
+pub(super) struct Planning {
+    /// Knows the objects that it has validated before. With the plan under way, while there is one.
+    planner: Planner,
+    under_way: Option<UnderWay>,
+    /// The end of the plan before, and how long it took.
+    last: Option<(Instant, Duration)>,
+    /// Some objects wait for the next plan of the same world.
+    is_unfinished: bool,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    task: JoinHandle<Derived>,
+    /// The records and holds that the plan is made of.
+    of: Known,
+    began: Instant,
+    is_slow: bool,
+    done: Option<Result<Derived, JoinError>>,
+}
+
+/// The records of objects, and the holders of hostnames.
+type Known = (ObjectRecords, Arc<Holds>);
+
+/// The outcome of planning a world.
+#[derive(Debug)]
+struct Derived {
+    planner: Planner,
+    observed: Arc<Observed>,
+    world: Arc<World>,
+    plan: Arc<Plan>,
+    records: ObjectRecords,
+    in_force: source::kube::InForce,
+}
+
+impl Planning {
+    /// Returns when the plan under way is made; never when there is none.
+    pub(super) async fn is_made(&mut self) {
+        match &mut self.under_way {
+            Some(UnderWay { task, done: done @ None, .. }) => *done = Some(task.await),
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Whether a plan is being made, or waits to be taken up.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Whether a standby waits with its next plan.
+    fn rests(&self, now: Instant) -> bool {
+        self.last.is_some_and(|(ended, took)| now.duration_since(ended) < took * STANDBY_RESTS)
+    }
+
+    /// Whether it is time to go on with what the last plan left, though nothing is new.
+    fn goes_on(&self, now: Instant) -> bool {
+        self.is_unfinished && self.last.is_none_or(|(ended, _)| now.duration_since(ended) >= GOES_ON)
+    }
+
+    fn begin(&mut self, observed: Arc<Observed>, of: Known, before: Option<Arc<Plan>>) {
+        let (mut planner, (kept, holds)) = (std::mem::take(&mut self.planner), of.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let timer = metrics::get().plans.start_timer();
+            // The same in both, so that the age of what is new does not change with the next plan.
+            let now = jiff::Timestamp::now();
+            let mut world = world::world(&observed, &kept, &holds, Some(now));
+            world.last_ready = before.as_ref().map(|plan| Arc::clone(&plan.last_ready));
+            let joined = start.elapsed();
+            let plan = planner.plan(&world);
+            let planned = start.elapsed() - joined;
+            let records = world::records(&observed, &plan, &kept, now);
+            changes::log(before.as_deref(), &plan);
+            let secrets = source::kube::in_force(&records);
+            let is_stale =
+                |id: &ObjectRef, known: &ObjectRecord| known.accepted.is_some() && !plan.accepted.contains(id);
+            let stale = records.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
+            let in_force = source::kube::InForce { world: observed.number, secrets, stale: stale.collect() };
+            timer.observe_duration();
+            tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
+            let (world, plan, records) = (Arc::new(world), Arc::new(plan), Arc::new(records));
+            Derived { planner, observed, world, plan, records, in_force }
+        });
+        self.under_way = Some(UnderWay { task, of, began: Instant::now(), is_slow: false, done: None });
+    }
+
+    /// The plan that was under way, if it is made, with the memory that it is made of.
+    async fn take(&mut self) -> Option<(Result<Derived, JoinError>, Known)> {
+        let under_way = self.under_way.as_mut()?;
+        if under_way.done.is_none() && !under_way.task.is_finished() {
+            let took = under_way.began.elapsed();
+            if took > SLOW_AFTER && !std::mem::replace(&mut under_way.is_slow, true) {
+                tracing::warn!("planning takes more than {} s; what was planned before is in force", took.as_secs());
+            }
+            return None;
+        }
+        let UnderWay { task, of, began, done, .. } = self.under_way.take()?;
+        let done = match done {
+            Some(done) => done,
+            None => task.await,
+        };
+        self.last = Some((Instant::now(), began.elapsed()));
+        Some((done, of))
+    }
+}
+
+impl<F: Fleet> Reconciler<F> {
+    /// Takes up the plan that is made, and has the latest world planned next.
+    pub(super) async fn plan(&mut self) {
+        match self.planning.take().await {
+            Some((Ok(derived), of)) => self.take_up(derived, &of),
+            // A bug of ours that this very content brings out: what ran goes on running.
+            Some((Err(error), _)) => {
+                tracing::error!(%error, "planning failed; what was planned before stays in force");
+                self.persisted_due = false;
+            }
+            None => {}
+        }
+        // What is gone counts for a while, and no source says when that is over.
+        if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
+        }
+        if self.planning.goes_on(Instant::now()) {
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
+        }
+        let is_standby = matches!(*self.context.lead.borrow(), LeaderState::Standby { .. });
+        if !self.planning.is_under_way()
+            && !(is_standby && self.planning.rests(Instant::now()))
+            && let Some(observed) = self.pending.take()
+        {
+            let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
+            self.planning.begin(observed, of, self.plan.clone());
+        }
+    }
+
+    fn take_up(&mut self, derived: Derived, (remembered_then, holds_then): &Known) {
+        let Derived { planner, observed, world, plan, records, in_force } = derived;
+        self.planning.planner = planner;
+        if !Arc::ptr_eq(remembered_then, &self.records) || !Arc::ptr_eq(holds_then, &self.holds) {
+            // Meanwhile the leader before was heard: of what it left, this plan knows nothing.
+            self.pending.get_or_insert(observed);
+            return;
+        }
+        let is_unfinished = plan.is_unfinished();
+        let former = (
+            std::mem::replace(&mut self.observed, observed),
+            std::mem::replace(&mut self.world, world),
+            std::mem::replace(&mut self.records, records),
+            self.plan.replace(Arc::clone(&plan)),
+        );
+        // What nobody has any more may be much.
+        tokio::task::spawn_blocking(move || drop(former));
+        self.context.certificates.send_replace(Some(in_force));
+        self.holds = Arc::clone(&plan.holds);
+        self.store_due = true;
+        self.persisted_due = false;
+        for fleet in plan.fleets.keys() {
+            self.states.entry(fleet.clone()).or_default();
+        }
+        self.context.registry.planned(plan);
+        self.publish_due = true;
+        self.decided = None;
+        self.planning.is_unfinished = is_unfinished;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_plans_for_a_tenth_of_its_time() {
+        let now = Instant::now();
+        let (took, second) = (Duration::from_millis(500), Duration::from_secs(1));
+        let planning = Planning { last: Some((now, took)), ..Planning::default() };
+        assert!(planning.rests(now) && planning.rests(now + 4 * second) && !planning.rests(now + 5 * second));
+        assert!(!Planning::default().rests(now));
+    }
+
+    #[test]
+    fn what_a_plan_left_waits_a_moment() {
+        let now = Instant::now();
+        let last = Some((now, Duration::ZERO));
+        let planning = Planning { last, is_unfinished: true, ..Planning::default() };
+        assert!(!planning.goes_on(now) && planning.goes_on(now + GOES_ON));
+        assert!(!Planning { last, ..Planning::default() }.goes_on(now + GOES_ON));
+    }
+}

@@ -1,0 +1,211 @@
+//! Pruning: of an object only what plans are made of is kept. So memory stays small, a change elsewhere (a status, an
+//! annotation, an endpoint's node) is no news, and a field that a newer Kubernetes adds to a Service does not break it.
+
+use planner::{Kind, ObjectRef};
+use serde_json::{Map, Value};
+
+/// The label that names a slice's Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names who keeps a slice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// Which object it is; `None`: it has no name.
+pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
+    let metadata = value.get("metadata")?;
+    let name = metadata.get("name")?.as_str()?.to_owned();
+    let namespace = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some(ObjectRef { kind, namespace, name })
+}
+
+/// Leaves of an object what is kept. `None`: none of it, as if it were not there.
+pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
+    let document = value.as_object_mut()?;
+    let is_ours = matches!(kind, Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy);
+    if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
+        // Someone wants it gone, and it only waits for what depends on it (`kubectl delete --cascade=foreground`): what is
+        // made for it must not be made again, and what it allows is not allowed any more.
+        if (is_ours || kind == Kind::ReferenceGrant) && metadata.contains_key("deletionTimestamp") {
+            return None;
+        }
+        metadata.retain(|key, _| match key.as_str() {
+            "name" | "namespace" | "uid" | "creationTimestamp" => true,
+            "generation" => is_ours, // goes with what is said of it in its status
+            "labels" => matches!(kind, Kind::Namespace | Kind::EndpointSlice),
+            _ => false,
+        });
+        if kind == Kind::EndpointSlice {
+            pick(metadata.get_mut("labels"), &[SERVICE_NAME, MANAGED_BY]);
+            metadata.get("labels")?.get(SERVICE_NAME)?; // of no Service: nobody's backend
+        }
+    }
+    match kind {
+        // Also what is unknown: a field of a newer definition is not overlooked in silence.
+        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy | Kind::ReferenceGrant => {
+            document.remove("status");
+        }
+        Kind::Namespace => top(document, &[]),
+        Kind::Node => {
+            top(document, &["status"]);
+            pick(document.get_mut("status"), &["addresses"]);
+        }
+        Kind::Service => {
+            top(document, &["spec"]);
+            let spec = document.get_mut("spec");
+            // Of the selector only matters that there is one.
+            let spec = pick(spec, &["type", "clusterIP", "clusterIPs", "selector", "ports"]);
+            each(spec, "ports", |port| {
+                pick(port, &["name", "port", "protocol", "targetPort", "appProtocol"]);
+            });
+        }
+        Kind::EndpointSlice => {
+            top(document, &["addressType", "endpoints", "ports"]);
+            each(Some(document), "ports", |port| {
+                pick(port, &["name", "port", "protocol"]);
+            });
+            each(Some(document), "endpoints", |endpoint| {
+                if let Some(endpoint) = pick(endpoint, &["addresses", "conditions", "zone"]) {
+                    pick(endpoint.get_mut("conditions"), &["ready", "serving", "terminating"]);
+                }
+            });
+        }
+        Kind::Secret => {
+            top(document, &["type", "data"]);
+            pick(document.get_mut("data"), &["tls.crt", "tls.key"]);
+        }
+    }
+    Some(value)
+}
+
+/// Leaves of a document what each has, and these.
+fn top(document: &mut Map<String, Value>, keys: &[&str]) {
+    document
+        .retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata") || keys.contains(&key.as_str()));
+}
+
+/// Leaves of a mapping these; what is none stays as it is, for admission to refuse.
+fn pick<'a>(value: Option<&'a mut Value>, keys: &[&str]) -> Option<&'a mut Map<String, Value>> {
+    let map = value?.as_object_mut()?;
+    map.retain(|key, _| keys.contains(&key.as_str()));
+    Some(map)
+}
+
+fn each(map: Option<&mut Map<String, Value>>, key: &str, mut change: impl FnMut(Option<&mut Value>)) {
+    let items = map.and_then(|map| map.get_mut(key)?.as_array_mut());
+    items.into_iter().flatten().for_each(|item| change(Some(item)));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(kind: Kind, value: Value, expect: Option<&Value>) {
+        assert_eq!(keep(kind, value).as_ref(), expect);
+    }
+
+    #[test]
+    fn of_a_service_its_ports() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "7", "managedFields": [], "annotations": {},
+                "labels": {"x": "y"}, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3, "deletionTimestamp": "t"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "selector": {"a": "b"}, "newField": {}, "ports": [
+                {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "nodePort": 30000, "appProtocol": "http"},
+                "odd",
+            ]},
+            "status": {"loadBalancer": {}},
+        });
+        let expect = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "selector": {"a": "b"}, "ports": [
+                {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"}, "odd",
+            ]},
+        });
+        check(Kind::Service, value, Some(&expect));
+    }
+
+    #[test]
+    fn of_a_slice_where_pods_listen() {
+        let slice = |labels: Value| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": "a", "namespace": "b", "labels": labels, "annotations": {"t": "1"}, "generation": 9},
+                "addressType": "IPv4", "ports": [{"name": "", "port": 80, "protocol": "TCP", "appProtocol": "x"}],
+                "endpoints": [
+                    {"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false, "new": 1},
+                     "zone": "z", "nodeName": "n", "targetRef": {"kind": "Pod"}, "hints": {"forZones": []}},
+                    {"addresses": ["10.0.0.2"], "conditions": 7},
+                ],
+            })
+        };
+        let expect = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "a", "namespace": "b", "labels": {
+                "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "m",
+            }},
+            "addressType": "IPv4", "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": true, "terminating": false}, "zone": "z"},
+                {"addresses": ["10.0.0.2"], "conditions": 7},
+            ],
+        });
+        let labels =
+            json!({"kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": "m", "other": "x"});
+        check(Kind::EndpointSlice, slice(labels), Some(&expect));
+        check(Kind::EndpointSlice, slice(json!({"other": "x"})), None);
+    }
+
+    #[test]
+    fn of_a_secret_its_certificate() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b", "annotations": {"applied": "k3y"}},
+            "type": "kubernetes.io/tls", "immutable": true, "data": {"tls.crt": "YQ==", "tls.key": "Yg==", "keystore.jks": "Yw=="},
+        });
+        let expect = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b"},
+            "type": "kubernetes.io/tls", "data": {"tls.crt": "YQ==", "tls.key": "Yg=="},
+        });
+        check(Kind::Secret, value, Some(&expect));
+    }
+
+    #[test]
+    fn of_a_custom_resource_all_but_its_status() {
+        let route = |metadata: Value, status: Value| json!({"kind": "ApiRoute", "metadata": metadata, "spec": {"odd": [1]}, "other": 1, "status": status});
+        let metadata = json!({"name": "a", "namespace": "b", "generation": 3, "resourceVersion": "9"});
+        let expect = json!({
+            "kind": "ApiRoute", "metadata": {"name": "a", "namespace": "b", "generation": 3}, "spec": {"odd": [1]}, "other": 1,
+        });
+        check(Kind::ApiRoute, route(metadata, json!({"conditions": []})), Some(&expect));
+        let leaving = json!({"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        check(Kind::ApiRoute, route(leaving.clone(), json!({})), None);
+        check(Kind::ReferenceGrant, json!({"metadata": leaving}), None);
+        check(Kind::ApiRoute, json!("odd"), None);
+    }
+
+    #[test]
+    fn of_a_node_its_addresses() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": {"x": "y"}, "annotations": {}},
+            "spec": {"podCIDR": "10.244.0.0/24"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.5"}], "conditions": [], "images": []},
+        });
+        let expect = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.5"}]},
+        });
+        check(Kind::Node, value, Some(&expect));
+    }
+
+    #[test]
+    fn of_a_namespace_its_labels() {
+        let value = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": "y"}, "annotations": {}},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+        });
+        let expect = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": "y"}}});
+        check(Kind::Namespace, value, Some(&expect));
+    }
+}
