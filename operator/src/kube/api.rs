@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::leader::fencing::NotLeading;
+use crate::leader::fencing;
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub(crate) fn class(error: &kube::Error) -> Class {
             429 | 500.. => Class::Unavailable,
             _ => Class::Other,
         },
-        kube::Error::Service(error) if error.is::<NotLeading>() => Class::NotLeading,
+        error if fencing::is_not_leading(error) => Class::NotLeading,
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Class::Unavailable,
         _ => Class::Other,
     }
@@ -98,6 +98,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::leader::fencing::NotLeading;
 
     const DEADLINE: Duration = Duration::from_secs(5);
 

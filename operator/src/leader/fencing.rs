@@ -20,6 +20,11 @@ pub fn client(config: kube::Config, validity: LeaseValidity) -> Result<kube::Cli
     Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { validity }).build())
 }
 
+/// Whether an error says that this operator does not lead.
+pub fn is_not_leading(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(error) if error.is::<NotLeading>())
+}
+
 #[derive(Clone, Debug)]
 struct Fence {
     validity: LeaseValidity,

@@ -160,9 +160,10 @@ impl<F: Fleet> Reconciler<F> {
         if self.planning.goes_on(Instant::now()) {
             self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
         }
-        let is_standby = matches!(*self.context.lead.borrow(), LeaderState::Standby { .. });
+        let rests =
+            matches!(*self.context.lead.borrow(), LeaderState::Standby { .. }) && self.planning.rests(Instant::now());
         if !self.planning.is_under_way()
-            && !(is_standby && self.planning.rests(Instant::now()))
+            && !rests
             && let Some(observed) = self.pending.take()
         {
             let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
