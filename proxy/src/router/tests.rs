@@ -167,7 +167,7 @@ fn router(specs: &[Spec]) -> Router {
 fn router_with(specs: &[Spec], beside: &[HeldHostnames]) -> Router {
     let holders = holders(specs, beside);
     let mut router = Router::new(Arc::clone(&holders));
-    let mut hosted: BTreeMap<(&str, &str), (&str, Vec<Arc<Candidate>>)> = BTreeMap::new();
+    let mut hosted: BTreeMap<_, (&str, Vec<_>)> = BTreeMap::new();
     for (i, spec) in specs.iter().enumerate() {
         // A listener is there whatever it serves.
         router.listener(false, spec.listener);
