@@ -100,6 +100,5 @@ pub fn plan(world: &World) -> Plan {
         if !plan.is_unfinished() {
             return plan;
         }
-        planner.memo.looks_on();
     }
 }

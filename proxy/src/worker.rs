@@ -19,7 +19,7 @@ use crate::{
 /// The phases in which a proxy leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Not at all.
+    /// The proxy serves; it does not leave.
     #[default]
     Serving,
     /// Connections are retired as they are used; sockets that others share are accepted from no more.

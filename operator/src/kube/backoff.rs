@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// The bounds that kube has for a watch that fails.
 pub(crate) const WATCH: Bounds = Bounds::new(Duration::from_millis(800), Duration::from_secs(30));
 
@@ -36,17 +38,22 @@ impl Bounds {
     }
 }
 
+/// After so long without a failure the next one is the first: a watch that is quiet does not say that it works.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+
 /// Failures in a row of one task.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     bounds: Bounds,
     failures: u32,
+    /// The end of the last pause.
+    until: Option<Instant>,
 }
 
 impl Backoff {
     /// No failure yet.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, failures: 0 }
+        Self { bounds, failures: 0, until: None }
     }
 
     /// Takes a failure, and returns the pause after it: three quarters of [`Bounds::pause`], and up to a quarter more.
@@ -60,8 +67,14 @@ impl Backoff {
     }
 
     fn jittered(&mut self, random: f64) -> Duration {
+        let now = Instant::now();
+        if self.until.is_some_and(|until| now.duration_since(until) > FORGOTTEN_AFTER) {
+            self.failures = 0;
+        }
         self.failures = self.failures.saturating_add(1);
-        self.bounds.pause(self.failures).mul_f64(0.75 + random / 4.0)
+        let pause = self.bounds.pause(self.failures).mul_f64(0.75 + random / 4.0);
+        self.until = Some(now + pause);
+        pause
     }
 }
 
@@ -92,6 +105,18 @@ mod tests {
         assert_eq!(pauses, [0, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
         assert_eq!(BOUNDS.pause(u32::MAX), Duration::from_secs(60));
         assert_eq!(BOUNDS.up_to(Duration::from_secs(3)).pause(4), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_long_ago_is_forgotten() {
+        let mut backoff = Backoff::new(BOUNDS);
+        for _ in 0..8 {
+            backoff.pause();
+        }
+        tokio::time::advance(Duration::from_secs(60) + FORGOTTEN_AFTER / 2).await;
+        assert!(backoff.pause() >= Duration::from_secs(45));
+        tokio::time::advance(Duration::from_secs(61) + FORGOTTEN_AFTER).await;
+        assert!(backoff.pause() <= Duration::from_millis(500));
     }
 
     #[test]

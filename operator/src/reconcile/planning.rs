@@ -16,7 +16,6 @@ use crate::{
     admin::metrics,
     events::changes,
     fleet::Fleet,
-    leader::election::LeaderState,
     reconcile::world,
     source::{self, Observed},
     state::{objects::ObjectRecord, persisted::ObjectRecords},
@@ -26,24 +25,12 @@ use crate::{
 /// A plan that takes this long is worth a word in the log, once.
 const SLOW_AFTER: Duration = Duration::from_secs(10);
 
-/// The rest of a standby after a plan, in times of what that took: beside a tenant whose objects change all the time, a
-/// tenth of a core goes into what nobody acts on. Whoever begins to lead rests no more.
-const STANDBY_RESTS: u32 = 9;
-
-/// What a plan left for the next one waits so long, unless something is new: a plan looks at so much for each moment that has
-/// passed, and one that follows at once would find little to do.
-const GOES_ON: Duration = Duration::from_millis(100);
-
 /// The plan that is being made, if one is.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
     /// Knows the objects that it has validated before. With the plan under way, while there is one.
     planner: Planner,
     under_way: Option<UnderWay>,
-    /// The end of the plan before, and how long it took.
-    last: Option<(Instant, Duration)>,
-    /// Some objects wait for the next plan of the same world.
-    is_unfinished: bool,
 }
 
 #[derive(Debug)]
@@ -84,16 +71,6 @@ impl Planning {
         self.under_way.is_some()
     }
 
-    /// Whether a standby waits with its next plan.
-    fn rests(&self, now: Instant) -> bool {
-        self.last.is_some_and(|(ended, took)| now.duration_since(ended) < took * STANDBY_RESTS)
-    }
-
-    /// Whether it is time to go on with what the last plan left, though nothing is new.
-    fn goes_on(&self, now: Instant) -> bool {
-        self.is_unfinished && self.last.is_none_or(|(ended, _)| now.duration_since(ended) >= GOES_ON)
-    }
-
     fn begin(&mut self, observed: Arc<Observed>, of: Known, before: Option<Arc<Plan>>) {
         let (mut planner, (kept, holds)) = (std::mem::take(&mut self.planner), of.clone());
         let task = tokio::task::spawn_blocking(move || {
@@ -131,12 +108,11 @@ impl Planning {
             }
             return None;
         }
-        let UnderWay { task, of, began, done, .. } = self.under_way.take()?;
+        let UnderWay { task, of, done, .. } = self.under_way.take()?;
         let done = match done {
             Some(done) => done,
             None => task.await,
         };
-        self.last = Some((Instant::now(), began.elapsed()));
         Some((done, of))
     }
 }
@@ -157,13 +133,7 @@ impl<F: Fleet> Reconciler<F> {
         if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
             self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
         }
-        if self.planning.goes_on(Instant::now()) {
-            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
-        }
-        let rests =
-            matches!(*self.context.lead.borrow(), LeaderState::Standby { .. }) && self.planning.rests(Instant::now());
         if !self.planning.is_under_way()
-            && !rests
             && let Some(observed) = self.pending.take()
         {
             let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
@@ -198,29 +168,8 @@ impl<F: Fleet> Reconciler<F> {
         self.context.registry.planned(plan);
         self.publish_due = true;
         self.decided = None;
-        self.planning.is_unfinished = is_unfinished;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_standby_plans_for_a_tenth_of_its_time() {
-        let now = Instant::now();
-        let (took, second) = (Duration::from_millis(500), Duration::from_secs(1));
-        let planning = Planning { last: Some((now, took)), ..Planning::default() };
-        assert!(planning.rests(now) && planning.rests(now + 4 * second) && !planning.rests(now + 5 * second));
-        assert!(!Planning::default().rests(now));
-    }
-
-    #[test]
-    fn what_a_plan_left_waits_a_moment() {
-        let now = Instant::now();
-        let last = Some((now, Duration::ZERO));
-        let planning = Planning { last, is_unfinished: true, ..Planning::default() };
-        assert!(!planning.goes_on(now) && planning.goes_on(now + GOES_ON));
-        assert!(!Planning { last, ..Planning::default() }.goes_on(now + GOES_ON));
+        if is_unfinished {
+            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
+        }
     }
 }

@@ -15,9 +15,9 @@ use crate::{
     world::ObjectRef,
 };
 
-/// Most matches that are compared, each once for each host: a fifth of what a fleet takes. Each plan does it anew, and a
-/// tenant that has more of them than that shall not make each other one's change wait; it is told of others of its own.
-const MOST: usize = MAX_ENTRIES / 5;
+/// Most matches that are compared, each once for each host. No fleet takes more: whoever has more is told that, and which
+/// of them another shadows is the least of it.
+const MOST: usize = MAX_ENTRIES;
 
 /// Says which matches an older route holds. Routes come in the order of their age.
 pub(super) fn tell(placed: &[Placed<'_>], problems: &mut Problems<'_>) {
@@ -79,9 +79,12 @@ impl<'p> Conflicts<'p> {
             _ => places(attached).map(|place| (number(&mut self.places, place), place.2)).collect(),
         };
         self.routes.push(object);
+        if places.is_empty() || room < places.len() {
+            return;
+        }
         'all: for (i, identities) in route.identities().iter().enumerate() {
             for (j, identity) in identities.iter().enumerate() {
-                let Some(less) = room.checked_sub(places.len()).filter(|_| !places.is_empty()) else { break 'all };
+                let Some(less) = room.checked_sub(places.len()) else { break 'all };
                 room = less;
                 let matching = number(&mut self.matches, *identity);
                 let holder = Holder { route: self.routes.len() as u32 - 1, rule: i as u32, matching: j as u32 };

@@ -227,7 +227,8 @@ impl Draft<'_> {
 
     /// What the fleet is to run, and its routes for the next plan.
     fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> (PlannedFleet, Former) {
-        let (fleet, held, encoded) = (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.encoded));
+        let (fleet, held, mut encoded) =
+            (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.encoded));
         let told = |shows: &dyn Fn(&Key) -> bool| {
             let shown = encoded.iter().filter(|(key, _)| shows(key)).flat_map(|(_, route)| route.hostnames());
             let (held, left_out) = held::beside(&held, &shown.collect::<HashSet<_>>());
@@ -256,6 +257,8 @@ impl Draft<'_> {
             );
             problems.degraded(object, "", reason::TOO_LARGE, message);
         }
+        // What there is no room for is nobody's to hold.
+        encoded.retain(|key, _| snapshot.entry(key).is_some());
         (PlannedFleet { settings: fleet.settings.clone(), snapshot, sources }, encoded)
     }
 }

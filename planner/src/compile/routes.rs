@@ -60,7 +60,11 @@ impl Encoded {
         });
         let resource = proto::Route { created_ms, attachments: of.attachments.clone(), rules: rules.collect() };
         let (entries, rules) = (bounds::entries(&resource), resource.rules.len() as u64);
-        let expressions = bounds::expressions(&resource);
+        // Their weights are those of the patterns: what compiled to them may be forgotten by now.
+        let expressions = match former.filter(|former| Arc::ptr_eq(&former.of.route, route)) {
+            Some(former) => former.expressions.clone(),
+            None => bounds::expressions(&resource),
+        };
         let mut entry = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(resource)) });
         // Written otherwise, it may come to the same: then its bytes are held once, whoever has a plan.
         if let Some(same) = former.filter(|former| former.entry == entry) {

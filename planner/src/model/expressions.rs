@@ -10,25 +10,20 @@ use snapshot::{
     expression::{self, Fault, MAX_COMPILED},
 };
 
-use crate::{
-    Millis,
-    world::{Kind, ObjectRef, World},
-};
+use crate::world::{Kind, ObjectRef, World};
 
-/// What plans look at of one namespace, and of all, in [`PERIOD`], in bytes of what it compiles to: some hundred expressions
-/// as they are usually written, or eight that compile to too much. One plan does no more than that, and a part of it if it
-/// follows sooner: ten a second would otherwise be made of nothing else.
+/// What a plan looks at of one namespace, and of all, in bytes of what it compiles to: some hundred expressions as they are
+/// usually written, or eight that compile to too much.
 const NAMESPACE: usize = 2 << 20;
 const ALL: usize = 8 * NAMESPACE;
-const PERIOD: u64 = 500;
 /// Nothing is in force yet, so the first plan waits for more.
 const FIRST: usize = 32;
 
 /// How far looking at expressions is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looked {
-    /// When the plan before was made.
-    at: Option<Millis>,
+    /// A plan was made.
+    begun: bool,
     /// The namespace that was looked at last: others come first the next time.
     last: String,
 }
@@ -36,17 +31,7 @@ pub(super) struct Looked {
 impl Looked {
     /// Looks at the expressions of contents that are not `known`, as far as one plan does.
     pub(super) fn look(&mut self, world: &World, known: impl Fn(&ObjectRef, &Arc<Object>) -> bool) {
-        let (most_of_one, most) = match self.at.replace(world.now) {
-            None => (FIRST * NAMESPACE, FIRST * ALL),
-            Some(before) => {
-                let part = |most: usize| {
-                    let passed = world.now.0.saturating_sub(before.0).min(PERIOD);
-                    // One expression at least, whatever a clock says.
-                    (most / PERIOD as usize * passed as usize).max(1)
-                };
-                (part(NAMESPACE), part(ALL))
-            }
-        };
+        let times = if std::mem::replace(&mut self.begun, true) { 1 } else { FIRST };
         let mut namespaces: BTreeMap<&str, Vec<&crds::ApiRoute>> = BTreeMap::new();
         let first = ObjectRef { kind: Kind::ApiRoute, namespace: String::new(), name: String::new() };
         let routes = world.objects.range(first..).take_while(|(object, _)| object.kind == Kind::ApiRoute);
@@ -64,14 +49,14 @@ impl Looked {
                 }
             }
         }
-        let mut all = most;
+        let mut all = times * ALL;
         let (before, after): (Vec<_>, Vec<_>) =
             namespaces.into_iter().partition(|(namespace, _)| *namespace <= self.last.as_str());
         for (namespace, routes) in after.into_iter().chain(before) {
             if all == 0 {
                 return;
             }
-            let mut share = all.min(most_of_one);
+            let mut share = all.min(times * NAMESPACE);
             all -= share;
             for pattern in routes.into_iter().flat_map(patterns).filter(|pattern| !expression::is_known(pattern)) {
                 if share == 0 {
@@ -115,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Planner, WorldObject, problem::reason};
+    use crate::{Millis, Planner, WorldObject, problem::reason};
 
     /// A route with expressions that compile to too much, each of its own.
     fn hostile(namespace: &str, name: usize) -> (ObjectRef, WorldObject) {
@@ -161,17 +146,10 @@ mod tests {
             contents.map(of).sum()
         };
         let before = looked_at(&world);
-        world.now.0 += PERIOD;
         let plan = planner.plan(&world);
         assert!(plan.accepted.contains(&good) && plan.is_unfinished());
         let more = looked_at(&world) - before;
         assert!(more <= 2 * NAMESPACE / MAX_COMPILED + 1, "{more}");
-        // The next, which follows soon, does a tenth of that.
-        let before = looked_at(&world);
-        world.now.0 += PERIOD / 10;
-        planner.plan(&world);
-        let more = looked_at(&world) - before;
-        assert!((1..=4).contains(&more), "{more}");
         let waiting = plan.problems.iter().filter(|problem| problem.reason == reason::PENDING).count();
         assert!(waiting >= 70, "{waiting}");
     }
@@ -190,7 +168,6 @@ mod tests {
         }
         let mut plans = 0;
         loop {
-            world.now.0 += PERIOD;
             let plan = planner.plan(&world);
             plans += 1;
             assert_eq!(plan.parents.len(), 2, "what was accepted is in force");

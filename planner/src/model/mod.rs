@@ -106,11 +106,6 @@ pub(crate) struct Memo {
 type Known = (Arc<Object>, Result<Valid, Findings>);
 
 impl Memo {
-    /// The next plan looks at as much as the first, however soon it follows.
-    pub(crate) fn looks_on(&mut self) {
-        self.looked = Looked::default();
-    }
-
     /// Validates a content, unless it is known; what is asked for goes on into `next`.
     fn valid(
         &self,

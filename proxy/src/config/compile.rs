@@ -228,7 +228,7 @@ impl Compiler {
             return Arc::clone(&cached.value);
         }
         let mut router = Router::new(Arc::clone(&self.holders));
-        // What it was made of is held with it: another route is none of those, wherever it is in memory.
+        // What it was made of is held by `Cached::from` until this port is put in its place: no other route has such an address.
         let before = self.ports.get(&port).map(|before| &before.value.router);
         for l in listeners {
             // It is there whatever it serves.

@@ -1,8 +1,8 @@
 //! A client's connection, as its requests see it: who the client is, what it may take, what it waits for, and whether
 //! it is to end.
 //!
-//! No connection has timers of its own, nor has a stream: what it waits for, and until when, stands in its [`Conn`],
-//! and its worker looks there once a second (`timers.rs`). So a request costs no timer unless its rule has a timeout,
+//! No connection has timers of the runtime, nor has a stream: what it waits for, and until when, stands in its [`Conn`]
+//! or in a slot of `timers.rs`, and its worker looks there once a second. So a request costs no timer unless its rule has a timeout,
 //! and times are exact to a second or two. (HTTP/2 has one for each connection: that of its PINGs.)
 
 pub(crate) mod limit;
@@ -132,8 +132,8 @@ impl Conn {
         }
     }
 
-    /// Takes the task of the connection, which is woken for what is asked of it. Called from that task, again and
-    /// again.
+    /// Takes the task of the connection, which is woken for what is asked of it. Called once, from that
+    /// task.
     pub(crate) fn note_task(&self, cx: &Context<'_>) {
         self.waker.get_or_init(|| cx.waker().clone());
     }
@@ -173,7 +173,7 @@ impl Conn {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Starts a timeout of this kind, unless one runs.
+    /// Starts a timeout of this kind, unless one of this kind runs; one of another kind ends.
     pub(crate) fn wait(&self, waiting: TimeoutKind, limits: &Limits) {
         if !self.is_waiting_for(waiting) {
             self.wait_until(waiting, until(self.clock.second(), waiting.limit(limits)));

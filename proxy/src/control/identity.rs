@@ -18,10 +18,10 @@ use super::{
     error::{DialError, ENROLL_TIMEOUT},
     tls::{self, Server},
 };
-use crate::backoff::Backoff;
 
-/// Tries to renew are half as far apart, or up to this: the certificate is still good for 20 minutes.
-const RENEW_RETRY_DELAY: Duration = Duration::from_secs(20);
+/// Tries to renew are at least this far apart, and up to a second more: the certificate is still good for 20 minutes.
+const RENEW_RETRY_DELAY: Duration = Duration::from_secs(10);
+const MAX_RENEW_JITTER: Duration = Duration::from_secs(1);
 /// A certificate is not renewed sooner than this, whatever the clocks say.
 const MIN_RENEWAL_DELAY: Duration = Duration::from_secs(5);
 
@@ -70,10 +70,9 @@ impl Cluster {
         if let Some(credentials) = self.credentials() {
             tokio::time::sleep_until(credentials.renew).await;
         }
-        let mut backoff = Backoff::new(RENEW_RETRY_DELAY, RENEW_RETRY_DELAY);
         while let Err(error) = self.enroll(at).await {
             tracing::warn!("the certificate can't be renewed: {error}");
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(RENEW_RETRY_DELAY + MAX_RENEW_JITTER.mul_f64(fastrand::f64())).await;
         }
     }
 

@@ -162,7 +162,7 @@ const WEBSOCKET: &[u8] = b"connection: upgrade\r\nupgrade: websocket\r\n";
 fn fields(out: &mut Vec<u8>, fields: &Fields, with_length: bool, elsewhere: impl Fn(&[u8]) -> bool) -> bool {
     let mut dated = false;
     fields.fields().for_each(|Field { name, value, line, parsed }| {
-        // What parsed over HTTP/1.1 lost what is of its connection when it was read.
+        // What was parsed from HTTP/1.1 lost what is of its connection when it was read.
         if !parsed && is_of_connection(name, with_length) || elsewhere(name) {
             return;
         }

@@ -131,7 +131,8 @@ impl Telemetry {
         self.routes.route(name)
     }
 
-    /// Takes over what a new configuration logs, in percent of the successful answers.
+    /// Takes over what a new configuration logs, the sampling in percent of the successful answers, and drops the series of
+    /// routes that are gone.
     pub fn configure(&self, access_log_level: AccessLogLevel, access_log_sampling: u32) {
         self.log.configure(access_log_level, access_log_sampling);
         self.routes.forget_unused();

@@ -18,7 +18,7 @@ use crate::{
 /// upstream did not process it.
 const MAX_KEPT_BYTES: usize = 64 << 10;
 /// Bytes that a piece takes besides its own: its place in the list, and the handle of what it was read into.
-const FRAME_OVERHEAD_BYTES: usize = 64;
+const PIECE_OVERHEAD_BYTES: usize = 64;
 /// Longest piece that is copied, so that what it was read into is free for others.
 const MAX_COPIED_BYTES: usize = 1 << 10;
 /// Small pieces that have come together go on together, up to so many bytes: upstreams count frames, and end
@@ -130,7 +130,7 @@ impl Kept {
 
 /// The memory that keeping a piece takes.
 pub(super) fn weight(piece: &BodyFrame) -> usize {
-    FRAME_OVERHEAD_BYTES
+    PIECE_OVERHEAD_BYTES
         + match piece {
             BodyFrame::Data(data) => data.len(),
             BodyFrame::Trailers(trailers) => heads::size(trailers),
