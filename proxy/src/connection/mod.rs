@@ -225,7 +225,7 @@ impl Conn {
         self.timers.cancel(timer);
     }
 
-    /// For a second or two, writes are tried even if there is no room, for all that is known: what [`Stream::insist`]
+    /// For a second or two, writes are tried even if there is no room, for all that is known: what `Stream::insist`
     /// is, for who has no hold of the connection itself.
     pub(crate) fn insist(&self) {
         self.insists.store(self.second().saturating_add(2), Ordering::Relaxed);

@@ -138,7 +138,7 @@ impl Telemetry {
         self.routes.forget_unused();
     }
 
-    /// Load windows, as they are closed by [`report`].
+    /// Load windows, as they are closed by [`report()`].
     pub fn windows(&self) -> broadcast::Receiver<Arc<LoadWindow>> {
         self.windows.subscribe()
     }
