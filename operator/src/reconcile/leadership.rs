@@ -91,8 +91,7 @@ impl<F: Fleet> Reconciler<F> {
         let holds_changed = !holds.is_empty();
         Arc::make_mut(&mut self.holds).merge(holds, status::now());
         if persisted.merge_into(Arc::make_mut(&mut self.records)) || holds_changed {
-            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
-            self.persisted_due = true;
+            (self.plan_due, self.persisted_due) = (true, true);
         }
     }
 

@@ -90,8 +90,11 @@ pub struct Context<F> {
 pub struct Reconciler<F> {
     context: Context<F>,
     leadership: Leadership,
-    /// The latest world of the source, until it is planned.
-    pending: Option<Arc<Observed>>,
+    /// The latest world of the source; `None`: it has not said yet what there is. Nothing else is ever planned: a plan of an
+    /// older one would take back what a newer one brought.
+    latest: Option<Arc<Observed>>,
+    /// Whether that is to be planned, be it new or not.
+    plan_due: bool,
     /// The world of the source, as planned.
     observed: Arc<Observed>,
     /// The records of objects, which the source does not have.
@@ -128,7 +131,8 @@ impl<F: Fleet> Reconciler<F> {
         Self {
             context,
             leadership: Leadership::Standby,
-            pending: None,
+            latest: None,
+            plan_due: false,
             observed: Arc::default(),
             records: Arc::new(objects),
             holds: Arc::new(Holds::recalled(holds)),
@@ -179,7 +183,11 @@ impl<F: Fleet> Reconciler<F> {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::WorldChanged(latest) => self.pending = latest.take().or(self.pending.take()),
+            Event::WorldChanged(latest) => {
+                if let Some(latest) = latest.take() {
+                    (self.latest, self.plan_due) = (Some(latest), true);
+                }
+            }
             Event::Proxy(event) => self.take_proxy(event),
             Event::FleetChanged | Event::Tick => {}
             Event::Shutdown => self.leaving = true,

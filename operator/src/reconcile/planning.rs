@@ -129,12 +129,13 @@ impl<F: Fleet> Reconciler<F> {
             }
             None => {}
         }
-        // What is gone counts for a while, and no source says when that is over.
-        if self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now()) {
-            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
+        if self.planning.is_under_way() {
+            return;
         }
-        if !self.planning.is_under_way()
-            && let Some(observed) = self.pending.take()
+        // What is gone counts for a while, and no source says when that is over.
+        let changes = self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now());
+        if (std::mem::take(&mut self.plan_due) || changes)
+            && let Some(observed) = self.latest.clone()
         {
             let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
             self.planning.begin(observed, of, self.plan.clone());
@@ -146,7 +147,7 @@ impl<F: Fleet> Reconciler<F> {
         self.planning.planner = planner;
         if !Arc::ptr_eq(remembered_then, &self.records) || !Arc::ptr_eq(holds_then, &self.holds) {
             // Meanwhile the leader before was heard: of what it left, this plan knows nothing.
-            self.pending.get_or_insert(observed);
+            self.plan_due = true;
             return;
         }
         let is_unfinished = plan.is_unfinished();
@@ -168,8 +169,6 @@ impl<F: Fleet> Reconciler<F> {
         self.context.registry.planned(plan);
         self.publish_due = true;
         self.decided = None;
-        if is_unfinished {
-            self.pending.get_or_insert_with(|| Arc::clone(&self.observed));
-        }
+        self.plan_due |= is_unfinished;
     }
 }

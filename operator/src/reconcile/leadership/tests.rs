@@ -135,6 +135,27 @@ async fn what_the_leader_before_accepted_stays_in_force() {
     assert!(bench.published().iter().any(|key| key.starts_with("Route/")), "{:?}", bench.published());
 }
 
+/// A change that is being planned when the leader before is heard is not forgotten for the world before it.
+#[tokio::test]
+async fn what_changes_while_one_takes_over_is_planned() {
+    let (mut bench, told) = standby(Some(left(&route_manifest("/a"))));
+    let broken = route_manifest("no path");
+    bench.turn(observed(&[fleet_manifest(), broken.clone()])).await;
+    let mut new = route_manifest("/new");
+    new["metadata"]["name"] = "new".into();
+    bench.reconciler.take(observed(&[fleet_manifest(), broken, new]));
+    bench.reconciler.plan().await;
+    assert!(bench.reconciler.planning.is_under_way());
+    told.send_replace(LeaderState::Leader { epoch: 2 });
+    while !matches!(bench.reconciler.leadership, Leadership::AwaitingPlan(_)) {
+        assert!(!bench.reconciler.leads(Instant::now()).await, "what it left is to be planned first");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    take_over(&mut bench, &told).await;
+    let published = bench.published();
+    assert_eq!(published.iter().filter(|key| key.starts_with("Route/")).count(), 2, "{published:?}");
+}
+
 /// A standby that never saw its fleet whole, which serves by the certificate `cert`, up to where it knows that.
 async fn without_certificate() -> (Bench, serde_json::Value) {
     let mut fleet = fleet_manifest();
