@@ -1,5 +1,5 @@
-//! What one tenant's change costs the operator beside a hostile tenant: the next plan of a world in which one route of four
-//! thousand objects differs. Prints the median; `cargo bench -p planner`.
+//! The cost of one tenant's change beside a hostile tenant: the next plan of a world in which one route of four thousand
+//! objects differs. Prints the median: `cargo bench -p planner --bench replan --profile e2e`.
 
 #![allow(missing_docs, clippy::unwrap_used)] // a bench
 
@@ -59,7 +59,7 @@ fn main() {
     );
 }
 
-/// What the hostile tenant of `e2e/tests/cluster/isolation/tenants.rs` writes.
+/// The objects of the hostile tenant of `e2e/tests/cluster/isolation/tenants.rs`.
 fn hostile(world: &mut World, n: usize) {
     let mut route = |kind: usize, spec: &Value| add(world, "ApiRoute", "hostile", &format!("n{kind}-{n}"), spec);
     let backend = json!([{"name": "nothing", "port": 80}]);

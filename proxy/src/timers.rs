@@ -1,14 +1,14 @@
-//! A coarse timer wheel: timers that ring at a second of their worker's clock, one wheel for each connection.
+//! Coarse timers: timers that ring at a second of their worker's clock, kept in one slab for each connection.
 //!
 //! A stalled peer, an idle connection, a body that does not move: such timeouts are set with every request, nearly
-//! always cancelled, and need not be exact. A timer of the runtime costs a lock, an allocation and a place in a sorted
-//! structure each time. Here setting one is two numbers in a slot that the stream keeps, since
+//! always cancelled, and need not be exact. A timer of the runtime costs a place in a sorted structure, behind a lock
+//! that is the whole worker's. Here setting one is a lock that nobody else wants, and a slot that the stream keeps, since
 //!
 //! - time is the worker's [`Clock`], which its tick (`server/balance.rs`) moves on once a second: reading it is one load;
-//! - a timer that is set again later is not touched: it rings too early, and is set anew then;
+//! - a timer that is set again later is not touched: it wakes its task before the time, which then sets it anew;
 //! - the tick looks at all slots of a connection. There are as many as it has streams that wait, some hundred at most.
 //!
-//! A timer never rings early, and up to two seconds late. Timeouts that users set (`timeouts` of a rule) are exact:
+//! A timeout never ends early, and up to two seconds late. Timeouts that users set (`timeouts` of a rule) are exact:
 //! they are timers of the runtime.
 
 use std::{
@@ -55,7 +55,7 @@ struct Slot {
     waker: Waker,
 }
 
-/// A timer of one stream. Its owner cancels it: a slot that is given up late only wakes a task for nothing.
+/// A timer of one stream. A slot that its owner does not cancel wakes a task for nothing, and goes with the connection.
 #[derive(Debug, Default)]
 pub(crate) struct StreamTimer(Option<Armed>);
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The bounds that kube has for a watch that fails.
-pub(crate) const WATCH: Bounds = Bounds::new(Duration::from_millis(800), Duration::from_secs(30));
+/// The bounds of a watch that fails: as kube has them, whose first pause is 0.8 to 1.6 s.
+pub(crate) const WATCH: Bounds = Bounds::new(Duration::from_millis(1200), Duration::from_secs(30));
 
 /// The first pause, and the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

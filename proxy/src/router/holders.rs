@@ -65,13 +65,13 @@ impl Holders {
             namespace
         };
         for (hostname, claim) in &oldest {
-            *names.entry(hostname) = interned(claim.namespace);
+            names.insert(hostname, interned(claim.namespace));
         }
         for HeldHostnames { namespace, hostnames } in beside {
             // What is kept for nobody yet is whoever's claims it.
             for hostname in hostnames.iter().filter(|name| !namespace.is_empty() || !oldest.contains_key(name.as_str()))
             {
-                *names.entry(hostname) = interned(namespace);
+                names.insert(hostname, interned(namespace));
             }
         }
         Self(names)

@@ -38,6 +38,18 @@ impl<T> HostMap<T> {
         }
     }
 
+    /// Puts a value in place of the one that a pattern has, if it has one.
+    pub(crate) fn insert(&mut self, pattern: &str, value: T) {
+        match pattern.strip_prefix('*') {
+            Some(suffix) => {
+                self.depths |= bit(dots(suffix));
+                self.wildcard.insert(suffix.into(), value);
+            }
+            None if pattern.is_empty() => self.any = Some(value),
+            None => drop(self.exact.insert(pattern.into(), value)),
+        }
+    }
+
     /// Tries the values whose pattern fits, the most specific first, until one gives an answer.
     pub(crate) fn find<'a, R>(&'a self, host: &str, mut answer: impl FnMut(&'a T) -> Option<R>) -> Option<R> {
         if let Some(found) = self.exact.get(host).and_then(&mut answer) {
@@ -99,7 +111,7 @@ mod tests {
     fn check(host: &str, expect: &[&str]) {
         let mut map = HostMap::<String>::default();
         for pattern in ["", "a.example.com", "*.example.com", "*.b.example.com", "*.com", "example.com"] {
-            *map.entry(pattern) = pattern.to_owned();
+            map.insert(pattern, pattern.to_owned());
         }
         let mut seen = vec![];
         let none = map.find(host, |value| {

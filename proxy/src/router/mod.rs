@@ -44,7 +44,6 @@ pub struct Router {
 pub(crate) struct Routes(HostMap<Arc<Hosted>>);
 
 /// The routes of one hostname, all of one namespace. The next router takes it over while they are the same.
-#[derive(Default)]
 pub(crate) struct Hosted {
     namespace: Arc<str>,
     /// Addresses of the compiled routes.
@@ -85,7 +84,7 @@ impl Router {
         Self { listeners: Default::default(), holders }
     }
 
-    /// The routes of a hostname, on the listener with that hostname.
+    /// The routes of a hostname on one listener.
     pub(crate) fn hosted(&self, tls: bool, listener: &str, hostname: &str) -> Option<&Arc<Hosted>> {
         self.listeners[usize::from(tls)].at(listener)?.0.at(hostname)
     }
@@ -99,7 +98,7 @@ impl Router {
 impl Routes {
     /// Serves a hostname; empty: any.
     pub(crate) fn serve(&mut self, hostname: &str, hosted: Arc<Hosted>) {
-        *self.0.entry(hostname) = hosted;
+        self.0.insert(hostname, hosted);
     }
 }
 

@@ -190,6 +190,12 @@ fn what_a_hostname_serves_is_taken_over() {
     assert!(Arc::ptr_eq(&a, &after[0]) && !Arc::ptr_eq(&b, &after[1]));
     let last = push(&mut proxy, &[on("a", "r", "/r"), on("b", "t", "/u")]).map(Option::unwrap);
     assert!(!Arc::ptr_eq(&a, &last[0]) && Arc::ptr_eq(&after[1], &last[1]));
+    // A policy comes for `a`'s route, and goes: what it guards is another rule each time.
+    let limited = [on("a", "r", "/r"), on("b", "t", "/u"), policy("p", "Route/ns/r", "broken")];
+    let guarded = push(&mut proxy, &limited).map(Option::unwrap);
+    assert!(!Arc::ptr_eq(&last[0], &guarded[0]) && Arc::ptr_eq(&last[1], &guarded[1]));
+    let free = push(&mut proxy, &limited[..2]).map(Option::unwrap);
+    assert!(!Arc::ptr_eq(&guarded[0], &free[0]));
     assert!(push(&mut proxy, &[on("a", "r", "/r")])[1].is_none());
 }
 
