@@ -10,11 +10,11 @@ use snapshot::{Key, Snapshot};
 
 use crate::{
     LastReady, Millis,
-    compile::{self, Compiled, Former},
+    compile::{self, Compiled, EncodedRoutes},
     fleet::FleetSettings,
     holds::Holds,
-    model::{self, Memo},
-    problem::{Problem, Problems, Severity, reason},
+    model::{self, Memo, Validated},
+    problem::{Problem, Problems},
     world::{FleetRef, ObjectRef, World},
 };
 
@@ -29,6 +29,8 @@ pub struct Plan {
     pub accepted: BTreeSet<ObjectRef>,
     /// What became of the parentRefs of each route whose content is in force.
     pub parents: BTreeMap<ObjectRef, Vec<Parent>>,
+    /// Objects with content that waits for the next plan of the same world: their expressions are still to be looked at.
+    pub waiting: BTreeSet<ObjectRef>,
     /// How many targets of each policy exist.
     pub targets: BTreeMap<ObjectRef, u32>,
     /// The endpoints that were ready last, for the next world.
@@ -60,12 +62,14 @@ pub struct PlannedFleet {
     /// The object that each resource comes from, to name it when a proxy nacks. A Cluster comes from its Service, or
     /// from the route that names an address.
     pub sources: BTreeMap<Key, ObjectRef>,
+    /// The routes in it: what a status says of one, it reads of these.
+    pub(crate) routes: Arc<EncodedRoutes>,
 }
 
 impl Plan {
-    /// Whether some objects wait for the next plan of the same world: `Pending`.
+    /// Whether the next plan of the same world may say more.
     pub fn is_unfinished(&self) -> bool {
-        self.problems.iter().any(|p| (p.severity, p.reason) == (Severity::Rejected, reason::PENDING))
+        !self.waiting.is_empty()
     }
 }
 
@@ -74,21 +78,21 @@ impl Plan {
 pub struct Planner {
     memo: Memo,
     /// The routes of fleets in the last plan: what did not change is encoded and held once, whoever has a plan.
-    former: BTreeMap<FleetRef, Former>,
+    former: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
 }
 
 impl Planner {
     /// Validates and compiles a world.
     pub fn plan(&mut self, world: &World) -> Plan {
         let mut problems = Problems::new(world);
-        let (model, accepted) = model::validate(world, &mut self.memo, &mut problems);
+        let Validated { model, accepted, waiting } = model::validate(world, &mut self.memo, &mut problems);
         let compiled = compile::compile(&model, world, &self.former, &mut problems);
         let Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds } = compiled;
         self.former = encoded;
         let absences = world.absent.values().map(|gone| gone.until);
         let changes_at = changes_at.into_iter().chain(absences).chain(holds.next_end()).min();
         let (problems, last_ready, holds) = (problems.into_sorted(), Arc::new(last_ready), Arc::new(holds));
-        Plan { fleets, problems, accepted, parents, targets, last_ready, changes_at, holds }
+        Plan { fleets, problems, accepted, waiting, parents, targets, last_ready, changes_at, holds }
     }
 }
 

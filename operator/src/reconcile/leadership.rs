@@ -90,9 +90,10 @@ impl<F: Fleet> Reconciler<F> {
         let holds = std::mem::take(&mut persisted.holds);
         let holds_changed = !holds.is_empty();
         Arc::make_mut(&mut self.holds).merge(holds, status::now());
-        if persisted.merge_into(Arc::make_mut(&mut self.records)) || holds_changed {
-            (self.plan_due, self.persisted_due) = (true, true);
-        }
+        let is_more = persisted.merge_into(Arc::make_mut(&mut self.records)) || holds_changed;
+        // A standby's plan may be of a world that is long past.
+        let is_late = self.latest.as_ref().is_some_and(|latest| !Arc::ptr_eq(latest, &self.observed));
+        (self.plan_due, self.persisted_due) = (self.plan_due || is_more || is_late, is_more || is_late);
     }
 
     /// Whether silence of this fleet's proxies says something: they have all said what they run, or had the time to.

@@ -3,6 +3,7 @@
 //! plan → fleet → publish → status. Ports open before what needs them is published.
 //!
 //! - [`event`]: what the loop takes up. [`world`]: what the planner reads. [`planning`]: plans are made beside the loop.
+//!   [`pace`]: whose changes begin one at once.
 //! - [`leadership`]: whether this operator may do more than plan, and how it takes over.
 //! - [`fleet_state`]: what is known of one fleet while it runs. [`load`]: the load of its proxies.
 
@@ -10,6 +11,7 @@ pub mod event;
 pub mod fleet_state;
 mod leadership;
 pub mod load;
+mod pace;
 mod planning;
 pub mod world;
 
@@ -185,7 +187,7 @@ impl<F: Fleet> Reconciler<F> {
         match event {
             Event::WorldChanged(latest) => {
                 if let Some(latest) = latest.take() {
-                    (self.latest, self.plan_due) = (Some(latest), true);
+                    self.latest = Some(latest);
                 }
             }
             Event::Proxy(event) => self.take_proxy(event),

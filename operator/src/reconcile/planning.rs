@@ -1,9 +1,11 @@
 //! Plans are made beside the loop, which goes on however long that takes, whatever the objects are. Leases are kept,
 //! proxies are heard and counted, and probes of liveness are answered, by the plan that was made last.
 //!
-//! One plan is made at a time. Worlds that come meanwhile are not planned one by one: the latest is, next.
+//! One plan is made at a time. Worlds that come meanwhile are not planned one by one: the latest is, next. When that
+//! begins is for [`pace`] to say; a standby, whose plans nobody waits for, rests longer.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +13,11 @@ use std::{
 use planner::{Holds, ObjectRef, Plan, Planner, World};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::Reconciler;
+use super::{
+    Reconciler,
+    leadership::Leadership,
+    pace::{self, Causes, Pace},
+};
 use crate::{
     admin::metrics,
     events::changes,
@@ -25,12 +31,25 @@ use crate::{
 /// A plan that takes this long is worth a word in the log, once.
 const SLOW_AFTER: Duration = Duration::from_secs(10);
 
+/// What nobody waits for (a standby's plans; content that is gone, and counts no more) takes one part in so many of the
+/// time,
+const REST: u32 = 10;
+/// and waits no longer than this.
+const MAX_REST: Duration = Duration::from_secs(10);
+
 /// The plan that is being made, if one is.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
     /// Knows the objects that it has validated before. With the plan under way, while there is one.
     planner: Planner,
     under_way: Option<UnderWay>,
+    /// The world of the last plan that began.
+    begun: Option<Arc<Observed>>,
+    /// Until when nothing begins that nobody waits for.
+    pub(super) rests_until: Option<Instant>,
+    pub(super) pace: Pace,
+    /// Whether the last plan came to nothing: the same world is not tried again and again.
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +74,8 @@ struct Derived {
     plan: Arc<Plan>,
     records: ObjectRecords,
     in_force: source::kube::InForce,
+    causes: Causes,
+    took: Duration,
 }
 
 impl Planning {
@@ -71,13 +92,35 @@ impl Planning {
         self.under_way.is_some()
     }
 
-    fn begin(&mut self, observed: Arc<Observed>, of: Known, before: Option<Arc<Plan>>) {
+    /// Whether anything that changed since the last plan is due.
+    fn is_due(&self, latest: &Arc<Observed>, former: &Observed, plan: &Plan, is_standby: bool) -> bool {
+        let now = Instant::now();
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        if is_standby && rests {
+            return false;
+        }
+        !self.has_begun(latest) && self.pace.permits_any(former, latest, now)
+            || !(self.has_failed && rests) && plan.waiting.iter().any(|id| self.pace.permits(&id.namespace, now))
+            // What is gone counts for a while, and no source says when that is over.
+            || !rests && plan.changes_at.is_some_and(|at| at <= status::now())
+    }
+
+    /// Whether this very world was planned last, or is being planned.
+    pub(super) fn has_begun(&self, world: &Arc<Observed>) -> bool {
+        self.begun.as_ref().is_some_and(|begun| Arc::ptr_eq(begun, world))
+    }
+
+    fn begin(&mut self, observed: Arc<Observed>, former: Arc<Observed>, of: Known, before: Option<Arc<Plan>>) {
         let (mut planner, (kept, holds)) = (std::mem::take(&mut self.planner), of.clone());
+        self.begun = Some(Arc::clone(&observed));
         let task = tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let timer = metrics::get().plans.start_timer();
             // The same in both, so that the age of what is new does not change with the next plan.
             let now = jiff::Timestamp::now();
+            let none = BTreeSet::new();
+            let causes = pace::causes(&former, &observed, before.as_ref().map_or(&none, |plan| &plan.waiting));
+            drop(former);
             let mut world = world::world(&observed, &kept, &holds, Some(now));
             world.last_ready = before.as_ref().map(|plan| Arc::clone(&plan.last_ready));
             let joined = start.elapsed();
@@ -91,9 +134,10 @@ impl Planning {
             let stale = records.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
             let in_force = source::kube::InForce { world: observed.number, secrets, stale: stale.collect() };
             timer.observe_duration();
-            tracing::debug!(?joined, ?planned, total = ?start.elapsed(), objects = world.objects.len(), "derived");
+            let took = start.elapsed();
+            tracing::debug!(?joined, ?planned, ?took, objects = world.objects.len(), ?causes, "derived");
             let (world, plan, records) = (Arc::new(world), Arc::new(plan), Arc::new(records));
-            Derived { planner, observed, world, plan, records, in_force }
+            Derived { planner, observed, world, plan, records, in_force, causes, took }
         });
         self.under_way = Some(UnderWay { task, of, began: Instant::now(), is_slow: false, done: None });
     }
@@ -126,31 +170,33 @@ impl<F: Fleet> Reconciler<F> {
             Some((Err(error), _)) => {
                 tracing::error!(%error, "planning failed; what was planned before stays in force");
                 self.persisted_due = false;
+                self.planning.has_failed = true;
+                self.planning.rests_until = Some(Instant::now() + MAX_REST);
             }
             None => {}
         }
-        if self.planning.is_under_way() {
-            return;
-        }
-        // What is gone counts for a while, and no source says when that is over.
-        let changes = self.plan.as_ref().and_then(|plan| plan.changes_at).is_some_and(|at| at <= status::now());
-        if (std::mem::take(&mut self.plan_due) || changes)
-            && let Some(observed) = self.latest.clone()
-        {
+        let Some(latest) = self.latest.as_ref().filter(|_| !self.planning.is_under_way()) else { return };
+        let is_standby = matches!(self.leadership, Leadership::Standby);
+        let is_due = |plan: &Arc<Plan>| self.planning.is_due(latest, &self.observed, plan, is_standby);
+        if self.plan_due || self.plan.as_ref().map_or_else(|| !self.planning.has_begun(latest), is_due) {
+            self.plan_due = false;
             let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
-            self.planning.begin(observed, of, self.plan.clone());
+            self.planning.begin(Arc::clone(latest), Arc::clone(&self.observed), of, self.plan.clone());
         }
     }
 
     fn take_up(&mut self, derived: Derived, (remembered_then, holds_then): &Known) {
-        let Derived { planner, observed, world, plan, records, in_force } = derived;
+        let Derived { planner, observed, world, plan, records, in_force, causes, took } = derived;
+        let now = Instant::now();
         self.planning.planner = planner;
+        self.planning.has_failed = false;
+        self.planning.pace.charge(&causes, took, now);
+        self.planning.rests_until = Some(now + (took * (REST - 1)).min(MAX_REST));
         if !Arc::ptr_eq(remembered_then, &self.records) || !Arc::ptr_eq(holds_then, &self.holds) {
             // Meanwhile the leader before was heard: of what it left, this plan knows nothing.
             self.plan_due = true;
             return;
         }
-        let is_unfinished = plan.is_unfinished();
         let former = (
             std::mem::replace(&mut self.observed, observed),
             std::mem::replace(&mut self.world, world),
@@ -162,13 +208,13 @@ impl<F: Fleet> Reconciler<F> {
         self.context.certificates.send_replace(Some(in_force));
         self.holds = Arc::clone(&plan.holds);
         self.store_due = true;
-        self.persisted_due = false;
+        // One that began before the state was heard does not count for it.
+        self.persisted_due &= self.plan_due;
         for fleet in plan.fleets.keys() {
             self.states.entry(fleet.clone()).or_default();
         }
         self.context.registry.planned(plan);
         self.publish_due = true;
         self.decided = None;
-        self.plan_due |= is_unfinished;
     }
 }

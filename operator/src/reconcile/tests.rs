@@ -156,6 +156,31 @@ pub(super) async fn attached(bench: &mut Bench, name: &str) {
     bench.turn(event(ProxyWhat::Ack { published, nacks: vec![], ready: true })).await;
 }
 
+/// Changes of a namespace whose plans took much wait; another's do not, and take them with them.
+#[tokio::test]
+async fn changes_wait_for_what_their_namespace_owes() {
+    let route = |namespace: &str, path: &str| {
+        let mut route = route_manifest(path);
+        route["metadata"]["namespace"] = namespace.into();
+        route
+    };
+    let routes = |bench: &Bench| bench.reconciler.plan.as_ref().unwrap().parents.len();
+    let mut bench = Bench::new();
+    bench.turn(observed(&[fleet_manifest()])).await;
+    let causes = pace::Causes::from([("busy".to_owned(), 1)]);
+    bench.reconciler.planning.pace.charge(&causes, Duration::from_secs(600), Instant::now());
+    bench.turn(observed(&[fleet_manifest(), route("busy", "/a")])).await;
+    bench.turn(Event::Tick).await;
+    assert_eq!(routes(&bench), 0, "it owes");
+    bench.turn(observed(&[fleet_manifest(), route("busy", "/a"), route("quiet", "/b")])).await;
+    assert_eq!(routes(&bench), 2, "{:?}", bench.published());
+    bench.turn(observed(&[fleet_manifest(), route("quiet", "/b")])).await;
+    assert_eq!(routes(&bench), 2);
+    bench.reconciler.planning.pace = pace::Pace::default();
+    bench.turn(Event::Tick).await;
+    assert_eq!(routes(&bench), 1, "paid back, it needs no event");
+}
+
 const ALL: [&str; 5] = [
     "Fleet/sys/default",
     "Listener/sys/default/http",
@@ -299,8 +324,14 @@ async fn turns_meanwhile(bench: &mut Bench, event: Event) -> (usize, Duration, D
         bench.reconciler.reconcile().await;
         longest = longest.max(start.elapsed());
         assert!(bench.reconciler.context.view.since_turn().unwrap() < Duration::from_secs(1), "/healthz would fail");
-        if !bench.reconciler.planning.is_under_way() {
-            return (turns, longest, began.elapsed());
+        let reconciler = &mut bench.reconciler;
+        let latest = reconciler.latest.clone().unwrap();
+        if !reconciler.planning.is_under_way() {
+            if reconciler.planning.has_begun(&latest) && !reconciler.plan.as_ref().unwrap().is_unfinished() {
+                return (turns, longest, began.elapsed());
+            }
+            // Whoever it is, it has paid.
+            reconciler.planning.pace = pace::Pace::default();
         }
         let asked = std::mem::take(&mut bench.fleet.0.lock().unwrap().asked);
         assert_eq!(asked.len(), 1, "the fleet is looked after meanwhile");

@@ -11,7 +11,7 @@ use snapshot::{
 use super::{
     Draft,
     bounds::{self, Sourced},
-    routes::Former,
+    routes::EncodedRoutes,
     sourced,
 };
 use crate::{
@@ -91,7 +91,7 @@ pub(super) fn draft<'m>(
         listeners: programmed,
         routes: vec![],
         served: BTreeMap::new(),
-        encoded: Former::new(),
+        encoded: EncodedRoutes::new(),
         held: BTreeMap::new(),
         policies: vec![],
         clusters: BTreeMap::new(),

@@ -26,7 +26,7 @@ use snapshot::{
 };
 
 pub use self::endpoints::LastReady;
-pub(crate) use self::routes::Former;
+pub(crate) use self::routes::EncodedRoutes;
 use self::{
     attach::Attached,
     backends::Clusters,
@@ -56,13 +56,13 @@ struct Draft<'m> {
     /// Which of them has a key.
     served: BTreeMap<Key, usize>,
     /// All of them, as they are encoded.
-    encoded: Former,
+    encoded: EncodedRoutes,
     /// Who has which hostname.
     held: Held,
     policies: Vec<Guard>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
     /// What `encoded` was in the plan before.
-    former: Option<&'m Former>,
+    former: Option<&'m EncodedRoutes>,
     /// What the fleet makes of each cluster that a route of its names.
     permitted: BTreeMap<Key, Permitted>,
 }
@@ -71,7 +71,7 @@ struct Draft<'m> {
 pub(crate) struct Compiled {
     pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
     /// For the next plan.
-    pub(crate) encoded: BTreeMap<FleetRef, Former>,
+    pub(crate) encoded: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
     pub(crate) last_ready: LastReady,
@@ -83,7 +83,7 @@ pub(crate) struct Compiled {
 pub(crate) fn compile(
     model: &Model,
     world: &World,
-    former: &BTreeMap<FleetRef, Former>,
+    former: &BTreeMap<FleetRef, Arc<EncodedRoutes>>,
     problems: &mut Problems<'_>,
 ) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
@@ -98,7 +98,7 @@ pub(crate) fn compile(
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
     }
     for (object, draft) in &mut drafts {
-        draft.former = former.get(&FleetRef::from(*object));
+        draft.former = former.get(&FleetRef::from(*object)).map(Arc::as_ref);
     }
     let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
     conflicts::tell(&placed, problems);
@@ -129,9 +129,9 @@ pub(crate) fn compile(
     let targets = policies::add(model, &mut drafts, problems);
     let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
     for (object, draft) in drafts {
-        let (planned, of_fleet) = draft.finish(object, problems);
+        let planned = draft.finish(object, problems);
+        encoded.insert(FleetRef::from(object), Arc::clone(&planned.routes));
         fleets.insert(FleetRef::from(object), planned);
-        encoded.insert(FleetRef::from(object), of_fleet);
     }
     let (last_ready, changes_at) = clusters.finish();
     Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds }
@@ -225,8 +225,8 @@ impl Draft<'_> {
         }
     }
 
-    /// What the fleet is to run, and its routes for the next plan.
-    fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> (PlannedFleet, Former) {
+    /// What the fleet is to run.
+    fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
         let (fleet, held, mut encoded) =
             (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.encoded));
         let told = |shows: &dyn Fn(&Key) -> bool| {
@@ -259,7 +259,7 @@ impl Draft<'_> {
         }
         // What there is no room for is nobody's to hold.
         encoded.retain(|key, _| snapshot.entry(key).is_some());
-        (PlannedFleet { settings: fleet.settings.clone(), snapshot, sources }, encoded)
+        PlannedFleet { settings: fleet.settings.clone(), snapshot, sources, routes: Arc::new(encoded) }
     }
 }
 

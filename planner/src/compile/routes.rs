@@ -1,7 +1,10 @@
 //! Routes → their resources in the snapshot of a fleet. What did not change since the plan before is taken over as it was
 //! encoded then: most of a world is as it was, and a large route costs milliseconds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use snapshot::{
     Entry, Key,
@@ -12,13 +15,15 @@ use super::{attach::Attached, backends::Weighted, bounds};
 use crate::model::Route;
 
 /// The routes of a fleet as they were encoded last, by their keys.
-pub(crate) type Former = BTreeMap<Key, Arc<Encoded>>;
+pub(crate) type EncodedRoutes = BTreeMap<Key, Arc<Encoded>>;
 
 /// A route as it stands in a snapshot.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     of: Parts,
     pub(super) entry: Entry,
+    /// What it does not work without, each once.
+    pub(crate) needs: BTreeSet<Key>,
     /// In the routing table.
     pub(super) entries: u64,
     pub(super) rules: u64,
@@ -59,6 +64,8 @@ impl Encoded {
             proto::Rule { backends, ..rule.clone() }
         });
         let resource = proto::Route { created_ms, attachments: of.attachments.clone(), rules: rules.collect() };
+        let needs = resource.rules.iter().flat_map(|rule| &rule.backends);
+        let needs = needs.filter_map(|backend| backend.cluster.parse().ok()).collect();
         let (entries, rules) = (bounds::entries(&resource), resource.rules.len() as u64);
         // Their weights are those of the patterns: what compiled to them may be forgotten by now.
         let expressions = match former.filter(|former| Arc::ptr_eq(&former.of.route, route)) {
@@ -70,7 +77,12 @@ impl Encoded {
         if let Some(same) = former.filter(|former| former.entry == entry) {
             entry = same.entry.clone();
         }
-        Arc::new(Self { of, entry, entries, rules, expressions })
+        Arc::new(Self { of, entry, needs, entries, rules, expressions })
+    }
+
+    /// Names of the listeners that serve it.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &str> {
+        self.of.attachments.iter().map(|attachment| attachment.listener.as_str())
     }
 
     /// Under which names it is served; empty: any.

@@ -154,6 +154,29 @@ mod tests {
         assert!(waiting >= 70, "{waiting}");
     }
 
+    /// Content that was accepted before by another planner is looked at like any other: until then the plan says that it
+    /// is not all.
+    #[test]
+    fn accepted_content_that_waits_is_waited_for() {
+        let mut planner = Planner::default();
+        let mut world = World::default();
+        planner.plan(&world);
+        let plain = |n| {
+            json!({"matches": [{"path": {"type": "RegularExpression", "value": format!("/{n}/[0-9]+")}}],
+            "backendRefs": [{"address": "127.0.0.1:9000"}]})
+        };
+        world.objects.extend((0..40).map(|n| hostile("w", n)));
+        let (id, mut entry) = route("w", "z", &[plain(1)]);
+        entry.created = Some(Millis(2));
+        entry.accepted = entry.current.ok();
+        entry.current = Err(vec![crds::Violation { path: "spec".into(), message: "not valid".into() }]);
+        world.objects.insert(id.clone(), entry);
+        let plan = planner.plan(&world);
+        assert!(plan.waiting.contains(&id) && !plan.parents.contains_key(&id), "{:?}", plan.waiting);
+        let plan = (0..400).map(|_| planner.plan(&world)).find(|plan| !plan.is_unfinished()).unwrap();
+        assert!(plan.parents.contains_key(&id), "what was accepted is in force");
+    }
+
     /// Whatever is left for later is done later, and what was accepted before serves meanwhile.
     #[test]
     fn what_waits_is_looked_at_in_the_end() {

@@ -100,6 +100,8 @@ enum Valid {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memo {
     known: BTreeMap<ObjectRef, Vec<Known>>,
+    /// What can be used of routes that were never valid.
+    rests: BTreeMap<ObjectRef, (Arc<Object>, Option<Arc<Route>>)>,
     looked: Looked,
 }
 
@@ -128,6 +130,27 @@ impl Memo {
         result
     }
 
+    /// What is in force of an object that is not valid and never was.
+    fn in_place_of_none(
+        &self,
+        next: &mut Memo,
+        object: &ObjectRef,
+        entry: &WorldObject,
+        findings: &Findings,
+    ) -> Option<Valid> {
+        let current = entry.current.as_ref().ok().filter(|_| !is_pending(findings));
+        if let Some((content, Object::ApiRoute(route))) = current.map(|current| (current, current.as_ref())) {
+            let known = self.rests.get(object).filter(|(known, _)| Arc::ptr_eq(known, content) || known == content);
+            let rest = match known {
+                Some((_, rest)) => rest.clone(),
+                None => route::rest(object, route).map(Arc::new),
+            };
+            next.rests.insert(object.clone(), (Arc::clone(content), rest.clone()));
+            return rest.map(Valid::Route);
+        }
+        closed(object, entry, findings)
+    }
+
     fn find(&self, object: &ObjectRef, content: &Arc<Object>) -> Option<&Known> {
         let known = self.known.get(object)?;
         let same = known.iter().find(|(known, _)| Arc::ptr_eq(known, content));
@@ -145,11 +168,22 @@ fn waits() -> Unfit {
     Unfit::new("spec.rules", reason::PENDING, message)
 }
 
-/// Validates a world; the set names the objects whose current content is accepted.
-pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> (Model, BTreeSet<ObjectRef>) {
+/// A validated world.
+#[derive(Debug, Default)]
+pub(crate) struct Validated {
+    pub(crate) model: Model,
+    /// Objects whose current content is accepted.
+    pub(crate) accepted: BTreeSet<ObjectRef>,
+    /// Objects with content, current or accepted before, whose expressions no plan has looked at yet.
+    pub(crate) waiting: BTreeSet<ObjectRef>,
+}
+
+/// Validates a world.
+pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'_>) -> Validated {
     let mut looked = std::mem::take(&mut memo.looked);
     looked.look(world, |object, content| memo.find(object, content).is_some());
-    let (mut accepted, mut next) = (BTreeSet::new(), Memo { looked, ..Memo::default() });
+    let (mut accepted, mut waiting) = (BTreeSet::new(), BTreeSet::new());
+    let mut next = Memo { looked, ..Memo::default() };
     let in_cluster = world.cluster.is_some();
     let mut model = Model { cluster: world.cluster.clone(), ..Model::default() };
     for (object, entry) in &world.objects {
@@ -167,12 +201,14 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
                 Some(valid)
             }
             Err(findings) => {
-                let accepted = entry
-                    .accepted
-                    .as_ref()
-                    .and_then(|content| memo.valid(&mut next, object, content, entry.generation, in_cluster).ok());
+                let valid = |content| memo.valid(&mut next, object, content, entry.generation, in_cluster);
+                let accepted = entry.accepted.as_ref().map(valid);
+                if is_pending(&findings) || accepted.as_ref().is_some_and(|a| a.as_ref().is_err_and(is_pending)) {
+                    waiting.insert(object.clone());
+                }
+                let accepted = accepted.and_then(Result::ok);
                 let fallback = accepted.is_some();
-                let used = accepted.or_else(|| in_place_of_none(object, entry, &findings));
+                let used = accepted.or_else(|| memo.in_place_of_none(&mut next, object, entry, &findings));
                 let fault = findings.first().map(ToString::to_string).unwrap_or_default();
                 for finding in findings {
                     problems.push(object, Severity::Rejected, finding);
@@ -201,7 +237,12 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
         model.stale.insert(object.clone(), stale);
     }
     *memo = next;
-    (model, accepted)
+    Validated { model, accepted, waiting }
+}
+
+/// Whether nothing is known of a content yet.
+fn is_pending(findings: &Findings) -> bool {
+    findings.iter().any(|finding| finding.reason == reason::PENDING)
 }
 
 /// Why a fleet can't be where it is: the operator has no rights there.
@@ -223,20 +264,11 @@ fn misplaced(object: &ObjectRef, world: &World) -> Option<Unfit> {
     (!cluster.runs_fleets_in(namespace)).then(finding)
 }
 
-/// What is in force of an object that is not valid and never was.
-fn in_place_of_none(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
-    if findings.iter().any(|finding| finding.reason == reason::PENDING) {
-        return None;
-    }
-    if let (Kind::ApiRoute, Ok(current)) = (object.kind, &entry.current)
-        && let Object::ApiRoute(route) = current.as_ref()
-    {
-        return route::rest(object, route).map(|rest| Valid::Route(Arc::new(rest)));
-    }
+/// What guards in place of a policy that was never valid: its targets answer 500 rather than stand open.
+fn closed(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
     if object.kind != Kind::RatePolicy {
         return None;
     }
-    // Never valid: its targets answer 500 rather than stand open.
     let why = findings.first().map(ToString::to_string).unwrap_or_default();
     let targets = match (&entry.current, &entry.raw) {
         (Ok(current), _) => match current.as_ref() {

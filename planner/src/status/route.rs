@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::route::{ApiRouteStatus, RouteParentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use snapshot::{
-    Key, Kind,
-    proto::{self, resource},
-};
+use snapshot::{Key, Kind};
 
 use super::{
     Context, Status, Subject,
@@ -117,25 +114,15 @@ fn missing(fleet: &FleetRef, planned: &PlannedFleet, keys: &[Key]) -> Option<Ver
 
 /// The route's own key, and those of the clusters it sends requests to.
 fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
-    let mut keys = vec![key(subject)];
-    if let Some(route) = resource(planned, subject) {
-        let clusters = route.rules.into_iter().flat_map(|rule| rule.backends);
-        keys.extend(clusters.filter_map(|backend| backend.cluster.parse().ok()));
-    }
-    keys
+    let key = key(subject);
+    let needs = planned.routes.get(&key).into_iter().flat_map(|route| &route.needs).cloned();
+    std::iter::once(key.clone()).chain(needs).collect()
 }
 
 /// Keys of the listeners that it is attached to.
 fn listeners(fleet: &FleetRef, planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
-    let attachments = resource(planned, subject).into_iter().flat_map(|route| route.attachments);
-    attachments.map(|attachment| Key::listener(&fleet.namespace, &fleet.name, &attachment.listener)).collect()
-}
-
-fn resource(planned: &PlannedFleet, subject: &Subject<'_>) -> Option<proto::Route> {
-    match planned.snapshot.entry(&key(subject))?.kind()? {
-        resource::Kind::Route(route) => Some(route),
-        _ => None,
-    }
+    let names = planned.routes.get(&key(subject)).into_iter().flat_map(|route| route.listeners());
+    names.map(|name| Key::listener(&fleet.namespace, &fleet.name, name)).collect()
 }
 
 fn key(subject: &Subject<'_>) -> Key {

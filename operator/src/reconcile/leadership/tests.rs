@@ -71,6 +71,18 @@ async fn a_standby_plans_and_touches_nothing() {
     assert!(state.published.is_none() && state.decision.is_none() && bench.reconciler.shown.is_none());
 }
 
+/// Nobody waits for a standby's plans, so they are few; when it leads, what it did not plan yet is planned first.
+#[tokio::test]
+async fn a_standby_rests_between_plans_and_leads_with_the_latest() {
+    let (mut bench, told) = standby(None);
+    bench.turn(observed(&[fleet_manifest()])).await;
+    bench.reconciler.planning.rests_until = Some(Instant::now() + Duration::from_secs(600));
+    bench.turn(observed(&[fleet_manifest(), route_manifest("/a")])).await;
+    assert!(bench.reconciler.plan.as_ref().unwrap().parents.is_empty(), "it rests");
+    take_over(&mut bench, &told).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Route/")), "{:?}", bench.published());
+}
+
 /// Whether what statuses were made of last has something to say of the proxies.
 fn has_settled(bench: &Bench) -> bool {
     bench.reconciler.shown.as_ref().is_some_and(|(_, settling, _)| settling.is_empty())
@@ -144,6 +156,7 @@ async fn what_changes_while_one_takes_over_is_planned() {
     let mut new = route_manifest("/new");
     new["metadata"]["name"] = "new".into();
     bench.reconciler.take(observed(&[fleet_manifest(), broken, new]));
+    bench.reconciler.planning.rests_until = None;
     bench.reconciler.plan().await;
     assert!(bench.reconciler.planning.is_under_way());
     told.send_replace(LeaderState::Leader { epoch: 2 });

@@ -99,6 +99,7 @@ async fn what_is_gone_counts_for_a_while() {
         known.gone = Some(long_ago);
     }
     Arc::make_mut(bench.reconciler.plan.as_mut().unwrap()).changes_at = Some(status::now());
+    bench.reconciler.planning.rests_until = None;
     bench.turn(Event::Tick).await;
     assert_eq!(bench.certificate(), None);
     assert!(bench.wrong().contains("no Secret sys/cert of type kubernetes.io/tls exists"), "{}", bench.wrong());
