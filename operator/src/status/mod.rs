@@ -30,7 +30,7 @@ pub struct Pace {
 /// For files of this machine, which cost nothing next to writes to an API server.
 pub const FILES: Pace = Pace { coalesce: Duration::from_millis(100), drift: Duration::from_secs(2) };
 /// For an API server, where each write is one for every watcher of the object.
-pub const API: Pace = Pace { coalesce: Duration::from_millis(500), drift: Duration::from_secs(30) };
+pub const API: Pace = Pace { coalesce: Duration::from_millis(250), drift: Duration::from_secs(30) };
 
 /// The input that statuses are made of.
 #[derive(Clone, Debug, Default)]

@@ -125,6 +125,12 @@ fn changes(place: &Place<'_>, span: Duration) -> (Vec<Duration>, Vec<Duration>) 
         live.push(at.elapsed());
         place.until_condition(Resource::API_ROUTES, "changes", ("Programmed", "True"), bound(LIVE)).unwrap();
         told.push(at.elapsed());
+        if let (Some(live), Some(told)) = (live.last(), told.last().filter(|told| **told > LIVE / 2)) {
+            println!(
+                "{:.0?} after the first, {path} was live after {live:.0?}, and told after {told:.0?}",
+                begun.elapsed()
+            );
+        }
         for condition in ["Accepted", "ResolvedRefs", "Programmed"] {
             let is = place.condition(Resource::API_ROUTES, "all", condition).unwrap().unwrap();
             assert_eq!(is.status, "True", "{is:?}");
