@@ -90,6 +90,7 @@ const HOUSES: &[House] = &[
         floors: &[
             ("words", &["check/reason", "handover", "key", "latency", "path"]),
             ("expressions", &["expression"]),
+            ("references", &["refs"]),
             ("resources", &["check", "sensitive", "set"]),
             ("messages", &["codec", "report", "wire"]),
         ],
