@@ -6,6 +6,7 @@
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
 //!  ReferenceGrant  Gateway API's, read where it is there         grant.rs
+//!  Kind ─────────── the table of kinds: what follows from nothing else    kind.rs
 //!  definitions() ─ their CustomResourceDefinitions                definitions.rs, schema/
 //!  shared shapes: references, durations, status conditions       common.rs, duration.rs
 //!  admit(Value) ── unknown fields, defaults, schema, CEL         admit/
@@ -24,15 +25,17 @@ mod definitions;
 pub mod duration;
 pub mod fleet;
 pub mod grant;
+mod kind;
 pub mod policy;
 pub mod route;
 mod schema;
 
-pub use admit::{Kind, Object, Violation, admit};
+pub use admit::{Object, Violation, admit};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
 pub use grant::{ReferenceGrant, ReferenceGrantSpec};
+pub use kind::{Content, Field, Keep, Kind, KindInfo, Labels, Role, Watch};
 pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};
 pub use route::{ApiRoute, ApiRouteSpec, ApiRouteStatus};
 

@@ -35,7 +35,7 @@ impl ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.path())
+        write!(f, "{} {}", self.kind.name(), self.path())
     }
 }
 

@@ -232,7 +232,7 @@ fn reference(observed: &Observed, id: &ObjectRef) -> ObjectReference {
         observed.objects.get(id).and_then(|object| object.creation.as_ref()).map(|creation| creation.uid.to_string());
     ObjectReference {
         api_version: id.kind.api_versions().first().map(|version| (*version).to_owned()),
-        kind: Some(format!("{:?}", id.kind)),
+        kind: Some(id.kind.name().to_owned()),
         namespace: Some(id.namespace.clone()),
         name: Some(id.name.clone()),
         uid,

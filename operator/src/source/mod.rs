@@ -64,7 +64,6 @@ pub struct CreationMeta {
 /// Generation and content of each object as last seen, so that counting goes on after a restart.
 pub type Generations = BTreeMap<ObjectRef, (i64, Hash)>;
 
-pub(crate) use identity::kind_of;
 pub use latest::Latest;
 
 /// Reasons of problems that a source finds.

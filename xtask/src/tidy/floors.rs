@@ -102,6 +102,7 @@ const HOUSES: &[House] = &[
         floors: &[
             ("schema", &["duration", "schema"]),
             ("kinds", &["common", "fleet", "grant", "policy", "route"]),
+            ("table of kinds", &["kind"]),
             ("definitions", &["definitions"]),
             ("admission", &["admit"]),
         ],

@@ -7,8 +7,8 @@
 //!    │                                         resource.rs: what is watched; prune.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤
-//!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
-//!    their definition is there                      │          └► crds::admit
+//!  optional.rs: kinds, while their ────┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
+//!    definitions are there                          │          └► crds::admit
 //!                                                   └► health.rs, watch_error.rs ─► progress.rs, the log
 //! ```
 //!
@@ -50,10 +50,10 @@
 //! that refer to its Secrets say so, with the Role that permits it; what was read before stays, and it is tried again.
 
 mod flight;
-mod grants;
 mod health;
 mod lists;
 mod namespaces;
+mod optional;
 mod progress;
 mod prune;
 mod raw;
@@ -129,12 +129,15 @@ pub async fn run(
     let (anew, told_anew) = channel::channel(());
     let sender = Changes::new(sender, lists, told_anew);
     let mut watches = JoinSet::new();
-    for watched in &resource::REQUIRED {
+    for watched in resource::required() {
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
     }
     let reader = Reader::new(client.clone(), sender.clone());
     let mut secrets = Watches::new(client.clone(), sender.clone());
-    watches.spawn(grants::follow(client, sender));
+    for optional in resource::optional() {
+        watches.spawn(optional::follow(client.clone(), optional, sender.clone()));
+    }
+    drop(sender);
     let read = |id| reader.read(id);
     let follow = |order| match order {
         Order::Anew => _ = anew.send(()),

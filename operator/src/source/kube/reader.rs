@@ -98,7 +98,7 @@ impl Reader {
         let watched = resource::of(id.kind);
         let mut error = ReadError::NoVersion;
         // Of ReferenceGrants it is not known here which version is served.
-        for version in watched.versions {
+        for version in &watched.versions {
             let api = match id.kind.is_namespaced() {
                 true => Api::<Raw>::namespaced_with(self.client.clone(), &id.namespace, &watched.api(version)),
                 false => Api::<Raw>::all_with(self.client.clone(), &watched.api(version)),

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::Violation;
+use crds::{Role, Violation};
 use planner::{Cluster, Kind, ObjectRef, Problem, Severity, problem::reason};
 use serde_json::Value;
 use snapshot::Hash;
@@ -274,7 +274,7 @@ impl Store {
             return is_changed;
         }
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
-        let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
+        let raw = (id.kind.info().role == Role::Guard).then(|| value.clone());
         let current = match id.kind {
             _ if !fits => Err(vec![]),
             Kind::Secret if length > MAX_CERTIFICATE_BYTES => Err(vec![too_large(length)]),
