@@ -9,6 +9,7 @@ use std::{
 pub use crds::Kind;
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
+use snapshot::Key;
 
 use crate::{LastReady, Millis, Problem, holds::Holds};
 
@@ -24,6 +25,11 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
+    /// The key of what it is compiled to.
+    pub(crate) fn key(&self, kind: snapshot::Kind) -> Key {
+        Key::of_object(kind, self.kind.name(), &self.namespace, &self.name)
+    }
+
     /// `namespace/name`; of a Namespace its name.
     pub(crate) fn path(&self) -> String {
         match self.kind.is_namespaced() {

@@ -126,7 +126,7 @@ fn certificates(
                         let message = serves(&secret, stale, &content.chain_pem);
                         problems.degraded(object, field.clone(), reason::INVALID_CERTIFICATE_REF, message);
                     }
-                    let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
+                    let key = secret.key(snapshot::Kind::Certificate);
                     let number = *numbers.entry(key.clone()).or_insert_with(|| {
                         found.push(sourced(key, resource::Kind::Certificate(content.clone()), &secret));
                         found.len() - 1

@@ -232,7 +232,7 @@ impl Draft<'_> {
         let told = |shows: &dyn Fn(&Key) -> bool| {
             let shown = encoded.iter().filter(|(key, _)| shows(key)).flat_map(|(_, route)| route.hostnames());
             let (held, left_out) = held::beside(&held, &shown.collect::<HashSet<_>>());
-            let key = Key::new(Kind::Fleet, &object.namespace, &object.name);
+            let key = object.key(Kind::Fleet);
             let resource = proto::Fleet { held, ..fleet.resource.clone() };
             (sourced(key, resource::Kind::Fleet(resource), object), left_out)
         };
@@ -264,7 +264,7 @@ impl Draft<'_> {
 }
 
 fn route_key(object: &ObjectRef) -> Key {
-    Key::new(Kind::Route, &object.namespace, &object.name)
+    object.key(Kind::Route)
 }
 
 fn sourced(key: Key, kind: resource::Kind, source: &ObjectRef) -> Sourced {

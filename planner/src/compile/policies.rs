@@ -55,7 +55,7 @@ pub(super) fn add(
                     Ok(limits) => (limits.clone(), String::new()),
                     Err(why) => (vec![], why.clone()),
                 };
-                let key = Key::new(snapshot::Kind::RatePolicy, &object.namespace, &object.name);
+                let key = object.key(snapshot::Kind::RatePolicy);
                 let resource = proto::RatePolicy { targets, limits, unavailable };
                 let guard = guard(draft, key, resource, object);
                 draft.policies.push(guard);

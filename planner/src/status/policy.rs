@@ -20,7 +20,7 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         Some(Status::Policy(status)) => status.conditions.as_slice(),
         _ => &[],
     };
-    let key = Key::new(Kind::RatePolicy, &subject.object.namespace, &subject.object.name);
+    let key = subject.object.key(Kind::RatePolicy);
     let targets = context.plan.targets.get(subject.object).copied().unwrap_or(0);
     let fleets: Vec<&FleetRef> = context
         .plan
