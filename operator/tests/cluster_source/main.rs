@@ -10,7 +10,7 @@ mod support;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::{Kind, Object};
-use operator::source::{Observed, kube::InForce};
+use operator::source::{InForce, Observed};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 

@@ -81,13 +81,12 @@ use self::{
     store::Store,
     watch::{Change, Changes},
 };
-use super::Latest;
+use super::{FollowInForce, Latest};
 use crate::reconcile::event::Event;
 
 pub use lists::Lists;
 pub use progress::{Progress, WatchState, progress};
 pub(crate) use raw::Raw;
-pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);

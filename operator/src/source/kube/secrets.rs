@@ -15,48 +15,9 @@ use std::{
 };
 
 use crds::Object;
-use planner::{Kind, ObjectRef};
-use tokio::sync::watch;
+use planner::{Kind, ObjectRef, references};
 
-use crate::state::objects::ObjectRecord;
-
-/// The references of the contents in force, as the loop has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InForce {
-    /// Number of the world that it planned last.
-    pub world: u64,
-    /// The Secrets that they refer to.
-    pub secrets: BTreeSet<ObjectRef>,
-    /// The objects of which another content is in force than what they are now: both are held.
-    pub stale: BTreeSet<ObjectRef>,
-}
-
-/// A receiver of [`InForce`]; `None`: the contents in force are not known yet.
-pub type FollowInForce = watch::Receiver<Option<InForce>>;
-
-/// The Secrets that these contents refer to, as far as they were accepted.
-pub fn in_force(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<ObjectRef> {
-    let first = ObjectRef { kind: Kind::GatewayFleet, namespace: String::new(), name: String::new() };
-    let fleets = objects.range(first..).take_while(|(id, _)| id.kind == Kind::GatewayFleet);
-    fleets
-        .flat_map(|(id, known)| known.accepted.as_deref().into_iter().flat_map(|fleet| references(id, fleet)))
-        .collect()
-}
-
-/// The Secrets that a fleet refers to.
-fn references<'a>(id: &'a ObjectRef, object: &'a Object) -> impl Iterator<Item = ObjectRef> + 'a {
-    let listeners = match object {
-        Object::GatewayFleet(fleet) => fleet.spec.listeners.as_slice(),
-        _ => &[],
-    };
-    let certificates =
-        listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificate_refs);
-    certificates.map(|certificate| ObjectRef {
-        kind: Kind::Secret,
-        namespace: certificate.namespace.clone().unwrap_or_else(|| id.namespace.clone()),
-        name: certificate.name.clone(),
-    })
-}
+use crate::source::InForce;
 
 /// Which Secrets there are, and which are read.
 #[derive(Debug, Default)]
@@ -125,7 +86,7 @@ impl Secrets {
     /// nothing.
     pub(super) fn fleet(&mut self, id: &ObjectRef, fleet: Option<&Object>, world: u64) {
         let former = match fleet {
-            Some(fleet) => self.fleets.insert(id.clone(), references(id, fleet).collect()),
+            Some(fleet) => self.fleets.insert(id.clone(), references::secrets(id, fleet).into_iter().collect()),
             None => self.fleets.remove(id),
         };
         // Before the first world is sent nobody knows a former version of the fleet, and that world waits for every Secret
@@ -191,6 +152,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::state::objects::ObjectRecord;
 
     fn secret(name: &str) -> ObjectRef {
         ObjectRef { kind: Kind::Secret, namespace: "shop".into(), name: name.into() }
@@ -299,7 +261,7 @@ mod tests {
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
         let known = ObjectRecord { generation: 1, content, created, accepted, accepted_at: None, gone: None };
-        let known = in_force(&[(fleet("f"), known)].into());
+        let known = crate::source::in_force::secrets(&[(fleet("f"), known)].into());
         secrets.in_force(InForce { world: 1, secrets: known, ..InForce::default() });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);

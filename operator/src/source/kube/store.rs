@@ -12,12 +12,12 @@ use snapshot::Hash;
 
 use super::{
     super::{
-        CreationMeta, Observed, SourceObject,
+        CreationMeta, InForce, Observed, SourceObject,
         budget::{self, Budget, Given, Weight},
     },
     flight::Flight,
     namespaces::{Namespaces, Order},
-    secrets::{InForce, Secrets},
+    secrets::Secrets,
     watch::{Change, Content},
     watch_error::{Cause, Failure},
 };

@@ -10,7 +10,7 @@ use super::{
     watch_error::{Cause, Failure},
     *,
 };
-use crate::source::Observed;
+use crate::source::{InForce, Observed};
 
 fn here() -> Cluster {
     Cluster { operator_namespace: "sys".into(), ..Cluster::default() }
