@@ -234,7 +234,7 @@ static TABLE: [KindInfo; 9] = [
         resource: "secrets",
         watch: Watch::ByReference,
         keep: Keep {
-            content: Content::Fields(&[whole("type"), within("data", &[whole("tls.crt"), whole("tls.key")])]),
+            content: Content::Fields(&[whole("type"), whole("data")]),
             ..CORE.keep
         },
         ..CORE

@@ -12,6 +12,7 @@
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
 //! - [`refs`]: what a resource refers to.
+//! - [`credential`]: digests of credentials.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
@@ -21,6 +22,7 @@
 
 pub mod check;
 pub mod codec;
+pub mod credential;
 pub mod expression;
 pub mod handover;
 pub mod key;

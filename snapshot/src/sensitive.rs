@@ -1,4 +1,5 @@
-//! Keeps private keys out of everything that prints: `Debug` by hand, `Serialize` redacted. Enum numbers print as words.
+//! Keeps secrets out of everything that prints. Bytes in a resource are secret by their type (`build.rs`): `Debug` is
+//! written by hand, `Serialize` redacts. Enum numbers print as words.
 
 use std::fmt;
 
@@ -46,13 +47,22 @@ impl fmt::Debug for proto::PutEntry {
     }
 }
 
-impl fmt::Debug for proto::Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("chain_pem", &format_args!("<{} bytes>", self.chain_pem.len()))
-            .field("private_key_pem", &format_args!("<{} bytes>", self.private_key_pem.len()))
-            .finish()
-    }
+/// Prints the length in place of bytes.
+macro_rules! hidden {
+    ($($message:ident { $($shown:ident),*; $($hidden:ident),* })*) => {$(
+        impl fmt::Debug for proto::$message {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($message))
+                    $(.field(stringify!($shown), &self.$shown))*
+                    $(.field(stringify!($hidden), &format_args!("<{} bytes>", self.$hidden.len())))*
+                    .finish()
+            }
+        }
+    )*};
+}
+
+hidden! {
+    Certificate { ; chain_pem, private_key_pem }
 }
 
 #[cfg(test)]

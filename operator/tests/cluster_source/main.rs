@@ -86,7 +86,7 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         let world = follow.until("the fleet", SOON, is_there).await;
         let members = vec!["tls.crt".to_owned(), "tls.key".to_owned()];
         assert_eq!(certificate_of(&world, ns, "cert"), Some((members, b"a".to_vec())));
-        for name in ["plain", "own", "missing"] {
+        for name in ["own", "missing"] {
             assert!(!world.objects.contains_key(&id(Kind::Secret, ns, name)), "{name}");
         }
         // It changes, and what is in force of the fleet refers to another.

@@ -15,7 +15,7 @@ use super::{
     sourced,
 };
 use crate::{
-    model::{Fleet, Listener, Model, Stale, TlsSecret, grant, secret},
+    model::{Fleet, Listener, Model, Secret, Stale, grant, secret},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -191,8 +191,8 @@ fn certificate<'m>(
         return Err(Unusable::NotPermitted(grant::missing(fleet, &secret)));
     }
     match model.secrets.get(&secret).map(AsRef::as_ref) {
-        Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
-        Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
+        Some(Secret::Certificate(content)) => Ok((secret, content)),
+        Some(Secret::Credentials { kind, .. }) => Err(Unusable::OtherType { secret: path, found: kind.clone() }),
         None => Err(match (model.invalid.get(&secret), unreadable(model, namespace)) {
             (Some(why), _) => Unusable::Invalid(path, why.clone()),
             // Whether there is one nobody knows.

@@ -31,7 +31,7 @@ pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::{Policy, Target};
 pub(crate) use route::{Backend, Destination, Route};
-pub(crate) use secret::TlsSecret;
+pub(crate) use secret::Secret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
 
@@ -53,7 +53,7 @@ pub(crate) struct Model {
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
     /// By namespace and name of the Service.
     pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
-    pub(crate) secrets: BTreeMap<ObjectRef, Arc<TlsSecret>>,
+    pub(crate) secrets: BTreeMap<ObjectRef, Arc<Secret>>,
     /// Labels of namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Arc<Labels>>,
     /// Names of nodes, by their addresses.
@@ -90,7 +90,7 @@ enum Valid {
     Policy(Arc<Policy>),
     Service(Arc<Service>),
     Slice(Option<Arc<Slice>>),
-    Secret(Arc<TlsSecret>),
+    Secret(Arc<Secret>),
     Namespace(Arc<Labels>),
     Node(Arc<Vec<IpAddr>>),
     Grant(Arc<Grant>),

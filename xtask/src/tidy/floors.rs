@@ -88,7 +88,7 @@ const HOUSES: &[House] = &[
         // `expression` and its parser share an error.
         acyclic: false,
         floors: &[
-            ("words", &["check/reason", "handover", "key", "latency", "path"]),
+            ("words", &["check/reason", "credential", "handover", "key", "latency", "path"]),
             ("expressions", &["expression"]),
             ("references", &["refs"]),
             ("resources", &["check", "sensitive", "set"]),

@@ -1,5 +1,5 @@
-//! An API server as source: watches of everything that a plan is made of, in all namespaces; of Secrets only in those that
-//! fleets refer to.
+//! An API server as source: watches of everything that a plan is made of, in all namespaces; of Secrets only in those where
+//! something refers to them.
 //!
 //! ```text
 //!  watch_stream.rs: a watch, outages and all          raw.rs: objects as they come
@@ -40,14 +40,14 @@
 //! |---|---|---|
 //! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies` | `list`, `watch` |
 //! | (core) | `services`, `namespaces`, `nodes` | `list`, `watch` |
-//! | (core) | `secrets`, where fleets refer to them | `list`, `watch` |
+//! | (core) | `secrets`, where something refers to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
 //! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
 //!
-//! Of Secrets only those of type `kubernetes.io/tls` are asked for, of these only the names, and the content of those that a
-//! fleet refers to; RBAC can't express that. A namespace where it may not read them is a fact about that namespace: fleets
-//! that refer to its Secrets say so, with the Role that permits it; what was read before stays, and it is tried again.
+//! Of Secrets only the names are asked for, and the content of those that something refers to; RBAC can't express that. A
+//! namespace where it may not read them is a fact about that namespace: what refers to its Secrets says so, with the Role
+//! that permits it; what was read before stays, and it is tried again.
 
 mod flight;
 mod health;

@@ -5,6 +5,12 @@ use crds::{Content, Field, Labels};
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value};
 
+/// The part of a certificate that serves: there may be a keystore beside it.
+const CERTIFICATE: Field = Field {
+    name: "data",
+    within: &[Field { name: "tls.crt", within: &[] }, Field { name: "tls.key", within: &[] }],
+};
+
 /// Which object it is; `None`: it has no name.
 pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
     let metadata = value.get("metadata")?;
@@ -41,6 +47,9 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             });
             fields.iter().for_each(|field| within(document, field));
         }
+    }
+    if kind == Kind::Secret && document.get("type").is_some_and(|kind| kind == "kubernetes.io/tls") {
+        within(document, &CERTIFICATE);
     }
     Some(value)
 }
@@ -128,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_its_certificate() {
+    fn of_a_secret_its_certificate_or_its_keys() {
         let value = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b", "annotations": {"applied": "k3y"}},
             "type": "kubernetes.io/tls", "immutable": true, "data": {"tls.crt": "YQ==", "tls.key": "Yg==", "keystore.jks": "Yw=="},
@@ -138,6 +147,11 @@ mod tests {
             "type": "kubernetes.io/tls", "data": {"tls.crt": "YQ==", "tls.key": "Yg=="},
         });
         check(Kind::Secret, value, Some(&expect));
+        let keys = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b"},
+            "type": "Opaque", "data": {"api-key": "YQ==", "former": "Yg=="},
+        });
+        check(Kind::Secret, keys.clone(), Some(&keys));
     }
 
     #[test]

@@ -104,8 +104,7 @@ impl Watched {
             versions: info.versions().collect(),
             plural: info.plural(),
             names_only: info.watch == Watch::ByReference,
-            // Of Secrets, those with certificates.
-            fields: (info.kind == Kind::Secret).then(|| "type=kubernetes.io/tls".to_owned()),
+            fields: None,
             page: if info.is_namespaced { PAGE_OF_TENANTS } else { PAGE_OF_CLUSTER },
             optional: matches!(info.watch, Watch::WhereDefined { .. }),
         }

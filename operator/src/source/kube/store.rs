@@ -22,8 +22,8 @@ use super::{
     watch_error::{Cause, Failure},
 };
 
-/// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
-const MAX_CERTIFICATE_BYTES: usize = 256 << 10;
+/// Largest Secret, as base64: far below the megabyte that it may have.
+const MAX_SECRET_BYTES: usize = 256 << 10;
 /// The share of former contents, which are held until a plan is made without them, in all that is held.
 const FORMER_SHARE: u64 = 8;
 /// Most that is read anew at one time.
@@ -277,7 +277,7 @@ impl Store {
         let raw = (id.kind.info().role == Role::Guard).then(|| value.clone());
         let current = match id.kind {
             _ if !fits => Err(vec![]),
-            Kind::Secret if length > MAX_CERTIFICATE_BYTES => Err(vec![too_large(length)]),
+            Kind::Secret if length > MAX_SECRET_BYTES => Err(vec![too_large(&value, length)]),
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
@@ -403,12 +403,12 @@ impl Store {
     }
 }
 
-fn too_large(size: usize) -> Violation {
-    let message = format!(
-        "tls.crt and tls.key have {} KiB, at most {} are read: leave out certificates that the chain does not need",
-        size >> 10,
-        MAX_CERTIFICATE_BYTES >> 10
-    );
+fn too_large(secret: &Value, size: usize) -> Violation {
+    let (what, fix) = match secret["type"] == "kubernetes.io/tls" {
+        true => ("tls.crt and tls.key have", "leave out certificates that the chain does not need"),
+        false => ("it has", "keep credentials in a Secret of their own"),
+    };
+    let message = format!("{what} {} KiB, at most {} are read: {fix}", size >> 10, MAX_SECRET_BYTES >> 10);
     Violation { path: "data".into(), message }
 }
 
