@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("PathMatch.kind", "path_kind"),
         ("Cluster.protocol", "cluster_protocol"),
         ("Limit.scope", "limit_scope"),
+        ("Credential.kind", "credential_kind"),
     ] {
         let attribute = format!("#[serde(serialize_with = \"crate::sensitive::{with}\")]");
         config = config.field_attribute(format!("sluice.v1.{field}"), attribute);

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant, grant};
+use crate::{ApiRoute, Consumer, GatewayFleet, RatePolicy, ReferenceGrant, grant};
 
 /// A kind of object that [`crate::admit()`] knows. In worlds, objects are in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub enum Kind {
     GatewayFleet,
     ApiRoute,
     RatePolicy,
+    Consumer,
     Service,
     EndpointSlice,
     Secret,
@@ -42,6 +43,8 @@ pub struct KindInfo {
     pub definition: Option<fn() -> CustomResourceDefinition>,
     /// Where it is watched.
     pub watch: Watch,
+    /// Whether its objects may refer to Secrets.
+    pub refers: bool,
     /// The place of its objects in the order in which they are given up.
     pub role: Role,
     /// The part of an object that plans read.
@@ -73,7 +76,7 @@ pub enum Role {
     Backend,
     /// It lists the endpoints of a backend.
     Endpoints,
-    /// It says where requests go.
+    /// It says where requests go, or who sends them.
     Traffic,
 }
 
@@ -136,6 +139,7 @@ const OURS: KindInfo = KindInfo {
     has_status: true,
     definition: None,
     watch: Watch::Everywhere,
+    refers: false,
     role: Role::Base,
     keep: Keep { labels: Labels::None, while_deleted: false, content: Content::AllButStatus },
 };
@@ -151,12 +155,13 @@ const CORE: KindInfo = KindInfo {
 /// The label that names a slice's Service, and the one that names who keeps it.
 const SLICE_LABELS: &[&str] = &["kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"];
 
-static TABLE: [KindInfo; 9] = [
+static TABLE: [KindInfo; 10] = [
     KindInfo {
         kind: Kind::GatewayFleet,
         name: "GatewayFleet",
         resource: "gatewayfleets.sluice.dev",
         definition: Some(GatewayFleet::crd),
+        refers: true,
         ..OURS
     },
     KindInfo {
@@ -176,6 +181,17 @@ static TABLE: [KindInfo; 9] = [
         ..OURS
     },
     KindInfo {
+        kind: Kind::Consumer,
+        name: "Consumer",
+        resource: "consumers.sluice.dev",
+        definition: Some(Consumer::crd),
+        role: Role::Traffic,
+        refers: true,
+        // Its tiers and groups.
+        keep: Keep { labels: Labels::All, ..OURS.keep },
+        ..OURS
+    },
+    KindInfo {
         kind: Kind::Service,
         name: "Service",
         resource: "services",
@@ -190,13 +206,7 @@ static TABLE: [KindInfo; 9] = [
                     whole("selector"), // of which only matters that there is one
                     within(
                         "ports",
-                        &[
-                            whole("name"),
-                            whole("port"),
-                            whole("protocol"),
-                            whole("targetPort"),
-                            whole("appProtocol"),
-                        ],
+                        &[whole("name"), whole("port"), whole("protocol"), whole("targetPort"), whole("appProtocol")],
                     ),
                 ],
             )]),
@@ -233,10 +243,7 @@ static TABLE: [KindInfo; 9] = [
         name: "Secret",
         resource: "secrets",
         watch: Watch::ByReference,
-        keep: Keep {
-            content: Content::Fields(&[whole("type"), whole("data")]),
-            ..CORE.keep
-        },
+        keep: Keep { content: Content::Fields(&[whole("type"), whole("data")]), ..CORE.keep },
         ..CORE
     },
     KindInfo {

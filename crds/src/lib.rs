@@ -5,6 +5,7 @@
 //!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  Consumer ────── who calls: labels, credentials                consumer.rs
 //!  ReferenceGrant  Gateway API's, read where it is there         grant.rs
 //!  Kind ─────────── the table of kinds: what follows from nothing else    kind.rs
 //!  definitions() ─ their CustomResourceDefinitions                definitions.rs, schema/
@@ -21,6 +22,7 @@
 
 pub mod admit;
 pub mod common;
+pub mod consumer;
 mod definitions;
 pub mod duration;
 pub mod fleet;
@@ -31,6 +33,7 @@ pub mod route;
 mod schema;
 
 pub use admit::{Object, Violation, admit};
+pub use consumer::{Consumer, ConsumerSpec, ConsumerStatus};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};

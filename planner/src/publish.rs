@@ -260,9 +260,9 @@ fn is_desired(desired: &Snapshot, (key, hash): &(Key, Hash)) -> bool {
         .is_some_and(|entry| entry.hash() == *hash || stand_in(entry).is_some_and(|stand_in| stand_in.hash() == *hash))
 }
 
-/// What others rest on: without it they serve nothing, while a route or a policy fails alone.
+/// What others rest on: without it they serve nothing, while a route, a policy or a consumer fails alone.
 fn is_base(key: &Key) -> bool {
-    !matches!(key.kind(), Kind::Route | Kind::RatePolicy)
+    !matches!(key.kind(), Kind::Route | Kind::RatePolicy | Kind::Consumer)
 }
 
 /// Keys that a resource refers to and can't work without.

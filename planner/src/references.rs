@@ -18,6 +18,9 @@ pub fn secrets(id: &ObjectRef, content: &Object) -> Vec<ObjectRef> {
             let certificates = listeners.flat_map(|tls| &tls.certificate_refs);
             certificates.map(|certificate| secret(certificate.namespace.as_ref(), &certificate.name)).collect()
         }
+        Object::Consumer(consumer) => {
+            consumer.spec.credentials.iter().map(|credential| secret(None, &credential.secret_ref.name)).collect()
+        }
         _ => vec![],
     }
 }

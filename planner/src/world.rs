@@ -158,7 +158,7 @@ pub struct Cluster {
     pub fleet_namespaces: Option<Arc<BTreeSet<String>>>,
     /// The operator's ServiceAccount, there: to whom rights are given.
     pub service_account: String,
-    /// The namespaces whose Secrets can't be read, of those that fleets refer to.
+    /// The namespaces whose Secrets can't be read, of those that something refers to.
     pub unreadable: BTreeMap<String, Unreadable>,
 }
 
@@ -167,7 +167,7 @@ pub struct Cluster {
 pub enum Unreadable {
     /// The operator has no right to.
     Denied,
-    /// Fleets refer to Secrets of more namespaces than this, and others were sooner.
+    /// Secrets of more namespaces than this are referred to, and others were sooner.
     TooMany(usize),
 }
 
@@ -186,7 +186,7 @@ impl Cluster {
                 )
             }
             Unreadable::TooMany(most) => format!(
-                "fleets refer to Secrets of more than {most} namespaces, and others were sooner: keep certificates in fewer"
+                "Secrets of more than {most} namespaces are referred to, and others were sooner: keep them in fewer"
             ),
         })
     }

@@ -14,12 +14,20 @@ pub enum Kind {
     Route,
     Cluster,
     RatePolicy,
+    Consumer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy];
+    pub const ALL: [Kind; 7] = [
+        Kind::Fleet,
+        Kind::Listener,
+        Kind::Certificate,
+        Kind::Route,
+        Kind::Cluster,
+        Kind::RatePolicy,
+        Kind::Consumer,
+    ];
 
     /// The word that a key begins with.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +38,7 @@ impl Kind {
             Kind::Route => "Route",
             Kind::Cluster => "Cluster",
             Kind::RatePolicy => "RatePolicy",
+            Kind::Consumer => "Consumer",
         }
     }
 
@@ -41,6 +50,7 @@ impl Kind {
             Kind::Route => "ApiRoute",
             Kind::Cluster => "Service",
             Kind::RatePolicy => "RatePolicy",
+            Kind::Consumer => "Consumer",
         }
     }
 }

@@ -77,9 +77,10 @@ pub fn refs(content: &resource::Kind) -> Box<dyn Iterator<Item = Reference<'_>> 
                 is_needed: false,
             }))
         }
-        resource::Kind::Fleet(_) | resource::Kind::Certificate(_) | resource::Kind::Cluster(_) => {
-            Box::new(iter::empty())
-        }
+        resource::Kind::Fleet(_)
+        | resource::Kind::Certificate(_)
+        | resource::Kind::Cluster(_)
+        | resource::Kind::Consumer(_) => Box::new(iter::empty()),
     }
 }
 

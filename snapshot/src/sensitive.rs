@@ -35,6 +35,7 @@ words! {
     path_kind: proto::PathKind, "PATH_KIND_";
     cluster_protocol: proto::ClusterProtocol, "CLUSTER_PROTOCOL_";
     limit_scope: proto::LimitScope, "LIMIT_SCOPE_";
+    credential_kind: proto::CredentialKind, "CREDENTIAL_KIND_";
 }
 
 /// The encoding of a certificate holds its key.
@@ -63,6 +64,7 @@ macro_rules! hidden {
 
 hidden! {
     Certificate { ; chain_pem, private_key_pem }
+    Credential { kind; digest }
 }
 
 #[cfg(test)]
@@ -102,5 +104,13 @@ mod tests {
         let push: Vec<_> = messages.into_iter().filter_map(accept).collect();
         assert_eq!(push.len(), 1);
         hidden(&push);
+    }
+
+    #[test]
+    fn nothing_that_prints_shows_a_digest() {
+        let credential = proto::Credential { kind: 0, digest: "k3y".into() };
+        let shown = serde_json::json!({"kind": "API_KEY", "digest": "<3 bytes>"});
+        assert_eq!(serde_json::to_value(&credential).unwrap(), shown);
+        hidden(&proto::Consumer { labels: vec![], credentials: vec![credential] });
     }
 }

@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::violations::Violation;
-use crate::{ApiRoute, GatewayFleet, Kind, RatePolicy, ReferenceGrant};
+use crate::{ApiRoute, Consumer, GatewayFleet, Kind, RatePolicy, ReferenceGrant};
 
 /// The object of each kind, and what all of them have.
 macro_rules! objects {
@@ -78,11 +78,13 @@ objects! {
     ApiRoute,
     /// Rate limits.
     RatePolicy,
+    /// Who calls.
+    Consumer,
     /// A Service that routes name as backend.
     Service,
     /// The endpoints of a Service.
     EndpointSlice,
-    /// A certificate of a listener.
+    /// A certificate of a listener, or credentials.
     Secret,
     /// A namespace, for its labels.
     Namespace,

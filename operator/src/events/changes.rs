@@ -110,6 +110,7 @@ impl ActiveProblem {
 const TRANSIENT_REASONS: &[&str] = &[
     reason::BACKEND_NOT_FOUND,
     reason::INVALID_CERTIFICATE_REF,
+    reason::INVALID_CREDENTIAL_REF,
     reason::LISTENER_NOT_PROGRAMMED,
     reason::NO_MATCHING_LISTENER_HOSTNAME,
     reason::NO_MATCHING_PARENT,

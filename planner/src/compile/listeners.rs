@@ -94,6 +94,7 @@ pub(super) fn draft<'m>(
         encoded: Former::new(),
         held: BTreeMap::new(),
         policies: vec![],
+        consumers: vec![],
         clusters: BTreeMap::new(),
         former: None,
         permitted: BTreeMap::new(),

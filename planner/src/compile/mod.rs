@@ -6,6 +6,7 @@ mod attach;
 mod backends;
 mod bounds;
 mod conflicts;
+mod consumers;
 mod endpoints;
 mod held;
 mod hosts;
@@ -39,7 +40,7 @@ use crate::{
     Millis,
     holds::Holds,
     model::{Fleet, Model, Route},
-    plan::{Parent, PlannedFleet},
+    plan::{Known, Parent, PlannedFleet},
     problem::{Problems, reason},
     world::{FleetRef, ObjectRef, World},
 };
@@ -60,6 +61,8 @@ struct Draft<'m> {
     /// Who has which hostname.
     held: Held,
     policies: Vec<Guard>,
+    /// Those that fit.
+    consumers: Vec<Sourced>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
     /// What `encoded` was in the plan before.
     former: Option<&'m Former>,
@@ -74,6 +77,7 @@ pub(crate) struct Compiled {
     pub(crate) encoded: BTreeMap<FleetRef, Former>,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
+    pub(crate) consumers: BTreeMap<ObjectRef, Known>,
     pub(crate) last_ready: LastReady,
     pub(crate) changes_at: Option<Millis>,
     pub(crate) holds: Holds,
@@ -127,6 +131,7 @@ pub(crate) fn compile(
         }
     }
     let targets = policies::add(model, &mut drafts, problems);
+    let consumers = consumers::add(model, &mut drafts, problems);
     let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
     for (object, draft) in drafts {
         let (planned, of_fleet) = draft.finish(object, problems);
@@ -134,7 +139,7 @@ pub(crate) fn compile(
         encoded.insert(FleetRef::from(object), of_fleet);
     }
     let (last_ready, changes_at) = clusters.finish();
-    Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds }
+    Compiled { fleets, encoded, parents, targets, consumers, last_ready, changes_at, holds }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.

@@ -3,6 +3,7 @@
 //!
 //! An object whose content can't be used is rejected with every finding, and its last accepted content is taken instead.
 
+mod consumer;
 mod endpoints;
 mod expressions;
 mod fleet;
@@ -25,6 +26,7 @@ use std::{
 use crds::Object;
 use snapshot::check::Unfit;
 
+pub(crate) use consumer::{Consumer, CredentialRef};
 pub(crate) use endpoints::{Slice, SlicePort, State};
 pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
@@ -47,7 +49,8 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
     pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
-    /// When each route was created, in milliseconds since 1970: its content alone does not say in standalone.
+    pub(crate) consumers: BTreeMap<ObjectRef, Arc<Consumer>>,
+    /// When each route or consumer was created, in milliseconds since 1970: its content alone does not say in standalone.
     pub(crate) created_ms: BTreeMap<ObjectRef, i64>,
     pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
@@ -88,6 +91,7 @@ enum Valid {
     Fleet(Arc<Fleet>),
     Route(Arc<Route>),
     Policy(Arc<Policy>),
+    Consumer(Arc<Consumer>),
     Service(Arc<Service>),
     Slice(Option<Arc<Slice>>),
     Secret(Arc<Secret>),
@@ -188,7 +192,7 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             }
         };
         if let Some(valid) = used {
-            if object.kind == Kind::ApiRoute {
+            if matches!(object.kind, Kind::ApiRoute | Kind::Consumer) {
                 model.created_ms.insert(object.clone(), created_ms(entry));
             }
             model.insert(object, valid);
@@ -259,6 +263,7 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bo
         }
         (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(|o| Valid::Route(Arc::new(o))),
         (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(|o| Valid::Policy(Arc::new(o))),
+        (Kind::Consumer, Object::Consumer(o)) => consumer::validate(o).map(|o| Valid::Consumer(Arc::new(o))),
         (Kind::Service, Object::Service(o)) => service::validate(o).map(|o| Valid::Service(Arc::new(o))),
         (Kind::EndpointSlice, Object::EndpointSlice(o)) => {
             endpoints::validate(o).map(|o| Valid::Slice(o.map(Arc::new)))
@@ -287,6 +292,7 @@ impl Model {
             Valid::Fleet(fleet) => drop(self.fleets.insert(key, fleet)),
             Valid::Route(route) => drop(self.routes.insert(key, route)),
             Valid::Policy(policy) => drop(self.policies.insert(key, policy)),
+            Valid::Consumer(consumer) => drop(self.consumers.insert(key, consumer)),
             Valid::Service(service) => drop(self.services.insert(key, service)),
             Valid::Slice(Some(slice)) => {
                 self.slices.entry((object.namespace.clone(), slice.service.clone())).or_default().push(slice);

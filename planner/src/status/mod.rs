@@ -9,9 +9,11 @@
 
 mod closed;
 mod conditions;
+mod consumer;
 mod fleet;
 mod policy;
 mod progress;
+mod resource;
 mod route;
 mod settling;
 
@@ -37,6 +39,8 @@ pub enum Status {
     Route(crds::ApiRouteStatus),
     /// Of a RatePolicy.
     Policy(crds::RatePolicyStatus),
+    /// Of a Consumer.
+    Consumer(crds::ConsumerStatus),
 }
 
 impl Status {
@@ -49,6 +53,7 @@ impl Status {
             Kind::GatewayFleet => parse(value).map(Self::Fleet),
             Kind::ApiRoute => parse(value).map(Self::Route),
             Kind::RatePolicy => parse(value).map(Self::Policy),
+            Kind::Consumer => parse(value).map(Self::Consumer),
             _ => None,
         }
     }
@@ -66,7 +71,7 @@ impl Status {
                 }
             }
             Self::Policy(policy) => policy.limited = None,
-            Self::Route(_) => {}
+            Self::Route(_) | Self::Consumer(_) => {}
         }
         status
     }
@@ -77,6 +82,7 @@ impl Status {
             Self::Fleet(status) => &status.conditions,
             Self::Route(status) => &status.conditions,
             Self::Policy(status) => &status.conditions,
+            Self::Consumer(status) => &status.conditions,
         }
     }
 }
@@ -121,6 +127,7 @@ pub fn statuses(
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
             Kind::ApiRoute => Status::Route(route::status(&context, &subject)),
             Kind::RatePolicy => Status::Policy(policy::status(&context, &subject)),
+            Kind::Consumer => Status::Consumer(consumer::status(&context, &subject)),
             _ => return None, // it has none
         };
         let status = settling::known(&context, &subject, status)?;

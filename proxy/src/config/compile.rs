@@ -20,6 +20,7 @@ use snapshot::{
 use super::{
     Config, Port, Settings,
     clusters::{Clusters, Update},
+    consumers,
     policies::Policies,
     route,
     tls::{self, Certificate},
@@ -35,6 +36,7 @@ use crate::{
 pub struct Compiler {
     shared: Arc<Shared>,
     clusters: Clusters,
+    consumers: consumers::Known,
     routes: HashMap<Key, Arc<CompiledRoute>, RandomState>,
     /// Where routes are served: many are served in the same places.
     attachments: HashSet<Arc<[Attachment]>>,
@@ -91,6 +93,7 @@ impl Compiler {
         Self {
             shared,
             clusters: Clusters::default(),
+            consumers: consumers::Known::default(),
             routes: HashMap::default(),
             attachments: HashSet::new(),
             holders: Arc::default(),
@@ -152,7 +155,8 @@ impl Compiler {
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
         self.tls.retain(|port, _| ports.contains_key(port));
-        Built { config: Config { revision, epoch, settings, ports }, updates }
+        let consumers = self.consumers.table(snapshot);
+        Built { config: Config { revision, epoch, settings, consumers, ports }, updates }
     }
 
     /// Puts what was compiled in place: requests see it from now on.

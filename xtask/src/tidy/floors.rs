@@ -35,6 +35,7 @@ const HOUSES: &[House] = &[
                 &[
                     "backoff",
                     "clock",
+                    "consumers",
                     "date",
                     "fd_limit",
                     "fields",
@@ -101,7 +102,7 @@ const HOUSES: &[House] = &[
         acyclic: false,
         floors: &[
             ("schema", &["duration", "schema"]),
-            ("kinds", &["common", "fleet", "grant", "policy", "route"]),
+            ("kinds", &["common", "consumer", "fleet", "grant", "policy", "route"]),
             ("table of kinds", &["kind"]),
             ("definitions", &["definitions"]),
             ("admission", &["admit"]),

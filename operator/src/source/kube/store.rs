@@ -167,8 +167,7 @@ impl Store {
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
     pub(super) fn follow(&mut self) -> (Vec<Order>, bool) {
-        let (own, others) = self.secrets.namespaces();
-        let mut orders = self.namespaces.want(&own, &others);
+        let mut orders = self.namespaces.want(&self.secrets.namespaces());
         for order in &orders {
             if let Order::End(namespace) = order {
                 self.secret_lists.remove(namespace);
@@ -281,10 +280,11 @@ impl Store {
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
-        if id.kind == Kind::GatewayFleet {
-            // One that may not run where it is refers to nothing.
-            let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
-            self.secrets.fleet(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
+        if id.kind.info().refers {
+            // A fleet that may not run where it is refers to nothing.
+            let runs = id.kind != Kind::GatewayFleet
+                || self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
+            self.secrets.refer(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content: hash, origin: None, creation };
         let observed = Arc::make_mut(&mut self.observed);
@@ -331,8 +331,8 @@ impl Store {
         object.raw = targets.map(Arc::new);
         object.current = Err(vec![Violation { path: String::new(), message }]);
         observed.left_out.insert(id.clone());
-        if id.kind == Kind::GatewayFleet {
-            self.secrets.fleet(id, None, self.observed.number + 1);
+        if id.kind.info().refers {
+            self.secrets.refer(id, None, self.observed.number + 1);
         }
     }
 
@@ -380,7 +380,7 @@ impl Store {
     fn remove(&mut self, id: &ObjectRef) -> bool {
         match id.kind {
             Kind::Secret => self.secrets.lose(id),
-            Kind::GatewayFleet => self.secrets.fleet(id, None, self.observed.number + 1),
+            kind if kind.info().refers => self.secrets.refer(id, None, self.observed.number + 1),
             _ => {}
         }
         self.drop(id)
