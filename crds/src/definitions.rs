@@ -1,36 +1,36 @@
 //! The CustomResourceDefinitions, as `crds/yaml` and the chart hold them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
-use kube::CustomResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant,
+    Kind,
     schema::structural::{describe_defaults, tidy, without_defaults},
 };
 
-/// The definitions of all kinds. Take them from here: what `crd()` of a type gives is not tidied.
-pub fn definitions() -> [CustomResourceDefinition; 3] {
-    [GatewayFleet::crd(), ApiRoute::crd(), RatePolicy::crd()].map(finished)
+/// The definitions of all kinds of ours. Take them from here: what `crd()` of a type gives is not tidied.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    Kind::ALL.into_iter().filter(|kind| kind.is_ours()).filter_map(definition).collect()
 }
 
-/// What is read of Gateway API, whose own definition is installed by others.
-pub(crate) fn reference_grant() -> CustomResourceDefinition {
-    finished(ReferenceGrant::crd())
+/// The definition of a kind; of one of others, whose own is installed by them, the part that is read. `None`: of
+/// Kubernetes' own types.
+pub(crate) fn definition(kind: Kind) -> Option<CustomResourceDefinition> {
+    kind.info().definition.map(|definition| finished(definition()))
 }
 
 /// File name and content of each definition, as they stand in `crds/yaml`.
 #[allow(clippy::expect_used)] // of a value made a line before, without map keys that are no strings
-pub fn definitions_yaml() -> Vec<(&'static str, String)> {
-    let names = ["gatewayfleets.yaml", "apiroutes.yaml", "ratepolicies.yaml"];
-    let yaml = |crd| {
+pub fn definitions_yaml() -> Vec<(String, String)> {
+    let yaml = |crd: CustomResourceDefinition| {
         let body = serde_yaml::to_string(&json(&crd)).expect("JSON is YAML");
-        format!(
+        let text = format!(
             "# Generated from the types in crds/src; do not edit. `UPDATE=1 cargo test -p crds` writes it anew.\n{body}"
-        )
+        );
+        (format!("{}.yaml", crd.spec.names.plural), text)
     };
-    names.into_iter().zip(definitions().map(yaml)).collect()
+    definitions().into_iter().map(yaml).collect()
 }
 
 /// A definition or schema as JSON, with whole numbers written without `.0`, which the typed form cannot say.

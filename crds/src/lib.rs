@@ -5,7 +5,9 @@
 //!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  Consumer ────── who calls: labels, credentials                consumer.rs
 //!  ReferenceGrant  Gateway API's, read where it is there         grant.rs
+//!  Kind ─────────── the table of kinds: what follows from nothing else    kind.rs
 //!  definitions() ─ their CustomResourceDefinitions                definitions.rs, schema/
 //!  shared shapes: references, durations, status conditions       common.rs, duration.rs
 //!  admit(Value) ── unknown fields, defaults, schema, CEL         admit/
@@ -20,19 +22,23 @@
 
 pub mod admit;
 pub mod common;
+pub mod consumer;
 mod definitions;
 pub mod duration;
 pub mod fleet;
 pub mod grant;
+mod kind;
 pub mod policy;
 pub mod route;
 mod schema;
 
-pub use admit::{Kind, Object, Violation, admit};
+pub use admit::{Object, Violation, admit};
+pub use consumer::{Consumer, ConsumerSpec, ConsumerStatus};
 pub use definitions::{definitions, definitions_yaml};
 pub use duration::Duration;
 pub use fleet::{GatewayFleet, GatewayFleetSpec, GatewayFleetStatus};
 pub use grant::{ReferenceGrant, ReferenceGrantSpec};
+pub use kind::{Content, Field, Keep, Kind, KindInfo, Labels, Role, Watch};
 pub use policy::{RatePolicy, RatePolicySpec, RatePolicyStatus};
 pub use route::{ApiRoute, ApiRouteSpec, ApiRouteStatus};
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use crds::admit;
+use crds::{Kind, admit};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Map, Value};
 use support::{inputs, json};
@@ -20,7 +20,7 @@ proptest! {
     }
 
     #[test]
-    fn any_value_of_a_known_kind(kind in select(KINDS), spec in any_json(), metadata in any_json()) {
+    fn any_value_of_a_known_kind(kind in select(kinds()), spec in any_json(), metadata in any_json()) {
         let (api_version, kind) = kind;
         let document = [("apiVersion", api_version.into()), ("kind", kind.into()), ("spec", spec), ("metadata", metadata)];
         answered(document.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into())?;
@@ -39,17 +39,13 @@ proptest! {
     }
 }
 
-const KINDS: &[(&str, &str)] = &[
-    ("sluice.dev/v1alpha1", "GatewayFleet"),
-    ("sluice.dev/v1alpha1", "ApiRoute"),
-    ("sluice.dev/v1alpha1", "RatePolicy"),
-    ("v1", "Service"),
-    ("v1", "Secret"),
-    ("discovery.k8s.io/v1", "EndpointSlice"),
-    ("v1", "Namespace"),
-    ("gateway.networking.k8s.io/v1", "ReferenceGrant"),
-    ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
-];
+/// Each kind with each `apiVersion` that is read.
+fn kinds() -> Vec<(&'static str, &'static str)> {
+    Kind::ALL
+        .into_iter()
+        .flat_map(|kind| kind.api_versions().iter().map(move |version| (*version, kind.name())))
+        .collect()
+}
 
 /// Words that lead somewhere: field names, values that parse, values that nearly do.
 const WORDS: &[&str] = &[

@@ -9,6 +9,7 @@
 //!  revision + acks ──step(now)──► canaries, then all          rollout.rs
 //!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
 //!  LoadWindows ──► excess share of each proxy                  rebalance.rs
+//!  Object ──► the Secrets to be read for it                   references.rs
 //!  World + Plan + FleetViews ──► statuses                      status/
 //! ```
 
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod problem;
 pub mod publish;
 pub mod rebalance;
+pub mod references;
 pub mod rollout;
 pub mod scale;
 pub mod share;

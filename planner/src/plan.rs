@@ -33,6 +33,8 @@ pub struct Plan {
     pub waiting: BTreeSet<ObjectRef>,
     /// How many targets of each policy exist.
     pub targets: BTreeMap<ObjectRef, u32>,
+    /// By what each consumer is known whose content is in force.
+    pub consumers: BTreeMap<ObjectRef, Known>,
     /// The endpoints that were ready last, for the next world.
     pub last_ready: Arc<LastReady>,
     /// When the same world, a little later, gives another plan.
@@ -40,6 +42,9 @@ pub struct Plan {
     /// Who has which hostname: the caller gives it to the next world.
     pub holds: Arc<Holds>,
 }
+
+/// The Secret of each credential of a consumer that is one.
+pub type Known = Vec<ObjectRef>;
 
 /// What became of one parentRef of a route.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,12 +92,12 @@ impl Planner {
         let mut problems = Problems::new(world);
         let Validated { model, accepted, waiting } = model::validate(world, &mut self.memo, &mut problems);
         let compiled = compile::compile(&model, world, &self.former, &mut problems);
-        let Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds } = compiled;
+        let Compiled { fleets, encoded, parents, targets, consumers, last_ready, changes_at, holds } = compiled;
         self.former = encoded;
         let absences = world.absent.values().map(|gone| gone.until);
         let changes_at = changes_at.into_iter().chain(absences).chain(holds.next_end()).min();
         let (problems, last_ready, holds) = (problems.into_sorted(), Arc::new(last_ready), Arc::new(holds));
-        Plan { fleets, problems, accepted, waiting, parents, targets, last_ready, changes_at, holds }
+        Plan { fleets, problems, accepted, waiting, parents, targets, consumers, last_ready, changes_at, holds }
     }
 }
 

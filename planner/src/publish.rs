@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{
     Entry, Hash, Key, Kind, Snapshot,
     proto::{Nack, RatePolicy, Resource, Route, Rule, resource},
+    refs,
 };
 
 use crate::Millis;
@@ -259,21 +260,14 @@ fn is_desired(desired: &Snapshot, (key, hash): &(Key, Hash)) -> bool {
         .is_some_and(|entry| entry.hash() == *hash || stand_in(entry).is_some_and(|stand_in| stand_in.hash() == *hash))
 }
 
-/// What others rest on: without it they serve nothing, while a route or a policy fails alone.
+/// What others rest on: without it they serve nothing, while a route, a policy or a consumer fails alone.
 fn is_base(key: &Key) -> bool {
-    !matches!(key.kind(), Kind::Route | Kind::RatePolicy)
+    !matches!(key.kind(), Kind::Route | Kind::RatePolicy | Kind::Consumer)
 }
 
 /// Keys that a resource refers to and can't work without.
 fn references(entry: &Entry) -> BTreeSet<Key> {
-    let keys: Vec<String> = match entry.kind() {
-        Some(resource::Kind::Route(route)) => {
-            route.rules.into_iter().flat_map(|rule| rule.backends).map(|backend| backend.cluster).collect()
-        }
-        Some(resource::Kind::Listener(listener)) => listener.certificates,
-        _ => vec![],
-    };
-    keys.iter().filter_map(|key| key.parse().ok()).collect()
+    entry.kind().iter().flat_map(refs::needed).collect()
 }
 
 /// What stands in for a resource that was never good: nothing of its content but what says which requests are meant.

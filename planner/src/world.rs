@@ -9,6 +9,7 @@ use std::{
 pub use crds::Kind;
 use crds::{Object, Violation};
 use serde::{Deserialize, Serialize};
+use snapshot::Key;
 
 use crate::{LastReady, Millis, Problem, holds::Holds};
 
@@ -24,6 +25,11 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
+    /// The key of what it is compiled to.
+    pub(crate) fn key(&self, kind: snapshot::Kind) -> Key {
+        Key::of_object(kind, self.kind.name(), &self.namespace, &self.name)
+    }
+
     /// `namespace/name`; of a Namespace its name.
     pub(crate) fn path(&self) -> String {
         match self.kind.is_namespaced() {
@@ -35,7 +41,7 @@ impl ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.path())
+        write!(f, "{} {}", self.kind.name(), self.path())
     }
 }
 
@@ -152,7 +158,7 @@ pub struct Cluster {
     pub fleet_namespaces: Option<Arc<BTreeSet<String>>>,
     /// The operator's ServiceAccount, there: to whom rights are given.
     pub service_account: String,
-    /// The namespaces whose Secrets can't be read, of those that fleets refer to.
+    /// The namespaces whose Secrets can't be read, of those that something refers to.
     pub unreadable: BTreeMap<String, Unreadable>,
 }
 
@@ -161,7 +167,7 @@ pub struct Cluster {
 pub enum Unreadable {
     /// The operator has no right to.
     Denied,
-    /// Fleets refer to Secrets of more namespaces than this, and others were sooner.
+    /// Secrets of more namespaces than this are referred to, and others were sooner.
     TooMany(usize),
 }
 
@@ -180,7 +186,7 @@ impl Cluster {
                 )
             }
             Unreadable::TooMany(most) => format!(
-                "fleets refer to Secrets of more than {most} namespaces, and others were sooner: keep certificates in fewer"
+                "Secrets of more than {most} namespaces are referred to, and others were sooner: keep them in fewer"
             ),
         })
     }

@@ -170,7 +170,8 @@ fn ready(shared: &Shared, uri: &Uri) -> Response<Full<Bytes>> {
 
 fn config(shared: &Shared) -> String {
     let status = shared.status.borrow().clone();
-    let ports: Vec<_> = shared.config.load().ports.keys().copied().collect();
+    let config = shared.config.load();
+    let ports: Vec<_> = config.ports.keys().copied().collect();
     json!({
         "revision": status.pushed,
         "running": status.running,
@@ -178,6 +179,8 @@ fn config(shared: &Shared) -> String {
         "ready": status.ready && !shared.is_draining(),
         "draining": shared.is_draining(),
         "ports": ports,
+        "consumers": config.consumers.len(),
+        "credentials": config.consumers.credentials(),
         "nacks": status.nacks.iter().map(|n| json!({
             "key": n.key, "field": n.field, "reason": n.reason, "message": n.message,
         })).collect::<Vec<_>>(),

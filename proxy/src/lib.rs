@@ -23,6 +23,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod consumers;
 pub mod control;
 mod date;
 pub mod exchange;

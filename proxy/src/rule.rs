@@ -69,15 +69,6 @@ pub struct Cluster {
 }
 
 impl Rule {
-    /// The clusters that it sends requests to.
-    pub(crate) fn clusters(&self) -> impl Iterator<Item = &Key> {
-        let choices = match &self.action {
-            Action::Forward(backends) => &backends.choices[..],
-            Action::Unavailable(_) => &[],
-        };
-        choices.iter().map(|(_, slot)| &slot.key)
-    }
-
     /// The rule as metrics and log know it.
     pub fn served_by(&self) -> ServedBy<'_> {
         ServedBy { route: &self.route, rule: &self.name, metrics: &self.metrics }

@@ -1,6 +1,7 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+pub mod consumer;
 mod expressions;
 pub mod reason;
 
@@ -14,6 +15,7 @@ use crate::{
         Certificate, Cluster, Filter, Fleet, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy,
         Resource, Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
     },
+    refs::{self, Reference},
 };
 
 /// Features that a resource can require of a proxy of this version.
@@ -52,6 +54,7 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         Some(resource::Kind::Route(r)) => (Kind::Route, route(r)),
         Some(resource::Kind::Cluster(c)) => (Kind::Cluster, cluster(c)),
         Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
+        Some(resource::Kind::Consumer(c)) => (Kind::Consumer, consumer::consumer(c)),
         None => {
             return Err(Unfit::new("", reason::UNKNOWN_KIND, "a resource of a kind that this version does not know"));
         }
@@ -59,7 +62,17 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
     if kind != key.kind() {
         return Err(Unfit::new("", reason::WRONG_KIND, format!("a {} under the key {key}", kind.as_str())));
     }
-    fit
+    fit?;
+    resource.kind.iter().flat_map(refs::refs).try_for_each(|reference| named(&reference))
+}
+
+/// Whether a reference is the key of what it is to name.
+fn named(reference: &Reference<'_>) -> Fit {
+    if reference.target().is_some() {
+        return Ok(());
+    }
+    let message = format!("{:?} is no {} key", reference.key, reference.kind.as_str());
+    Err(Unfit::new(reference.field.to_string(), reason::WRONG_REFERENCE, message))
 }
 
 /// Whether that expression can be used.
@@ -107,7 +120,7 @@ fn listener(l: &Listener) -> Fit {
     if l.tls && l.certificates.is_empty() {
         return Err(Unfit::new("tls.certificateRefs", reason::NO_CERTIFICATE, "a TLS listener needs a certificate"));
     }
-    keys("tls.certificateRefs", &l.certificates, Kind::Certificate)
+    Ok(())
 }
 
 fn certificate(c: &Certificate) -> Fit {
@@ -138,9 +151,6 @@ fn rule(r: &Rule) -> Fit {
     }
     for (i, f) in r.filters.iter().enumerate() {
         within(format_args!("filters[{i}]"), filter(f))?;
-    }
-    for (i, backend) in r.backends.iter().enumerate() {
-        keys(format_args!("backendRefs[{i}]"), std::slice::from_ref(&backend.cluster), Kind::Cluster)?;
     }
     Ok(())
 }
@@ -268,9 +278,6 @@ fn cluster(c: &Cluster) -> Fit {
 }
 
 fn rate_policy(p: &RatePolicy) -> Fit {
-    for (i, target) in p.targets.iter().enumerate().filter(|(_, t)| !t.route.is_empty()) {
-        keys(format_args!("targetRefs[{i}]"), std::slice::from_ref(&target.route), Kind::Route)?;
-    }
     for (i, limit) in p.limits.iter().enumerate() {
         let bucket = limit.token_bucket.unwrap_or_default();
         let unfit = |member: &str, message: &str| {
@@ -322,16 +329,6 @@ fn http_token(name: &str) -> Result<(), String> {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let fit = !name.is_empty() && name.bytes().all(tchar);
     if fit { Ok(()) } else { Err(format!("{name:?} is no field name (RFC 9110 token)")) }
-}
-
-fn keys(field: impl fmt::Display, keys: &[String], kind: Kind) -> Fit {
-    let wrong = keys.iter().find(|k| k.parse::<Key>().map(|k| k.kind()) != Ok(kind));
-    match wrong {
-        Some(key) => {
-            Err(Unfit::new(field.to_string(), reason::WRONG_REFERENCE, format!("{key:?} is no {} key", kind.as_str())))
-        }
-        None => Ok(()),
-    }
 }
 
 fn within(path: impl fmt::Display, fit: Fit) -> Fit {

@@ -14,12 +14,13 @@ pub enum Kind {
     Route,
     Cluster,
     RatePolicy,
+    Consumer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy];
+    pub const ALL: [Kind; 7] =
+        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy, Kind::Consumer];
 
     /// The word that a key begins with.
     pub const fn as_str(self) -> &'static str {
@@ -30,12 +31,25 @@ impl Kind {
             Kind::Route => "Route",
             Kind::Cluster => "Cluster",
             Kind::RatePolicy => "RatePolicy",
+            Kind::Consumer => "Consumer",
+        }
+    }
+
+    /// The kind of object that its resources are made of. Those of another one carry that in their keys.
+    pub const fn origin(self) -> &'static str {
+        match self {
+            Kind::Fleet | Kind::Listener => "GatewayFleet",
+            Kind::Certificate => "Secret",
+            Kind::Route => "ApiRoute",
+            Kind::Cluster => "Service",
+            Kind::RatePolicy => "RatePolicy",
+            Kind::Consumer => "Consumer",
         }
     }
 }
 
-/// A resource's name within a snapshot: `Kind/namespace/name`, with further segments for listeners and clusters. Clones
-/// share the text.
+/// A resource's name within a snapshot: `Kind/namespace/name`, with a further segment for listeners, clusters, and what
+/// is made of another kind of object than is usual. Clones share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     kind: Kind,
@@ -47,13 +61,22 @@ pub struct Key {
 #[error("{0:?} is no resource key (Kind/namespace/name, at most {MAX_KEY} bytes)")]
 pub struct ParseKeyError(String);
 
-/// Longest key: kind, two DNS names of 253 bytes, a listener name or an address.
+/// Longest key: kind, two DNS names of 253 bytes, a listener name, an address or a kind of objects.
 pub(crate) const MAX_KEY: usize = 700;
 
 impl Key {
     /// `Kind/namespace/name`.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, text: format!("{}/{namespace}/{name}", kind.as_str()).into() }
+    }
+
+    /// The key of what an object of the kind `origin` is compiled to: `Kind/namespace/name`, and behind it the origin,
+    /// unless it is [`Kind::origin`]. So two objects of one name and different kinds are two resources.
+    pub fn of_object(kind: Kind, origin: &str, namespace: &str, name: &str) -> Self {
+        if origin == kind.origin() {
+            return Self::new(kind, namespace, name);
+        }
+        Self { kind, text: format!("{}/{namespace}/{name}/{origin}", kind.as_str()).into() }
     }
 
     /// `Listener/namespace/fleet/name`.
@@ -184,6 +207,14 @@ mod tests {
     fn check(text: &str, expect: Option<(Kind, &str, &str)>) {
         let got = text.parse::<Key>().ok();
         assert_eq!(got.as_ref().map(|k| (k.kind(), k.namespace(), k.name())), expect);
+    }
+
+    #[test]
+    fn objects_of_one_name_have_keys_of_their_own() {
+        let key = |origin| Key::of_object(Kind::Route, origin, "shop", "orders");
+        assert_eq!(key("ApiRoute"), Key::new(Kind::Route, "shop", "orders"));
+        assert_eq!(key("HTTPRoute").as_str(), "Route/shop/orders/HTTPRoute");
+        assert_eq!(key("HTTPRoute").as_str().parse(), Ok(key("HTTPRoute")));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Keeps private keys out of everything that prints: `Debug` by hand, `Serialize` redacted. Enum numbers print as words.
+//! Keeps secrets out of everything that prints. Bytes in a resource are secret by their type (`build.rs`): `Debug` is
+//! written by hand, `Serialize` redacts. Enum numbers print as words.
 
 use std::fmt;
 
@@ -34,6 +35,7 @@ words! {
     path_kind: proto::PathKind, "PATH_KIND_";
     cluster_protocol: proto::ClusterProtocol, "CLUSTER_PROTOCOL_";
     limit_scope: proto::LimitScope, "LIMIT_SCOPE_";
+    credential_kind: proto::CredentialKind, "CREDENTIAL_KIND_";
 }
 
 /// The encoding of a certificate holds its key.
@@ -46,13 +48,23 @@ impl fmt::Debug for proto::PutEntry {
     }
 }
 
-impl fmt::Debug for proto::Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("chain_pem", &format_args!("<{} bytes>", self.chain_pem.len()))
-            .field("private_key_pem", &format_args!("<{} bytes>", self.private_key_pem.len()))
-            .finish()
-    }
+/// Prints the length in place of bytes.
+macro_rules! hidden {
+    ($($message:ident { $($shown:ident),*; $($hidden:ident),* })*) => {$(
+        impl fmt::Debug for proto::$message {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($message))
+                    $(.field(stringify!($shown), &self.$shown))*
+                    $(.field(stringify!($hidden), &format_args!("<{} bytes>", self.$hidden.len())))*
+                    .finish()
+            }
+        }
+    )*};
+}
+
+hidden! {
+    Certificate { ; chain_pem, private_key_pem }
+    Credential { kind; digest }
 }
 
 #[cfg(test)]
@@ -92,5 +104,13 @@ mod tests {
         let push: Vec<_> = messages.into_iter().filter_map(accept).collect();
         assert_eq!(push.len(), 1);
         hidden(&push);
+    }
+
+    #[test]
+    fn nothing_that_prints_shows_a_digest() {
+        let credential = proto::Credential { kind: 0, digest: "k3y".into() };
+        let shown = serde_json::json!({"kind": "API_KEY", "digest": "<3 bytes>"});
+        assert_eq!(serde_json::to_value(&credential).unwrap(), shown);
+        hidden(&proto::Consumer { labels: vec![], credentials: vec![credential] });
     }
 }

@@ -16,6 +16,8 @@ pub const MAX_SNAPSHOT: usize = 64 << 20;
 pub const MAX_MESSAGE: usize = MAX_RESOURCE + 4096;
 /// Most routes in a snapshot.
 pub const MAX_ROUTES: usize = 10_000;
+/// Most consumers in a snapshot.
+pub const MAX_CONSUMERS: usize = 10_000;
 /// Most endpoints in a snapshot.
 pub const MAX_ENDPOINTS: usize = 100_000;
 /// Most entries of the routing table that a snapshot leads to: a match stands there once for each host of each listener.

@@ -10,11 +10,8 @@ use k8s_openapi::ByteString;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use super::{
-    kind::Kind,
-    violations::{Violations, item, member},
-};
-use crate::schema::text;
+use super::violations::{Violations, item, member};
+use crate::{Kind, schema::text};
 
 /// Kubernetes' bound on the data of a Secret.
 const MAX_SECRET: usize = 1024 * 1024;
@@ -78,15 +75,10 @@ pub(super) fn check(kind: Kind, value: &Value, found: &mut Violations) {
         Kind::Service => check_service(value, found),
         Kind::EndpointSlice => check_endpoint_slice(value, found),
         Kind::Secret => check_secret(value, found),
-        Kind::Namespace | Kind::Node if value.pointer("/metadata/namespace").is_some() => {
+        _ if !kind.is_namespaced() && value.pointer("/metadata/namespace").is_some() => {
             found.push("metadata.namespace", format!("a {} is in none: leave it out", kind.name()));
         }
-        Kind::GatewayFleet
-        | Kind::ApiRoute
-        | Kind::RatePolicy
-        | Kind::Namespace
-        | Kind::Node
-        | Kind::ReferenceGrant => {}
+        _ => {}
     }
 }
 

@@ -1,98 +1,19 @@
-//! The kinds that are known, and which of them a document claims to be.
+//! Which of the known kinds a document claims to be, and the rules of each.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     rules::Rules,
     violations::{Violation, nearest, show},
 };
-use crate::grant;
+use crate::Kind;
 
-/// A kind that [`super::admit`] knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)] // each is the kind of that name
-pub enum Kind {
-    GatewayFleet,
-    ApiRoute,
-    RatePolicy,
-    Service,
-    EndpointSlice,
-    Secret,
-    Namespace,
-    Node,
-    ReferenceGrant,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 9] = [
-        Self::GatewayFleet,
-        Self::ApiRoute,
-        Self::RatePolicy,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::Secret,
-        Self::Namespace,
-        Self::Node,
-        Self::ReferenceGrant,
-    ];
-
-    /// The word that stands in a manifest.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GatewayFleet => "GatewayFleet",
-            Self::ApiRoute => "ApiRoute",
-            Self::RatePolicy => "RatePolicy",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Secret => "Secret",
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::ReferenceGrant => "ReferenceGrant",
-        }
-    }
-
-    /// Each `apiVersion` that is read, the preferred one first.
-    pub fn api_versions(self) -> &'static [&'static str] {
-        match self {
-            Self::GatewayFleet | Self::ApiRoute | Self::RatePolicy => &[crate::API_VERSION],
-            Self::Service | Self::Secret | Self::Namespace | Self::Node => &["v1"],
-            Self::EndpointSlice => &["discovery.k8s.io/v1"],
-            Self::ReferenceGrant => grant::API_VERSIONS,
-        }
-    }
-
-    /// Whether its objects are in a namespace.
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
-    }
-
-    /// The kind's rules, compiled when they are first needed.
-    pub(super) fn rules(self) -> &'static Rules {
-        static FLEET: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::GatewayFleet));
-        static ROUTE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::ApiRoute));
-        static POLICY: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::RatePolicy));
-        static SERVICE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Service));
-        static SLICE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::EndpointSlice));
-        static SECRET: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Secret));
-        static NAMESPACE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Namespace));
-        static NODE: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::Node));
-        static GRANT: LazyLock<Rules> = LazyLock::new(|| Rules::of(Kind::ReferenceGrant));
-        match self {
-            Self::GatewayFleet => &FLEET,
-            Self::ApiRoute => &ROUTE,
-            Self::RatePolicy => &POLICY,
-            Self::Service => &SERVICE,
-            Self::EndpointSlice => &SLICE,
-            Self::Secret => &SECRET,
-            Self::Namespace => &NAMESPACE,
-            Self::Node => &NODE,
-            Self::ReferenceGrant => &GRANT,
-        }
-    }
+/// A kind's rules, compiled when they are first needed.
+pub(super) fn rules(kind: Kind) -> &'static Rules {
+    static RULES: [OnceLock<Rules>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+    RULES[kind as usize].get_or_init(|| Rules::of(kind))
 }
 
 /// The kind a document names, if it is known and of the version that is read.
@@ -121,7 +42,7 @@ pub(super) fn of(value: &Value) -> Result<Kind, Vec<Violation>> {
 }
 
 fn known(api_version: &str, kind: &str) -> Result<Kind, Violation> {
-    if let Some(found) = Kind::ALL.into_iter().find(|known| known.name() == kind) {
+    if let Some(found) = Kind::named(kind) {
         if found.api_versions().contains(&api_version) {
             return Ok(found);
         }
@@ -134,11 +55,31 @@ fn known(api_version: &str, kind: &str) -> Result<Kind, Violation> {
         None => String::new(),
     };
     let message = format!(
-        "unknown kind {} of {}; known are GatewayFleet, ApiRoute and RatePolicy ({}), Service, Secret and \
-         Namespace (v1), EndpointSlice (discovery.k8s.io/v1) and ReferenceGrant (gateway.networking.k8s.io/v1){hint}",
+        "unknown kind {} of {}; known are {}{hint}",
         show(&Value::from(kind)),
         show(&Value::from(api_version)),
-        crate::API_VERSION,
+        words(&all_known()),
     );
     Err(Violation { path: "kind".into(), message })
+}
+
+/// The kinds that stand in manifests, those of one `apiVersion` together. Of nodes only clusters have any.
+fn all_known() -> Vec<String> {
+    let mut of_version: Vec<(&str, Vec<String>)> = vec![];
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Node) {
+        let Some(version) = kind.api_versions().first() else { continue };
+        match of_version.iter_mut().find(|(known, _)| known == version) {
+            Some((_, kinds)) => kinds.push(kind.name().to_owned()),
+            None => of_version.push((version, vec![kind.name().to_owned()])),
+        }
+    }
+    of_version.into_iter().map(|(version, kinds)| format!("{} ({version})", words(&kinds))).collect()
+}
+
+/// `a, b and c`.
+fn words(words: &[String]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        words => words.concat(),
+    }
 }

@@ -22,12 +22,13 @@ mod violations;
 
 use serde_json::{Value, json};
 
-pub use kind::Kind;
-pub use object::Object;
+pub use object::{Manifest, Object};
 pub use violations::Violation;
 
 pub use rules::Rules;
 use violations::Violations;
+
+use crate::Kind;
 
 /// Admits one document, or says everything that is wrong with it (at most 20 things).
 ///
@@ -35,7 +36,7 @@ use violations::Violations;
 /// addresses stand.
 pub fn admit(value: Value) -> Result<Object, Vec<Violation>> {
     let kind = kind::of(&value)?;
-    let value = checked(kind, kind.rules(), value)?;
+    let value = checked(kind, kind::rules(kind), value)?;
     object::decode(kind, value)
 }
 

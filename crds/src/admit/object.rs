@@ -11,115 +11,120 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{kind::Kind, violations::Violation};
-use crate::{ApiRoute, GatewayFleet, RatePolicy, ReferenceGrant};
+use super::violations::Violation;
+use crate::{ApiRoute, Consumer, GatewayFleet, Kind, RatePolicy, ReferenceGrant};
 
-/// An admitted object. Its `metadata.name` and (but for a Namespace) `metadata.namespace` are set, its defaults applied, its status dropped.
-#[derive(Clone, PartialEq)]
-#[allow(clippy::large_enum_variant)] // built once for each change of a manifest, then matched on: a Box would only be in the way
-pub enum Object {
+/// The object of each kind, and what all of them have.
+macro_rules! objects {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// An admitted object. Its `metadata.name` and (but for a Namespace) `metadata.namespace` are set, its defaults
+        /// applied, its status dropped.
+        #[derive(Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant)] // built once for each change of a manifest, then matched on: a Box would only be in the way
+        pub enum Object {
+            $($(#[$doc])* $kind($kind),)*
+        }
+
+        impl Object {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// Name, namespace, labels.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(o) => &o.metadata,)*
+                }
+            }
+
+            /// The object as its type prints it: of a Secret with its content.
+            fn debug(&self) -> &dyn fmt::Debug {
+                match self {
+                    $(Self::$kind(o) => o,)*
+                }
+            }
+        }
+
+        /// Of a Secret with its content: for what may hold one.
+        impl Serialize for Manifest<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.0 {
+                    $(Object::$kind(o) => o.serialize(serializer),)*
+                }
+            }
+        }
+
+        /// Decodes what was admitted. That it fails at all means that schema and type disagree: a fault of ours, still
+        /// answered in words.
+        pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, Vec<Violation>> {
+            let object = match kind {
+                $(Kind::$kind => typed(kind, value).map(Object::$kind),)*
+            };
+            object.map(plain_text_as_data)
+        }
+    };
+}
+
+objects! {
     /// A fleet of proxies.
-    GatewayFleet(GatewayFleet),
+    GatewayFleet,
     /// A route.
-    ApiRoute(ApiRoute),
+    ApiRoute,
     /// Rate limits.
-    RatePolicy(RatePolicy),
+    RatePolicy,
+    /// Who calls.
+    Consumer,
     /// A Service that routes name as backend.
-    Service(Service),
+    Service,
     /// The endpoints of a Service.
-    EndpointSlice(EndpointSlice),
-    /// A certificate of a listener.
-    Secret(Secret),
+    EndpointSlice,
+    /// A certificate of a listener, or credentials.
+    Secret,
     /// A namespace, for its labels.
-    Namespace(Namespace),
+    Namespace,
     /// A node, for its addresses.
-    Node(Node),
+    Node,
     /// Permits references from other namespaces.
-    ReferenceGrant(ReferenceGrant),
+    ReferenceGrant,
 }
 
-impl Object {
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::GatewayFleet(_) => Kind::GatewayFleet,
-            Self::ApiRoute(_) => Kind::ApiRoute,
-            Self::RatePolicy(_) => Kind::RatePolicy,
-            Self::Service(_) => Kind::Service,
-            Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::Secret(_) => Kind::Secret,
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
-        }
-    }
-
-    /// Name, namespace, labels.
-    pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::GatewayFleet(o) => &o.metadata,
-            Self::ApiRoute(o) => &o.metadata,
-            Self::RatePolicy(o) => &o.metadata,
-            Self::Service(o) => &o.metadata,
-            Self::EndpointSlice(o) => &o.metadata,
-            Self::Secret(o) => &o.metadata,
-            Self::Namespace(o) => &o.metadata,
-            Self::Node(o) => &o.metadata,
-            Self::ReferenceGrant(o) => &o.metadata,
-        }
-    }
-}
+/// An object as its manifest would have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Manifest<'a>(pub &'a Object);
 
 /// Of a Secret only what is none: not even its metadata, whose annotations may hold what was applied.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::GatewayFleet(o) => o.fmt(f),
-            Self::ApiRoute(o) => o.fmt(f),
-            Self::RatePolicy(o) => o.fmt(f),
-            Self::Service(o) => o.fmt(f),
-            Self::EndpointSlice(o) => o.fmt(f),
-            Self::Namespace(o) => o.fmt(f),
-            Self::Node(o) => o.fmt(f),
-            Self::ReferenceGrant(o) => o.fmt(f),
-            Self::Secret(Secret { metadata, type_, data, string_data, .. }) => {
-                let keys = data.iter().flat_map(|data| data.keys());
-                let keys = keys.chain(string_data.iter().flat_map(|data| data.keys()));
-                f.debug_struct("Secret")
-                    .field("namespace", &metadata.namespace)
-                    .field("name", &metadata.name)
-                    .field("type", type_)
-                    .field("keys", &keys.collect::<Vec<_>>())
-                    .finish_non_exhaustive()
-            }
-        }
+        let Self::Secret(Secret { metadata, type_, data, string_data, .. }) = self else {
+            return self.debug().fmt(f);
+        };
+        let keys = data.iter().flat_map(|data| data.keys());
+        let keys = keys.chain(string_data.iter().flat_map(|data| data.keys()));
+        f.debug_struct("Secret")
+            .field("namespace", &metadata.namespace)
+            .field("name", &metadata.name)
+            .field("type", type_)
+            .field("keys", &keys.collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
-/// Decodes what was admitted. That it fails at all means that schema and type disagree: a fault of ours, still answered
-/// in words.
-pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, Vec<Violation>> {
-    match kind {
-        Kind::GatewayFleet => typed(kind, value).map(Object::GatewayFleet),
-        Kind::ApiRoute => typed(kind, value).map(Object::ApiRoute),
-        Kind::RatePolicy => typed(kind, value).map(Object::RatePolicy),
-        Kind::Service => typed(kind, value).map(Object::Service),
-        Kind::EndpointSlice => typed(kind, value).map(Object::EndpointSlice),
-        Kind::Namespace => typed(kind, value).map(Object::Namespace),
-        Kind::Node => typed(kind, value).map(Object::Node),
-        Kind::ReferenceGrant => typed(kind, value).map(Object::ReferenceGrant),
-        Kind::Secret => typed(kind, value).map(|mut secret: Secret| {
-            let plain = secret.string_data.take().unwrap_or_default();
-            if !plain.is_empty() {
-                let plain = plain.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
-                secret.data.get_or_insert_default().extend(plain);
-            }
-            Object::Secret(secret)
-        }),
+/// A Secret's `stringData` becomes `data`, as the API server has it.
+fn plain_text_as_data(mut object: Object) -> Object {
+    if let Object::Secret(secret) = &mut object {
+        let plain = secret.string_data.take().unwrap_or_default();
+        if !plain.is_empty() {
+            let plain = plain.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+            secret.data.get_or_insert_default().extend(plain);
+        }
     }
+    object
 }
 
 fn typed<T: DeserializeOwned>(kind: Kind, value: Value) -> Result<T, Vec<Violation>> {

@@ -12,10 +12,10 @@ use k8s_openapi::{
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
-use super::{cel::Tree, core, kind::Kind};
+use super::{cel::Tree, core};
 use crate::{
-    definitions,
-    definitions::{json as to_json, reference_grant},
+    Kind,
+    definitions::{definition, json as to_json},
     schema::text,
 };
 
@@ -49,15 +49,12 @@ impl Rules {
 /// What a kind is held to.
 pub(super) fn schema(kind: Kind) -> Value {
     match kind {
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => {
-            defined(definitions().into_iter().find(|crd| crd.spec.names.kind == kind.name()))
-        }
         Kind::Service => core::service(schema_of::<Service>()),
         Kind::EndpointSlice => core::endpoint_slice(schema_of::<EndpointSlice>()),
         Kind::Secret => core::secret(schema_of::<Secret>()),
         Kind::Namespace => core::namespace(schema_of::<Namespace>()),
         Kind::Node => core::node(schema_of::<Node>()),
-        Kind::ReferenceGrant => defined(Some(reference_grant())),
+        _ => defined(definition(kind)),
     }
 }
 

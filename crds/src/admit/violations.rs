@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::HashSet, fmt};
 
 use serde_json::Value;
 
-use super::kind::Kind;
+use crate::Kind;
 
 /// No more than this many are reported of one document.
 const LIMIT: usize = 20;

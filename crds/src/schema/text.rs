@@ -116,8 +116,14 @@ const GROUP: Text = Text {
 };
 const KIND: Text =
     Text { pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", max_length: 63, words: "a kind, such as Service" };
+/// A key within a Secret.
+const SECRET_KEY: Text = Text {
+    pattern: "^[-._a-zA-Z0-9]+$",
+    max_length: 253,
+    words: "a key of a Secret: letters, digits, '-', '_' and '.'",
+};
 
-const ALL: [&Text; 20] = [
+const ALL: [&Text; 21] = [
     &HOSTNAME,
     &HOSTNAME_OR_ALL,
     &LABEL,
@@ -138,6 +144,7 @@ const ALL: [&Text; 20] = [
     &CIDR,
     &GROUP,
     &KIND,
+    &SECRET_KEY,
 ];
 
 /// What a pattern asks for, as the end of "must be ...".
@@ -236,6 +243,10 @@ pub(crate) fn kind(_: &mut SchemaGenerator) -> Schema {
     KIND.schema()
 }
 
+pub(crate) fn secret_key(_: &mut SchemaGenerator) -> Schema {
+    SECRET_KEY.schema()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +294,7 @@ mod tests {
         check(&CIDR, &["10.0.0.0/8", "fd00::/8", "::/0"], &["", "10.0.0.0", "10.0.0.0/", "FD00::/8", "a b/8"]);
         check(&GROUP, &["", "sluice.dev"], &["a..b", "A", "-"]);
         check(&KIND, &["Service"], &["", "9a", "a b"]);
+        check(&SECRET_KEY, &["api-key", "A_b.c"], &["", "a/b", "a b"]);
         check(&DURATION, &["5s", "1h30m"], &["5", "1.5s", "5 s"]);
     }
 

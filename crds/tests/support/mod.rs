@@ -23,16 +23,5 @@ pub(crate) fn inputs() -> Vec<PathBuf> {
 
 /// An object as the API server would give it back.
 pub(crate) fn json(object: &Object) -> Value {
-    match object {
-        Object::GatewayFleet(o) => serde_json::to_value(o),
-        Object::ApiRoute(o) => serde_json::to_value(o),
-        Object::RatePolicy(o) => serde_json::to_value(o),
-        Object::Service(o) => serde_json::to_value(o),
-        Object::EndpointSlice(o) => serde_json::to_value(o),
-        Object::Secret(o) => serde_json::to_value(o),
-        Object::Namespace(o) => serde_json::to_value(o),
-        Object::Node(o) => serde_json::to_value(o),
-        Object::ReferenceGrant(o) => serde_json::to_value(o),
-    }
-    .unwrap()
+    serde_json::to_value(crds::admit::Manifest(object)).unwrap()
 }

@@ -13,6 +13,7 @@ impl Resource {
     pub const CLUSTER_ROLES: Resource = Resource { group: RBAC, plural: "clusterroles" };
     pub const CLUSTER_ROLE_BINDINGS: Resource = Resource { group: RBAC, plural: "clusterrolebindings" };
     pub const CONFIG_MAPS: Resource = core("configmaps");
+    pub const CONSUMERS: Resource = sluice("consumers");
     pub const CRDS: Resource = Resource { group: "/apis/apiextensions.k8s.io/v1", plural: "customresourcedefinitions" };
     pub const DEPLOYMENTS: Resource = Resource { group: "/apis/apps/v1", plural: "deployments" };
     pub const ENDPOINT_SLICES: Resource = Resource { group: "/apis/discovery.k8s.io/v1", plural: "endpointslices" };
@@ -67,6 +68,7 @@ impl Resource {
         Some(match kind {
             "ApiRoute" => Resource::API_ROUTES,
             "ConfigMap" => Resource::CONFIG_MAPS,
+            "Consumer" => Resource::CONSUMERS,
             "Deployment" => Resource::DEPLOYMENTS,
             "GatewayFleet" => Resource::GATEWAY_FLEETS,
             "Namespace" => Resource::NAMESPACES,

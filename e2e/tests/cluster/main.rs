@@ -14,6 +14,7 @@ mod conditions;
 mod cycle;
 mod fleet;
 mod grants;
+mod house;
 mod isolation;
 mod live;
 mod schema;

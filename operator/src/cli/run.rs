@@ -190,7 +190,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         service_account: args.service_account.clone(),
         ..Cluster::default()
     };
-    let (certificates, in_force) = watch::channel(None);
+    let (tell_in_force, in_force) = watch::channel(None);
     let lists = source::kube::Lists::default();
     let source = tokio::spawn(source::kube::run(watching, lists.clone(), cluster, sender.clone(), progress, in_force));
     let store = ClusterStore {
@@ -205,9 +205,9 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         let settings = proxies(&args, &identity, recorder.clone());
         let recall = async {
             let persisted = store.load().await;
-            let secrets = source::kube::in_force(&persisted.objects);
-            let in_force = source::kube::InForce { world: 0, secrets, ..source::kube::InForce::default() };
-            certificates.send_replace(Some(in_force));
+            let secrets = source::in_force::secrets(&persisted.objects);
+            let in_force = source::InForce { world: 0, secrets, ..source::InForce::default() };
+            tell_in_force.send_replace(Some(in_force));
             persisted
         };
         tokio::join!(KubeFleet::start(fenced.clone(), settings, wake), recall, is_synced(synced))
@@ -229,7 +229,7 @@ async fn lead_or_stand_by(args: Args, admin: TcpListener, mut stop: watch::Recei
         recorder: recorder.clone(),
         statuses: status::Writer::to_api(fenced.clone(), lists, status::API),
         view,
-        certificates,
+        in_force: Some(tell_in_force),
         default_fleet,
     };
     let serving = push::serve_tls(args.control_listen, identity, lead.clone(), registry, sender.clone());

@@ -100,8 +100,7 @@ async fn standalone(manifests: PathBuf, program: PathBuf, state: &StateDir, admi
         recorder: EventRecorder::nowhere(),
         statuses: status::Writer::to_files(folder.join("status"), status::FILES),
         view: view.clone(),
-        // A folder is read as a whole.
-        certificates: tokio::sync::watch::Sender::new(None),
+        in_force: None,
         lead: election::sole_leader(state.epoch),
         default_fleet: no_default_fleet.clone(),
     };

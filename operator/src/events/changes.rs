@@ -110,6 +110,7 @@ impl ActiveProblem {
 const TRANSIENT_REASONS: &[&str] = &[
     reason::BACKEND_NOT_FOUND,
     reason::INVALID_CERTIFICATE_REF,
+    reason::INVALID_CREDENTIAL_REF,
     reason::LISTENER_NOT_PROGRAMMED,
     reason::NO_MATCHING_LISTENER_HOSTNAME,
     reason::NO_MATCHING_PARENT,
@@ -232,7 +233,7 @@ fn reference(observed: &Observed, id: &ObjectRef) -> ObjectReference {
         observed.objects.get(id).and_then(|object| object.creation.as_ref()).map(|creation| creation.uid.to_string());
     ObjectReference {
         api_version: id.kind.api_versions().first().map(|version| (*version).to_owned()),
-        kind: Some(format!("{:?}", id.kind)),
+        kind: Some(id.kind.name().to_owned()),
         namespace: Some(id.namespace.clone()),
         name: Some(id.name.clone()),
         uid,

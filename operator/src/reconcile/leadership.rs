@@ -16,7 +16,7 @@ use crate::{
     fleet::Fleet,
     leader::election::LeaderState,
     reconcile::fleet_state::FleetState,
-    source::kube::{SECRET_READ_TIMEOUT, in_force},
+    source::{in_force, kube::SECRET_READ_TIMEOUT},
     state::persisted::PersistedState,
     status,
 };
@@ -59,7 +59,7 @@ impl<F: Fleet> Reconciler<F> {
         {
             // It can't panic; and what it knows is a help, not a need.
             let persisted = recall.await.unwrap_or_default();
-            let before = in_force(&self.records);
+            let before = in_force::secrets(&self.records);
             self.take_over(persisted);
             self.leadership = Leadership::AwaitingPlan(before);
         }
@@ -67,7 +67,7 @@ impl<F: Fleet> Reconciler<F> {
             && !self.persisted_due
         {
             // The source got the same references with the plan, and reads what they name.
-            let missing = in_force(&self.records).difference(before).cloned().collect();
+            let missing = in_force::secrets(&self.records).difference(before).cloned().collect();
             self.leadership = Leadership::AwaitingSecrets { missing, until: now + SECRET_READ_TIMEOUT };
         }
         // A tick looks again when nothing else happens.

@@ -43,7 +43,7 @@ use crate::{
         fleet_state::FleetState,
         world::EffectivePlan,
     },
-    source::{self, Observed},
+    source::{InForce, Observed},
     state::{
         persisted::{ObjectRecords, PersistedState},
         rollbacks::Rollback,
@@ -82,8 +82,8 @@ pub struct Context<F> {
     pub statuses: status::Writer,
     /// The content of the admin port.
     pub view: view::Shared,
-    /// The certificates that the contents in force refer to, for a source that reads no others.
-    pub certificates: watch::Sender<Option<source::kube::InForce>>,
+    /// The contents in force, for a source that reads only what they refer to. `None`: it reads all there is.
+    pub in_force: Option<watch::Sender<Option<InForce>>>,
     /// Whether the fleet that comes with the installation is as it is defined.
     pub default_fleet: watch::Receiver<default_fleet::State>,
 }

@@ -23,7 +23,7 @@ use crate::{
     events::changes,
     fleet::Fleet,
     reconcile::world,
-    source::{self, Observed},
+    source::{InForce, Observed, in_force},
     state::{objects::ObjectRecord, persisted::ObjectRecords},
     status,
 };
@@ -73,7 +73,7 @@ struct Derived {
     world: Arc<World>,
     plan: Arc<Plan>,
     records: ObjectRecords,
-    in_force: source::kube::InForce,
+    in_force: InForce,
     causes: Causes,
     took: Duration,
 }
@@ -128,11 +128,11 @@ impl Planning {
             let planned = start.elapsed() - joined;
             let records = world::records(&observed, &plan, &kept, now);
             changes::log(before.as_deref(), &plan);
-            let secrets = source::kube::in_force(&records);
+            let secrets = in_force::secrets(&records);
             let is_stale =
                 |id: &ObjectRef, known: &ObjectRecord| known.accepted.is_some() && !plan.accepted.contains(id);
             let stale = records.iter().filter(|(id, known)| is_stale(id, known)).map(|(id, _)| id.clone());
-            let in_force = source::kube::InForce { world: observed.number, secrets, stale: stale.collect() };
+            let in_force = InForce { world: observed.number, secrets, stale: stale.collect() };
             timer.observe_duration();
             let took = start.elapsed();
             tracing::debug!(?joined, ?planned, ?took, objects = world.objects.len(), ?causes, "derived");
@@ -205,7 +205,9 @@ impl<F: Fleet> Reconciler<F> {
         );
         // What nobody has any more may be much.
         tokio::task::spawn_blocking(move || drop(former));
-        self.context.certificates.send_replace(Some(in_force));
+        if let Some(source) = &self.context.in_force {
+            source.send_replace(Some(in_force));
+        }
         self.holds = Arc::clone(&plan.holds);
         self.store_due = true;
         // One that began before the state was heard does not count for it.

@@ -110,7 +110,7 @@ impl Bench {
             recorder: EventRecorder::nowhere(),
             statuses: status::Writer::to_files(dir.path().join("status"), status::FILES),
             view: view::Shared::default(),
-            certificates: tokio::sync::watch::Sender::new(None),
+            in_force: Some(tokio::sync::watch::Sender::new(None)),
             default_fleet: tokio::sync::watch::channel(default_fleet::State::default()).1,
         };
         Self { reconciler: Reconciler::new(context), fleet, _dir: dir }

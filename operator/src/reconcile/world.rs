@@ -84,7 +84,8 @@ pub fn records(
         (id.clone(), ObjectRecord { generation, content, created, accepted, accepted_at, gone: None })
     };
     let mut records: BTreeMap<_, _> = observed.objects.iter().map(records).collect();
-    let referred: BTreeSet<&ObjectRef> = plan.fleets.values().flat_map(|fleet| fleet.sources.values()).collect();
+    let sources = plan.fleets.values().flat_map(|fleet| fleet.sources.values());
+    let referred: BTreeSet<&ObjectRef> = sources.chain(plan.consumers.values().flatten()).collect();
     for (id, known) in before.iter().filter(|(id, _)| !observed.objects.contains_key(*id) && referred.contains(id)) {
         if absent_until(id, known, now).is_some_and(|until| until > now) {
             let gone = Some(known.gone.map_or(now, |gone| gone.min(now)));

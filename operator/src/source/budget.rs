@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::Object;
+use crds::{Object, Role};
 use planner::{Kind, ObjectRef};
 use serde_json::Value;
 
@@ -261,7 +261,7 @@ pub fn owner(id: &ObjectRef) -> &str {
 }
 
 /// The rank of policies.
-const GUARDS: u8 = 1;
+const GUARDS: u8 = Role::Guard as u8;
 
 /// Whether nothing else depends on whether even the name is held.
 fn is_needless<K>((rank, _): &(Rank, K)) -> bool {
@@ -270,23 +270,12 @@ fn is_needless<K>((rank, _): &(Rank, K)) -> bool {
 
 /// The rank of a kind: what others need goes last, a fleet, a permission, a policy, then backends, then routes.
 fn rank(kind: Kind) -> u8 {
-    match kind {
-        Kind::GatewayFleet | Kind::Namespace | Kind::Node | Kind::ReferenceGrant | Kind::Secret => 0,
-        Kind::RatePolicy => GUARDS,
-        Kind::Service => 2,
-        Kind::EndpointSlice => 3,
-        Kind::ApiRoute => 4,
-    }
+    kind.info().role as u8
 }
 
 /// The weight of an object's name, with all that is held of it beside its content.
 pub fn name(kind: Kind) -> u64 {
-    match kind {
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy => OBJECT_WITH_STATUS_BYTES,
-        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
-            OBJECT_BYTES
-        }
-    }
+    if kind.info().has_status { OBJECT_WITH_STATUS_BYTES } else { OBJECT_BYTES }
 }
 
 /// About what a document comes to in memory, once it is decoded, validated and compiled: each of its values costs

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crds::{Object, Violation};
-use planner::{Kind, ObjectRef, Origin, Problem, Severity};
+use crds::{Object, Role, Violation};
+use planner::{ObjectRef, Origin, Problem, Severity};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -89,7 +89,7 @@ fn admit(value: Value, origin: Origin) -> Content {
     match (id, result) {
         (Some(id), result) => {
             // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
-            let raw = (result.is_err() && id.kind == Kind::RatePolicy).then(|| Arc::new(value));
+            let raw = (result.is_err() && id.kind.info().role == Role::Guard).then(|| Arc::new(value));
             Content::Object { id, current: result.map(Arc::new), raw, hash, origin, left_out: false }
         }
         (None, Err(violations)) => Content::Problems(document_problems(&origin, reason::NOT_AN_OBJECT, violations)),

@@ -4,22 +4,6 @@
 use planner::{Kind, ObjectRef};
 use serde_json::Value;
 
-/// The kinds by the word that stands in manifests.
-pub(crate) fn kind_of(word: &str) -> Option<Kind> {
-    Some(match word {
-        "GatewayFleet" => Kind::GatewayFleet,
-        "ApiRoute" => Kind::ApiRoute,
-        "RatePolicy" => Kind::RatePolicy,
-        "Service" => Kind::Service,
-        "EndpointSlice" => Kind::EndpointSlice,
-        "Secret" => Kind::Secret,
-        "Namespace" => Kind::Namespace,
-        "Node" => Kind::Node,
-        "ReferenceGrant" => Kind::ReferenceGrant,
-        _ => return None,
-    })
-}
-
 /// The identity within a parsed document. A kind of ours counts whatever its `apiVersion` says, since that may be what
 /// is wrong; `Service` and the like exist in other groups too.
 pub(crate) fn of_value(value: &Value) -> Option<ObjectRef> {
@@ -34,10 +18,8 @@ pub(crate) fn of_value(value: &Value) -> Option<ObjectRef> {
 }
 
 fn identity(api: Option<&str>, kind: &str, namespace: Option<String>, name: String) -> Option<ObjectRef> {
-    let kind = kind_of(kind)?;
-    let versions = kind.api_versions();
-    let ours = versions == [crds::API_VERSION];
-    if !ours && !api.is_some_and(|api| versions.contains(&api)) {
+    let kind = Kind::named(kind)?;
+    if !kind.is_ours() && !api.is_some_and(|api| kind.api_versions().contains(&api)) {
         return None;
     }
     let namespace = match kind.is_namespaced() {

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod directory;
 mod document;
 mod identity;
+pub mod in_force;
 pub mod kube;
 mod latest;
 pub mod scan;
@@ -64,7 +65,7 @@ pub struct CreationMeta {
 /// Generation and content of each object as last seen, so that counting goes on after a restart.
 pub type Generations = BTreeMap<ObjectRef, (i64, Hash)>;
 
-pub(crate) use identity::kind_of;
+pub use in_force::{FollowInForce, InForce};
 pub use latest::Latest;
 
 /// Reasons of problems that a source finds.

@@ -174,25 +174,10 @@ pub fn default_dir(manifests: &Path) -> Result<PathBuf, StateError> {
     Ok(base.ok_or(StateError::NoHome)?.join("sluice").join(name))
 }
 
-/// Plural of a kind, in lower case: folders are named so.
-pub fn plural(kind: planner::Kind) -> &'static str {
-    match kind {
-        planner::Kind::GatewayFleet => "gatewayfleets",
-        planner::Kind::ApiRoute => "apiroutes",
-        planner::Kind::RatePolicy => "ratepolicies",
-        planner::Kind::Service => "services",
-        planner::Kind::EndpointSlice => "endpointslices",
-        planner::Kind::Secret => "secrets",
-        planner::Kind::Namespace => "namespaces",
-        planner::Kind::Node => "nodes",
-        planner::Kind::ReferenceGrant => "referencegrants",
-    }
-}
-
 /// `KIND/NAMESPACE/NAME.json` of an object. Names come from manifests that may be broken, so what is not usual in a
 /// name is encoded: no path leads out of the folder.
 pub fn object_path(id: &ObjectRef) -> PathBuf {
-    [plural(id.kind), &encode(&id.namespace), &format!("{}.json", encode(&id.name))].iter().collect()
+    [id.kind.plural(), &encode(&id.namespace), &format!("{}.json", encode(&id.name))].iter().collect()
 }
 
 fn encode(name: &str) -> String {

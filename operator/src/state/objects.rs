@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use crds::Object;
+use crds::{Object, admit::Manifest};
 use planner::ObjectRef;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use snapshot::Hash;
 
@@ -104,25 +104,6 @@ pub fn to_value(object: &Object) -> Value {
 /// How long a content is as text, which is not made for that: it may have a megabyte.
 pub(super) fn length(object: &Object) -> usize {
     written(&Manifest(object))
-}
-
-/// An object as its manifest would have it.
-struct Manifest<'a>(&'a Object);
-
-impl Serialize for Manifest<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Object::GatewayFleet(o) => o.serialize(serializer),
-            Object::ApiRoute(o) => o.serialize(serializer),
-            Object::RatePolicy(o) => o.serialize(serializer),
-            Object::Service(o) => o.serialize(serializer),
-            Object::EndpointSlice(o) => o.serialize(serializer),
-            Object::Secret(o) => o.serialize(serializer),
-            Object::Namespace(o) => o.serialize(serializer),
-            Object::Node(o) => o.serialize(serializer),
-            Object::ReferenceGrant(o) => o.serialize(serializer),
-        }
-    }
 }
 
 fn written(value: &impl Serialize) -> usize {

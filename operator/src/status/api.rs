@@ -31,7 +31,6 @@ use crate::{
         outage,
     },
     source::kube::{Lists, Raw},
-    state::plural,
 };
 
 /// The field manager of statuses.
@@ -51,8 +50,6 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const LIST_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// At the end, what is still to be written is waited for so long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Kinds that have a status.
-const KINDS: [Kind; 3] = [Kind::GatewayFleet, Kind::ApiRoute, Kind::RatePolicy];
 
 pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receiver: watch::Receiver<Input>) {
     if receiver.changed().await.is_err() {
@@ -130,12 +127,12 @@ fn wanted(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<Obj
 /// The statuses that the API server has.
 async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> {
     let mut present = BTreeMap::new();
-    for kind in KINDS {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.info().has_status) {
         loop {
             match list(client, lists, kind).await {
                 Ok(listed) => break present.extend(listed),
                 Err(error) => {
-                    outage::log(&format!("statuses of {kind:?}s"), plural(kind), &error);
+                    outage::log(&format!("statuses of {}s", kind.name()), kind.plural(), &error);
                     tokio::time::sleep(LIST_RETRY_INTERVAL).await;
                 }
             }
@@ -154,7 +151,7 @@ async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<Obj
         let _turn = lists.turn().await;
         let page = request(PAGE_TIMEOUT, api.list(&params)).await?;
         for raw in page.items {
-            let Some(status) = super::status(kind, raw.value()["status"].take()) else { continue };
+            let Some(status) = Status::read(kind, raw.value()["status"].take()) else { continue };
             let (Some(namespace), Some(name)) = (raw.namespace(), raw.meta().name.clone()) else { continue };
             found.insert(ObjectRef { kind, namespace, name }, status);
         }
@@ -197,8 +194,8 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
 async fn apply(client: &Client, api: &Api<Raw>, job: &Job) -> Result<(), kube::Error> {
     let Job { object: ObjectRef { kind, namespace, name }, uid, status } = job;
     let mut patch = json!({
-        "apiVersion": crds::API_VERSION,
-        "kind": format!("{kind:?}"),
+        "apiVersion": api_version(*kind),
+        "kind": kind.name(),
         "metadata": {"name": name, "namespace": namespace},
         "status": status,
     });
@@ -213,9 +210,14 @@ async fn apply(client: &Client, api: &Api<Raw>, job: &Job) -> Result<(), kube::E
 }
 
 fn resource(kind: Kind) -> ApiResource {
-    let (group, version) = crds::API_VERSION.split_once('/').unwrap_or_default();
-    let kind_name = format!("{kind:?}");
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &kind_name), plural(kind))
+    let version = kind.info().versions().next().unwrap_or_default();
+    let gvk = GroupVersionKind::gvk(kind.info().group(), version, kind.name());
+    ApiResource::from_gvk_with_plural(&gvk, kind.plural())
+}
+
+/// The version that is written.
+fn api_version(kind: Kind) -> &'static str {
+    kind.api_versions().first().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use planner::{ObjectRef, Status};
+use planner::{Kind, ObjectRef, Status};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Input, Pace, derive};
 use crate::{
     reconcile::world::in_force,
-    source::kind_of,
     state::{
         mirror::{self, Mirror, Stored},
         objects::to_value,
@@ -70,7 +69,7 @@ impl Stored for File {
     fn json(&self, id: &ObjectRef) -> Value {
         let mut value = match &self.object {
             Some(object) => to_value(object),
-            None => json!({"apiVersion": crds::API_VERSION, "kind": format!("{:?}", id.kind), "metadata": {}}),
+            None => json!({"apiVersion": crds::API_VERSION, "kind": id.kind.name(), "metadata": {}}),
         };
         let metadata = &mut value["metadata"];
         metadata["name"] = id.name.as_str().into();
@@ -88,9 +87,9 @@ impl Stored for File {
 fn load(folder: &std::path::Path) -> BTreeMap<ObjectRef, File> {
     let file = |value: Value| {
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let kind = kind_of(&text("/kind")?)?;
+        let kind = Kind::named(&text("/kind")?)?;
         let (namespace, name) = (text("/metadata/namespace")?, text("/metadata/name")?);
-        let status = super::status(kind, value["status"].clone())?;
+        let status = Status::read(kind, value["status"].clone())?;
         // The object itself is not taken over, so that each file is written once anew.
         let file = File { generation: 0, created: None, object: None, status };
         Some((ObjectRef { kind, namespace, name }, file))

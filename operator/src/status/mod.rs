@@ -8,9 +8,7 @@ mod queue;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use kube::Client;
-use planner::{FleetRef, FleetView, Kind, Millis, ObjectRef, Plan, Status, World};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use planner::{FleetRef, FleetView, Millis, ObjectRef, Plan, Status, World};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -107,19 +105,4 @@ async fn derive<T: Send + 'static>(
 /// The time of day.
 pub(crate) fn now() -> Millis {
     Millis(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default())
-}
-
-/// The status of an object of this kind.
-fn status(kind: Kind, value: Value) -> Option<Status> {
-    fn parse<T: DeserializeOwned>(value: Value) -> Option<T> {
-        serde_json::from_value(value).ok()
-    }
-    match kind {
-        Kind::GatewayFleet => parse(value).map(Status::Fleet),
-        Kind::ApiRoute => parse(value).map(Status::Route),
-        Kind::RatePolicy => parse(value).map(Status::Policy),
-        Kind::Service | Kind::EndpointSlice | Kind::Secret | Kind::Namespace | Kind::Node | Kind::ReferenceGrant => {
-            None
-        }
-    }
 }

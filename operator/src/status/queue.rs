@@ -266,34 +266,12 @@ impl Queue {
 
 /// Whether a status says that proxies do not run yet what it is of.
 fn awaits(status: &Status) -> bool {
-    let conditions = match status {
-        Status::Fleet(fleet) => &fleet.conditions,
-        Status::Policy(policy) => &policy.conditions,
-        Status::Route(route) => &route.conditions,
-    };
-    conditions.iter().any(|condition| condition.type_ == "Programmed" && condition.reason == reason::PENDING)
+    status.conditions().iter().any(|condition| condition.type_ == "Programmed" && condition.reason == reason::PENDING)
 }
 
 /// Whether two statuses differ in nothing but numbers that load moves.
 fn only_drifts(a: &Status, b: &Status) -> bool {
-    steady(a) == steady(b)
-}
-
-fn steady(status: &Status) -> Status {
-    let mut status = status.clone();
-    match &mut status {
-        Status::Fleet(fleet) => {
-            fleet.driven_by = None;
-            // Why there are as many as there are; how many stands beside it.
-            let scaling = fleet.conditions.iter_mut().find(|condition| condition.type_ == "ScalingActive");
-            if let Some(condition) = scaling {
-                condition.message.clear();
-            }
-        }
-        Status::Policy(policy) => policy.limited = None,
-        Status::Route(_) => {}
-    }
-    status
+    a.steady() == b.steady()
 }
 
 #[cfg(test)]

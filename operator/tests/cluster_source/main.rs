@@ -10,7 +10,7 @@ mod support;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::{Kind, Object};
-use operator::source::{Observed, kube::InForce};
+use operator::source::{InForce, Observed};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -86,7 +86,7 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         let world = follow.until("the fleet", SOON, is_there).await;
         let members = vec!["tls.crt".to_owned(), "tls.key".to_owned()];
         assert_eq!(certificate_of(&world, ns, "cert"), Some((members, b"a".to_vec())));
-        for name in ["plain", "own", "missing"] {
+        for name in ["own", "missing"] {
             assert!(!world.objects.contains_key(&id(Kind::Secret, ns, name)), "{name}");
         }
         // It changes, and what is in force of the fleet refers to another.
@@ -311,7 +311,7 @@ async fn what_it_needs_to_be_allowed() {
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ns},
             "rules": [
-                rule("sluice.dev", &["gatewayfleets", "apiroutes", "ratepolicies"]),
+                rule("sluice.dev", &["gatewayfleets", "apiroutes", "ratepolicies", "consumers"]),
                 rule("", &["services", "secrets", "namespaces", "nodes"]),
                 rule("discovery.k8s.io", &["endpointslices"]),
                 rule("gateway.networking.k8s.io", &["referencegrants"]),

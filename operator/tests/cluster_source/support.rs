@@ -11,8 +11,8 @@ use kube::{
 use operator::{
     reconcile::event::Event,
     source::{
-        Observed,
-        kube::{InForce, Lists, Progress, patient, progress, run},
+        InForce, Observed,
+        kube::{Lists, Progress, patient, progress, run},
     },
 };
 use planner::ObjectRef;

@@ -48,7 +48,7 @@ pub(crate) async fn lead(url: &str) {
     let client = kube::Client::try_from(patient(kube::Config::new(url.parse().unwrap()))).unwrap();
     let (sender, events) = mpsc::channel(1024);
     let (told, mut worlds) = mpsc::channel(1);
-    let (certificates, in_force) = watch::channel(Some(operator::source::kube::InForce::default()));
+    let (tell_in_force, in_force) = watch::channel(Some(operator::source::InForce::default()));
     let cluster = planner::Cluster { operator_namespace: NAMESPACE.into(), ..planner::Cluster::default() };
     let lists = Lists::default();
     tokio::spawn(run(client.clone(), lists.clone(), cluster, told, progress().0, in_force));
@@ -78,7 +78,7 @@ pub(crate) async fn lead(url: &str) {
         recorder: EventRecorder::start(client.clone(), "room"),
         statuses: status::Writer::to_api(client, lists, status::API),
         view: view.clone(),
-        certificates,
+        in_force: Some(tell_in_force),
         default_fleet: watch::channel(default_fleet::State::default()).1,
     };
     thread::spawn(move || watch_turns(&view));

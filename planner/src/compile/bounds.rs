@@ -1,8 +1,8 @@
 //! The bounds of a snapshot (`snapshot::wire`), and who is within them. What is beyond them is left out, and its object
 //! says so.
 //!
-//! First comes what is the fleet's own, each kind within a bound of its own: settings, listeners, certificates, the
-//! policies that guard all of it. The rest is shared fairly between the namespaces whose routes it serves (`share/`). A
+//! First comes what is the fleet's own, each kind within a bound of its own: settings, listeners, certificates, consumers
+//! (`consumers.rs`), the policies that guard all of it. The rest is shared fairly between the namespaces whose routes it serves (`share/`). A
 //! route, the clusters that it sends requests to, and the policies that guard it are one unit: what guards is never left
 //! out while what it guards is served.
 
@@ -30,10 +30,18 @@ const MAX_CERTIFICATES: usize = MAX_SNAPSHOT / 4;
 const MAX_FLEET_POLICIES: usize = MAX_SNAPSHOT / 8;
 
 /// A resource and the object that it comes from.
+#[derive(Clone)]
 pub(super) struct Sourced {
     pub(super) key: Key,
     pub(super) entry: Entry,
     pub(super) source: ObjectRef,
+}
+
+impl Sourced {
+    /// Its bytes on the way to a proxy.
+    pub(super) fn size(&self) -> usize {
+        self.key.as_str().len() + self.entry.bytes().len()
+    }
 }
 
 /// A route, and what it costs and needs.
@@ -77,7 +85,7 @@ pub(super) fn expressions(route: &Route) -> BTreeMap<String, u64> {
 /// Which certificates fit, in the order of precedence; they are shared fairly between the namespaces that they come from.
 /// `Err`: why one is left out.
 pub(super) fn certificates(certificates: &[Sourced]) -> Vec<Result<(), String>> {
-    let costs: Vec<Amounts<1>> = certificates.iter().map(|certificate| [size(certificate) as u64]).collect();
+    let costs: Vec<Amounts<1>> = certificates.iter().map(|certificate| [certificate.size() as u64]).collect();
     let owners: Vec<&str> = certificates.iter().map(|certificate| certificate.source.namespace.as_str()).collect();
     let fit = |i: &usize| certificates[*i].entry.bytes().len() <= MAX_RESOURCE;
     let numbers: Vec<usize> = (0..certificates.len()).filter(fit).collect();
@@ -108,9 +116,9 @@ pub(super) fn fill(
     draft: Draft<'_>,
     problems: &mut Problems<'_>,
 ) -> (Snapshot, BTreeMap<Key, ObjectRef>) {
-    let Draft { base, routes, policies, clusters, .. } = draft;
+    let Draft { base, routes, policies, consumers, clusters, .. } = draft;
     let mut filled = Filled::default();
-    base.into_iter().for_each(|resource| filled.add(resource));
+    base.into_iter().chain(consumers).for_each(|resource| filled.add(resource));
     let (of_fleet, policies): (Vec<Guard>, Vec<Guard>) = policies.into_iter().partition(|policy| policy.fleet);
     guard_fleet(fleet, of_fleet, &mut filled, problems);
 
@@ -175,7 +183,7 @@ fn guard_fleet(fleet: &ObjectRef, policies: Vec<Guard>, filled: &mut Filled, pro
     for Guard { mut resource, .. } in policies {
         let over = if resource.entry.bytes().len() > MAX_RESOURCE {
             Some(too_large(&resource))
-        } else if bytes + size(&resource) > MAX_FLEET_POLICIES {
+        } else if bytes + resource.size() > MAX_FLEET_POLICIES {
             let most = MAX_FLEET_POLICIES >> 10;
             Some(format!("is beyond the first {most} KiB of policies on {fleet}: make one of several"))
         } else {
@@ -189,7 +197,7 @@ fn guard_fleet(fleet: &ObjectRef, policies: Vec<Guard>, filled: &mut Filled, pro
             }
             resource.entry = closes(&resource, &why);
         }
-        bytes += size(&resource);
+        bytes += resource.size();
         filled.add(resource);
     }
 }
@@ -215,7 +223,7 @@ struct Filled {
 
 impl Filled {
     fn add(&mut self, resource: Sourced) {
-        self.size += size(&resource);
+        self.size += resource.size();
         self.sources.insert(resource.key.clone(), resource.source);
         self.snapshot.insert(resource.key, resource.entry);
     }
@@ -236,7 +244,7 @@ type Guards = Vec<(ObjectRef, BTreeSet<usize>)>;
 impl Parts {
     /// Adds one; its number.
     fn add(&mut self, resource: Sourced, [routes, endpoints, entries]: Amounts<3>) -> usize {
-        self.costs.push([routes, endpoints, entries, size(&resource) as u64, 0]);
+        self.costs.push([routes, endpoints, entries, resource.size() as u64, 0]);
         self.resources.push(Some(resource));
         self.costs.len() - 1
     }
@@ -295,11 +303,6 @@ impl Parts {
         }
         (guards, of_route)
     }
-}
-
-/// What a resource costs on its way to a proxy.
-fn size(resource: &Sourced) -> usize {
-    resource.key.as_str().len() + resource.entry.bytes().len()
 }
 
 fn too_large(resource: &Sourced) -> String {

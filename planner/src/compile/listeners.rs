@@ -15,7 +15,7 @@ use super::{
     sourced,
 };
 use crate::{
-    model::{Fleet, Listener, Model, Stale, TlsSecret, grant, secret},
+    model::{Fleet, Listener, Model, Secret, Stale, grant, secret},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -94,6 +94,7 @@ pub(super) fn draft<'m>(
         encoded: EncodedRoutes::new(),
         held: BTreeMap::new(),
         policies: vec![],
+        consumers: vec![],
         clusters: BTreeMap::new(),
         former: None,
         permitted: BTreeMap::new(),
@@ -126,7 +127,7 @@ fn certificates(
                         let message = serves(&secret, stale, &content.chain_pem);
                         problems.degraded(object, field.clone(), reason::INVALID_CERTIFICATE_REF, message);
                     }
-                    let key = Key::new(snapshot::Kind::Certificate, &secret.namespace, &secret.name);
+                    let key = secret.key(snapshot::Kind::Certificate);
                     let number = *numbers.entry(key.clone()).or_insert_with(|| {
                         found.push(sourced(key, resource::Kind::Certificate(content.clone()), &secret));
                         found.len() - 1
@@ -191,8 +192,8 @@ fn certificate<'m>(
         return Err(Unusable::NotPermitted(grant::missing(fleet, &secret)));
     }
     match model.secrets.get(&secret).map(AsRef::as_ref) {
-        Some(TlsSecret::Certificate(content)) => Ok((secret, content)),
-        Some(TlsSecret::OtherType(found)) => Err(Unusable::OtherType { secret: path, found: found.clone() }),
+        Some(Secret::Certificate(content)) => Ok((secret, content)),
+        Some(Secret::Credentials { kind, .. }) => Err(Unusable::OtherType { secret: path, found: kind.clone() }),
         None => Err(match (model.invalid.get(&secret), unreadable(model, namespace)) {
             (Some(why), _) => Unusable::Invalid(path, why.clone()),
             // Whether there is one nobody knows.

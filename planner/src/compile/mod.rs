@@ -6,6 +6,7 @@ mod attach;
 mod backends;
 mod bounds;
 mod conflicts;
+mod consumers;
 mod endpoints;
 mod held;
 mod hosts;
@@ -13,6 +14,7 @@ mod listeners;
 mod permitted;
 mod policies;
 mod routes;
+mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -39,7 +41,7 @@ use crate::{
     Millis,
     holds::Holds,
     model::{Fleet, Model, Route},
-    plan::{Parent, PlannedFleet},
+    plan::{Known, Parent, PlannedFleet},
     problem::{Problems, reason},
     world::{FleetRef, ObjectRef, World},
 };
@@ -60,6 +62,8 @@ struct Draft<'m> {
     /// Who has which hostname.
     held: Held,
     policies: Vec<Guard>,
+    /// Those that fit.
+    consumers: Vec<Sourced>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
     /// What `encoded` was in the plan before.
     former: Option<&'m EncodedRoutes>,
@@ -74,6 +78,7 @@ pub(crate) struct Compiled {
     pub(crate) encoded: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
+    pub(crate) consumers: BTreeMap<ObjectRef, Known>,
     pub(crate) last_ready: LastReady,
     pub(crate) changes_at: Option<Millis>,
     pub(crate) holds: Holds,
@@ -127,6 +132,7 @@ pub(crate) fn compile(
         }
     }
     let targets = policies::add(model, &mut drafts, problems);
+    let consumers = consumers::add(model, &mut drafts, problems);
     let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
     for (object, draft) in drafts {
         let planned = draft.finish(object, problems);
@@ -134,7 +140,7 @@ pub(crate) fn compile(
         fleets.insert(FleetRef::from(object), planned);
     }
     let (last_ready, changes_at) = clusters.finish();
-    Compiled { fleets, encoded, parents, targets, last_ready, changes_at, holds }
+    Compiled { fleets, encoded, parents, targets, consumers, last_ready, changes_at, holds }
 }
 
 /// The older of two routes wins, then the lesser name: what is beyond a bound, or shadowed, is the younger one.
@@ -232,7 +238,7 @@ impl Draft<'_> {
         let told = |shows: &dyn Fn(&Key) -> bool| {
             let shown = encoded.iter().filter(|(key, _)| shows(key)).flat_map(|(_, route)| route.hostnames());
             let (held, left_out) = held::beside(&held, &shown.collect::<HashSet<_>>());
-            let key = Key::new(Kind::Fleet, &object.namespace, &object.name);
+            let key = object.key(Kind::Fleet);
             let resource = proto::Fleet { held, ..fleet.resource.clone() };
             (sourced(key, resource::Kind::Fleet(resource), object), left_out)
         };
@@ -264,7 +270,7 @@ impl Draft<'_> {
 }
 
 fn route_key(object: &ObjectRef) -> Key {
-    Key::new(Kind::Route, &object.namespace, &object.name)
+    object.key(Kind::Route)
 }
 
 fn sourced(key: Key, kind: resource::Kind, source: &ObjectRef) -> Sourced {

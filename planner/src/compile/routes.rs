@@ -9,6 +9,7 @@ use std::{
 use snapshot::{
     Entry, Key,
     proto::{self, Attachment, Resource, WeightedCluster, resource},
+    refs,
 };
 
 use super::{attach::Attached, backends::Weighted, bounds};
@@ -64,15 +65,15 @@ impl Encoded {
             proto::Rule { backends, ..rule.clone() }
         });
         let resource = proto::Route { created_ms, attachments: of.attachments.clone(), rules: rules.collect() };
-        let needs = resource.rules.iter().flat_map(|rule| &rule.backends);
-        let needs = needs.filter_map(|backend| backend.cluster.parse().ok()).collect();
         let (entries, rules) = (bounds::entries(&resource), resource.rules.len() as u64);
         // Their weights are those of the patterns: what compiled to them may be forgotten by now.
         let expressions = match former.filter(|former| Arc::ptr_eq(&former.of.route, route)) {
             Some(former) => former.expressions.clone(),
             None => bounds::expressions(&resource),
         };
-        let mut entry = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Route(resource)) });
+        let kind = resource::Kind::Route(resource);
+        let needs = refs::needed(&kind).collect();
+        let mut entry = Entry::new(&Resource { requires: vec![], kind: Some(kind) });
         // Written otherwise, it may come to the same: then its bytes are held once, whoever has a plan.
         if let Some(same) = former.filter(|former| former.entry == entry) {
             entry = same.entry.clone();

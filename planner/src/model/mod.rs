@@ -3,6 +3,7 @@
 //!
 //! An object whose content can't be used is rejected with every finding, and its last accepted content is taken instead.
 
+mod consumer;
 mod endpoints;
 mod expressions;
 mod fleet;
@@ -15,6 +16,7 @@ mod route;
 pub(crate) mod secret;
 pub(crate) mod selector;
 mod service;
+mod target;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,15 +27,17 @@ use std::{
 use crds::Object;
 use snapshot::check::Unfit;
 
+pub(crate) use consumer::{Consumer, CredentialRef};
 pub(crate) use endpoints::{Slice, SlicePort, State};
 pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
-pub(crate) use policy::{Policy, Target};
+pub(crate) use policy::Policy;
 pub(crate) use route::{Backend, Destination, Route};
-pub(crate) use secret::TlsSecret;
+pub(crate) use secret::Secret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
+pub(crate) use target::Target;
 
 use self::expressions::Looked;
 use crate::{
@@ -47,13 +51,14 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
     pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
-    /// When each route was created, in milliseconds since 1970: its content alone does not say in standalone.
+    pub(crate) consumers: BTreeMap<ObjectRef, Arc<Consumer>>,
+    /// When each route or consumer was created, in milliseconds since 1970: its content alone does not say in standalone.
     pub(crate) created_ms: BTreeMap<ObjectRef, i64>,
     pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
     /// By namespace and name of the Service.
     pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
-    pub(crate) secrets: BTreeMap<ObjectRef, Arc<TlsSecret>>,
+    pub(crate) secrets: BTreeMap<ObjectRef, Arc<Secret>>,
     /// Labels of namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Arc<Labels>>,
     /// Names of nodes, by their addresses.
@@ -88,9 +93,10 @@ enum Valid {
     Fleet(Arc<Fleet>),
     Route(Arc<Route>),
     Policy(Arc<Policy>),
+    Consumer(Arc<Consumer>),
     Service(Arc<Service>),
     Slice(Option<Arc<Slice>>),
-    Secret(Arc<TlsSecret>),
+    Secret(Arc<Secret>),
     Namespace(Arc<Labels>),
     Node(Arc<Vec<IpAddr>>),
     Grant(Arc<Grant>),
@@ -224,7 +230,7 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             }
         };
         if let Some(valid) = used {
-            if object.kind == Kind::ApiRoute {
+            if matches!(object.kind, Kind::ApiRoute | Kind::Consumer) {
                 model.created_ms.insert(object.clone(), created_ms(entry));
             }
             model.insert(object, valid);
@@ -272,10 +278,10 @@ fn closed(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Optio
     let why = findings.first().map(ToString::to_string).unwrap_or_default();
     let targets = match (&entry.current, &entry.raw) {
         (Ok(current), _) => match current.as_ref() {
-            Object::RatePolicy(policy) => policy::targets(&policy.spec),
+            Object::RatePolicy(policy) => target::of(&policy.spec.target_refs),
             _ => vec![],
         },
-        (Err(_), Some(raw)) => policy::raw_targets(raw),
+        (Err(_), Some(raw)) => target::of_document(raw),
         (Err(_), None) => vec![],
     };
     Some(Valid::Policy(Arc::new(Policy {
@@ -291,6 +297,7 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bo
         }
         (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(|o| Valid::Route(Arc::new(o))),
         (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(|o| Valid::Policy(Arc::new(o))),
+        (Kind::Consumer, Object::Consumer(o)) => consumer::validate(o).map(|o| Valid::Consumer(Arc::new(o))),
         (Kind::Service, Object::Service(o)) => service::validate(o).map(|o| Valid::Service(Arc::new(o))),
         (Kind::EndpointSlice, Object::EndpointSlice(o)) => {
             endpoints::validate(o).map(|o| Valid::Slice(o.map(Arc::new)))
@@ -319,6 +326,7 @@ impl Model {
             Valid::Fleet(fleet) => drop(self.fleets.insert(key, fleet)),
             Valid::Route(route) => drop(self.routes.insert(key, route)),
             Valid::Policy(policy) => drop(self.policies.insert(key, policy)),
+            Valid::Consumer(consumer) => drop(self.consumers.insert(key, consumer)),
             Valid::Service(service) => drop(self.services.insert(key, service)),
             Valid::Slice(Some(slice)) => {
                 self.slices.entry((object.namespace.clone(), slice.service.clone())).or_default().push(slice);

@@ -1,9 +1,9 @@
-//! Secret: a certificate and its key.
+//! Secret: a certificate and its key, or credentials, of which only digests go any further.
 //!
-//! It is checked as proxies check it, by the same code: what they would refuse must not take the place of what serves. Whether
+//! A certificate is checked as proxies check it, by the same code: what they would refuse must not take the place of what serves. Whether
 //! a certificate is signed by someone, and in date, is for clients to say.
 
-use std::iter;
+use std::{collections::BTreeMap, iter};
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use k8s_openapi::api::core::v1 as core;
@@ -12,24 +12,34 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{Error, PemObject},
 };
-use snapshot::{check::Unfit, proto::Certificate};
+use snapshot::{
+    check::Unfit,
+    credential::{Digest, MAX_API_KEY},
+    proto::Certificate,
+};
 
 use super::{Findings, unless};
 use crate::problem::reason;
 
-/// A Secret. Others than `kubernetes.io/tls` are nobody's business here: only their type is kept, to say so.
+/// A Secret.
 #[derive(Clone, Debug)]
-pub(crate) enum TlsSecret {
-    /// Holds a certificate.
+pub(crate) enum Secret {
+    /// Of type `kubernetes.io/tls`: holds a certificate.
     Certificate(Certificate),
     /// Of another type.
-    OtherType(String),
+    Credentials {
+        /// The type.
+        kind: String,
+        /// Each of its keys, as the digest of an API key; `Err`: why it can't be one.
+        keys: BTreeMap<String, Result<Digest, String>>,
+    },
 }
 
-pub(super) fn validate(secret: &core::Secret) -> Result<TlsSecret, Findings> {
+pub(super) fn validate(secret: &core::Secret) -> Result<Secret, Findings> {
     let kind = secret.type_.as_deref().unwrap_or("Opaque");
     if kind != "kubernetes.io/tls" {
-        return Ok(TlsSecret::OtherType(kind.to_owned()));
+        let data = secret.data.iter().flatten().map(|(key, content)| (key.clone(), api_key(&content.0)));
+        return Ok(Secret::Credentials { kind: kind.to_owned(), keys: data.collect() });
     }
     let mut findings = vec![];
     let mut part = |name: &str, fault: fn(&[u8]) -> Option<String>| {
@@ -47,8 +57,20 @@ pub(super) fn validate(secret: &core::Secret) -> Result<TlsSecret, Findings> {
     }
     unless(
         findings,
-        TlsSecret::Certificate(Certificate { chain_pem: chain_pem.into(), private_key_pem: private_key_pem.into() }),
+        Secret::Certificate(Certificate { chain_pem: chain_pem.into(), private_key_pem: private_key_pem.into() }),
     )
+}
+
+/// The digest of an API key. The line end that `echo` and editors leave is no part of it.
+fn api_key(content: &[u8]) -> Result<Digest, String> {
+    match content.trim_ascii_end() {
+        [] => Err("is empty".into()),
+        key if key.len() > MAX_API_KEY => Err(format!("has {} bytes, at most {MAX_API_KEY} are allowed", key.len())),
+        key if !key.iter().all(u8::is_ascii_graphic) => {
+            Err("holds a space, a control character or what is no ASCII, which no request can bring".into())
+        }
+        key => Ok(Digest::of_api_key(key)),
+    }
 }
 
 fn field(name: &str) -> String {

@@ -30,6 +30,7 @@ reasons! {
     NO_READY_ENDPOINTS = "NoReadyEndpoints";
     REF_NOT_PERMITTED = "RefNotPermitted";
     INVALID_CERTIFICATE_REF = "InvalidCertificateRef";
+    INVALID_CREDENTIAL_REF = "InvalidCredentialRef";
     TARGET_NOT_FOUND = "TargetNotFound";
     TARGET_NOT_SERVED = "TargetNotServed";
 

@@ -47,6 +47,7 @@ pub(super) fn by_object(plan: &Plan) -> BTreeMap<&ObjectRef, Findings<'_>> {
                 reason::BACKEND_NOT_FOUND
                 | reason::REF_NOT_PERMITTED
                 | reason::INVALID_CERTIFICATE_REF
+                | reason::INVALID_CREDENTIAL_REF
                 | reason::UNSUPPORTED_PROTOCOL
                 | reason::UNSUPPORTED_VALUE
                 | reason::TARGET_NOT_FOUND,

@@ -9,9 +9,11 @@
 
 mod closed;
 mod conditions;
+mod consumer;
 mod fleet;
 mod policy;
 mod progress;
+mod resource;
 mod route;
 mod settling;
 
@@ -37,15 +39,50 @@ pub enum Status {
     Route(crds::ApiRouteStatus),
     /// Of a RatePolicy.
     Policy(crds::RatePolicyStatus),
+    /// Of a Consumer.
+    Consumer(crds::ConsumerStatus),
 }
 
 impl Status {
+    /// Reads what was written of the status of an object of this kind. `None`: the kind has none, or it is not understood.
+    pub fn read(kind: Kind, value: serde_json::Value) -> Option<Self> {
+        fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Option<T> {
+            serde_json::from_value(value).ok()
+        }
+        match kind {
+            Kind::GatewayFleet => parse(value).map(Self::Fleet),
+            Kind::ApiRoute => parse(value).map(Self::Route),
+            Kind::RatePolicy => parse(value).map(Self::Policy),
+            Kind::Consumer => parse(value).map(Self::Consumer),
+            _ => None,
+        }
+    }
+
+    /// The status without the numbers that drift.
+    pub fn steady(&self) -> Self {
+        let mut status = self.clone();
+        match &mut status {
+            Self::Fleet(fleet) => {
+                fleet.driven_by = None;
+                // Why there are as many as there are; how many stands beside it.
+                let scaling = fleet.conditions.iter_mut().find(|condition| condition.type_ == "ScalingActive");
+                if let Some(condition) = scaling {
+                    condition.message.clear();
+                }
+            }
+            Self::Policy(policy) => policy.limited = None,
+            Self::Route(_) | Self::Consumer(_) => {}
+        }
+        status
+    }
+
     /// Its conditions.
     pub fn conditions(&self) -> &[Condition] {
         match self {
             Self::Fleet(status) => &status.conditions,
             Self::Route(status) => &status.conditions,
             Self::Policy(status) => &status.conditions,
+            Self::Consumer(status) => &status.conditions,
         }
     }
 }
@@ -90,12 +127,8 @@ pub fn statuses(
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
             Kind::ApiRoute => Status::Route(route::status(&context, &subject)),
             Kind::RatePolicy => Status::Policy(policy::status(&context, &subject)),
-            Kind::Service
-            | Kind::EndpointSlice
-            | Kind::Secret
-            | Kind::Namespace
-            | Kind::Node
-            | Kind::ReferenceGrant => return None,
+            Kind::Consumer => Status::Consumer(consumer::status(&context, &subject)),
+            _ => return None, // it has none
         };
         let status = settling::known(&context, &subject, status)?;
         Some((object.clone(), status))

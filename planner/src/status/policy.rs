@@ -3,11 +3,7 @@
 use crds::policy::RatePolicyStatus;
 use snapshot::{Key, Kind};
 
-use super::{
-    Context, Status, Subject,
-    conditions::Verdict,
-    progress::{self, PROGRAMMED},
-};
+use super::{Context, Status, Subject, conditions::Verdict, resource};
 use crate::{problem::reason, world::FleetRef};
 
 /// What `consistency: Replica` comes to, which a limit of 1000/s does not tell. The number itself stands on the fleet:
@@ -20,46 +16,16 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
         Some(Status::Policy(status)) => status.conditions.as_slice(),
         _ => &[],
     };
-    let key = Key::new(Kind::RatePolicy, &subject.object.namespace, &subject.object.name);
+    let key = subject.object.key(Kind::RatePolicy);
     let targets = context.plan.targets.get(subject.object).copied().unwrap_or(0);
-    let fleets: Vec<&FleetRef> = context
-        .plan
-        .fleets
-        .iter()
-        .filter(|(_, fleet)| fleet.sources.contains_key(&key))
-        .map(|(name, _)| name)
-        .collect();
+    let fleets = resource::fleets(context, &key);
     let findings = &subject.findings;
     let no_target = || Verdict::of(&findings.unresolved).filter(|_| targets == 0);
     let accepted = findings.rejection().or_else(no_target);
-    let programmed = findings
-        .rejection_programmed()
-        .or_else(|| {
-            let refused = |fleet: &&FleetRef| progress::refusal(subject.object, context.fleets.get(*fleet), [&key]);
-            fleets.iter().find_map(refused)
-        })
-        .or_else(|| findings.degradation())
-        .or_else(|| {
-            let message = "no fleet serves what it limits";
-            fleets.is_empty().then(|| Verdict::bad(reason::TARGET_NOT_SERVED, message))
-        })
-        .or_else(|| fleets.iter().find_map(|fleet| progress::disagreement(context.fleets.get(*fleet), [&key])))
-        .unwrap_or_else(|| {
-            let verdicts = fleets.iter().map(|fleet| {
-                let (view, planned) = (context.fleets.get(*fleet), context.plan.fleets.get(*fleet));
-                progress::of_generation(view, planned, &[&key], subject.generation, previous)
-            });
-            verdicts
-                .reduce(|a, b| if a.is_good() { b } else { a })
-                .unwrap_or_else(|| Verdict::bad(reason::PENDING, "no fleet"))
-        });
-    let all = [
-        ("Accepted", accepted.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, ACCEPTED))),
-        ("ResolvedRefs", findings.resolved_refs()),
-        (PROGRAMMED, programmed),
-    ];
-    let conditions = all.map(|(type_, verdict)| verdict.condition(type_, subject.generation, previous, context.now));
-    RatePolicyStatus { conditions: conditions.into(), targets, limited: limited(context, &fleets, &key) }
+    let accepted = accepted.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, ACCEPTED));
+    let unserved = Verdict::bad(reason::TARGET_NOT_SERVED, "no fleet serves what it limits");
+    let conditions = resource::conditions(context, subject, (&key, &fleets), previous, (accepted, unserved));
+    RatePolicyStatus { conditions, targets, limited: limited(context, &fleets, &key) }
 }
 
 /// Share of the requests of the last minute that were over a limit, in the fleets that serve the policy; `None` without

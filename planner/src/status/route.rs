@@ -126,7 +126,7 @@ fn listeners(fleet: &FleetRef, planned: &PlannedFleet, subject: &Subject<'_>) ->
 }
 
 fn key(subject: &Subject<'_>) -> Key {
-    Key::new(Kind::Route, &subject.object.namespace, &subject.object.name)
+    subject.object.key(Kind::Route)
 }
 
 /// Over all fleets: accepted where it is on one, programmed when it is on every one that accepts it.

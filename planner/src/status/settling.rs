@@ -1,7 +1,7 @@
 //! While the proxies of a fleet are not all heard yet, after another operator begins to lead: what plans say is true at once,
 //! and what proxies said before stands until they say something else.
 
-use crds::{fleet::GatewayFleetStatus, policy::RatePolicyStatus};
+use crds::{consumer::ConsumerStatus, fleet::GatewayFleetStatus, policy::RatePolicyStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Context, Status, Subject, conditions::find, progress::PROGRAMMED};
@@ -32,6 +32,10 @@ pub(super) fn known(context: &Context<'_>, subject: &Subject<'_>, status: Status
                 parent.conditions = conditions(std::mem::take(&mut parent.conditions), before);
             }
             Status::Route(now)
+        }
+        (Status::Consumer(now), before) => {
+            let before = before.map_or(&[][..], Status::conditions);
+            Status::Consumer(ConsumerStatus { conditions: conditions(now.conditions, before), ..now })
         }
         (Status::Policy(now), before) => {
             let (conditions_before, limited) = match before {

@@ -9,6 +9,7 @@
 mod apply;
 mod clusters;
 mod compile;
+mod consumers;
 mod fault;
 pub mod last_good;
 mod policies;
@@ -26,7 +27,7 @@ pub use compile::{Built, Compiler};
 pub use settings::Settings;
 pub use store::{PORT_UNAVAILABLE, Refused, Staged, Store};
 
-use crate::router::Router;
+use crate::{consumers::Consumers, router::Router};
 
 /// Everything a proxy executes.
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub epoch: u64,
     /// Settings of the fleet.
     pub settings: Settings,
+    /// Who calls.
+    pub consumers: Arc<Consumers>,
     /// Ports by the number that is opened.
     pub ports: BTreeMap<u16, Arc<Port>>,
 }

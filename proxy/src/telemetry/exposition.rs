@@ -175,9 +175,11 @@ fn memory(shared: &Shared) -> Vec<MetricFamily> {
 fn state(shared: &Shared) -> Vec<MetricFamily> {
     let status = shared.status.borrow().clone();
     let info = gauge(labels(&[("revision", &status.pushed.to_string())]), 1.0);
+    let consumers = shared.config.load().consumers.len();
     vec![
         family("sluice_config_info", "The revision that was pushed last.", MetricType::GAUGE, vec![info]),
         single_gauge("sluice_config_nacks", "Resources that this proxy refused.", status.nacks.len() as f64),
+        single_gauge("sluice_consumers", "Consumers that are known here.", consumers as f64),
         single_gauge("sluice_ready", "Whether a full snapshot runs.", f64::from(u8::from(status.ready))),
         single_gauge("sluice_draining", "Whether this proxy leaves.", f64::from(u8::from(shared.is_draining()))),
     ]

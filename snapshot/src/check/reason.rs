@@ -12,6 +12,7 @@ macro_rules! reasons {
 reasons! {
     INVALID_ADDRESS = "InvalidAddress";
     INVALID_CERTIFICATE = "InvalidCertificate";
+    INVALID_CONSUMER = "InvalidConsumer";
     INVALID_HEADER = "InvalidHeader";
     INVALID_HOSTNAME = "InvalidHostname";
     INVALID_LIMIT = "InvalidLimit";

@@ -145,7 +145,14 @@ mod tests {
     /// What is bound by a ClusterRoleBinding holds in everybody's namespaces.
     #[test]
     fn everywhere_the_operator_reads_no_secret_and_writes_what_it_says_of_others() {
-        let said = ["apiroutes/status", "gatewayfleets/status", "ratepolicies/status", "events", "tokenreviews"];
+        let said = [
+            "apiroutes/status",
+            "consumers/status",
+            "gatewayfleets/status",
+            "ratepolicies/status",
+            "events",
+            "tokenreviews",
+        ];
         let mut names = vec![];
         for (case, role) in documents().into_iter().filter(|(_, document)| document["kind"] == "ClusterRole") {
             let name = role["metadata"]["name"].as_str().unwrap().to_owned();

@@ -35,6 +35,7 @@ const HOUSES: &[House] = &[
                 &[
                     "backoff",
                     "clock",
+                    "consumers",
                     "date",
                     "fd_limit",
                     "fields",
@@ -88,8 +89,9 @@ const HOUSES: &[House] = &[
         // `expression` and its parser share an error.
         acyclic: false,
         floors: &[
-            ("words", &["check/reason", "handover", "key", "latency", "path"]),
+            ("words", &["check/reason", "credential", "handover", "key", "latency", "path"]),
             ("expressions", &["expression"]),
+            ("references", &["refs"]),
             ("resources", &["check", "sensitive", "set"]),
             ("messages", &["codec", "report", "wire"]),
         ],
@@ -100,7 +102,8 @@ const HOUSES: &[House] = &[
         acyclic: false,
         floors: &[
             ("schema", &["duration", "schema"]),
-            ("kinds", &["common", "fleet", "grant", "policy", "route"]),
+            ("kinds", &["common", "consumer", "fleet", "grant", "policy", "route"]),
+            ("table of kinds", &["kind"]),
             ("definitions", &["definitions"]),
             ("admission", &["admit"]),
         ],

@@ -209,7 +209,7 @@ fn certificate() -> serde_json::Value {
 #[tokio::test]
 async fn nothing_is_published_without_the_certificates_of_what_stays_in_force() {
     let (mut bench, broken) = without_certificate().await;
-    let told = bench.reconciler.context.certificates.borrow().clone().unwrap();
+    let told = bench.reconciler.context.in_force.as_ref().unwrap().borrow().clone().unwrap();
     assert_eq!(told.secrets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Secret sys/cert"]);
     assert_eq!(bench.turn(Event::Tick).await, []);
     assert!(bench.published().is_empty());

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crds::Role;
 use planner::{Kind, ObjectRef};
 
 use crate::source::budget::owner;
@@ -41,11 +42,11 @@ struct Former {
 type Turn = Option<bool>;
 
 fn turn(kind: Kind) -> Turn {
-    match kind {
-        Kind::RatePolicy => Some(false),
-        Kind::ApiRoute | Kind::Service | Kind::EndpointSlice => Some(true),
+    match kind.info().role {
+        Role::Guard => Some(false),
+        Role::Traffic | Role::Backend | Role::Endpoints => Some(true),
         // They are small, or permit something.
-        Kind::GatewayFleet | Kind::Namespace | Kind::Node | Kind::ReferenceGrant | Kind::Secret => None,
+        Role::Base => None,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{
     progress::{Progress, WatchState},
     reader::READS,
-    resource::{GRANTS, GRANTS_DEFINITION, REQUIRED, SECRETS},
+    resource::{Optional, optional, required, secrets},
     watch::Change,
     watch_error::{Cause, Failure, Outages},
 };
@@ -24,17 +24,20 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) fn new(progress: watch::Sender<Progress>) -> Self {
-        let all = REQUIRED.iter().chain([&SECRETS, &GRANTS, &GRANTS_DEFINITION]);
+        let all = || required().chain([secrets()]).chain(optional().iter().map(|optional| optional.watched));
+        let definitions = || optional().iter().map(|optional| &optional.definition);
         let state = |optional| WatchState { optional, ..WatchState::default() };
-        let watches = all.map(|watched| (watched.name, state(watched.optional))).collect();
+        let watches = all().chain(definitions()).map(|watched| (watched.name, state(watched.optional))).collect();
         progress.send_replace(Progress { synced: false, watches });
         let health = Self { progress, outages: Outages::default(), denied: BTreeSet::new() };
         // Lists nothing that a world has.
-        health.update(GRANTS_DEFINITION.name, |state| state.listed = true);
-        // In each namespace by itself, once fleets refer to one.
-        health.update(SECRETS.name, |state| state.listed = true);
+        for definition in definitions() {
+            health.update(definition.name, |state| state.listed = true);
+        }
+        // In each namespace by itself, once something refers to one.
+        health.update(secrets().name, |state| state.listed = true);
         health.update(READS, |state| state.listed = true);
-        for watched in REQUIRED.iter().chain([&SECRETS, &GRANTS]) {
+        for watched in all() {
             health.update(watched.name, |_| {}); // so that its metric is there
         }
         health
@@ -77,7 +80,7 @@ impl Health {
                 if self.denied.remove(namespace) {
                     tracing::info!(%namespace, "Secrets of this namespace are read");
                 }
-                self.well(SECRETS.name);
+                self.well(secrets().name);
             }
             // A fact about that namespace, which the fleets that refer to it tell.
             Change::FailingIn(namespace, Failure { cause: Cause::Forbidden, message }) => {
@@ -85,7 +88,7 @@ impl Health {
                     tracing::warn!(%namespace, "{message}; what was read before stays");
                 }
             }
-            Change::FailingIn(_, failure) => self.failing(SECRETS.name, failure),
+            Change::FailingIn(_, failure) => self.failing(secrets().name, failure),
             Change::Failing(watch, failure) => self.failing(watch, failure),
             Change::Began(_)
             | Change::BeganIn(_)
@@ -98,21 +101,24 @@ impl Health {
     }
 
     fn failing(&mut self, watch: &'static str, failure: &Failure) {
-        let optional = self.progress.borrow().watches.get(watch).is_some_and(|state| state.optional);
+        let is_optional = self.progress.borrow().watches.get(watch).is_some_and(|state| state.optional);
         let is_changed = self.outages.begin(watch, failure);
         match failure.cause {
             // Its definition comes or goes at this moment.
-            Cause::Missing if optional => {}
-            _ if is_changed && optional => {
+            Cause::Missing if is_optional => {}
+            _ if is_changed && is_optional => {
                 tracing::warn!("{}; no other reference to another namespace is permitted meanwhile", failure.message);
             }
             _ if is_changed => tracing::warn!("{}; what was known before stays in force", failure.message),
             _ => {}
         }
         self.update(watch, |state| state.failing = Some(failure.message.clone()));
-        if optional && failure.cause == Cause::Forbidden {
+        if is_optional && failure.cause == Cause::Forbidden {
             // It stays like that until somebody does something about it.
-            self.update(GRANTS.name, |state| state.listed = true);
+            let is_this = |optional: &&Optional| watch == optional.watched.name || watch == optional.definition.name;
+            for optional in optional().iter().filter(is_this) {
+                self.update(optional.watched.name, |state| state.listed = true);
+            }
         }
     }
 

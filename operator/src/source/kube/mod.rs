@@ -1,5 +1,5 @@
-//! An API server as source: watches of everything that a plan is made of, in all namespaces; of Secrets only in those that
-//! fleets refer to.
+//! An API server as source: watches of everything that a plan is made of, in all namespaces; of Secrets only in those where
+//! something refers to them.
 //!
 //! ```text
 //!  watch_stream.rs: a watch, outages and all          raw.rs: objects as they come
@@ -7,8 +7,8 @@
 //!    │                                         resource.rs: what is watched; prune.rs: what is kept of it
 //!  watch.rs: one of each resource ─────┐
 //!  namespaces.rs: Secrets, in each ────┤
-//!  grants.rs: ReferenceGrants, while ──┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
-//!    their definition is there                      │          └► crds::admit
+//!  optional.rs: kinds, while their ────┴─Change─► collect ─► store.rs ─Event::WorldChanged─► the loop
+//!    definitions are there                          │          └► crds::admit
 //!                                                   └► health.rs, watch_error.rs ─► progress.rs, the log
 //! ```
 //!
@@ -38,22 +38,22 @@
 //!
 //! | group | resources | verbs |
 //! |---|---|---|
-//! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies` | `list`, `watch` |
+//! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies`, `consumers` | `list`, `watch` |
 //! | (core) | `services`, `namespaces`, `nodes` | `list`, `watch` |
-//! | (core) | `secrets`, where fleets refer to them | `list`, `watch` |
+//! | (core) | `secrets`, where something refers to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
 //! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
 //!
-//! Of Secrets only those of type `kubernetes.io/tls` are asked for, of these only the names, and the content of those that a
-//! fleet refers to; RBAC can't express that. A namespace where it may not read them is a fact about that namespace: fleets
-//! that refer to its Secrets say so, with the Role that permits it; what was read before stays, and it is tried again.
+//! Of Secrets only the names are asked for, and the content of those that something refers to; RBAC can't express that. A
+//! namespace where it may not read them is a fact about that namespace: what refers to its Secrets says so, with the Role
+//! that permits it; what was read before stays, and it is tried again.
 
 mod flight;
-mod grants;
 mod health;
 mod lists;
 mod namespaces;
+mod optional;
 mod progress;
 mod prune;
 mod raw;
@@ -81,13 +81,12 @@ use self::{
     store::Store,
     watch::{Change, Changes},
 };
-use super::Latest;
+use super::{FollowInForce, Latest};
 use crate::reconcile::event::Event;
 
 pub use lists::Lists;
 pub use progress::{Progress, WatchState, progress};
 pub(crate) use raw::Raw;
-pub use secrets::{FollowInForce, InForce, in_force};
 
 /// Least time between two worlds. The loop takes up no more either.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
@@ -129,12 +128,15 @@ pub async fn run(
     let (anew, told_anew) = channel::channel(());
     let sender = Changes::new(sender, lists, told_anew);
     let mut watches = JoinSet::new();
-    for watched in &resource::REQUIRED {
+    for watched in resource::required() {
         watches.spawn(watch::watch(client.clone(), watched, watched.versions[0], sender.clone()));
     }
     let reader = Reader::new(client.clone(), sender.clone());
     let mut secrets = Watches::new(client.clone(), sender.clone());
-    watches.spawn(grants::follow(client, sender));
+    for optional in resource::optional() {
+        watches.spawn(optional::follow(client.clone(), optional, sender.clone()));
+    }
+    drop(sender);
     let read = |id| reader.read(id);
     let follow = |order| match order {
         Order::Anew => _ = anew.send(()),

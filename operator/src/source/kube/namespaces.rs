@@ -1,4 +1,4 @@
-//! The namespaces whose Secrets are watched: those of Secrets that fleets refer to, each by a watch of its own, since the
+//! The namespaces whose Secrets are watched: those of Secrets that something refers to, each by a watch of its own, since the
 //! operator has the right to read Secrets namespace by namespace. Where it has not, that namespace's Secrets are unknown,
 //! and nothing else is.
 
@@ -11,9 +11,12 @@ use kube::Client;
 use planner::Unreadable;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::watch::{self, Changes};
+use super::{
+    secrets,
+    watch::{self, Changes},
+};
 
-/// Most that are watched: each is a connection to the API server.
+/// Most that are watched for fleets, and most that are for consumers alone: each is a watch of its own.
 const MAX_NAMESPACES: usize = 256;
 
 /// An order to begin or end a watch.
@@ -42,23 +45,31 @@ enum State {
 }
 
 impl Namespaces {
-    /// Takes the namespaces to be watched, the first ones sooner than the others. What is watched keeps its place.
-    pub(super) fn want(&mut self, first: &BTreeSet<&str>, others: &BTreeSet<&str>) -> Vec<Order> {
-        let is_wanted = |namespace: &str| first.contains(namespace) || others.contains(namespace);
+    /// Takes the namespaces to be watched: of those that fleets refer to, their own sooner than others; consumers' beside
+    /// them. What is watched keeps its place.
+    pub(super) fn want(&mut self, wanted: &secrets::Namespaces<'_>) -> Vec<Order> {
+        let secrets::Namespaces { own, others, consumers } = wanted;
+        let is_of_fleets = |namespace: &str| own.contains(namespace) || others.contains(namespace);
+        let is_wanted = |namespace: &str| is_of_fleets(namespace) || consumers.contains(namespace);
         let end: Vec<_> = self.watched.keys().filter(|namespace| !is_wanted(namespace)).cloned().collect();
         for namespace in &end {
             self.watched.remove(namespace);
         }
         let mut orders: Vec<_> = end.into_iter().map(Order::End).collect();
         self.beyond.clear();
-        for namespace in first.iter().chain(others.difference(first)) {
+        let of_fleets = self.watched.keys().filter(|namespace| is_of_fleets(namespace)).count();
+        let mut room =
+            [of_fleets, self.watched.len() - of_fleets].map(|watched| MAX_NAMESPACES.saturating_sub(watched));
+        for namespace in own.iter().chain(others.difference(own)).chain(consumers) {
             if self.watched.contains_key(*namespace) {
                 continue;
             }
-            if self.watched.len() >= MAX_NAMESPACES {
+            let room = &mut room[usize::from(!is_of_fleets(namespace))];
+            if *room == 0 {
                 self.beyond.insert((*namespace).to_owned());
                 continue;
             }
+            *room -= 1;
             let namespace: Arc<str> = (*namespace).into();
             self.watched.insert(Arc::clone(&namespace), State::Asked);
             orders.push(Order::Begin(namespace));
@@ -138,6 +149,12 @@ impl Watches {
 mod tests {
     use super::*;
 
+    /// What fleets refer to.
+    fn of_fleets<'a>(own: &[&'a str], others: &[&'a str]) -> secrets::Namespaces<'a> {
+        let set = |names: &[&'a str]| names.iter().copied().collect();
+        secrets::Namespaces { own: set(own), others: set(others), ..secrets::Namespaces::default() }
+    }
+
     fn begin(namespace: &str) -> Order {
         Order::Begin(namespace.into())
     }
@@ -145,8 +162,8 @@ mod tests {
     #[test]
     fn what_is_referred_to_is_watched() {
         let mut namespaces = Namespaces::default();
-        assert_eq!(namespaces.want(&["shop"].into(), &["shop", "vault"].into()), [begin("shop"), begin("vault")]);
-        assert_eq!(namespaces.want(&["shop"].into(), &["vault"].into()), []);
+        assert_eq!(namespaces.want(&of_fleets(&["shop"], &["shop", "vault"])), [begin("shop"), begin("vault")]);
+        assert_eq!(namespaces.want(&of_fleets(&["shop"], &["vault"])), []);
         namespaces.listed("shop");
         assert!(namespaces.waits(false));
         namespaces.failing("vault", false);
@@ -156,7 +173,7 @@ mod tests {
         assert_eq!(namespaces.unreadable(), [("vault".to_owned(), Unreadable::Denied)].into());
         namespaces.listed("vault");
         assert_eq!(namespaces.unreadable(), BTreeMap::new());
-        assert_eq!(namespaces.want(&["shop"].into(), &[].into()), [Order::End("vault".into())]);
+        assert_eq!(namespaces.want(&of_fleets(&["shop"], &[])), [Order::End("vault".into())]);
         namespaces.failing("vault", true);
         assert_eq!(namespaces.unreadable(), BTreeMap::new(), "said by a watch that has ended");
     }
@@ -165,16 +182,30 @@ mod tests {
     #[test]
     fn what_was_watched_before_keeps_its_place() {
         let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
-        let many: BTreeSet<&str> = many.iter().map(String::as_str).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let mut namespaces = Namespaces::default();
-        namespaces.want(&["zebra"].into(), &[].into());
-        assert_eq!(namespaces.want(&["own", "zebra"].into(), &many).len(), MAX_NAMESPACES - 1);
+        namespaces.want(&of_fleets(&["zebra"], &[]));
+        assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &many)).len(), MAX_NAMESPACES - 1);
         let unreadable = namespaces.unreadable();
         assert_eq!(unreadable.len(), MAX_NAMESPACES + 2);
         assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
         assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MAX_NAMESPACES)));
         // When others leave, those that waited have their places.
-        assert_eq!(namespaces.want(&["own", "zebra"].into(), &["n511"].into()).last(), Some(&begin("n511")));
+        assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &["n511"])).last(), Some(&begin("n511")));
         assert_eq!(namespaces.unreadable(), BTreeMap::new());
+    }
+
+    /// Consumers are in thousands of namespaces: they take no place of a fleet's certificates.
+    #[test]
+    fn consumers_have_places_of_their_own() {
+        let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
+        let consumers: BTreeSet<&str> = many.iter().map(String::as_str).collect();
+        let mut namespaces = Namespaces::default();
+        let mut wanted = secrets::Namespaces { consumers, ..secrets::Namespaces::default() };
+        assert_eq!(namespaces.want(&wanted).len(), MAX_NAMESPACES);
+        wanted.own.insert("shop");
+        wanted.others.insert("vault");
+        assert_eq!(namespaces.want(&wanted), [begin("shop"), begin("vault")]);
+        assert_eq!(namespaces.unreadable().len(), MAX_NAMESPACES);
     }
 }

@@ -1,13 +1,13 @@
 //! Pruning: of an object only what plans are made of is kept. So memory stays small, a change elsewhere (a status, an
 //! annotation, an endpoint's node) is no news, and a field that a newer Kubernetes adds to a Service does not break it.
 
+use crds::{Content, Field, Labels};
 use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value};
 
-/// The label that names a slice's Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names who keeps a slice.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The part of a certificate that serves: there may be a keystore beside it.
+const CERTIFICATE: Field =
+    Field { name: "data", within: &[Field { name: "tls.crt", within: &[] }, Field { name: "tls.key", within: &[] }] };
 
 /// Which object it is; `None`: it has no name.
 pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
@@ -19,79 +19,55 @@ pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
 
 /// Leaves of an object what is kept. `None`: none of it, as if it were not there.
 pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
-    let document = value.as_object_mut()?;
-    let is_ours = matches!(kind, Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy);
+    let (info, document) = (kind.info(), value.as_object_mut()?);
     if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
-        // Someone wants it gone, and it only waits for what depends on it (`kubectl delete --cascade=foreground`): what is
-        // made for it must not be made again, and what it allows is not allowed any more.
-        if (is_ours || kind == Kind::ReferenceGrant) && metadata.contains_key("deletionTimestamp") {
+        if !info.keep.while_deleted && metadata.contains_key("deletionTimestamp") {
             return None;
         }
         metadata.retain(|key, _| match key.as_str() {
             "name" | "namespace" | "uid" | "creationTimestamp" => true,
-            "generation" => is_ours, // goes with what is said of it in its status
-            "labels" => matches!(kind, Kind::Namespace | Kind::EndpointSlice),
+            "generation" => info.has_status, // goes with what is said of it there
+            "labels" => !matches!(info.keep.labels, Labels::None),
             _ => false,
         });
-        if kind == Kind::EndpointSlice {
-            pick(metadata.get_mut("labels"), &[SERVICE_NAME, MANAGED_BY]);
-            metadata.get("labels")?.get(SERVICE_NAME)?; // of no Service: nobody's backend
+        if let Labels::Only(names) = info.keep.labels {
+            if let Some(Value::Object(labels)) = metadata.get_mut("labels") {
+                labels.retain(|key, _| names.contains(&key.as_str()));
+            }
+            metadata.get("labels")?.get(names.first()?)?; // of no Service: nobody's backend
         }
     }
-    match kind {
-        // Also what is unknown: a field of a newer definition is not overlooked in silence.
-        Kind::GatewayFleet | Kind::ApiRoute | Kind::RatePolicy | Kind::ReferenceGrant => {
-            document.remove("status");
-        }
-        Kind::Namespace => top(document, &[]),
-        Kind::Node => {
-            top(document, &["status"]);
-            pick(document.get_mut("status"), &["addresses"]);
-        }
-        Kind::Service => {
-            top(document, &["spec"]);
-            let spec = document.get_mut("spec");
-            // Of the selector only matters that there is one.
-            let spec = pick(spec, &["type", "clusterIP", "clusterIPs", "selector", "ports"]);
-            each(spec, "ports", |port| {
-                pick(port, &["name", "port", "protocol", "targetPort", "appProtocol"]);
+    match info.keep.content {
+        Content::AllButStatus => _ = document.remove("status"),
+        Content::Fields(fields) => {
+            document.retain(|key, _| {
+                matches!(key.as_str(), "apiVersion" | "kind" | "metadata") || fields.iter().any(|f| f.name == key)
             });
+            fields.iter().for_each(|field| within(document, field));
         }
-        Kind::EndpointSlice => {
-            top(document, &["addressType", "endpoints", "ports"]);
-            each(Some(document), "ports", |port| {
-                pick(port, &["name", "port", "protocol"]);
-            });
-            each(Some(document), "endpoints", |endpoint| {
-                if let Some(endpoint) = pick(endpoint, &["addresses", "conditions", "zone"]) {
-                    pick(endpoint.get_mut("conditions"), &["ready", "serving", "terminating"]);
-                }
-            });
-        }
-        Kind::Secret => {
-            top(document, &["type", "data"]);
-            pick(document.get_mut("data"), &["tls.crt", "tls.key"]);
-        }
+    }
+    if kind == Kind::Secret && document.get("type").is_some_and(|kind| kind == "kubernetes.io/tls") {
+        within(document, &CERTIFICATE);
     }
     Some(value)
 }
 
-/// Leaves of a document what each has, and these.
-fn top(document: &mut Map<String, Value>, keys: &[&str]) {
-    document
-        .retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata") || keys.contains(&key.as_str()));
+/// Leaves of a field what is kept within it; what is none stays as it is, for admission to refuse.
+fn within(members: &mut Map<String, Value>, field: &Field) {
+    match members.get_mut(field.name) {
+        Some(Value::Array(items)) => items.iter_mut().for_each(|item| pick(item, field.within)),
+        Some(value) => pick(value, field.within),
+        None => {}
+    }
 }
 
-/// Leaves of a mapping these; what is none stays as it is, for admission to refuse.
-fn pick<'a>(value: Option<&'a mut Value>, keys: &[&str]) -> Option<&'a mut Map<String, Value>> {
-    let map = value?.as_object_mut()?;
-    map.retain(|key, _| keys.contains(&key.as_str()));
-    Some(map)
-}
-
-fn each(map: Option<&mut Map<String, Value>>, key: &str, mut change: impl FnMut(Option<&mut Value>)) {
-    let items = map.and_then(|map| map.get_mut(key)?.as_array_mut());
-    items.into_iter().flatten().for_each(|item| change(Some(item)));
+fn pick(value: &mut Value, fields: &[Field]) {
+    let Value::Object(members) = value else { return };
+    if fields.is_empty() {
+        return;
+    }
+    members.retain(|key, _| fields.iter().any(|field| field.name == key));
+    fields.iter().for_each(|field| within(members, field));
 }
 
 #[cfg(test)]
@@ -159,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_its_certificate() {
+    fn of_a_secret_its_certificate_or_its_keys() {
         let value = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b", "annotations": {"applied": "k3y"}},
             "type": "kubernetes.io/tls", "immutable": true, "data": {"tls.crt": "YQ==", "tls.key": "Yg==", "keystore.jks": "Yw=="},
@@ -169,6 +145,11 @@ mod tests {
             "type": "kubernetes.io/tls", "data": {"tls.crt": "YQ==", "tls.key": "Yg=="},
         });
         check(Kind::Secret, value, Some(&expect));
+        let keys = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b"},
+            "type": "Opaque", "data": {"api-key": "YQ==", "former": "Yg=="},
+        });
+        check(Kind::Secret, keys.clone(), Some(&keys));
     }
 
     #[test]

@@ -98,12 +98,12 @@ impl Reader {
         let watched = resource::of(id.kind);
         let mut error = ReadError::NoVersion;
         // Of ReferenceGrants it is not known here which version is served.
-        for version in watched.versions {
+        for version in &watched.versions {
             let api = match id.kind.is_namespaced() {
                 true => Api::<Raw>::namespaced_with(self.client.clone(), &id.namespace, &watched.api(version)),
                 false => Api::<Raw>::all_with(self.client.clone(), &watched.api(version)),
             };
-            // Not `get`: this is what `list` and `watch` permit, and what is of another type now is not asked for.
+            // Not `get`: this is what `list` and `watch` permit.
             match request(READ_TIMEOUT, api.list(&watched.only(&id.name))).await {
                 Ok(found) => {
                     let found = found.items.into_iter().next();

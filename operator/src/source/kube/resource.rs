@@ -1,5 +1,8 @@
-//! The resources that are watched.
+//! The resources that are watched: those of the table of kinds, and the definitions of those that need not be there.
 
+use std::sync::LazyLock;
+
+use crds::{KindInfo, Watch};
 use kube::{api::ListParams, core::ApiResource, runtime::watcher};
 use planner::Kind;
 
@@ -7,6 +10,8 @@ use planner::Kind;
 /// unnoticed is found out within it, and a little.
 const WATCH_SECONDS: u32 = 60;
 
+/// Objects of a page of what tenants write: each has at most 1.5 MiB, and whoever may create one may create many (lists.rs).
+const PAGE_OF_TENANTS: u32 = 8;
 /// Objects of a page of what no tenant writes.
 const PAGE_OF_CLUSTER: u32 = 25;
 
@@ -21,88 +26,90 @@ pub(super) struct Watched {
     word: &'static str,
     group: &'static str,
     /// The versions that are read, the preferred one first.
-    pub(super) versions: &'static [&'static str],
+    pub(super) versions: Vec<&'static str>,
     plural: &'static str,
     /// Only their names and versions are listed and watched.
     pub(super) names_only: bool,
     /// Only objects with these fields.
-    fields: Option<&'static str>,
+    fields: Option<String>,
     /// Objects of a page of the list: all of a page is in memory at once, before what is not kept is dropped.
     pub(super) page: u32,
     /// The operator can do without it.
     pub(super) optional: bool,
 }
 
-const fn ours(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
-    Watched { word, group: crds::GROUP, versions: &[crds::VERSION], ..core(name, kind, word, plural) }
+/// A kind whose definition need not be there.
+#[derive(Debug)]
+pub(super) struct Optional {
+    pub(super) watched: &'static Watched,
+    /// Whether it is there.
+    pub(super) definition: Watched,
+    /// What it means that it is not.
+    pub(super) absent: &'static str,
 }
 
-const fn core(name: &'static str, kind: Kind, word: &'static str, plural: &'static str) -> Watched {
-    Watched {
-        name,
-        kind: Some(kind),
-        word,
-        group: "",
-        versions: &["v1"],
-        plural,
-        names_only: false,
-        fields: None,
-        // Each has at most 1.5 MiB, and whoever may create one may create many (lists.rs).
-        page: 8,
-        optional: false,
-    }
-}
+static ALL: LazyLock<Vec<Watched>> =
+    LazyLock::new(|| Kind::ALL.into_iter().map(|kind| Watched::new(kind.info())).collect());
 
-/// Certificates with their keys: in each namespace by itself.
-pub(super) static SECRETS: Watched = Watched {
-    names_only: true,
-    fields: Some("type=kubernetes.io/tls"),
-    ..core("secrets", Kind::Secret, "Secret", "secrets")
-};
-
-/// The resources that every plan needs.
-pub(super) static REQUIRED: [Watched; 7] = [
-    ours("gatewayfleets.sluice.dev", Kind::GatewayFleet, "GatewayFleet", "gatewayfleets"),
-    ours("apiroutes.sluice.dev", Kind::ApiRoute, "ApiRoute", "apiroutes"),
-    ours("ratepolicies.sluice.dev", Kind::RatePolicy, "RatePolicy", "ratepolicies"),
-    core("services", Kind::Service, "Service", "services"),
-    Watched { page: PAGE_OF_CLUSTER, ..core("namespaces", Kind::Namespace, "Namespace", "namespaces") },
-    // Their addresses are no backends.
-    Watched { page: PAGE_OF_CLUSTER, ..core("nodes", Kind::Node, "Node", "nodes") },
-    Watched {
-        group: "discovery.k8s.io",
-        ..core("endpointslices.discovery.k8s.io", Kind::EndpointSlice, "EndpointSlice", "endpointslices")
-    },
-];
+static OPTIONAL: LazyLock<Vec<Optional>> = LazyLock::new(|| {
+    let optional = |kind: Kind| match kind.info().watch {
+        Watch::WhereDefined { absent } => Some(Optional { watched: of(kind), definition: definition(kind), absent }),
+        Watch::Everywhere | Watch::ByReference => None,
+    };
+    Kind::ALL.into_iter().filter_map(optional).collect()
+});
 
 /// The watched resource of a kind.
 pub(super) fn of(kind: Kind) -> &'static Watched {
-    REQUIRED.iter().chain([&SECRETS]).find(|watched| watched.kind == Some(kind)).unwrap_or(&GRANTS)
+    &ALL[kind as usize]
 }
 
-/// Which references may cross namespaces. Of Gateway API, which need not be there.
-pub(super) static GRANTS: Watched = Watched {
-    group: "gateway.networking.k8s.io",
-    versions: &["v1", "v1beta1"],
-    optional: true,
-    ..core("referencegrants.gateway.networking.k8s.io", Kind::ReferenceGrant, "ReferenceGrant", "referencegrants")
-};
+/// The resources that every plan needs.
+pub(super) fn required() -> impl Iterator<Item = &'static Watched> {
+    Kind::ALL.into_iter().filter(|kind| kind.info().watch == Watch::Everywhere).map(of)
+}
 
-/// Whether there are any.
-pub(super) static GRANTS_DEFINITION: Watched = Watched {
-    name: "customresourcedefinitions.apiextensions.k8s.io",
-    kind: None,
-    word: "CustomResourceDefinition",
-    group: "apiextensions.k8s.io",
-    versions: &["v1"],
-    plural: "customresourcedefinitions",
-    names_only: false,
-    fields: Some("metadata.name=referencegrants.gateway.networking.k8s.io"),
-    page: 1,
-    optional: true,
-};
+/// Those that need not be there.
+pub(super) fn optional() -> &'static [Optional] {
+    &OPTIONAL
+}
+
+/// Secrets: in each namespace by itself.
+pub(super) fn secrets() -> &'static Watched {
+    of(Kind::Secret)
+}
+
+fn definition(kind: Kind) -> Watched {
+    Watched {
+        name: "customresourcedefinitions.apiextensions.k8s.io",
+        kind: None,
+        word: "CustomResourceDefinition",
+        group: "apiextensions.k8s.io",
+        versions: vec!["v1"],
+        plural: "customresourcedefinitions",
+        names_only: false,
+        fields: Some(format!("metadata.name={}", kind.info().resource)),
+        page: 1,
+        optional: true,
+    }
+}
 
 impl Watched {
+    fn new(info: &'static KindInfo) -> Self {
+        Self {
+            name: info.resource,
+            kind: Some(info.kind),
+            word: info.name,
+            group: info.group(),
+            versions: info.versions().collect(),
+            plural: info.plural(),
+            names_only: info.watch == Watch::ByReference,
+            fields: None,
+            page: if info.is_namespaced { PAGE_OF_TENANTS } else { PAGE_OF_CLUSTER },
+            optional: matches!(info.watch, Watch::WhereDefined { .. }),
+        }
+    }
+
     /// The resource in one of its versions.
     pub(super) fn api(&self, version: &str) -> ApiResource {
         ApiResource {
@@ -121,14 +128,17 @@ impl Watched {
 
     /// The parameters to list one object, and only if it is one of those that are watched.
     pub(super) fn only(&self, name: &str) -> ListParams {
-        let fields = self.fields.map_or(String::new(), |fields| format!(",{fields}"));
+        let fields = self.fields.as_ref().map_or(String::new(), |fields| format!(",{fields}"));
         ListParams::default().fields(&format!("metadata.name={name}{fields}"))
     }
 
     /// How it is listed and watched.
     pub(super) fn config(&self) -> watcher::Config {
         let config = watcher::Config::default().page_size(self.page).timeout(WATCH_SECONDS);
-        self.fields.map_or(config.clone(), |fields| config.fields(fields))
+        match &self.fields {
+            Some(fields) => config.fields(fields),
+            None => config,
+        }
     }
 
     /// The fix where the API server does not know the resource.
@@ -148,26 +158,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_api_server() {
-        let watched = REQUIRED.iter().chain([&SECRETS, &GRANTS, &GRANTS_DEFINITION]);
-        for watched in watched {
-            let expect = match watched.group {
-                "" => watched.plural.to_owned(),
-                group => format!("{}.{group}", watched.plural),
-            };
-            assert_eq!(watched.name, expect);
-            if let Some(kind) = watched.kind {
-                assert_eq!(watched.word, kind.name());
-                let versions: Vec<String> = watched.versions.iter().map(|v| watched.api_version(v)).collect();
-                assert_eq!(versions, kind.api_versions());
-            }
-        }
+    fn each_kind_is_watched_once() {
+        let optional = optional().iter().map(|optional| optional.watched);
         let mut kinds: Vec<Kind> =
-            REQUIRED.iter().chain([&SECRETS, &GRANTS]).filter_map(|watched| watched.kind).collect();
+            required().chain([secrets()]).chain(optional).filter_map(|watched| watched.kind).collect();
         kinds.sort();
         assert_eq!(kinds, Kind::ALL);
         for kind in kinds {
-            assert_eq!(of(kind).kind, Some(kind));
+            let watched = of(kind);
+            assert_eq!((watched.kind, watched.word, watched.plural), (Some(kind), kind.name(), kind.plural()));
+            let versions: Vec<String> = watched.versions.iter().map(|v| watched.api_version(v)).collect();
+            assert_eq!(versions, kind.api_versions());
         }
+    }
+
+    #[test]
+    fn definitions_are_looked_for_by_name() {
+        let names: Vec<_> = optional().iter().map(|optional| optional.definition.fields.as_deref()).collect();
+        assert_eq!(names, [Some("metadata.name=referencegrants.gateway.networking.k8s.io")]);
     }
 }

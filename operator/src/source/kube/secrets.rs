@@ -1,13 +1,13 @@
-//! TLS Secrets. A cluster may have thousands, with the keys of everybody, of which fleets refer to a few: so in the
-//! namespaces that fleets refer to (namespaces.rs) only names and versions are watched, and only what a fleet refers to is
-//! read, and held for as long as one does.
+//! Secrets. A cluster may have thousands, with the keys of everybody, of which fleets and consumers refer to a few: so in
+//! the namespaces that they refer to (namespaces.rs) only names and versions are watched, and only what one refers to is
+//! read, and held for as long as it does.
 //!
-//! A fleet refers by what it is now and by what is in force of it, which differ while it is broken. The former this finds
+//! An object refers by what it is now and by what is in force of it, which differ while it is broken. The former this finds
 //! out itself, so that a world is not sent before what it refers to is read; the latter it is told by the loop. Between
-//! them there is a time: what a fleet was a moment ago may come into force by a plan that is under way. So what a fleet
+//! them there is a time: what an object was a moment ago may come into force by a plan that is under way. So what one
 //! dropped is held until the loop has planned the world that says so.
 //!
-//! Whether a fleet may refer to a Secret of another namespace is for the planner to say, once it is to be served.
+//! Whether an object may refer to a Secret of another namespace is for the planner to say, once it is to be served.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,61 +15,35 @@ use std::{
 };
 
 use crds::Object;
-use planner::{Kind, ObjectRef};
-use tokio::sync::watch;
+use planner::{Kind, ObjectRef, references};
 
-use crate::state::objects::ObjectRecord;
-
-/// The references of the contents in force, as the loop has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InForce {
-    /// Number of the world that it planned last.
-    pub world: u64,
-    /// The Secrets that they refer to.
-    pub secrets: BTreeSet<ObjectRef>,
-    /// The objects of which another content is in force than what they are now: both are held.
-    pub stale: BTreeSet<ObjectRef>,
-}
-
-/// A receiver of [`InForce`]; `None`: the contents in force are not known yet.
-pub type FollowInForce = watch::Receiver<Option<InForce>>;
-
-/// The Secrets that these contents refer to, as far as they were accepted.
-pub fn in_force(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<ObjectRef> {
-    let first = ObjectRef { kind: Kind::GatewayFleet, namespace: String::new(), name: String::new() };
-    let fleets = objects.range(first..).take_while(|(id, _)| id.kind == Kind::GatewayFleet);
-    fleets
-        .flat_map(|(id, known)| known.accepted.as_deref().into_iter().flat_map(|fleet| references(id, fleet)))
-        .collect()
-}
-
-/// The Secrets that a fleet refers to.
-fn references<'a>(id: &'a ObjectRef, object: &'a Object) -> impl Iterator<Item = ObjectRef> + 'a {
-    let listeners = match object {
-        Object::GatewayFleet(fleet) => fleet.spec.listeners.as_slice(),
-        _ => &[],
-    };
-    let certificates =
-        listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificate_refs);
-    certificates.map(|certificate| ObjectRef {
-        kind: Kind::Secret,
-        namespace: certificate.namespace.clone().unwrap_or_else(|| id.namespace.clone()),
-        name: certificate.name.clone(),
-    })
-}
+use crate::source::InForce;
 
 /// Which Secrets there are, and which are read.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
     /// Each that there is, with its version.
     seen: BTreeMap<ObjectRef, Arc<str>>,
-    /// The Secrets that each fleet refers to as it is now.
-    fleets: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    /// The Secrets that each object refers to as it is now.
+    referring: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
     in_force: BTreeSet<ObjectRef>,
-    /// The Secrets that fleets referred to before, by the number of the world in which they do no more.
+    /// The Secrets that objects referred to before, by the number of the world in which they do no more.
     dropped: BTreeMap<u64, BTreeSet<ObjectRef>>,
     /// Each that was asked for.
     copies: BTreeMap<ObjectRef, Copy>,
+    /// Whether there may be more, or less, to be read than was said last.
+    is_due: bool,
+}
+
+/// The namespaces of what is referred to.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces<'a> {
+    /// Those that have a fleet which refers to something.
+    pub(super) own: BTreeSet<&'a str>,
+    /// Others that fleets refer to.
+    pub(super) others: BTreeSet<&'a str>,
+    /// Those that only consumers refer to, each to its own.
+    pub(super) consumers: BTreeSet<&'a str>,
 }
 
 /// How far the content of one is.
@@ -92,11 +66,13 @@ enum State {
 impl Secrets {
     /// Takes a Secret that a watch shows.
     pub(super) fn see(&mut self, id: ObjectRef, version: Arc<str>) {
+        self.is_due = true;
         self.seen.insert(id, version);
     }
 
     /// Takes the end of a Secret.
     pub(super) fn lose(&mut self, id: &ObjectRef) {
+        self.is_due = true;
         self.seen.remove(id);
         self.copies.remove(id);
     }
@@ -115,21 +91,36 @@ impl Secrets {
         }
     }
 
-    /// The namespaces of what is referred to: those that have a fleet, and others.
-    pub(super) fn namespaces(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
-        let fleets: BTreeSet<&str> = self.fleets.keys().map(|fleet| fleet.namespace.as_str()).collect();
-        self.wanted().into_iter().map(|id| id.namespace.as_str()).partition(|namespace| fleets.contains(namespace))
+    /// The namespaces of what is referred to.
+    pub(super) fn namespaces(&self) -> Namespaces<'_> {
+        let fleets: BTreeSet<&str> =
+            self.referring.keys().filter(|id| id.kind == Kind::GatewayFleet).map(|id| id.namespace.as_str()).collect();
+        let mut found = Namespaces::default();
+        let (of_fleets, of_others) =
+            self.referring.iter().partition::<Vec<_>, _>(|(id, _)| id.kind == Kind::GatewayFleet);
+        let (of_fleets, of_others) = (named(of_fleets), named(of_others));
+        for namespace in self.wanted().into_iter().map(|id| id.namespace.as_str()) {
+            let is_only_of_others = of_others.contains(namespace) && !of_fleets.contains(namespace);
+            let list = match (is_only_of_others, fleets.contains(namespace)) {
+                (true, _) => &mut found.consumers,
+                (false, true) => &mut found.own,
+                (false, false) => &mut found.others,
+            };
+            list.insert(namespace);
+        }
+        found
     }
 
-    /// A fleet is this in the world of this number, the next; `None`: it is no more. What can't be read of it refers to
+    /// An object is this in the world of this number, the next; `None`: it is no more. What can't be read of it refers to
     /// nothing.
-    pub(super) fn fleet(&mut self, id: &ObjectRef, fleet: Option<&Object>, world: u64) {
-        let former = match fleet {
-            Some(fleet) => self.fleets.insert(id.clone(), references(id, fleet).collect()),
-            None => self.fleets.remove(id),
+    pub(super) fn refer(&mut self, id: &ObjectRef, content: Option<&Object>, world: u64) {
+        self.is_due = true;
+        let former = match content {
+            Some(content) => self.referring.insert(id.clone(), references::secrets(id, content).into_iter().collect()),
+            None => self.referring.remove(id),
         };
-        // Before the first world is sent nobody knows a former version of the fleet, and that world waits for every Secret
-        // that is held: what the fleet dropped until then need not be held for anyone.
+        // Before the first world is sent nobody knows a former version of the object, and that world waits for every Secret
+        // that is held: what it dropped until then need not be held for anyone.
         if let Some(former) = former.filter(|former| world > 1 && !former.is_empty()) {
             self.dropped.entry(world).or_default().extend(former);
         }
@@ -137,17 +128,21 @@ impl Secrets {
 
     /// Takes the references of the contents in force, after the world of this number was planned.
     pub(super) fn in_force(&mut self, InForce { world, secrets, .. }: InForce) {
+        self.is_due = true;
         self.in_force = secrets;
         self.dropped.retain(|by, _| *by > world);
     }
 
     fn wanted(&self) -> BTreeSet<&ObjectRef> {
-        self.fleets.values().chain(self.dropped.values()).flatten().chain(&self.in_force).collect()
+        self.referring.values().chain(self.dropped.values()).flatten().chain(&self.in_force).collect()
     }
 
     /// The Secrets to be read now, and those not to be held any longer. What is to be read counts as being read from
     /// then on.
     pub(super) fn due(&mut self) -> (Vec<ObjectRef>, Vec<ObjectRef>) {
+        if !std::mem::take(&mut self.is_due) {
+            return (vec![], vec![]);
+        }
         let wanted = self.wanted();
         let forget: Vec<_> = self.copies.keys().filter(|id| !wanted.contains(id)).cloned().collect();
         let is_due = |id: &ObjectRef, version: &Arc<str>| {
@@ -171,6 +166,7 @@ impl Secrets {
     /// Takes a Secret that was read, or could not be and is tried again; returns whether it is still referred to.
     pub(super) fn read(&mut self, id: &ObjectRef, failed: bool) -> bool {
         let Some(copy) = self.copies.get_mut(id) else { return false };
+        self.is_due = true;
         copy.busy = failed;
         copy.state = match (failed, copy.state) {
             (true, State::Asked) => State::Failed,
@@ -186,11 +182,17 @@ impl Secrets {
     }
 }
 
+/// The namespaces of the Secrets that these objects refer to.
+fn named<'a>(referring: Vec<(&ObjectRef, &'a BTreeSet<ObjectRef>)>) -> BTreeSet<&'a str> {
+    referring.into_iter().flat_map(|(_, secrets)| secrets).map(|id| id.namespace.as_str()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::state::objects::ObjectRecord;
 
     fn secret(name: &str) -> ObjectRef {
         ObjectRef { kind: Kind::Secret, namespace: "shop".into(), name: name.into() }
@@ -271,14 +273,14 @@ mod tests {
         let mut secrets = Secrets::default();
         secrets.see(secret("a"), "1".into());
         // What it refers to before the first world is told is nothing to anybody.
-        secrets.fleet(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
+        secrets.refer(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
         due(&mut secrets, &["a"], &[]);
-        secrets.fleet(&fleet("f"), None, 1);
+        secrets.refer(&fleet("f"), None, 1);
         due(&mut secrets, &[], &["a"]);
-        secrets.fleet(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
+        secrets.refer(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
         due(&mut secrets, &["a"], &[]);
         // The next world drops it, while the one before is planned, or waits for that.
-        secrets.fleet(&fleet("f"), None, 2);
+        secrets.refer(&fleet("f"), None, 2);
         due(&mut secrets, &[], &[]);
         secrets.in_force(InForce::default());
         due(&mut secrets, &[], &[]);
@@ -295,16 +297,16 @@ mod tests {
     fn a_fleet_refers_by_what_it_is_and_by_what_is_in_force_of_it() {
         let current = manifest(&json!([{"name": "a"}, {"name": "b", "namespace": "other"}]));
         let mut secrets = Secrets::default();
-        secrets.fleet(&fleet("f"), Some(&current), 1);
+        secrets.refer(&fleet("f"), Some(&current), 1);
         let accepted = Some(Arc::new(manifest(&json!([{"name": "c"}]))));
         let (content, created) = (snapshot::Hash::of(b""), jiff::Timestamp::UNIX_EPOCH);
         let known = ObjectRecord { generation: 1, content, created, accepted, accepted_at: None, gone: None };
-        let known = in_force(&[(fleet("f"), known)].into());
+        let known = crate::source::in_force::secrets(&[(fleet("f"), known)].into());
         secrets.in_force(InForce { world: 1, secrets: known, ..InForce::default() });
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret other/b", "Secret shop/a", "Secret shop/c"]);
         // What it is now can't be read.
-        secrets.fleet(&fleet("f"), None, 1);
+        secrets.refer(&fleet("f"), None, 1);
         let wanted: Vec<_> = secrets.wanted().into_iter().map(ToString::to_string).collect();
         assert_eq!(wanted, ["Secret shop/c"]);
     }

@@ -5,25 +5,25 @@ use std::{
     sync::Arc,
 };
 
-use crds::Violation;
+use crds::{Role, Violation};
 use planner::{Cluster, Kind, ObjectRef, Problem, Severity, problem::reason};
 use serde_json::Value;
 use snapshot::Hash;
 
 use super::{
     super::{
-        CreationMeta, Observed, SourceObject,
+        CreationMeta, InForce, Observed, SourceObject,
         budget::{self, Budget, Given, Weight},
     },
     flight::Flight,
     namespaces::{Namespaces, Order},
-    secrets::{InForce, Secrets},
+    secrets::Secrets,
     watch::{Change, Content},
     watch_error::{Cause, Failure},
 };
 
-/// Largest certificate with its key, as base64: far below the megabyte that a Secret may have.
-const MAX_CERTIFICATE_BYTES: usize = 256 << 10;
+/// Largest Secret, as base64: far below the megabyte that it may have.
+const MAX_SECRET_BYTES: usize = 256 << 10;
 /// The share of former contents, which are held until a plan is made without them, in all that is held.
 const FORMER_SHARE: u64 = 8;
 /// Most that is read anew at one time.
@@ -167,8 +167,7 @@ impl Store {
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
     pub(super) fn follow(&mut self) -> (Vec<Order>, bool) {
-        let (own, others) = self.secrets.namespaces();
-        let mut orders = self.namespaces.want(&own, &others);
+        let mut orders = self.namespaces.want(&self.secrets.namespaces());
         for order in &orders {
             if let Order::End(namespace) = order {
                 self.secret_lists.remove(namespace);
@@ -274,17 +273,18 @@ impl Store {
             return is_changed;
         }
         // Of others nothing is read from it, and a Secret would be seen wherever this is printed.
-        let raw = (id.kind == Kind::RatePolicy).then(|| value.clone());
+        let raw = (id.kind.info().role == Role::Guard).then(|| value.clone());
         let current = match id.kind {
             _ if !fits => Err(vec![]),
-            Kind::Secret if length > MAX_CERTIFICATE_BYTES => Err(vec![too_large(length)]),
+            Kind::Secret if length > MAX_SECRET_BYTES => Err(vec![too_large(&value, length)]),
             _ => crds::admit(value).map(Arc::new),
         };
         let raw = raw.filter(|_| current.is_err()).map(Arc::new);
-        if id.kind == Kind::GatewayFleet {
-            // One that may not run where it is refers to nothing.
-            let runs = self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
-            self.secrets.fleet(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
+        if id.kind.info().refers {
+            // A fleet that may not run where it is refers to nothing.
+            let runs = id.kind != Kind::GatewayFleet
+                || self.observed.cluster.as_ref().is_none_or(|cluster| cluster.runs_fleets_in(&id.namespace));
+            self.secrets.refer(id, current.as_deref().ok().filter(|_| runs), self.observed.number + 1);
         }
         let object = SourceObject { current, raw, generation, content: hash, origin: None, creation };
         let observed = Arc::make_mut(&mut self.observed);
@@ -331,8 +331,8 @@ impl Store {
         object.raw = targets.map(Arc::new);
         object.current = Err(vec![Violation { path: String::new(), message }]);
         observed.left_out.insert(id.clone());
-        if id.kind == Kind::GatewayFleet {
-            self.secrets.fleet(id, None, self.observed.number + 1);
+        if id.kind.info().refers {
+            self.secrets.refer(id, None, self.observed.number + 1);
         }
     }
 
@@ -380,7 +380,7 @@ impl Store {
     fn remove(&mut self, id: &ObjectRef) -> bool {
         match id.kind {
             Kind::Secret => self.secrets.lose(id),
-            Kind::GatewayFleet => self.secrets.fleet(id, None, self.observed.number + 1),
+            kind if kind.info().refers => self.secrets.refer(id, None, self.observed.number + 1),
             _ => {}
         }
         self.drop(id)
@@ -403,12 +403,12 @@ impl Store {
     }
 }
 
-fn too_large(size: usize) -> Violation {
-    let message = format!(
-        "tls.crt and tls.key have {} KiB, at most {} are read: leave out certificates that the chain does not need",
-        size >> 10,
-        MAX_CERTIFICATE_BYTES >> 10
-    );
+fn too_large(secret: &Value, size: usize) -> Violation {
+    let (what, fix) = match secret["type"] == "kubernetes.io/tls" {
+        true => ("tls.crt and tls.key have", "leave out certificates that the chain does not need"),
+        false => ("it has", "keep credentials in a Secret of their own"),
+    };
+    let message = format!("{what} {} KiB, at most {} are read: {fix}", size >> 10, MAX_SECRET_BYTES >> 10);
     Violation { path: "data".into(), message }
 }
 

@@ -6,11 +6,11 @@ use planner::{Cluster, Kind, ObjectRef, Unreadable};
 use serde_json::{Value, json};
 
 use super::{
-    resource::{GRANTS, REQUIRED},
+    resource,
     watch_error::{Cause, Failure},
     *,
 };
-use crate::source::Observed;
+use crate::source::{InForce, Observed};
 
 fn here() -> Cluster {
     Cluster { operator_namespace: "sys".into(), ..Cluster::default() }
@@ -237,7 +237,10 @@ impl Bench {
     }
 
     async fn list(&self, but: &[&str]) {
-        for watched in REQUIRED.iter().chain([&GRANTS]).filter(|watched| !but.contains(&watched.name)) {
+        for watched in resource::required()
+            .chain([resource::of(Kind::ReferenceGrant)])
+            .filter(|watched| !but.contains(&watched.name))
+        {
             self.tell(Change::Listed(watched.kind.unwrap(), watched.name)).await;
         }
     }
@@ -265,14 +268,14 @@ fn failing(watch: &'static str, cause: Cause) -> Change {
 async fn the_first_world_is_whole() {
     let mut bench = Bench::new();
     bench.tell(route("a", "u", 1, "/a")).await;
-    bench.list(&["services", GRANTS.name]).await;
+    bench.list(&["services", resource::of(Kind::ReferenceGrant).name]).await;
     bench.nothing().await;
     assert_eq!(
         bench.progress.borrow().to_string(),
         "not synced: referencegrants.gateway.networking.k8s.io: being listed; services: being listed"
     );
     bench.tell(failing("services", Cause::Missing)).await;
-    bench.tell(Change::Absent(Kind::ReferenceGrant, GRANTS.name)).await;
+    bench.tell(Change::Absent(Kind::ReferenceGrant, resource::of(Kind::ReferenceGrant).name)).await;
     bench.nothing().await;
     assert_eq!(bench.progress.borrow().to_string(), "not synced: services: Missing");
     bench.tell(Change::Listed(Kind::Service, "services")).await;
@@ -446,7 +449,7 @@ async fn worlds_do_not_queue_up() {
 async fn grants_that_may_not_be_read_are_not_waited_for() {
     let mut bench = Bench::new();
     bench.tell(failing("customresourcedefinitions.apiextensions.k8s.io", Cause::Forbidden)).await;
-    bench.list(&[GRANTS.name]).await;
+    bench.list(&[resource::of(Kind::ReferenceGrant).name]).await;
     bench.next().await;
     assert_eq!(bench.progress.borrow().to_string(), "synced");
 }
@@ -454,7 +457,7 @@ async fn grants_that_may_not_be_read_are_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn grants_are_not_waited_for_forever() {
     let mut bench = Bench::new();
-    bench.list(&[GRANTS.name]).await;
+    bench.list(&[resource::of(Kind::ReferenceGrant).name]).await;
     let start = Instant::now();
     bench.next().await;
     assert!(start.elapsed() >= OPTIONAL_TIMEOUT - Duration::from_millis(1) && start.elapsed() < 2 * OPTIONAL_TIMEOUT);

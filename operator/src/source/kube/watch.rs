@@ -11,7 +11,7 @@ use super::{
     lists::Lists,
     prune,
     raw::Raw,
-    resource::{SECRETS, Watched},
+    resource::{self, Watched},
     watch_error::Failure,
     watch_stream::{WatchStep, WatchStream},
 };
@@ -137,8 +137,8 @@ pub(super) async fn watch(client: Client, watched: &'static Watched, version: &'
 
 /// Tells what there is of the Secrets of a namespace until nobody listens.
 pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Changes) {
-    let place = Some(Arc::clone(&namespace));
-    let mut stream = WatchStream::new(client, changes.lists.clone(), &SECRETS, SECRETS.versions[0], place);
+    let (watched, place) = (resource::secrets(), Some(Arc::clone(&namespace)));
+    let mut stream = WatchStream::new(client, changes.lists.clone(), watched, watched.versions[0], place);
     loop {
         let change = match stream.next().await {
             WatchStep::Event(Event::Init) => Some(Change::BeganIn(Arc::clone(&namespace))),
@@ -148,7 +148,7 @@ pub(super) async fn secrets(client: Client, namespace: Arc<str>, changes: Change
             }
             WatchStep::Event(Event::Delete(raw)) => prune::identity(Kind::Secret, &raw.value()).map(Change::Gone),
             WatchStep::Failing(failure) => Some(Change::FailingIn(Arc::clone(&namespace), failure)),
-            WatchStep::Well => Some(Change::Well(SECRETS.name)),
+            WatchStep::Well => Some(Change::Well(watched.name)),
         };
         let Some(change) = change else { continue };
         if changes.send(change).await.is_err() {

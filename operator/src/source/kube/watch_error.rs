@@ -131,7 +131,9 @@ fn innermost(error: &kube::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::resource::REQUIRED, *};
+    use planner::Kind;
+
+    use super::{super::resource, *};
 
     fn status(code: u16, message: &str) -> Box<Status> {
         Box::new(Status { code, message: message.into(), ..Status::default() })
@@ -139,7 +141,7 @@ mod tests {
 
     #[track_caller]
     fn check(error: &watcher::Error, expect: Option<(Cause, &str)>) {
-        let failure = Failure::of(&REQUIRED[1], error);
+        let failure = Failure::of(resource::of(Kind::ApiRoute), error);
         assert_eq!(failure.as_ref().map(|f| (f.cause, f.message.as_str())), expect);
     }
 

@@ -201,9 +201,10 @@ mod tests {
     use http_body_util::BodyExt as _;
     use hyper::{Request, Response};
     use kube::client::Body;
+    use planner::Kind;
     use serde_json::{Value, json};
 
-    use super::{super::resource::REQUIRED, *};
+    use super::{super::resource, *};
 
     /// A client whose requests are answered one after the other; the last watch stays open. Gives back what was asked.
     fn client(answers: Vec<(u16, String)>) -> (Client, Arc<Mutex<Vec<String>>>) {
@@ -240,7 +241,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (client, asked) = client(answers);
-            let mut steps = WatchStream::new(client, Lists::default(), &REQUIRED[1], "v1alpha1", None);
+            let mut steps = WatchStream::new(client, Lists::default(), resource::of(Kind::ApiRoute), "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
                 told.push(match steps.next().await {
@@ -302,7 +303,8 @@ mod tests {
         let follow = watches.into_iter().map(|answers| {
             let lists = lists.clone();
             async move {
-                let mut steps = WatchStream::new(client(answers).0, lists, &REQUIRED[1], "v1alpha1", None);
+                let mut steps =
+                    WatchStream::new(client(answers).0, lists, resource::of(Kind::ApiRoute), "v1alpha1", None);
                 let mut told = vec![];
                 loop {
                     match steps.next().await {
@@ -323,9 +325,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn there_is_a_turn_for_each_page() {
         let lists = Lists::default();
-        let full: Vec<_> = (0..REQUIRED[1].page).map(|i| format!("r{i}")).collect();
+        let full: Vec<_> = (0..resource::of(Kind::ApiRoute).page).map(|i| format!("r{i}")).collect();
         let full: Vec<_> = full.iter().map(String::as_str).collect();
-        let begin = |answers| WatchStream::new(client(answers).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+        let begin = |answers| {
+            WatchStream::new(client(answers).0, lists.clone(), resource::of(Kind::ApiRoute), "v1alpha1", None)
+        };
         let mut long = [(), ()].map(|()| begin(vec![(200, page("3", &full)), (200, list("3", &["last"]))]));
         for steps in &mut long {
             for _ in 0..=full.len() {
@@ -351,11 +355,18 @@ mod tests {
     async fn a_list_that_is_not_answered_gives_its_turn_to_others() {
         let (began, lists) = (Instant::now(), Lists::default());
         let stuck = [(), ()].map(|()| {
-            let mut steps = WatchStream::new(client(vec![]).0, lists.clone(), &REQUIRED[1], "v1alpha1", None);
+            let mut steps =
+                WatchStream::new(client(vec![]).0, lists.clone(), resource::of(Kind::ApiRoute), "v1alpha1", None);
             tokio::spawn(async move { (steps.next().await, steps.next().await, steps) })
         });
         tokio::task::yield_now().await;
-        let mut third = WatchStream::new(client(vec![(200, list("3", &[]))]).0, lists, &REQUIRED[1], "v1alpha1", None);
+        let mut third = WatchStream::new(
+            client(vec![(200, list("3", &[]))]).0,
+            lists,
+            resource::of(Kind::ApiRoute),
+            "v1alpha1",
+            None,
+        );
         assert!(matches!(third.next().await, WatchStep::Event(Event::Init)));
         assert!(matches!(third.next().await, WatchStep::Event(Event::InitDone)));
         assert_eq!(began.elapsed(), PAGE_TIMEOUT);

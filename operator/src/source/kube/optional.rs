@@ -1,22 +1,25 @@
-//! ReferenceGrants belong to Gateway API, which need not be installed: they are read while their definition is there, in
-//! the best version that it serves.
+//! Kinds whose definitions need not be installed (Gateway API's ReferenceGrant): they are read while their definition is
+//! there, in the best version that it serves.
 
 use std::{future::Future, pin::Pin};
 
 use kube::{Client, runtime::watcher::Event};
-use planner::Kind;
 use serde_json::Value;
 
 use super::{
-    resource::{GRANTS, GRANTS_DEFINITION},
+    resource::Optional,
     watch::{Change, Changes, watch},
     watch_stream::{WatchStep, WatchStream},
 };
 
-/// Tells what there is of ReferenceGrants until nobody listens.
-pub(super) async fn follow(client: Client, changes: Changes) {
-    let [version] = GRANTS_DEFINITION.versions else { return };
-    let mut definition = WatchStream::new(client.clone(), changes.lists.clone(), &GRANTS_DEFINITION, version, None);
+/// Tells what there is of such a kind until nobody listens.
+pub(super) async fn follow(client: Client, optional: &'static Optional, changes: Changes) {
+    let Optional { watched, definition, absent } = optional;
+    let (name, Some(kind), Some(version)) = (definition.name, watched.kind, definition.versions.first().copied())
+    else {
+        return;
+    };
+    let mut definition = WatchStream::new(client.clone(), changes.lists.clone(), definition, version, None);
     let mut watching = nothing();
     // What is watched; `None`: not known yet whether there is anything to watch.
     let mut current: Option<Option<&'static str>> = None;
@@ -32,20 +35,20 @@ pub(super) async fn follow(client: Client, changes: Changes) {
                 continue;
             }
             WatchStep::Event(Event::InitApply(raw)) => {
-                listed = served(&raw.value());
+                listed = served(&raw.value(), &watched.versions);
                 continue;
             }
             WatchStep::Event(Event::InitDone) => listed,
-            WatchStep::Event(Event::Apply(raw)) => served(&raw.value()),
+            WatchStep::Event(Event::Apply(raw)) => served(&raw.value(), &watched.versions),
             WatchStep::Event(Event::Delete(_)) => None,
             WatchStep::Failing(failure) => {
-                if changes.send(Change::Failing(GRANTS_DEFINITION.name, failure)).await.is_err() {
+                if changes.send(Change::Failing(name, failure)).await.is_err() {
                     return;
                 }
                 continue;
             }
             WatchStep::Well => {
-                if changes.send(Change::Well(GRANTS_DEFINITION.name)).await.is_err() {
+                if changes.send(Change::Well(name)).await.is_err() {
                     return;
                 }
                 continue;
@@ -57,16 +60,14 @@ pub(super) async fn follow(client: Client, changes: Changes) {
         current = Some(served);
         // Ends the watch of the other version first: what it said stays until the new one has listed.
         watching = match served {
-            Some(version) => Box::pin(watch(client.clone(), &GRANTS, version, changes.clone())),
+            Some(version) => Box::pin(watch(client.clone(), watched, version, changes.clone())),
             None => nothing(),
         };
         match served {
-            Some(version) => tracing::info!(version, "ReferenceGrants are read"),
+            Some(version) => tracing::info!(version, "{}s are read", kind.name()),
             None => {
-                tracing::info!(
-                    "Gateway API's ReferenceGrant is not installed: no reference to another namespace is permitted"
-                );
-                if changes.send(Change::Absent(Kind::ReferenceGrant, GRANTS.name)).await.is_err() {
+                tracing::info!("{absent}");
+                if changes.send(Change::Absent(kind, watched.name)).await.is_err() {
                     return;
                 }
             }
@@ -80,8 +81,8 @@ fn nothing() -> Watching {
     Box::pin(std::future::pending())
 }
 
-/// The best version that a definition serves.
-fn served(definition: &Value) -> Option<&'static str> {
+/// The best of these versions that a definition serves.
+fn served(definition: &Value, known: &[&'static str]) -> Option<&'static str> {
     let versions = definition.pointer("/spec/versions")?.as_array()?;
     let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
     let is = |condition: &Value, kind: &str| condition["type"] == kind && condition["status"] == "True";
@@ -91,7 +92,7 @@ fn served(definition: &Value) -> Option<&'static str> {
         return None;
     }
     let serves = |name: &str| versions.iter().any(|version| version["name"] == name && version["served"] == true);
-    GRANTS.versions.iter().copied().find(|name| serves(name))
+    known.iter().copied().find(|name| serves(name))
 }
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ mod tests {
         let conditions =
             json!([{"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": established}]);
         let definition = json!({"spec": {"versions": versions}, "status": {"conditions": conditions}});
-        assert_eq!(served(&definition), expect);
+        assert_eq!(served(&definition, &["v1", "v1beta1"]), expect);
     }
 
     #[test]
@@ -116,6 +117,6 @@ mod tests {
         check(&[("v1beta1", true), ("v1", false)], "True", Some("v1beta1"));
         check(&[("v1alpha2", true)], "True", None);
         check(&[("v1", true)], "False", None);
-        assert_eq!(served(&json!({"spec": {"versions": "odd"}})), None);
+        assert_eq!(served(&json!({"spec": {"versions": "odd"}}), &["v1"]), None);
     }
 }
