@@ -16,7 +16,7 @@ use super::{
     local_reply::{self, LocalReplyKind},
 };
 use crate::{
-    body::{Interrupt, Source, SourceError},
+    body::{Interrupt, ResponseBody as _, Source, SourceError},
     connection::TimeoutKind,
     forwarded::Forwarded,
     http1::{Malformed, body::Framing, request::Wants},

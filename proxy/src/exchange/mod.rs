@@ -22,7 +22,7 @@ pub(crate) use self::{
     record::Exchange,
 };
 use crate::{
-    body::Source,
+    body::{ResponseBody as _, Source},
     clock::clock_us,
     connection::{Conn, Way},
     fields::Fields,

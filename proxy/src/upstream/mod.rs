@@ -17,7 +17,7 @@ pub(crate) use pool::{Checkout, PooledConnection, ReusePolicy};
 pub use pool::{ConnectError, Pool};
 
 use crate::{
-    body::Source,
+    body::{DataMemory, ResponseBody, Source},
     http1::body::{BodyFrame, Framing},
     message::ResponseHead,
 };
@@ -45,56 +45,11 @@ impl UpstreamRequest {
         }
     }
 
-    /// The next piece of the response's body. What is left of the request's goes its way meanwhile.
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut impl Source,
-    ) -> Poll<Option<Result<BodyFrame, UpstreamError>>> {
-        match self {
-            UpstreamRequest::Http1(call) => call.poll_frame(cx, source),
-            UpstreamRequest::Http2(call) => call.poll_frame(cx, source),
-        }
-    }
-
     /// The part of the request's body that was sent, for another try.
     pub(crate) fn take_kept(&mut self) -> http2::Kept {
         match self {
             UpstreamRequest::Http1(_) => http2::Kept::default(),
             UpstreamRequest::Http2(call) => call.take_kept(),
-        }
-    }
-
-    /// The next piece of what has come already; `None`: none.
-    pub(crate) fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, UpstreamError>>> {
-        match self {
-            UpstreamRequest::Http1(call) => call.ready_frame(),
-            UpstreamRequest::Http2(_) => None,
-        }
-    }
-
-    /// Bytes of memory that are held for it. `unread`: what was taken last waits for the client, and what it was read
-    /// into.
-    pub(crate) fn held(&self, unread: bool) -> usize {
-        match self {
-            UpstreamRequest::Http1(call) => call.held(unread),
-            UpstreamRequest::Http2(call) => call.held(),
-        }
-    }
-
-    /// Goes on with the request's body while nothing of the response is wanted.
-    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
-        match self {
-            UpstreamRequest::Http1(call) => call.poll_rest(cx, source),
-            UpstreamRequest::Http2(call) => call.poll_rest(cx, source),
-        }
-    }
-
-    /// Whether the response was read to its end.
-    pub(crate) fn is_done(&self) -> bool {
-        match self {
-            UpstreamRequest::Http1(call) => call.is_done(),
-            UpstreamRequest::Http2(call) => call.is_done(),
         }
     }
 
@@ -105,20 +60,68 @@ impl UpstreamRequest {
             UpstreamRequest::Http2(call) => call.is_reused(),
         }
     }
+}
 
-    /// The framing of the response's body.
-    pub(crate) fn framing(&self) -> Framing {
+impl ResponseBody for UpstreamRequest {
+    type Error = UpstreamError;
+
+    fn framing(&self) -> Framing {
         match self {
             UpstreamRequest::Http1(call) => call.framing(),
             UpstreamRequest::Http2(call) => call.framing(),
         }
     }
 
-    /// Bytes of the response's body to come, where that is known.
-    pub(crate) fn left(&self) -> Option<u64> {
+    fn left(&self) -> Option<u64> {
         match self {
             UpstreamRequest::Http1(call) => call.left(),
             UpstreamRequest::Http2(call) => call.left(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            UpstreamRequest::Http1(call) => call.is_done(),
+            UpstreamRequest::Http2(call) => call.is_done(),
+        }
+    }
+
+    fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, UpstreamError>>> {
+        match self {
+            UpstreamRequest::Http1(call) => call.ready_frame(),
+            UpstreamRequest::Http2(_) => None,
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<BodyFrame, UpstreamError>>> {
+        match self {
+            UpstreamRequest::Http1(call) => call.poll_frame(cx, source),
+            UpstreamRequest::Http2(call) => call.poll_frame(cx, source),
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source) {
+        match self {
+            UpstreamRequest::Http1(call) => call.poll_rest(cx, source),
+            UpstreamRequest::Http2(call) => call.poll_rest(cx, source),
+        }
+    }
+
+    fn held(&self, unread: bool) -> usize {
+        match self {
+            UpstreamRequest::Http1(call) => call.held(unread),
+            UpstreamRequest::Http2(call) => call.held(),
+        }
+    }
+
+    fn memory(&self) -> DataMemory {
+        match self {
+            UpstreamRequest::Http1(_) => DataMemory::ReadBuffer,
+            UpstreamRequest::Http2(_) => DataMemory::Frames,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
-//! next piece; a response's is a [`crate::upstream::UpstreamRequest`]'s.
+//! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`], a response's is a
+//! [`ResponseBody`], and either is asked for its next piece.
 
 use std::task::{Context, Poll};
 
@@ -57,6 +57,50 @@ pub(crate) trait Source {
 
     /// Whether all of it was given out, and no trailers are to come.
     fn is_ended(&self) -> bool;
+}
+
+/// A response's body, where it comes from.
+pub(crate) trait ResponseBody {
+    /// The reason for which it ends before its time.
+    type Error;
+
+    /// The framing of the body, which says how long it is.
+    fn framing(&self) -> Framing;
+
+    /// Bytes of it to come, where that is known.
+    fn left(&self) -> Option<u64>;
+
+    /// Whether all of it was given out, and no trailers are to come.
+    fn is_done(&self) -> bool;
+
+    /// The next frame of what has come already; `None`: none. Within: as from [`ResponseBody::poll_frame`].
+    fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, Self::Error>>>;
+
+    /// The next frame of the body. What is left of the request's goes its way meanwhile.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<BodyFrame, Self::Error>>>;
+
+    /// Goes on with the request's body while nothing of the response is wanted.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source);
+
+    /// Bytes of memory that are held for it. `unread`: what was given out last waits for the client, and what it was
+    /// read into.
+    fn held(&self, unread: bool) -> usize;
+
+    /// The memory that its data stands in.
+    fn memory(&self) -> DataMemory;
+}
+
+/// The memory that a body's data stands in, once it was given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DataMemory {
+    /// The buffer that it was read into, which [`ResponseBody::held`] counts.
+    ReadBuffer,
+    /// A buffer for each frame of HTTP/2.
+    Frames,
 }
 
 /// Why there is no next piece.
