@@ -11,9 +11,11 @@ use crate::{
     schema::{k8s, text},
 };
 
+mod external_auth;
 mod filter;
 mod matching;
 
+pub use external_auth::{ExternalAuth, ExternalAuthBackendRef, ExternalAuthProtocol, HttpAuthConfig};
 pub use filter::{
     FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect, RouteFilter, UrlRewrite,
 };

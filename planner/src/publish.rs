@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{
     Entry, Hash, Key, Kind, Snapshot,
     proto::{Nack, RatePolicy, Resource, Route, Rule, resource},
+    refs,
 };
 
 use crate::Millis;
@@ -266,14 +267,7 @@ fn is_base(key: &Key) -> bool {
 
 /// Keys that a resource refers to and can't work without.
 fn references(entry: &Entry) -> BTreeSet<Key> {
-    let keys: Vec<String> = match entry.kind() {
-        Some(resource::Kind::Route(route)) => {
-            route.rules.into_iter().flat_map(|rule| rule.backends).map(|backend| backend.cluster).collect()
-        }
-        Some(resource::Kind::Listener(listener)) => listener.certificates,
-        _ => vec![],
-    };
-    keys.iter().filter_map(|key| key.parse().ok()).collect()
+    entry.kind().iter().flat_map(refs::needed).collect()
 }
 
 /// What stands in for a resource that was never good: nothing of its content but what says which requests are meant.

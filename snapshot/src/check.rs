@@ -2,11 +2,15 @@
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
 mod expressions;
+mod external_auth;
 pub mod reason;
 
 use std::{fmt, net::SocketAddr};
 
-pub use self::expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum};
+pub use self::{
+    expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum},
+    external_auth::MAX_EXTERNAL_AUTH_TIMEOUT_MS,
+};
 use crate::{
     expression,
     key::{Key, Kind},
@@ -14,6 +18,7 @@ use crate::{
         Certificate, Cluster, Filter, Fleet, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy,
         Resource, Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
     },
+    refs::{self, Reference},
 };
 
 /// Features that a resource can require of a proxy of this version.
@@ -59,7 +64,17 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
     if kind != key.kind() {
         return Err(Unfit::new("", reason::WRONG_KIND, format!("a {} under the key {key}", kind.as_str())));
     }
-    fit
+    fit?;
+    resource.kind.iter().flat_map(refs::refs).try_for_each(|reference| named(&reference))
+}
+
+/// Whether a reference is the key of what it is to name.
+fn named(reference: &Reference<'_>) -> Fit {
+    if reference.target().is_some() {
+        return Ok(());
+    }
+    let message = format!("{:?} is no {} key", reference.key, reference.kind.as_str());
+    Err(Unfit::new(reference.field.to_string(), reason::WRONG_REFERENCE, message))
 }
 
 /// Whether that expression can be used.
@@ -107,7 +122,7 @@ fn listener(l: &Listener) -> Fit {
     if l.tls && l.certificates.is_empty() {
         return Err(Unfit::new("tls.certificateRefs", reason::NO_CERTIFICATE, "a TLS listener needs a certificate"));
     }
-    keys("tls.certificateRefs", &l.certificates, Kind::Certificate)
+    Ok(())
 }
 
 fn certificate(c: &Certificate) -> Fit {
@@ -138,9 +153,6 @@ fn rule(r: &Rule) -> Fit {
     }
     for (i, f) in r.filters.iter().enumerate() {
         within(format_args!("filters[{i}]"), filter(f))?;
-    }
-    for (i, backend) in r.backends.iter().enumerate() {
-        keys(format_args!("backendRefs[{i}]"), std::slice::from_ref(&backend.cluster), Kind::Cluster)?;
     }
     Ok(())
 }
@@ -195,6 +207,7 @@ fn filter(f: &Filter) -> Fit {
             hostname("urlRewrite.hostname", &u.hostname, true)?;
             within("urlRewrite.path", path_rewrite(u.path.as_ref()))
         }
+        Some(filter::Filter::ExternalAuth(a)) => within("externalAuth", external_auth::fit(a)),
         None => Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     }
 }
@@ -206,12 +219,13 @@ fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
         Some(path_rewrite::Rewrite::ReplacePrefixMatch(path)) => ("replacePrefixMatch", path),
         None => return Ok(()),
     };
-    let clean = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
-    if clean {
-        Ok(())
-    } else {
-        Err(Unfit::new(field, reason::INVALID_PATH, "must begin with / and hold no space, ? or #"))
-    }
+    if is_path(path) { Ok(()) } else { Err(Unfit::new(field, reason::INVALID_PATH, BAD_PATH)) }
+}
+
+const BAD_PATH: &str = "must begin with / and hold no space, ? or #";
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
 }
 
 /// Fields that the proxy writes into every request, whatever a filter has made of them. (What a filter leaves of
@@ -268,9 +282,6 @@ fn cluster(c: &Cluster) -> Fit {
 }
 
 fn rate_policy(p: &RatePolicy) -> Fit {
-    for (i, target) in p.targets.iter().enumerate().filter(|(_, t)| !t.route.is_empty()) {
-        keys(format_args!("targetRefs[{i}]"), std::slice::from_ref(&target.route), Kind::Route)?;
-    }
     for (i, limit) in p.limits.iter().enumerate() {
         let bucket = limit.token_bucket.unwrap_or_default();
         let unfit = |member: &str, message: &str| {
@@ -322,16 +333,6 @@ fn http_token(name: &str) -> Result<(), String> {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let fit = !name.is_empty() && name.bytes().all(tchar);
     if fit { Ok(()) } else { Err(format!("{name:?} is no field name (RFC 9110 token)")) }
-}
-
-fn keys(field: impl fmt::Display, keys: &[String], kind: Kind) -> Fit {
-    let wrong = keys.iter().find(|k| k.parse::<Key>().map(|k| k.kind()) != Ok(kind));
-    match wrong {
-        Some(key) => {
-            Err(Unfit::new(field.to_string(), reason::WRONG_REFERENCE, format!("{key:?} is no {} key", kind.as_str())))
-        }
-        None => Ok(()),
-    }
 }
 
 fn within(path: impl fmt::Display, fit: Fit) -> Fit {

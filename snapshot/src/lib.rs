@@ -11,6 +11,7 @@
 //! - [`proto`]: the messages, compiled from `proto/*.proto`.
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
+//! - [`refs`]: what a resource refers to.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
@@ -25,6 +26,7 @@ pub mod handover;
 pub mod key;
 pub mod latency;
 pub mod path;
+pub mod refs;
 pub mod report;
 pub mod sensitive;
 pub mod set;
@@ -44,6 +46,7 @@ impl proto::Listener {
 }
 
 pub use key::{Hash, Key, Kind};
+pub use refs::refs;
 pub use set::{Delta, Entry, Snapshot};
 
 /// Version of the resources' format; a proxy that speaks another is told so.

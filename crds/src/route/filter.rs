@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::external_auth::ExternalAuth;
 use crate::{
     common::{FRAMING_MESSAGE, HttpHeader, NOT_FRAMING},
     schema::text,
@@ -35,7 +36,12 @@ use crate::{
         .message(Message::Expression(
             "has(self.urlRewrite) ? 'urlRewrite is only for type URLRewrite' : 'type URLRewrite needs urlRewrite'".into(),
         ))
-        .field_path(".urlRewrite")
+        .field_path(".urlRewrite"),
+    validation = Rule::new("has(self.externalAuth) == (self.type == 'ExternalAuth')")
+        .message(Message::Expression(
+            "has(self.externalAuth) ? 'externalAuth is only for type ExternalAuth' : 'type ExternalAuth needs externalAuth'".into(),
+        ))
+        .field_path(".externalAuth")
 )]
 pub struct RouteFilter {
     /// Which member below is set.
@@ -57,6 +63,10 @@ pub struct RouteFilter {
     /// `{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<UrlRewrite>,
+    /// For `ExternalAuth`: a service says whether the request may go on. Example:
+    /// `{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_auth: Option<ExternalAuth>,
 }
 
 /// The filters there are.
@@ -68,6 +78,7 @@ pub enum FilterType {
     RequestRedirect,
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
+    ExternalAuth,
 }
 
 /// Header fields to set, add and remove, in that order.
@@ -86,7 +97,7 @@ pub struct HeaderModifier {
     pub add: Vec<HttpHeader>,
     /// Remove.
     #[serde(default)]
-    #[schemars(schema_with = "removed_headers")]
+    #[schemars(schema_with = "header_names")]
     pub remove: Vec<String>,
 }
 
@@ -169,7 +180,8 @@ pub enum PathModifierType {
     ReplacePrefixMatch,
 }
 
-fn removed_headers(generator: &mut SchemaGenerator) -> Schema {
+/// Names of fields that do not frame a message.
+pub(super) fn header_names(generator: &mut SchemaGenerator) -> Schema {
     let mut name = text::header_name(generator);
     name.insert(
         "x-kubernetes-validations".into(),

@@ -8,6 +8,7 @@
 mod crash;
 mod cycle;
 mod flood;
+mod house;
 mod interop;
 mod isolation;
 mod limit;

@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod expressions;
+mod external_auth;
 mod fleet;
 pub(crate) mod grant;
 pub(crate) mod hostname;
@@ -30,7 +31,7 @@ pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::{Policy, Target};
-pub(crate) use route::{Backend, Destination, Route};
+pub(crate) use route::{Backend, CalledService, Destination, Route};
 pub(crate) use secret::TlsSecret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};

@@ -1,7 +1,7 @@
 //! Operator and proxies talk until nothing changes: what runs then, whatever one of them says.
 
 use proptest::prelude::*;
-use snapshot::proto::{Cluster, Match, WeightedCluster};
+use snapshot::proto::{Certificate, Cluster, Listener, Match, WeightedCluster};
 
 use super::*;
 
@@ -147,6 +147,26 @@ fn a_refused_route_is_rolled_back_alone_with_what_it_refers_to() {
     let fixed = snapshot(&[(key("a"), route("three"))]);
     assert_eq!(fleet.talk(&fixed), (fixed.clone(), BTreeMap::new()));
     assert!(fleet.ledger.refused.is_empty());
+}
+
+/// Of whatever kind: what `snapshot::refs` says that it needs is there again.
+#[test]
+fn a_refused_listener_is_rolled_back_with_its_certificate() {
+    let listener = |certificate: &str| {
+        let certificates = vec![format!("Certificate/ns/{certificate}")];
+        let listener = Listener { name: "l".into(), port: 443, tls: true, certificates, ..Listener::default() };
+        Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::Listener(listener)) })
+    };
+    let certificate = |name: &str| {
+        let content = Certificate { chain_pem: name.to_owned().into(), private_key_pem: "k".into() };
+        let content = Resource { requires: vec![], kind: Some(resource::Kind::Certificate(content)) };
+        (Key::new(Kind::Certificate, "ns", name), Entry::new(&content))
+    };
+    let key = Key::listener("ns", "f", "l");
+    let mut fleet = Fleet::of(2, &[listener("two")]);
+    fleet.talk(&snapshot(&[(key.clone(), listener("one")), certificate("one")]));
+    let (published, _) = fleet.talk(&snapshot(&[(key.clone(), listener("two")), certificate("two")]));
+    assert_eq!(published, snapshot(&[(key, listener("one")), certificate("one"), certificate("two")]));
 }
 
 #[test]

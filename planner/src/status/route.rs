@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::route::{ApiRouteStatus, RouteParentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use snapshot::{
-    Key, Kind,
-    proto::{self, resource},
-};
+use snapshot::{Key, Kind, proto::resource, refs};
 
 use super::{
     Context, Status, Subject,
@@ -118,24 +115,21 @@ fn missing(fleet: &FleetRef, planned: &PlannedFleet, keys: &[Key]) -> Option<Ver
 /// The route's own key, and those of the clusters it sends requests to.
 fn keys(planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
     let mut keys = vec![key(subject)];
-    if let Some(route) = resource(planned, subject) {
-        let clusters = route.rules.into_iter().flat_map(|rule| rule.backends);
-        keys.extend(clusters.filter_map(|backend| backend.cluster.parse().ok()));
-    }
+    keys.extend(resource(planned, subject).iter().flat_map(refs::needed));
     keys
 }
 
 /// Keys of the listeners that it is attached to.
 fn listeners(fleet: &FleetRef, planned: &PlannedFleet, subject: &Subject<'_>) -> Vec<Key> {
-    let attachments = resource(planned, subject).into_iter().flat_map(|route| route.attachments);
-    attachments.map(|attachment| Key::listener(&fleet.namespace, &fleet.name, &attachment.listener)).collect()
+    let attachments = match resource(planned, subject) {
+        Some(resource::Kind::Route(route)) => route.attachments,
+        _ => vec![],
+    };
+    attachments.iter().map(|attachment| Key::listener(&fleet.namespace, &fleet.name, &attachment.listener)).collect()
 }
 
-fn resource(planned: &PlannedFleet, subject: &Subject<'_>) -> Option<proto::Route> {
-    match planned.snapshot.entry(&key(subject))?.kind()? {
-        resource::Kind::Route(route) => Some(route),
-        _ => None,
-    }
+fn resource(planned: &PlannedFleet, subject: &Subject<'_>) -> Option<resource::Kind> {
+    planned.snapshot.entry(&key(subject))?.kind()
 }
 
 fn key(subject: &Subject<'_>) -> Key {

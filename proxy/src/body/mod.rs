@@ -35,6 +35,10 @@ pub(crate) trait Source {
     /// Ready when the exchange has to end for the client's sake, or because somebody took too long.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
+    /// Ready when the connection of a client broke whose body is not read for now: what else would tell is its end.
+    /// Looked at once a second.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
     /// From now on, this is waited for.
     fn wait(&mut self, waiting: TimeoutKind);
 

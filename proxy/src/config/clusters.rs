@@ -9,12 +9,10 @@ use arc_swap::ArcSwapOption;
 use snapshot::{
     Hash, Key, Kind, Snapshot,
     proto::{self, ClusterProtocol, resource},
+    refs,
 };
 
-use crate::{
-    rule::{Cluster, ClusterSlot, Rule},
-    upstream::{Endpoints, Protocol},
-};
+use crate::upstream::{Cluster, ClusterSlot, Endpoints, Protocol};
 
 /// Every cluster's slot, with the hash of what is in it.
 #[derive(Default)]
@@ -35,12 +33,17 @@ impl Clusters {
         Arc::clone(&self.slots.entry(key.clone()).or_insert_with(|| (slot(), None)).0)
     }
 
-    /// The changes by which the slots come to hold what the snapshot says, whose rules are these. Forgets slots that
+    /// The slots of every cluster that a resource refers to.
+    pub(crate) fn slots(&mut self, content: &resource::Kind) -> Box<[Arc<ClusterSlot>]> {
+        refs::needed(content).filter(|key| key.kind() == Kind::Cluster).map(|key| self.slot(&key)).collect()
+    }
+
+    /// The changes by which the slots come to hold what the snapshot says, whose routes name these. Forgets slots that
     /// nothing names.
     pub(crate) fn updates<'a>(
         &mut self,
         snapshot: &Snapshot,
-        rules: impl Iterator<Item = &'a Rule>,
+        named: impl Iterator<Item = &'a Arc<ClusterSlot>>,
         endpoints: &Endpoints,
     ) -> Vec<Update> {
         self.slots.retain(|key, (slot, _)| Arc::strong_count(slot) > 1 || snapshot.entry(key).is_some());
@@ -60,7 +63,7 @@ impl Clusters {
         if gone.is_empty() {
             return updates;
         }
-        let named: HashSet<&Key> = rules.flat_map(Rule::clusters).collect();
+        let named: HashSet<&Key> = named.map(|slot| &slot.key).collect();
         for key in gone {
             let Some((slot, hash)) = self.slots.get_mut(&key) else { continue };
             if named.contains(&key) {
@@ -92,4 +95,40 @@ fn compile(cluster: &proto::Cluster, endpoints: &Endpoints) -> Cluster {
     // check::resource made sure that they are addresses.
     let used = used.filter_map(|e| e.address.parse().ok());
     Cluster { endpoints: used.map(|address| endpoints.endpoint(address, protocol)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use snapshot::{
+        Entry,
+        proto::{Resource, Route, Rule, WeightedCluster},
+    };
+
+    use super::*;
+
+    /// Also what a route names and sends nothing to: it may any moment.
+    #[test]
+    fn what_a_route_refers_to_keeps_its_slot() {
+        let key = Key::cluster("ns", "c", "80");
+        let backends = vec![WeightedCluster { cluster: key.to_string(), weight: 0 }];
+        let rules = vec![Rule { backends, ..Rule::default() }];
+        let route = resource::Kind::Route(Route { rules, ..Route::default() });
+        let content = resource::Kind::Cluster(proto::Cluster::default());
+        let full: Snapshot =
+            [(key.clone(), Entry::new(&Resource { requires: vec![], kind: Some(content) }))].into_iter().collect();
+        let (mut clusters, endpoints) = (Clusters::default(), Endpoints::default());
+        let named = clusters.slots(&route);
+        let mut take = |snapshot: &Snapshot, named: &[Arc<ClusterSlot>]| {
+            let updates = clusters.updates(snapshot, named.iter(), &endpoints);
+            updates.into_iter().for_each(Update::swap);
+            clusters.slots.len()
+        };
+        assert_eq!(take(&full, &named), 1);
+        assert!(named[0].cluster.load().is_some());
+        assert_eq!(take(&Snapshot::default(), &named), 1);
+        assert!(named[0].cluster.load().is_none(), "its requests get 500");
+        assert_eq!(take(&full, &named), 1);
+        assert_eq!(take(&Snapshot::default(), &[]), 0);
+        assert!(named[0].cluster.load().is_some(), "requests that are under way still find their backend");
+    }
 }

@@ -28,6 +28,7 @@ use crate::{
     Shared,
     clock::clock_us,
     router::{Candidate, Claim, Holders, Hosted, Router},
+    upstream::ClusterSlot,
 };
 
 /// Compiles one snapshot after the other.
@@ -60,6 +61,8 @@ struct CompiledRoute {
     attachments: Arc<[Attachment]>,
     /// The ways to reach its rules.
     candidates: Box<[Arc<Candidate>]>,
+    /// The clusters that it refers to.
+    clusters: Box<[Arc<ClusterSlot>]>,
 }
 
 /// Something compiled, and what it was compiled from.
@@ -143,8 +146,8 @@ impl Compiler {
         }
         let ports = listeners.iter().map(|(port, listeners)| (*port, self.port(*port, listeners, &attached, snapshot)));
         let ports: BTreeMap<u16, Arc<Port>> = ports.collect();
-        let rules = self.routes.values().flat_map(|route| &route.candidates).map(|candidate| candidate.rule.as_ref());
-        let updates = self.clusters.updates(snapshot, rules, &self.shared.endpoints);
+        let named = self.routes.values().flat_map(|route| &route.clusters);
+        let updates = self.clusters.updates(snapshot, named, &self.shared.endpoints);
         self.attachments.retain(|attachments| Arc::strong_count(attachments) > 1);
         self.certificates.retain(|key, _| snapshot.entry(key).is_some());
         self.ports.retain(|port, _| ports.contains_key(port));
@@ -169,7 +172,9 @@ impl Compiler {
         if let Some(cached) = self.routes.get(key).filter(|c| c.from == from) {
             return Ok(Arc::clone(cached));
         }
-        let Some(resource::Kind::Route(route)) = checked(key, entry)? else {
+        let content = checked(key, entry)?;
+        let clusters = content.as_ref().map(|content| self.clusters.slots(content)).unwrap_or_default();
+        let Some(resource::Kind::Route(route)) = content else {
             return Err(Unfit::new("", "WrongKind", "is no route"));
         };
         let candidates = route::compile(&self.shared, &mut self.clusters, policies, key, &route)?;
@@ -180,6 +185,7 @@ impl Compiler {
             created_ms: route.created_ms,
             attachments: self.interned(route.attachments),
             candidates,
+            clusters,
         });
         self.routes.insert(key.clone(), Arc::clone(&compiled));
         Ok(compiled)

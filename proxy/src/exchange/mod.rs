@@ -8,6 +8,7 @@ mod local_reply;
 pub mod normalise;
 mod record;
 mod streaming;
+mod waiting;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -26,7 +27,7 @@ use crate::{
     clock::clock_us,
     connection::{Conn, Way},
     fields::Fields,
-    filter::{Ctx, Flow, LocalReply},
+    filter::{Ctx, FilterState, LocalReply, Outcome, Unwind},
     http1::request::Wants,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
@@ -100,35 +101,47 @@ pub(crate) async fn serve<S: Source>(
         now_us: clock_us(exchange.started),
         identity: None,
         rate_limit: None,
+        state: FilterState::default(),
     };
-    if let Flow::Reply(mut answer) = rule.chain.on_request(head, &mut ctx) {
-        exchange.reason = Some(answer.reason);
-        rule.chain.on_response(&mut answer.head, &mut ctx);
-        return Some(local_reply(answer, head, exchange, ctx.rate_limit));
-    }
-    let outcome = match &rule.action {
-        Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
-        Action::Unavailable(_) => Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal)),
+    let passed = match rule.chain.on_request(head, &mut ctx) {
+        Outcome::Passed => Ok(None),
+        Outcome::Replied(_, answer) => Ok(Some(answer)),
+        // Boxed: rare.
+        Outcome::Waits(at, wait) => Box::pin(waiting::pass(&rule, (at, wait), head, &mut ctx, source, exchange)).await,
+    };
+    let outcome = match passed {
+        Ok(None) => match &rule.action {
+            Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
+            Action::Unavailable(_) => {
+                Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal))
+            }
+        },
+        Ok(Some(mut answer)) => {
+            (exchange.reason, exchange.error_source) = (Some(answer.reason), answer.error_source);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
+            return Some(local_reply(answer, head, exchange, ctx.rate_limit));
+        }
+        Err(failure) => Err(failure),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, call, deadline }) => {
-            if streaming::has(call.framing(), &head.fields) {
+        Ok(forward::Inbound { head: mut response, call, deadline }) => {
+            if streaming::has(call.framing(), &response.fields) {
                 source.is_of_stream(Way::Response);
             }
-            rule.chain.on_response(&mut head, &mut ctx);
+            rule.chain.on_response(&mut response, head, &mut ctx, Unwind::All);
             // The filters' time is ours too; without them it is still the same moment.
             let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());
-            exchange.answered(head.status, came.unwrap_or_else(Instant::now));
+            exchange.answered(response.status, came.unwrap_or_else(Instant::now));
             let body = match call {
                 UpstreamRequest::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
                 call => ReplyBody::Upstream(call, deadline),
             };
-            Some(Reply { head, rate_limit: ctx.rate_limit, body })
+            Some(Reply { head: response, rate_limit: ctx.rate_limit, body })
         }
         Err(forward::Failure::LocalReply(kind, error_source)) => {
             exchange.fail(kind.reason, error_source);
             let mut answer = kind.reply(exchange.id());
-            rule.chain.on_response(&mut answer.head, &mut ctx);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
             Some(local_reply(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Reset(reason)) => {
@@ -140,7 +153,7 @@ pub(crate) async fn serve<S: Source>(
                 return Some(Reply { head, rate_limit: None, body: ReplyBody::Reset(reason) });
             }
             let mut answer = kind.reply(exchange.id());
-            rule.chain.on_response(&mut answer.head, &mut ctx);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
             let mut reply = local_reply(answer, head, exchange, ctx.rate_limit);
             if grpc::asks(head) {
                 grpc::ended(&mut reply.head, reason);

@@ -1,6 +1,7 @@
 //! Upstream endpoints, balancing, connection pools, and requests under way.
 
 mod balance;
+mod cluster;
 mod endpoint;
 mod error;
 pub(crate) mod http1;
@@ -8,9 +9,13 @@ pub(crate) mod http2;
 mod in_flight;
 mod pool;
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 pub use balance::pick;
+pub use cluster::{Cluster, ClusterSlot};
 pub use endpoint::{Endpoint, Endpoints, Protocol};
 pub(crate) use error::UpstreamError;
 pub(crate) use pool::{Checkout, PooledConnection, ReusePolicy};
@@ -18,8 +23,14 @@ pub use pool::{ConnectError, Pool};
 
 use crate::{
     body::{DataMemory, ResponseBody, Source},
-    http1::body::{BodyFrame, Framing},
-    message::ResponseHead,
+    forwarded::Forwarded,
+    http1::{
+        body::{BodyFrame, Framing},
+        request::Wants,
+    },
+    memory::Holder,
+    message::{RequestHead, ResponseHead},
+    message_limits::Limits,
 };
 
 /// A request under way to an upstream, and its response.
@@ -33,6 +44,36 @@ pub(crate) enum UpstreamRequest {
 }
 
 impl UpstreamRequest {
+    /// Makes a request ready to be sent on a connection. `kept`: what of its body another one was sent; `holder`: who
+    /// is charged for what arrives.
+    pub(crate) fn new(
+        leased: PooledConnection,
+        limits: Arc<Limits>,
+        head: &RequestHead,
+        forwarded: Forwarded<'_>,
+        (body, kept): (Framing, http2::Kept),
+        wants: Wants,
+        holder: &Arc<Holder>,
+    ) -> Self {
+        match leased {
+            PooledConnection::Http1(io, checkout) => {
+                Self::Http1(Box::new(http1::Http1Request::new(io, checkout, limits, head, forwarded, body, wants)))
+            }
+            PooledConnection::Http2(connection, stream, reused) => {
+                let leased = (connection, stream, reused);
+                Self::Http2(Box::new(http2::Http2Request::new(
+                    leased,
+                    limits,
+                    head,
+                    forwarded,
+                    (body, kept),
+                    wants,
+                    holder,
+                )))
+            }
+        }
+    }
+
     /// Sends the request as far as it goes, and reads the response's head.
     pub(crate) fn poll_response(
         &mut self,

@@ -54,7 +54,7 @@ const HOUSES: &[House] = &[
             ("codecs", &["http1", "http2"]),
             ("bodies", &["body"]),
             ("telemetry", &["telemetry"]),
-            ("parts of a rule", &["filter", "upstream"]),
+            ("parts of a rule", &["filter", "services", "upstream"]),
             ("rules", &["rule"]),
             ("router", &["router"]),
             ("configuration", &["config/mod", "config/settings"]),
@@ -90,6 +90,7 @@ const HOUSES: &[House] = &[
         floors: &[
             ("words", &["check/reason", "handover", "key", "latency", "path"]),
             ("expressions", &["expression"]),
+            ("references", &["refs"]),
             ("resources", &["check", "sensitive", "set"]),
             ("messages", &["codec", "report", "wire"]),
         ],
