@@ -305,6 +305,7 @@ fn requests(routes: usize) {
             now_us: clock_us(Instant::now()),
             identity: None,
             rate_limit: None,
+            body: None,
             state: FilterState::default(),
         };
         assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Outcome::Passed));

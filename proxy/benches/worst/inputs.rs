@@ -190,6 +190,7 @@ impl Before {
             now_us: clock_us(started),
             identity: None,
             rate_limit: None,
+            body: None,
             state: FilterState::default(),
         };
         let rule = Arc::clone(matched.rule);

@@ -1,8 +1,17 @@
 //! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`], a response's is a
-//! [`ResponseBody`], and either is asked for its next piece.
+//! [`ResponseBody`], and either is asked for its next piece. What is done to one on its way is a list of [`BodyStep`]s.
+
+mod stepped;
+mod steps;
 
 use std::task::{Context, Poll};
 
+#[cfg(test)]
+pub(crate) use self::steps::testing;
+pub(crate) use self::{
+    stepped::Stepped,
+    steps::{BodyStep, Next, StepFailed, Steps},
+};
 use crate::{
     connection::{TimeoutKind, Way},
     http1::{
@@ -105,6 +114,8 @@ pub(crate) enum DataMemory {
     ReadBuffer,
     /// A buffer for each frame of HTTP/2.
     Frames,
+    /// A buffer that holds nothing else.
+    Own,
 }
 
 /// Why there is no next piece.

@@ -23,11 +23,11 @@ pub(crate) use self::{
     record::Exchange,
 };
 use crate::{
-    body::{ResponseBody as _, Source},
+    body::{ResponseBody as _, Source, Stepped, Steps},
     clock::clock_us,
     connection::{Conn, Way},
     fields::Fields,
-    filter::{Ctx, FilterState, LocalReply, Outcome, Unwind},
+    filter::{BodyPlan, Ctx, FilterState, LocalReply, Outcome, Unwind},
     http1::request::Wants,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
@@ -54,6 +54,8 @@ pub(crate) enum ReplyBody {
     Local(Bytes),
     /// An upstream, until a deadline.
     Upstream(UpstreamRequest, Option<Pin<Box<Sleep>>>),
+    /// An upstream too, by way of what filters make of it.
+    Stepped(Box<Stepped<UpstreamRequest>>, Option<Pin<Box<Sleep>>>),
     /// No response: an upstream ended the stream, and so is that of a client that speaks HTTP/2.
     Reset(h2::Reason),
     /// No body: the connections become a WebSocket.
@@ -101,6 +103,7 @@ pub(crate) async fn serve<S: Source>(
         now_us: clock_us(exchange.started),
         identity: None,
         rate_limit: None,
+        body: None,
         state: FilterState::default(),
     };
     let passed = match rule.chain.on_request(head, &mut ctx) {
@@ -128,13 +131,17 @@ pub(crate) async fn serve<S: Source>(
             if streaming::has(call.framing(), &response.fields) {
                 source.is_of_stream(Way::Response);
             }
+            ctx.body = rule.chain.sees_responses().then(|| plan(&call, exchange)).flatten();
             rule.chain.on_response(&mut response, head, &mut ctx, Unwind::All);
             // The filters' time is ours too; without them it is still the same moment.
             let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());
             exchange.answered(response.status, came.unwrap_or_else(Instant::now));
             let body = match call {
                 UpstreamRequest::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
-                call => ReplyBody::Upstream(call, deadline),
+                call => match ctx.body.filter(|plan| !plan.steps.is_empty()) {
+                    None => ReplyBody::Upstream(call, deadline),
+                    Some(plan) => ReplyBody::Stepped(Box::new(Stepped::new(call, plan.steps)), deadline),
+                },
             };
             Some(Reply { head: response, rate_limit: ctx.rate_limit, body })
         }
@@ -193,6 +200,13 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         Missed::TooCostly => local_reply::ROUTING_TOO_COSTLY,
     })?;
     Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
+}
+
+/// The body of an upstream's response, for filters to add steps to; `None`: there is a WebSocket instead.
+fn plan(call: &UpstreamRequest, exchange: &Exchange<'_>) -> Option<BodyPlan> {
+    let websocket = matches!(call, UpstreamRequest::Http1(call) if call.is_websocket());
+    let has_room = exchange.conn.holder.has_room();
+    (!websocket).then(|| BodyPlan { framing: call.framing(), steps: Steps::default(), has_room })
 }
 
 /// A response of the proxy's own.

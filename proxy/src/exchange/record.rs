@@ -15,6 +15,7 @@ use crate::{
     message::RequestHead,
     rule::Rule,
     telemetry::{ErrorSource, RequestRecord, Waiter},
+    upstream::UpstreamError,
     worker::Worker,
 };
 
@@ -119,9 +120,13 @@ impl<'a> Exchange<'a> {
         self.answered.unwrap_or(self.started)
     }
 
-    /// The upstream broke off within the body.
-    pub(crate) fn upstream_broke(&mut self) {
-        self.fail("upstream_broke", ErrorSource::Upstream);
+    /// The response broke off within the body.
+    pub(crate) fn body_broke(&mut self, error: &UpstreamError) {
+        match error {
+            UpstreamError::Source(_) => self.client_went(),
+            UpstreamError::Step(_) => self.fail("body_step_failed", ErrorSource::Internal),
+            _ => self.fail("upstream_broke", ErrorSource::Upstream),
+        }
     }
 
     /// The time of the request, or of the backend's, was over within the body, while this was waited for.

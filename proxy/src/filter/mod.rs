@@ -29,6 +29,8 @@ pub use self::{
 };
 pub(crate) use self::{compile::compile, parts::Parts};
 use crate::{
+    body::Steps,
+    http1::body::Framing,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
     services::Caller,
@@ -75,6 +77,18 @@ pub struct Ctx {
     pub rate_limit: Option<RateLimit>,
     /// State that filters keep from the request until its response.
     pub state: FilterState,
+    /// Body of the response, on its way back; `None`: it stays as it is, for it is the proxy's own, or there is none.
+    pub body: Option<BodyPlan>,
+}
+
+/// A response's body as filters see it: they may add steps that it passes.
+pub struct BodyPlan {
+    /// The framing that it came with. `Empty`: there is none, as in an answer to HEAD.
+    pub(crate) framing: Framing,
+    /// Steps, in the order in which it passes them.
+    pub(crate) steps: Steps,
+    /// Whether there is memory for steps that hold much.
+    pub(crate) has_room: bool,
 }
 
 /// An authenticated sender.

@@ -47,6 +47,7 @@ pub(crate) fn ctx() -> Ctx {
         now_us: 1_000_000,
         identity: None,
         rate_limit: None,
+        body: None,
         state: FilterState::default(),
     }
 }

@@ -141,6 +141,9 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
             ReplyBody::Upstream(mut call, deadline) => {
                 relay(conn, client, head, (reply, rate_limit), (&mut call, deadline), &mut exchange).await
             }
+            ReplyBody::Stepped(mut body, deadline) => {
+                relay(conn, client, head, (reply, rate_limit), (&mut *body, deadline), &mut exchange).await
+            }
             // To clients that speak HTTP/2 alone.
             ReplyBody::Reset(_) => End::Abort,
             ReplyBody::WebSocket(call, rule) => {
@@ -299,7 +302,7 @@ async fn relay<S: Stream, B: ResponseBody<Error = UpstreamError>>(
                 Broken::Deadline(waiting) => exchange.timed_out(waiting),
                 Broken::Upstream(error) => {
                     tracing::debug!(%error, "the response broke off");
-                    exchange.upstream_broke();
+                    exchange.body_broke(&error);
                     // As far as it came.
                     let _ = client.flush().await;
                 }

@@ -70,6 +70,9 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
         ReplyBody::Upstream(mut body, deadline) => {
             Sending { body: Some(&mut body), deadline, source }.relay(head, exchange, sender).await
         }
+        ReplyBody::Stepped(mut body, deadline) => {
+            Sending { body: Some(&mut *body), deadline, source }.relay(head, exchange, sender).await
+        }
         ReplyBody::Reset(reason) => return sender.reset(passed(reason)),
         // None was asked for: there is no upgrade in HTTP/2.
         ReplyBody::WebSocket(..) => return sender.reset(Reason::INTERNAL_ERROR),
@@ -77,8 +80,7 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     let Err(ended) = sent else { return };
     tracing::debug!(error = %ended, "stream ended early");
     match ended {
-        Ended::Upstream(UpstreamError::Source(_)) => exchange.client_went(),
-        Ended::Upstream(_) => exchange.upstream_broke(),
+        Ended::Upstream(ref error) => exchange.body_broke(error),
         Ended::Timeout(waiting) => exchange.timed_out(waiting),
         Ended::UpstreamStalled => exchange.upstream_stalled(),
         Ended::Stalled => exchange.client_stalled(),
@@ -167,12 +169,7 @@ impl<B: ResponseBody<Error = UpstreamError>> Sending<'_, '_, B> {
     }
 
     /// Sends one whose body comes from somewhere, as it comes.
-    async fn relay(
-        mut self,
-        head: response::Parts,
-        exchange: &mut Exchange<'_>,
-        sender: &Sender,
-    ) -> Result<(), Ended> {
+    async fn relay(mut self, head: response::Parts, exchange: &mut Exchange<'_>, sender: &Sender) -> Result<(), Ended> {
         let (left, done) = self.body.as_ref().map_or((Some(0), true), |body| (body.left(), body.is_done()));
         let Some(mut stream) = self.send_head(head, left, done, sender)? else { return Ok(()) };
         // What came behind parts that go on together.
@@ -213,7 +210,12 @@ impl<B: ResponseBody<Error = UpstreamError>> Sending<'_, '_, B> {
     fn together(&mut self, cx: &mut Context<'_>, first: &[u8]) -> (Bytes, Option<Result<Option<BodyFrame>, Ended>>) {
         let mut all = BytesMut::from(first);
         while let Some(body) = self.body.as_mut().filter(|body| all.len() < MAX_COALESCED_BYTES && !body.is_done()) {
-            match body.poll_frame(cx, self.source) {
+            // What is made here is made for others' turns too: no more of it than there is.
+            let come = match body.memory() {
+                DataMemory::Own => body.ready_frame().map_or(Poll::Pending, Poll::Ready),
+                _ => body.poll_frame(cx, self.source),
+            };
+            match come {
                 Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
                     all.extend_from_slice(&data);
                 }
