@@ -7,10 +7,7 @@ pub mod reason;
 
 use std::{fmt, net::SocketAddr};
 
-pub use self::{
-    expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum},
-    external_auth::MAX_EXTERNAL_AUTH_TIMEOUT_MS,
-};
+pub use self::expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum};
 use crate::{
     expression,
     key::{Key, Kind},

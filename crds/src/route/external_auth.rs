@@ -27,7 +27,7 @@ pub struct ExternalAuth {
     /// fleet is scaled by.
     #[serde(default = "one_second")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1ms') && duration(self) <= duration('60s')")
-        .message("the service needs 1ms to 60s to answer"))]
+        .message("the service has 1ms to 60s to answer"))]
     pub timeout: Duration,
     /// Whether a request goes on that the service can't be asked about, without the fields of `http.allowedResponseHeaders`.
     /// Default: it is answered 503.

@@ -4,7 +4,7 @@ use super::{BAD_PATH, Fit, OF_REQUESTS, Unfit, http_token, is_path, modifiable, 
 use crate::proto::ExternalAuth;
 
 /// Longest time that a service has to say whether a request may go on, in milliseconds.
-pub const MAX_EXTERNAL_AUTH_TIMEOUT_MS: u64 = 60_000;
+const MAX_TIMEOUT_MS: u64 = 60_000;
 
 pub(super) fn fit(a: &ExternalAuth) -> Fit {
     if !(a.path.is_empty() || is_path(&a.path)) {
@@ -18,7 +18,7 @@ pub(super) fn fit(a: &ExternalAuth) -> Fit {
             fit.map_err(|e| Unfit::new(format!("http.{list}[{i}]"), reason::INVALID_HEADER, e))?;
         }
     }
-    if !(1..=MAX_EXTERNAL_AUTH_TIMEOUT_MS).contains(&a.timeout_ms) {
+    if !(1..=MAX_TIMEOUT_MS).contains(&a.timeout_ms) {
         return Err(Unfit::new("timeout", reason::INVALID_LIMIT, "must be 1ms to 60s"));
     }
     Ok(())
@@ -35,7 +35,7 @@ mod tests {
         let names = |name: &str| vec![name.to_owned()];
         for (auth, field) in [
             (ExternalAuth { timeout_ms: 0, ..auth.clone() }, "timeout"),
-            (ExternalAuth { timeout_ms: MAX_EXTERNAL_AUTH_TIMEOUT_MS + 1, ..auth.clone() }, "timeout"),
+            (ExternalAuth { timeout_ms: MAX_TIMEOUT_MS + 1, ..auth.clone() }, "timeout"),
             (ExternalAuth { path: "check".into(), ..auth.clone() }, "http.path"),
             (ExternalAuth { path: "/a?b".into(), ..auth.clone() }, "http.path"),
             (ExternalAuth { request_headers: names("content-length"), ..auth.clone() }, "http.allowedHeaders[0]"),
