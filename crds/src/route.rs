@@ -11,11 +11,14 @@ use crate::{
     schema::{k8s, text},
 };
 
+mod external_auth;
 mod filter;
 mod matching;
 
+pub use external_auth::{ExternalAuth, ExternalAuthBackendRef, ExternalAuthProtocol, HttpAuthConfig};
 pub use filter::{
-    FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect, RouteFilter, UrlRewrite,
+    Compression, CompressionAlgorithm, FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect,
+    RouteFilter, UrlRewrite,
 };
 pub use matching::{HeaderMatch, Method, PathMatch, PathMatchType, QueryParamMatch, RouteMatch, ValueMatchType};
 

@@ -14,7 +14,7 @@ use proxy::{
     clock::clock_us,
     config::Store,
     fields::Fields,
-    filter::{Ctx, Flow},
+    filter::{Ctx, FilterState, Outcome},
     forwarded::{Forwarded, RequestId},
     http1::{
         self, encode,
@@ -305,8 +305,10 @@ fn requests(routes: usize) {
             now_us: clock_us(Instant::now()),
             identity: None,
             rate_limit: None,
+            body: None,
+            state: FilterState::default(),
         };
-        assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Flow::Continue));
+        assert!(matches!(rule.chain.on_request(&mut head, &mut ctx), Outcome::Passed));
         black_box(ctx);
     });
     let record = RequestRecord {
@@ -322,6 +324,7 @@ fn requests(routes: usize) {
         request_id: b"id",
         duration: std::time::Duration::from_micros(1_300),
         upstream: Some(std::time::Duration::from_micros(1_000)),
+        external: None,
         added: std::time::Duration::from_micros(300),
         upstream_address: None,
         bytes_in: 0,

@@ -7,6 +7,7 @@
 //!     worker threads, one runtime each      router/ which rule     │
 //!     drain, rebalance, max age             filter/ chain of rule ─┤
 //!                                           upstream/ balance, pools, calls
+//!                                           services/ what filters ask of others
 //!                                           websocket.rs after 101
 //!  rule.rs: a compiled rule; connection/, worker.rs: what a request knows of its client's connection, and of its thread
 //!  message.rs, fields.rs: a head on its way, whatever protocol it came by; lookup.rs: what it says under a name
@@ -43,6 +44,7 @@ pub mod rate_limit_fields;
 pub mod router;
 pub mod rule;
 pub mod server;
+mod services;
 pub mod shared;
 mod sockopt;
 pub mod telemetry;

@@ -1,14 +1,14 @@
 //! A compiled rule: what the request path does with a request once the router has found it.
 
-use std::{sync::Arc, time::Duration};
-
-use arc_swap::ArcSwapOption;
-use snapshot::Key;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     filter::Chain,
     telemetry::{RouteMetrics, ServedBy},
-    upstream::Endpoint,
+    upstream::ClusterSlot,
 };
 
 /// A rule of a route, compiled.
@@ -54,21 +54,13 @@ impl Backends {
     }
 }
 
-/// A cluster's place: its endpoints change without touching the rules that name it.
-pub struct ClusterSlot {
-    /// The cluster's key.
-    pub key: Key,
-    /// `None`: the snapshot lacks it; requests get 500.
-    pub cluster: ArcSwapOption<Cluster>,
-}
-
-/// Endpoints to balance over. Those that terminate are left out while others are there.
-pub struct Cluster {
-    /// Endpoints to choose from. Without any, requests get 503.
-    pub endpoints: Vec<Arc<Endpoint>>,
-}
-
 impl Rule {
+    /// The end of the time that a request has, whose head was complete then: for filters that wait, the backend and the
+    /// response together.
+    pub(crate) fn deadline(&self, started: Instant) -> Option<tokio::time::Instant> {
+        self.request_timeout.map(|time| tokio::time::Instant::from_std(started + time))
+    }
+
     /// The rule as metrics and log know it.
     pub fn served_by(&self) -> ServedBy<'_> {
         ServedBy { route: &self.route, rule: &self.name, metrics: &self.metrics }

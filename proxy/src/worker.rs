@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::{
     connection::{Conn, limit::ConnectionLimit, turns::Turns},
     memory::Account,
+    services::Calls,
     shared::Shared,
     timers::Clock,
     upstream::Pool,
@@ -37,6 +38,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections to upstreams.
     pub pool: Arc<Pool>,
+    /// Calls of services that requests wait for.
+    pub(crate) calls: Arc<Calls>,
     /// Phase of the proxy.
     pub phase: watch::Sender<Phase>,
     /// Seconds since it began.
@@ -63,6 +66,7 @@ impl Worker {
         Self {
             shared: Arc::clone(shared),
             pool: Arc::default(),
+            calls: Arc::default(),
             phase: phase.clone(),
             clock: Arc::default(),
             shares_sockets,

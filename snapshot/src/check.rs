@@ -1,8 +1,10 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+mod compression;
 pub mod consumer;
 mod expressions;
+mod external_auth;
 pub mod reason;
 
 use std::{fmt, net::SocketAddr};
@@ -205,6 +207,8 @@ fn filter(f: &Filter) -> Fit {
             hostname("urlRewrite.hostname", &u.hostname, true)?;
             within("urlRewrite.path", path_rewrite(u.path.as_ref()))
         }
+        Some(filter::Filter::Compression(c)) => within("compression", compression::fit(c)),
+        Some(filter::Filter::ExternalAuth(a)) => within("externalAuth", external_auth::fit(a)),
         None => Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     }
 }
@@ -216,12 +220,13 @@ fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
         Some(path_rewrite::Rewrite::ReplacePrefixMatch(path)) => ("replacePrefixMatch", path),
         None => return Ok(()),
     };
-    let clean = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
-    if clean {
-        Ok(())
-    } else {
-        Err(Unfit::new(field, reason::INVALID_PATH, "must begin with / and hold no space, ? or #"))
-    }
+    if is_path(path) { Ok(()) } else { Err(Unfit::new(field, reason::INVALID_PATH, BAD_PATH)) }
+}
+
+const BAD_PATH: &str = "must begin with / and hold no space, ? or #";
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
 }
 
 /// Fields that the proxy writes into every request, whatever a filter has made of them. (What a filter leaves of

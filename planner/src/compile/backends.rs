@@ -6,10 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use snapshot::{
-    Key,
-    proto::{self, ClusterProtocol},
-};
+use snapshot::{Key, proto};
 
 use super::{
     addresses::{self, NotAllowed},
@@ -18,7 +15,7 @@ use super::{
 };
 use crate::{
     Millis,
-    model::{Backend, Destination, Model, Route, Service, Stale, grant},
+    model::{Backend, CalledService, Destination, Model, Route, Service, Stale, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
@@ -39,20 +36,32 @@ pub(super) struct Cluster {
     pub(super) field: String,
 }
 
+/// What a reference leads to, and the object that it comes from.
+type Found = Result<(Built, ObjectRef), Arc<Unresolved>>;
+
 /// A cluster, and its share of the requests.
 pub(super) type Weighted = (Key, u32);
 
-/// A route's backends.
+/// The references of one rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResolvedRule {
+    /// Where its requests go.
+    pub(super) backends: Vec<Weighted>,
+    /// Why it answers 500: a filter calls what leads nowhere.
+    pub(super) unavailable: Option<String>,
+}
+
+/// A route's backends, and the services that its filters call.
 pub(super) struct Resolved {
     /// Of each rule; the order is the manifest's.
-    pub(super) backends: Vec<Vec<Weighted>>,
+    pub(super) rules: Vec<ResolvedRule>,
     /// What they name.
     pub(super) clusters: BTreeMap<Key, Cluster>,
     /// In a cluster: the addresses among them, which each fleet must allow, and where they stand.
     pub(super) addresses: Vec<(Key, IpAddr, String)>,
 }
 
-/// Why a backendRef leads nowhere: its share of the requests answers 500.
+/// Why a backendRef leads nowhere: its share of the requests answers 500, or all when a filter names it.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Unresolved {
     #[error("{0}")]
@@ -110,56 +119,68 @@ impl<'m> Clusters<'m> {
         self.choice.finish()
     }
 
-    /// Resolves every backend of a route.
+    /// Resolves every backend of a route, and the services that its filters call.
     pub(super) fn resolve(&mut self, object: &ObjectRef, route: &Route, problems: &mut Problems<'_>) -> Resolved {
-        let (mut clusters, mut addresses) = (BTreeMap::new(), vec![]);
-        let mut backends = vec![];
+        let mut resolved = Resolved { rules: vec![], clusters: BTreeMap::new(), addresses: vec![] };
         // A route may have a thousand references to the same.
         let mut known = HashMap::new();
         for (i, refs) in route.backends.iter().enumerate() {
-            let mut weighted = vec![];
+            let mut rule = ResolvedRule::default();
+            for CalledService { field, to } in route.services.get(i).into_iter().flatten() {
+                let (key, found) = known.entry(to).or_insert_with(|| self.cluster(object, to));
+                self.told(object, (to, key, found), 1, &|| field.clone(), &mut resolved, problems);
+                let why = found.as_ref().err();
+                rule.unavailable = why.map(|why| format!("{field}: {why}")).or(rule.unavailable);
+            }
             for (j, Backend { to, weight }) in refs.iter().enumerate() {
                 let (key, found) = known.entry(to).or_insert_with(|| self.cluster(object, to));
-                match found {
-                    Ok((built, source)) => {
-                        let field = || format!("spec.rules[{i}].backendRefs[{j}].name");
-                        if let Some(stale) = self.model.stale.get(source).filter(|_| source != object) {
-                            let finding = || (field(), tried(source, stale));
-                            problems.degraded_by(object, reason::BACKEND_NOT_FOUND, finding);
-                        }
-                        if let Some(trouble) = built.trouble.as_ref().filter(|_| *weight > 0) {
-                            let finding = || (field(), trouble.clone());
-                            problems.degraded_by(object, reason::NO_READY_ENDPOINTS, finding);
-                        }
-                        if let (true, Destination::Address { address, .. }) = (self.model.cluster.is_some(), to) {
-                            let field = format!("spec.rules[{i}].backendRefs[{j}].address");
-                            addresses.push((key.clone(), address.ip(), field));
-                        }
-                        clusters.entry(key.clone()).or_insert_with(|| {
-                            let (cluster, source) = (Arc::clone(&built.cluster), source.clone());
-                            Cluster { cluster, source, field: field() }
-                        });
-                    }
-                    Err(why) => problems.degraded_by(object, why.reason(), || {
-                        (format!("spec.rules[{i}].backendRefs[{j}]{}", why.member()), why.to_string())
-                    }),
-                }
-                weighted.push((key.clone(), *weight));
+                let field = || format!("spec.rules[{i}].backendRefs[{j}]");
+                self.told(object, (to, key, found), *weight, &field, &mut resolved, problems);
+                rule.backends.push((key.clone(), *weight));
             }
-            backends.push(weighted);
+            resolved.rules.push(rule);
         }
-        Resolved { backends, clusters, addresses }
+        resolved
     }
 
-    fn cluster(&mut self, route: &ObjectRef, to: &Destination) -> (Key, Result<(Built, ObjectRef), Arc<Unresolved>>) {
+    /// Takes up a cluster that a route names at a field, and tells what is wrong with it.
+    fn told(
+        &self,
+        object: &ObjectRef,
+        (to, key, found): (&Destination, &Key, &Found),
+        weight: u32,
+        field: &dyn Fn() -> String,
+        resolved: &mut Resolved,
+        problems: &mut Problems<'_>,
+    ) {
+        let (built, source) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                let finding = || (field() + why.member(), why.to_string());
+                return problems.degraded_by(object, why.reason(), finding);
+            }
+        };
+        let name = || field() + ".name";
+        if let Some(stale) = self.model.stale.get(source).filter(|_| source != object) {
+            problems.degraded_by(object, reason::BACKEND_NOT_FOUND, || (name(), tried(source, stale)));
+        }
+        if let Some(trouble) = built.trouble.as_ref().filter(|_| weight > 0) {
+            problems.degraded_by(object, reason::NO_READY_ENDPOINTS, || (name(), trouble.clone()));
+        }
+        if let (true, Destination::Address { address, .. }) = (self.model.cluster.is_some(), to) {
+            resolved.addresses.push((key.clone(), address.ip(), field() + ".address"));
+        }
+        resolved.clusters.entry(key.clone()).or_insert_with(|| {
+            let (cluster, source) = (Arc::clone(&built.cluster), source.clone());
+            Cluster { cluster, source, field: name() }
+        });
+    }
+
+    fn cluster(&mut self, route: &ObjectRef, to: &Destination) -> (Key, Found) {
+        let key = to.key(&route.namespace);
         match to {
             Destination::Address { address, protocol } => {
-                let word = match protocol {
-                    ClusterProtocol::Http1 => "http1",
-                    ClusterProtocol::H2c => "h2c",
-                };
                 let endpoint = proto::Endpoint { address: address.to_string(), ..proto::Endpoint::default() };
-                let key = Key::cluster(&route.namespace, &address.to_string(), word);
                 let allowed = if self.model.cluster.is_some() { addresses::never(address.ip()) } else { Ok(()) };
                 let cluster = || Arc::new(permitted::Cluster::of_address(*protocol, endpoint));
                 let found = allowed.map(|()| (Built { cluster: cluster(), trouble: None }, route.clone()));
@@ -175,7 +196,6 @@ impl<'m> Clusters<'m> {
                     let why = Unresolved::NotPermitted(grant::missing(route, &service));
                     return (key, Err(Arc::new(why)));
                 }
-                let key = Key::cluster(namespace, name, &port.to_string());
                 let (model, choice) = (self.model, &mut self.choice);
                 let found = self
                     .services

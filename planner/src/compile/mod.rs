@@ -213,7 +213,7 @@ impl Draft<'_> {
         let key = route_key(object);
         let attachments = routes::attachments(listeners, &self.listeners);
         let former = self.former.and_then(|former| former.get(&key));
-        let encoded = Encoded::new(route, created_ms, attachments, &resolved.backends, former);
+        let encoded = Encoded::new(route, created_ms, attachments, &resolved.rules, former);
         let clusters: Vec<_> = resolved.clusters.iter().filter(|(key, _)| !refused.contains(key)).collect();
         self.served.insert(key.clone(), self.routes.len());
         self.encoded.insert(key.clone(), Arc::clone(&encoded));

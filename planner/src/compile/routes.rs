@@ -12,7 +12,11 @@ use snapshot::{
     refs,
 };
 
-use super::{attach::Attached, backends::Weighted, bounds};
+use super::{
+    attach::Attached,
+    backends::{ResolvedRule, Weighted},
+    bounds,
+};
 use crate::model::Route;
 
 /// The routes of a fleet as they were encoded last, by their keys.
@@ -38,7 +42,7 @@ struct Parts {
     route: Arc<Route>,
     created_ms: i64,
     attachments: Vec<Attachment>,
-    backends: Vec<Vec<Weighted>>,
+    resolved: Vec<ResolvedRule>,
 }
 
 impl Encoded {
@@ -47,22 +51,25 @@ impl Encoded {
         route: &Arc<Route>,
         created_ms: i64,
         attachments: Vec<Attachment>,
-        backends: &[Vec<Weighted>],
+        resolved: &[ResolvedRule],
         former: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let is_same = |of: &Parts| {
             Arc::ptr_eq(&of.route, route)
-                && (of.created_ms, &of.attachments, of.backends.as_slice()) == (created_ms, &attachments, backends)
+                && (of.created_ms, &of.attachments, of.resolved.as_slice()) == (created_ms, &attachments, resolved)
         };
         if let Some(same) = former.filter(|former| is_same(&former.of)) {
             return Arc::clone(same);
         }
-        let of = Parts { route: Arc::clone(route), created_ms, attachments, backends: backends.to_vec() };
-        let rules = route.rules.iter().zip(&of.backends).filter(|(rule, _)| !rule.matches.is_empty());
+        let of = Parts { route: Arc::clone(route), created_ms, attachments, resolved: resolved.to_vec() };
+        let rules = route.rules.iter().zip(&of.resolved).filter(|(rule, _)| !rule.matches.is_empty());
         let weighted = |(key, weight): &Weighted| WeightedCluster { cluster: key.to_string(), weight: *weight };
-        let rules = rules.map(|(rule, backends)| {
-            let backends = backends.iter().map(weighted).collect();
-            proto::Rule { backends, ..rule.clone() }
+        let rules = rules.map(|(rule, resolved)| {
+            let rule = match &resolved.unavailable {
+                Some(why) => proto::Rule { filters: vec![], unavailable: why.clone(), ..rule.clone() },
+                None => rule.clone(),
+            };
+            proto::Rule { backends: resolved.backends.iter().map(weighted).collect(), ..rule }
         });
         let resource = proto::Route { created_ms, attachments: of.attachments.clone(), rules: rules.collect() };
         let (entries, rules) = (bounds::entries(&resource), resource.rules.len() as u64);
@@ -114,7 +121,10 @@ mod tests {
     #[test]
     fn what_is_the_same_is_taken_over() {
         let attachment = |host: &str| Attachment { listener: "http".into(), hostnames: vec![host.into()] };
-        let backend = |weight| vec![vec![(Key::cluster("shop", "cart", "80"), weight)]];
+        let backend = |weight| {
+            let backends = vec![(Key::cluster("shop", "cart", "80"), weight)];
+            vec![ResolvedRule { backends, unavailable: None }]
+        };
         let rule = proto::Rule { matches: vec![proto::Match::default()], ..proto::Rule::default() };
         let route = Arc::new(Route::of(vec![rule]));
         let former = Encoded::new(&route, 1, vec![attachment("a")], &backend(1), None);

@@ -6,6 +6,7 @@
 mod consumer;
 mod endpoints;
 mod expressions;
+mod external_auth;
 mod fleet;
 pub(crate) mod grant;
 pub(crate) mod hostname;
@@ -33,7 +34,7 @@ pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
 pub(crate) use policy::Policy;
-pub(crate) use route::{Backend, Destination, Route};
+pub(crate) use route::{Backend, CalledService, Destination, Route};
 pub(crate) use secret::Secret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};

@@ -10,8 +10,11 @@ use snapshot::{
     proto::{self, ClusterProtocol, Resource, ValueMatch, resource},
 };
 
-use super::{Findings, Hostname, unless};
+use super::{Findings, Hostname, external_auth, unless};
 use crate::{problem::reason, world::ObjectRef};
+
+/// Bytes of the shortest body that is coded: shorter ones are one packet either way.
+const MIN_COMPRESSED_BYTES: u32 = 1024;
 
 /// A valid ApiRoute.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) rules: Vec<proto::Rule>,
     /// Of each rule.
     pub(crate) backends: Vec<Vec<Backend>>,
+    /// Services that filters call, of each rule.
+    pub(crate) services: Vec<Vec<CalledService>>,
     /// Names that policies can use: those that stand in the manifest.
     pub(crate) rule_names: Vec<String>,
     /// Made when they are asked for: a route outlives many plans, and few of them are not compared.
@@ -67,6 +72,14 @@ pub(crate) struct Backend {
     pub(crate) weight: u32,
 }
 
+/// A service that a filter calls, without which its rule does not work.
+#[derive(Clone, Debug)]
+pub(crate) struct CalledService {
+    /// Where it stands, such as `spec.rules[0].filters[0].externalAuth.backendRef`.
+    pub(crate) field: String,
+    pub(crate) to: Destination,
+}
+
 /// A destination of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Destination {
@@ -74,6 +87,25 @@ pub(crate) enum Destination {
     Service { namespace: Option<String>, name: String, port: u16 },
     /// `IP:port`.
     Address { address: SocketAddr, protocol: ClusterProtocol },
+}
+
+impl Destination {
+    /// The key of its cluster, for a route of this namespace.
+    pub(crate) fn key(&self, route_namespace: &str) -> Key {
+        match self {
+            Self::Address { address, protocol } => {
+                let word = match protocol {
+                    ClusterProtocol::Http1 => "http1",
+                    ClusterProtocol::H2c => "h2c",
+                };
+                Key::cluster(route_namespace, &address.to_string(), word)
+            }
+            Self::Service { namespace, name, port } => {
+                let namespace = namespace.as_deref().unwrap_or(route_namespace);
+                Key::cluster(namespace, name, &port.to_string())
+            }
+        }
+    }
 }
 
 pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Route, Findings> {
@@ -98,6 +130,7 @@ pub(super) fn rest(object: &ObjectRef, route: &crds::ApiRoute) -> Option<Route> 
         rule.filters.clear();
         rule.unavailable = message;
         route.backends.get_mut(index)?.clear();
+        route.services.get_mut(index)?.clear();
     }
     let readable = || spec.rules.iter().zip(&route.rules).filter(|(_, rule)| !rule.matches.is_empty());
     route.rule_names = readable().filter_map(|(rule, _)| rule.name.clone()).collect();
@@ -108,7 +141,8 @@ pub(super) fn rest(object: &ObjectRef, route: &crds::ApiRoute) -> Option<Route> 
 fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
     let spec = &route.spec;
     let mut findings = vec![];
-    let compiled: Vec<_> = spec.rules.iter().enumerate().map(|(i, rule)| self::rule(rule, i)).collect();
+    let compiled: Vec<_> =
+        spec.rules.iter().enumerate().map(|(i, rule)| self::rule(&object.namespace, rule, i)).collect();
     let whole = proto::Route { rules: compiled, ..proto::Route::default() };
     // Before anything compiles them one by one.
     let in_sum = check::expressions_in_sum(&whole).err();
@@ -118,7 +152,7 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
     for (i, hostname) in hostnames.iter().enumerate() {
         findings.extend(unfit_hostname(object, hostname).map(|e| Unfit { field: format!("spec.hostnames[{i}]"), ..e }));
     }
-    let (mut rules, mut backends) = (vec![], vec![]);
+    let (mut rules, mut backends, mut services) = (vec![], vec![], vec![]);
     for (i, (rule, compiled)) in spec.rules.iter().zip(whole.rules).enumerate() {
         let field = format!("spec.rules[{i}]");
         let unfit = if too_many { None } else { unfit_rule(object, &compiled) };
@@ -132,6 +166,13 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
             self::backend(backend, &field).map_err(|e| findings.push(e)).ok()
         });
         backends.push(refs.collect());
+        let called = rule.filters.iter().enumerate().filter_map(|(j, filter)| {
+            let auth = filter.external_auth.as_ref()?;
+            let field = format!("{field}.filters[{j}].externalAuth.backendRef");
+            let to = external_auth::service(auth, &field).map_err(|e| findings.push(e)).ok()?;
+            Some(CalledService { field, to })
+        });
+        services.push(called.collect());
     }
     findings.extend(same_names(&rules));
     let route = Route {
@@ -140,6 +181,7 @@ fn build(object: &ObjectRef, route: &crds::ApiRoute) -> (Route, Findings) {
         delegates: spec.delegates.iter().map(delegate).collect(),
         rules,
         backends,
+        services,
         rule_names: spec.rules.iter().filter_map(|rule| rule.name.clone()).collect(),
         identities: OnceLock::new(),
     };
@@ -196,7 +238,8 @@ fn same_names(rules: &[proto::Rule]) -> Findings {
     findings
 }
 
-fn rule(rule: &crd::Rule, index: usize) -> proto::Rule {
+/// A rule of a route of this namespace.
+fn rule(namespace: &str, rule: &crd::Rule, index: usize) -> proto::Rule {
     let millis = |timeout: Option<crds::Duration>| timeout.map_or(0, crds::Duration::as_millis);
     let mut matches: Vec<_> = rule.matches.iter().map(route_match).collect();
     if matches.is_empty() {
@@ -205,7 +248,7 @@ fn rule(rule: &crd::Rule, index: usize) -> proto::Rule {
     proto::Rule {
         name: rule.name.clone().unwrap_or_else(|| index.to_string()),
         matches,
-        filters: rule.filters.iter().map(filter).collect(),
+        filters: rule.filters.iter().map(|f| filter(namespace, f)).collect(),
         backends: vec![],
         request_timeout_ms: millis(rule.timeouts.request),
         backend_timeout_ms: millis(rule.timeouts.backend_request),
@@ -260,7 +303,7 @@ fn method(method: crd::Method) -> &'static str {
 }
 
 /// A filter whose member is missing stays empty, which `check` refuses.
-fn filter(filter: &crd::RouteFilter) -> proto::Filter {
+fn filter(namespace: &str, filter: &crd::RouteFilter) -> proto::Filter {
     use proto::filter::Filter;
     let filter = match filter.kind {
         crd::FilterType::RequestHeaderModifier => {
@@ -284,8 +327,23 @@ fn filter(filter: &crd::RouteFilter) -> proto::Filter {
                 path: u.path.as_ref().map(path_rewrite),
             })
         }),
+        crd::FilterType::Compression => filter.compression.as_ref().map(|c| Filter::Compression(compression(c))),
+        crd::FilterType::ExternalAuth => {
+            filter.external_auth.as_ref().map(|a| Filter::ExternalAuth(external_auth::compile(namespace, a)))
+        }
     };
     proto::Filter { filter }
+}
+
+fn compression(c: &crd::Compression) -> proto::Compression {
+    let algorithm = |algorithm: &crd::CompressionAlgorithm| match algorithm {
+        crd::CompressionAlgorithm::Gzip => proto::CompressionAlgorithm::Gzip.into(),
+    };
+    proto::Compression {
+        algorithms: c.algorithms.iter().map(algorithm).collect(),
+        types: c.types.iter().map(|media_type| media_type.to_ascii_lowercase()).collect(),
+        min_bytes: c.min_bytes.unwrap_or(MIN_COMPRESSED_BYTES).into(),
+    }
 }
 
 fn header_modifier(m: &crd::HeaderModifier) -> proto::HeaderModifier {
@@ -307,7 +365,7 @@ fn path_rewrite(path: &crd::PathModifier) -> proto::PathRewrite {
     proto::PathRewrite { rewrite }
 }
 
-fn backend(backend: &crd::BackendRef, field: &str) -> Result<Backend, Unfit> {
+pub(super) fn backend(backend: &crd::BackendRef, field: &str) -> Result<Backend, Unfit> {
     let weight = backend.weight;
     match (&backend.address, &backend.name, backend.port) {
         (Some(text), None, None) => {

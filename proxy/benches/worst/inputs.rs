@@ -16,7 +16,7 @@ use proxy::{
     config::{Config, Store},
     exchange::normalise,
     fields::Fields,
-    filter::Ctx,
+    filter::{Ctx, FilterState},
     forwarded::RequestId,
     http1::{
         self,
@@ -190,6 +190,8 @@ impl Before {
             now_us: clock_us(started),
             identity: None,
             rate_limit: None,
+            body: None,
+            state: FilterState::default(),
         };
         let rule = Arc::clone(matched.rule);
         black_box(rule.chain.on_request(&mut head, &mut ctx));

@@ -12,10 +12,7 @@ use snapshot::{
     refs,
 };
 
-use crate::{
-    rule::{Cluster, ClusterSlot},
-    upstream::{Endpoints, Protocol},
-};
+use crate::upstream::{Cluster, ClusterSlot, Endpoints, Protocol};
 
 /// Every cluster's slot, with the hash of what is in it.
 #[derive(Default)]

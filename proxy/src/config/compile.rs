@@ -29,7 +29,7 @@ use crate::{
     Shared,
     clock::clock_us,
     router::{Candidate, Claim, Holders, Hosted, Router},
-    rule::ClusterSlot,
+    upstream::ClusterSlot,
 };
 
 /// Compiles one snapshot after the other.

@@ -34,7 +34,7 @@ pub(crate) fn compile(
         let (chain, action) = match refusal(rule, policies, key) {
             // No filter answers for a rule that must not serve: a policy that can't be enforced never opens it.
             Some(why) => (Chain::default(), Action::Unavailable(why.into())),
-            None => (chain(shared, policies, key, rule).map_err(within)?, action(clusters, rule)),
+            None => (chain(shared, clusters, policies, key, rule).map_err(within)?, action(clusters, rule)),
         };
         let compiled = Arc::new(Rule {
             route: Arc::clone(&name),
@@ -69,11 +69,18 @@ fn refusal(rule: &proto::Rule, policies: &Policies, key: &Key) -> Option<String>
     unavailable.map(|(policy_key, policy, _)| format!("{policy_key}: {}", policy.unavailable))
 }
 
-fn chain(shared: &Shared, policies: &Policies, key: &Key, rule: &proto::Rule) -> Result<Chain, Unfit> {
+fn chain(
+    shared: &Shared,
+    clusters: &mut Clusters,
+    policies: &Policies,
+    key: &Key,
+    rule: &proto::Rule,
+) -> Result<Chain, Unfit> {
     let mut filters = vec![];
+    let mut parts = filter::Parts { telemetry: &shared.telemetry, slots: &mut |key: &Key| clusters.slot(key) };
     for (i, f) in rule.filters.iter().enumerate() {
         let within = |e: Unfit| Unfit { field: format!("filters[{i}].{}", e.field), ..e };
-        filters.push(filter::compile(f).map_err(within)?);
+        filters.push(filter::compile(f, &mut parts).map_err(within)?);
     }
     filters.extend(shared.limiters.compile(policies.of(key, &rule.name), key, &rule.name)?);
     Ok(Chain::new(filters))

@@ -16,7 +16,7 @@ use super::{
     local_reply::{self, LocalReplyKind},
 };
 use crate::{
-    body::{Interrupt, Source, SourceError},
+    body::{Interrupt, ResponseBody as _, Source, SourceError},
     connection::TimeoutKind,
     forwarded::Forwarded,
     http1::{Malformed, body::Framing, request::Wants},
@@ -24,8 +24,7 @@ use crate::{
     rule::{Backends, Rule},
     telemetry::ErrorSource,
     upstream::{
-        ConnectError, Endpoint, PooledConnection, Protocol, ReusePolicy, UpstreamError, UpstreamRequest, http1,
-        http2::{self, Kept},
+        ConnectError, Endpoint, PooledConnection, Protocol, ReusePolicy, UpstreamError, UpstreamRequest, http2::Kept,
         pick,
     },
 };
@@ -61,7 +60,7 @@ pub(super) async fn forward<S: Source>(
     exchange: &mut Exchange<'_>,
     rule: &Arc<Rule>,
 ) -> Result<Inbound, Failure> {
-    let deadline = rule.request_timeout.map(|t| tokio::time::Instant::from_std(exchange.started + t));
+    let deadline = rule.deadline(exchange.started);
     let sent = {
         let sending = pin!(send(backends, head, wants, source, exchange, rule));
         within(deadline, sending).await
@@ -187,24 +186,7 @@ fn call(
         tls: conn.tls,
         host: &exchange.host.value,
     };
-    let limits = Arc::clone(&conn.limits);
-    match leased {
-        PooledConnection::Http1(io, checkout) => UpstreamRequest::Http1(Box::new(http1::Http1Request::new(
-            io, checkout, limits, head, forwarded, body, wants,
-        ))),
-        PooledConnection::Http2(connection, stream, reused) => {
-            let leased = (connection, stream, reused);
-            UpstreamRequest::Http2(Box::new(http2::Http2Request::new(
-                leased,
-                limits,
-                head,
-                forwarded,
-                (body, kept),
-                wants,
-                &conn.holder,
-            )))
-        }
-    }
+    UpstreamRequest::new(leased, Arc::clone(&conn.limits), head, forwarded, (body, kept), wants, &conn.holder)
 }
 
 /// Waits for the response's head, and for what ends the exchange before. `limit`: when the upstream's time is over, and
@@ -269,7 +251,10 @@ fn broken(endpoint: &Endpoint, error: &UpstreamError, attempt: usize) -> Failure
 
 /// Waits no longer than until then. The work is pinned where it was made: handed over, a future is copied, and its
 /// caller holds it twice.
-async fn within<T>(limit: Option<tokio::time::Instant>, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+pub(super) async fn within<T>(
+    limit: Option<tokio::time::Instant>,
+    work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     match limit {
         Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
         None => Some(work.await),

@@ -37,7 +37,7 @@ pub(super) fn asks(head: &RequestHead) -> bool {
 
 /// A local reply for such a client. Replies that are no error, such as redirects, stay as they are.
 pub(super) fn local_reply(answer: LocalReply) -> LocalReply {
-    let LocalReply { mut head, reason, .. } = answer;
+    let LocalReply { mut head, reason, error_source, .. } = answer;
     let status = head.status;
     if !status.is_client_error() && !status.is_server_error() {
         return LocalReply { head, ..answer };
@@ -50,7 +50,7 @@ pub(super) fn local_reply(answer: LocalReply) -> LocalReply {
     if let Ok(message) = HeaderValue::try_from(message) {
         head.fields.insert(GRPC_MESSAGE, message);
     }
-    LocalReply { head, body: Bytes::new(), reason }
+    LocalReply { head, body: Bytes::new(), reason, error_source }
 }
 
 /// Says of such an answer that an upstream ended the call: its code means more than the status that stands for it.

@@ -92,6 +92,12 @@ pub(crate) const UPLOAD_TIMEOUT: LocalReplyKind = kind(
     "request_timeout",
     "The request's body did not come within the time that this route has for a request.",
 );
+/// The route's time for a request was over while a filter waited for its service.
+pub(crate) const FILTER_TIMEOUT: LocalReplyKind = kind(
+    StatusCode::GATEWAY_TIMEOUT,
+    "filter_timeout",
+    "The request was not checked within the time that this route has for a request.",
+);
 /// The head of the backend's response is too large.
 pub(crate) const UPSTREAM_TOO_LARGE: LocalReplyKind = kind(
     StatusCode::BAD_GATEWAY,
@@ -172,6 +178,6 @@ impl LocalReplyKind {
             self.status.as_u16(),
             self.detail,
         );
-        LocalReply { head: problem_head(self.status), body: Bytes::from(body), reason: self.reason }
+        LocalReply { head: problem_head(self.status), body: Bytes::from(body), reason: self.reason, error_source: None }
     }
 }

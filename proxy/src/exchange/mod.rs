@@ -8,6 +8,7 @@ mod local_reply;
 pub mod normalise;
 mod record;
 mod streaming;
+mod waiting;
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -22,11 +23,11 @@ pub(crate) use self::{
     record::Exchange,
 };
 use crate::{
-    body::Source,
+    body::{ResponseBody as _, Source, Stepped, Steps},
     clock::clock_us,
     connection::{Conn, Way},
     fields::Fields,
-    filter::{Ctx, Flow, LocalReply},
+    filter::{BodyPlan, Ctx, FilterState, LocalReply, Outcome, Unwind},
     http1::request::Wants,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
@@ -53,6 +54,8 @@ pub(crate) enum ReplyBody {
     Local(Bytes),
     /// An upstream, until a deadline.
     Upstream(UpstreamRequest, Option<Pin<Box<Sleep>>>),
+    /// An upstream too, by way of what filters make of it.
+    Stepped(Box<Stepped<UpstreamRequest>>, Option<Pin<Box<Sleep>>>),
     /// No response: an upstream ended the stream, and so is that of a client that speaks HTTP/2.
     Reset(h2::Reason),
     /// No body: the connections become a WebSocket.
@@ -100,35 +103,52 @@ pub(crate) async fn serve<S: Source>(
         now_us: clock_us(exchange.started),
         identity: None,
         rate_limit: None,
+        body: None,
+        state: FilterState::default(),
     };
-    if let Flow::Reply(mut answer) = rule.chain.on_request(head, &mut ctx) {
-        exchange.reason = Some(answer.reason);
-        rule.chain.on_response(&mut answer.head, &mut ctx);
-        return Some(local_reply(answer, head, exchange, ctx.rate_limit));
-    }
-    let outcome = match &rule.action {
-        Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
-        Action::Unavailable(_) => Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal)),
+    let passed = match rule.chain.on_request(head, &mut ctx) {
+        Outcome::Passed => Ok(None),
+        Outcome::Replied(_, answer) => Ok(Some(answer)),
+        // Boxed: rare.
+        Outcome::Waits(at, wait) => Box::pin(waiting::pass(&rule, (at, wait), head, &mut ctx, source, exchange)).await,
+    };
+    let outcome = match passed {
+        Ok(None) => match &rule.action {
+            Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
+            Action::Unavailable(_) => {
+                Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal))
+            }
+        },
+        Ok(Some(mut answer)) => {
+            (exchange.reason, exchange.error_source) = (Some(answer.reason), answer.error_source);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
+            return Some(local_reply(answer, head, exchange, ctx.rate_limit));
+        }
+        Err(failure) => Err(failure),
     };
     match outcome {
-        Ok(forward::Inbound { mut head, call, deadline }) => {
-            if streaming::has(call.framing(), &head.fields) {
+        Ok(forward::Inbound { head: mut response, call, deadline }) => {
+            if streaming::has(call.framing(), &response.fields) {
                 source.is_of_stream(Way::Response);
             }
-            rule.chain.on_response(&mut head, &mut ctx);
+            ctx.body = rule.chain.sees_responses().then(|| plan(&call, exchange)).flatten();
+            rule.chain.on_response(&mut response, head, &mut ctx, Unwind::All);
             // The filters' time is ours too; without them it is still the same moment.
             let came = exchange.upstream.head.filter(|_| !rule.chain.sees_responses());
-            exchange.answered(head.status, came.unwrap_or_else(Instant::now));
+            exchange.answered(response.status, came.unwrap_or_else(Instant::now));
             let body = match call {
                 UpstreamRequest::Http1(call) if call.is_websocket() => ReplyBody::WebSocket(call, rule),
-                call => ReplyBody::Upstream(call, deadline),
+                call => match ctx.body.filter(|plan| !plan.steps.is_empty()) {
+                    None => ReplyBody::Upstream(call, deadline),
+                    Some(plan) => ReplyBody::Stepped(Box::new(Stepped::new(call, plan.steps)), deadline),
+                },
             };
-            Some(Reply { head, rate_limit: ctx.rate_limit, body })
+            Some(Reply { head: response, rate_limit: ctx.rate_limit, body })
         }
         Err(forward::Failure::LocalReply(kind, error_source)) => {
             exchange.fail(kind.reason, error_source);
             let mut answer = kind.reply(exchange.id());
-            rule.chain.on_response(&mut answer.head, &mut ctx);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
             Some(local_reply(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Reset(reason)) => {
@@ -140,7 +160,7 @@ pub(crate) async fn serve<S: Source>(
                 return Some(Reply { head, rate_limit: None, body: ReplyBody::Reset(reason) });
             }
             let mut answer = kind.reply(exchange.id());
-            rule.chain.on_response(&mut answer.head, &mut ctx);
+            rule.chain.on_response(&mut answer.head, head, &mut ctx, Unwind::All);
             let mut reply = local_reply(answer, head, exchange, ctx.rate_limit);
             if grpc::asks(head) {
                 grpc::ended(&mut reply.head, reason);
@@ -180,6 +200,13 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         Missed::TooCostly => local_reply::ROUTING_TOO_COSTLY,
     })?;
     Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
+}
+
+/// The body of an upstream's response, for filters to add steps to; `None`: there is a WebSocket instead.
+fn plan(call: &UpstreamRequest, exchange: &Exchange<'_>) -> Option<BodyPlan> {
+    let websocket = matches!(call, UpstreamRequest::Http1(call) if call.is_websocket());
+    let has_room = exchange.conn.holder.has_room();
+    (!websocket).then(|| BodyPlan { framing: call.framing(), steps: Steps::default(), has_room })
 }
 
 /// A response of the proxy's own.

@@ -1,6 +1,10 @@
 //! One request from its head to its end; whatever way it ends, it is recorded once.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{Method, StatusCode, Version, uri::PathAndQuery};
 
@@ -10,7 +14,8 @@ use crate::{
     forwarded::RequestId,
     message::RequestHead,
     rule::Rule,
-    telemetry::{ErrorSource, RequestRecord},
+    telemetry::{ErrorSource, RequestRecord, Waiter},
+    upstream::UpstreamError,
     worker::Worker,
 };
 
@@ -26,6 +31,10 @@ pub(crate) struct Exchange<'a> {
     pub(crate) request_id: RequestId,
     pub(super) started: Instant,
     pub(super) upstream: Upstream,
+    /// Time for which filters waited for others: the proxy does not add it.
+    external: Duration,
+    /// The filter that waits now, and since when.
+    waits: Option<(Waiter, Instant)>,
     /// Permit for the connection to an upstream.
     pub(super) taken: Option<UpstreamPermit>,
     pub(super) answered: Option<Instant>,
@@ -62,6 +71,8 @@ impl<'a> Exchange<'a> {
             request_id: RequestId::of(&head.fields, || fastrand::u128(..)),
             started: Instant::now(),
             upstream: Upstream::default(),
+            external: Duration::ZERO,
+            waits: None,
             taken: None,
             answered: None,
             status: 0,
@@ -77,6 +88,20 @@ impl<'a> Exchange<'a> {
         // The first cause is the one that counts.
         self.reason.get_or_insert(reason);
         self.error_source.get_or_insert(error_source);
+    }
+
+    /// A filter begins to wait for somebody else.
+    pub(super) fn begin_wait(&mut self, filter: Waiter) {
+        self.waits = Some((filter, Instant::now()));
+    }
+
+    /// The filter that waits goes on; or it is given up.
+    pub(super) fn end_wait(&mut self, resumed: bool) {
+        if let Some((filter, since)) = self.waits.take() {
+            let time = since.elapsed();
+            self.external += time;
+            self.worker.shared.telemetry.waited(filter, time, resumed);
+        }
     }
 
     /// The final response's head is known.
@@ -95,9 +120,13 @@ impl<'a> Exchange<'a> {
         self.answered.unwrap_or(self.started)
     }
 
-    /// The upstream broke off within the body.
-    pub(crate) fn upstream_broke(&mut self) {
-        self.fail("upstream_broke", ErrorSource::Upstream);
+    /// The response broke off within the body.
+    pub(crate) fn body_broke(&mut self, error: &UpstreamError) {
+        match error {
+            UpstreamError::Source(_) => self.client_went(),
+            UpstreamError::Step(_) => self.fail("body_step_failed", ErrorSource::Internal),
+            _ => self.fail("upstream_broke", ErrorSource::Upstream),
+        }
     }
 
     /// The time of the request, or of the backend's, was over within the body, while this was waited for.
@@ -141,6 +170,7 @@ impl Drop for Exchange<'_> {
         if self.answered.is_none() || self.conn.holder.is_ended() {
             self.client_went();
         }
+        self.end_wait(false);
         let upstream = self.upstream.sent.map(|sent| self.upstream.head.unwrap_or(now).duration_since(sent));
         let before_body = self.answered.unwrap_or(now).duration_since(self.started);
         self.worker.shared.telemetry.closed(&RequestRecord {
@@ -156,7 +186,8 @@ impl Drop for Exchange<'_> {
             request_id: self.request_id.as_bytes(),
             duration: now.duration_since(self.started),
             upstream,
-            added: before_body.saturating_sub(upstream.unwrap_or_default()),
+            external: (!self.external.is_zero()).then_some(self.external),
+            added: before_body.saturating_sub(upstream.unwrap_or_default() + self.external),
             upstream_address: self.upstream.address,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

@@ -54,7 +54,7 @@ impl Filter for ResponseHeaders {
         true
     }
 
-    fn on_response(&self, head: &mut ResponseHead, _ctx: &mut Ctx) {
+    fn on_response(&self, head: &mut ResponseHead, _request: &RequestHead, _ctx: &mut Ctx) {
         self.0.apply(&mut head.fields);
     }
 }

@@ -8,7 +8,7 @@ use crate::message::ResponseHead;
 
 /// Ends the request with a problem. `detail` is for the client and needs no escaping.
 pub(super) fn reply(status: StatusCode, reason: &'static str, detail: &str) -> Flow {
-    Flow::Reply(LocalReply { head: head(status), body: problem(status, detail), reason })
+    Flow::Reply(LocalReply { head: head(status), body: problem(status, detail), reason, error_source: None })
 }
 
 /// The head of a problem.

@@ -3,26 +3,39 @@
 //! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
+mod chain;
 mod compile;
+mod compression;
+mod external_auth;
 mod header_modifier;
 mod limit;
 mod local_reply;
+mod parts;
 mod path;
 mod redirect;
 mod rewrite;
+mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-pub(crate) use self::compile::compile;
 pub use self::limit::Limiters;
 pub(crate) use self::local_reply::head as problem_head;
+pub use self::{
+    chain::{Chain, Outcome, Place, Unwind},
+    state::FilterState,
+};
+pub(crate) use self::{compile::compile, parts::Parts};
 use crate::{
+    body::Steps,
+    http1::body::Framing,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
+    services::Caller,
+    telemetry::{ErrorSource, Waiter},
 };
 
 /// Where in the chain a filter stands; the order of the variants is the order of requests.
@@ -56,12 +69,27 @@ pub struct Ctx {
     pub prefix: usize,
     /// When its head was complete.
     pub started: Instant,
-    /// The moment when its head was complete, in microseconds of the process' monotonic clock: the `now` of limits.
+    /// The moment when its head was complete, or when the last filter had waited, in microseconds of the process'
+    /// monotonic clock: the `now` of limits.
     pub now_us: u64,
     /// Consumer that sends it, when authenticated.
     pub identity: Option<Consumer>,
     /// State of the rule's limits for the final response, whatever answers.
     pub rate_limit: Option<RateLimit>,
+    /// State that filters keep from the request until its response.
+    pub state: FilterState,
+    /// Body of the response, on its way back; `None`: it stays as it is, for it is the proxy's own, or there is none.
+    pub body: Option<BodyPlan>,
+}
+
+/// A response's body as filters see it: they may add steps that it passes.
+pub struct BodyPlan {
+    /// The framing that it came with. `Empty`: there is none, as in an answer to HEAD.
+    pub(crate) framing: Framing,
+    /// Steps, in the order in which it passes them.
+    pub(crate) steps: Steps,
+    /// Whether there is memory for steps that hold much.
+    pub(crate) has_room: bool,
 }
 
 /// An authenticated sender.
@@ -77,6 +105,36 @@ pub enum Flow {
     Continue,
     /// The request is answered here. Filters of the response still run, as for any other response.
     Reply(LocalReply),
+    /// The filter waits for somebody else; head and context stay as they are until then.
+    Wait(Wait),
+}
+
+/// A filter's wait for somebody else, which owns what it needs.
+pub struct Wait {
+    /// The filter, as metrics know it.
+    pub(crate) filter: Waiter,
+    begin: Box<dyn FnOnce(Caller) -> Waiting + Send>,
+}
+
+/// A wait that has begun. Dropped before its end when the client leaves, or the request's time is over.
+pub(crate) type Waiting = Pin<Box<dyn Future<Output = Resume> + Send>>;
+
+/// The rest of a filter that has waited: what it does with the request now.
+pub type Resume = Box<dyn FnOnce(&mut RequestHead, &mut Ctx) -> Flow + Send>;
+
+impl Wait {
+    /// A wait that begins with what its filter needs to call services.
+    pub(crate) fn new<W>(filter: Waiter, begin: impl FnOnce(Caller) -> W + Send + 'static) -> Self
+    where
+        W: Future<Output = Resume> + Send + 'static,
+    {
+        Self { filter, begin: Box::new(|caller| Box::pin(begin(caller))) }
+    }
+
+    /// Begins it.
+    pub(crate) fn begin(self, caller: Caller) -> Waiting {
+        (self.begin)(caller)
+    }
 }
 
 /// A response that the proxy itself makes, without an upstream.
@@ -88,6 +146,8 @@ pub struct LocalReply {
     pub body: Bytes,
     /// A fixed word for metrics and log, such as `rate_limited`.
     pub reason: &'static str,
+    /// Source of the error, if it answers one.
+    pub error_source: Option<ErrorSource>,
 }
 
 /// A step of a chain.
@@ -105,44 +165,7 @@ pub trait Filter: Send + Sync {
         false
     }
 
-    /// Looks at the response's head on its way back; see [`Filter::sees_responses`].
-    fn on_response(&self, _head: &mut ResponseHead, _ctx: &mut Ctx) {}
-}
-
-/// The filters of one rule, sorted by stage.
-#[derive(Default)]
-pub struct Chain {
-    filters: Vec<Box<dyn Filter>>,
-    sees_responses: bool,
-}
-
-impl Chain {
-    /// Sorts filters into the proxy's order; those of one stage keep theirs.
-    pub fn new(mut filters: Vec<Box<dyn Filter>>) -> Self {
-        filters.sort_by_key(|f| f.stage());
-        let sees_responses = filters.iter().any(|f| f.sees_responses());
-        Self { filters, sees_responses }
-    }
-
-    /// Runs the request's way; an answer ends it.
-    pub fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
-        for filter in &self.filters {
-            if let Flow::Reply(answer) = filter.on_request(head, ctx) {
-                return Flow::Reply(answer);
-            }
-        }
-        Flow::Continue
-    }
-
-    /// Whether anything happens on the response's way.
-    pub fn sees_responses(&self) -> bool {
-        self.sees_responses
-    }
-
-    /// Runs the response's way, last filter first.
-    pub fn on_response(&self, head: &mut ResponseHead, ctx: &mut Ctx) {
-        if self.sees_responses {
-            self.filters.iter().rev().for_each(|f| f.on_response(head, ctx));
-        }
-    }
+    /// Looks at the response's head on its way back; see [`Filter::sees_responses`]. `request`: as it was sent upstream,
+    /// or as far as it came.
+    fn on_response(&self, _head: &mut ResponseHead, _request: &RequestHead, _ctx: &mut Ctx) {}
 }

@@ -83,7 +83,7 @@ impl Filter for Redirect {
         };
         let mut head = ResponseHead::new(self.status);
         head.fields.append(LOCATION, location);
-        Flow::Reply(LocalReply { head, body: Bytes::new(), reason: "redirect" })
+        Flow::Reply(LocalReply { head, body: Bytes::new(), reason: "redirect", error_source: None })
     }
 }
 

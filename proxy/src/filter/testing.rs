@@ -2,12 +2,18 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
+use bytes::Bytes;
+use http::HeaderValue;
 use limits::Decision;
 
-use super::{Chain, Ctx};
+use super::{Chain, Ctx, FilterState};
 use crate::{
+    forwarded::RequestId,
+    memory::testing::holder,
+    message_limits::DEFAULT,
     rate_limit_fields::{RateLimit, Words},
     rule::{Action, Rule},
+    services::Caller,
 };
 
 /// A rule that does nothing.
@@ -41,5 +47,22 @@ pub(crate) fn ctx() -> Ctx {
         now_us: 1_000_000,
         identity: None,
         rate_limit: None,
+        body: None,
+        state: FilterState::default(),
+    }
+}
+
+/// The caller of services for that request.
+pub(crate) fn caller() -> Caller {
+    Caller {
+        pool: Arc::default(),
+        calls: Arc::default(),
+        limits: Arc::new(DEFAULT),
+        holder: holder(),
+        permit: (None, true),
+        request_id: RequestId::Made([b'1'; 32]),
+        client: HeaderValue::from_static("192.0.2.1"),
+        tls: false,
+        host: Bytes::from_static(b"shop.example"),
     }
 }

@@ -422,6 +422,10 @@ impl<S: Stream> Source for Client<S> {
         if self.half_closed { self.poll_gone(cx) } else { Poll::Pending }
     }
 
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx).map(drop)
+    }
+
     fn wait(&mut self, waiting: TimeoutKind) {
         if self.pace.wait(waiting, self.conn.second()) {
             self.conn.wait_until(waiting, self.pace.until(waiting.limit(&self.limits)));

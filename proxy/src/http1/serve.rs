@@ -15,14 +15,14 @@ use super::{
     write_buffer::WriteBuffer,
 };
 use crate::{
-    body::{Interrupt, Source},
+    body::{Interrupt, ResponseBody, Source},
     connection::{Conn, TimeoutKind},
     exchange::{self, Exchange, LocalReplyKind, Reply, ReplyBody},
     fields::{self, Fields},
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
     rule::Rule,
-    upstream::{self, Checkout, UpstreamError, UpstreamRequest},
+    upstream::{self, Checkout, UpstreamError},
     worker::Worker,
 };
 
@@ -138,8 +138,11 @@ async fn request<S: Stream>(worker: &Arc<Worker>, conn: &Arc<Conn>, client: &mut
         None => End::Close { unread: false },
         Some(Reply { head: reply, rate_limit, body }) => match body {
             ReplyBody::Local(body) => own(conn, client, head, (reply, rate_limit), body, &mut exchange).await,
-            ReplyBody::Upstream(call, deadline) => {
-                relay(conn, client, head, (reply, rate_limit), call, deadline, &mut exchange).await
+            ReplyBody::Upstream(mut call, deadline) => {
+                relay(conn, client, head, (reply, rate_limit), (&mut call, deadline), &mut exchange).await
+            }
+            ReplyBody::Stepped(mut body, deadline) => {
+                relay(conn, client, head, (reply, rate_limit), (&mut *body, deadline), &mut exchange).await
             }
             // To clients that speak HTTP/2 alone.
             ReplyBody::Reset(_) => End::Abort,
@@ -210,17 +213,16 @@ async fn own<S: Stream>(
     if client.has_body_left() && !client.discard().await { End::Close { unread: true } } else { End::Keep }
 }
 
-/// Sends an upstream's response, as it comes.
-async fn relay<S: Stream>(
+/// Sends a response whose body comes from somewhere, as it comes, until its deadline.
+async fn relay<S: Stream, B: ResponseBody<Error = UpstreamError>>(
     conn: &Conn,
     client: &mut Client<S>,
     request: &Head,
     reply: (ResponseHead, Option<RateLimit>),
-    mut call: UpstreamRequest,
-    mut deadline: Option<Pin<Box<Sleep>>>,
+    (body, mut deadline): (&mut B, Option<Pin<Box<Sleep>>>),
     exchange: &mut Exchange<'_>,
 ) -> End {
-    let framing = match call.framing() {
+    let framing = match body.framing() {
         Framing::Chunked | Framing::CloseDelimited if request.parts.version == Version::HTTP_10 => {
             Framing::CloseDelimited
         }
@@ -243,7 +245,7 @@ async fn relay<S: Stream>(
         let (mut turn, mut unread) = (0, false);
         loop {
             // What has come is put together before it is written.
-            let come = if ended || client.out.is_full() { None } else { call.ready_frame() };
+            let come = if ended || client.out.is_full() { None } else { body.ready_frame() };
             let piece = match come {
                 Some(piece) => Some(piece),
                 None => match client.poll_flush(cx) {
@@ -255,12 +257,12 @@ async fn relay<S: Stream>(
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok(())) => match call.poll_frame(cx, client) {
+                    Poll::Ready(Ok(())) => match body.poll_frame(cx, client) {
                         Poll::Ready(piece) => Some(piece),
                         Poll::Pending => None,
                     },
                     Poll::Pending => {
-                        call.poll_rest(cx, client);
+                        body.poll_rest(cx, client);
                         client.wait(TimeoutKind::ClientToRead);
                         unread = true;
                         None
@@ -273,7 +275,7 @@ async fn relay<S: Stream>(
                 (turn, ended) = (turn + data, end);
                 continue;
             }
-            client.hold(call.held(unread));
+            client.hold(body.held(unread));
             if let Some(deadline) = &mut deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
@@ -300,7 +302,7 @@ async fn relay<S: Stream>(
                 Broken::Deadline(waiting) => exchange.timed_out(waiting),
                 Broken::Upstream(error) => {
                     tracing::debug!(%error, "the response broke off");
-                    exchange.upstream_broke();
+                    exchange.body_broke(&error);
                     // As far as it came.
                     let _ = client.flush().await;
                 }

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 
 use super::{heads, sender::Sender, source::Http2Source};
 use crate::{
-    body::{Interrupt, Source as _},
+    body::{DataMemory, Interrupt, ResponseBody, Source as _},
     connection::TimeoutKind,
     date,
     exchange::{Exchange, Reply, ReplyBody},
@@ -60,27 +60,27 @@ pub(super) async fn respond(reply: Reply, source: &mut Http2Source<'_>, exchange
     let Reply { head, rate_limit, body } = reply;
     let head = finalize_headers(head, rate_limit, &exchange.request_id, exchange.answered_at());
     source.answering();
-    let (call, deadline, body) = match body {
+    let sent = match body {
         ReplyBody::Local(body) => {
             // Nobody will read it.
             source.drop_body();
-            (None, None, body)
+            let response = Sending { body: None::<&mut UpstreamRequest>, deadline: None, source };
+            response.own(head, body, exchange, sender).await
         }
-        ReplyBody::Upstream(call, deadline) => (Some(call), deadline, Bytes::new()),
+        ReplyBody::Upstream(mut body, deadline) => {
+            Sending { body: Some(&mut body), deadline, source }.relay(head, exchange, sender).await
+        }
+        ReplyBody::Stepped(mut body, deadline) => {
+            Sending { body: Some(&mut *body), deadline, source }.relay(head, exchange, sender).await
+        }
         ReplyBody::Reset(reason) => return sender.reset(passed(reason)),
         // None was asked for: there is no upgrade in HTTP/2.
         ReplyBody::WebSocket(..) => return sender.reset(Reason::INTERNAL_ERROR),
     };
-    let mut response = Sending { call, deadline, source };
-    let sent = match &response.call {
-        None => response.own(head, body, exchange, sender).await,
-        Some(_) => response.relay(head, exchange, sender).await,
-    };
     let Err(ended) = sent else { return };
     tracing::debug!(error = %ended, "stream ended early");
     match ended {
-        Ended::Upstream(UpstreamError::Source(_)) => exchange.client_went(),
-        Ended::Upstream(_) => exchange.upstream_broke(),
+        Ended::Upstream(ref error) => exchange.body_broke(error),
         Ended::Timeout(waiting) => exchange.timed_out(waiting),
         Ended::UpstreamStalled => exchange.upstream_stalled(),
         Ended::Stalled => exchange.client_stalled(),
@@ -124,15 +124,15 @@ fn finalize_headers(head: ResponseHead, rate_limit: Option<RateLimit>, id: &Requ
 }
 
 /// A response on its way.
-struct Sending<'a, 'b> {
+struct Sending<'a, 'b, B> {
     /// Where it comes from; `None`: from the proxy itself.
-    call: Option<UpstreamRequest>,
+    body: Option<&'a mut B>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Body of the request, what is left of which goes its way meanwhile.
     source: &'a mut Http2Source<'b>,
 }
 
-impl Sending<'_, '_> {
+impl<B: ResponseBody<Error = UpstreamError>> Sending<'_, '_, B> {
     /// Sends the head; `None`: there is nothing to follow.
     fn send_head(
         &mut self,
@@ -155,7 +155,7 @@ impl Sending<'_, '_> {
 
     /// Sends an answer of the proxy's own.
     async fn own(
-        &mut self,
+        mut self,
         head: response::Parts,
         body: Bytes,
         exchange: &mut Exchange<'_>,
@@ -168,14 +168,9 @@ impl Sending<'_, '_> {
         }
     }
 
-    /// Sends an upstream's, as it comes.
-    async fn relay(
-        &mut self,
-        head: response::Parts,
-        exchange: &mut Exchange<'_>,
-        sender: &Sender,
-    ) -> Result<(), Ended> {
-        let (left, done) = self.call.as_ref().map_or((Some(0), true), |call| (call.left(), call.is_done()));
+    /// Sends one whose body comes from somewhere, as it comes.
+    async fn relay(mut self, head: response::Parts, exchange: &mut Exchange<'_>, sender: &Sender) -> Result<(), Ended> {
+        let (left, done) = self.body.as_ref().map_or((Some(0), true), |body| (body.left(), body.is_done()));
         let Some(mut stream) = self.send_head(head, left, done, sender)? else { return Ok(()) };
         // What came behind parts that go on together.
         let mut next: Option<Result<Option<BodyFrame>, Ended>> = None;
@@ -197,7 +192,7 @@ impl Sending<'_, '_> {
                         data
                     };
                     exchange.bytes_out += data.len() as u64;
-                    let end = next.is_none() && self.call.as_ref().is_none_or(UpstreamRequest::is_done);
+                    let end = next.is_none() && self.body.as_ref().is_none_or(|body| body.is_done());
                     let behind = match &next {
                         Some(Ok(Some(BodyFrame::Data(data)))) => data.len(),
                         _ => 0,
@@ -214,8 +209,13 @@ impl Sending<'_, '_> {
     /// A small part with those that have come behind it, and what came behind them.
     fn together(&mut self, cx: &mut Context<'_>, first: &[u8]) -> (Bytes, Option<Result<Option<BodyFrame>, Ended>>) {
         let mut all = BytesMut::from(first);
-        while let Some(call) = self.call.as_mut().filter(|call| all.len() < MAX_COALESCED_BYTES && !call.is_done()) {
-            match call.poll_frame(cx, self.source) {
+        while let Some(body) = self.body.as_mut().filter(|body| all.len() < MAX_COALESCED_BYTES && !body.is_done()) {
+            // What is made here is made for others' turns too: no more of it than there is.
+            let come = match body.memory() {
+                DataMemory::Own => body.ready_frame().map_or(Poll::Pending, Poll::Ready),
+                _ => body.poll_frame(cx, self.source),
+            };
+            match come {
                 Poll::Ready(Some(Ok(BodyFrame::Data(data)))) if data.len() <= MAX_COPIED_BYTES => {
                     all.extend_from_slice(&data);
                 }
@@ -243,9 +243,9 @@ impl Sending<'_, '_> {
         while !data.is_empty() {
             stream.reserve_capacity(data.len());
             if stream.capacity() == 0 {
-                let held = self.call.as_ref().map_or(0, |call| call.held(true));
+                let held = self.body.as_ref().map_or(0, |body| body.held(true));
                 // A large part by HTTP/1.1 stands in what it was read into.
-                let stands = !copied && matches!(self.call, Some(UpstreamRequest::Http1(_)));
+                let stands = !copied && self.memory() == Some(DataMemory::ReadBuffer);
                 self.source.hold(if stands { held.max(data.len()) } else { held + data.len() } + behind);
                 poll_fn(|cx| self.poll_capacity(cx, stream)).await?;
                 self.source.hold(0);
@@ -254,10 +254,14 @@ impl Sending<'_, '_> {
             if !part.is_empty() {
                 let bytes = part.len();
                 stream.send_data(part, end && data.is_empty())?;
-                self.source.queued(bytes, matches!(self.call, Some(UpstreamRequest::Http2(_))));
+                self.source.queued(bytes, self.memory() == Some(DataMemory::Frames));
             }
         }
         Ok(())
+    }
+
+    fn memory(&self) -> Option<DataMemory> {
+        self.body.as_ref().map(|body| body.memory())
     }
 
     fn poll_frame(
@@ -265,15 +269,15 @@ impl Sending<'_, '_> {
         cx: &mut Context<'_>,
         stream: &mut SendStream<Bytes>,
     ) -> Poll<Result<Option<BodyFrame>, Ended>> {
-        let Some(call) = &mut self.call else { return Poll::Ready(Ok(None)) };
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(None)) };
         if self.source.is_held_back() {
             // It is not the upstream that is waited for.
             self.source.progress();
             cx.waker().wake_by_ref();
-        } else if let Poll::Ready(piece) = call.poll_frame(cx, self.source) {
+        } else if let Poll::Ready(piece) = body.poll_frame(cx, self.source) {
             return Poll::Ready(piece.transpose().map_err(Ended::Upstream));
         }
-        self.source.hold(call.held(false));
+        self.source.hold(body.held(false));
         if let Poll::Ready(ended) = self.poll_end(cx) {
             return Poll::Ready(Err(ended));
         }
@@ -286,8 +290,8 @@ impl Sending<'_, '_> {
             self.source.opened();
             return Poll::Ready(capacity.ok_or(Ended::Closed)?.map(drop).map_err(Ended::Http2));
         }
-        if let Some(call) = &mut self.call {
-            call.poll_rest(cx, self.source);
+        if let Some(body) = &mut self.body {
+            body.poll_rest(cx, self.source);
         }
         self.source.wait(TimeoutKind::ClientToRead);
         self.poll_end(cx).map(Err)

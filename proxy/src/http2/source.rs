@@ -312,6 +312,11 @@ impl Source for Http2Source<'_> {
         Poll::Pending
     }
 
+    /// Never: see [`Http2Source::poll_interrupt`].
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     fn wait(&mut self, waiting: TimeoutKind) {
         // What it read before pays for nothing.
         if self.pace.wait(waiting, self.conn.second()) && waiting == TimeoutKind::ClientToRead {

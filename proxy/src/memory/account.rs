@@ -247,6 +247,11 @@ impl Holder {
         refused
     }
 
+    /// Whether there is room for what can be done without: clients hold less than half of what they may.
+    pub(crate) fn has_room(&self) -> bool {
+        self.account.held() < self.account.memory.share() / 2
+    }
+
     /// Whether nothing more is to be read for anybody: there is too much until those who were ended have left.
     pub(crate) fn is_held_back(&self) -> bool {
         self.account.is_full()

@@ -179,6 +179,7 @@ pub(super) mod tests {
             request_id: b"id",
             duration: Duration::from_micros(12_345),
             upstream: Some(Duration::from_micros(12_000)),
+            external: None,
             added: Duration::from_micros(45),
             upstream_address: Some(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9000).into()),
             bytes_in: 1,

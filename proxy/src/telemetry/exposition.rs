@@ -13,6 +13,8 @@ use super::{
     histogram::{BOUNDS_US, Counts},
     process,
     routes::CLASSES,
+    sharded::Counter as Counted,
+    waits::{AuthDecisions, Waiter},
 };
 use crate::{Shared, memory::Kind};
 
@@ -21,6 +23,7 @@ pub fn metrics(shared: &Shared) -> String {
     let telemetry = &shared.telemetry;
     let mut families = requests(telemetry);
     families.extend(load(telemetry));
+    families.extend(waits(telemetry));
     families.extend(limits(shared));
     families.extend(memory(shared));
     families.extend(state(shared));
@@ -115,6 +118,51 @@ fn load(telemetry: &Telemetry) -> Vec<MetricFamily> {
             "sluice_accept_pauses_total",
             "Times that accepting paused, because there were as many connections as descriptors or memory suffice for.",
             telemetry.paused.load(Relaxed) as f64,
+        ),
+    ]
+}
+
+fn waits(telemetry: &Telemetry) -> Vec<MetricFamily> {
+    let (mut ends, mut times) = (vec![], vec![]);
+    for filter in Waiter::ALL {
+        let resumed = telemetry.waits.sum(filter, |waits| &waits.resumed);
+        let abandoned = telemetry.waits.sum(filter, |waits| &waits.abandoned);
+        for (end, count) in [("resumed", resumed), ("abandoned", abandoned)].into_iter().filter(|(_, n)| *n > 0) {
+            ends.push(counter(labels(&[("filter", filter.name()), ("end", end)]), count as f64));
+        }
+        if resumed + abandoned > 0 {
+            let seconds = telemetry.waits.sum(filter, |waits| &waits.time_us) as f64 / 1e6;
+            times.push(counter(labels(&[("filter", filter.name())]), seconds));
+        }
+    }
+    let decided = |counter: fn(&AuthDecisions) -> &Counted| telemetry.auth_decisions.sum(counter);
+    let decisions = [
+        ("allowed", decided(|d| &d.allowed)),
+        ("denied", decided(|d| &d.denied)),
+        ("failed", decided(|d| &d.failed)),
+        ("unchecked", decided(|d| &d.unchecked)),
+    ];
+    let decisions = decisions.into_iter().filter(|(_, n)| *n > 0);
+    let decisions = decisions.map(|(decision, n)| counter(labels(&[("decision", decision)]), n as f64)).collect();
+    vec![
+        family(
+            "sluice_external_auth_decisions_total",
+            "Decisions of external authorization; failed: refused, because the service could not be asked; unchecked: \
+             let go on all the same.",
+            MetricType::COUNTER,
+            decisions,
+        ),
+        family(
+            "sluice_filter_waits_total",
+            "Waits of filters for others; abandoned: the client left, or the request's time was over.",
+            MetricType::COUNTER,
+            ends,
+        ),
+        family(
+            "sluice_filter_wait_seconds_total",
+            "Time for which filters waited for others, which is no part of the latency that the proxy adds.",
+            MetricType::COUNTER,
+            times,
         ),
     ]
 }

@@ -43,6 +43,9 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     if let Some(upstream) = record.upstream {
         milliseconds(out, field!("upstream_ms"), upstream);
     }
+    if let Some(external) = record.external {
+        milliseconds(out, field!("external_ms"), external);
+    }
     milliseconds(out, field!("added_ms"), record.added);
     if let Some(upstream) = record.upstream_address {
         address(out, field!("upstream"), upstream);

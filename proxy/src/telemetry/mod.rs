@@ -13,6 +13,7 @@ mod record;
 mod report;
 mod routes;
 mod sharded;
+mod waits;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use snapshot::proto::{AccessLogLevel, LoadWindow};
@@ -31,6 +32,7 @@ pub use record::{ErrorSource, RATE_LIMITED, RequestRecord, SHED, ServedBy};
 pub use report::report;
 pub use routes::RouteMetrics;
 pub(crate) use sharded::{Counter, Sharded};
+pub(crate) use waits::{AuthDecisions, Waiter};
 
 /// Everything that counts and logs.
 pub struct Telemetry {
@@ -38,6 +40,9 @@ pub struct Telemetry {
     load: load::Load,
     windows: load::Windows,
     log: access_log::AccessLog,
+    waits: waits::Waits,
+    /// Decisions of external authorization, for all routes.
+    pub(crate) auth_decisions: Arc<Sharded<AuthDecisions>>,
     /// Failed requests by reason and blame.
     failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Connections ended for a flood, by its class.
@@ -60,6 +65,8 @@ impl Default for Telemetry {
             load: Default::default(),
             windows: Default::default(),
             log: Default::default(),
+            waits: Default::default(),
+            auth_decisions: Arc::default(),
             failed: Mutex::default(),
             floods: Mutex::default(),
             websockets: Mutex::default(),
@@ -93,6 +100,11 @@ impl Telemetry {
             *failed.entry((reason, error_source.as_str())).or_default() += 1;
         }
         self.log.closed(record);
+    }
+
+    /// A filter has waited for others for so long; `resumed`: it went on then.
+    pub(crate) fn waited(&self, filter: Waiter, time: Duration, resumed: bool) {
+        self.waits.ended(filter, time, resumed);
     }
 
     /// A client connection was accepted.

@@ -23,6 +23,8 @@ pub enum ErrorSource {
     Upstream,
     /// The proxy or its configuration.
     Internal,
+    /// A service that a filter asks.
+    External,
 }
 
 /// The record of a request that is over.
@@ -51,6 +53,8 @@ pub struct RequestRecord<'a> {
     pub duration: Duration,
     /// From the request's way upstream to the response's head; `None`: did not go upstream.
     pub upstream: Option<Duration>,
+    /// Time for which filters waited for others; `None`: none did.
+    pub external: Option<Duration>,
     /// Time the proxy itself added up to the response's head.
     pub added: Duration,
     /// Where it went.
@@ -83,6 +87,7 @@ impl ErrorSource {
             ErrorSource::Downstream => "downstream",
             ErrorSource::Upstream => "upstream",
             ErrorSource::Internal => "internal",
+            ErrorSource::External => "external",
         }
     }
 }

@@ -21,6 +21,7 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
         request_id: b"id",
         duration: Duration::from_millis(30),
         upstream: Some(Duration::from_millis(20)),
+        external: None,
         added: Duration::from_micros(300),
         upstream_address: None,
         bytes_in: 0,

@@ -1,6 +1,9 @@
 //! Why a request to an upstream fails.
 
-use crate::{body::SourceError, http1::Malformed};
+use crate::{
+    body::{SourceError, StepFailed},
+    http1::Malformed,
+};
 
 /// Why a request got no response, or no whole one.
 #[derive(Debug, thiserror::Error)]
@@ -32,4 +35,7 @@ pub(crate) enum UpstreamError {
     /// The upstream ended the stream.
     #[error("the upstream ended the stream: {0}")]
     Reset(h2::Reason),
+    /// The response came, and its body can't be given on.
+    #[error(transparent)]
+    Step(#[from] StepFailed),
 }

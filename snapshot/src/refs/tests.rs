@@ -5,14 +5,22 @@ use serde_json::Value;
 use super::*;
 use crate::{
     check,
-    proto::{Listener, Match, PolicyTarget, RatePolicy, Resource, Route, WeightedCluster},
+    proto::{ExternalAuth, Listener, Match, PolicyTarget, RatePolicy, Resource, Route, WeightedCluster},
 };
 
 /// A resource of each kind that refers to others, with every reference that it can have.
 fn planted() -> Vec<(Key, resource::Kind)> {
     let backend = |cluster: &str| WeightedCluster { cluster: cluster.into(), weight: 1 };
+    let auth = |cluster: &str| Filter {
+        filter: Some(filter::Filter::ExternalAuth(ExternalAuth {
+            cluster: cluster.into(),
+            timeout_ms: 1,
+            ..ExternalAuth::default()
+        })),
+    };
     let rule = |clusters: &[&str]| Rule {
         matches: vec![Match::default()],
+        filters: vec![auth("Cluster/a/auth/1")],
         backends: clusters.iter().map(|cluster| backend(cluster)).collect(),
         ..Rule::default()
     };
@@ -76,7 +84,8 @@ fn each_is_checked_at_its_field() {
 fn a_policy_needs_no_route() {
     let needs = |content: &resource::Kind| needed(content).map(|key| key.to_string()).collect::<Vec<_>>();
     let planted: Vec<_> = planted().iter().map(|(_, content)| needs(content)).collect();
-    assert_eq!(planted[0], ["Cluster/a/b/1", "Cluster/a/c/1", "Cluster/a/d/1"]);
+    let clusters = ["a/auth", "a/b", "a/auth", "a/c", "a/d"].map(|name| format!("Cluster/{name}/1"));
+    assert_eq!(planted[0], clusters);
     assert_eq!(planted[1], ["Certificate/a/b", "Certificate/a/c"]);
     assert!(planted[2].is_empty());
 }

@@ -55,7 +55,7 @@ const HOUSES: &[House] = &[
             ("codecs", &["http1", "http2"]),
             ("bodies", &["body"]),
             ("telemetry", &["telemetry"]),
-            ("parts of a rule", &["filter", "upstream"]),
+            ("parts of a rule", &["filter", "services", "upstream"]),
             ("rules", &["rule"]),
             ("router", &["router"]),
             ("configuration", &["config/mod", "config/settings"]),

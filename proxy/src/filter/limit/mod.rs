@@ -149,7 +149,7 @@ impl Limits {
             return Flow::Continue;
         }
         let head = local_reply::head(StatusCode::TOO_MANY_REQUESTS);
-        Flow::Reply(LocalReply { head, body: limit.problem.clone(), reason: RATE_LIMITED })
+        Flow::Reply(LocalReply { head, body: limit.problem.clone(), reason: RATE_LIMITED, error_source: None })
     }
 }
 

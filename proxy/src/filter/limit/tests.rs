@@ -45,6 +45,7 @@ fn ask(filter: &dyn Filter, now_us: u64, client: u8) -> (u16, String, String, St
     let status = match &flow {
         Flow::Continue => 0,
         Flow::Reply(answer) => answer.head.status.as_u16(),
+        Flow::Wait(_) => panic!("limits wait for nobody"),
     };
     let mut told = HeaderMap::new();
     ctx.rate_limit.iter().for_each(|limit| limit.set(&mut told));

@@ -1,8 +1,17 @@
-//! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`] that is asked for its
-//! next piece; a response's is a [`crate::upstream::UpstreamRequest`]'s.
+//! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`], a response's is a
+//! [`ResponseBody`], and either is asked for its next piece. What is done to one on its way is a list of [`BodyStep`]s.
+
+mod stepped;
+mod steps;
 
 use std::task::{Context, Poll};
 
+#[cfg(test)]
+pub(crate) use self::steps::testing;
+pub(crate) use self::{
+    stepped::Stepped,
+    steps::{BodyStep, Next, StepFailed, Steps},
+};
 use crate::{
     connection::{TimeoutKind, Way},
     http1::{
@@ -35,6 +44,10 @@ pub(crate) trait Source {
     /// Ready when the exchange has to end for the client's sake, or because somebody took too long.
     fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
+    /// Ready when the connection of a client broke whose body is not read for now: what else would tell is its end.
+    /// Looked at once a second.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
     /// From now on, this is waited for.
     fn wait(&mut self, waiting: TimeoutKind);
 
@@ -57,6 +70,52 @@ pub(crate) trait Source {
 
     /// Whether all of it was given out, and no trailers are to come.
     fn is_ended(&self) -> bool;
+}
+
+/// A response's body, where it comes from.
+pub(crate) trait ResponseBody {
+    /// The reason for which it ends before its time.
+    type Error;
+
+    /// The framing of the body, which says how long it is.
+    fn framing(&self) -> Framing;
+
+    /// Bytes of it to come, where that is known.
+    fn left(&self) -> Option<u64>;
+
+    /// Whether all of it was given out, and no trailers are to come.
+    fn is_done(&self) -> bool;
+
+    /// The next frame of what has come already; `None`: none. Within: as from [`ResponseBody::poll_frame`].
+    fn ready_frame(&mut self) -> Option<Option<Result<BodyFrame, Self::Error>>>;
+
+    /// The next frame of the body. What is left of the request's goes its way meanwhile.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Option<Result<BodyFrame, Self::Error>>>;
+
+    /// Goes on with the request's body while nothing of the response is wanted.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, source: &mut impl Source);
+
+    /// Bytes of memory that are held for it. `unread`: what was given out last waits for the client, and what it was
+    /// read into.
+    fn held(&self, unread: bool) -> usize;
+
+    /// The memory that its data stands in.
+    fn memory(&self) -> DataMemory;
+}
+
+/// The memory that a body's data stands in, once it was given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DataMemory {
+    /// The buffer that it was read into, which [`ResponseBody::held`] counts.
+    ReadBuffer,
+    /// A buffer for each frame of HTTP/2.
+    Frames,
+    /// A buffer that holds nothing else.
+    Own,
 }
 
 /// Why there is no next piece.

@@ -1,0 +1,216 @@
+//! The proxy's own calls: to services that filters ask before a request goes on.
+//!
+//! A call is bytes in and bytes out, bounded in time and size, over the connections that its worker has to that cluster
+//! anyway. A service works on a bounded number of them at once; the others wait for their turn, within their time. What
+//! a call holds is charged to the client for whose request it is made.
+
+mod calls;
+mod source;
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header::HOST};
+
+pub(crate) use self::calls::Calls;
+use self::source::BytesSource;
+use crate::{
+    body::{ResponseBody as _, Source},
+    connection::{Conn, UpstreamPermit},
+    forwarded::{Forwarded, RequestId},
+    http1::{
+        body::{BodyFrame, Framing},
+        request::Wants,
+    },
+    memory::{Charge, Holder, Kind},
+    message::{RequestHead, ResponseHead},
+    message_limits::Limits,
+    upstream::{
+        ClusterSlot, ConnectError, Pool, PooledConnection, Protocol, ReusePolicy, UpstreamError, UpstreamRequest,
+        http2::Kept, pick,
+    },
+};
+
+/// Tries for one call: each next one only when the last can't have reached the service, or met a kept connection that
+/// broke.
+const MAX_ATTEMPTS: usize = 3;
+
+/// The request on whose behalf services are called: its worker's connections, its client, and what services are told of
+/// both.
+pub(crate) struct Caller {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) holder: Arc<Holder>,
+    /// Permit for a connection to a service; and whether one may be made.
+    pub(crate) permit: (Option<UpstreamPermit>, bool),
+    pub(crate) request_id: RequestId,
+    pub(crate) client: HeaderValue,
+    pub(crate) tls: bool,
+    /// Host, as it came.
+    pub(crate) host: Bytes,
+}
+
+impl Caller {
+    /// The caller for a request of this connection.
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        calls: &Arc<Calls>,
+        conn: &Conn,
+        (request_id, host): (&RequestId, &Bytes),
+    ) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            calls: Arc::clone(calls),
+            limits: Arc::clone(&conn.limits),
+            holder: Arc::clone(&conn.holder),
+            permit: conn.take_upstream(),
+            request_id: request_id.clone(),
+            client: conn.client().clone(),
+            tls: conn.tls,
+            host: host.clone(),
+        }
+    }
+
+    fn forwarded(&self) -> Forwarded<'_> {
+        Forwarded { request_id: &self.request_id, client: &self.client, tls: self.tls, host: &self.host }
+    }
+}
+
+/// The bounds of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// From the call's beginning to the response's end.
+    pub(crate) timeout: Duration,
+    /// Bytes of the response's body.
+    pub(crate) response_bytes: usize,
+}
+
+/// A response, whole.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: Bytes,
+}
+
+/// Why a call has no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// As many calls wait for the service as may.
+    #[error("too many calls wait for it")]
+    Full,
+    /// The snapshot lacks the service.
+    #[error("it does not exist")]
+    NoCluster,
+    /// The service has no endpoint.
+    #[error("it has no endpoint")]
+    NoEndpoint,
+    /// The client's share of the descriptors is used up.
+    #[error("the client has too many requests under way")]
+    Exhausted,
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// There is no whole response.
+    #[error(transparent)]
+    Broken(#[from] UpstreamError),
+    /// The response's body is longer than the bound.
+    #[error("its response is too long")]
+    TooLarge,
+    /// The response was not in time.
+    #[error("its response was not in time")]
+    Timeout,
+}
+
+/// Calls a service with a request that may be sent again when a kept connection broke. Dropped, the call is over.
+pub(crate) async fn call(
+    caller: &Caller,
+    service: &ClusterSlot,
+    (head, body): (RequestHead, Bytes),
+    bounds: Bounds,
+) -> Result<Response, CallError> {
+    let calling = send(caller, service, head, &body, bounds.response_bytes);
+    tokio::time::timeout(bounds.timeout, calling).await.unwrap_or(Err(CallError::Timeout))
+}
+
+async fn send(
+    caller: &Caller,
+    service: &ClusterSlot,
+    mut head: RequestHead,
+    body: &Bytes,
+    most: usize,
+) -> Result<Response, CallError> {
+    let place = caller.calls.enter(&service.key).ok_or(CallError::Full)?;
+    let _turn = place.turn().await;
+    let (mut failed, mut reuse, mut last) = (None, ReusePolicy::Any, CallError::NoEndpoint);
+    for attempt in 1..=MAX_ATTEMPTS {
+        let endpoint = {
+            let cluster = service.cluster.load();
+            let cluster = cluster.as_ref().ok_or(CallError::NoCluster)?;
+            pick(&cluster.endpoints, fastrand::u64(..), failed).cloned()
+        };
+        let endpoint = endpoint.ok_or(CallError::NoEndpoint)?;
+        let leased = match caller.pool.checkout_kept(&endpoint, reuse) {
+            Some(kept) => kept,
+            None if endpoint.protocol == Protocol::Http1 && !caller.permit.1 => return Err(CallError::Exhausted),
+            None => match caller.pool.checkout_new(&endpoint, &caller.limits).await {
+                Ok(new) => new,
+                Err(e) => {
+                    tracing::debug!(service = %service.key, endpoint = %endpoint.address, error = %e, attempt, "no connection");
+                    (failed, last) = (Some(endpoint.id), e.into());
+                    continue;
+                }
+            },
+        };
+        if head.fields.get(&HOST).is_none()
+            && let Ok(address) = HeaderValue::try_from(endpoint.address.to_string())
+        {
+            // HTTP/1.1 wants one.
+            head.fields.insert(HOST, address);
+        }
+        let mut source = BytesSource::new(body.clone());
+        let mut request = request(caller, leased, &head, source.framing());
+        let error = match poll_fn(|cx| request.poll_response(cx, &mut source)).await {
+            Ok(head) => return response(caller, request, source, head, most).await,
+            Err(e) => e,
+        };
+        tracing::debug!(service = %service.key, endpoint = %endpoint.address, %error, attempt, "no response");
+        match error {
+            UpstreamError::Unsent(_) => {}
+            UpstreamError::Unprocessed => failed = Some(endpoint.id),
+            UpstreamError::Silent(_) if request.is_reused() => {}
+            error => return Err(error.into()),
+        }
+        (reuse, last) = (ReusePolicy::New, error.into());
+    }
+    Err(last)
+}
+
+fn request(caller: &Caller, leased: PooledConnection, head: &RequestHead, body: Framing) -> UpstreamRequest {
+    let limits = Arc::clone(&caller.limits);
+    let body = (body, Kept::default());
+    UpstreamRequest::new(leased, limits, head, caller.forwarded(), body, Wants::default(), &caller.holder)
+}
+
+/// Reads a response to its end, so that its connection can be used again.
+async fn response(
+    caller: &Caller,
+    mut request: UpstreamRequest,
+    mut source: BytesSource,
+    head: ResponseHead,
+    most: usize,
+) -> Result<Response, CallError> {
+    let mut charge = Charge::new(&caller.holder, Kind::Bodies);
+    let mut body = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| request.poll_frame(cx, &mut source)).await {
+        // Trailers say nothing that anybody asked for.
+        if let BodyFrame::Data(data) = frame? {
+            if body.len() + data.len() > most {
+                return Err(CallError::TooLarge);
+            }
+            body.extend_from_slice(&data);
+            charge.set(body.capacity() + request.held(false));
+        }
+    }
+    Ok(Response { head, body: body.freeze() })
+}
