@@ -129,7 +129,7 @@ const SECRET_KEY: Text = Text {
     words: "a key of a Secret: letters, digits, '-', '_' and '.'",
 };
 
-const ALL: [&Text; 21] = [
+const ALL: [&Text; 22] = [
     &HOSTNAME,
     &HOSTNAME_OR_ALL,
     &LABEL,

@@ -115,7 +115,7 @@ mod tests {
         let route = resource::Kind::Route(Route { rules, ..Route::default() });
         let content = resource::Kind::Cluster(proto::Cluster::default());
         let full: Snapshot =
-            [(key.clone(), Entry::new(&Resource { requires: vec![], kind: Some(content) }))].into_iter().collect();
+            [(key, Entry::new(&Resource { requires: vec![], kind: Some(content) }))].into_iter().collect();
         let (mut clusters, endpoints) = (Clusters::default(), Endpoints::default());
         let named = clusters.slots(&route);
         let mut take = |snapshot: &Snapshot, named: &[Arc<ClusterSlot>]| {

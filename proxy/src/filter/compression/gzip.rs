@@ -3,7 +3,7 @@
 use flate2::{Compress, Compression, FlushCompress, Status};
 use http::HeaderMap;
 
-use super::DIGESTS;
+use super::digests::DIGESTS;
 use crate::body::{BodyStep, Next, StepFailed};
 
 /// The level: where most of what can be gained is, at a third of the highest level's time.

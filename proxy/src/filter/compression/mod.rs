@@ -6,10 +6,11 @@
 //! HEAD has the fields that the answer to GET would have.
 
 mod accept;
+mod digests;
 mod gzip;
 
 use http::{
-    HeaderName, HeaderValue, Method, StatusCode,
+    HeaderValue, Method, StatusCode,
     header::{
         ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
         ETAG, VARY,
@@ -17,7 +18,7 @@ use http::{
 };
 use snapshot::{check::Unfit, proto};
 
-use self::{accept::Coding, gzip::Gzip};
+use self::{accept::Coding, digests::DIGESTS, gzip::Gzip};
 use super::{BodyPlan, Ctx, Filter, Flow, Stage};
 use crate::{
     fields::Fields,
@@ -55,13 +56,6 @@ const DEFAULT_TYPES: [&str; 22] = [
 ];
 /// Media types whose messages say themselves how they are coded, whatever a rule names.
 const SELF_CODED: [&str; 2] = ["application/grpc", "application/connect+"];
-/// Fields that hold a digest of the content as it is coded.
-const DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-md5"),
-];
 
 /// Codes responses.
 pub(super) struct Compression {

@@ -1,7 +1,7 @@
 use std::io::Read as _;
 
 use flate2::read::GzDecoder;
-use http::{HeaderMap, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, Response, Uri, Version};
 use proptest::prelude::*;
 
 use super::*;
