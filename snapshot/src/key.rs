@@ -19,15 +19,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] = [
-        Kind::Fleet,
-        Kind::Listener,
-        Kind::Certificate,
-        Kind::Route,
-        Kind::Cluster,
-        Kind::RatePolicy,
-        Kind::Consumer,
-    ];
+    pub const ALL: [Kind; 7] =
+        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy, Kind::Consumer];
 
     /// The word that a key begins with.
     pub const fn as_str(self) -> &'static str {

@@ -14,6 +14,7 @@ mod listeners;
 mod permitted;
 mod policies;
 mod routes;
+mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

@@ -16,6 +16,7 @@ mod route;
 pub(crate) mod secret;
 pub(crate) mod selector;
 mod service;
+mod target;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,11 +32,12 @@ pub(crate) use endpoints::{Slice, SlicePort, State};
 pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
 pub(crate) use grant::Grant;
 pub(crate) use hostname::Hostname;
-pub(crate) use policy::{Policy, Target};
+pub(crate) use policy::Policy;
 pub(crate) use route::{Backend, Destination, Route};
 pub(crate) use secret::Secret;
 pub(crate) use selector::{Labels, Selector};
 pub(crate) use service::{Service, ServicePort};
+pub(crate) use target::Target;
 
 use self::expressions::Looked;
 use crate::{
@@ -244,10 +246,10 @@ fn in_place_of_none(object: &ObjectRef, entry: &WorldObject, findings: &Findings
     let why = findings.first().map(ToString::to_string).unwrap_or_default();
     let targets = match (&entry.current, &entry.raw) {
         (Ok(current), _) => match current.as_ref() {
-            Object::RatePolicy(policy) => policy::targets(&policy.spec),
+            Object::RatePolicy(policy) => target::of(&policy.spec.target_refs),
             _ => vec![],
         },
-        (Err(_), Some(raw)) => policy::raw_targets(raw),
+        (Err(_), Some(raw)) => target::of_document(raw),
         (Err(_), None) => vec![],
     };
     Some(Valid::Policy(Arc::new(Policy {

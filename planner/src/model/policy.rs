@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use crds::{common::TargetKind, policy as crd};
+use crds::policy as crd;
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
     proto::{self, Resource, resource},
 };
 
-use super::{Findings, unless};
+use super::{
+    Findings,
+    target::{self, Target},
+    unless,
+};
 use crate::{problem::reason, world::ObjectRef};
 
 /// Leading bits of an address that count: all of an IPv4 address; of an IPv6 address the /64 that one client holds.
@@ -22,15 +26,6 @@ pub(crate) struct Policy {
     pub(crate) targets: Vec<Target>,
     /// `Err`: it is not valid and never was; why its targets answer 500.
     pub(crate) content: Result<Vec<proto::Limit>, String>,
-}
-
-/// What a policy applies to, in its own namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) kind: TargetKind,
-    pub(crate) name: String,
-    /// A rule's name.
-    pub(crate) rule: Option<String>,
 }
 
 pub(super) fn validate(object: &ObjectRef, policy: &crds::RatePolicy) -> Result<Policy, Findings> {
@@ -49,30 +44,7 @@ pub(super) fn validate(object: &ObjectRef, policy: &crds::RatePolicy) -> Result<
     if spec.target_refs.is_empty() {
         findings.push(Unfit::new("spec.targetRefs", reason::INVALID, "a policy needs a target"));
     }
-    unless(findings, Policy { targets: targets(spec), content: Ok(limits) })
-}
-
-/// The targets of a decoded policy.
-pub(super) fn targets(spec: &crds::RatePolicySpec) -> Vec<Target> {
-    let target =
-        |t: &crds::common::PolicyTargetRef| Target { kind: t.kind, name: t.name.clone(), rule: t.section_name.clone() };
-    spec.target_refs.iter().map(target).collect()
-}
-
-/// The targets of a document that is no valid policy: each that can be read. One whose `sectionName` can't is taken as
-/// the whole route, since the policy was meant to guard at least a part of it.
-pub(super) fn raw_targets(document: &serde_json::Value) -> Vec<Target> {
-    let refs = document.pointer("/spec/targetRefs").and_then(serde_json::Value::as_array);
-    let target = |value: &serde_json::Value| {
-        let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
-        let kind = match text("kind")? {
-            "ApiRoute" => TargetKind::ApiRoute,
-            "GatewayFleet" => TargetKind::GatewayFleet,
-            _ => return None,
-        };
-        Some(Target { kind, name: text("name")?.to_owned(), rule: text("sectionName").map(str::to_owned) })
-    };
-    refs.into_iter().flatten().take(16).filter_map(target).collect()
+    unless(findings, Policy { targets: target::of(&spec.target_refs), content: Ok(limits) })
 }
 
 /// What the proxy would say of one limit.

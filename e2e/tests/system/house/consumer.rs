@@ -84,7 +84,8 @@ fn a_consumer_is_made_changed_and_deleted_by_file() {
     seen_nowhere(&gateway);
     gateway.remove("consumer.yaml").unwrap();
     until(&gateway, "no consumer", (0, 0));
-    assert_eq!(gateway.status("consumers", "shop", "acme"), Value::Null);
+    let gone = || (gateway.status("consumers", "shop", "acme") == Value::Null).then_some(());
+    eventually("no status", Duration::from_secs(10), gone).unwrap();
 }
 
 fn consumer(name: &str, secrets: &[&str]) -> String {

@@ -6,10 +6,8 @@ use planner::{Kind, ObjectRef};
 use serde_json::{Map, Value};
 
 /// The part of a certificate that serves: there may be a keystore beside it.
-const CERTIFICATE: Field = Field {
-    name: "data",
-    within: &[Field { name: "tls.crt", within: &[] }, Field { name: "tls.key", within: &[] }],
-};
+const CERTIFICATE: Field =
+    Field { name: "data", within: &[Field { name: "tls.crt", within: &[] }, Field { name: "tls.key", within: &[] }] };
 
 /// Which object it is; `None`: it has no name.
 pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
