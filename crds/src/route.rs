@@ -17,7 +17,8 @@ mod matching;
 
 pub use external_auth::{ExternalAuth, ExternalAuthBackendRef, ExternalAuthProtocol, HttpAuthConfig};
 pub use filter::{
-    FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect, RouteFilter, UrlRewrite,
+    Compression, CompressionAlgorithm, FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect,
+    RouteFilter, UrlRewrite,
 };
 pub use matching::{HeaderMatch, Method, PathMatch, PathMatchType, QueryParamMatch, RouteMatch, ValueMatchType};
 

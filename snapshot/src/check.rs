@@ -1,6 +1,7 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+mod compression;
 mod expressions;
 mod external_auth;
 pub mod reason;
@@ -204,6 +205,7 @@ fn filter(f: &Filter) -> Fit {
             hostname("urlRewrite.hostname", &u.hostname, true)?;
             within("urlRewrite.path", path_rewrite(u.path.as_ref()))
         }
+        Some(filter::Filter::Compression(c)) => within("compression", compression::fit(c)),
         Some(filter::Filter::ExternalAuth(a)) => within("externalAuth", external_auth::fit(a)),
         None => Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     }

@@ -107,7 +107,8 @@ fn of_filter(filter: &Filter) -> Option<(&'static str, &str)> {
         filter::Filter::RequestHeaderModifier(_)
         | filter::Filter::ResponseHeaderModifier(_)
         | filter::Filter::RequestRedirect(_)
-        | filter::Filter::UrlRewrite(_) => None,
+        | filter::Filter::UrlRewrite(_)
+        | filter::Filter::Compression(_) => None,
         filter::Filter::ExternalAuth(auth) => Some(("externalAuth.backendRef", &auth.cluster)),
     }
 }

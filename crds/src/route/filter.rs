@@ -37,6 +37,11 @@ use crate::{
             "has(self.urlRewrite) ? 'urlRewrite is only for type URLRewrite' : 'type URLRewrite needs urlRewrite'".into(),
         ))
         .field_path(".urlRewrite"),
+    validation = Rule::new("has(self.compression) == (self.type == 'Compression')")
+        .message(Message::Expression(
+            "has(self.compression) ? 'compression is only for type Compression' : 'type Compression needs compression'".into(),
+        ))
+        .field_path(".compression"),
     validation = Rule::new("has(self.externalAuth) == (self.type == 'ExternalAuth')")
         .message(Message::Expression(
             "has(self.externalAuth) ? 'externalAuth is only for type ExternalAuth' : 'type ExternalAuth needs externalAuth'".into(),
@@ -63,6 +68,10 @@ pub struct RouteFilter {
     /// `{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<UrlRewrite>,
+    /// For `Compression`: responses are coded for clients that accept it. Example:
+    /// `{type: Compression, compression: {types: [text/*, application/json], minBytes: 512}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// For `ExternalAuth`: a service says whether the request may go on. Example:
     /// `{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +87,7 @@ pub enum FilterType {
     RequestRedirect,
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
+    Compression,
     ExternalAuth,
 }
 
@@ -143,6 +153,38 @@ pub struct UrlRewrite {
     pub path: Option<PathModifier>,
 }
 
+/// Codes responses for clients whose `Accept-Encoding` says so. What is coded already, a range, or not to be transformed
+/// (`Cache-Control: no-transform`) stays as it is, and so does what comes with a digest of its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Compression {
+    /// Codings to choose from, by what the client likes best, then by this order.
+    #[serde(default = "algorithms")]
+    #[schemars(schema_with = "algorithms_schema")]
+    pub algorithms: Vec<CompressionAlgorithm>,
+    /// Media types that are coded, such as `text/html` or `text/*`; default: `text/*`, JSON, XML, JavaScript, WebAssembly,
+    /// SVG, YAML, and fonts that are not compressed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "media_types")]
+    pub types: Vec<String>,
+    /// Bodies that are known to be shorter stay as they are; default: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_048_576), extend("default" = 1024))]
+    pub min_bytes: Option<u32>,
+}
+
+/// The content codings there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // each is its own word
+pub enum CompressionAlgorithm {
+    Gzip,
+}
+
+fn algorithms() -> Vec<CompressionAlgorithm> {
+    vec![CompressionAlgorithm::Gzip]
+}
+
 /// How a path is changed (Gateway API `HTTPPathModifier`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -178,6 +220,25 @@ pub struct PathModifier {
 pub enum PathModifierType {
     ReplaceFullPath,
     ReplacePrefixMatch,
+}
+
+fn algorithms_schema(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "x-kubernetes-list-type": "set",
+        "items": CompressionAlgorithm::json_schema(generator),
+    })
+}
+
+fn media_types(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 64,
+        "x-kubernetes-list-type": "set",
+        "items": text::media_range(generator),
+    })
 }
 
 /// Names of fields that do not frame a message.

@@ -48,6 +48,12 @@ const HEADER_VALUE: Text = Text {
     max_length: 4096,
     words: "a header field value: printable ASCII without line breaks, not empty, no space first or last",
 };
+/// RFC 6838 section 4.2, or all of a type.
+const MEDIA_RANGE: Text = Text {
+    pattern: r"^[A-Za-z0-9][-A-Za-z0-9!#$&^_.+]*/(\*|[A-Za-z0-9][-A-Za-z0-9!#$&^_.+]*)$",
+    max_length: 127,
+    words: "a media type without parameters, such as application/json, or text/* for all of a type",
+};
 /// What a header or query parameter is compared with.
 const MATCH_VALUE: Text =
     Text { pattern: r"^[^\x00\r\n]+$", max_length: 4096, words: "text without line breaks, not empty" };
@@ -117,13 +123,14 @@ const GROUP: Text = Text {
 const KIND: Text =
     Text { pattern: "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", max_length: 63, words: "a kind, such as Service" };
 
-const ALL: [&Text; 20] = [
+const ALL: [&Text; 21] = [
     &HOSTNAME,
     &HOSTNAME_OR_ALL,
     &LABEL,
     &SUBDOMAIN,
     &HEADER_NAME,
     &HEADER_VALUE,
+    &MEDIA_RANGE,
     &MATCH_VALUE,
     &PARAMETER_NAME,
     &PATH,
@@ -178,6 +185,11 @@ pub(crate) fn header_name(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
     HEADER_VALUE.schema()
+}
+
+/// A media type, or all of one type.
+pub(crate) fn media_range(_: &mut SchemaGenerator) -> Schema {
+    MEDIA_RANGE.schema()
 }
 
 pub(crate) fn match_value(_: &mut SchemaGenerator) -> Schema {
@@ -262,6 +274,11 @@ mod tests {
         check(&SUBDOMAIN, &["a.b-c.d"], &["a..b", "a.", "a\n"]);
         check(&HEADER_NAME, &["X-Tier", "a`b|c"], &["", "a b", "a:b", "é", "a\r", ":path"]);
         check(&HEADER_VALUE, &["x", "a b\tc", "\"q\""], &["", " a", "a ", "a\r\nb: c", "a\0", "é"]);
+        check(
+            &MEDIA_RANGE,
+            &["text/html", "text/*", "application/vnd.api+json"],
+            &["", "text", "*/*", "*", "text/", "/html", "text/html;a=b", "text/h*", "a/b/c"],
+        );
         check(&MATCH_VALUE, &["é", " "], &["", "a\nb", "\0"]);
         check(&PARAMETER_NAME, &["q", "a[0]", "é"], &["", "a b", "a&b", "a=b"]);
         check(&PATH, &["/", "/a.*"], &["", "/a b", "/\n", "/é"]);

@@ -13,6 +13,9 @@ use snapshot::{
 use super::{Findings, Hostname, external_auth, unless};
 use crate::{problem::reason, world::ObjectRef};
 
+/// Bytes of the shortest body that is coded: shorter ones are one packet either way.
+const MIN_COMPRESSED_BYTES: u32 = 1024;
+
 /// A valid ApiRoute.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
@@ -324,11 +327,23 @@ fn filter(namespace: &str, filter: &crd::RouteFilter) -> proto::Filter {
                 path: u.path.as_ref().map(path_rewrite),
             })
         }),
+        crd::FilterType::Compression => filter.compression.as_ref().map(|c| Filter::Compression(compression(c))),
         crd::FilterType::ExternalAuth => {
             filter.external_auth.as_ref().map(|a| Filter::ExternalAuth(external_auth::compile(namespace, a)))
         }
     };
     proto::Filter { filter }
+}
+
+fn compression(c: &crd::Compression) -> proto::Compression {
+    let algorithm = |algorithm: &crd::CompressionAlgorithm| match algorithm {
+        crd::CompressionAlgorithm::Gzip => proto::CompressionAlgorithm::Gzip.into(),
+    };
+    proto::Compression {
+        algorithms: c.algorithms.iter().map(algorithm).collect(),
+        types: c.types.iter().map(|media_type| media_type.to_ascii_lowercase()).collect(),
+        min_bytes: c.min_bytes.unwrap_or(MIN_COMPRESSED_BYTES).into(),
+    }
 }
 
 fn header_modifier(m: &crd::HeaderModifier) -> proto::HeaderModifier {

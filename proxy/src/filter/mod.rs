@@ -5,6 +5,7 @@
 
 mod chain;
 mod compile;
+mod compression;
 mod external_auth;
 mod header_modifier;
 mod limit;

@@ -33,7 +33,7 @@ pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 /// The items of a list, without the white space around them.
-pub(super) fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
