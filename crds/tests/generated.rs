@@ -47,7 +47,8 @@ fn small_enough_for_client_side_apply() {
 fn the_chart_gives_the_rights() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/sluice/testdata/default.yaml");
     let (mut rights, mut definitions) = (BTreeSet::new(), BTreeSet::new());
-    for rule in rules(&fs::read_to_string(path).unwrap()) {
+    let chart: Vec<Value> = serde_yaml::from_multiple(&fs::read_to_string(path).unwrap()).unwrap();
+    for rule in rules(chart) {
         let words = |key: &str| -> Vec<String> { serde_json::from_value(rule[key].clone()).unwrap_or_default() };
         for (resource, verb) in words("resources").iter().flat_map(|r| words("verbs").into_iter().map(move |v| (r, v)))
         {
@@ -78,13 +79,8 @@ fn the_chart_gives_the_rights() {
 }
 
 /// The rules of the operator's ClusterRole for all namespaces.
-fn rules(chart: &str) -> Vec<Value> {
-    let documents: Vec<Value> = serde_yaml::from_multiple(chart).unwrap();
+fn rules(chart: Vec<Value>) -> Vec<Value> {
     let is_role =
         |document: &Value| document["kind"] == "ClusterRole" && document["metadata"]["name"] == "sluice-operator";
-    documents
-        .into_iter()
-        .filter(is_role)
-        .flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default())
-        .collect()
+    chart.into_iter().filter(is_role).flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()).collect()
 }
