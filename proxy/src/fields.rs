@@ -171,6 +171,16 @@ impl Fields {
         self.set.retain(|(other, _)| !is_same(other, name));
     }
 
+    /// Takes out a field, and what servers of the CGI family take for the same: its dashes written as underscores.
+    pub(crate) fn remove_disguised(&mut self, name: &HeaderName) {
+        let dashed = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+        let name: Vec<u8> = name.as_str().bytes().map(|b| dashed(&b)).collect();
+        let is_same = |other: &[u8]| other.len() == name.len() && other.iter().map(dashed).eq(name.iter().copied());
+        let head = &self.head;
+        self.spans.retain(|came| !is_same(&head[came.name as usize..came.colon as usize]));
+        self.set.retain(|(other, _)| !is_same(other.as_str().as_bytes()));
+    }
+
     /// Takes out all of several names. Each field is looked at once, however many names there are: clients choose both.
     pub(crate) fn remove_all(&mut self, mut names: Vec<&[u8]>) {
         // Lengths first: they tell most names apart.

@@ -71,6 +71,7 @@ fn answered(stream: &mut TcpStream, path: &str) -> bool {
         }
         "login" => b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
         "error" => b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
+        "away" => b"HTTP/1.1 503 Oh\r\nContent-Length: 0\r\n\r\n",
         "while" => {
             pause(50);
             OK
@@ -92,8 +93,17 @@ fn answered(stream: &mut TcpStream, path: &str) -> bool {
             return false;
         }
         "endless" => {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let _ = stream.write_all(b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n");
             while stream.write_all(b"4\r\nmore\r\n").is_ok() {}
+            return false;
+        }
+        "stalls" => {
+            let _ = stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy");
+            let _ = stream.read(&mut [0]);
+            return false;
+        }
+        "cut" => {
+            let _ = stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy");
             return false;
         }
         _ => OK,
@@ -173,7 +183,7 @@ fn what_the_service_says_of_a_request_goes_upstream_in_place_of_what_its_client_
         client.send(
             format!(
                 "PUT /a/allow?b=c HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer t\r\nCookie: d=e\r\nX-User: root\r\n\
-                 X-Role: admin\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 5\r\n\r\nhello"
+                 X-Role: admin\r\nX_User: root\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 5\r\n\r\nhello"
             )
             .as_bytes(),
         );
@@ -223,14 +233,15 @@ fn a_refusal_is_the_clients_answer_whatever_it_speaks() {
 
 #[test]
 fn a_service_that_fails_closes_the_route_or_opens_it_if_that_is_said() {
-    const CASES: [(&str, &str); 7] = [
-        ("/slow", "external_auth_timeout"),
-        ("/error", "external_auth_failed"),
-        ("/gone", "external_auth_failed"),
-        ("/garbage", "external_auth_failed"),
-        ("/huge", "external_auth_failed"),
-        ("/endless", "external_auth_failed"),
-        ("/not-listening", "external_auth_failed"),
+    // What a client may bring about by what it sends never opens.
+    const CASES: [(&str, &str, bool); 7] = [
+        ("/slow", "external_auth_timeout", true),
+        ("/away", "external_auth_failed", true),
+        ("/not-listening", "external_auth_failed", true),
+        ("/error", "external_auth_failed", false),
+        ("/gone", "external_auth_failed", false),
+        ("/garbage", "external_auth_failed", false),
+        ("/huge", "external_auth_failed", false),
     ];
     for fail_open in [false, true] {
         let (service, (backend, got)) = (Service::start(), backend());
@@ -238,22 +249,50 @@ fn a_service_that_fails_closes_the_route_or_opens_it_if_that_is_said() {
         let proxy = guarded(&service, backend.address, &auth);
         let nobody = (ClusterProtocol::Http1, ([127, 0, 0, 1], 1).into());
         let alone = guarded_by(nobody, backend.address, &auth, |_| {});
-        for (path, reason) in CASES {
+        for (path, reason, opens) in CASES {
+            let opens = opens && fail_open;
             let proxy = if path == "/not-listening" { &alone } else { &proxy };
             let began = Instant::now();
             let (status, _, body) = get(proxy, path);
             let (took, body) = (began.elapsed(), String::from_utf8(body).unwrap());
-            assert_eq!(status, if fail_open { 200 } else { 503 }, "{path}: {body}");
+            assert_eq!(status, if opens { 200 } else { 503 }, "{path}: {body}");
             assert!(took < Duration::from_secs(2), "{path}: {took:?}");
-            if !fail_open {
+            if !opens {
                 assert!(body.contains("could not be checked"), "{path}: {body}");
                 until(reason, || proxy.metric("sluice_failed_requests_total", &[reason, "external"]) >= 1.0);
             }
         }
         let got = got.lock().unwrap();
-        assert_eq!(got.len(), if fail_open { CASES.len() } else { 0 });
+        assert_eq!(got.len(), if fail_open { 3 } else { 0 });
         assert!(got.iter().all(|head| !head.contains("x-user") && !head.contains("x-role")), "{got:?}");
     }
+}
+
+/// Whatever becomes of its body: the head has said so.
+#[test]
+fn a_refusal_without_its_whole_body_is_one_all_the_same() {
+    for fail_open in [false, true] {
+        let (service, (backend, got)) = (Service::start(), backend());
+        let proxy = guarded(&service, backend.address, &proto::ExternalAuth { fail_open, ..auth() });
+        for path in ["/endless", "/stalls", "/cut"] {
+            let (status, _, body) = get(&proxy, path);
+            assert_eq!(status, 403, "{path}: {}", String::from_utf8_lossy(&body));
+        }
+        assert!(got.lock().unwrap().is_empty());
+        assert_eq!(proxy.metric("sluice_external_auth_decisions_total", &["denied"]), 3.0);
+    }
+}
+
+/// Service and backend might each read another one.
+#[test]
+fn of_several_credentials_none_is_checked() {
+    let (service, (backend, got)) = (Service::start(), backend());
+    let proxy = guarded(&service, backend.address, &auth());
+    let mut client = proxy.connect();
+    let two = "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n";
+    client.send(format!("GET /allow HTTP/1.1\r\nHost: {HOST}\r\n{two}\r\n").as_bytes());
+    assert_eq!(client.response(false).unwrap().0, 400);
+    assert!(got.lock().unwrap().is_empty() && service.asked().is_empty());
 }
 
 #[test]

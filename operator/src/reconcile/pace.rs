@@ -20,8 +20,8 @@ use crate::source::{Observed, SourceObject};
 const SHARE: u32 = 5;
 /// The time in which what may be owed is paid back: changes that come together, plans of half a second, wait for nothing.
 const TOLERANCE: Duration = Duration::from_millis(2500);
-/// The longest wait of a namespace, whatever its changes cost: by then its content has to be live.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The longest wait of a namespace until its next plan begins, whatever its changes cost.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// How many objects of each namespace changed; cluster-scoped ones are of the namespace "".
 pub(super) type Causes = BTreeMap<String, u32>;

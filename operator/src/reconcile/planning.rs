@@ -37,6 +37,9 @@ const REST: u32 = 10;
 /// and waits no longer than this.
 const MAX_REST: Duration = Duration::from_secs(10);
 
+/// The time after a plan that failed in which none begins.
+const FAILURE_REST: Duration = Duration::from_secs(2);
+
 /// The plan that is being made, if one is.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
@@ -48,7 +51,7 @@ pub(super) struct Planning {
     /// Until when nothing begins that nobody waits for.
     pub(super) rests_until: Option<Instant>,
     pub(super) pace: Pace,
-    /// Whether the last plan came to nothing: the same world is not tried again and again.
+    /// Whether the last plan came to nothing: nobody knows whose content it was, and it is not tried again and again.
     has_failed: bool,
 }
 
@@ -96,11 +99,11 @@ impl Planning {
     fn is_due(&self, latest: &Arc<Observed>, former: &Observed, plan: &Plan, is_standby: bool) -> bool {
         let now = Instant::now();
         let rests = self.rests_until.is_some_and(|until| now < until);
-        if is_standby && rests {
+        if rests && (is_standby || self.has_failed) {
             return false;
         }
         !self.has_begun(latest) && self.pace.permits_any(former, latest, now)
-            || !(self.has_failed && rests) && plan.waiting.iter().any(|id| self.pace.permits(&id.namespace, now))
+            || plan.waiting.iter().any(|id| self.pace.permits(&id.namespace, now))
             // What is gone counts for a while, and no source says when that is over.
             || !rests && plan.changes_at.is_some_and(|at| at <= status::now())
     }
@@ -171,7 +174,7 @@ impl<F: Fleet> Reconciler<F> {
                 tracing::error!(%error, "planning failed; what was planned before stays in force");
                 self.persisted_due = false;
                 self.planning.has_failed = true;
-                self.planning.rests_until = Some(Instant::now() + MAX_REST);
+                self.planning.rests_until = Some(Instant::now() + FAILURE_REST);
             }
             None => {}
         }

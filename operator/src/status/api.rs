@@ -131,6 +131,8 @@ async fn present(client: &Client, lists: &Lists) -> BTreeMap<ObjectRef, Status> 
         loop {
             match list(client, lists, kind).await {
                 Ok(listed) => break present.extend(listed),
+                // Its definition is not installed, or not yet: the statuses of other kinds need not wait for that.
+                Err(error) if error.class() == Class::NotFound => break,
                 Err(error) => {
                     outage::log(&format!("statuses of {}s", kind.name()), kind.plural(), &error);
                     tokio::time::sleep(LIST_RETRY_INTERVAL).await;

@@ -1,7 +1,7 @@
 //! Conditions of what is one resource in each fleet that has it: a policy, a consumer.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use snapshot::Key;
+use snapshot::{Key, Kind};
 
 use super::{
     Context, Subject,
@@ -25,6 +25,8 @@ pub(super) fn conditions(
     (accepted, unserved): (Verdict, Verdict),
 ) -> Vec<Condition> {
     let findings = &subject.findings;
+    // Labels of a consumer and its Secrets are content too, which no generation counts: what it was says nothing.
+    let known = if key.kind() == Kind::Consumer { &[] } else { previous };
     let programmed = findings
         .rejection_programmed()
         .or_else(|| {
@@ -37,7 +39,7 @@ pub(super) fn conditions(
         .unwrap_or_else(|| {
             let verdicts = fleets.iter().map(|fleet| {
                 let (view, planned) = (context.fleets.get(*fleet), context.plan.fleets.get(*fleet));
-                progress::of_generation(view, planned, &[key], subject.generation, previous)
+                progress::of_generation(view, planned, &[key], subject.generation, known)
             });
             verdicts
                 .reduce(|a, b| if a.is_good() { b } else { a })

@@ -3,7 +3,8 @@
 //! A service is asked with the request's method, host and path, its `Authorization`, and the fields that the filter
 //! names; never with its body. 200 lets the request go on, with the fields of that answer which the filter names in place
 //! of the client's own. Redirections and 4xx are what the client gets. Everything else, and no answer in time, is a
-//! failure: 503, or the request goes on when the filter fails open. What a client can bring about by itself never opens.
+//! failure: 503. When the filter fails open, a request goes on that found no service: no connection, no answer in time,
+//! or 502, 503 or 504 of what stands before it. What a client can bring about by itself never opens.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use crate::{
     message::{RequestHead, ResponseHead},
     services::{self, Bounds, CallError, Response},
     telemetry::{AuthDecisions, ErrorSource, Sharded, Waiter},
-    upstream::ClusterSlot,
+    upstream::{ClusterSlot, ConnectError},
 };
 
 /// Bytes of the service's answer, which a client gets when it is refused.
@@ -37,6 +38,9 @@ const OF_REFUSALS: [HeaderName; 8] = [
     header::SET_COOKIE,
     header::WWW_AUTHENTICATE,
 ];
+
+/// The word for requests that the service refuses.
+const DENIED: &str = "external_auth_denied";
 
 /// A failure to ask: what the client gets, and the words for metrics and log.
 #[derive(Clone, Copy)]
@@ -55,6 +59,8 @@ const MISSING: Failure = failure(StatusCode::INTERNAL_SERVER_ERROR, "external_au
 /// The client's share of the descriptors is used up.
 const CLIENT_EXHAUSTED: Failure =
     failure(StatusCode::SERVICE_UNAVAILABLE, "client_descriptors_exhausted", ErrorSource::Downstream);
+/// The proxy has no descriptor left.
+const EXHAUSTED: Failure = failure(StatusCode::SERVICE_UNAVAILABLE, "external_auth_failed", ErrorSource::Internal);
 /// As many requests wait for the service as may.
 const BUSY: Failure = failure(StatusCode::SERVICE_UNAVAILABLE, "external_auth_busy", ErrorSource::External);
 /// The service did not answer in time.
@@ -109,6 +115,11 @@ impl Filter for ExternalAuth {
     }
 
     fn on_request(&self, head: &mut RequestHead, _ctx: &mut Ctx) -> Flow {
+        if head.fields.get_all(&AUTHORIZATION).nth(1).is_some() {
+            // The service might read one of them, and the backend another.
+            let detail = "The request has more than one Authorization field.";
+            return local_reply::reply(StatusCode::BAD_REQUEST, "several_credentials", detail);
+        }
         let Some(question) = self.0.question(head) else {
             let detail = "The request target is too long to be checked.";
             return local_reply::reply(StatusCode::URI_TOO_LONG, "target_too_long", detail);
@@ -147,10 +158,11 @@ impl Settings {
         let Response { head: answer, body } = match answer {
             Ok(answer) => answer,
             Err(e @ CallError::NoCluster) => return self.fail(&e, MISSING),
-            // A client that sends enough requests would open the route otherwise.
+            // Clients that send enough requests, or hold enough connections, would open the route otherwise.
             Err(e @ CallError::Full) => return self.fail(&e, BUSY),
             Err(e @ CallError::Exhausted) => return self.fail(&e, CLIENT_EXHAUSTED),
-            Err(e) if self.fail_open => return self.pass_unchecked(&e, head),
+            Err(e @ CallError::Connect(ConnectError::Exhausted)) => return self.fail(&e, EXHAUSTED),
+            Err(e) if self.fail_open && is_away(&e) => return self.pass_unchecked(&e, head),
             Err(e @ CallError::Timeout) => return self.fail(&e, TIMEOUT),
             Err(e) => return self.fail(&e, FAILED),
         };
@@ -158,7 +170,7 @@ impl Settings {
             StatusCode::OK => {
                 self.decisions.own().allowed.count();
                 for name in &self.response_fields {
-                    head.fields.remove(name);
+                    head.fields.remove_disguised(name);
                     carry(&answer.fields, name, &mut head.fields);
                 }
                 Flow::Continue
@@ -167,25 +179,35 @@ impl Settings {
                 self.decisions.own().denied.count();
                 self.refuse(&answer, body)
             }
-            status if self.fail_open => self.pass_unchecked(&status, head),
+            // Said by what stands before the service. An error of its own may be of the client's making.
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                if self.fail_open =>
+            {
+                self.pass_unchecked(&answer.status, head)
+            }
             status => self.fail(&status, FAILED),
         }
     }
 
-    /// The service's answer is the client's.
-    fn refuse(&self, answer: &ResponseHead, body: Bytes) -> Flow {
+    /// The service's answer is the client's; a refusal whose body is not whole is one all the same.
+    fn refuse(&self, answer: &ResponseHead, body: Result<Bytes, CallError>) -> Flow {
+        let Ok(body) = body else {
+            let body = local_reply::problem(answer.status, "The request is refused.");
+            let head = local_reply::head(answer.status);
+            return Flow::Reply(LocalReply { head, body, reason: DENIED, error_source: None });
+        };
         let mut head = ResponseHead::new(answer.status);
         for name in OF_REFUSALS.iter().chain(self.response_fields.iter().filter(|name| !OF_REFUSALS.contains(name))) {
             carry(&answer.fields, name, &mut head.fields);
         }
-        Flow::Reply(LocalReply { head, body, reason: "external_auth_denied", error_source: None })
+        Flow::Reply(LocalReply { head, body, reason: DENIED, error_source: None })
     }
 
     /// Nobody has checked the request, which goes on all the same: without what only the service may say of it.
     fn pass_unchecked(&self, why: &dyn Display, head: &mut RequestHead) -> Flow {
         tracing::debug!(service = %self.service.key, error = %why, "not checked");
         self.decisions.own().unchecked.count();
-        self.response_fields.iter().for_each(|name| head.fields.remove(name));
+        self.response_fields.iter().for_each(|name| head.fields.remove_disguised(name));
         Flow::Continue
     }
 
@@ -196,6 +218,11 @@ impl Settings {
         let body = local_reply::problem(status, "The request could not be checked.");
         Flow::Reply(LocalReply { head: local_reply::head(status), body, reason, error_source: Some(source) })
     }
+}
+
+/// Whether there is no service that could have answered: anything else may be of the client's making.
+fn is_away(error: &CallError) -> bool {
+    matches!(error, CallError::NoEndpoint | CallError::Connect(_) | CallError::Timeout)
 }
 
 /// Whether an answer refuses the request: a redirection, to where one logs in, or an error of the client's.

@@ -11,6 +11,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header::HOST};
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::calls::Calls;
 use self::source::BytesSource;
@@ -86,17 +87,18 @@ pub(crate) struct Bounds {
     pub(crate) response_bytes: usize,
 }
 
-/// A response, whole.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) head: ResponseHead,
-    pub(crate) body: Bytes,
+    /// The body, or why it is not whole: what the head says counts all the same.
+    pub(crate) body: Result<Bytes, CallError>,
 }
 
-/// Why a call has no response.
+/// Why a call has no response, or no whole one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// As many calls wait for the service as may.
+    /// As many calls wait for the service as may, or this one waited for as long as it may.
     #[error("too many calls wait for it")]
     Full,
     /// The snapshot lacks the service.
@@ -129,8 +131,15 @@ pub(crate) async fn call(
     (head, body): (RequestHead, Bytes),
     bounds: Bounds,
 ) -> Result<Response, CallError> {
-    let calling = send(caller, service, head, &body, bounds.response_bytes);
-    tokio::time::timeout(bounds.timeout, calling).await.unwrap_or(Err(CallError::Timeout))
+    let until = Instant::now() + bounds.timeout;
+    let place = caller.calls.enter(&service.key).ok_or(CallError::Full)?;
+    // Who waits for others has not been without an answer.
+    let _turn = timeout_at(until, place.turn()).await.map_err(|_| CallError::Full)?;
+    let sending = timeout_at(until, send(caller, service, head, &body));
+    let (request, source, head) = sending.await.unwrap_or(Err(CallError::Timeout))?;
+    let body = timeout_at(until, read(caller, request, source, bounds.response_bytes));
+    let body = body.await.unwrap_or(Err(CallError::Timeout));
+    Ok(Response { head, body })
 }
 
 async fn send(
@@ -138,10 +147,7 @@ async fn send(
     service: &ClusterSlot,
     mut head: RequestHead,
     body: &Bytes,
-    most: usize,
-) -> Result<Response, CallError> {
-    let place = caller.calls.enter(&service.key).ok_or(CallError::Full)?;
-    let _turn = place.turn().await;
+) -> Result<(UpstreamRequest, BytesSource, ResponseHead), CallError> {
     let (mut failed, mut reuse, mut last) = (None, ReusePolicy::Any, CallError::NoEndpoint);
     for attempt in 1..=MAX_ATTEMPTS {
         let endpoint = {
@@ -171,7 +177,7 @@ async fn send(
         let mut source = BytesSource::new(body.clone());
         let mut request = request(caller, leased, &head, source.framing());
         let error = match poll_fn(|cx| request.poll_response(cx, &mut source)).await {
-            Ok(head) => return response(caller, request, source, head, most).await,
+            Ok(head) => return Ok((request, source, head)),
             Err(e) => e,
         };
         tracing::debug!(service = %service.key, endpoint = %endpoint.address, %error, attempt, "no response");
@@ -192,14 +198,13 @@ fn request(caller: &Caller, leased: PooledConnection, head: &RequestHead, body: 
     UpstreamRequest::new(leased, limits, head, caller.forwarded(), body, Wants::default(), &caller.holder)
 }
 
-/// Reads a response to its end, so that its connection can be used again.
-async fn response(
+/// Reads a response's body to its end, so that its connection can be used again.
+async fn read(
     caller: &Caller,
     mut request: UpstreamRequest,
     mut source: BytesSource,
-    head: ResponseHead,
     most: usize,
-) -> Result<Response, CallError> {
+) -> Result<Bytes, CallError> {
     let mut charge = Charge::new(&caller.holder, Kind::Bodies);
     let mut body = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| request.poll_frame(cx, &mut source)).await {
@@ -212,5 +217,5 @@ async fn response(
             charge.set(body.capacity() + request.held(false));
         }
     }
-    Ok(Response { head, body: body.freeze() })
+    Ok(body.freeze())
 }

@@ -32,6 +32,8 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     watched: BTreeMap<Arc<str>, State>,
+    /// Those of them that fleets refer to.
+    of_fleets: BTreeSet<Arc<str>>,
     /// The namespaces beyond the bound.
     beyond: BTreeSet<String>,
 }
@@ -74,6 +76,7 @@ impl Namespaces {
             self.watched.insert(Arc::clone(&namespace), State::Asked);
             orders.push(Order::Begin(namespace));
         }
+        self.of_fleets = self.watched.keys().filter(|namespace| is_of_fleets(namespace)).cloned().collect();
         orders
     }
 
@@ -100,9 +103,14 @@ impl Namespaces {
         }
     }
 
-    /// Whether one is asked for the first time what there is; strictly: also when that failed before.
+    /// Whether one that fleets refer to is asked for the first time what there is; strictly: any of them, also when that
+    /// failed before.
     pub(super) fn waits(&self, strictly: bool) -> bool {
-        self.watched.values().any(|state| *state == State::Asked || (strictly && *state == State::Failed))
+        self.watched.iter().any(|(namespace, state)| match state {
+            State::Asked => strictly || self.of_fleets.contains(namespace),
+            State::Failed => strictly,
+            State::Listed | State::Denied => false,
+        })
     }
 
     /// The namespaces whose Secrets can't be read.
@@ -203,6 +211,7 @@ mod tests {
         let mut namespaces = Namespaces::default();
         let mut wanted = secrets::Namespaces { consumers, ..secrets::Namespaces::default() };
         assert_eq!(namespaces.want(&wanted).len(), MAX_NAMESPACES);
+        assert!(namespaces.waits(true) && !namespaces.waits(false), "they hold nobody's worlds up");
         wanted.own.insert("shop");
         wanted.others.insert("vault");
         assert_eq!(namespaces.want(&wanted), [begin("shop"), begin("vault")]);

@@ -12,6 +12,8 @@ const WATCH_SECONDS: u32 = 60;
 
 /// Objects of a page of what tenants write: each has at most 1.5 MiB, and whoever may create one may create many (lists.rs).
 const PAGE_OF_TENANTS: u32 = 8;
+/// Names of a page of what tenants write, each with metadata of at most 256 KiB.
+const PAGE_OF_NAMES: u32 = 32;
 /// Objects of a page of what no tenant writes.
 const PAGE_OF_CLUSTER: u32 = 25;
 
@@ -105,7 +107,11 @@ impl Watched {
             plural: info.plural(),
             names_only: info.watch == Watch::ByReference,
             fields: None,
-            page: if info.is_namespaced { PAGE_OF_TENANTS } else { PAGE_OF_CLUSTER },
+            page: match (info.watch == Watch::ByReference, info.is_namespaced) {
+                (true, _) => PAGE_OF_NAMES,
+                (false, true) => PAGE_OF_TENANTS,
+                (false, false) => PAGE_OF_CLUSTER,
+            },
             optional: matches!(info.watch, Watch::WhereDefined { .. }),
         }
     }

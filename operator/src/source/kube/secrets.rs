@@ -176,9 +176,18 @@ impl Secrets {
         true
     }
 
-    /// Whether a read is under way that was not answered yet; strictly: that did not succeed yet.
+    /// Whether a read for a fleet is under way that was not answered yet: what tenants refer to holds nobody's worlds up.
+    /// Strictly: any read that did not succeed yet, so that the first world lacks nothing.
     pub(super) fn waits(&self, strictly: bool) -> bool {
-        self.copies.values().any(|copy| copy.state == State::Asked || strictly && copy.state == State::Failed)
+        let is_of_fleet = |id: &ObjectRef| {
+            let mut fleets = self.referring.iter().filter(|(by, _)| by.kind == Kind::GatewayFleet);
+            fleets.any(|(_, secrets)| secrets.contains(id))
+        };
+        self.copies.iter().any(|(id, copy)| match copy.state {
+            State::Asked => strictly || is_of_fleet(id),
+            State::Failed => strictly,
+            State::Read => false,
+        })
     }
 }
 
@@ -226,7 +235,10 @@ mod tests {
         secrets.in_force(told(1, &["a", "missing"]));
         due(&mut secrets, &["a"], &[]);
         due(&mut secrets, &[], &[]);
+        assert!(secrets.waits(true) && !secrets.waits(false), "no fleet is known to refer to it");
+        secrets.refer(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
         assert!(secrets.waits(false));
+        secrets.refer(&fleet("f"), None, 1);
         // It changes while it is read: what comes may be older.
         secrets.see(secret("a"), "2".into());
         due(&mut secrets, &[], &[]);

@@ -37,7 +37,7 @@ fn answer(status: u16, fields: &[(&'static str, &'static str)]) -> Result<Respon
     for (name, value) in fields {
         head.fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    Ok(Response { head, body: Bytes::from_static(b"why") })
+    Ok(Response { head, body: Ok(Bytes::from_static(b"why")) })
 }
 
 fn text(fields: &Fields) -> Vec<String> {
@@ -86,11 +86,12 @@ fn a_failure_closes_unless_the_filter_fails_open_and_what_clients_bring_about_al
     let closed = filter(&auth());
     let open = filter(&proto::ExternalAuth { fail_open: true, ..auth() });
     type Answer = fn() -> Result<Response, CallError>;
-    let failures: [(Answer, &str, bool); 8] = [
-        (|| answer(204, &[]), "external_auth_failed", true),
-        (|| answer(304, &[]), "external_auth_failed", true),
-        (|| answer(500, &[]), "external_auth_failed", true),
-        (|| Err(CallError::TooLarge), "external_auth_failed", true),
+    let failures: [(Answer, &str, bool); 9] = [
+        (|| answer(204, &[]), "external_auth_failed", false),
+        (|| answer(304, &[]), "external_auth_failed", false),
+        (|| answer(500, &[]), "external_auth_failed", false),
+        (|| answer(503, &[]), "external_auth_failed", true),
+        (|| Err(ConnectError::Exhausted.into()), "external_auth_failed", false),
         (|| Err(ConnectError::Timeout.into()), "external_auth_failed", true),
         (|| Err(CallError::Timeout), "external_auth_timeout", true),
         (|| Err(CallError::Full), "external_auth_busy", false),
