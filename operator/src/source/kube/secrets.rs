@@ -54,6 +54,8 @@ struct Copy {
     state: State,
     /// Whether the Secret is being read.
     busy: bool,
+    /// Whether others wait for it: a fleet refers to it, or what is in force.
+    holds_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -158,7 +160,13 @@ impl Secrets {
         }
         for (id, version) in &read {
             let state = self.copies.get(id).map_or(State::Asked, |copy| copy.state);
-            self.copies.insert(id.clone(), Copy { version: Arc::clone(version), state, busy: true });
+            self.copies.insert(id.clone(), Copy { version: Arc::clone(version), state, busy: true, holds_up: true });
+        }
+        let (of_fleets, of_tenants) =
+            self.referring.iter().partition::<Vec<_>, _>(|(by, _)| by.kind == Kind::GatewayFleet);
+        let (of_fleets, of_tenants) = (all(of_fleets), all(of_tenants));
+        for (id, copy) in self.copies.iter_mut().filter(|(_, copy)| copy.state == State::Asked) {
+            copy.holds_up = of_fleets.contains(id) || !of_tenants.contains(id);
         }
         (read.into_iter().map(|(id, _)| id).collect(), forget)
     }
@@ -176,19 +184,20 @@ impl Secrets {
         true
     }
 
-    /// Whether a read for a fleet is under way that was not answered yet: what tenants refer to holds nobody's worlds up.
-    /// Strictly: any read that did not succeed yet, so that the first world lacks nothing.
+    /// Whether a read is under way that was not answered yet, but for what tenants alone refer to, who hold nobody's worlds
+    /// up. Strictly: any read that did not succeed yet, so that the first world lacks nothing.
     pub(super) fn waits(&self, strictly: bool) -> bool {
-        let is_of_fleet = |id: &ObjectRef| {
-            let mut fleets = self.referring.iter().filter(|(by, _)| by.kind == Kind::GatewayFleet);
-            fleets.any(|(_, secrets)| secrets.contains(id))
-        };
-        self.copies.iter().any(|(id, copy)| match copy.state {
-            State::Asked => strictly || is_of_fleet(id),
+        self.copies.values().any(|copy| match copy.state {
+            State::Asked => strictly || copy.holds_up,
             State::Failed => strictly,
             State::Read => false,
         })
     }
+}
+
+/// The Secrets that these objects refer to.
+fn all<'a>(referring: Vec<(&ObjectRef, &'a BTreeSet<ObjectRef>)>) -> BTreeSet<&'a ObjectRef> {
+    referring.into_iter().flat_map(|(_, secrets)| secrets).collect()
 }
 
 /// The namespaces of the Secrets that these objects refer to.
@@ -235,10 +244,7 @@ mod tests {
         secrets.in_force(told(1, &["a", "missing"]));
         due(&mut secrets, &["a"], &[]);
         due(&mut secrets, &[], &[]);
-        assert!(secrets.waits(true) && !secrets.waits(false), "no fleet is known to refer to it");
-        secrets.refer(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 1);
         assert!(secrets.waits(false));
-        secrets.refer(&fleet("f"), None, 1);
         // It changes while it is read: what comes may be older.
         secrets.see(secret("a"), "2".into());
         due(&mut secrets, &[], &[]);
@@ -252,6 +258,23 @@ mod tests {
         secrets.in_force(told(1, &["missing"]));
         due(&mut secrets, &["missing"], &["a"]);
         assert!(!secrets.read(&secret("a"), false), "nobody wants it any more");
+    }
+
+    /// What a consumer refers to is waited for by nobody else, unless a fleet does, too.
+    #[test]
+    fn what_tenants_refer_to_holds_nobody_up() {
+        let consumer = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer",
+            "metadata": {"name": "c", "namespace": "shop"},
+            "spec": {"credentials": [{"type": "APIKey", "secretRef": {"name": "a"}}]}});
+        let id = ObjectRef { kind: Kind::Consumer, namespace: "shop".into(), name: "c".into() };
+        let mut secrets = Secrets::default();
+        secrets.see(secret("a"), "1".into());
+        secrets.refer(&id, Some(&crds::admit(consumer).unwrap()), 2);
+        due(&mut secrets, &["a"], &[]);
+        assert!(secrets.waits(true) && !secrets.waits(false));
+        secrets.refer(&fleet("f"), Some(&manifest(&json!([{"name": "a"}]))), 3);
+        due(&mut secrets, &[], &[]);
+        assert!(secrets.waits(false));
     }
 
     #[test]
