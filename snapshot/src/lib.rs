@@ -11,7 +11,7 @@
 //! - [`proto`]: the messages, compiled from `proto/*.proto`.
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
-//! - [`refs`]: what a resource refers to.
+//! - [`mod@refs`]: what a resource refers to.
 //! - [`credential`]: digests of credentials.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
