@@ -138,7 +138,7 @@ fn auth() -> proto::ExternalAuth {
 
 /// A proxy whose route asks that service first; `change` has its way with the rule.
 fn guarded_by(
-    (protocol, service): (ClusterProtocol, SocketAddr),
+    (protocol, services): (ClusterProtocol, &[SocketAddr]),
     backend: SocketAddr,
     auth: &proto::ExternalAuth,
     change: impl Fn(&mut proto::Rule),
@@ -148,7 +148,8 @@ fn guarded_by(
             rule.filters = vec![proto::Filter { filter: Some(filter::Filter::ExternalAuth(auth.clone())) }];
             change(rule);
         });
-        let endpoints = vec![proto::Endpoint { address: service.to_string(), ..Default::default() }];
+        let endpoint = |service: &SocketAddr| proto::Endpoint { address: service.to_string(), ..Default::default() };
+        let endpoints = services.iter().map(endpoint).collect();
         let cluster = proto::Cluster { protocol: protocol.into(), endpoints };
         content.insert(Key::cluster("ns", "auth", "80"), entry(resource::Kind::Cluster(cluster)));
         content
@@ -156,7 +157,7 @@ fn guarded_by(
 }
 
 fn guarded(service: &Service, backend: SocketAddr, auth: &proto::ExternalAuth) -> Proxy {
-    guarded_by((ClusterProtocol::Http1, service.upstream.address), backend, auth, |_| {})
+    guarded_by((ClusterProtocol::Http1, &[service.upstream.address]), backend, auth, |_| {})
 }
 
 fn get(proxy: &Proxy, path: &str) -> (u16, String, Vec<u8>) {
@@ -247,7 +248,7 @@ fn a_service_that_fails_closes_the_route_or_opens_it_if_that_is_said() {
         let (service, (backend, got)) = (Service::start(), backend());
         let auth = proto::ExternalAuth { fail_open, ..auth() };
         let proxy = guarded(&service, backend.address, &auth);
-        let nobody = (ClusterProtocol::Http1, ([127, 0, 0, 1], 1).into());
+        let nobody = (ClusterProtocol::Http1, &[([127, 0, 0, 1], 1).into()][..]);
         let alone = guarded_by(nobody, backend.address, &auth, |_| {});
         for (path, reason, opens) in CASES {
             let opens = opens && fail_open;
@@ -309,7 +310,7 @@ fn one_that_the_snapshot_lacks_never_opens_a_route() {
 fn waiting_counts_for_the_time_that_a_request_has() {
     let (service, (backend, _)) = (Service::start(), backend());
     let auth = proto::ExternalAuth { timeout_ms: 5000, ..auth() };
-    let service_at = (ClusterProtocol::Http1, service.upstream.address);
+    let service_at = (ClusterProtocol::Http1, &[service.upstream.address][..]);
     let proxy = guarded_by(service_at, backend.address, &auth, |rule| rule.request_timeout_ms = 300);
     let began = Instant::now();
     assert_eq!(get(&proxy, "/slow").0, 504);
@@ -382,6 +383,49 @@ fn so_many_are_asked_at_once_and_the_others_wait() {
     assert_eq!(got.lock().unwrap().len(), CLIENTS * STREAMS);
 }
 
+/// What is asked is held meanwhile, on account of the client that asks.
+#[test]
+fn questions_under_way_are_charged() {
+    const CLIENTS: usize = 20;
+    let (service, (backend, _)) = (Service::start(), backend());
+    let proxy = guarded(&service, backend.address, &proto::ExternalAuth { timeout_ms: 3000, ..auth() });
+    let cookie = "c".repeat(20_000);
+    let ask = || {
+        let mut client = proxy.connect();
+        client.send(format!("GET /slow HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie}\r\n\r\n").as_bytes());
+        client
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+    let held = || proxy.metric("sluice_memory_held_bytes", &["kind=\"bodies\""]);
+    until("they are charged", || held() >= (CLIENTS * cookie.len()) as f64);
+    drop(clients);
+    until("they are let go", || held() == 0.0);
+}
+
+/// An endpoint that never answers a SYN leaves time for one that does.
+#[test]
+fn an_endpoint_that_is_lost_does_not_take_all_the_time() {
+    let (service, (backend, got)) = (Service::start(), backend());
+    let lost = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        socket.listen(1).unwrap().into_std().unwrap()
+    });
+    let address = lost.local_addr().unwrap();
+    // Until its queue is full.
+    let connect = |_: &usize| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let queued: Vec<_> = (0..100).map_while(|n| connect(&n)).collect();
+    assert!(queued.len() < 100);
+    let auth = proto::ExternalAuth { timeout_ms: 1500, ..auth() };
+    let proxy =
+        guarded_by((ClusterProtocol::Http1, &[address, service.upstream.address]), backend.address, &auth, |_| {});
+    for n in 0..10 {
+        let (status, _, body) = get(&proxy, "/allow");
+        assert_eq!(status, 200, "{n}: {}", String::from_utf8_lossy(&body));
+    }
+    assert_eq!(got.lock().unwrap().len(), 10);
+}
+
 #[test]
 fn a_body_waits_untouched_and_comes_whole() {
     let (service, (backend, got)) = (Service::start(), backend());
@@ -446,7 +490,7 @@ fn a_service_that_speaks_http2_is_asked_by_it() {
         }
     });
     let (backend, got) = backend();
-    let proxy = guarded_by((ClusterProtocol::H2c, service), backend.address, &auth(), |_| {});
+    let proxy = guarded_by((ClusterProtocol::H2c, &[service]), backend.address, &auth(), |_| {});
     assert_eq!(get(&proxy, "/a").0, 200);
     assert!(got.lock().unwrap()[0].contains("\r\nx-user: alice\r\n"));
 }

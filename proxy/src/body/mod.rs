@@ -1,6 +1,7 @@
 //! Bodies on their way through, whatever protocol they come by: a request's body is a [`Source`], a response's is a
 //! [`ResponseBody`], and either is asked for its next piece. What is done to one on its way is a list of [`BodyStep`]s.
 
+mod bytes;
 mod stepped;
 mod steps;
 
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 #[cfg(test)]
 pub(crate) use self::steps::testing;
 pub(crate) use self::{
+    bytes::BytesSource,
     stepped::Stepped,
     steps::{BodyStep, Next, StepFailed, Steps},
 };

@@ -174,52 +174,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{
-        body::{
-            Interrupt, SourceError,
-            steps::testing::{Mark, Repeat, Stuck},
-        },
-        connection::{TimeoutKind, Way},
-        message::ResponseHead,
+    use crate::body::{
+        BytesSource,
+        steps::testing::{Mark, Repeat, Stuck},
     };
 
-    /// A client of which nothing is known.
-    struct Client;
-
-    impl Source for Client {
-        fn framing(&self) -> Framing {
-            Framing::Empty
-        }
-        fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<BodyFrame, SourceError>>> {
-            Poll::Ready(None)
-        }
-        fn expects_continue(&self) -> bool {
-            false
-        }
-        fn poll_unasked(&mut self, _: &mut Context<'_>) -> Poll<()> {
-            Poll::Ready(())
-        }
-        fn interim(&mut self, _: &mut Context<'_>, _: &ResponseHead) {}
-        fn has_buffered(&self) -> bool {
-            false
-        }
-        fn poll_interrupt(&mut self, _: &mut Context<'_>) -> Poll<Interrupt> {
-            Poll::Pending
-        }
-        fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
-            Poll::Pending
-        }
-        fn wait(&mut self, _: TimeoutKind) {}
-        fn waiting(&self) -> Option<TimeoutKind> {
-            None
-        }
-        fn hold(&mut self, _: usize) {}
-        fn moved(&mut self, _: TimeoutKind, _: u64) {}
-        fn progress(&mut self) {}
-        fn is_of_stream(&mut self, _: Way) {}
-        fn is_ended(&self) -> bool {
-            true
-        }
+    /// A client that sent nothing.
+    fn client() -> BytesSource {
+        BytesSource::new(Bytes::new())
     }
 
     #[derive(Debug, PartialEq)]
@@ -265,7 +227,7 @@ mod tests {
         let (mut all, mut pauses) = (vec![], 0);
         loop {
             assert_eq!(body.left(), None);
-            match body.poll_frame(&mut Context::from_waker(Waker::noop()), &mut Client) {
+            match body.poll_frame(&mut Context::from_waker(Waker::noop()), &mut client()) {
                 Poll::Pending => pauses += 1,
                 Poll::Ready(Some(Ok(BodyFrame::Data(data)))) => all.extend_from_slice(&data),
                 Poll::Ready(Some(Ok(BodyFrame::Trailers(_)))) => panic!("there are none"),

@@ -287,8 +287,8 @@ impl Charge {
         Self { holder: Arc::clone(holder), kind, bytes: 0 }
     }
 
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
+    /// What is charged now.
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 

@@ -5,7 +5,6 @@
 //! a call holds is charged to the client for whose request it is made.
 
 mod calls;
-mod source;
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -14,10 +13,10 @@ use http::{HeaderValue, header::HOST};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::calls::Calls;
-use self::source::BytesSource;
 use crate::{
-    body::{ResponseBody as _, Source},
+    body::{BytesSource, ResponseBody as _, Source},
     connection::{Conn, UpstreamPermit},
+    fields::Fields,
     forwarded::{Forwarded, RequestId},
     http1::{
         body::{BodyFrame, Framing},
@@ -27,8 +26,8 @@ use crate::{
     message::{RequestHead, ResponseHead},
     message_limits::Limits,
     upstream::{
-        ClusterSlot, ConnectError, Pool, PooledConnection, Protocol, ReusePolicy, UpstreamError, UpstreamRequest,
-        http2::Kept, pick,
+        ClusterSlot, ConnectError, Endpoint, Pool, PooledConnection, Protocol, ReusePolicy, UpstreamError,
+        UpstreamRequest, http2::Kept, pick,
     },
 };
 
@@ -132,12 +131,15 @@ pub(crate) async fn call(
     bounds: Bounds,
 ) -> Result<Response, CallError> {
     let until = Instant::now() + bounds.timeout;
+    let mut charge = Charge::new(&caller.holder, Kind::Bodies);
+    charge.set(weight(&head.fields) + body.len());
     let place = caller.calls.enter(&service.key).ok_or(CallError::Full)?;
     // Who waits for others has not been without an answer.
     let _turn = timeout_at(until, place.turn()).await.map_err(|_| CallError::Full)?;
-    let sending = timeout_at(until, send(caller, service, head, &body));
+    let sending = timeout_at(until, send(caller, service, head, &body, (until, &mut charge)));
     let (request, source, head) = sending.await.unwrap_or(Err(CallError::Timeout))?;
-    let body = timeout_at(until, read(caller, request, source, bounds.response_bytes));
+    charge.set(weight(&head.fields));
+    let body = timeout_at(until, read(request, source, bounds.response_bytes, charge));
     let body = body.await.unwrap_or(Err(CallError::Timeout));
     Ok(Response { head, body })
 }
@@ -147,7 +149,9 @@ async fn send(
     service: &ClusterSlot,
     mut head: RequestHead,
     body: &Bytes,
+    (until, charge): (Instant, &mut Charge),
 ) -> Result<(UpstreamRequest, BytesSource, ResponseHead), CallError> {
+    let question = charge.bytes();
     let (mut failed, mut reuse, mut last) = (None, ReusePolicy::Any, CallError::NoEndpoint);
     for attempt in 1..=MAX_ATTEMPTS {
         let endpoint = {
@@ -159,7 +163,7 @@ async fn send(
         let leased = match caller.pool.checkout_kept(&endpoint, reuse) {
             Some(kept) => kept,
             None if endpoint.protocol == Protocol::Http1 && !caller.permit.1 => return Err(CallError::Exhausted),
-            None => match caller.pool.checkout_new(&endpoint, &caller.limits).await {
+            None => match connect(caller, &endpoint, until).await {
                 Ok(new) => new,
                 Err(e) => {
                     tracing::debug!(service = %service.key, endpoint = %endpoint.address, error = %e, attempt, "no connection");
@@ -176,7 +180,12 @@ async fn send(
         }
         let mut source = BytesSource::new(body.clone());
         let mut request = request(caller, leased, &head, source.framing());
-        let error = match poll_fn(|cx| request.poll_response(cx, &mut source)).await {
+        let answer = poll_fn(|cx| {
+            let answer = request.poll_response(cx, &mut source);
+            charge.set(question + request.held(false));
+            answer
+        });
+        let error = match answer.await {
             Ok(head) => return Ok((request, source, head)),
             Err(e) => e,
         };
@@ -192,6 +201,19 @@ async fn send(
     Err(last)
 }
 
+/// Makes a connection. One that never comes leaves time for another endpoint.
+async fn connect(caller: &Caller, endpoint: &Arc<Endpoint>, until: Instant) -> Result<PooledConnection, ConnectError> {
+    let now = Instant::now();
+    let making = caller.pool.checkout_new(endpoint, &caller.limits);
+    let limit = now + until.saturating_duration_since(now) / MAX_ATTEMPTS as u32;
+    timeout_at(limit, making).await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+/// Bytes of header fields.
+fn weight(fields: &Fields) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 fn request(caller: &Caller, leased: PooledConnection, head: &RequestHead, body: Framing) -> UpstreamRequest {
     let limits = Arc::clone(&caller.limits);
     let body = (body, Kept::default());
@@ -200,12 +222,12 @@ fn request(caller: &Caller, leased: PooledConnection, head: &RequestHead, body: 
 
 /// Reads a response's body to its end, so that its connection can be used again.
 async fn read(
-    caller: &Caller,
     mut request: UpstreamRequest,
     mut source: BytesSource,
     most: usize,
+    mut charge: Charge,
 ) -> Result<Bytes, CallError> {
-    let mut charge = Charge::new(&caller.holder, Kind::Bodies);
+    let head = charge.bytes();
     let mut body = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| request.poll_frame(cx, &mut source)).await {
         // Trailers say nothing that anybody asked for.
@@ -214,7 +236,7 @@ async fn read(
                 return Err(CallError::TooLarge);
             }
             body.extend_from_slice(&data);
-            charge.set(body.capacity() + request.held(false));
+            charge.set(head + body.capacity() + request.held(false));
         }
     }
     Ok(body.freeze())

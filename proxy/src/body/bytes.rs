@@ -1,26 +1,26 @@
-//! The body of a request of the proxy's own: bytes that are there. Nobody waits for them, and whoever calls has a
-//! deadline for all the rest.
+//! A request's body of bytes that are there, such as that of the proxy's own calls. Nobody waits for them, and whoever sends it has
+//! a deadline for all the rest.
 
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use super::{Interrupt, Source, SourceError};
 use crate::{
-    body::{Interrupt, Source, SourceError},
     connection::{TimeoutKind, Way},
     http1::body::{BodyFrame, Framing},
     message::ResponseHead,
 };
 
 /// A body of bytes that are there.
-pub(super) struct BytesSource {
+pub(crate) struct BytesSource {
     framing: Framing,
     /// The body, until it was given out.
     body: Bytes,
 }
 
 impl BytesSource {
-    pub(super) fn new(body: Bytes) -> Self {
+    pub(crate) fn new(body: Bytes) -> Self {
         let framing = if body.is_empty() { Framing::Empty } else { Framing::Length(body.len() as u64) };
         Self { framing, body }
     }
