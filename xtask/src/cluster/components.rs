@@ -101,9 +101,10 @@ fn kubelet() -> Vec<String> {
 }
 
 fn proxy() -> Vec<String> {
-    // The size of the connection table is the machine's: the node may not write it.
+    // The size of the connection table is the machine's: the node may not write it. Not by iptables: while its restore
+    // replaces the rules, the kernel lets single packets through that no rule has seen.
     let fixed = words(
-        "--kubeconfig=/run/sluice/state/pki/proxy.kubeconfig --proxy-mode=iptables --conntrack-max-per-core=0
+        "--kubeconfig=/run/sluice/state/pki/proxy.kubeconfig --proxy-mode=nftables --conntrack-max-per-core=0
          --oom-score-adj=0",
     );
     with(fixed, [("--cluster-cidr", PODS), ("--hostname-override", NODE_NAME)])

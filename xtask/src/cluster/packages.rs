@@ -6,10 +6,11 @@ use super::given::on_path;
 use crate::shell::Tool;
 
 /// A program, and the package that has it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("iptables", "iptables"),
+    ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("buildah", "buildah"),
     ("ip", "iproute2"),
