@@ -307,7 +307,7 @@ async fn what_it_needs_to_be_allowed() {
 
         let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
         let mut definitions = rule("apiextensions.k8s.io", &["customresourcedefinitions"]);
-        definitions["resourceNames"] = json!(["referencegrants.gateway.networking.k8s.io"]);
+        definitions["resourceNames"] = json!(["consumers.sluice.dev", "referencegrants.gateway.networking.k8s.io"]);
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ns},
             "rules": [

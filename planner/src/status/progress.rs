@@ -111,3 +111,18 @@ pub(super) fn disagreement<'k>(view: Option<&FleetView>, keys: impl IntoIterator
     );
     Some(Verdict::bad(reason::PROXY_DISAGREES, message))
 }
+
+/// That not every proxy has a resource, since some are older than its kind, and are sent none.
+pub(super) fn outdated(view: Option<&FleetView>, key: &Key) -> Option<Verdict> {
+    let staying = || view.into_iter().flat_map(|view| &view.proxies).filter(|proxy| !proxy.draining);
+    let mut older = staying().filter(|proxy| proxy.unknown.contains(&key.kind()));
+    let first = older.next()?;
+    let (all, kind) = (staying().count(), key.kind().as_str());
+    let running = all.saturating_sub(1 + older.count());
+    let message = format!(
+        "{running} of {all} proxies: {} is older than the operator, does not know the kind {kind}, and is sent none: finish the \
+         upgrade",
+        first.name
+    );
+    Some(Verdict::bad(reason::PROXY_OUTDATED, message))
+}

@@ -238,7 +238,7 @@ impl Bench {
 
     async fn list(&self, but: &[&str]) {
         for watched in resource::required()
-            .chain([resource::of(Kind::ReferenceGrant)])
+            .chain(resource::optional().iter().map(|optional| optional.watched))
             .filter(|watched| !but.contains(&watched.name))
         {
             self.tell(Change::Listed(watched.kind.unwrap(), watched.name)).await;
@@ -448,10 +448,25 @@ async fn worlds_do_not_queue_up() {
 #[tokio::test]
 async fn grants_that_may_not_be_read_are_not_waited_for() {
     let mut bench = Bench::new();
-    bench.tell(failing("customresourcedefinitions.apiextensions.k8s.io", Cause::Forbidden)).await;
+    let definition = "customresourcedefinitions.apiextensions.k8s.io/referencegrants.gateway.networking.k8s.io";
+    bench.tell(failing(definition, Cause::Forbidden)).await;
     bench.list(&[resource::of(Kind::ReferenceGrant).name]).await;
     bench.next().await;
     assert_eq!(bench.progress.borrow().to_string(), "synced");
+}
+
+/// An installation may be older than the kind, or its ClusterRole be.
+#[tokio::test]
+async fn consumers_need_neither_be_defined_nor_permitted() {
+    let consumers = resource::of(Kind::Consumer).name;
+    for without in [Change::Absent(Kind::Consumer, consumers), failing(consumers, Cause::Forbidden)] {
+        let mut bench = Bench::new();
+        bench.list(&[consumers]).await;
+        bench.nothing().await;
+        bench.tell(without).await;
+        bench.next().await;
+        assert!(bench.progress.borrow().synced);
+    }
 }
 
 #[tokio::test(start_paused = true)]
