@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
+use crds::consumer::{API_KEY_CREDENTIAL, CREDENTIAL_LABEL};
 use snapshot::{
     credential::Digest,
     proto::{self, Credential, resource},
@@ -23,19 +24,19 @@ use crate::{
 /// Most that the consumers of a fleet may have together, in bytes.
 const MAX_CONSUMER_BYTES: usize = MAX_SNAPSHOT / 8;
 
-/// Why a credential is none.
+/// Why a credential is none. Of a Secret that does not say that it is a credential nothing is told, not even whether it is
+/// there: who may write consumers need not be one who may read Secrets.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("no Secret {0} exists: create it, or correct the name")]
-    Missing(String),
-    #[error("Secret {0} is not valid, and never was: {1}")]
-    Invalid(String, String),
+    #[error(
+        "no Secret {0} serves as API key: there must be one with the label {CREDENTIAL_LABEL}: {API_KEY_CREDENTIAL}, of another \
+         type than kubernetes.io/tls and kubernetes.io/service-account-token; create it, label it, or correct the name"
+    )]
+    NoCredential(String),
     #[error("Secret {secret} can't be read: {why}")]
     Unreadable { secret: String, why: String },
-    #[error("Secret {0} is of type kubernetes.io/tls, which holds a certificate and no API key: name another one")]
-    Certificate(String),
-    #[error("Secret {secret} has no key {key:?}; it has: {has}")]
-    NoKey { secret: String, key: String, has: String },
+    #[error("Secret {secret} has no key {key:?}: add it, or correct secretRef.key")]
+    NoKey { secret: String, key: String },
     #[error("key {key:?} of Secret {secret} is no API key: it {why}")]
     NoApiKey { secret: String, key: String, why: String },
     #[error("it is the key of {0} too, which is older: give each consumer its own")]
@@ -49,7 +50,7 @@ impl Unusable {
     fn place(&self) -> (&'static str, &'static str) {
         match self {
             Self::Unreadable { .. } => (reason::REF_NOT_PERMITTED, ".name"),
-            Self::Missing(_) | Self::Invalid(..) | Self::Certificate(_) => (reason::INVALID_CREDENTIAL_REF, ".name"),
+            Self::NoCredential(_) => (reason::INVALID_CREDENTIAL_REF, ".name"),
             Self::NoKey { .. } | Self::NoApiKey { .. } => (reason::INVALID_CREDENTIAL_REF, ".key"),
             Self::Held(_) | Self::Twice => (reason::CONFLICTED, ""),
         }
@@ -123,21 +124,14 @@ fn credentials<'m>(
 
 fn digest(model: &Model, secret: &ObjectRef, reference: &CredentialRef) -> Result<Digest, Unusable> {
     let (path, key) = (secret.path(), reference.key.clone());
-    match model.secrets.get(secret).map(AsRef::as_ref) {
-        Some(Secret::Credentials { keys, .. }) => match keys.get(&key) {
+    match (model.secrets.get(secret).map(AsRef::as_ref), unreadable(model, &secret.namespace)) {
+        (Some(Secret::Credentials { keys, .. }), _) => match keys.get(&key) {
             Some(Ok(digest)) => Ok(*digest),
             Some(Err(why)) => Err(Unusable::NoApiKey { secret: path, key, why: why.clone() }),
-            None => {
-                let has = keys.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-                Err(Unusable::NoKey { secret: path, key, has: if has.is_empty() { "none".into() } else { has } })
-            }
+            None => Err(Unusable::NoKey { secret: path, key }),
         },
-        Some(Secret::Certificate(_)) => Err(Unusable::Certificate(path)),
-        None => Err(match (model.invalid.get(secret), unreadable(model, &secret.namespace)) {
-            (Some(why), _) => Unusable::Invalid(path, why.clone()),
-            (None, Some(why)) => Unusable::Unreadable { secret: path, why },
-            (None, None) => Unusable::Missing(path),
-        }),
+        (None, Some(why)) => Err(Unusable::Unreadable { secret: path, why }),
+        _ => Err(Unusable::NoCredential(path)),
     }
 }
 
@@ -150,7 +144,8 @@ fn lasting(model: &Model, secret: &ObjectRef) -> Option<(&'static str, String)> 
     }
     let stale = model.stale.get(secret)?;
     let wrong = match &stale.fault {
-        Some(fault) => format!("Secret {path} is not valid: {fault}"),
+        // What it is now may be no credential, of which nothing is told.
+        Some(_) => format!("Secret {path} is not valid any more"),
         None => format!("Secret {path} is gone: create it again, or take the credential out"),
     };
     let until = stale.until.map(|at| format!(", until {at}")).unwrap_or_default();

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, iter};
 
+use crds::consumer::{CREDENTIAL_LABEL, is_api_key};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use k8s_openapi::api::core::v1 as core;
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
@@ -26,18 +27,27 @@ use crate::problem::reason;
 pub(crate) enum Secret {
     /// Of type `kubernetes.io/tls`: holds a certificate.
     Certificate(Certificate),
-    /// Of another type.
+    /// Holds credentials, as its label says.
     Credentials {
         /// The type.
         kind: String,
         /// Each of its keys, as the digest of an API key; `Err`: why it can't be one.
         keys: BTreeMap<String, Result<Digest, String>>,
     },
+    /// Another one, of which nothing is read.
+    Other {
+        /// The type.
+        kind: String,
+    },
 }
 
 pub(super) fn validate(secret: &core::Secret) -> Result<Secret, Findings> {
     let kind = secret.type_.as_deref().unwrap_or("Opaque");
     if kind != "kubernetes.io/tls" {
+        let label = secret.metadata.labels.as_ref().and_then(|labels| labels.get(CREDENTIAL_LABEL));
+        if !is_api_key(label.map(String::as_str), Some(kind)) {
+            return Ok(Secret::Other { kind: kind.to_owned() });
+        }
         let data = secret.data.iter().flatten().map(|(key, content)| (key.clone(), api_key(&content.0)));
         return Ok(Secret::Credentials { kind: kind.to_owned(), keys: data.collect() });
     }

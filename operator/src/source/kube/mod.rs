@@ -58,6 +58,7 @@ mod progress;
 mod prune;
 mod raw;
 mod reader;
+mod referred;
 mod resource;
 mod secrets;
 mod store;
