@@ -108,6 +108,6 @@ pub struct ConsumerStatus {
     /// `Accepted`, `ResolvedRefs`, `Programmed`.
     #[schemars(schema_with = "k8s::conditions")]
     pub conditions: Vec<Condition>,
-    /// The number of its credentials that are in force: proxies of every fleet that serves its namespace are given them.
+    /// The number of credentials that proxies know it by. 0 while no fleet serves a route of its namespace, or has room for it.
     pub credentials: u32,
 }

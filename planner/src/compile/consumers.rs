@@ -2,8 +2,13 @@
 //!
 //! A key is one consumer's within a namespace: of two that hold it, it is the older one's. Consumers of other namespaces
 //! are nothing to them, or whoever may make one could find out the keys of others, and take them.
+//!
+//! What did not change since the plan before is taken over as it was encoded then.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use crds::consumer::{API_KEY_CREDENTIAL, CREDENTIAL_LABEL};
 use snapshot::{
@@ -23,6 +28,35 @@ use crate::{
 
 /// Most that the consumers of a fleet may have together, in bytes.
 const MAX_CONSUMER_BYTES: usize = MAX_SNAPSHOT / 8;
+
+/// The consumers as they were encoded last.
+pub(crate) type EncodedConsumers = BTreeMap<ObjectRef, Arc<Encoded>>;
+
+/// A consumer as it stands in snapshots.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    of: Arc<Consumer>,
+    credentials: Vec<Credential>,
+    resource: Sourced,
+}
+
+impl Encoded {
+    /// Encodes a consumer, unless the former encoding is of the same.
+    fn new(
+        object: &ObjectRef,
+        consumer: &Arc<Consumer>,
+        credentials: Vec<Credential>,
+        former: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let is_same = |former: &&Arc<Self>| Arc::ptr_eq(&former.of, consumer) && former.credentials == credentials;
+        if let Some(same) = former.filter(is_same) {
+            return Arc::clone(same);
+        }
+        let resource = proto::Consumer { labels: consumer.labels.clone(), credentials: credentials.clone() };
+        let resource = sourced(object.key(snapshot::Kind::Consumer), resource::Kind::Consumer(resource), object);
+        Arc::new(Self { of: Arc::clone(consumer), credentials, resource })
+    }
+}
 
 /// Why a credential is none. Of a Secret that does not say that it is a credential nothing is told, not even whether it is
 /// there: who may write consumers need not be one who may read Secrets.
@@ -57,29 +91,30 @@ impl Unusable {
     }
 }
 
-/// Adds the consumers to the fleets that serve their namespaces; answers by what each is known.
+/// Adds the consumers to the fleets that serve their namespaces; answers by what each is known, and how it was encoded.
 pub(super) fn add(
     model: &Model,
     drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>,
+    former: &EncodedConsumers,
     problems: &mut Problems<'_>,
-) -> BTreeMap<ObjectRef, Known> {
+) -> (BTreeMap<ObjectRef, Known>, EncodedConsumers) {
     let mut consumers: Vec<_> = model.consumers.iter().collect();
     consumers.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
-    let (mut holders, mut known, mut compiled) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+    let (mut holders, mut known) = (BTreeMap::new(), BTreeMap::new());
+    let mut encoded: Vec<(&ObjectRef, Arc<Encoded>)> = vec![];
     for (object, consumer) in consumers {
         let (credentials, secrets) = credentials(model, object, consumer, &mut holders, problems);
-        let resource = proto::Consumer { labels: consumer.labels.clone(), credentials };
-        compiled.push(sourced(object.key(snapshot::Kind::Consumer), resource::Kind::Consumer(resource), object));
+        encoded.push((object, Encoded::new(object, consumer, credentials, former.get(object))));
         known.insert(object.clone(), secrets);
     }
     for (fleet, draft) in drafts {
         let mut served: BTreeSet<&str> = draft.routes.iter().map(|route| route.source.namespace.as_str()).collect();
         served.insert(&fleet.namespace);
-        let of_fleet = compiled.iter().filter(|consumer| served.contains(consumer.source.namespace.as_str()));
-        let fitting = fitting(fleet, &of_fleet.collect::<Vec<_>>(), problems);
-        draft.consumers = fitting;
+        let of_fleet = encoded.iter().filter(|(object, _)| served.contains(object.namespace.as_str()));
+        let of_fleet: Vec<&Sourced> = of_fleet.map(|(_, encoded)| &encoded.resource).collect();
+        draft.consumers = fitting(fleet, &of_fleet, problems);
     }
-    known
+    (known, encoded.into_iter().map(|(object, encoded)| (object.clone(), encoded)).collect())
 }
 
 /// The credentials of a consumer that are any, and the Secret of each.

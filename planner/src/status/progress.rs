@@ -88,13 +88,14 @@ pub(super) fn refusal<'k>(
     let view = view.filter(|view| !view.rolled_back.is_empty())?;
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
-    let own = match key.kind() {
-        snapshot::Kind::Route | snapshot::Kind::RatePolicy => format!("{object}: spec.{field}"),
-        _ => format!("{object}: {key} {field}"),
+    let (own, without) = match key.kind() {
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy => (format!("{object}: spec.{field}"), "requests answer 500"),
+        snapshot::Kind::Consumer => (format!("{object}: {field}"), "nobody is known by its credentials"),
+        _ => (format!("{object}: {key} {field}"), "it is left out"),
     };
     let message = format!(
         "{own}: {message} [{reason}]; proxies refuse it, and what was acknowledged last runs instead \
-         (nothing before: requests answer 500)"
+         (nothing before: {without})"
     );
     Some(Verdict::bad(reason::PROXY_REJECTED, message))
 }

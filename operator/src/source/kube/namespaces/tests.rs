@@ -24,8 +24,8 @@ fn begin(namespace: &str) -> Order {
 #[test]
 fn what_is_referred_to_is_watched() {
     let mut namespaces = Namespaces::default();
-    assert_eq!(namespaces.want(&of_fleets(&["shop"], &["shop", "vault"])), [begin("shop"), begin("vault")]);
-    assert_eq!(namespaces.want(&of_fleets(&["shop"], &["vault"])), []);
+    assert_eq!(namespaces.want(of_fleets(&["shop"], &["shop", "vault"])), [begin("shop"), begin("vault")]);
+    assert_eq!(namespaces.want(of_fleets(&["shop"], &["vault"])), []);
     namespaces.listed("shop");
     assert!(namespaces.waits(false));
     namespaces.failing("vault", false);
@@ -35,7 +35,7 @@ fn what_is_referred_to_is_watched() {
     assert_eq!(namespaces.unreadable(), [("vault".to_owned(), Unreadable::Denied)].into());
     namespaces.listed("vault");
     assert_eq!(namespaces.unreadable(), BTreeMap::new());
-    assert_eq!(namespaces.want(&of_fleets(&["shop"], &[])), [Order::End("vault".into())]);
+    assert_eq!(namespaces.want(of_fleets(&["shop"], &[])), [Order::End("vault".into())]);
     namespaces.failing("vault", true);
     assert_eq!(namespaces.unreadable(), BTreeMap::new(), "said by a watch that has ended");
 }
@@ -46,14 +46,14 @@ fn what_was_watched_before_keeps_its_place() {
     let many = crowd();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut namespaces = Namespaces::default();
-    namespaces.want(&of_fleets(&["zebra"], &[]));
-    assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &many)).len(), MAX_NAMESPACES - 1);
+    namespaces.want(of_fleets(&["zebra"], &[]));
+    assert_eq!(namespaces.want(of_fleets(&["own", "zebra"], &many)).len(), MAX_NAMESPACES - 1);
     let unreadable = namespaces.unreadable();
     assert_eq!(unreadable.len(), MAX_NAMESPACES + 2);
     assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
     assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MAX_NAMESPACES)));
     // When others leave, those that waited have their places.
-    assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &["n511"])).last(), Some(&begin("n511")));
+    assert_eq!(namespaces.want(of_fleets(&["own", "zebra"], &["n511"])).last(), Some(&begin("n511")));
     assert_eq!(namespaces.unreadable(), BTreeMap::new());
 }
 
