@@ -7,6 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{k8s, text};
 
+/// The label of a Secret that says as what credential it serves. Without it whoever may write Consumers, and not read Secrets,
+/// would learn of all Secrets of the namespace by what becomes of credentials.
+pub const CREDENTIAL_LABEL: &str = "sluice.dev/credential";
+
+/// The value of [`CREDENTIAL_LABEL`] for API keys.
+pub const API_KEY_CREDENTIAL: &str = "api-key";
+
+/// Whether a Secret of this label and type serves as an API key. Tokens of ServiceAccounts, and certificates, never do.
+pub fn is_api_key(label: Option<&str>, type_: Option<&str>) -> bool {
+    label == Some(API_KEY_CREDENTIAL)
+        && !matches!(type_, Some("kubernetes.io/service-account-token" | "kubernetes.io/tls"))
+}
+
 /// Who calls. Its labels are its tiers and groups, its credentials what it is known by.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -20,6 +33,7 @@ use crate::schema::{k8s, text};
     derive = "PartialEq",
     shortname = "cons",
     category = "sluice",
+    printcolumn(name = "Tier", type_ = "string", json_path = ".metadata.labels.tier"),
     printcolumn(name = "Credentials", type_ = "integer", json_path = ".status.credentials"),
     printcolumn(
         name = "Accepted",
@@ -42,7 +56,7 @@ use crate::schema::{k8s, text};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumerSpec {
     /// Each of them is this consumer: several overlap while keys are rotated. Example:
-    /// `[{type: APIKey, secretRef: {name: acme-key}}]`.
+    /// `[{type: APIKey, secretRef: {name: acme-key}}]`, of a Secret with the label `sluice.dev/credential: api-key`.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))")
         .message("the same credential is named twice")
@@ -57,7 +71,8 @@ pub struct Credential {
     /// The one type there is so far.
     #[serde(rename = "type")]
     pub kind: CredentialType,
-    /// Where it is kept, in this namespace.
+    /// The key of a Secret of this namespace that holds it. The Secret has the label `sluice.dev/credential: api-key`, and is not
+    /// of type `kubernetes.io/tls` or `kubernetes.io/service-account-token`.
     pub secret_ref: SecretKeyRef,
 }
 
@@ -93,6 +108,6 @@ pub struct ConsumerStatus {
     /// `Accepted`, `ResolvedRefs`, `Programmed`.
     #[schemars(schema_with = "k8s::conditions")]
     pub conditions: Vec<Condition>,
-    /// How many credentials it is known by.
+    /// The number of credentials that proxies know it by. 0 while no fleet serves a route of its namespace, or has room for it.
     pub credentials: u32,
 }

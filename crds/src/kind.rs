@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiRoute, Consumer, GatewayFleet, RatePolicy, ReferenceGrant, grant};
+use crate::{ApiRoute, Consumer, GatewayFleet, RatePolicy, ReferenceGrant, consumer, grant};
 
 /// A kind of object that [`crate::admit()`] knows. In worlds, objects are in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +101,8 @@ pub enum Labels {
     All,
     /// These; an object without the first one is nobody's.
     Only(&'static [&'static str]),
+    /// These, of which an object need have none.
+    Any(&'static [&'static str]),
 }
 
 /// The content that is kept, beside what identifies an object.
@@ -185,6 +187,7 @@ static TABLE: [KindInfo; 10] = [
         name: "Consumer",
         resource: "consumers.sluice.dev",
         definition: Some(Consumer::crd),
+        watch: Watch::WhereDefined { absent: "Sluice's Consumer is not installed: nobody is known by an API key" },
         role: Role::Traffic,
         refers: true,
         // Its tiers and groups.
@@ -243,7 +246,11 @@ static TABLE: [KindInfo; 10] = [
         name: "Secret",
         resource: "secrets",
         watch: Watch::ByReference,
-        keep: Keep { content: Content::Fields(&[whole("type"), whole("data")]), ..CORE.keep },
+        keep: Keep {
+            labels: Labels::Any(&[consumer::CREDENTIAL_LABEL]),
+            content: Content::Fields(&[whole("type"), whole("data")]),
+            ..CORE.keep
+        },
         ..CORE
     },
     KindInfo {

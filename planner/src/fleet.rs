@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use snapshot::{Hash, Key, Snapshot, proto::Nack};
+use snapshot::{Hash, Key, Kind, Snapshot, proto::Nack};
 
 use crate::{scale::Decision, world::FleetRef};
 
@@ -120,6 +120,8 @@ pub struct ProxyView {
     pub revision: Option<Hash>,
     /// The content of that revision.
     pub content: Option<Snapshot>,
+    /// The kinds of resources that it does not know, since it is older than the operator: it is sent none of them.
+    pub unknown: Vec<Kind>,
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@
 //!  LoadWindows ──► Signals ──decide(now)──► Decision           scale/ (with a README)
 //!  LoadWindows ──► excess share of each proxy                  rebalance.rs
 //!  Object ──► the Secrets to be read for it                   references.rs
+//!  Secret ──► digests of its API keys                         credentials.rs
 //!  World + Plan + FleetViews ──► statuses                      status/
 //! ```
 
 mod compile;
+pub mod credentials;
 pub mod fleet;
 pub mod holds;
 mod model;

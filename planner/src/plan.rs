@@ -10,7 +10,7 @@ use snapshot::{Key, Snapshot};
 
 use crate::{
     LastReady, Millis,
-    compile::{self, Compiled, EncodedRoutes},
+    compile::{self, Compiled, EncodedRoutes, Former},
     fleet::FleetSettings,
     holds::Holds,
     model::{self, Memo, Validated},
@@ -82,8 +82,7 @@ impl Plan {
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     memo: Memo,
-    /// The routes of fleets in the last plan: what did not change is encoded and held once, whoever has a plan.
-    former: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
+    former: Former,
 }
 
 impl Planner {

@@ -92,7 +92,7 @@ fn answer(manifests: &str, cluster: bool) -> String {
     let plan = plan(&world);
     let views = plan.fleets.iter().map(|(fleet, planned)| {
         let revision = Some(planned.snapshot.revision());
-        let proxy = |n| ProxyView { name: format!("p{n}"), ready: true, draining: false, revision, content: None };
+        let proxy = |n| ProxyView { name: format!("p{n}"), ready: true, revision, ..ProxyView::default() };
         let view = FleetView { proxies: vec![proxy(1), proxy(2)], published: revision, ..FleetView::default() };
         (fleet.clone(), view)
     });

@@ -37,3 +37,33 @@ fn routes_that_did_not_change() {
     assert_eq!((before.len(), before["Route/ns/a"]), (2, after["Route/ns/a"]));
     assert_ne!(before["Route/ns/b"], after["Route/ns/b"]);
 }
+
+/// A consumer, whose Secret has this key.
+fn with_consumer(name: &str, key: &str) -> String {
+    format!(
+        r#"---
+{{apiVersion: sluice.dev/v1alpha1, kind: Consumer, metadata: {{name: {name}, namespace: ns}},
+ spec: {{credentials: [{{type: APIKey, secretRef: {{name: {name}}}}}]}}}}
+---
+{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: ns, labels: {{sluice.dev/credential: api-key}}}},
+ stringData: {{api-key: {key}}}}}
+"#
+    )
+}
+
+#[test]
+fn consumers_that_did_not_change() {
+    let mut planner = Planner::default();
+    let world =
+        |key: &str| support::world(&[MANIFESTS, &with_consumer("a", "first"), &with_consumer("b", key)].concat());
+    let places = |plan: &Plan| {
+        let consumers = plan.fleets.values().flat_map(|fleet| fleet.snapshot.of_kind(snapshot::Kind::Consumer));
+        consumers.map(|(key, entry)| (key.to_string(), entry.bytes().as_ptr().addr())).collect::<BTreeMap<_, _>>()
+    };
+    let (first, second) = (world("second"), world("third"));
+    let before = planner.plan(&first);
+    let after = planner.plan(&second);
+    let (before, after) = (places(&before), places(&after));
+    assert_eq!((before.len(), before["Consumer/ns/a"]), (2, after["Consumer/ns/a"]));
+    assert_ne!(before["Consumer/ns/b"], after["Consumer/ns/b"]);
+}

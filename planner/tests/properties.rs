@@ -258,7 +258,7 @@ proptest! {
         let plan = plan(&world);
         let views = plan.fleets.iter().map(|(fleet, planned)| {
             let revision = Some(planned.snapshot.revision());
-            let proxy = ProxyView { name: "p".into(), ready: true, draining: false, revision, content: None };
+            let proxy = ProxyView { name: "p".into(), ready: true, revision, ..ProxyView::default() };
             (fleet.clone(), FleetView { proxies: vec![proxy; ready], published: revision, ..FleetView::default() })
         });
         let views = views.collect();

@@ -20,8 +20,9 @@ use crate::{
     refs::{self, Reference},
 };
 
-/// Features that a resource can require of a proxy of this version.
-pub const FEATURES: &[&str] = &[];
+/// Features of a proxy of this version: it announces them, and a resource can require them. Of each kind that the protocol
+/// did not begin with there is one ([`Kind::feature`]).
+pub const FEATURES: &[&str] = &["Consumer"];
 
 /// Why a resource is not executable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +59,8 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
         Some(resource::Kind::Consumer(c)) => (Kind::Consumer, consumer::consumer(c)),
         None => {
-            return Err(Unfit::new("", reason::UNKNOWN_KIND, "a resource of a kind that this version does not know"));
+            let message = format!("this version does not know the kind of {key}: finish the upgrade");
+            return Err(Unfit::new("", reason::UNKNOWN_KIND, message));
         }
     };
     if kind != key.kind() {

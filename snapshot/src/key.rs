@@ -1,12 +1,12 @@
 //! Names of resources, and hashes of their content.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-/// The kinds of resources.
+/// The kinds of resources. A new one comes before `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)] // each names the message of that name
+#[allow(missing_docs)] // each but the last names the message of that name
 pub enum Kind {
     Fleet,
     Listener,
@@ -15,10 +15,15 @@ pub enum Kind {
     Cluster,
     RatePolicy,
     Consumer,
+    /// One of a version that this one does not know: its word stands in the key alone.
+    Unknown,
 }
 
 impl Kind {
-    /// Every kind.
+    /// The last of those that the protocol began with.
+    const LAST_OF_THE_FIRST: Kind = Kind::RatePolicy;
+
+    /// Every kind that is known.
     pub const ALL: [Kind; 7] =
         [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy, Kind::Consumer];
 
@@ -32,7 +37,26 @@ impl Kind {
             Kind::Cluster => "Cluster",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::Unknown => "Unknown",
         }
+    }
+
+    /// The feature by which a proxy announces that it knows the kind; `None`: the protocol began with it, and every proxy
+    /// does. Older ones are sent nothing of it.
+    pub fn feature(self) -> Option<&'static str> {
+        (self > Self::LAST_OF_THE_FIRST).then_some(self.as_str())
+    }
+
+    /// The kinds that a proxy does not know which announces these features.
+    pub fn unknown_to(features: &[String]) -> Vec<Kind> {
+        let is_announced = |feature: &str| features.iter().any(|announced| announced == feature);
+        Self::ALL.into_iter().filter(|kind| kind.feature().is_some_and(|feature| !is_announced(feature))).collect()
+    }
+
+    /// The place of its keys among those of others. Revisions are hashes of resources in the order of their keys, and an
+    /// older proxy does not know in which order later kinds came: theirs are in the order of their texts alone.
+    fn rank(self) -> u8 {
+        (self as u8).min(Self::LAST_OF_THE_FIRST as u8 + 1)
     }
 
     /// The kind of object that its resources are made of. Those of another one carry that in their keys.
@@ -44,13 +68,14 @@ impl Kind {
             Kind::Cluster => "Service",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::Unknown => "",
         }
     }
 }
 
 /// A resource's name within a snapshot: `Kind/namespace/name`, with a further segment for listeners, clusters, and what
 /// is made of another kind of object than is usual. Clones share the text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     kind: Kind,
     text: Arc<str>,
@@ -91,7 +116,7 @@ impl Key {
 
     /// Before all keys of a kind.
     pub(crate) fn first(kind: Kind) -> Self {
-        Self { kind, text: Arc::default() }
+        Self { kind, text: format!("{}/", kind.as_str()).into() }
     }
 
     /// The kind.
@@ -122,12 +147,26 @@ impl FromStr for Key {
         let bad = || ParseKeyError(s.chars().take(80).collect());
         let mut segments = s.split('/');
         let word = segments.next().unwrap_or_default();
-        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == word).ok_or_else(bad)?;
+        let is_word = word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let kind = Kind::ALL.into_iter().find(|k| k.as_str() == word).or(is_word.then_some(Kind::Unknown));
+        let kind = kind.ok_or_else(bad)?;
         let rest = segments.try_fold(0, |n, segment| (!segment.is_empty()).then_some(n + 1)).ok_or_else(bad)?;
         if s.len() > MAX_KEY || !(2..=3).contains(&rest) {
             return Err(bad());
         }
         Ok(Self { kind, text: s.into() })
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.kind.rank(), &self.text).cmp(&(other.kind.rank(), &other.text))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -221,9 +260,31 @@ mod tests {
     fn keys_parse() {
         check("Route/shop/orders", Some((Kind::Route, "shop", "orders")));
         check("Listener/sys/default/http", Some((Kind::Listener, "sys", "default/http")));
+        check("Gadget/shop/orders", Some((Kind::Unknown, "shop", "orders")));
         check("Cluster/shop/127.0.0.1:9000/http1", Some((Kind::Cluster, "shop", "127.0.0.1:9000/http1")));
-        for bad in ["", "Route", "Route/a", "Route//a", "route/a/b", "Route/a/b/c/d", "Pod/a/b"] {
+        for bad in ["", "Route", "Route/a", "Route//a", "route/a/b", "Route/a/b/c/d", "/a/b", "Gäd/a/b"] {
             check(bad, None);
         }
+    }
+
+    /// A kind has its place whether it is known or not: who does not know it computes the same revisions.
+    #[test]
+    fn kinds_that_came_later_are_in_the_order_of_their_words() {
+        let key = |text: &str| text.parse::<Key>().unwrap();
+        for other in ["Aardvark/a/b", "Zebra/a/b"] {
+            let (before, consumer) = (other < "Consumer", key("Consumer/a/b"));
+            assert_eq!(key(other) < consumer, before, "{other}");
+            let unknown = Key { kind: Kind::Unknown, ..consumer };
+            assert_eq!(key(other) < unknown, before, "{other}");
+            assert!(key("RatePolicy/z/z") < key(other));
+        }
+        assert!(Key::first(Kind::Consumer) < key("Consumer/a/b") && key("Bee/z/z") < Key::first(Kind::Consumer));
+    }
+
+    #[test]
+    fn later_kinds_are_announced() {
+        assert_eq!(Kind::unknown_to(&[]).first(), Some(&Kind::Consumer));
+        let features: Vec<String> = crate::check::FEATURES.iter().map(|feature| (*feature).into()).collect();
+        assert_eq!(Kind::unknown_to(&features), []);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use snapshot::{Hash, Snapshot, proto::OperatorMessage};
+use snapshot::{Hash, Kind, Snapshot, proto::OperatorMessage};
 use tokio::sync::mpsc;
 
 /// The snapshot that the proxies of a fleet are to run.
@@ -17,6 +17,16 @@ pub struct Published {
 impl From<Snapshot> for Published {
     fn from(snapshot: Snapshot) -> Self {
         Self { revision: snapshot.revision(), snapshot }
+    }
+}
+
+impl Published {
+    /// The part of it that a proxy can take which does not know these kinds.
+    pub(super) fn known(self: &Arc<Self>, unknown: &[Kind]) -> Arc<Self> {
+        let left_out = unknown.iter().flat_map(|kind| self.snapshot.of_kind(*kind)).map(|(key, _)| key);
+        let mut snapshot = self.snapshot.clone();
+        left_out.for_each(|key| _ = snapshot.remove(key));
+        if snapshot.len() == self.snapshot.len() { Arc::clone(self) } else { Arc::new(snapshot.into()) }
     }
 }
 

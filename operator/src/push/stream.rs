@@ -13,7 +13,8 @@ use std::{
 use planner::FleetRef;
 use prost::Message as _;
 use snapshot::{
-    FORMAT_VERSION, Hash, Key,
+    FORMAT_VERSION, Hash, Key, Kind,
+    check::FEATURES,
     proto::{
         Ack, Hello, LoadWindow, OperatorMessage, ProxyMessage, operator_message::Message as ToProxy,
         proxy_message::Message as FromProxy,
@@ -95,8 +96,12 @@ pub(super) async fn run(
     }
     let held = held(&mut hello)?;
     let hello = plausible(hello);
+    let unknown = Kind::unknown_to(&hello.features);
     let proxy: Arc<str> = hello.proxy.as_str().into();
     tracing::info!(session, %proxy, %fleet, pid = hello.pid, held = held.len(), ready = hello.ready, "proxy attached");
+    if !unknown.is_empty() {
+        tracing::warn!(session, %proxy, %fleet, ?unknown, "a proxy is older than these kinds, and is sent none of them");
+    }
     let (outbox, mail) = mpsc::channel(OUTBOX_LEN);
     // On a standby the loop is not notified, since the proxy's next Hello tells the leader everything: this task must keep
     // the senders alive.
@@ -106,6 +111,7 @@ pub(super) async fn run(
     let stream = Stream {
         epoch,
         report,
+        unknown,
         former: BTreeMap::new(),
         held,
         published,
@@ -194,7 +200,8 @@ fn held(hello: &mut Hello) -> Result<BTreeMap<Key, Hash>, Status> {
 
 /// A `Hello` without claims that no single process can have.
 fn plausible(mut hello: Hello) -> Hello {
-    hello.features = vec![];
+    let is_announced = |feature: &&&str| hello.features.iter().any(|announced| announced == *feature);
+    hello.features = FEATURES.iter().filter(is_announced).map(|feature| (*feature).to_owned()).collect();
     hello.nacks = report::plausible_nacks(hello.nacks);
     if hello.admin_address.parse::<SocketAddr>().is_err() {
         hello.admin_address = String::new();
@@ -249,17 +256,28 @@ impl Report<'_> {
     }
 }
 
+/// The last push.
+#[derive(Clone)]
+struct Sent {
+    /// The snapshot that was offered.
+    offered: Arc<Published>,
+    /// The part of it that the proxy knows.
+    known: Arc<Published>,
+    at: Instant,
+}
+
 struct Stream<'a> {
     epoch: u64,
     report: Report<'a>,
+    /// The kinds that the proxy does not know: it is sent none of them.
+    unknown: Vec<Kind>,
     /// The content that the proxy holds.
     held: BTreeMap<Key, Hash>,
     /// The content that the proxy held before the last push, which stays of each resource that it refuses.
     former: BTreeMap<Key, Hash>,
     published: watch::Receiver<Offered>,
-    /// The last push, and when it was sent.
-    last: Option<(Arc<Published>, Instant)>,
-    /// Revision of the push before.
+    last: Option<Sent>,
+    /// Revision of the push before, if that was another.
     before: Option<Hash>,
     /// Its acknowledgement is awaited, until then.
     in_flight: Option<Instant>,
@@ -335,7 +353,7 @@ impl<'a> Stream<'a> {
         let asked_again = std::mem::replace(&mut self.asked_again, offered.again) != offered.again;
         let again = again || (asked_again && self.again.is_some());
         let Some(published) = offered.to(&self.report.proxy).cloned() else { return };
-        if self.last.as_ref().is_some_and(|(last, _)| last.revision == published.revision) {
+        if self.last.as_ref().is_some_and(|last| last.offered.revision == published.revision) {
             if !again {
                 return;
             }
@@ -343,17 +361,20 @@ impl<'a> Stream<'a> {
             self.tries = 0;
         }
         self.again = None;
+        let known = published.known(&self.unknown);
         let base = (!self.held.is_empty()).then(|| set::revision(self.held.iter().map(|(key, hash)| (key, *hash))));
-        let delta = published.snapshot.diff(&self.held);
+        let delta = known.snapshot.diff(&self.held);
         let proxy = &self.report.proxy;
         let (puts, deletes) = (delta.puts.len(), delta.deletes.len());
-        tracing::debug!(%proxy, revision = %published.revision.short(), puts, deletes, "push");
+        tracing::debug!(%proxy, revision = %known.revision.short(), puts, deletes, "push");
         metrics::get().pushes.inc();
-        self.queue.extend(wire::push(self.epoch, base, published.revision, &delta));
-        let now = Instant::now();
+        self.queue.extend(wire::push(self.epoch, base, known.revision, &delta));
+        let at = Instant::now();
         self.former.clone_from(&self.held);
-        self.before = self.last.as_ref().map(|(last, _)| last.revision);
-        (self.last, self.in_flight) = (Some((published, now)), Some(now + ACK_TIMEOUT));
+        let before = self.last.as_ref().map(|last| last.known.revision);
+        self.before = before.filter(|before| *before != known.revision);
+        self.last = Some(Sent { offered: published, known, at });
+        self.in_flight = Some(at + ACK_TIMEOUT);
     }
 
     async fn accept(&mut self, message: FromProxy) -> Result<(), Status> {
@@ -368,7 +389,7 @@ impl<'a> Stream<'a> {
     }
 
     async fn acknowledged(&mut self, ack: Ack) -> Result<(), Status> {
-        let Some((published, sent)) = self.last.clone() else {
+        let Some(Sent { offered, known, at }) = self.last.clone() else {
             return Err(Status::invalid_argument("Ack before any push"));
         };
         // A proxy acknowledges again once it can serve what it could not: that may cross the next push.
@@ -376,15 +397,15 @@ impl<'a> Stream<'a> {
         if self.in_flight.is_some() && self.before.is_some_and(is_of) && ack.epoch == self.epoch {
             return Ok(());
         }
-        if !is_of(published.revision) || ack.epoch != self.epoch || !self.queue_is_sent() {
+        if !is_of(known.revision) || ack.epoch != self.epoch || !self.queue_is_sent() {
             return Err(Status::invalid_argument("Ack of what was not pushed last"));
         }
         if self.in_flight.take().is_some() {
-            metrics::get().push_seconds.observe(sent.elapsed().as_secs_f64());
+            metrics::get().push_seconds.observe(at.elapsed().as_secs_f64());
             metrics::get().acks.inc();
             metrics::get().nacks.inc_by(ack.nacks.len() as u64);
         }
-        self.held = published.snapshot.held();
+        self.held = known.snapshot.held();
         // The proxy keeps what it had of a resource that it refuses.
         for nack in &ack.nacks {
             let Ok(key) = nack.key.parse::<Key>() else { continue };
@@ -401,7 +422,7 @@ impl<'a> Stream<'a> {
             Instant::now() + wait
         });
         let nacks = report::plausible_nacks(ack.nacks);
-        self.report.send(ProxyWhat::Ack { published, nacks, ready: ack.ready }).await
+        self.report.send(ProxyWhat::Ack { published: offered, nacks, ready: ack.ready }).await
     }
 
     /// Whether the push is out as a whole: `Commit` is its last message.

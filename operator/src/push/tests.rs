@@ -3,9 +3,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use planner::FleetRef;
 use snapshot::{
-    Delta, Entry, FORMAT_VERSION, Hash, Key, Snapshot,
+    Delta, Entry, FORMAT_VERSION, Hash, Key, Kind, Snapshot,
     proto::{
-        Ack, Cluster, Endpoint, Held, Hello, Nack, OperatorMessage, ProxyMessage, Rebalance, Resource,
+        Ack, Cluster, Consumer, Endpoint, Held, Hello, Label, Nack, OperatorMessage, ProxyMessage, Rebalance, Resource,
         control_client::ControlClient, operator_message::Message, proxy_message, resource,
     },
     wire::{Assembly, Push},
@@ -263,4 +263,53 @@ async fn an_acknowledgement_of_something_else_ends_the_stream() {
     proxy.ack(Hash::of(b"x"), vec![]).await;
     assert!(proxy.refused().await.contains("not pushed last"));
     assert!(matches!(server.event().await, ProxyWhat::Detached));
+}
+
+/// Two clusters, and a consumer, which is of a kind that the protocol did not begin with.
+fn with_consumer(label: &str) -> Snapshot {
+    let labels = vec![Label { name: "tier".into(), value: label.into() }];
+    let kind = resource::Kind::Consumer(Consumer { labels, credentials: vec![] });
+    let mut content = snapshot(&[("a", "1.1.1.1:1"), ("b", "1.1.1.1:1")]);
+    content.insert(Key::new(Kind::Consumer, "ns", "c"), Entry::new(&Resource { requires: vec![], kind: Some(kind) }));
+    content
+}
+
+#[tokio::test]
+async fn a_kind_is_sent_to_proxies_that_know_it() {
+    let mut server = Server::start().await;
+    let content = with_consumer("gold");
+    server.publish(&content);
+    let features = vec!["Consumer".into(), "Unheard-of".into()];
+    let mut proxy = server.attach(Hello { features, ..hello(&Snapshot::default()) }).await;
+    let ProxyWhat::Attached { hello: said, outbox: _outbox } = server.event().await else { panic!() };
+    assert_eq!(said.features, ["Consumer"]);
+    let push = proxy.push().await;
+    assert_eq!((push.revision, push.delta), (content.revision(), content.diff(&Default::default())));
+}
+
+/// It gets the rest, and the loop hears that this was taken; what it has beyond that of a newer operator is taken away.
+#[tokio::test]
+async fn an_older_proxy_is_sent_what_it_knows() {
+    let mut server = Server::start().await;
+    let (content, rest) = (with_consumer("gold"), snapshot(&[("a", "1.1.1.1:1"), ("b", "1.1.1.1:1")]));
+    server.publish(&content);
+    let mut said = hello(&rest);
+    let newer = Held { key: "Gadget/ns/x".into(), hash: Bytes::from_static(&[7; 32]) };
+    said.held.push(newer);
+    let mut proxy = server.attach(said).await;
+    let _attached = server.event().await;
+    let push = proxy.push().await;
+    assert_eq!((push.revision, push.delta.puts.len()), (rest.revision(), 0));
+    assert_eq!(push.delta.deletes, ["Gadget/ns/x".parse().unwrap()]);
+    proxy.ack(rest.revision(), vec![]).await;
+    let ProxyWhat::Ack { published, .. } = server.event().await else { panic!() };
+    assert_eq!(published.revision, content.revision());
+    // What changes for others alone comes to nothing, and is acknowledged all the same.
+    let next = with_consumer("silver");
+    server.publish(&next);
+    let push = proxy.push().await;
+    assert_eq!((push.base, push.revision, push.delta), (Some(rest.revision()), rest.revision(), Delta::default()));
+    proxy.ack(rest.revision(), vec![]).await;
+    let ProxyWhat::Ack { published, .. } = server.event().await else { panic!() };
+    assert_eq!(published.revision, next.revision());
 }

@@ -53,7 +53,7 @@ pub enum ProxyWhat {
     },
     /// A push was acknowledged, or once more with fewer refusals.
     Ack {
-        /// The snapshot that was pushed.
+        /// The snapshot that was offered. Of kinds that the proxy does not know it was sent nothing.
         published: Arc<Published>,
         /// The resources that the proxy refused.
         nacks: Vec<Nack>,

@@ -15,7 +15,7 @@ use planner::{
     scale::{self, Decision, Scaler},
 };
 use snapshot::{
-    Hash, Key, Snapshot,
+    Hash, Key, Kind, Snapshot,
     proto::{Hello, LoadWindow, Nack, OperatorMessage, Rebalance, operator_message::Message},
 };
 
@@ -94,6 +94,8 @@ struct Attached {
     said: Vec<Nack>,
     /// Whether the proxy lacks something, which says nothing of the content.
     own_trouble: bool,
+    /// The kinds that the proxy does not know: it is sent none of them.
+    unknown: Vec<Kind>,
     outbox: Outbox,
 }
 
@@ -195,6 +197,7 @@ impl FleetState {
             claims_since: None,
             said: hello.nacks.into_iter().filter(|nack| !is_own_trouble(nack)).collect(),
             own_trouble: false,
+            unknown: Kind::unknown_to(&hello.features),
             outbox,
         };
         self.attached.insert(name.to_owned(), attached);
@@ -318,7 +321,8 @@ impl FleetState {
             let acknowledged = self.attached.get(&p.name).and_then(|attached| attached.acknowledged.as_ref());
             let content = acknowledged.filter(|published| Some(published.revision) == p.revision);
             let content = content.map(|published| published.snapshot.clone());
-            ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision, content }
+            let unknown = self.attached.get(&p.name).map(|attached| attached.unknown.clone()).unwrap_or_default();
+            ProxyView { name: p.name, ready, draining: p.draining, revision: p.revision, content, unknown }
         };
         FleetView {
             settling: false,

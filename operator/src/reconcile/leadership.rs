@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use planner::{FleetRef, ObjectRef};
+use planner::{FleetRef, Kind, ObjectRef, references::SecretRef};
 use tokio::task::JoinHandle;
 
 use super::Reconciler;
@@ -34,7 +34,7 @@ pub(super) enum Leadership {
     Restoring(JoinHandle<PersistedState>),
     /// The state is read, and the plan that includes it is being made. Holds the Secrets that the contents in force
     /// before refer to.
-    AwaitingPlan(BTreeSet<ObjectRef>),
+    AwaitingPlan(BTreeSet<SecretRef>),
     /// The plan is made, and the source reads Secrets that it refers to, of which these are missing: a snapshot without
     /// them would take certificates from proxies that serve by them. The wait ends at `until`.
     AwaitingSecrets { missing: BTreeSet<ObjectRef>, until: Instant },
@@ -66,8 +66,10 @@ impl<F: Fleet> Reconciler<F> {
         if let Leadership::AwaitingPlan(before) = &self.leadership
             && !self.persisted_due
         {
-            // The source got the same references with the plan, and reads what they name.
-            let missing = in_force::secrets(&self.records).difference(before).cloned().collect();
+            // The source got the same references with the plan, and reads what they name. What tenants refer to holds nobody up.
+            let references = in_force::secrets(&self.records);
+            let of_fleets = references.difference(before).filter(|reference| reference.by == Kind::GatewayFleet);
+            let missing = of_fleets.map(|reference| reference.secret.clone()).collect();
             self.leadership = Leadership::AwaitingSecrets { missing, until: now + SECRET_READ_TIMEOUT };
         }
         // A tick looks again when nothing else happens.

@@ -7,7 +7,9 @@ use std::{
 
 use crds::Object;
 use jiff::{SignedDuration, Timestamp};
-use planner::{Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject};
+use planner::{
+    Absent, FleetRef, Holds, Kind, Millis, ObjectRef, Plan, Problem, Severity, World, WorldObject, credentials,
+};
 
 use crate::{
     default_fleet,
@@ -68,7 +70,7 @@ pub fn records(
         let former = before.get(id);
         let kept = || former.and_then(|r| r.accepted.clone()).filter(|accepted| same(id, accepted, object));
         let accepted = match &object.current {
-            Ok(current) if plan.accepted.contains(id) => Some(Arc::clone(current)),
+            Ok(current) if plan.accepted.contains(id) => Some(remembered(current, object, former)),
             // What it was is not held either, or nothing were gained.
             _ if observed.left_out.contains(id) => None,
             _ => kept(),
@@ -93,6 +95,17 @@ pub fn records(
         }
     }
     records
+}
+
+/// The content that is remembered of one that was accepted: of credentials their digests, which are not computed again for the
+/// same content.
+fn remembered(current: &Arc<Object>, object: &SourceObject, former: Option<&ObjectRecord>) -> Arc<Object> {
+    let uid = |content: &Object| content.metadata().uid.clone();
+    let known = former.filter(|former| former.content == object.content).and_then(|former| former.accepted.as_ref());
+    match known.filter(|known| credentials::is_digested(known) && uid(known) == uid(current)) {
+        Some(known) => Arc::clone(known),
+        None => credentials::digested(current).map_or_else(|| Arc::clone(current), Arc::new),
+    }
 }
 
 /// Until when an object counts that the source has no more; `None`: it does not.
@@ -231,6 +244,33 @@ mod tests {
         assert!(fallback(Some("u1"), Some("u1")));
         assert!(!fallback(Some("u1"), Some("u2")));
         assert!(fallback(None, Some("u2")), "remembered without its uid");
+    }
+
+    /// A Secret with an API key is remembered by its digest, which is not computed anew in each plan, until it has another.
+    #[test]
+    fn no_key_outlives_its_secret() {
+        let id = ObjectRef { kind: Kind::Secret, namespace: "shop".into(), name: "s".into() };
+        let observed = |key: &str| {
+            let metadata = json!({"name": "s", "namespace": "shop", "labels": {"sluice.dev/credential": "api-key"}});
+            let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": key}});
+            let (content, current) = (snapshot::Hash::of(key.as_bytes()), crds::admit(value).map(Arc::new));
+            let object = SourceObject { current, raw: None, generation: 1, content, origin: None, creation: None };
+            Observed { objects: BTreeMap::from([(id.clone(), object)]), ..Observed::default() }
+        };
+        let plan = Plan { accepted: [id.clone()].into(), ..Plan::default() };
+        let next = |key, before: &BTreeMap<_, _>| records(&observed(key), &plan, before, now());
+        let accepted = |records: &BTreeMap<ObjectRef, ObjectRecord>| records[&id].accepted.clone().unwrap();
+        let first = next("k3y", &BTreeMap::new());
+        assert!(credentials::is_digested(&accepted(&first)));
+        let same = next("k3y", &first);
+        assert!(Arc::ptr_eq(&accepted(&first), &accepted(&same)));
+        let other = next("other", &same);
+        assert!(credentials::is_digested(&accepted(&other)) && accepted(&other) != accepted(&first));
+        // It goes on while the Secret can't be read.
+        let mut broken = observed("other");
+        broken.objects.get_mut(&id).unwrap().current = Err(vec![]);
+        let world = world(&broken, &other, &Arc::default(), Some(now()));
+        assert_eq!(world.objects[&id].accepted, Some(accepted(&other)));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use planner::{ObjectRef, references};
+use planner::{
+    ObjectRef,
+    references::{self, SecretRef},
+};
 use tokio::sync::watch;
 
 use crate::state::objects::ObjectRecord;
@@ -12,8 +15,8 @@ use crate::state::objects::ObjectRecord;
 pub struct InForce {
     /// Number of the world that it planned last.
     pub world: u64,
-    /// The Secrets that they refer to.
-    pub secrets: BTreeSet<ObjectRef>,
+    /// Their references to Secrets.
+    pub secrets: BTreeSet<SecretRef>,
     /// The objects of which another content is in force than what they are now: both are held.
     pub stale: BTreeSet<ObjectRef>,
 }
@@ -21,8 +24,8 @@ pub struct InForce {
 /// A receiver of [`InForce`]; `None`: the contents in force are not known yet.
 pub type FollowInForce = watch::Receiver<Option<InForce>>;
 
-/// The Secrets that these contents refer to, as far as they were accepted.
-pub fn secrets(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<ObjectRef> {
+/// The references of these contents to Secrets, as far as they were accepted.
+pub fn secrets(objects: &BTreeMap<ObjectRef, ObjectRecord>) -> BTreeSet<SecretRef> {
     let accepted = objects.iter().filter_map(|(id, known)| Some((id, known.accepted.as_deref()?)));
     accepted.flat_map(|(id, content)| references::secrets(id, content)).collect()
 }

@@ -1,8 +1,10 @@
-//! The certificates that were accepted last, in a Secret of the operators' own: a certificate that is broken or gone serves
-//! on, whichever operators and proxies end. One that breaks while no operator runs was good before, so all of them are kept.
+//! The certificates and credentials that were accepted last, in a Secret of the operators' own: one that is broken or gone
+//! serves on, whichever operators and proxies end. One that breaks while no operator runs was good before, so all of them are
+//! kept. Of credentials they are the digests.
 //!
 //! The chart makes the Secret, empty, so that it goes with the release; whoever leads fills it. It has one key, and at most
-//! 900 KiB: some 170 certificates with their chains. Beyond that each namespace keeps its share, what is broken first.
+//! 900 KiB: some 170 certificates with their chains, and, of what these leave, some 2,000 Secrets with credentials. Beyond that
+//! each namespace keeps its share, what is broken first.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -21,7 +23,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use planner::{Kind, ObjectRef};
+use planner::{Kind, ObjectRef, credentials};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
@@ -103,8 +105,8 @@ impl Certificates {
         })
     }
 
-    /// Keeps the certificates that proxies serve by, `in_force`; `accepted` are those that are in use as they are. What a
-    /// fleet only names, without a permission, takes no room.
+    /// Keeps the certificates that proxies serve by, and the credentials that consumers are known by, `in_force`; `accepted` are
+    /// those that are in use as they are. What a fleet only names, without a permission, takes no room.
     pub fn keep(&mut self, records: &ObjectRecords, accepted: &BTreeSet<ObjectRef>, in_force: &BTreeSet<ObjectRef>) {
         let first = ObjectRef { kind: Kind::Secret, namespace: String::new(), name: String::new() };
         let all = || records.range(first.clone()..).take_while(|(id, _)| id.kind == Kind::Secret);
@@ -121,8 +123,13 @@ impl Certificates {
         self.kept = Some(kept);
         self.holds.store(true, Ordering::Relaxed);
         let records = secrets().filter(|(_, known)| known.accepted.is_some());
-        let records = records.map(|(id, known)| (id, !accepted.contains(id), known.json(id).to_string()));
-        self.wanted.send_replace(Some(text(records.collect(), MAX_BYTES)));
+        let (credentials, certificates): (Vec<_>, Vec<_>) =
+            records.partition(|(_, known)| known.accepted.as_deref().is_some_and(credentials::is_digested));
+        let records = [certificates, credentials].map(|group| {
+            let record = |(id, known): (_, &ObjectRecord)| (id, !accepted.contains(id), known.json(id).to_string());
+            group.into_iter().map(record).collect()
+        });
+        self.wanted.send_replace(Some(text(records, MAX_BYTES)));
     }
 
     /// Waits a moment for the last write.
@@ -134,29 +141,14 @@ impl Certificates {
     }
 }
 
-/// The records within the bound. Of too many, namespaces give their next in turn, whichever took least before: of each
-/// what is broken now comes first.
-fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String {
-    records.sort_by(|(a, broken, _), (b, too, _)| (&a.namespace, !broken, &a.name).cmp(&(&b.namespace, !too, &b.name)));
-    // By bytes taken and namespace.
-    let mut turns: BTreeSet<(usize, &str)> = records.iter().map(|(id, ..)| (0, id.namespace.as_str())).collect();
-    let mut queues: BTreeMap<&str, VecDeque<(&ObjectRef, &str)>> = BTreeMap::new();
-    for (id, _, line) in &records {
-        queues.entry(&id.namespace).or_default().push_back((*id, line.as_str()));
-    }
-    let (mut lines, mut left_out) = (vec![], vec![]);
-    while let Some((taken, namespace)) = turns.pop_first() {
-        let Some((id, line)) = queues.get_mut(namespace).and_then(|queue| queue.pop_front()) else { continue };
-        // A comma and a line break, or the brackets.
-        let size = line.len() + 2;
-        match room.checked_sub(size) {
-            Some(rest) => {
-                room = rest;
-                lines.push(line);
-            }
-            None => left_out.push(id.to_string()),
-        }
-        turns.insert((taken + size, namespace));
+/// A record: whose it is, whether that is broken now, and its text.
+type Line<'a> = (&'a ObjectRef, bool, String);
+
+/// The records within the bound; those of a later group have the room that the ones before leave.
+fn text(groups: [Vec<Line<'_>>; 2], room: usize) -> String {
+    let (mut lines, mut left_out, mut room) = (vec![], vec![], room);
+    for records in groups {
+        share(records, &mut room, &mut lines, &mut left_out);
     }
     if !left_out.is_empty() {
         let (count, first) = (left_out.len(), left_out.first());
@@ -164,11 +156,36 @@ fn text(mut records: Vec<(&ObjectRef, bool, String)>, mut room: usize) -> String
             count,
             first,
             most = MAX_BYTES,
-            "more certificates are in use than the operators' Secret holds: should one of those that are left out break \
-             while no operator runs, it serves no more"
+            "more certificates and credentials are in use than the operators' Secret holds: should one of those that are left \
+             out break while no operator runs, it serves no more"
         );
     }
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
+}
+
+/// Takes records within the room that is left. Of too many, namespaces give their next in turn, whichever took least before:
+/// of each what is broken now comes first.
+fn share(mut records: Vec<Line<'_>>, room: &mut usize, lines: &mut Vec<String>, left_out: &mut Vec<String>) {
+    records.sort_by(|(a, broken, _), (b, too, _)| (&a.namespace, !broken, &a.name).cmp(&(&b.namespace, !too, &b.name)));
+    // By bytes taken and namespace.
+    let mut turns: BTreeSet<(usize, &str)> = records.iter().map(|(id, ..)| (0, id.namespace.as_str())).collect();
+    let mut queues: BTreeMap<&str, VecDeque<(&ObjectRef, String)>> = BTreeMap::new();
+    for (id, _, line) in records {
+        queues.entry(&id.namespace).or_default().push_back((id, line));
+    }
+    while let Some((taken, namespace)) = turns.pop_first() {
+        let Some((id, line)) = queues.get_mut(namespace).and_then(|queue| queue.pop_front()) else { continue };
+        // A comma and a line break, or the brackets.
+        let size = line.len() + 2;
+        match room.checked_sub(size) {
+            Some(rest) => {
+                *room = rest;
+                lines.push(line);
+            }
+            None => left_out.push(id.to_string()),
+        }
+        turns.insert((taken + size, namespace));
+    }
 }
 
 fn parse(text: &[u8]) -> BTreeMap<ObjectRef, ObjectRecord> {

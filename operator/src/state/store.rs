@@ -1,6 +1,6 @@
 //! The store of state that outlives an operator process: the content accepted last of objects that are broken now, the
 //! refusals of proxies, and the holders of hostnames where the age of routes does not tell them. On one machine in
-//! files of the state folder, in a cluster in a ConfigMap and, of certificates, in a Secret.
+//! files of the state folder, in a cluster in a ConfigMap and, of certificates and credentials, in a Secret.
 
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ pub enum StateStore {
 pub struct ClusterStore {
     /// The content that is no secret.
     pub objects: configmap::ConfigMapStore,
-    /// Certificates.
+    /// Certificates, and digests of credentials.
     pub certificates: Certificates,
 }
 
@@ -90,7 +90,8 @@ impl StateStore {
             Self::Cluster(store) => {
                 store.objects.keep_objects(objects, plan);
                 let in_force = plan.fleets.values().flat_map(|fleet| fleet.sources.values());
-                let in_force = in_force.filter(|id| id.kind == Kind::Secret).cloned().collect();
+                let in_force = in_force.filter(|id| id.kind == Kind::Secret).chain(plan.consumers.values().flatten());
+                let in_force = in_force.cloned().collect();
                 store.certificates.keep(objects, &plan.accepted, &in_force);
             }
         }

@@ -11,12 +11,22 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::{Kind, Object};
 use operator::source::{InForce, Observed};
+use planner::{
+    ObjectRef,
+    references::{SecretPart, SecretRef},
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use support::{Cable, Cluster, Follow, id};
 
 const SOON: Duration = Duration::from_secs(5);
+
+/// References of fleets to these.
+fn certificates<const N: usize>(secrets: [ObjectRef; N]) -> BTreeSet<SecretRef> {
+    let certificate = |secret| SecretRef { secret, by: Kind::GatewayFleet, part: SecretPart::Certificate };
+    secrets.into_iter().map(certificate).collect()
+}
 
 fn service(port: u16) -> Value {
     json!({
@@ -97,7 +107,7 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         follow.until("the new certificate", SOON, is_new).await;
         follow.in_force.send_replace(Some(InForce {
             world: 1,
-            secrets: [id(Kind::Secret, ns, "own")].into(),
+            secrets: certificates([id(Kind::Secret, ns, "own")]),
             ..InForce::default()
         }));
         follow.until("the other one", SOON, |observed| certificate_of(observed, ns, "own").is_some()).await;
@@ -105,7 +115,7 @@ async fn of_secrets_only_what_a_fleet_refers_to_is_read() {
         cluster.delete(ns, &fleet(json!([]))).await;
         let world = follow.until("no fleet", SOON, |observed| !is_there(observed)).await;
         assert!(certificate_of(&world, ns, "cert").is_some() && certificate_of(&world, ns, "own").is_some());
-        let secrets = [id(Kind::Secret, ns, "own")].into();
+        let secrets = certificates([id(Kind::Secret, ns, "own")]);
         follow.in_force.send_replace(Some(InForce { world: world.number, secrets, ..InForce::default() }));
         cluster.delete(ns, &secret("own", "")).await;
         let gone = |observed: &Observed| certificate_of(observed, ns, "own").is_none();
@@ -307,7 +317,7 @@ async fn what_it_needs_to_be_allowed() {
 
         let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
         let mut definitions = rule("apiextensions.k8s.io", &["customresourcedefinitions"]);
-        definitions["resourceNames"] = json!(["referencegrants.gateway.networking.k8s.io"]);
+        definitions["resourceNames"] = json!(["consumers.sluice.dev", "referencegrants.gateway.networking.k8s.io"]);
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ns},
             "rules": [

@@ -30,7 +30,7 @@ const MAX_CERTIFICATES: usize = MAX_SNAPSHOT / 4;
 const MAX_FLEET_POLICIES: usize = MAX_SNAPSHOT / 8;
 
 /// A resource and the object that it comes from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Sourced {
     pub(super) key: Key,
     pub(super) entry: Entry,

@@ -2,9 +2,15 @@
 //!
 //! A key is one consumer's within a namespace: of two that hold it, it is the older one's. Consumers of other namespaces
 //! are nothing to them, or whoever may make one could find out the keys of others, and take them.
+//!
+//! What did not change since the plan before is taken over as it was encoded then.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
+use crds::consumer::{API_KEY_CREDENTIAL, CREDENTIAL_LABEL};
 use snapshot::{
     credential::Digest,
     proto::{self, Credential, resource},
@@ -23,19 +29,48 @@ use crate::{
 /// Most that the consumers of a fleet may have together, in bytes.
 const MAX_CONSUMER_BYTES: usize = MAX_SNAPSHOT / 8;
 
-/// Why a credential is none.
+/// The consumers as they were encoded last.
+pub(crate) type EncodedConsumers = BTreeMap<ObjectRef, Arc<Encoded>>;
+
+/// A consumer as it stands in snapshots.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    of: Arc<Consumer>,
+    credentials: Vec<Credential>,
+    resource: Sourced,
+}
+
+impl Encoded {
+    /// Encodes a consumer, unless the former encoding is of the same.
+    fn new(
+        object: &ObjectRef,
+        consumer: &Arc<Consumer>,
+        credentials: Vec<Credential>,
+        former: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let is_same = |former: &&Arc<Self>| Arc::ptr_eq(&former.of, consumer) && former.credentials == credentials;
+        if let Some(same) = former.filter(is_same) {
+            return Arc::clone(same);
+        }
+        let resource = proto::Consumer { labels: consumer.labels.clone(), credentials: credentials.clone() };
+        let resource = sourced(object.key(snapshot::Kind::Consumer), resource::Kind::Consumer(resource), object);
+        Arc::new(Self { of: Arc::clone(consumer), credentials, resource })
+    }
+}
+
+/// Why a credential is none. Of a Secret that does not say that it is a credential nothing is told, not even whether it is
+/// there: who may write consumers need not be one who may read Secrets.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("no Secret {0} exists: create it, or correct the name")]
-    Missing(String),
-    #[error("Secret {0} is not valid, and never was: {1}")]
-    Invalid(String, String),
+    #[error(
+        "no Secret {0} serves as API key: there must be one with the label {CREDENTIAL_LABEL}: {API_KEY_CREDENTIAL}, of another \
+         type than kubernetes.io/tls and kubernetes.io/service-account-token; create it, label it, or correct the name"
+    )]
+    NoCredential(String),
     #[error("Secret {secret} can't be read: {why}")]
     Unreadable { secret: String, why: String },
-    #[error("Secret {0} is of type kubernetes.io/tls, which holds a certificate and no API key: name another one")]
-    Certificate(String),
-    #[error("Secret {secret} has no key {key:?}; it has: {has}")]
-    NoKey { secret: String, key: String, has: String },
+    #[error("Secret {secret} has no key {key:?}: add it, or correct secretRef.key")]
+    NoKey { secret: String, key: String },
     #[error("key {key:?} of Secret {secret} is no API key: it {why}")]
     NoApiKey { secret: String, key: String, why: String },
     #[error("it is the key of {0} too, which is older: give each consumer its own")]
@@ -49,36 +84,37 @@ impl Unusable {
     fn place(&self) -> (&'static str, &'static str) {
         match self {
             Self::Unreadable { .. } => (reason::REF_NOT_PERMITTED, ".name"),
-            Self::Missing(_) | Self::Invalid(..) | Self::Certificate(_) => (reason::INVALID_CREDENTIAL_REF, ".name"),
+            Self::NoCredential(_) => (reason::INVALID_CREDENTIAL_REF, ".name"),
             Self::NoKey { .. } | Self::NoApiKey { .. } => (reason::INVALID_CREDENTIAL_REF, ".key"),
             Self::Held(_) | Self::Twice => (reason::CONFLICTED, ""),
         }
     }
 }
 
-/// Adds the consumers to the fleets that serve their namespaces; answers by what each is known.
+/// Adds the consumers to the fleets that serve their namespaces; answers by what each is known, and how it was encoded.
 pub(super) fn add(
     model: &Model,
     drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>,
+    former: &EncodedConsumers,
     problems: &mut Problems<'_>,
-) -> BTreeMap<ObjectRef, Known> {
+) -> (BTreeMap<ObjectRef, Known>, EncodedConsumers) {
     let mut consumers: Vec<_> = model.consumers.iter().collect();
     consumers.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
-    let (mut holders, mut known, mut compiled) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+    let (mut holders, mut known) = (BTreeMap::new(), BTreeMap::new());
+    let mut encoded: Vec<(&ObjectRef, Arc<Encoded>)> = vec![];
     for (object, consumer) in consumers {
         let (credentials, secrets) = credentials(model, object, consumer, &mut holders, problems);
-        let resource = proto::Consumer { labels: consumer.labels.clone(), credentials };
-        compiled.push(sourced(object.key(snapshot::Kind::Consumer), resource::Kind::Consumer(resource), object));
+        encoded.push((object, Encoded::new(object, consumer, credentials, former.get(object))));
         known.insert(object.clone(), secrets);
     }
     for (fleet, draft) in drafts {
         let mut served: BTreeSet<&str> = draft.routes.iter().map(|route| route.source.namespace.as_str()).collect();
         served.insert(&fleet.namespace);
-        let of_fleet = compiled.iter().filter(|consumer| served.contains(consumer.source.namespace.as_str()));
-        let fitting = fitting(fleet, &of_fleet.collect::<Vec<_>>(), problems);
-        draft.consumers = fitting;
+        let of_fleet = encoded.iter().filter(|(object, _)| served.contains(object.namespace.as_str()));
+        let of_fleet: Vec<&Sourced> = of_fleet.map(|(_, encoded)| &encoded.resource).collect();
+        draft.consumers = fitting(fleet, &of_fleet, problems);
     }
-    known
+    (known, encoded.into_iter().map(|(object, encoded)| (object.clone(), encoded)).collect())
 }
 
 /// The credentials of a consumer that are any, and the Secret of each.
@@ -123,21 +159,14 @@ fn credentials<'m>(
 
 fn digest(model: &Model, secret: &ObjectRef, reference: &CredentialRef) -> Result<Digest, Unusable> {
     let (path, key) = (secret.path(), reference.key.clone());
-    match model.secrets.get(secret).map(AsRef::as_ref) {
-        Some(Secret::Credentials { keys, .. }) => match keys.get(&key) {
+    match (model.secrets.get(secret).map(AsRef::as_ref), unreadable(model, &secret.namespace)) {
+        (Some(Secret::Credentials { keys, .. }), _) => match keys.get(&key) {
             Some(Ok(digest)) => Ok(*digest),
             Some(Err(why)) => Err(Unusable::NoApiKey { secret: path, key, why: why.clone() }),
-            None => {
-                let has = keys.keys().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-                Err(Unusable::NoKey { secret: path, key, has: if has.is_empty() { "none".into() } else { has } })
-            }
+            None => Err(Unusable::NoKey { secret: path, key }),
         },
-        Some(Secret::Certificate(_)) => Err(Unusable::Certificate(path)),
-        None => Err(match (model.invalid.get(secret), unreadable(model, &secret.namespace)) {
-            (Some(why), _) => Unusable::Invalid(path, why.clone()),
-            (None, Some(why)) => Unusable::Unreadable { secret: path, why },
-            (None, None) => Unusable::Missing(path),
-        }),
+        (None, Some(why)) => Err(Unusable::Unreadable { secret: path, why }),
+        _ => Err(Unusable::NoCredential(path)),
     }
 }
 
@@ -150,7 +179,8 @@ fn lasting(model: &Model, secret: &ObjectRef) -> Option<(&'static str, String)> 
     }
     let stale = model.stale.get(secret)?;
     let wrong = match &stale.fault {
-        Some(fault) => format!("Secret {path} is not valid: {fault}"),
+        // What it is now may be no credential, of which nothing is told.
+        Some(_) => format!("Secret {path} is not valid any more"),
         None => format!("Secret {path} is gone: create it again, or take the credential out"),
     };
     let until = stale.until.map(|at| format!(", until {at}")).unwrap_or_default();

@@ -193,7 +193,9 @@ fn certificate<'m>(
     }
     match model.secrets.get(&secret).map(AsRef::as_ref) {
         Some(Secret::Certificate(content)) => Ok((secret, content)),
-        Some(Secret::Credentials { kind, .. }) => Err(Unusable::OtherType { secret: path, found: kind.clone() }),
+        Some(Secret::Credentials { kind, .. } | Secret::Other { kind }) => {
+            Err(Unusable::OtherType { secret: path, found: kind.clone() })
+        }
         None => Err(match (model.invalid.get(&secret), unreadable(model, namespace)) {
             (Some(why), _) => Unusable::Invalid(path, why.clone()),
             // Whether there is one nobody knows.

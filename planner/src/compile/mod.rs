@@ -33,6 +33,7 @@ use self::{
     attach::Attached,
     backends::Clusters,
     bounds::{Guard, Served, Sourced},
+    consumers::EncodedConsumers,
     hosts::{Held, Placed},
     permitted::Permitted,
     routes::Encoded,
@@ -75,7 +76,7 @@ struct Draft<'m> {
 pub(crate) struct Compiled {
     pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
     /// For the next plan.
-    pub(crate) encoded: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
+    pub(crate) encoded: Former,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
     pub(crate) consumers: BTreeMap<ObjectRef, Known>,
@@ -84,11 +85,19 @@ pub(crate) struct Compiled {
     pub(crate) holds: Holds,
 }
 
+/// What was encoded for the plan before: what did not change is taken over, and held once, whoever has a plan.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Former {
+    /// By fleet.
+    routes: BTreeMap<FleetRef, Arc<EncodedRoutes>>,
+    consumers: EncodedConsumers,
+}
+
 /// Compiles the model of a world.
 pub(crate) fn compile(
     model: &Model,
     world: &World,
-    former: &BTreeMap<FleetRef, Arc<EncodedRoutes>>,
+    former: &Former,
     problems: &mut Problems<'_>,
 ) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
@@ -103,7 +112,7 @@ pub(crate) fn compile(
         drafts.entry(fleet).and_modify(|draft| draft.held = held);
     }
     for (object, draft) in &mut drafts {
-        draft.former = former.get(&FleetRef::from(*object)).map(Arc::as_ref);
+        draft.former = former.routes.get(&FleetRef::from(*object)).map(Arc::as_ref);
     }
     let choice = endpoints::Choice::new(model, world.last_ready.as_deref(), world.now);
     conflicts::tell(&placed, problems);
@@ -132,11 +141,11 @@ pub(crate) fn compile(
         }
     }
     let targets = policies::add(model, &mut drafts, problems);
-    let consumers = consumers::add(model, &mut drafts, problems);
-    let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
+    let (consumers, encoded) = consumers::add(model, &mut drafts, &former.consumers, problems);
+    let (mut fleets, mut encoded) = (BTreeMap::new(), Former { routes: BTreeMap::new(), consumers: encoded });
     for (object, draft) in drafts {
         let planned = draft.finish(object, problems);
-        encoded.insert(FleetRef::from(object), Arc::clone(&planned.routes));
+        encoded.routes.insert(FleetRef::from(object), Arc::clone(&planned.routes));
         fleets.insert(FleetRef::from(object), planned);
     }
     let (last_ready, changes_at) = clusters.finish();

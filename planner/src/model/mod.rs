@@ -194,8 +194,9 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
     let in_cluster = world.cluster.is_some();
     let mut model = Model { cluster: world.cluster.clone(), ..Model::default() };
     for (object, entry) in &world.objects {
-        let current = match (&entry.current, misplaced(object, world)) {
-            (Ok(_), Some(misplaced)) => Err(vec![misplaced]),
+        let refused = |current: &Object| misplaced(object, world).or_else(|| secret::reserved(current));
+        let current = match (&entry.current, entry.current.as_ref().ok().and_then(|current| refused(current))) {
+            (Ok(_), Some(refused)) => Err(vec![refused]),
             (Ok(current), None) => memo.valid(&mut next, object, current, entry.generation, in_cluster),
             (Err(violations), _) => {
                 let reason = if world.left_out.contains(object) { reason::TOO_LARGE } else { reason::INVALID };

@@ -3,8 +3,9 @@
 //! A certificate is checked as proxies check it, by the same code: what they would refuse must not take the place of what serves. Whether
 //! a certificate is signed by someone, and in date, is for clients to say.
 
-use std::{collections::BTreeMap, iter};
+use std::iter;
 
+use crds::Object;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use k8s_openapi::api::core::v1 as core;
 use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
@@ -12,34 +13,44 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{Error, PemObject},
 };
-use snapshot::{
-    check::Unfit,
-    credential::{Digest, MAX_API_KEY},
-    proto::Certificate,
-};
+use snapshot::{check::Unfit, proto::Certificate};
 
 use super::{Findings, unless};
-use crate::problem::reason;
+use crate::{
+    credentials::{self, Keys},
+    problem::reason,
+};
 
 /// A Secret.
 #[derive(Clone, Debug)]
 pub(crate) enum Secret {
     /// Of type `kubernetes.io/tls`: holds a certificate.
     Certificate(Certificate),
-    /// Of another type.
+    /// Holds credentials, as its label says.
     Credentials {
         /// The type.
         kind: String,
-        /// Each of its keys, as the digest of an API key; `Err`: why it can't be one.
-        keys: BTreeMap<String, Result<Digest, String>>,
+        /// What they are.
+        keys: Keys,
     },
+    /// Another one, of which nothing is read.
+    Other {
+        /// The type.
+        kind: String,
+    },
+}
+
+/// Why a content is none that a source may have: it is of the type under which digests are remembered.
+pub(super) fn reserved(content: &Object) -> Option<Unfit> {
+    let message = "is kept for what the operator itself remembers: use Opaque";
+    credentials::is_digested(content).then(|| Unfit::new("type", reason::INVALID, message))
 }
 
 pub(super) fn validate(secret: &core::Secret) -> Result<Secret, Findings> {
     let kind = secret.type_.as_deref().unwrap_or("Opaque");
     if kind != "kubernetes.io/tls" {
-        let data = secret.data.iter().flatten().map(|(key, content)| (key.clone(), api_key(&content.0)));
-        return Ok(Secret::Credentials { kind: kind.to_owned(), keys: data.collect() });
+        let kind = kind.to_owned();
+        return Ok(credentials::keys(secret).map_or(Secret::Other { kind: kind.clone() }, |keys| Secret::Credentials { kind, keys }));
     }
     let mut findings = vec![];
     let mut part = |name: &str, fault: fn(&[u8]) -> Option<String>| {
@@ -59,18 +70,6 @@ pub(super) fn validate(secret: &core::Secret) -> Result<Secret, Findings> {
         findings,
         Secret::Certificate(Certificate { chain_pem: chain_pem.into(), private_key_pem: private_key_pem.into() }),
     )
-}
-
-/// The digest of an API key. The line end that `echo` and editors leave is no part of it.
-fn api_key(content: &[u8]) -> Result<Digest, String> {
-    match content.trim_ascii_end() {
-        [] => Err("is empty".into()),
-        key if key.len() > MAX_API_KEY => Err(format!("has {} bytes, at most {MAX_API_KEY} are allowed", key.len())),
-        key if !key.iter().all(u8::is_ascii_graphic) => {
-            Err("holds a space, a control character or what is no ASCII, which no request can bring".into())
-        }
-        key => Ok(Digest::of_api_key(key)),
-    }
 }
 
 fn field(name: &str) -> String {

@@ -49,6 +49,7 @@ reasons! {
     PENDING = "Pending";
     PROXY_REJECTED = "ProxyRejected";
     PROXY_DISAGREES = "ProxyDisagrees";
+    PROXY_OUTDATED = "ProxyOutdated";
     ROLLOUT_HALTED = "RolloutHalted";
     READY = "Ready";
     NO_READY_PROXY = "NoReadyProxy";

@@ -88,13 +88,14 @@ pub(super) fn refusal<'k>(
     let view = view.filter(|view| !view.rolled_back.is_empty())?;
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
-    let own = match key.kind() {
-        snapshot::Kind::Route | snapshot::Kind::RatePolicy => format!("{object}: spec.{field}"),
-        _ => format!("{object}: {key} {field}"),
+    let (own, without) = match key.kind() {
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy => (format!("{object}: spec.{field}"), "requests answer 500"),
+        snapshot::Kind::Consumer => (format!("{object}: {field}"), "nobody is known by its credentials"),
+        _ => (format!("{object}: {key} {field}"), "it is left out"),
     };
     let message = format!(
         "{own}: {message} [{reason}]; proxies refuse it, and what was acknowledged last runs instead \
-         (nothing before: requests answer 500)"
+         (nothing before: {without})"
     );
     Some(Verdict::bad(reason::PROXY_REJECTED, message))
 }
@@ -110,4 +111,19 @@ pub(super) fn disagreement<'k>(view: Option<&FleetView>, keys: impl IntoIterator
         "{running} of {all} proxies: {proxy} refuses {key}: {field}: {message} [{reason}]; it does without, and is asked again"
     );
     Some(Verdict::bad(reason::PROXY_DISAGREES, message))
+}
+
+/// That not every proxy has a resource, since some are older than its kind, and are sent none.
+pub(super) fn outdated(view: Option<&FleetView>, key: &Key) -> Option<Verdict> {
+    let staying = || view.into_iter().flat_map(|view| &view.proxies).filter(|proxy| !proxy.draining);
+    let mut older = staying().filter(|proxy| proxy.unknown.contains(&key.kind()));
+    let first = older.next()?;
+    let (all, kind) = (staying().count(), key.kind().as_str());
+    let running = all.saturating_sub(1 + older.count());
+    let message = format!(
+        "{running} of {all} proxies: {} is older than the operator, does not know the kind {kind}, and is sent none: finish the \
+         upgrade",
+        first.name
+    );
+    Some(Verdict::bad(reason::PROXY_OUTDATED, message))
 }

@@ -35,6 +35,7 @@ pub(super) fn conditions(
         })
         .or_else(|| findings.degradation())
         .or_else(|| fleets.is_empty().then_some(unserved))
+        .or_else(|| fleets.iter().find_map(|fleet| progress::outdated(context.fleets.get(*fleet), key)))
         .or_else(|| fleets.iter().find_map(|fleet| progress::disagreement(context.fleets.get(*fleet), [key])))
         .unwrap_or_else(|| {
             let verdicts = fleets.iter().map(|fleet| {

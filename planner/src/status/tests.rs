@@ -450,3 +450,39 @@ fn silence_of_proxies_that_had_no_time_to_speak_says_nothing() {
     scene.check(Kind::ApiRoute, "Programmed", ("False", "Pending", "no proxy is Ready yet", 4));
     assert_eq!(scene.fleet().ready.as_deref(), Some("0/2"));
 }
+
+/// A proxy that does not know a kind has none of its resources: it is not counted as if it had, and nothing else is held
+/// against it.
+#[test]
+fn a_proxy_that_is_older_than_a_kind_does_not_run_it() {
+    let mut scene = Scene::new();
+    let consumer = serde_json::json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": {"name": "a", "namespace": "ns"},
+        "spec": {"credentials": [{"type": "APIKey", "secretRef": {"name": "a"}}]},
+    });
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "stringData": {"api-key": "k3y"},
+        "metadata": {"name": "a", "namespace": "ns", "labels": {"sluice.dev/credential": "api-key"}},
+    });
+    let policy = scene.world.objects[&object(Kind::RatePolicy)].clone();
+    for (kind, value) in [(Kind::Consumer, consumer), (Kind::Secret, secret)] {
+        let current = Ok(Arc::new(crds::admit(value).unwrap()));
+        let id = ObjectRef { kind, namespace: "ns".into(), name: "a".into() };
+        scene.world.objects.insert(id, WorldObject { current, ..policy.clone() });
+    }
+    let verdict = |scene: &Scene| {
+        let id = ObjectRef { kind: Kind::Consumer, namespace: "ns".into(), name: "a".into() };
+        let found = conditions::find(scene.statuses[&id].conditions(), "Programmed").unwrap();
+        (found.reason.clone(), found.message.clone())
+    };
+    scene.view.proxies[1].unknown = vec![ResourceKind::Consumer];
+    scene.publish(2).derive();
+    let message = "1 of 2 proxies: p2 is older than the operator, does not know the kind Consumer, and is sent none: finish \
+                   the upgrade";
+    assert_eq!(verdict(&scene), ("ProxyOutdated".into(), message.into()));
+    scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
+    // It leaves, which is the end of it.
+    scene.view.proxies[1].draining = true;
+    scene.derive();
+    assert_eq!(verdict(&scene).0, "Programmed");
+}

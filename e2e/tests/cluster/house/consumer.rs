@@ -15,18 +15,22 @@ fn a_consumer_is_made_changed_and_deleted_by_kubectl() {
     place.until("/", 200, "", seconds(20)).unwrap();
     let kubectl = |line: &str| place.shell().run(&format!("kubectl --namespace {} {line}", place.namespace)).unwrap();
 
-    kubectl("create secret generic acme --from-literal=api-key=first-key-0123456789");
+    let secret = |name: &str, key: &str| {
+        kubectl(&format!("create secret generic {name} --from-literal=api-key={key}"));
+        kubectl(&format!("label secret {name} sluice.dev/credential=api-key"));
+    };
+    secret("acme", "first-key-0123456789");
     let made = Instant::now();
     apply(&place, "acme", &["acme"]);
     until(&place, "acme", 1);
     println!("a consumer is programmed {:.1?} after kubectl (goal 1 s)", made.elapsed());
     assert!(made.elapsed() <= bound(seconds(1)));
     let columns = kubectl("get cons acme");
-    assert!(columns.starts_with("NAME   CREDENTIALS   ACCEPTED   REASON       AGE"), "{columns}");
-    assert!(columns.contains("acme   1             True       Programmed"), "{columns}");
+    assert!(columns.starts_with("NAME   TIER   CREDENTIALS   ACCEPTED   REASON       AGE"), "{columns}");
+    assert!(columns.contains("acme   gold   1             True       Programmed"), "{columns}");
 
     // Rotated: two keys for a while, then the Secret has another.
-    kubectl("create secret generic acme-next --from-literal=api-key=second-key-0123456789");
+    secret("acme-next", "second-key-0123456789");
     apply(&place, "acme", &["acme", "acme-next"]);
     until(&place, "acme", 2);
     apply(&place, "other", &["acme-next"]);
@@ -35,8 +39,17 @@ fn a_consumer_is_made_changed_and_deleted_by_kubectl() {
     assert_eq!(told.reason, "Conflicted", "{told:?}");
     let rotated = "patch secret acme-next --patch '{\"stringData\": {\"api-key\": \"third-key-0123456789\"}}'";
     kubectl(rotated);
-    kubectl("create secret generic other --from-literal=api-key=second-key-0123456789");
+    secret("other", "second-key-0123456789");
     apply(&place, "other", &["other"]);
+    until(&place, "other", 1);
+
+    // A Secret is a credential for as long as it says so, and no other one is.
+    kubectl("label secret other sluice.dev/credential-");
+    let told =
+        place.until_condition(Resource::CONSUMERS, "other", ("ResolvedRefs", "False"), bound(seconds(5))).unwrap();
+    assert!(told.message.contains("with the label sluice.dev/credential: api-key"), "{told:?}");
+    place.api().eventually("no credential", bound(seconds(5)), |_| Ok((credentials(&place, "other") == 0).then_some(()))).unwrap();
+    kubectl("label secret other sluice.dev/credential=api-key");
     until(&place, "other", 1);
 
     // Without the right to read Secrets: what was read goes on, and what permits it is told.

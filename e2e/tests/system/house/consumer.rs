@@ -68,11 +68,17 @@ fn a_consumer_is_made_changed_and_deleted_by_file() {
     let missing = told(&gateway, "acme", "ResolvedRefs", "False");
     assert_eq!(missing.reason, "InvalidCredentialRef", "{missing:?}");
     assert!(
-        missing.message.contains("spec.credentials[0].secretRef.name: no Secret shop/missing exists"),
+        missing.message.contains("spec.credentials[0].secretRef.name: no Secret shop/missing serves as API key"),
         "{missing:?}"
     );
     assert_eq!(told(&gateway, "acme", "Accepted", "True").reason, "Accepted");
     until(&gateway, "the other key", (1, 1));
+
+    // A Secret that does not say any more that it is a credential is none from then on.
+    gateway.write("secret.yaml", &secret("acme", KEYS[2]).replace("credential: api-key", "credential: none")).unwrap();
+    until(&gateway, "the labelled one", (1, 1));
+    gateway.write("secret.yaml", &secret("acme", KEYS[2])).unwrap();
+    until(&gateway, "both again", (1, 2));
 
     // One that is not valid changes nothing.
     gateway.write("consumer.yaml", &consumer("acme", &["acme", "acme-next"])).unwrap();
@@ -99,7 +105,9 @@ fn consumer(name: &str, secrets: &[&str]) -> String {
 
 fn secret(name: &str, key: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: shop}}\nstringData: {{api-key: {key}}}\n"
+        "apiVersion: v1\nkind: Secret\n\
+         metadata: {{name: {name}, namespace: shop, labels: {{sluice.dev/credential: api-key}}}}\n\
+         stringData: {{api-key: {key}}}\n"
     )
 }
 
@@ -131,7 +139,7 @@ fn seen_nowhere(gateway: &Gateway) {
     {
         texts.push(admin_get(address, path).unwrap().into_bytes());
     }
-    for folder in ["status", "proxies"] {
+    for folder in ["status", "proxies", "objects"] {
         files(&gateway.state_dir().join(folder), &mut texts);
     }
     assert!(texts.len() > 8, "what is looked at is gone");

@@ -107,7 +107,7 @@ impl Health {
             // Its definition comes or goes at this moment.
             Cause::Missing if is_optional => {}
             _ if is_changed && is_optional => {
-                tracing::warn!("{}; no other reference to another namespace is permitted meanwhile", failure.message);
+                tracing::warn!("{}; none that is not known already counts meanwhile", failure.message);
             }
             _ if is_changed => tracing::warn!("{}; what was known before stays in force", failure.message),
             _ => {}

@@ -26,8 +26,8 @@
 //!
 //! # How it behaves
 //!
-//! - The first world is sent when every required watch has listed, and ReferenceGrants have, if there are any. Each world
-//!   is whole. A change is sent at once; of many, what they come to every 20 ms.
+//! - The first world is sent when every required watch has listed, and so have kinds that need not be installed, if they
+//!   are. Each world is whole. A change is sent at once; of many, what they come to every 20 ms.
 //! - Only what plans are made of is kept (prune.rs), and only a change of that is news: a status is not.
 //! - All that is kept is bounded, and shared between namespaces (../budget.rs): beyond that only names are. What was left
 //!   out is read again, one by one, when there is room. So is what changes faster than it is planned (flight.rs).
@@ -43,7 +43,7 @@
 //! | (core) | `secrets`, where something refers to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |
 //! | `gateway.networking.k8s.io` | `referencegrants` | `list`, `watch` |
-//! | `apiextensions.k8s.io` | `customresourcedefinitions`, name `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
+//! | `apiextensions.k8s.io` | `customresourcedefinitions`, by the names `consumers.sluice.dev` and `referencegrants.gateway.networking.k8s.io` | `list`, `watch` |
 //!
 //! Of Secrets only the names are asked for, and the content of those that something refers to; RBAC can't express that. A
 //! namespace where it may not read them is a fact about that namespace: what refers to its Secrets says so, with the Role
@@ -58,6 +58,7 @@ mod progress;
 mod prune;
 mod raw;
 mod reader;
+mod referred;
 mod resource;
 mod secrets;
 mod store;

@@ -1,9 +1,9 @@
 //! The namespaces whose Secrets are watched: those of Secrets that something refers to, each by a watch of its own, since the
 //! operator has the right to read Secrets namespace by namespace. Where it has not, that namespace's Secrets are unknown,
-//! and nothing else is.
+//! and nothing else is: what only consumers refer to takes no place of others then.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -18,6 +18,9 @@ use super::{
 
 /// Most that are watched for fleets, and most that are for consumers alone: each is a watch of its own.
 const MAX_NAMESPACES: usize = 256;
+/// Most of consumers' that are watched though they may not be read, beside those: they take turns, whether somebody permits it
+/// meanwhile.
+const MAX_DENIED: usize = 16;
 
 /// An order to begin or end a watch.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,14 +31,24 @@ pub(super) enum Order {
     Anew,
 }
 
+type Names = BTreeSet<Arc<str>>;
+
 /// Which are watched, and how far that is.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
+    /// Those that fleets refer to: their own, and others.
+    of_fleets: [Names; 2],
+    /// Those that consumers alone refer to.
+    of_consumers: Names,
     watched: BTreeMap<Arc<str>, State>,
-    /// Those of them that fleets refer to.
-    of_fleets: BTreeSet<Arc<str>>,
+    /// Consumers' that may not be read and are not watched now; who waits longest comes first.
+    denied: VecDeque<Arc<str>>,
     /// The namespaces beyond the bound.
     beyond: BTreeSet<String>,
+    /// Whether others may have a place than have one.
+    is_due: bool,
+    /// Whether others may be unreadable than was told.
+    is_news: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,41 +56,97 @@ enum State {
     Asked,
     Failed,
     Listed,
-    Denied,
+    Denied(Denied),
+}
+
+/// How often it was denied, since it has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denied {
+    Before,
+    Once,
+    /// A pause after an attempt was over then, so that turns are no faster than attempts.
+    Again,
 }
 
 impl Namespaces {
-    /// Takes the namespaces to be watched: of those that fleets refer to, their own sooner than others; consumers' beside
-    /// them. What is watched keeps its place.
-    pub(super) fn want(&mut self, wanted: &secrets::Namespaces<'_>) -> Vec<Order> {
-        let secrets::Namespaces { own, others, consumers } = wanted;
-        let is_of_fleets = |namespace: &str| own.contains(namespace) || others.contains(namespace);
-        let is_wanted = |namespace: &str| is_of_fleets(namespace) || consumers.contains(namespace);
-        let end: Vec<_> = self.watched.keys().filter(|namespace| !is_wanted(namespace)).cloned().collect();
-        for namespace in &end {
-            self.watched.remove(namespace);
+    /// Takes the namespaces to be watched; `None`: they are the same. Of those that fleets refer to, their own have a place
+    /// sooner than others; consumers' are beside them. What is watched keeps its place, unless it may not be read and is
+    /// consumers'.
+    pub(super) fn want(&mut self, wanted: Option<secrets::Namespaces<'_>>) -> Vec<Order> {
+        if let Some(secrets::Namespaces { own, others, consumers }) = wanted {
+            let names = |names: BTreeSet<&str>| names.into_iter().map(Arc::from).collect();
+            self.of_fleets = [names(own), names(others)];
+            self.of_consumers = names(consumers);
+            self.is_due = true;
         }
-        let mut orders: Vec<_> = end.into_iter().map(Order::End).collect();
+        if !std::mem::take(&mut self.is_due) {
+            return vec![];
+        }
+        self.is_news = true;
+        let mut orders = vec![];
+        let is_wanted = |name: &Arc<str>| self.is_of_fleets(name) || self.of_consumers.contains(name);
+        let unwanted: Vec<_> = self.watched.keys().filter(|name| !is_wanted(name)).cloned().collect();
+        unwanted.into_iter().for_each(|name| self.end(name, &mut orders));
+        let of_consumers = &self.of_consumers;
+        self.denied.retain(|name| of_consumers.contains(name));
         self.beyond.clear();
-        let of_fleets = self.watched.keys().filter(|namespace| is_of_fleets(namespace)).count();
-        let mut room =
-            [of_fleets, self.watched.len() - of_fleets].map(|watched| MAX_NAMESPACES.saturating_sub(watched));
-        for namespace in own.iter().chain(others.difference(own)).chain(consumers) {
-            if self.watched.contains_key(*namespace) {
-                continue;
-            }
-            let room = &mut room[usize::from(!is_of_fleets(namespace))];
-            if *room == 0 {
-                self.beyond.insert((*namespace).to_owned());
-                continue;
-            }
-            *room -= 1;
-            let namespace: Arc<str> = (*namespace).into();
-            self.watched.insert(Arc::clone(&namespace), State::Asked);
-            orders.push(Order::Begin(namespace));
-        }
-        self.of_fleets = self.watched.keys().filter(|namespace| is_of_fleets(namespace)).cloned().collect();
+        let [own, others] = &self.of_fleets;
+        let of_fleets: Vec<_> = own.iter().chain(others.difference(own)).cloned().collect();
+        let taken = self.watched.keys().filter(|name| self.is_of_fleets(name)).count();
+        self.begin(of_fleets, MAX_NAMESPACES.saturating_sub(taken), &mut orders);
+        self.take_turns(&mut orders);
+        let waiting: BTreeSet<&Arc<str>> = self.denied.iter().collect();
+        let of_consumers = self.of_consumers.iter().filter(|name| !waiting.contains(name)).cloned().collect();
+        let is_taken = |(name, state): &(&Arc<str>, &State)| {
+            self.of_consumers.contains(*name) && !matches!(state, State::Denied(_))
+        };
+        let taken = self.watched.iter().filter(is_taken).count();
+        self.begin(of_consumers, MAX_NAMESPACES.saturating_sub(taken), &mut orders);
         orders
+    }
+
+    /// Begins to watch those that are not watched, as far as there is room.
+    fn begin(&mut self, names: Vec<Arc<str>>, mut room: usize, orders: &mut Vec<Order>) {
+        for name in names.into_iter().filter(|name| !self.watched.contains_key(name)).collect::<Vec<_>>() {
+            if room == 0 {
+                self.beyond.insert(name.to_string());
+                continue;
+            }
+            room -= 1;
+            self.watched.insert(Arc::clone(&name), State::Asked);
+            orders.push(Order::Begin(name));
+        }
+    }
+
+    fn end(&mut self, name: Arc<str>, orders: &mut Vec<Order>) {
+        self.watched.remove(&name);
+        orders.push(Order::End(name));
+    }
+
+    /// Of consumers' namespaces that may not be read a few are watched, one after the other.
+    fn take_turns(&mut self, orders: &mut Vec<Order>) {
+        let denied = self.watched.iter().filter_map(|(name, state)| match state {
+            State::Denied(denied) if self.of_consumers.contains(name) => Some((Arc::clone(name), *denied)),
+            _ => None,
+        });
+        let (again, once): (Vec<_>, Vec<_>) = denied.partition(|(_, denied)| *denied == Denied::Again);
+        let (mut count, mut waiting) = (again.len() + once.len(), self.denied.len());
+        for (name, denied) in again.into_iter().chain(once) {
+            let gives_way = denied == Denied::Again && waiting > 0;
+            if count <= MAX_DENIED && !gives_way {
+                continue;
+            }
+            (count, waiting) = (count - 1, waiting.saturating_sub(usize::from(gives_way)));
+            self.denied.push_back(Arc::clone(&name));
+            self.end(name, orders);
+        }
+        while count < MAX_DENIED
+            && let Some(name) = self.denied.pop_front()
+        {
+            count += 1;
+            self.watched.insert(Arc::clone(&name), State::Denied(Denied::Before));
+            orders.push(Order::Begin(name));
+        }
     }
 
     /// All Secrets of one were told.
@@ -88,18 +157,21 @@ impl Namespaces {
     /// Takes a failure of a namespace's watch; `is_denied`: the operator lacks the right, until somebody grants it.
     pub(super) fn failing(&mut self, namespace: &str, is_denied: bool) {
         let state = match self.watched.get(namespace) {
-            _ if is_denied => State::Denied,
+            Some(State::Denied(Denied::Once | Denied::Again)) if is_denied => State::Denied(Denied::Again),
+            Some(_) if is_denied => State::Denied(Denied::Once),
             Some(State::Asked) => State::Failed,
-            Some(state) => *state,
-            None => return,
+            _ => return,
         };
         self.set(namespace, state);
     }
 
     /// Sets the state of a namespace, unless its watch has ended meanwhile.
     fn set(&mut self, namespace: &str, state: State) {
-        if let Some(known) = self.watched.get_mut(namespace) {
+        if let Some(known) = self.watched.get_mut(namespace)
+            && *known != state
+        {
             *known = state;
+            (self.is_due, self.is_news) = (true, true);
         }
     }
 
@@ -107,17 +179,27 @@ impl Namespaces {
     /// failed before.
     pub(super) fn waits(&self, strictly: bool) -> bool {
         self.watched.iter().any(|(namespace, state)| match state {
-            State::Asked => strictly || self.of_fleets.contains(namespace),
+            State::Asked => strictly || self.is_of_fleets(namespace),
             State::Failed => strictly,
-            State::Listed | State::Denied => false,
+            State::Listed | State::Denied(_) => false,
         })
+    }
+
+    fn is_of_fleets(&self, namespace: &str) -> bool {
+        self.of_fleets.iter().any(|names| names.contains(namespace))
+    }
+
+    /// Whether [`Self::unreadable`] may be others than when this was asked last.
+    pub(super) fn is_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
     }
 
     /// The namespaces whose Secrets can't be read.
     pub(super) fn unreadable(&self) -> BTreeMap<String, Unreadable> {
-        let denied = self.watched.iter().filter(|(_, state)| **state == State::Denied);
-        let denied = denied.map(|(namespace, _)| (namespace.to_string(), Unreadable::Denied));
+        let denied = self.watched.iter().filter(|(_, state)| matches!(state, State::Denied(_)));
+        let denied = denied.map(|(namespace, _)| namespace).chain(&self.denied);
         denied
+            .map(|namespace| (namespace.to_string(), Unreadable::Denied))
             .chain(self.beyond.iter().map(|namespace| (namespace.clone(), Unreadable::TooMany(MAX_NAMESPACES))))
             .collect()
     }
@@ -154,67 +236,4 @@ impl Watches {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What fleets refer to.
-    fn of_fleets<'a>(own: &[&'a str], others: &[&'a str]) -> secrets::Namespaces<'a> {
-        let set = |names: &[&'a str]| names.iter().copied().collect();
-        secrets::Namespaces { own: set(own), others: set(others), ..secrets::Namespaces::default() }
-    }
-
-    fn begin(namespace: &str) -> Order {
-        Order::Begin(namespace.into())
-    }
-
-    #[test]
-    fn what_is_referred_to_is_watched() {
-        let mut namespaces = Namespaces::default();
-        assert_eq!(namespaces.want(&of_fleets(&["shop"], &["shop", "vault"])), [begin("shop"), begin("vault")]);
-        assert_eq!(namespaces.want(&of_fleets(&["shop"], &["vault"])), []);
-        namespaces.listed("shop");
-        assert!(namespaces.waits(false));
-        namespaces.failing("vault", false);
-        assert!(namespaces.waits(true) && !namespaces.waits(false));
-        namespaces.failing("vault", true);
-        assert!(!namespaces.waits(true), "what is denied is not waited for");
-        assert_eq!(namespaces.unreadable(), [("vault".to_owned(), Unreadable::Denied)].into());
-        namespaces.listed("vault");
-        assert_eq!(namespaces.unreadable(), BTreeMap::new());
-        assert_eq!(namespaces.want(&of_fleets(&["shop"], &[])), [Order::End("vault".into())]);
-        namespaces.failing("vault", true);
-        assert_eq!(namespaces.unreadable(), BTreeMap::new(), "said by a watch that has ended");
-    }
-
-    /// Whoever can make fleets could refer to Secrets of each namespace there is.
-    #[test]
-    fn what_was_watched_before_keeps_its_place() {
-        let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let mut namespaces = Namespaces::default();
-        namespaces.want(&of_fleets(&["zebra"], &[]));
-        assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &many)).len(), MAX_NAMESPACES - 1);
-        let unreadable = namespaces.unreadable();
-        assert_eq!(unreadable.len(), MAX_NAMESPACES + 2);
-        assert!(!unreadable.contains_key("zebra") && !unreadable.contains_key("own"));
-        assert!(unreadable.values().all(|why| *why == Unreadable::TooMany(MAX_NAMESPACES)));
-        // When others leave, those that waited have their places.
-        assert_eq!(namespaces.want(&of_fleets(&["own", "zebra"], &["n511"])).last(), Some(&begin("n511")));
-        assert_eq!(namespaces.unreadable(), BTreeMap::new());
-    }
-
-    /// Consumers are in thousands of namespaces: they take no place of a fleet's certificates.
-    #[test]
-    fn consumers_have_places_of_their_own() {
-        let many: Vec<String> = (0..2 * MAX_NAMESPACES).map(|i| format!("n{i:03}")).collect();
-        let consumers: BTreeSet<&str> = many.iter().map(String::as_str).collect();
-        let mut namespaces = Namespaces::default();
-        let mut wanted = secrets::Namespaces { consumers, ..secrets::Namespaces::default() };
-        assert_eq!(namespaces.want(&wanted).len(), MAX_NAMESPACES);
-        assert!(namespaces.waits(true) && !namespaces.waits(false), "they hold nobody's worlds up");
-        wanted.own.insert("shop");
-        wanted.others.insert("vault");
-        assert_eq!(namespaces.want(&wanted), [begin("shop"), begin("vault")]);
-        assert_eq!(namespaces.unreadable().len(), MAX_NAMESPACES);
-    }
-}
+mod tests;

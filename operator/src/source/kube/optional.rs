@@ -1,5 +1,5 @@
-//! Kinds whose definitions need not be installed (Gateway API's ReferenceGrant): they are read while their definition is
-//! there, in the best version that it serves.
+//! Kinds whose definitions need not be installed (Gateway API's ReferenceGrant, and what of Sluice came later than an
+//! installation): they are read while their definition is there, in the best version that it serves.
 
 use std::{future::Future, pin::Pin};
 

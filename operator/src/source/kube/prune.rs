@@ -1,13 +1,9 @@
 //! Pruning: of an object only what plans are made of is kept. So memory stays small, a change elsewhere (a status, an
 //! annotation, an endpoint's node) is no news, and a field that a newer Kubernetes adds to a Service does not break it.
 
-use crds::{Content, Field, Labels};
-use planner::{Kind, ObjectRef};
+use crds::{Content, Field, Labels, consumer};
+use planner::{Kind, ObjectRef, references::SecretPart};
 use serde_json::{Map, Value};
-
-/// The part of a certificate that serves: there may be a keystore beside it.
-const CERTIFICATE: Field =
-    Field { name: "data", within: &[Field { name: "tls.crt", within: &[] }, Field { name: "tls.key", within: &[] }] };
 
 /// Which object it is; `None`: it has no name.
 pub(super) fn identity(kind: Kind, value: &Value) -> Option<ObjectRef> {
@@ -30,11 +26,15 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             "labels" => !matches!(info.keep.labels, Labels::None),
             _ => false,
         });
-        if let Labels::Only(names) = info.keep.labels {
-            if let Some(Value::Object(labels)) = metadata.get_mut("labels") {
-                labels.retain(|key, _| names.contains(&key.as_str()));
-            }
-            metadata.get("labels")?.get(names.first()?)?; // of no Service: nobody's backend
+        if let Labels::Only(names) | Labels::Any(names) = info.keep.labels
+            && let Some(Value::Object(labels)) = metadata.get_mut("labels")
+        {
+            labels.retain(|key, _| names.contains(&key.as_str()));
+        }
+        match info.keep.labels {
+            Labels::Only(names) => _ = metadata.get("labels")?.get(names.first()?)?, // of no Service: nobody's backend
+            Labels::Any(_) if metadata.get("labels").is_some_and(is_empty) => _ = metadata.remove("labels"),
+            _ => {}
         }
     }
     match info.keep.content {
@@ -46,10 +46,28 @@ pub(super) fn keep(kind: Kind, mut value: Value) -> Option<Value> {
             fields.iter().for_each(|field| within(document, field));
         }
     }
-    if kind == Kind::Secret && document.get("type").is_some_and(|kind| kind == "kubernetes.io/tls") {
-        within(document, &CERTIFICATE);
-    }
     Some(value)
+}
+
+/// Leaves of a Secret what is referred to, as far as it serves as that: of one that is no credential that it is there. `None`:
+/// nothing is, or it is a certificate that nobody refers to as one.
+pub(super) fn referred(mut secret: Value, parts: &[SecretPart]) -> Option<Value> {
+    let text = |pointer: &str| secret.pointer(pointer).and_then(Value::as_str);
+    let is_api_key = consumer::is_api_key(text("/metadata/labels/sluice.dev~1credential"), text("/type"));
+    let is_certificate = text("/type") == Some("kubernetes.io/tls");
+    let serves = |part: &&SecretPart| is_api_key || **part == SecretPart::Certificate;
+    let serving: Vec<&SecretPart> = parts.iter().filter(serves).collect();
+    if parts.is_empty() || (serving.is_empty() && is_certificate) {
+        return None;
+    }
+    if let Some(Value::Object(data)) = secret.get_mut("data") {
+        data.retain(|key, _| serving.iter().any(|part| part.has(key)));
+    }
+    Some(secret)
+}
+
+fn is_empty(labels: &Value) -> bool {
+    labels.as_object().is_some_and(Map::is_empty)
 }
 
 /// Leaves of a field what is kept within it; what is none stays as it is, for admission to refuse.
@@ -134,22 +152,40 @@ mod tests {
         check(Kind::EndpointSlice, slice(json!({"other": "x"})), None);
     }
 
+    /// A Secret of this type and label with these keys, as it is kept for those who refer to these parts.
+    #[track_caller]
+    fn secret(kind: &str, label: Option<&str>, parts: &[SecretPart], expect: Option<&[&str]>) {
+        let keys = ["tls.crt", "tls.key", "keystore.jks", "api-key", "former"];
+        let data = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), json!("YQ=="))).collect::<Map<_, _>>();
+        let metadata = |label: Option<&str>| match label {
+            Some(label) => json!({"name": "a", "namespace": "b", "labels": {"sluice.dev/credential": label}}),
+            None => json!({"name": "a", "namespace": "b"}),
+        };
+        let mut value = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata(label), "type": kind, "immutable": true, "data": data(&keys),
+        });
+        value["metadata"]["annotations"] = json!({"applied": "k3y"});
+        value["metadata"]["labels"]["app"] = json!("x");
+        let expect = expect.map(|keys| {
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata(label), "type": kind, "data": data(keys)})
+        });
+        assert_eq!(referred(keep(Kind::Secret, value).unwrap(), parts), expect, "{kind} {label:?} {parts:?}");
+    }
+
     #[test]
-    fn of_a_secret_its_certificate_or_its_keys() {
-        let value = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b", "annotations": {"applied": "k3y"}},
-            "type": "kubernetes.io/tls", "immutable": true, "data": {"tls.crt": "YQ==", "tls.key": "Yg==", "keystore.jks": "Yw=="},
-        });
-        let expect = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b"},
-            "type": "kubernetes.io/tls", "data": {"tls.crt": "YQ==", "tls.key": "Yg=="},
-        });
-        check(Kind::Secret, value, Some(&expect));
-        let keys = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "b"},
-            "type": "Opaque", "data": {"api-key": "YQ==", "former": "Yg=="},
-        });
-        check(Kind::Secret, keys.clone(), Some(&keys));
+    fn of_a_secret_what_is_referred_to() {
+        let (certificate, key) = (SecretPart::Certificate, |name: &str| SecretPart::Credential(name.into()));
+        let tls = Some(&["tls.crt", "tls.key"][..]);
+        secret("kubernetes.io/tls", None, std::slice::from_ref(&certificate), tls);
+        secret("Opaque", Some("api-key"), &[key("api-key")], Some(&["api-key"]));
+        secret("Opaque", Some("api-key"), &[key("api-key"), key("former"), key("none")], Some(&["api-key", "former"]));
+        // What does not say that it is a credential, or is something else, is none.
+        secret("Opaque", None, &[key("api-key")], Some(&[]));
+        secret("Opaque", Some("basic"), &[key("api-key")], Some(&[]));
+        secret("kubernetes.io/service-account-token", Some("api-key"), &[key("api-key")], Some(&[]));
+        secret("kubernetes.io/tls", Some("api-key"), &[key("tls.key")], None);
+        secret("kubernetes.io/tls", Some("api-key"), &[certificate, key("api-key")], tls);
+        secret("Opaque", Some("api-key"), &[], None);
     }
 
     #[test]

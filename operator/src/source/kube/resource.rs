@@ -82,15 +82,17 @@ pub(super) fn secrets() -> &'static Watched {
 }
 
 fn definition(kind: Kind) -> Watched {
+    let resource = kind.info().resource;
     Watched {
-        name: "customresourcedefinitions.apiextensions.k8s.io",
+        // Each has a watch of its own. (Made once, as the table of them is.)
+        name: format!("customresourcedefinitions.apiextensions.k8s.io/{resource}").leak(),
         kind: None,
         word: "CustomResourceDefinition",
         group: "apiextensions.k8s.io",
         versions: vec!["v1"],
         plural: "customresourcedefinitions",
         names_only: false,
-        fields: Some(format!("metadata.name={}", kind.info().resource)),
+        fields: Some(format!("metadata.name={resource}")),
         page: 1,
         optional: true,
     }
@@ -181,6 +183,7 @@ mod tests {
     #[test]
     fn definitions_are_looked_for_by_name() {
         let names: Vec<_> = optional().iter().map(|optional| optional.definition.fields.as_deref()).collect();
-        assert_eq!(names, [Some("metadata.name=referencegrants.gateway.networking.k8s.io")]);
+        let expect = ["consumers.sluice.dev", "referencegrants.gateway.networking.k8s.io"];
+        assert_eq!(names, expect.map(|name| format!("metadata.name={name}")).each_ref().map(|name| Some(name.as_str())));
     }
 }

@@ -17,6 +17,7 @@ use super::{
     },
     flight::Flight,
     namespaces::{Namespaces, Order},
+    prune,
     secrets::Secrets,
     watch::{Change, Content},
     watch_error::{Cause, Failure},
@@ -120,11 +121,16 @@ impl Store {
             }
             Change::Read(id, value) => {
                 self.returning.remove(&id);
-                let is_wanted = self.secrets.read(&id, false);
-                value.is_some_and(|value| is_wanted && self.set(&id, value))
+                let parts = self.secrets.read(&id, false);
+                match value.map(|content| prune::referred(content.value(), &parts)) {
+                    Some(Some(referred)) => self.set(&id, referred.into()),
+                    // It serves as nothing that it is referred to as: none of it is held.
+                    Some(None) => self.drop(&id),
+                    None => false,
+                }
             }
             Change::Unread(id, _) if id.kind != Kind::Secret => false,
-            Change::Unread(id, why) => self.secrets.read(&id, true) && self.unread(id, why),
+            Change::Unread(id, why) => !self.secrets.read(&id, true).is_empty() && self.unread(id, why),
             Change::Gone(id) => self.remove(&id),
             Change::Listed(kind, _) => {
                 let told = self.lists.remove(&kind).unwrap_or_default();
@@ -167,7 +173,7 @@ impl Store {
 
     /// The watches that are to begin, to end or to list anew; and whether it is news which namespaces have none.
     pub(super) fn follow(&mut self) -> (Vec<Order>, bool) {
-        let mut orders = self.namespaces.want(&self.secrets.namespaces());
+        let mut orders = self.namespaces.want(self.secrets.namespaces());
         for order in &orders {
             if let Order::End(namespace) = order {
                 self.secret_lists.remove(namespace);
@@ -187,6 +193,9 @@ impl Store {
 
     /// Puts the namespaces whose Secrets can't be read into the world. Returns whether they changed.
     fn tell_unreadable(&mut self) -> bool {
+        if !self.namespaces.is_news() {
+            return false;
+        }
         let unreadable = self.namespaces.unreadable();
         if self.observed.cluster.as_ref().is_none_or(|cluster| cluster.unreadable == unreadable) {
             return false;

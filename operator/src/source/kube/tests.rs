@@ -2,7 +2,10 @@ mod room;
 
 use std::sync::Arc;
 
-use planner::{Cluster, Kind, ObjectRef, Unreadable};
+use planner::{
+    Cluster, Kind, ObjectRef, Unreadable,
+    references::{SecretPart, SecretRef},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -38,9 +41,10 @@ fn id(kind: Kind, name: &str) -> ObjectRef {
     ObjectRef { kind, namespace: "shop".into(), name: name.into() }
 }
 
-/// That contents in force refer to these.
+/// That fleets in force refer to these.
 fn told<const N: usize>(secrets: [ObjectRef; N]) -> InForce {
-    InForce { world: 1, secrets: secrets.into(), ..InForce::default() }
+    let certificate = |secret| SecretRef { secret, by: Kind::GatewayFleet, part: SecretPart::Certificate };
+    InForce { world: 1, secrets: secrets.into_iter().map(certificate).collect(), ..InForce::default() }
 }
 
 #[track_caller]
@@ -170,6 +174,34 @@ fn a_secret_is_held_while_a_fleet_refers_to_it() {
     assert!(store.begin_reads().is_empty() && !held(&store));
 }
 
+/// Of a Secret that a consumer refers to its keys are held that are named, while its label says that it is a credential; and
+/// that it is none is no reason to go on with what it was.
+#[test]
+fn a_credential_is_held_while_it_says_that_it_is_one() {
+    let consumer = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": {"name": "c", "namespace": "shop"},
+        "spec": {"credentials": [{"type": "APIKey", "secretRef": {"name": "s"}}]},
+    });
+    let read = |label: &str| {
+        let metadata = json!({"name": "s", "namespace": "shop", "labels": {"sluice.dev/credential": label}});
+        let data = json!({"api-key": "YQ==", "password": "Yg=="});
+        let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data});
+        Change::Read(id(Kind::Secret, "s"), Some(prune::keep(Kind::Secret, value).unwrap().into()))
+    };
+    let keys = |store: &Store| match store.observed().objects[&id(Kind::Secret, "s")].current.as_deref() {
+        Ok(crds::Object::Secret(secret)) => secret.data.clone().unwrap_or_default().into_keys().collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let mut store = Store::new(here());
+    take(&mut store, [(set(Kind::Consumer, consumer), true), (seen("1"), false)]);
+    assert_eq!(store.begin_reads(), [id(Kind::Secret, "s")]);
+    take(&mut store, [(read("api-key"), true), (seen("2"), false)]);
+    assert_eq!(keys(&store), ["api-key"]);
+    assert_eq!(store.begin_reads(), [id(Kind::Secret, "s")]);
+    take(&mut store, [(read("other"), true)]);
+    assert_eq!(keys(&store), [""; 0]);
+}
+
 #[test]
 fn listing_anew_drops_nothing_before_its_end() {
     let mut store = Store::new(here());
@@ -238,7 +270,7 @@ impl Bench {
 
     async fn list(&self, but: &[&str]) {
         for watched in resource::required()
-            .chain([resource::of(Kind::ReferenceGrant)])
+            .chain(resource::optional().iter().map(|optional| optional.watched))
             .filter(|watched| !but.contains(&watched.name))
         {
             self.tell(Change::Listed(watched.kind.unwrap(), watched.name)).await;
@@ -448,10 +480,25 @@ async fn worlds_do_not_queue_up() {
 #[tokio::test]
 async fn grants_that_may_not_be_read_are_not_waited_for() {
     let mut bench = Bench::new();
-    bench.tell(failing("customresourcedefinitions.apiextensions.k8s.io", Cause::Forbidden)).await;
+    let definition = "customresourcedefinitions.apiextensions.k8s.io/referencegrants.gateway.networking.k8s.io";
+    bench.tell(failing(definition, Cause::Forbidden)).await;
     bench.list(&[resource::of(Kind::ReferenceGrant).name]).await;
     bench.next().await;
     assert_eq!(bench.progress.borrow().to_string(), "synced");
+}
+
+/// An installation may be older than the kind, or its ClusterRole be.
+#[tokio::test]
+async fn consumers_need_neither_be_defined_nor_permitted() {
+    let consumers = resource::of(Kind::Consumer).name;
+    for without in [Change::Absent(Kind::Consumer, consumers), failing(consumers, Cause::Forbidden)] {
+        let mut bench = Bench::new();
+        bench.list(&[consumers]).await;
+        bench.nothing().await;
+        bench.tell(without).await;
+        bench.next().await;
+        assert!(bench.progress.borrow().synced);
+    }
 }
 
 #[tokio::test(start_paused = true)]

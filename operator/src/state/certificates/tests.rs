@@ -23,7 +23,8 @@ fn written(
     room: usize,
 ) -> BTreeMap<ObjectRef, ObjectRecord> {
     let records = objects.iter().map(|(id, known)| (id, !accepted.contains(&id), known.json(id).to_string()));
-    let text = text(records.collect(), room);
+    let (credentials, certificates) = records.partition(|(id, ..)| id.name.starts_with("key"));
+    let text = text([certificates, credentials], room);
     assert!(text.len() <= room);
     if text.is_empty() { BTreeMap::new() } else { parse(text.as_bytes()) }
 }
@@ -56,6 +57,17 @@ fn who_has_many_pushes_nobody_out() {
     let whole: Vec<&ObjectRef> = objects.iter().map(|(id, _)| id).filter(|id| id.name != "z").collect();
     let back = written(&objects, &whole, room);
     assert_eq!(back.keys().map(|id| id.name.as_str()).collect::<Vec<_>>(), ["z"]);
+}
+
+/// Credentials are many, and small: they have the room that certificates leave.
+#[test]
+fn credentials_push_no_certificate_out() {
+    let mut objects: Vec<_> = (0..100).map(|i| record("tenant", &format!("key{i}"), 100)).collect();
+    objects.extend((0..3).map(|i| record("shop", &format!("c{i}"), 2000)));
+    let back = written(&objects, &[], 10_000);
+    let count = |namespace: &str| back.keys().filter(|id| id.namespace == namespace).count();
+    assert_eq!(count("shop"), 3);
+    assert!((1..20).contains(&count("tenant")), "{}", count("tenant"));
 }
 
 /// On a Secret that nobody can reach.

@@ -90,18 +90,3 @@ fn when_a_certificate_ends() {
         assert_eq!(at(other), None);
     }
 }
-
-/// A key is what a request can bring; the line end that a file has is no part of it.
-#[test]
-fn api_keys() {
-    assert_eq!(api_key(b"k3y\r\n"), Ok(Digest::of_api_key(b"k3y")));
-    for (content, fault) in [
-        (&b""[..], "is empty"),
-        (b" \n", "is empty"),
-        (b"a b", "holds a space"),
-        (b"\xff", "holds a space"),
-        (&[b'k'; MAX_API_KEY + 1], "has 4097 bytes"),
-    ] {
-        assert!(api_key(content).unwrap_err().starts_with(fault), "{fault}");
-    }
-}

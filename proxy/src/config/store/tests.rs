@@ -386,3 +386,28 @@ fn tls_is_built_anew_only_when_certificates_change() {
     assert_eq!(proxy.push(&[listener, broken]), [nacked("Certificate/ns/c", "tls.crt", "InvalidCertificate")]);
     assert_eq!(tls(&proxy), now);
 }
+
+/// What a later version has: a kind, and a message of it that decodes to nothing here.
+fn unheard_of(word: &str) -> (Key, Entry) {
+    (format!("{word}/ns/x").parse().unwrap(), Entry::encoded(Bytes::from_static(&[0xfa, 0x3f, 1, 7])))
+}
+
+/// An operator that is newer, or a file of a newer proxy, never costs a proxy all that it knows.
+#[test]
+fn a_kind_that_is_not_known_is_nacked_alone() {
+    let mut proxy = Proxy::new();
+    let known = [fleet(), listener_of("http", 80, false), route("r", "/r", ""), cluster("10.0.0.1:1")];
+    let (later, last) = (unheard_of("Aardvark"), unheard_of("Zebra"));
+    let nacks = proxy.push(&[&known[..], &[last.clone(), later.clone()]].concat());
+    let of = |key: &str| nacked(key, "", "UnknownKind");
+    assert_eq!(nacks, [of("Aardvark/ns/x"), of("Zebra/ns/x")]);
+    assert!(proxy.status.nacks[0].message.contains("Aardvark/ns/x"), "{:?}", proxy.status.nacks);
+    assert_eq!(proxy.goes_to("/r").unwrap(), "10.0.0.1:1");
+    // It stays refused while others change, and goes when it is deleted.
+    let mut pushed = proxy.store.held().held();
+    pushed.extend([&later, &last].map(|(key, entry)| (key.clone(), entry.hash())));
+    let target = Snapshot::from_iter(known.into_iter().chain([route("s", "/s", ""), last]));
+    proxy.push_against(Some(&pushed), 1, &target).unwrap();
+    assert_eq!(proxy.nacks(), [of("Zebra/ns/x")]);
+    assert_eq!(proxy.goes_to("/s").unwrap(), "10.0.0.1:1");
+}
