@@ -1,6 +1,8 @@
 //! Reasons that the operator itself finds, beside those of plans (`planner::problem::reason`) and of sources
 //! ([`crate::source::reason`]): fixed words for conditions, Events and metrics. `docs/conditions.md` explains each.
 
+use snapshot::{check::reason::of_proxies::PORT_UNAVAILABLE, proto::Nack};
+
 /// A pod finds no node.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// A pod's image can't be pulled.
@@ -49,3 +51,9 @@ pub const RESOLVED: &str = "Resolved";
 pub const SCALED: &str = "Scaled";
 /// An operator begins to lead.
 pub const BECAME_LEADER: &str = "BecameLeader";
+
+/// Whether a refusal says something of one proxy, not of the content: the others serve it, so it stays published, and that
+/// proxy tries again by itself.
+pub(crate) fn is_own_trouble(nack: &Nack) -> bool {
+    nack.reason == PORT_UNAVAILABLE
+}

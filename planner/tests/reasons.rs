@@ -88,6 +88,10 @@ fn every_reason_is_explained_once() {
     assert!(missing.is_empty(), "docs/conditions.md does not explain {missing:?}");
     let stale: Vec<_> = unique.difference(&known).collect();
     assert!(stale.is_empty(), "docs/conditions.md explains what no condition says: {stale:?}");
+    let page = fs::read_to_string(root().join("docs/conditions.md")).unwrap();
+    for word in check::reason::of_proxies::ALL {
+        assert!(page.contains(&format!("`{word}`")), "docs/conditions.md does not say that {word} is of proxies");
+    }
 }
 
 /// So that the lists are whole: the words stand there, and nowhere else.
@@ -96,10 +100,13 @@ fn reasons_are_named_by_their_constants() {
     let mut files = vec![];
     sources(&root().join("planner/src"), &mut files);
     sources(&root().join("snapshot/src/check"), &mut files);
+    sources(&root().join("proxy/src/config"), &mut files);
+    sources(&root().join("proxy/src/filter"), &mut files);
+    sources(&root().join("proxy/src/control"), &mut files);
     let check = root().join("snapshot/src/check.rs");
     files.push((check.clone(), fs::read_to_string(check).unwrap().split("#[cfg(test)]").next().unwrap().to_owned()));
     for (path, code) in files.iter().filter(|(path, _)| !path.ends_with("reason.rs")) {
-        let all = reason::ALL.iter().chain(check::reason::ALL);
+        let all = reason::ALL.iter().chain(check::reason::ALL).chain(check::reason::of_proxies::ALL);
         // A condition's type and a reason share some words.
         let types = ["Accepted", "ResolvedRefs", "Programmed", "Ready"];
         for word in all.filter(|word| !types.contains(word)) {

@@ -22,17 +22,15 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 
+use devcluster::{Folders, files};
 use serde_json::Value;
 
-use crate::{
-    cluster::{self, Folders},
-    files, shell,
-};
+use crate::shell;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     write()?;
     println!("charts/sluice is up to date with crds/yaml and values.yaml");
-    let helm = cluster::helm_program(&Folders::of_user()?)?;
+    let helm = devcluster::helm_program(&Folders::of_user()?)?;
     for name in rendered::update(&helm)? {
         println!("charts/sluice/testdata/{name} written anew: read the diff");
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, chart, cluster, crds, dist, images, quickstart, test, tidy};
+use crate::{bench, chart, crds, dist, images, quickstart, test, tidy};
 
 #[derive(Parser)]
 #[command(
@@ -29,7 +29,7 @@ enum Command {
     /// Build what the end-to-end tests need and run them, or those whose name contains FILTER.
     E2e(test::E2eArgs),
     /// A Kubernetes to run things on: yours, kind's, or a node built from source on this machine.
-    Cluster(cluster::Args),
+    Cluster(devcluster::Args),
     /// Build the images of the operator, the proxy and the tests' tools, for a cluster on this machine.
     Images(images::Args),
     /// Measure CPU per request, throughput and latency beside nginx, HAProxy and Envoy in the same run.
@@ -48,7 +48,7 @@ enum Command {
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Quickstart(args) => return quickstart::run(&args),
-        Command::Cluster(args) => return cluster::run(&args),
+        Command::Cluster(args) => return devcluster::run(&args),
         Command::Test(args) => test::run(&args),
         Command::E2e(args) => test::e2e(&args),
         Command::Images(args) => images::run(&args),

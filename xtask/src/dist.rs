@@ -11,10 +11,10 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use devcluster::{Folders, files};
 
 use crate::{
-    cluster::{self, Folders},
-    files, images,
+    images,
     shell::{self, Tool, cargo},
 };
 
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let bill = sbom::generate(&serde_json::from_str(&metadata)?, &lock, of.package())?;
         files::write(&folder.join(format!("{}.cdx.json", of.name())), &format!("{bill:#}\n"))?;
     }
-    let helm = cluster::helm_program(&Folders::of_user()?)?;
+    let helm = devcluster::helm_program(&Folders::of_user()?)?;
     let package = Tool::new(helm).args(["package", "charts/sluice", "--destination"]).args([&folder]);
     let (packaged, said) = package.capture()?;
     anyhow::ensure!(packaged, "helm package: {said}");

@@ -3,10 +3,9 @@
 //! They are built by the `runtime` targets of the Dockerfiles, on a base of this machine's own libraries: no registry is asked.
 //!
 //! - [`base`]: that base.
-//! - [`buildah`]: how an image is built and written; the cluster's own images are built so too.
+//! - [`buildah`](devcluster::buildah): how an image is built and written; the cluster's own images are built so too.
 
 mod base;
-pub(crate) mod buildah;
 
 use std::{
     collections::BTreeSet,
@@ -16,13 +15,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use buildah::{Recipe, Store};
-
-use crate::{
-    cluster::{self, Folders},
+use devcluster::{
+    Folders,
+    buildah::{Recipe, Store},
     files::{self, unless_built},
-    shell::{self, Tool},
 };
+
+use crate::shell::{self, Tool};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -61,7 +60,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let built = build(&folders)?;
     built.iter().for_each(|image| println!("{image}"));
     if args.load {
-        cluster::load(&folders, &built.into_iter().map(|image| image.archive).collect::<Vec<_>>())?;
+        devcluster::load(&folders, &built.into_iter().map(|image| image.archive).collect::<Vec<_>>())?;
     }
     Ok(())
 }

@@ -3,10 +3,8 @@
 mod bench;
 mod chart;
 mod cli;
-mod cluster;
 mod crds;
 mod dist;
-mod files;
 mod images;
 mod quickstart;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! SECURITY.md names, for what each may not do, a test that holds it: that test is there.
 
-use crate::{files, shell};
+use devcluster::files;
+
+use crate::shell;
 
 #[test]
 fn what_the_threat_model_promises_is_tested() {

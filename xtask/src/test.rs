@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use devcluster::Folders;
+
 use crate::{
-    cluster::Folders,
     shell::{self, PROFILE, Tool, cargo},
     tidy,
 };

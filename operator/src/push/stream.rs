@@ -32,10 +32,8 @@ use super::{
 use crate::{
     admin::metrics,
     identity::certificate::Peer,
-    reconcile::{
-        event::{Event, ProxyEvent, ProxyWhat},
-        fleet_state::is_own_trouble,
-    },
+    reason::is_own_trouble,
+    reconcile::event::{Event, ProxyEvent, ProxyWhat},
 };
 
 /// A proxy that says nothing for this long after it dialled is no proxy.

@@ -22,6 +22,7 @@ use snapshot::{
 use crate::{
     fleet::{Observation, ProxyReport},
     push::published::{Outbox, Published},
+    reason::is_own_trouble,
     reconcile::{
         event::ProxyWhat,
         load::{self, Load},
@@ -376,12 +377,6 @@ impl FleetState {
             }
         }
     }
-}
-
-/// A refusal that says something of one proxy, not of the content: the others serve it, so it stays published, and that
-/// proxy tries again by itself.
-pub(crate) fn is_own_trouble(nack: &Nack) -> bool {
-    nack.reason == "PortUnavailable"
 }
 
 #[cfg(test)]

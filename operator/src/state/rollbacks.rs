@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
 
 use super::{file, objects::parse_hash};
-use crate::reconcile::fleet_state::is_own_trouble;
+use crate::reason::is_own_trouble;
 
 /// The refusals of one fleet.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use rustls::{ServerConfig, crypto::aws_lc_rs, server::ProducesTickets};
 use snapshot::{
     Entry, Hash, Key, Kind, Snapshot,
-    check::{self, Unfit},
+    check::{self, Unfit, reason},
     proto::{self, Attachment, resource},
     set::revision,
 };
@@ -179,7 +179,7 @@ impl Compiler {
         let content = checked(key, entry)?;
         let clusters = content.as_ref().map(|content| self.clusters.slots(content)).unwrap_or_default();
         let Some(resource::Kind::Route(route)) = content else {
-            return Err(Unfit::new("", "WrongKind", "is no route"));
+            return Err(Unfit::new("", reason::WRONG_KIND, "is no route"));
         };
         let candidates = route::compile(&self.shared, &mut self.clusters, policies, key, &route)?;
         let compiled = Arc::new(CompiledRoute {
@@ -210,7 +210,7 @@ impl Compiler {
             return Ok(Arc::clone(&cached.value));
         }
         let Some(resource::Kind::Certificate(certificate)) = checked(key, entry)? else {
-            return Err(Unfit::new("", "WrongKind", "is no certificate"));
+            return Err(Unfit::new("", reason::WRONG_KIND, "is no certificate"));
         };
         let value = Arc::new(Certificate::parse(&certificate)?);
         self.certificates.insert(key.clone(), Cached { from: entry.hash(), value: Arc::clone(&value) });
@@ -336,7 +336,7 @@ fn by_host<'a>(
 
 /// The content of a resource, if it can be executed.
 fn checked(key: &Key, entry: &Entry) -> Result<Option<resource::Kind>, Unfit> {
-    let resource = entry.decode().map_err(|e| Unfit::new("", "Undecodable", e.to_string()))?;
+    let resource = entry.decode().map_err(|e| Unfit::new("", reason::of_proxies::UNDECODABLE, e.to_string()))?;
     check::resource(key, &resource)?;
     Ok(resource.kind)
 }

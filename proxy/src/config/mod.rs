@@ -25,7 +25,7 @@ use snapshot::Hash;
 pub use apply::{Applier, ApplyError, Ports};
 pub use compile::{Built, Compiler};
 pub use settings::Settings;
-pub use store::{PORT_UNAVAILABLE, Refused, Staged, Store};
+pub use store::{Refused, Staged, Store};
 
 use crate::{consumers::Consumers, router::Router};
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, Method};
 use snapshot::{
     Key,
-    check::Unfit,
+    check::{Unfit, reason},
     expression::{self, Expression},
     proto::{self, PathKind},
 };
@@ -129,15 +129,16 @@ fn method(method: &str) -> Result<Option<Method>, Unfit> {
         return Ok(None);
     }
     let parsed = Method::from_bytes(method.as_bytes());
-    parsed.map(Some).map_err(|e| Unfit::new("method", "InvalidMethod", format!("{method:?}: {e}")))
+    parsed.map(Some).map_err(|e| Unfit::new("method", reason::INVALID_METHOD, format!("{method:?}: {e}")))
 }
 
 fn headers(matches: &[proto::ValueMatch]) -> Result<Vec<(HeaderName, Value)>, Unfit> {
     let mut compiled: Vec<(HeaderName, Value)> = vec![];
     for (i, m) in matches.iter().enumerate() {
         let name = HeaderName::from_bytes(m.name.as_bytes());
-        let name =
-            name.map_err(|e| Unfit::new(format!("headers[{i}].name"), "InvalidHeader", format!("{:?}: {e}", m.name)))?;
+        let name = name.map_err(|e| {
+            Unfit::new(format!("headers[{i}].name"), reason::INVALID_HEADER, format!("{:?}: {e}", m.name))
+        })?;
         // Gateway API: of matches with the same name only the first counts.
         if compiled.iter().all(|(n, _)| *n != name) {
             compiled.push((name, value(&format!("headers[{i}].value"), m)?));

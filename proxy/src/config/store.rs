@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use snapshot::{
     Delta, Entry, Hash, Key, Kind, Snapshot,
-    check::Unfit,
+    check::{Unfit, reason},
     proto::{self, Nack, resource},
     set::revision,
     wire::{MAX_SNAPSHOT, Push},
@@ -21,9 +21,6 @@ use crate::{Shared, shared::Status};
 
 /// Refused resources by key: the hash of the refused content, and why.
 type Nacks = BTreeMap<Key, (Hash, Unfit)>;
-
-/// Reason of the nack of a listener whose port does not open. It says something of this proxy, nothing of the listener.
-pub const PORT_UNAVAILABLE: &str = "PortUnavailable";
 
 /// The snapshot that is held, and the nacks of the last push.
 pub struct Store {
@@ -139,7 +136,7 @@ impl Store {
             .filter_map(|(key, entry)| {
                 let port = port(entry)?;
                 let message = format!("port {port} does not open: {}", failed.get(&port)?);
-                Some((key.clone(), entry.hash(), Unfit::new("port", PORT_UNAVAILABLE, message)))
+                Some((key.clone(), entry.hash(), Unfit::new("port", reason::of_proxies::PORT_UNAVAILABLE, message)))
             })
             .collect();
         for (key, hash, unfit) in unopened {
@@ -248,7 +245,7 @@ fn conflict(held: &Snapshot, key: &Key) -> Option<(Hash, Unfit)> {
     let (other, _) = theirs?;
     let message =
         format!("port {} is served with and without TLS, or as two ports; {other} differs", ours.opened_port());
-    Some((entry.hash(), Unfit::new("protocol", "ProtocolConflict", message)))
+    Some((entry.hash(), Unfit::new("protocol", reason::of_proxies::PROTOCOL_CONFLICT, message)))
 }
 
 fn ports(held: &Snapshot) -> BTreeSet<u16> {

@@ -9,7 +9,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use snapshot::{check::Unfit, proto};
+use snapshot::{
+    check::{Unfit, reason},
+    proto,
+};
 
 use crate::router::HostMap;
 
@@ -22,7 +25,7 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     pub(crate) fn parse(certificate: &proto::Certificate) -> Result<Self, Unfit> {
-        let unfit = |field, message: String| Unfit::new(field, "InvalidCertificate", message);
+        let unfit = |field, message: String| Unfit::new(field, reason::INVALID_CERTIFICATE, message);
         let chain = CertificateDer::pem_slice_iter(&certificate.chain_pem).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|e| unfit("tls.crt", format!("is no PEM: {e}")))?;
         let leaf = chain.first().ok_or_else(|| unfit("tls.crt", "holds no certificate".to_owned()))?;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use snapshot::{
     FORMAT_VERSION, Hash,
-    check::FEATURES,
+    check::{FEATURES, reason},
     proto::{
         Ack, Held, Hello, LoadWindow, ProxyMessage, control_client::ControlClient, operator_message, proxy_message,
     },
@@ -22,7 +22,7 @@ use tonic::{Streaming, transport::Channel};
 use super::error::{DialError, with_sources};
 use crate::{
     Shared,
-    config::{Applier, ApplyError, PORT_UNAVAILABLE, Ports},
+    config::{Applier, ApplyError, Ports},
     shared::{Rebalance, Status},
 };
 
@@ -147,7 +147,8 @@ impl<P: Ports> Session<'_, P> {
                         let status = self.applier.apply(push).await?;
                         *welcomed = true;
                         log(&status);
-                        let closed = status.nacks.iter().any(|nack| nack.reason == PORT_UNAVAILABLE);
+                        let closed =
+                            status.nacks.iter().any(|nack| nack.reason == reason::of_proxies::PORT_UNAVAILABLE);
                         retry = closed.then(|| Instant::now() + PORT_RETRY_DELAY);
                         send(&sender, proxy_message::Message::Ack(ack(status)))?;
                     }

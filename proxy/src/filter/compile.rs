@@ -1,6 +1,9 @@
 //! From what a snapshot lists to the filters that do it.
 
-use snapshot::{check::Unfit, proto};
+use snapshot::{
+    check::{Unfit, reason},
+    proto,
+};
 
 use super::{Filter, compression, external_auth, header_modifier, parts::Parts, redirect, rewrite};
 
@@ -14,6 +17,6 @@ pub(crate) fn compile(filter: &proto::Filter, parts: &mut Parts<'_>) -> Result<B
         Some(Proto::UrlRewrite(u)) => Box::new(rewrite::Rewrite::compile(u)?),
         Some(Proto::Compression(c)) => Box::new(compression::Compression::compile(c)?),
         Some(Proto::ExternalAuth(a)) => Box::new(external_auth::ExternalAuth::compile(a, parts)?),
-        None => return Err(Unfit::new("type", "UnknownFilter", "a filter that this version does not know")),
+        None => return Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     })
 }

@@ -14,7 +14,11 @@ use http::{
     header::{self, AUTHORIZATION, HOST},
     uri::PathAndQuery,
 };
-use snapshot::{Key, check::Unfit, proto};
+use snapshot::{
+    Key,
+    check::{Unfit, reason},
+    proto,
+};
 
 use super::{Ctx, Filter, Flow, LocalReply, Resume, Stage, Wait, local_reply, parts::Parts};
 use crate::{
@@ -90,12 +94,12 @@ impl ExternalAuth {
             let name = |(i, name): (usize, &String)| {
                 let field = || format!("externalAuth.http.{list}[{i}]");
                 HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|e| Unfit::new(field(), "InvalidHeader", format!("{name:?}: {e}")))
+                    .map_err(|e| Unfit::new(field(), reason::INVALID_HEADER, format!("{name:?}: {e}")))
             };
             names.iter().enumerate().map(name).collect::<Result<_, Unfit>>()
         };
         let key = auth.cluster.parse::<Key>();
-        let key = key.map_err(|e| Unfit::new("externalAuth.backendRef", "WrongReference", e.to_string()))?;
+        let key = key.map_err(|e| Unfit::new("externalAuth.backendRef", reason::WRONG_REFERENCE, e.to_string()))?;
         let timeout = Duration::from_millis(auth.timeout_ms);
         Ok(Self(Arc::new(Settings {
             service: (parts.slots)(&key),

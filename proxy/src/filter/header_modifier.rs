@@ -1,7 +1,10 @@
 //! Sets, adds and removes header fields, of requests or of responses.
 
 use http::{HeaderName, HeaderValue};
-use snapshot::{check::Unfit, proto};
+use snapshot::{
+    check::{Unfit, reason},
+    proto,
+};
 
 use super::{Ctx, Filter, Flow, Stage};
 use crate::{
@@ -61,7 +64,7 @@ impl Filter for ResponseHeaders {
 
 impl Changes {
     fn compile(within: &str, modifier: &proto::HeaderModifier) -> Result<Self, Unfit> {
-        let unfit = |field: String, e: String| Unfit::new(format!("{within}.{field}"), "InvalidHeader", e);
+        let unfit = |field: String, e: String| Unfit::new(format!("{within}.{field}"), reason::INVALID_HEADER, e);
         let name = |field: String, name: &str| {
             HeaderName::from_bytes(name.as_bytes()).map_err(|e| unfit(field, format!("{name:?}: {e}")))
         };

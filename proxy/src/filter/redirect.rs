@@ -7,7 +7,10 @@ use http::{
     HeaderValue, StatusCode,
     header::{HOST, LOCATION},
 };
-use snapshot::{check::Unfit, proto};
+use snapshot::{
+    check::{Unfit, reason},
+    proto,
+};
 
 use super::{Ctx, Filter, Flow, LocalReply, Stage, local_reply::reply, path::PathChange};
 use crate::message::{RequestHead, ResponseHead};
@@ -28,16 +31,18 @@ impl Redirect {
     pub(super) fn compile(redirect: &proto::Redirect) -> Result<Self, Unfit> {
         let unfit = |field: &str, reason, message| Unfit::new(format!("requestRedirect.{field}"), reason, message);
         let status = u16::try_from(redirect.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
-        let status =
-            status.ok_or_else(|| unfit("statusCode", "InvalidStatus", format!("{} is no status", redirect.status)))?;
+        let status = status
+            .ok_or_else(|| unfit("statusCode", reason::INVALID_STATUS, format!("{} is no status", redirect.status)))?;
         let scheme = match redirect.scheme.as_str() {
             "" => None,
             "http" => Some("http"),
             "https" => Some("https"),
-            other => return Err(unfit("scheme", "InvalidScheme", format!("{other:?} is neither http nor https"))),
+            other => {
+                return Err(unfit("scheme", reason::INVALID_SCHEME, format!("{other:?} is neither http nor https")));
+            }
         };
         let port = u16::try_from(redirect.port);
-        let port = port.map_err(|_| unfit("port", "InvalidPort", format!("{} is no port", redirect.port)))?;
+        let port = port.map_err(|_| unfit("port", reason::INVALID_PORT, format!("{} is no port", redirect.port)))?;
         Ok(Self {
             scheme,
             host: Some(redirect.hostname.as_str()).filter(|h| !h.is_empty()).map(Into::into),

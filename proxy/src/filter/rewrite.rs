@@ -1,7 +1,10 @@
 //! Changes the host and the path that the backend sees.
 
 use http::{HeaderValue, StatusCode, header::HOST, uri::PathAndQuery};
-use snapshot::{check::Unfit, proto};
+use snapshot::{
+    check::{Unfit, reason},
+    proto,
+};
 
 use super::{Ctx, Filter, Flow, Stage, local_reply::reply, path::PathChange};
 use crate::message::RequestHead;
@@ -17,7 +20,7 @@ impl Rewrite {
         let host = match rewrite.hostname.as_str() {
             "" => None,
             name => Some(HeaderValue::from_str(name).map_err(|e| {
-                Unfit::new("urlRewrite.hostname", "InvalidHostname", format!("{name:?} is no hostname: {e}"))
+                Unfit::new("urlRewrite.hostname", reason::INVALID_HOSTNAME, format!("{name:?} is no hostname: {e}"))
             })?),
         };
         Ok(Self { host, path: PathChange::compile(rewrite.path.as_ref()) })

@@ -34,3 +34,13 @@ reasons! {
     WRONG_KIND = "WrongKind";
     WRONG_REFERENCE = "WrongReference";
 }
+
+/// Reasons of refusals that only a proxy can find. In conditions they stand in the message of `ProxyDisagrees` or
+/// `ProxyRejected`.
+pub mod of_proxies {
+    reasons! {
+        PORT_UNAVAILABLE = "PortUnavailable";
+        PROTOCOL_CONFLICT = "ProtocolConflict";
+        UNDECODABLE = "Undecodable";
+    }
+}

@@ -25,6 +25,7 @@ mod table;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use devcluster::Folders;
 
 use self::{
     peers::Peers,
@@ -33,7 +34,7 @@ use self::{
     subject::{Bench, Subject, Who},
     table::{Mode, Row},
 };
-use crate::{cluster::Folders, dist, shell};
+use crate::{dist, shell};
 
 #[derive(clap::Args)]
 #[command(

@@ -3,10 +3,13 @@
 use std::{fs::File, path::Path, process::Command};
 
 use anyhow::Context as _;
+use devcluster::{Program, files};
 use serde_json::Value;
 
 use super::folder;
-use crate::files;
+
+/// The interpreter of Argo CD with what it gives to health scripts.
+pub(crate) const PROGRAM: Program = Program { name: "health", module: "e2e/cluster/health", package: "." };
 
 pub(crate) fn check(health: &Path) -> anyhow::Result<()> {
     let script = folder().join("argocd/health.lua");

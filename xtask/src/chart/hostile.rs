@@ -226,8 +226,10 @@ impl fmt::Display for At {
 
 #[cfg(test)]
 mod tests {
+    use devcluster::files;
+
     use super::*;
-    use crate::{chart::folder, files};
+    use crate::chart::folder;
 
     /// A value that is added is hostile, too.
     #[test]

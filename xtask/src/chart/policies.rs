@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use devcluster::files;
 use serde_json::{Value, json};
 
 use super::folder;
-use crate::{files, shell};
+use crate::shell;
 
 type Labels = BTreeMap<&'static str, &'static str>;
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::files;
 use serde_json::{Map, Value, json};
 
 use super::folder;
-use crate::{files, shell, shell::Tool};
+use crate::{shell, shell::Tool};
 
 /// What helm and the API server see differently, and why that is no harm.
 const EXCEPTIONS: &[&str] = &[

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use devcluster::files;
 use serde_json::Value;
 
 use super::folder;
-use crate::{files, shell::Tool};
+use crate::shell::Tool;
 
 const VALUES: &str = ".values.yaml";
 

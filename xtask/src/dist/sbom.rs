@@ -100,8 +100,10 @@ fn text(value: &Value) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use devcluster::files;
+
     use super::*;
-    use crate::{files, shell};
+    use crate::shell;
 
     #[test]
     fn what_is_linked_is_named_with_licence_and_checksum() {

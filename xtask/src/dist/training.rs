@@ -12,12 +12,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::files;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{
-    files,
-    shell::{self, Tool},
-};
+use crate::shell::{self, Tool};
 
 const HOST: &str = "train.example";
 const MANIFEST: &str = include_str!("training.yaml");

@@ -9,8 +9,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::files;
 
-use crate::{files, shell::Tool};
+use crate::shell::Tool;
 
 /// No root, and no shell to become one in.
 const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n";

@@ -9,12 +9,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use devcluster::{Folders, Session};
 
 use super::{Outcome, report, seconds, tool};
 use crate::{
-    chart,
-    cluster::{self, Folders, Session},
-    images,
+    chart, images,
     shell::{self, PROFILE, Tool, cargo},
 };
 
@@ -23,7 +22,11 @@ const GOAL: Duration = Duration::from_secs(25 * 60);
 
 /// Whether everything has been built before, perhaps of an older state of the sources.
 pub(super) fn is_warm() -> bool {
-    let built = |folders: Folders| cluster::is_built(&folders) && folders.archive("sluice-operator").exists();
+    let built = |folders: Folders| {
+        devcluster::is_built(&folders)
+            && chart::health::PROGRAM.is_built(&folders)
+            && folders.archive("sluice-operator").exists()
+    };
     Folders::of_user().is_ok_and(built) && shell::bin_dir().join("sluice-operator").exists()
 }
 
@@ -122,16 +125,16 @@ fn with_cluster(stop: &AtomicBool, work: impl FnOnce(&Session) -> anyhow::Result
 /// What needs helm and Go, and no cluster.
 fn chart(long: bool) -> anyhow::Result<Outcome> {
     let folders = Folders::of_user()?;
-    let helm = cluster::helm_program(&folders)?;
+    let helm = devcluster::helm_program(&folders)?;
     chart::rendered::check(&helm)?;
-    chart::health::check(&cluster::health_program(&folders)?)?;
+    chart::health::check(&chart::health::PROGRAM.build(&folders)?)?;
     Ok(Outcome::Done(chart::hostile::check(&helm, long)?))
 }
 
 /// What scanners find, which takes minutes to install the first time.
 fn scan() -> anyhow::Result<Outcome> {
     let folders = Folders::of_user()?;
-    let said = chart::scan::check(&cluster::helm_program(&folders)?, &folders)?;
+    let said = chart::scan::check(&devcluster::helm_program(&folders)?, &folders)?;
     Ok(said.map_or_else(Outcome::Skipped, Outcome::Done))
 }
 

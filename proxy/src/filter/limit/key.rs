@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::HeaderName;
 use limits::{Key, Table};
 use snapshot::{
-    check::Unfit,
+    check::{Unfit, reason},
     proto::{self, key_part::Part},
 };
 
@@ -37,13 +37,14 @@ impl KeyPart {
     pub(super) fn compile(part: &proto::KeyPart) -> Result<Self, Unfit> {
         Ok(match &part.part {
             Some(Part::ClientIp(ip)) => KeyPart::ClientIp { v4: ip.ipv4_prefix.min(32), v6: ip.ipv6_prefix.min(128) },
-            Some(Part::Header(name)) => KeyPart::Header(
-                HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|e| Unfit::new("name", "InvalidHeader", format!("{name:?} is no field name: {e}")))?,
-            ),
+            Some(Part::Header(name)) => {
+                KeyPart::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|e| {
+                    Unfit::new("name", reason::INVALID_HEADER, format!("{name:?} is no field name: {e}"))
+                })?)
+            }
             Some(Part::Query(name)) => KeyPart::Query(name.as_bytes().into()),
             Some(Part::Cookie(name)) => KeyPart::Cookie(name.as_bytes().into()),
-            None => return Err(Unfit::new("", "UnknownKey", "a key that this version does not know")),
+            None => return Err(Unfit::new("", reason::UNKNOWN_KEY, "a key that this version does not know")),
         })
     }
 }

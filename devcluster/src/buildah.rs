@@ -10,34 +10,35 @@ use anyhow::Context as _;
 use crate::{files, shell::Tool};
 
 /// A store of images that lives as long as one build: `vfs` copies every layer, and needs nothing of the kernel.
-pub(crate) struct Store {
+pub struct Store {
     folder: PathBuf,
 }
 
 /// One image to build.
-pub(crate) struct Recipe<'a> {
+pub struct Recipe<'a> {
     /// The Dockerfile.
-    pub(crate) file: &'a Path,
+    pub file: &'a Path,
     /// The stage to build; none: the last one.
-    pub(crate) target: Option<&'a str>,
+    pub target: Option<&'a str>,
     /// The folder that it copies from.
-    pub(crate) context: &'a Path,
+    pub context: &'a Path,
     /// Its build arguments.
-    pub(crate) args: &'a [(&'a str, &'a str)],
+    pub args: &'a [(&'a str, &'a str)],
     /// The image's name.
-    pub(crate) name: &'a str,
+    pub name: &'a str,
 }
 
 impl Store {
-    /// An empty one in a new folder.
-    pub(crate) fn at(folder: &Path) -> anyhow::Result<Store> {
+    /// An empty store in a new folder.
+    pub fn at(folder: &Path) -> anyhow::Result<Store> {
         // What an interrupted build left is of no use.
         remove(folder)?;
         files::create(folder)?;
         Ok(Store { folder: folder.to_owned() })
     }
 
-    pub(crate) fn build(&self, recipe: &Recipe<'_>) -> anyhow::Result<()> {
+    /// Builds an image; `save` writes it.
+    pub fn build(&self, recipe: &Recipe<'_>) -> anyhow::Result<()> {
         // The same content gives the same image: nothing in it says when it was built.
         let mut bud = self.buildah().args(["bud", "--quiet", "--isolation", "chroot", "--timestamp", "0"]);
         for (key, value) in recipe.args {
@@ -50,7 +51,7 @@ impl Store {
     }
 
     /// Writes an image as a docker archive.
-    pub(crate) fn save(&self, name: &str, archive: &Path) -> anyhow::Result<()> {
+    pub fn save(&self, name: &str, archive: &Path) -> anyhow::Result<()> {
         // buildah refuses to write over an archive.
         match std::fs::remove_file(archive) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -62,8 +63,8 @@ impl Store {
         quietly(self.buildah().args(["push", "--quiet", name, &target]))
     }
 
-    /// Ends it, with every image in it.
-    pub(crate) fn remove(self) -> anyhow::Result<()> {
+    /// Removes the store, with every image in it.
+    pub fn remove(self) -> anyhow::Result<()> {
         remove(&self.folder)
     }
 

@@ -4,24 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
+/// Reads a text; an error names the file.
+pub fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a text; an error names the file.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-pub(crate) fn create(folder: &Path) -> anyhow::Result<()> {
+/// Creates a folder, and those above it, unless they are there; an error names it.
+pub fn create(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
 
 /// Runs `make` unless the file is there and was made from the same inputs, which are kept beside it. Gives whether it ran.
-pub(crate) fn unless_built(
-    file: &Path,
-    inputs: &str,
-    make: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<bool> {
+pub fn unless_built(file: &Path, inputs: &str, make: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<bool> {
     let stamp = stamp(file);
     if file.exists() && read(&stamp).is_ok_and(|text| text == inputs) {
         return Ok(false);
@@ -32,8 +31,8 @@ pub(crate) fn unless_built(
     Ok(true)
 }
 
-/// Where the inputs of a built file are kept.
-pub(crate) fn stamp(file: &Path) -> PathBuf {
+/// The file that keeps the inputs of a built file.
+pub fn stamp(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".inputs");
     PathBuf::from(name)

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{folders, folders::Folders, read};
-use crate::{
-    files::{stamp, unless_built},
-    images::buildah::{Recipe, Store},
+use super::{
+    buildah::{Recipe, Store},
+    files::{read, stamp, unless_built},
+    folders,
+    folders::Folders,
 };
 
 /// What holds a pod's namespaces: containerd.toml names it.

@@ -1,5 +1,5 @@
 // The name server of the test cluster, with the plugins that it uses.
-module sluice.dev/e2e/cluster/coredns
+module sluice.dev/devcluster/node/coredns
 
 go 1.25.0
 

@@ -11,17 +11,16 @@ use rustix::{
     io::Errno,
 };
 
-use super::create;
-use crate::shell;
+use crate::{files::create, shell};
 
 /// The folders, all below one that is neither in the checkout nor of the system.
-pub(crate) struct Folders {
+pub struct Folders {
     cache: PathBuf,
 }
 
 impl Folders {
     /// `$XDG_CACHE_HOME/sluice`, or `~/.cache/sluice`.
-    pub(crate) fn of_user() -> anyhow::Result<Folders> {
+    pub fn of_user() -> anyhow::Result<Folders> {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
@@ -37,7 +36,7 @@ impl Folders {
     }
 
     /// Waits until no other command changes the cluster, or whatever `what` is; others wait until the file is closed.
-    pub(crate) fn lock(&self, what: &str) -> anyhow::Result<File> {
+    pub fn lock(&self, what: &str) -> anyhow::Result<File> {
         create(&self.cache)?;
         let path = self.cache.join(format!("{what}.lock"));
         let file = File::create(&path).with_context(|| path.display().to_string())?;
@@ -51,7 +50,8 @@ impl Folders {
         Ok(file)
     }
 
-    pub(crate) fn cache(&self) -> &Path {
+    /// The folder that all others are in.
+    pub fn cache(&self) -> &Path {
         &self.cache
     }
 
@@ -71,7 +71,7 @@ impl Folders {
     }
 
     /// The archive of an image that was built.
-    pub(crate) fn archive(&self, name: &str) -> PathBuf {
+    pub fn archive(&self, name: &str) -> PathBuf {
         self.build().join(format!("{name}.image.tar"))
     }
 
@@ -94,7 +94,7 @@ impl Folders {
     }
 }
 
-/// The committed half of the cluster.
+/// The committed half of a node of our own.
 pub(super) fn sources() -> PathBuf {
-    shell::root().join("e2e/cluster")
+    shell::root().join("devcluster/node")
 }

@@ -27,7 +27,7 @@ const TOLD: [(&str, &[&str]); 5] = [
 ];
 
 /// A cluster that is up.
-pub(crate) struct Session {
+pub struct Session {
     folders: Folders,
     cluster: Cluster,
     /// It was not up before: it goes at the end.
@@ -38,7 +38,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Has a cluster that is ready. When that fails, what was begun is taken down again.
-    pub(crate) fn begin() -> anyhow::Result<Session> {
+    pub fn begin() -> anyhow::Result<Session> {
         let folders = Folders::of_user()?;
         let _alone = folders.lock("cluster")?;
         let cluster = choose(&folders)?;
@@ -58,7 +58,7 @@ impl Session {
     }
 
     /// `cargo xtask cluster check` where nobody has a cluster, or why not. Nothing stays up, whatever happens.
-    pub(crate) fn check() -> anyhow::Result<Result<(), &'static str>> {
+    pub fn check() -> anyhow::Result<Result<(), &'static str>> {
         let folders = Folders::of_user()?;
         let _alone = folders.lock("cluster")?;
         let cluster = choose(&folders)?;
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// Gives it the images of docker archives.
-    pub(crate) fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
+    pub fn load(&self, archives: &[PathBuf]) -> anyhow::Result<()> {
         match self.cluster {
             // Without a word: the stage's own line says what there is.
             Cluster::Own => archives.iter().try_for_each(|archive| own::import(&self.folders, archive).map(|_| ())),
@@ -96,7 +96,7 @@ impl Session {
 
     /// Fails when an operator runs in it. Operators watch all namespaces: beside one that is installed, it and the tests of
     /// the operator itself would make, change and delete the same objects.
-    pub(crate) fn ensure_no_operator(&self) -> anyhow::Result<()> {
+    pub fn ensure_no_operator(&self) -> anyhow::Result<()> {
         let mut command = kubectl(&self.cluster, &self.folders)?;
         command.args(["get", "deployments", "--all-namespaces", "--selector=app.kubernetes.io/name=sluice-operator"]);
         let output = command
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// What programs that talk to it find in their environment.
-    pub(crate) fn env(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+    pub fn env(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         let path = kubeconfig(&self.cluster, &self.folders)?;
         let mut env = vec![("KUBECONFIG", path.display().to_string())];
         if matches!(self.cluster, Cluster::Own) {
@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Writes down what the cluster says of itself, and gives the folder. What it can't say is left out.
-    pub(crate) fn keep_logs(&self) -> anyhow::Result<PathBuf> {
+    pub fn keep_logs(&self) -> anyhow::Result<PathBuf> {
         let folder = self.folders.cache().join("failed");
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
@@ -148,7 +148,7 @@ impl Session {
     }
 
     /// Takes the cluster down if it was not up before, which leaves nothing of it; says which, and what changed meanwhile.
-    pub(crate) fn end(self) -> anyhow::Result<String> {
+    pub fn end(self) -> anyhow::Result<String> {
         let _alone = self.folders.lock("cluster")?;
         down_if(&self)?;
         match self.before {

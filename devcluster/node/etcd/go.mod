@@ -1,5 +1,5 @@
 // The store of the test cluster's API server.
-module sluice.dev/e2e/cluster/etcd
+module sluice.dev/devcluster/node/etcd
 
 go 1.26.0
 

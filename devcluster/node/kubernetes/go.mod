@@ -1,5 +1,5 @@
 // The Kubernetes components of the test cluster, at one version, linked into one binary.
-module sluice.dev/e2e/cluster/kubernetes
+module sluice.dev/devcluster/node/kubernetes
 
 go 1.25.0
 

@@ -1,4 +1,4 @@
 // Small programs of the test cluster: the standard library alone.
-module sluice.dev/e2e/cluster/tools
+module sluice.dev/devcluster/node/tools
 
 go 1.25.0

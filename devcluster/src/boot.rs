@@ -25,7 +25,7 @@ use crate::shell::Tool;
 /// The machine's end of the wire to the node.
 pub(super) const WIRE: &str = "sluice0";
 
-/// The files of e2e/cluster that the components read, with the addresses filled in.
+/// The files of devcluster/node that the components read, with the addresses filled in.
 const CONFIGS: [(&str, &str); 4] = [
     ("containerd.toml", "containerd.toml"),
     ("kubelet.yaml", "kubelet.yaml"),

@@ -1,5 +1,5 @@
-//! What is compiled from Go modules. The modules beside e2e/cluster pin what is built; a program is built anew when its
-//! module changed or the program is absent.
+//! Programs that are compiled from Go modules. The modules in the checkout pin what is built; a program is built anew when
+//! its module changed or the program is absent.
 
 use std::{
     collections::VecDeque,
@@ -11,30 +11,45 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{folders, folders::Folders, given::on_path, read};
-use crate::files::unless_built;
+use super::{
+    files::{read, unless_built},
+    folders::Folders,
+    given::on_path,
+    shell,
+};
 
-/// A Go program of e2e/cluster.
-pub(super) struct Program {
+/// A Go program of the checkout.
+pub struct Program {
     /// The binary's name.
-    pub(super) name: &'static str,
-    /// Its module, a folder of e2e/cluster.
-    module: &'static str,
-    package: &'static str,
+    pub name: &'static str,
+    /// The folder of its module, in the checkout.
+    pub module: &'static str,
+    /// Its package, relative to the module.
+    pub package: &'static str,
 }
 
-pub(super) const KUBERNETES: Program = Program { name: "kubernetes", module: "kubernetes", package: "." };
+impl Program {
+    /// The program's path, built if it is not there or its module has changed.
+    pub fn build(&self, folders: &Folders) -> anyhow::Result<PathBuf> {
+        build_as(folders, self, self.name)
+    }
 
-/// Argo CD's way with health scripts; no cluster needs it.
-pub(super) const HEALTH: Program = Program { name: "health", module: "health", package: "." };
+    /// Whether it has been built once, perhaps from an older module.
+    pub fn is_built(&self, folders: &Folders) -> bool {
+        folders.program(self.name).exists()
+    }
+}
+
+pub(super) const KUBERNETES: Program =
+    Program { name: "kubernetes", module: "devcluster/node/kubernetes", package: "." };
 
 /// Every program that the cluster needs, the quick ones first.
 pub(super) const PROGRAMS: [Program; 6] = [
-    Program { name: "pki", module: "tools", package: "./pki" },
-    Program { name: "pause", module: "tools", package: "./pause" },
-    Program { name: "hello", module: "tools", package: "./hello" },
-    Program { name: "etcd", module: "etcd", package: "." },
-    Program { name: "coredns", module: "coredns", package: "." },
+    Program { name: "pki", module: "devcluster/node/tools", package: "./pki" },
+    Program { name: "pause", module: "devcluster/node/tools", package: "./pause" },
+    Program { name: "hello", module: "devcluster/node/tools", package: "./hello" },
+    Program { name: "etcd", module: "devcluster/node/etcd", package: "." },
+    Program { name: "coredns", module: "devcluster/node/coredns", package: "." },
     KUBERNETES,
 ];
 
@@ -55,12 +70,8 @@ pub(super) fn all(folders: &Folders) -> anyhow::Result<()> {
 /// The module whose version Kubernetes reports as its own.
 const KUBERNETES_MODULE: &str = "k8s.io/kubernetes";
 
-pub(super) fn build(folders: &Folders, program: &Program) -> anyhow::Result<PathBuf> {
-    build_as(folders, program, program.name)
-}
-
 fn build_as(folders: &Folders, program: &Program, what: &str) -> anyhow::Result<PathBuf> {
-    let module = folders::sources().join(program.module);
+    let module = shell::root().join(program.module);
     let flags = link_flags(program, &module)?;
     let inputs = inputs(&module, program.package, &flags)?;
     let built = folders.program(program.name);
@@ -79,9 +90,8 @@ fn build_as(folders: &Folders, program: &Program, what: &str) -> anyhow::Result<
 /// Where Go has the sources of Kubernetes, of the version that is built.
 pub(super) fn kubernetes_source() -> anyhow::Result<PathBuf> {
     let mut go = Command::new("go");
-    let said =
-        go.args(["mod", "download", "-json", KUBERNETES_MODULE]).current_dir(folders::sources().join("kubernetes"));
-    let said = said.output().context("cannot run `go mod download`")?;
+    go.args(["mod", "download", "-json", KUBERNETES_MODULE]).current_dir(shell::root().join(KUBERNETES.module));
+    let said = go.output().context("cannot run `go mod download`")?;
     let module: serde_json::Value = serde_json::from_slice(&said.stdout).context("what `go mod download` says")?;
     Ok(module["Dir"].as_str().context("Go does not say where the sources of Kubernetes are")?.into())
 }
@@ -198,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_module_of_kubernetes_has_the_same_version() {
-        let go_mod = read(&folders::sources().join("kubernetes/go.mod")).unwrap();
+        let go_mod = read(&shell::root().join(KUBERNETES.module).join("go.mod")).unwrap();
         let main = version(&go_mod, KUBERNETES_MODULE).unwrap();
         let staging = main.replacen("v1.", "v0.", 1);
         let replaced: Vec<_> = go_mod.lines().filter_map(|line| line.split_once(" => ")).collect();

@@ -2,7 +2,7 @@
 //! our own, built from source and Debian packages, for machines that reach no image registry.
 //!
 //! ```text
-//! mod        the commands, and which cluster they mean
+//! lib        the commands, and which cluster they mean
 //! given      somebody else's cluster, and kind's
 //! own        our node, from outside: up, down, images, programs
 //!   packages   what Debian provides          build    what is compiled from Go modules
@@ -11,14 +11,19 @@
 //! commands   what a shell evaluates to have kubectl and helm
 //! session    the cluster for as long as tests need it
 //! check      `up; down; up`, with pods, Services, names, logs and exec
+//! shell, files, buildah   what the commands are made of, and `xtask`'s other commands too
 //! ```
+//!
+//! The node's first process is the program that has these commands, started anew as `cluster node` ([`Args`]).
 
 mod boot;
 mod build;
+pub mod buildah;
 mod check;
 mod cleanup;
 mod commands;
 mod components;
+pub mod files;
 mod folders;
 mod given;
 mod images;
@@ -26,6 +31,7 @@ mod node;
 mod own;
 mod packages;
 mod session;
+pub mod shell;
 
 use std::{
     ffi::OsString,
@@ -35,17 +41,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use folders::Folders;
+pub use build::Program;
+use files::{create, read, write};
+pub use folders::Folders;
 use given::Kind;
-pub(crate) use session::Session;
+pub use session::Session;
 
-use crate::{
-    files::{create, read, write},
-    shell,
-};
-
+/// The arguments of `cargo xtask cluster`.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub struct Args {
     #[command(subcommand)]
     action: Action,
 }
@@ -87,7 +91,12 @@ struct Rest {
     args: Vec<OsString>,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+/// The command: what it prints is for a shell, or for whoever typed it.
+///
+/// # Errors
+///
+/// What failed, and how to repeat it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Action::Node { cache } = &args.action {
         return node::run(&Folders::at(cache)).map(|()| ExitCode::SUCCESS);
     }
@@ -119,7 +128,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which cluster the commands mean.
+/// The cluster that the commands mean.
 enum Cluster {
     Given(PathBuf),
     Kind(Kind),
@@ -158,28 +167,23 @@ fn down(cluster: &Cluster, folders: &Folders) -> anyhow::Result<()> {
     }
 }
 
-/// Where the sources of Kubernetes are, with what they say of its API.
-pub(crate) fn kubernetes_source() -> anyhow::Result<PathBuf> {
+/// The folder of Kubernetes' sources, with what they say of its API.
+pub fn kubernetes_source() -> anyhow::Result<PathBuf> {
     build::kubernetes_source()
 }
 
-/// The helm that tests use, built if it is not there. It needs no cluster to render a chart.
-pub(crate) fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
+/// The helm that tests use, built if it is not there. To render a chart it needs no cluster.
+pub fn helm_program(folders: &Folders) -> anyhow::Result<PathBuf> {
     build::helm(folders)
 }
 
 /// Whether all that takes long to build has been built once.
-pub(crate) fn is_built(folders: &Folders) -> bool {
-    [build::KUBERNETES.name, "helm", build::HEALTH.name].iter().all(|name| folders.program(name).exists())
-}
-
-/// What runs health scripts as Argo CD does, built if it is not there.
-pub(crate) fn health_program(folders: &Folders) -> anyhow::Result<PathBuf> {
-    build::build(folders, &build::HEALTH)
+pub fn is_built(folders: &Folders) -> bool {
+    build::KUBERNETES.is_built(folders) && folders.program("helm").exists()
 }
 
 /// Gives the images of docker archives to the cluster that is up.
-pub(crate) fn load(folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
+pub fn load(folders: &Folders, archives: &[PathBuf]) -> anyhow::Result<()> {
     load_images(&choose(folders)?, folders, archives)
 }
 
@@ -211,7 +215,7 @@ fn kubectl(cluster: &Cluster, folders: &Folders) -> anyhow::Result<Command> {
         Cluster::Own => own::kubectl(folders),
         Cluster::Given(_) | Cluster::Kind(_) if given::on_path("kubectl") => Command::new("kubectl"),
         Cluster::Given(_) | Cluster::Kind(_) => {
-            build::build(folders, &build::KUBERNETES)?;
+            build::KUBERNETES.build(folders)?;
             own::kubectl(folders)
         }
     };
