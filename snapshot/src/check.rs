@@ -1,6 +1,7 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+pub mod access;
 mod compression;
 pub mod consumer;
 mod expressions;
@@ -22,7 +23,7 @@ use crate::{
 
 /// Features of a proxy of this version: it announces them, and a resource can require them. Of each kind that the protocol
 /// did not begin with there is one ([`Kind::feature`]).
-pub const FEATURES: &[&str] = &["Consumer"];
+pub const FEATURES: &[&str] = &["Consumer", "AccessPolicy"];
 
 /// Why a resource is not executable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +59,7 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         Some(resource::Kind::Cluster(c)) => (Kind::Cluster, cluster(c)),
         Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
         Some(resource::Kind::Consumer(c)) => (Kind::Consumer, consumer::consumer(c)),
+        Some(resource::Kind::AccessPolicy(p)) => (Kind::AccessPolicy, access::policy(p)),
         None => {
             let message = format!("this version does not know the kind of {key}: finish the upgrade");
             return Err(Unfit::new("", reason::UNKNOWN_KIND, message));

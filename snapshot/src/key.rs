@@ -15,6 +15,7 @@ pub enum Kind {
     Cluster,
     RatePolicy,
     Consumer,
+    AccessPolicy,
     /// One of a version that this one does not know: its word stands in the key alone.
     Unknown,
 }
@@ -24,8 +25,16 @@ impl Kind {
     const LAST_OF_THE_FIRST: Kind = Kind::RatePolicy;
 
     /// Every kind that is known.
-    pub const ALL: [Kind; 7] =
-        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy, Kind::Consumer];
+    pub const ALL: [Kind; 8] = [
+        Kind::Fleet,
+        Kind::Listener,
+        Kind::Certificate,
+        Kind::Route,
+        Kind::Cluster,
+        Kind::RatePolicy,
+        Kind::Consumer,
+        Kind::AccessPolicy,
+    ];
 
     /// The word that a key begins with.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +46,7 @@ impl Kind {
             Kind::Cluster => "Cluster",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::AccessPolicy => "AccessPolicy",
             Kind::Unknown => "Unknown",
         }
     }
@@ -68,6 +78,7 @@ impl Kind {
             Kind::Cluster => "Service",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::AccessPolicy => "AccessPolicy",
             Kind::Unknown => "",
         }
     }
@@ -147,7 +158,8 @@ impl FromStr for Key {
         let bad = || ParseKeyError(s.chars().take(80).collect());
         let mut segments = s.split('/');
         let word = segments.next().unwrap_or_default();
-        let is_word = word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_word =
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
         let kind = Kind::ALL.into_iter().find(|k| k.as_str() == word).or(is_word.then_some(Kind::Unknown));
         let kind = kind.ok_or_else(bad)?;
         let rest = segments.try_fold(0, |n, segment| (!segment.is_empty()).then_some(n + 1)).ok_or_else(bad)?;

@@ -21,12 +21,20 @@ impl From<Snapshot> for Published {
 }
 
 impl Published {
-    /// The part of it that a proxy can take which does not know these kinds.
+    /// The part of it that a proxy can take which does not know these kinds. What a policy among them guards stands closed.
     pub(super) fn known(self: &Arc<Self>, unknown: &[Kind]) -> Arc<Self> {
-        let left_out = unknown.iter().flat_map(|kind| self.snapshot.of_kind(*kind)).map(|(key, _)| key);
+        let left_out: Vec<_> = unknown.iter().flat_map(|kind| self.snapshot.of_kind(*kind)).collect();
+        if left_out.is_empty() {
+            return Arc::clone(self);
+        }
         let mut snapshot = self.snapshot.clone();
-        left_out.for_each(|key| _ = snapshot.remove(key));
-        if snapshot.len() == self.snapshot.len() { Arc::clone(self) } else { Arc::new(snapshot.into()) }
+        for (key, entry) in left_out {
+            snapshot.remove(key);
+            if let Some((key, closed)) = snapshot::stand_in(key, entry) {
+                snapshot.insert(key, closed);
+            }
+        }
+        Arc::new(snapshot.into())
     }
 }
 

@@ -5,8 +5,9 @@ use planner::FleetRef;
 use snapshot::{
     Delta, Entry, FORMAT_VERSION, Hash, Key, Kind, Snapshot,
     proto::{
-        Ack, Cluster, Consumer, Endpoint, Held, Hello, Label, Nack, OperatorMessage, ProxyMessage, Rebalance, Resource,
-        control_client::ControlClient, operator_message::Message, proxy_message, resource,
+        AccessPolicy, Ack, Cluster, Consumer, Endpoint, Held, Hello, Label, Nack, OperatorMessage, PolicyTarget,
+        ProxyMessage, Rebalance, Resource, control_client::ControlClient, operator_message::Message, proxy_message,
+        resource,
     },
     wire::{Assembly, Push},
 };
@@ -312,4 +313,28 @@ async fn an_older_proxy_is_sent_what_it_knows() {
     proxy.ack(rest.revision(), vec![]).await;
     let ProxyWhat::Ack { published, .. } = server.event().await else { panic!() };
     assert_eq!(published.revision, next.revision());
+}
+
+/// What such a policy guards is closed to it, never open; what it only counts is not.
+#[tokio::test]
+async fn what_an_older_proxy_cannot_guard_is_closed() {
+    let mut server = Server::start().await;
+    let rest = snapshot(&[("a", "1.1.1.1:1")]);
+    let mut content = rest.clone();
+    for (name, audit) in [("p", false), ("counted", true)] {
+        let targets = vec![PolicyTarget { route: format!("Route/ns/{name}"), rule: "r".into() }];
+        let policy = resource::Kind::AccessPolicy(AccessPolicy { targets, audit, ..AccessPolicy::default() });
+        let entry = Entry::new(&Resource { requires: vec![], kind: Some(policy) });
+        content.insert(Key::new(Kind::AccessPolicy, "ns", name), entry);
+    }
+    server.publish(&content);
+    let mut proxy = server.attach(hello(&rest)).await;
+    let _attached = server.event().await;
+    let push = proxy.push().await;
+    let [(key, entry)] = &push.delta.puts[..] else { panic!("{:?}", push.delta) };
+    assert_eq!(key.as_str(), "RatePolicy/ns/p/AccessPolicy");
+    let Some(resource::Kind::RatePolicy(closed)) = entry.kind() else { panic!() };
+    assert_eq!((&*closed.targets[0].route, &*closed.targets[0].rule), ("Route/ns/p", "r"));
+    assert_eq!(closed.unavailable, "the proxy is older than AccessPolicy/ns/p");
+    assert_eq!(key.as_str().parse(), Ok(key.clone()));
 }

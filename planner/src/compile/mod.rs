@@ -1,6 +1,7 @@
 //! Model → what the proxies of each fleet run: references resolved, one resource for each key, within the bounds of a
 //! snapshot.
 
+mod access;
 mod addresses;
 mod attach;
 mod backends;
@@ -94,12 +95,7 @@ pub(crate) struct Former {
 }
 
 /// Compiles the model of a world.
-pub(crate) fn compile(
-    model: &Model,
-    world: &World,
-    former: &Former,
-    problems: &mut Problems<'_>,
-) -> Compiled {
+pub(crate) fn compile(model: &Model, world: &World, former: &Former, problems: &mut Problems<'_>) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
     let mut placed: Vec<Placed<'_>> = vec![];
@@ -140,7 +136,8 @@ pub(crate) fn compile(
             }
         }
     }
-    let targets = policies::add(model, &mut drafts, problems);
+    let mut targets = policies::add(model, &mut drafts, problems);
+    targets.extend(access::add(model, &mut drafts, problems));
     let (consumers, encoded) = consumers::add(model, &mut drafts, &former.consumers, problems);
     let (mut fleets, mut encoded) = (BTreeMap::new(), Former { routes: BTreeMap::new(), consumers: encoded });
     for (object, draft) in drafts {

@@ -89,7 +89,9 @@ pub(super) fn refusal<'k>(
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
     let (own, without) = match key.kind() {
-        snapshot::Kind::Route | snapshot::Kind::RatePolicy => (format!("{object}: spec.{field}"), "requests answer 500"),
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy | snapshot::Kind::AccessPolicy => {
+            (format!("{object}: spec.{field}"), "requests answer 500")
+        }
         snapshot::Kind::Consumer => (format!("{object}: {field}"), "nobody is known by its credentials"),
         _ => (format!("{object}: {key} {field}"), "it is left out"),
     };

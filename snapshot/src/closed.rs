@@ -1,0 +1,43 @@
+//! What stands in the place of a policy that guards and can't be honoured: what it targets answers 500, and never stands
+//! open.
+
+use crate::{
+    key::{Key, Kind},
+    proto::{AccessPolicy, PolicyTarget, RatePolicy, Resource, resource},
+    set::Entry,
+};
+
+/// The policy with nothing of its content but its targets, which answer 500 for this reason; `None`: it is of no kind that
+/// guards, or can't be decoded.
+pub fn closed(policy: &Entry, unavailable: String) -> Option<Entry> {
+    let kind = match policy.kind()? {
+        resource::Kind::RatePolicy(RatePolicy { targets, .. }) => {
+            resource::Kind::RatePolicy(RatePolicy { targets, limits: vec![], unavailable })
+        }
+        resource::Kind::AccessPolicy(AccessPolicy { targets, overrides, .. }) => {
+            resource::Kind::AccessPolicy(AccessPolicy { targets, overrides, unavailable, ..AccessPolicy::default() })
+        }
+        _ => return None,
+    };
+    Some(Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
+}
+
+/// An access policy that closes every route, for this reason.
+pub fn closed_fleet(unavailable: String) -> Entry {
+    let targets = vec![PolicyTarget::default()];
+    let policy = AccessPolicy { targets, overrides: true, unavailable, ..AccessPolicy::default() };
+    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::AccessPolicy(policy)) })
+}
+
+/// The resource that a proxy gets in the place of one of a kind that it does not know: a rate policy that closes the
+/// targets of an access policy, which every proxy knows. `None`: the resource guards nothing, and is left out.
+pub fn stand_in(key: &Key, entry: &Entry) -> Option<(Key, Entry)> {
+    let Some(resource::Kind::AccessPolicy(policy)) = entry.kind() else { return None };
+    if policy.audit && policy.unavailable.is_empty() {
+        return None;
+    }
+    let unavailable = format!("the proxy is older than {key}");
+    let closed = resource::Kind::RatePolicy(RatePolicy { targets: policy.targets, limits: vec![], unavailable });
+    let key = Key::of_object(Kind::RatePolicy, key.kind().as_str(), key.namespace(), key.name());
+    Some((key, Entry::new(&Resource { requires: vec![], kind: Some(closed) })))
+}
