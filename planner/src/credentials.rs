@@ -24,7 +24,8 @@ pub fn digested(content: &Object) -> Option<Object> {
     if is_remembered(secret) {
         return None;
     }
-    let digests = keys(secret)?.into_iter().filter_map(|(key, digest)| Some((key, ByteString(digest.ok()?.to_bytes().into()))));
+    let digests =
+        keys(secret)?.into_iter().filter_map(|(key, digest)| Some((key, ByteString(digest.ok()?.to_bytes().into()))));
     Some(Object::Secret(Secret {
         type_: Some(DIGESTS.to_owned()),
         data: Some(digests.collect()),
@@ -91,7 +92,8 @@ mod tests {
     fn secret(kind: &str, label: &str) -> Object {
         let metadata = json!({"name": "a", "namespace": "b", "uid": "u", "labels": {"sluice.dev/credential": label}});
         let data = json!({"api-key": "azN5", "spaced": "YSBi"});
-        crds::admit(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})).unwrap()
+        crds::admit(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data}))
+            .unwrap()
     }
 
     #[test]

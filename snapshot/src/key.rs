@@ -147,7 +147,8 @@ impl FromStr for Key {
         let bad = || ParseKeyError(s.chars().take(80).collect());
         let mut segments = s.split('/');
         let word = segments.next().unwrap_or_default();
-        let is_word = word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_word =
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
         let kind = Kind::ALL.into_iter().find(|k| k.as_str() == word).or(is_word.then_some(Kind::Unknown));
         let kind = kind.ok_or_else(bad)?;
         let rest = segments.try_fold(0, |n, segment| (!segment.is_empty()).then_some(n + 1)).ok_or_else(bad)?;

@@ -252,7 +252,8 @@ mod tests {
         let id = ObjectRef { kind: Kind::Secret, namespace: "shop".into(), name: "s".into() };
         let observed = |key: &str| {
             let metadata = json!({"name": "s", "namespace": "shop", "labels": {"sluice.dev/credential": "api-key"}});
-            let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": key}});
+            let value =
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": key}});
             let (content, current) = (snapshot::Hash::of(key.as_bytes()), crds::admit(value).map(Arc::new));
             let object = SourceObject { current, raw: None, generation: 1, content, origin: None, creation: None };
             Observed { objects: BTreeMap::from([(id.clone(), object)]), ..Observed::default() }

@@ -94,12 +94,7 @@ pub(crate) struct Former {
 }
 
 /// Compiles the model of a world.
-pub(crate) fn compile(
-    model: &Model,
-    world: &World,
-    former: &Former,
-    problems: &mut Problems<'_>,
-) -> Compiled {
+pub(crate) fn compile(model: &Model, world: &World, former: &Former, problems: &mut Problems<'_>) -> Compiled {
     let mut drafts: BTreeMap<&ObjectRef, Draft<'_>> =
         model.fleets.iter().map(|(object, fleet)| (object, listeners::draft(model, object, fleet, problems))).collect();
     let mut placed: Vec<Placed<'_>> = vec![];

@@ -50,7 +50,8 @@ pub(super) fn validate(secret: &core::Secret) -> Result<Secret, Findings> {
     let kind = secret.type_.as_deref().unwrap_or("Opaque");
     if kind != "kubernetes.io/tls" {
         let kind = kind.to_owned();
-        return Ok(credentials::keys(secret).map_or(Secret::Other { kind: kind.clone() }, |keys| Secret::Credentials { kind, keys }));
+        return Ok(credentials::keys(secret)
+            .map_or(Secret::Other { kind: kind.clone() }, |keys| Secret::Credentials { kind, keys }));
     }
     let mut findings = vec![];
     let mut part = |name: &str, fault: fn(&[u8]) -> Option<String>| {

@@ -25,7 +25,9 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ConsumerSt
 /// How many credentials the proxies of a fleet know it by: where they refuse what it is now, by those of what they run instead.
 fn in_force(context: &Context<'_>, subject: &Subject<'_>, key: &Key, fleet: &FleetRef) -> usize {
     let planned = || context.plan.consumers.get(subject.object).map_or(0, Vec::len);
-    let Some(view) = context.fleets.get(fleet).filter(|view| view.rolled_back.contains_key(key)) else { return planned() };
+    let Some(view) = context.fleets.get(fleet).filter(|view| view.rolled_back.contains_key(key)) else {
+        return planned();
+    };
     let ready = view.proxies.iter().filter(|proxy| proxy.ready && !proxy.draining);
     let running = ready.map(|proxy| match proxy.content.as_ref()?.entry(key)?.kind()? {
         resource::Kind::Consumer(consumer) => Some(consumer.credentials.len()),

@@ -89,8 +89,11 @@ pub(super) fn refusal<'k>(
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
     let (own, without) = match key.kind() {
-        snapshot::Kind::Route | snapshot::Kind::RatePolicy => (format!("{object}: spec.{field}"), "requests answer 500"),
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy => {
+            (format!("{object}: spec.{field}"), "requests answer 500")
+        }
         snapshot::Kind::Consumer => (format!("{object}: {field}"), "nobody is known by its credentials"),
+        snapshot::Kind::Cluster => (format!("{object}: {key} {field}"), "requests answer 500"),
         _ => (format!("{object}: {key} {field}"), "it is left out"),
     };
     let message = format!(

@@ -184,6 +184,9 @@ mod tests {
     fn definitions_are_looked_for_by_name() {
         let names: Vec<_> = optional().iter().map(|optional| optional.definition.fields.as_deref()).collect();
         let expect = ["consumers.sluice.dev", "referencegrants.gateway.networking.k8s.io"];
-        assert_eq!(names, expect.map(|name| format!("metadata.name={name}")).each_ref().map(|name| Some(name.as_str())));
+        assert_eq!(
+            names,
+            expect.map(|name| format!("metadata.name={name}")).each_ref().map(|name| Some(name.as_str()))
+        );
     }
 }

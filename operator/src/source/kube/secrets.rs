@@ -126,7 +126,8 @@ impl Secrets {
     /// An object is this in the world of this number, the next; `None`: it is no more. What can't be read of it refers to
     /// nothing.
     pub(super) fn refer(&mut self, id: &ObjectRef, content: Option<&Object>, world: u64) {
-        let now: Option<BTreeSet<SecretRef>> = content.map(|content| references::secrets(id, content).into_iter().collect());
+        let now: Option<BTreeSet<SecretRef>> =
+            content.map(|content| references::secrets(id, content).into_iter().collect());
         now.iter().flatten().for_each(|reference| self.add(reference));
         let is_there = now.is_some();
         let former = match now {

@@ -15,11 +15,8 @@ fn fleet(name: &str) -> ObjectRef {
 
 /// That fleets in force refer to these.
 fn told(world: u64, names: &[&str]) -> InForce {
-    let reference = |name: &&str| SecretRef {
-        secret: secret(name),
-        by: Kind::GatewayFleet,
-        part: SecretPart::Certificate,
-    };
+    let reference =
+        |name: &&str| SecretRef { secret: secret(name), by: Kind::GatewayFleet, part: SecretPart::Certificate };
     InForce { world, secrets: names.iter().map(reference).collect(), ..InForce::default() }
 }
 
@@ -28,7 +25,8 @@ fn consumer(refers: &Value) -> Object {
     let credentials: Vec<Value> =
         refers.as_array().unwrap().iter().map(|of| json!({"type": "APIKey", "secretRef": of})).collect();
     let spec = json!({"credentials": credentials});
-    crds::admit(json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": metadata, "spec": spec})).unwrap()
+    crds::admit(json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": metadata, "spec": spec}))
+        .unwrap()
 }
 
 fn the_consumer() -> ObjectRef {
