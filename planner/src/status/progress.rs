@@ -93,6 +93,7 @@ pub(super) fn refusal<'k>(
             (format!("{object}: spec.{field}"), "requests answer 500")
         }
         snapshot::Kind::Consumer => (format!("{object}: {field}"), "nobody is known by its credentials"),
+        snapshot::Kind::Cluster => (format!("{object}: {key} {field}"), "requests answer 500"),
         _ => (format!("{object}: {key} {field}"), "it is left out"),
     };
     let message = format!(

@@ -208,7 +208,7 @@ fn a_refused_resource_is_named() {
         ..Nack::default()
     };
     let cluster = Key::cluster("ns", "127.0.0.1:9000", "http1");
-    let tail = "proxies refuse it, and what was acknowledged last runs instead (nothing before: requests answer 500)";
+    let tail = "proxies refuse it, and what was acknowledged last runs instead (nothing before: ";
     for (key, field, kind, at) in [
         (key(ResourceKind::Route), "rules[0]", Kind::ApiRoute, "ApiRoute ns/route: spec.rules[0]".to_owned()),
         (
@@ -227,7 +227,8 @@ fn a_refused_resource_is_named() {
     ] {
         scene.view.rolled_back = BTreeMap::from([(key, nack(field))]);
         scene.derive();
-        let message = format!("{at}: does not compile [Fault]; {tail}");
+        let before = if kind == Kind::GatewayFleet { "it is left out" } else { "requests answer 500" };
+        let message = format!("{at}: does not compile [Fault]; {tail}{before})");
         let second = scene.second as i64;
         scene.check(kind, "Programmed", ("False", "ProxyRejected", &message, second));
         scene.check(kind, "Accepted", ("True", "Accepted", &accepted(kind), 1));
@@ -451,38 +452,71 @@ fn silence_of_proxies_that_had_no_time_to_speak_says_nothing() {
     assert_eq!(scene.fleet().ready.as_deref(), Some("0/2"));
 }
 
+impl Scene {
+    /// A consumer with one credential.
+    fn with_consumer() -> (Self, ObjectRef) {
+        let mut scene = Self::new();
+        let consumer = serde_json::json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": {"name": "a", "namespace": "ns"},
+            "spec": {"credentials": [{"type": "APIKey", "secretRef": {"name": "a"}}]},
+        });
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "stringData": {"api-key": "k3y"},
+            "metadata": {"name": "a", "namespace": "ns", "labels": {"sluice.dev/credential": "api-key"}},
+        });
+        let any = scene.world.objects[&object(Kind::RatePolicy)].clone();
+        let id = |kind| ObjectRef { kind, namespace: "ns".into(), name: "a".into() };
+        for (kind, value) in [(Kind::Consumer, consumer), (Kind::Secret, secret)] {
+            let current = Ok(Arc::new(crds::admit(value).unwrap()));
+            scene.world.objects.insert(id(kind), WorldObject { current, ..any.clone() });
+        }
+        (scene, id(Kind::Consumer))
+    }
+
+    /// Reason and message of `Programmed`, and the number of credentials.
+    fn consumer(&self, id: &ObjectRef) -> (String, String, u32) {
+        let Status::Consumer(status) = &self.statuses[id] else { panic!() };
+        let found = conditions::find(&status.conditions, "Programmed").unwrap();
+        (found.reason.clone(), found.message.clone(), status.credentials)
+    }
+}
+
 /// A proxy that does not know a kind has none of its resources: it is not counted as if it had, and nothing else is held
 /// against it.
 #[test]
 fn a_proxy_that_is_older_than_a_kind_does_not_run_it() {
-    let mut scene = Scene::new();
-    let consumer = serde_json::json!({
-        "apiVersion": "sluice.dev/v1alpha1", "kind": "Consumer", "metadata": {"name": "a", "namespace": "ns"},
-        "spec": {"credentials": [{"type": "APIKey", "secretRef": {"name": "a"}}]},
-    });
-    let secret = serde_json::json!({
-        "apiVersion": "v1", "kind": "Secret", "stringData": {"api-key": "k3y"},
-        "metadata": {"name": "a", "namespace": "ns", "labels": {"sluice.dev/credential": "api-key"}},
-    });
-    let policy = scene.world.objects[&object(Kind::RatePolicy)].clone();
-    for (kind, value) in [(Kind::Consumer, consumer), (Kind::Secret, secret)] {
-        let current = Ok(Arc::new(crds::admit(value).unwrap()));
-        let id = ObjectRef { kind, namespace: "ns".into(), name: "a".into() };
-        scene.world.objects.insert(id, WorldObject { current, ..policy.clone() });
-    }
-    let verdict = |scene: &Scene| {
-        let id = ObjectRef { kind: Kind::Consumer, namespace: "ns".into(), name: "a".into() };
-        let found = conditions::find(scene.statuses[&id].conditions(), "Programmed").unwrap();
-        (found.reason.clone(), found.message.clone())
-    };
+    let (mut scene, id) = Scene::with_consumer();
     scene.view.proxies[1].unknown = vec![ResourceKind::Consumer];
     scene.publish(2).derive();
-    let message = "1 of 2 proxies: p2 is older than the operator, does not know the kind Consumer, and is sent none: finish \
-                   the upgrade";
-    assert_eq!(verdict(&scene), ("ProxyOutdated".into(), message.into()));
+    let message = "1 of 2 proxies: p2 is older than the operator, does not know the kind Consumer, and is sent none: finish the \
+                   upgrade";
+    assert_eq!(scene.consumer(&id), ("ProxyOutdated".into(), message.into(), 1));
     scene.check(Kind::ApiRoute, "Programmed", ("True", "Programmed", EVERYWHERE, 1));
     // It leaves, which is the end of it.
     scene.view.proxies[1].draining = true;
     scene.derive();
-    assert_eq!(verdict(&scene).0, "Programmed");
+    assert_eq!(scene.consumer(&id).0, "Programmed");
+}
+
+/// Credentials are counted that are in force: of what proxies refuse, those of what they run instead.
+#[test]
+fn credentials_of_a_consumer_that_proxies_refuse() {
+    let (mut scene, id) = Scene::with_consumer();
+    scene.publish(2).derive();
+    assert_eq!(scene.consumer(&id), ("Programmed".into(), EVERYWHERE.into(), 1));
+    let key = Key::new(ResourceKind::Consumer, "ns", "a");
+    let nack = Nack { field: "credentials[0]".into(), reason: "Fault".into(), message: "no".into(), ..Nack::default() };
+    scene.view.rolled_back = BTreeMap::from([(key.clone(), nack)]);
+    let message = "Consumer ns/a: credentials[0]: no [Fault]; proxies refuse it, and what was acknowledged last runs instead \
+                   (nothing before: nobody is known by its credentials)";
+    assert_eq!(scene.derive().consumer(&id), ("ProxyRejected".into(), message.into(), 1));
+    for proxy in &mut scene.view.proxies {
+        proxy.content.as_mut().unwrap().remove(&key);
+    }
+    assert_eq!(scene.derive().consumer(&id).2, 0);
+    // Nobody serves its namespace.
+    scene.view.rolled_back.clear();
+    scene.world.objects.remove(&object(Kind::ApiRoute));
+    scene.world.objects.remove(&object(Kind::GatewayFleet));
+    assert_eq!(scene.derive().consumer(&id).2, 0);
 }

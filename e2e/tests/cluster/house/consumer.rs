@@ -48,7 +48,10 @@ fn a_consumer_is_made_changed_and_deleted_by_kubectl() {
     let told =
         place.until_condition(Resource::CONSUMERS, "other", ("ResolvedRefs", "False"), bound(seconds(5))).unwrap();
     assert!(told.message.contains("with the label sluice.dev/credential: api-key"), "{told:?}");
-    place.api().eventually("no credential", bound(seconds(5)), |_| Ok((credentials(&place, "other") == 0).then_some(()))).unwrap();
+    place
+        .api()
+        .eventually("no credential", bound(seconds(5)), |_| Ok((credentials(&place, "other") == 0).then_some(())))
+        .unwrap();
     kubectl("label secret other sluice.dev/credential=api-key");
     until(&place, "other", 1);
 
