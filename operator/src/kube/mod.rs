@@ -17,3 +17,5 @@ pub mod managers;
 pub mod names;
 pub(crate) mod outage;
 pub(crate) mod reapply;
+#[cfg(test)]
+pub(crate) mod testing;
