@@ -58,6 +58,7 @@ fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
         "proxy/Cargo.toml",
         "proxy/src",
         "snapshot",
+        "transport",
         "limits",
         "allocator",
         "xtask/src/dist",
