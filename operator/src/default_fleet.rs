@@ -21,7 +21,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::watcher,
 };
 use planner::FleetRef;
 use serde_json::{Value, json};
@@ -32,9 +32,10 @@ use crate::{
     events::recorder::{Event, EventRecorder},
     kube::{
         api::{self, Class},
-        backoff::{self, Backoff, Bounds},
+        backoff::{self, Bounds},
         managers::{self, DEFINED_BY},
         reapply::ReapplyBackoff,
+        watch::{self as watching, Change},
     },
     leader::election::{LeaderState, LeaderWatch, MANAGER},
     reason,
@@ -119,13 +120,12 @@ impl Follow {
     pub async fn run(self, client: Client, mut lead: LeaderWatch) {
         let Self { namespace, name, .. } = &self;
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        let changes = watcher::watch_object(api, name).backoff(Backoff::new(backoff::WATCH));
-        let mut changes = std::pin::pin!(changes);
+        let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut changes = std::pin::pin!(watching::changes(api, which, backoff::WATCH, Some));
         // All of the namespace: which one it is may change with the manifest.
         let resource = ApiResource::erase::<crds::GatewayFleet>(&());
         let fleets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let mut fleets =
-            std::pin::pin!(watcher(fleets, watcher::Config::default()).backoff(Backoff::new(backoff::WATCH)));
+        let mut fleets = std::pin::pin!(watching::changes(fleets, watcher::Config::default(), backoff::WATCH, Some));
         let mut again = tokio::time::interval(RESYNC_INTERVAL);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut latest: Option<Arc<ConfigMap>> = None;
@@ -135,30 +135,25 @@ impl Follow {
             let mut edited = false;
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(Ok(found)) => latest = found.map(Arc::new),
-                    Some(Err(error)) => {
+                    Some(Change::Listed(mut found)) => latest = found.pop().map(Arc::new),
+                    Some(Change::Appeared(found)) => latest = Some(Arc::new(found)),
+                    Some(Change::Vanished(_)) => latest = None,
+                    Some(Change::NotRead) => continue,
+                    Some(Change::Failing(error)) => {
                         tracing::warn!(configmap = name, %error, "the default fleet's ConfigMap can't be watched; tries again");
                         continue;
                     }
                     None => return,
                 },
                 fleet = fleets.next() => match fleet {
-                    Some(Ok(watcher::Event::Init)) => {
-                        there.clear();
-                        continue;
-                    }
-                    Some(Ok(watcher::Event::InitApply(fleet))) => {
-                        there.insert(fleet.name_any(), fleet);
-                        continue;
-                    }
-                    Some(Ok(watcher::Event::InitDone)) => {}
-                    Some(Ok(watcher::Event::Apply(fleet))) => {
+                    Some(Change::Listed(all)) => there = all.into_iter().map(|fleet| (fleet.name_any(), fleet)).collect(),
+                    Some(Change::Appeared(fleet)) => {
                         there.insert(fleet.name_any(), fleet);
                         edited = true;
                     }
-                    Some(Ok(watcher::Event::Delete(fleet))) => drop(there.remove(&fleet.name_any())),
+                    Some(Change::Vanished(fleet)) => drop(there.remove(&fleet.name_any())),
                     // It is applied from time to time all the same.
-                    Some(Err(_)) => continue,
+                    Some(Change::NotRead | Change::Failing(_)) => continue,
                     None => return,
                 },
                 () = changed(&mut lead) => {}

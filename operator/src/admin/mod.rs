@@ -23,9 +23,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+use transport::slots::ConnectionSlots;
 
 use self::view::View;
-use crate::{default_fleet, push::slots::ConnectionSlots, source::kube::Progress};
+use crate::{default_fleet, source::kube::Progress};
 
 /// A client that sends no request for this long is let go.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
-use hyper::{Method, Request, Response};
-use kube::client::Body;
+use hyper::Method;
 
 use super::*;
+use crate::kube::testing::{Answer, api_server};
 
 fn configmap(text: Option<&str>) -> ConfigMap {
     let metadata = ObjectMeta {
@@ -37,35 +37,20 @@ async fn applied_amid(
     there: Option<Value>,
     mut then: Option<Value>,
 ) -> (Vec<(Method, Value)>, Result<(), Failure>) {
-    let (told, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let mut there = there;
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let is_write = request.method() == Method::PATCH;
-        let conflicts = is_write && then.is_some();
-        if conflicts {
+    let (client, mut requests) = api_server(move |asked| {
+        if asked.method == Method::PATCH && then.is_some() {
             there = then.take();
+            return Answer::status(409);
         }
-        let (status, body) = match (request.method(), &there) {
-            _ if conflicts => (409, json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "changed"})),
-            (&Method::GET, None) => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound"})),
-            (_, there) => (200, there.clone().unwrap_or_else(|| owned("ConfigMap", "defaults", "u-1"))),
-        };
-        let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
-        let told = told.clone();
-        async move {
-            let (head, body) = request.into_parts();
-            let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
-            told.send((head.method, body)).unwrap();
-            Ok::<_, std::convert::Infallible>(answer)
+        match (&asked.method, &there) {
+            (&Method::GET, None) => Answer::status(404),
+            (_, there) => Answer::json(200, there.clone().unwrap_or_else(|| owned("ConfigMap", "defaults", "u-1"))),
         }
     });
-    let done = apply(&Client::new(service, "sys"), &configmap(Some(manifest))).await;
-    asked.close();
-    let mut requests = vec![];
-    while let Some(request) = asked.recv().await {
-        requests.push(request);
-    }
-    (requests, done)
+    let done = apply(&client, &configmap(Some(manifest))).await;
+    let requests = std::iter::from_fn(|| requests.try_recv().ok()).map(|asked| (asked.method, asked.body));
+    (requests.collect(), done)
 }
 
 fn methods(requests: Vec<(Method, Value)>) -> Vec<Method> {
@@ -162,42 +147,36 @@ fn the_configmap_owns_the_fleet() {
 /// When an API server is asked to take the manifest that refuses it so often, in seconds.
 async fn attempts(refusals: usize) -> Vec<u64> {
     let (began, attempts) = (tokio::time::Instant::now(), Arc::new(std::sync::Mutex::new(vec![])));
-    let asked = Arc::clone(&attempts);
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let status = |code: u16, reason: &str| (code, json!({"kind": "Status", "code": code, "reason": reason}));
-        let list = |items: Value| {
-            let metadata = json!({"resourceVersion": "1"});
-            (200, json!({"kind": "L", "apiVersion": "v1", "metadata": metadata, "items": items}))
-        };
-        let of = request.uri().path().rsplit('/').next().unwrap();
+    let noted = Arc::clone(&attempts);
+    let (client, _asked) = api_server(move |asked| {
+        let of = asked.uri.path().rsplit('/').next().unwrap();
         // What each watch says of what is there would be another reason to try.
-        let is_silent = of == "gatewayfleets" || request.uri().query().is_some_and(|query| query.contains("watch="));
-        let (code, body) = match (request.method(), of) {
-            (&Method::GET, "configmaps") => list(json!([configmap(Some(GOOD))])),
-            (&Method::GET, _) => status(404, "NotFound"),
+        if of == "gatewayfleets" || asked.uri.query().is_some_and(|query| query.contains("watch=")) {
+            return Answer::Silence;
+        }
+        match (&asked.method, of) {
+            (&Method::GET, "configmaps") => {
+                let metadata = json!({"resourceVersion": "1"});
+                let items = [configmap(Some(GOOD))];
+                Answer::json(200, json!({"kind": "L", "apiVersion": "v1", "metadata": metadata, "items": items}))
+            }
+            (&Method::GET, _) => Answer::status(404),
             _ => {
-                let mut attempts = attempts.lock().unwrap();
-                attempts.push(began.elapsed().as_secs());
-                match attempts.len() > refusals {
-                    true => (200, owned("ConfigMap", "defaults", "u-1")),
-                    false => status(403, "Forbidden"),
+                let mut noted = noted.lock().unwrap();
+                noted.push(began.elapsed().as_secs());
+                match noted.len() > refusals {
+                    true => Answer::json(200, owned("ConfigMap", "defaults", "u-1")),
+                    false => Answer::status(403),
                 }
             }
-        };
-        let body = Body::from(body.to_string().into_bytes());
-        async move {
-            if is_silent {
-                std::future::pending::<()>().await;
-            }
-            Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
         }
     });
     let (state, mut told) = watch::channel(State::default());
     let follow = Follow { namespace: "sys".into(), name: "defaults".into(), events: EventRecorder::nowhere(), state };
-    let following = tokio::spawn(follow.run(Client::new(service, "sys"), crate::leader::election::sole_leader(1)));
+    let following = tokio::spawn(follow.run(client, crate::leader::election::sole_leader(1)));
     told.wait_for(|state| *state == State::AsDefined).await.unwrap();
     following.abort();
-    asked.lock().unwrap().clone()
+    attempts.lock().unwrap().clone()
 }
 
 #[tokio::test(start_paused = true)]

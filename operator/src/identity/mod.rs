@@ -16,7 +16,6 @@ pub mod certificate;
 pub mod pods;
 pub mod review;
 pub mod secret;
-mod tls;
 mod x509;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +25,7 @@ use kube::Client;
 use planner::FleetRef;
 use rustls::ServerConfig;
 use tokio::sync::watch;
+use transport::mtls;
 
 use self::{
     authority::{Authorities, Authority},
@@ -152,7 +152,7 @@ enum FollowError {
     #[error("no server certificate can be made: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] mtls::ConfigError),
 }
 
 async fn follow(
@@ -228,8 +228,8 @@ fn serve_with(
     let (signed, key) = certificate::server(signer, names, now)?;
     let Signed { certificate, until } = signed;
     tracing::info!(%until, names = names.join(" "), "server certificate of the control channel made");
-    let tls = tls::config(authorities, certificate, key)?;
-    Ok(Current { authorities: authorities.clone(), tls, made: now, until })
+    let tls = mtls::server(authorities.certificates().cloned(), certificate, key)?;
+    Ok(Current { authorities: authorities.clone(), tls: Arc::new(tls), made: now, until })
 }
 
 #[cfg(test)]

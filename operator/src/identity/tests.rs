@@ -1,12 +1,12 @@
 use std::{collections::BTreeMap, sync::Mutex};
 
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::Method;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kube::testing::{Answer, api_server};
 
 /// As much of an API server as a Secret and a TokenReview need. Whether the real one does so too is for the tests that
 /// have one.
@@ -27,19 +27,7 @@ struct State {
 impl FakeApi {
     pub(crate) fn client(&self) -> Client {
         let api = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await.unwrap();
-                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                let (code, answer) = api.answer(&parts.method, parts.uri.path(), body);
-                let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
-                *response.status_mut() = StatusCode::from_u16(code).unwrap();
-                Ok::<_, std::convert::Infallible>(response)
-            }
-        });
-        Client::new(service, "sys")
+        api_server(move |asked| api.answer(&asked.method, asked.uri.path(), asked.body.clone())).0
     }
 
     /// A token of a pod.
@@ -63,22 +51,13 @@ impl FakeApi {
         self.0.lock().unwrap().secret = Some((serde_json::to_value(secret).unwrap(), 1));
     }
 
-    fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
+    fn answer(&self, method: &Method, path: &str, body: Value) -> Answer {
         let mut state = self.0.lock().unwrap();
-        let refuse = |code: u16| {
-            let reason = match code {
-                403 => "Forbidden",
-                404 => "NotFound",
-                _ => "Conflict",
-            };
-            let message = format!("{reason} of the fake");
-            (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}))
-        };
         if path.ends_with("/tokenreviews") {
             assert_eq!(body["spec"]["audiences"], json!(["sluice"]));
             let known = state.tokens.get(body["spec"]["token"].as_str().unwrap()).cloned();
             let status = known.unwrap_or(json!({"authenticated": false, "error": "invalid bearer token"}));
-            return (201, json!({"metadata": {}, "spec": {"token": ""}, "status": status}));
+            return Answer::json(201, json!({"metadata": {}, "spec": {"token": ""}, "status": status}));
         }
         assert!(path.starts_with("/api/v1/namespaces/sys/secrets"), "{path}");
         if *method != Method::GET
@@ -88,23 +67,23 @@ impl FakeApi {
             state.secret = Some((other, version));
         }
         match (method, &state.secret) {
-            (&Method::GET, None) => refuse(404),
+            (&Method::GET, None) => Answer::status(404),
             (&Method::GET, Some((secret, version))) => {
                 let mut secret = secret.clone();
                 secret["metadata"]["resourceVersion"] = json!(version.to_string());
-                (200, secret)
+                Answer::json(200, secret)
             }
-            (&Method::POST, _) if state.forbids_create => refuse(403),
-            (&Method::POST, Some(_)) => refuse(409),
+            (&Method::POST, _) if state.forbids_create => Answer::status(403),
+            (&Method::POST, Some(_)) => Answer::status(409),
             (&Method::PUT, Some((_, version))) if body["metadata"]["resourceVersion"] != json!(version.to_string()) => {
-                refuse(409)
+                Answer::status(409)
             }
-            (&Method::PUT, None) => refuse(404),
+            (&Method::PUT, None) => Answer::status(404),
             (&Method::POST | &Method::PUT, before) => {
                 let version = before.as_ref().map_or(1, |(_, version)| version + 1);
                 state.secret = Some((body.clone(), version));
                 state.writes += 1;
-                (201, body)
+                Answer::json(201, body)
             }
             _ => panic!("{method} {path}"),
         }

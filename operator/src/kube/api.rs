@@ -92,25 +92,21 @@ pub(crate) fn class(error: &kube::Error) -> Class {
 
 #[cfg(test)]
 mod tests {
-    use hyper::Response;
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::{Api, Client, client::Body};
-    use serde_json::json;
+    use kube::Api;
 
     use super::*;
-    use crate::leader::fencing::NotLeading;
+    use crate::{
+        kube::testing::{Answer, api_server},
+        leader::fencing::NotLeading,
+    };
 
     const DEADLINE: Duration = Duration::from_secs(5);
 
     /// The error of a request that is answered by this status; `None`: not at all.
     async fn error(code: Option<u16>) -> RequestError {
-        let service = tower::service_fn(move |_: hyper::Request<Body>| async move {
-            let Some(code) = code else { return std::future::pending().await };
-            let body = json!({"kind": "Status", "code": code, "message": "m", "reason": "r"}).to_string();
-            let answer = Response::builder().status(code).body(Body::from(body.into_bytes()));
-            Ok::<_, std::convert::Infallible>(answer.unwrap())
-        });
-        let api: Api<ConfigMap> = Api::default_namespaced(Client::new(service, "ns"));
+        let (client, _asked) = api_server(move |_| code.map_or(Answer::Silence, Answer::status));
+        let api: Api<ConfigMap> = Api::default_namespaced(client);
         request(DEADLINE, api.get("a")).await.expect_err("no answer is good")
     }
 

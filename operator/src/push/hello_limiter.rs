@@ -18,8 +18,8 @@ use tokio::{
     time::Sleep,
 };
 use tonic::Status;
+use transport::keyed_limiter::{KeyedLimiter, KeyedPermit};
 
-use super::keyed_limiter::{KeyedLimiter, KeyedPermit};
 use crate::identity::certificate::Peer;
 
 /// Large Hellos that are read at one time; more wait. One takes milliseconds.

@@ -12,11 +12,9 @@
 
 mod enrollment;
 mod hello_limiter;
-mod keyed_limiter;
 pub mod published;
 mod read_rate;
 mod registry;
-pub(crate) mod slots;
 mod standby;
 mod stream;
 #[cfg(test)]
@@ -95,7 +93,7 @@ pub async fn serve_tls(
     registry: Arc<Registry>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), ServeError> {
-    let listener = tls::listen(listen).map_err(|error| ServeError::Listen(listen.to_string(), error))?;
+    let listener = transport::accept::listen(listen).map_err(|error| ServeError::Listen(listen.to_string(), error))?;
     serve_tls_on(listener, identity, lead, registry, events).await
 }
 

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     admin::metrics,
     identity::certificate::Peer,
+    kube::backoff::Bounds,
     reason::is_own_trouble,
     reconcile::event::{Event, ProxyEvent, ProxyWhat},
 };
@@ -41,8 +42,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A proxy applies a push in milliseconds; one that takes this long is stuck and has to dial anew.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before refused content is sent again, twice as long each further time: the cause may be gone.
-const FIRST_RETRY: Duration = Duration::from_secs(60);
-const MAX_RETRY: Duration = Duration::from_secs(3600);
+const RETRY_PAUSES: Bounds = Bounds::new(Duration::from_secs(60), Duration::from_secs(3600));
 /// Most windows of a `Hello` that are taken up: five minutes at twice the usual one a second. What policies counted is of the
 /// last minute.
 const MAX_WINDOWS: usize = 600;
@@ -415,10 +415,7 @@ impl<'a> Stream<'a> {
             }
         }
         let refuses = ack.nacks.iter().any(|nack| !is_own_trouble(nack));
-        self.again = refuses.then(|| {
-            let wait = FIRST_RETRY.saturating_mul(1 << self.tries.min(16)).min(MAX_RETRY);
-            Instant::now() + wait
-        });
+        self.again = refuses.then(|| Instant::now() + RETRY_PAUSES.pause(self.tries.saturating_add(1)));
         let nacks = report::plausible_nacks(ack.nacks);
         self.report.send(ProxyWhat::Ack { published: offered, nacks, ready: ack.ready }).await
     }

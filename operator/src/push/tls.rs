@@ -1,11 +1,9 @@
-//! Connections of proxies in a cluster: TLS, under bounds. Each knows who the other side is, and ends no later than that
-//! one's certificate. Until it has shown one, a connection is unauthenticated, for which there are few slots ([`ConnectionSlots`]).
+//! The proxies of a cluster, as they come over TLS: who each is, by its certificate, and how many connections it may have. A
+//! connection ends no later than that certificate. How connections are taken is [`transport::accept`]'s.
 
 use std::{
     convert::Infallible,
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::Pin,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,156 +12,86 @@ use std::{
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use planner::FleetRef;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use snapshot::proto::control_server::ControlServer;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    time::Sleep,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, server::NamedService, transport::server::Connected};
+use tonic::{Request, Status, server::NamedService};
 use tower::Service;
-
-use super::{
-    Control, MAX_HELLO, Shared,
-    keyed_limiter::{KeyedLimiter, KeyedPermit},
-    service,
-};
-use crate::{
-    identity::{
-        Identity,
-        certificate::{CertificateError, Peer},
-    },
-    push::slots::{ConnectionSlots, Slot},
+use transport::{
+    accept::{self, Admission, Admitted, Bounds},
+    connection::Connection,
+    keyed_limiter::KeyedLimiter,
+    slots::{ConnectionSlots, Slot},
 };
 
-/// Connections in their handshake, which takes [`HANDSHAKE_TIMEOUT`] at most, and those without certificate: to enrol, for which
-/// there is [`ENROLL_TIMEOUT`].
-const MAX_UNAUTHENTICATED: usize = 256;
+use super::{Control, MAX_HELLO, Shared, service};
+use crate::identity::{
+    Identity,
+    certificate::{CertificateError, Peer},
+};
+
+/// Connections in their handshake, and those without certificate: to enrol, for which there is [`ENROLL_TIMEOUT`].
+const BOUNDS: Bounds = Bounds { unauthenticated: 256, handshake: Duration::from_secs(5) };
 /// Connections of proxies: 40 fleets of 100. They are shared between namespaces, and fleets.
 const MAX_PROXY_CONNECTIONS: usize = 4096;
 /// Connections of one proxy: it dials anew before it lets the old one go.
 const MAX_CONNECTIONS_OF_PROXY: usize = 4;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to enrol.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the one request of an unauthenticated connection: a token and a key.
 const MAX_ENROLL_BYTES: usize = 64 << 10;
-/// Wait after a connection could not be taken, such as for want of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Opens the port, for IPv6 and IPv4 both if it is `[::]`; for IPv4 alone where there is no IPv6.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    match bind(address) {
-        Err(_) if address.ip().is_unspecified() && address.is_ipv6() => {
-            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
-        }
-        result => result,
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Connections whose handshake is done.
-pub(super) fn incoming(listener: TcpListener, identity: Identity) -> ReceiverStream<Result<Connection, Infallible>> {
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(accept(listener, identity, sender));
-    ReceiverStream::new(receiver)
-}
-
-async fn accept(listener: TcpListener, identity: Identity, sender: mpsc::Sender<Result<Connection, Infallible>>) {
-    let acceptor = Arc::new(Acceptor::new(identity));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = sender.closed() => return,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!("a connection can't be taken: {error}");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
-            }
-        };
-        let (acceptor, sender) = (Arc::clone(&acceptor), sender.clone());
-        // Before anything else: a newcomer takes the slot of one that is here, however fast they come.
-        let slot = acceptor.unauthenticated.take(from.ip());
-        tokio::spawn(async move {
-            match acceptor.admit(stream, from, slot).await {
-                // Its receiver is gone only when the operator ends.
-                Ok(connection) => drop(sender.send(Ok(connection)).await),
-                Err(error) => tracing::debug!(%from, "a connection is refused: {error}"),
-            }
-        });
-    }
+/// Connections that were let in.
+pub(super) fn incoming(
+    listener: TcpListener,
+    identity: Identity,
+) -> ReceiverStream<Result<Connection<Caller>, Infallible>> {
+    let proxies = ConnectionSlots::new(MAX_PROXY_CONNECTIONS);
+    accept::incoming(listener, Proxies { identity, proxies, limiter: KeyedLimiter::default() }, BOUNDS)
 }
 
 /// Why a connection is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("no certificate authority yet")]
-    NoIdentity,
-    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
-    Slow,
-    #[error("handshake: {0}")]
-    Handshake(#[from] io::Error),
     #[error("too many connections of this proxy, or of all, and no fleet has more than its own")]
     TooMany,
-    #[error("others came, and this address, or this proxy's fleet, has most of the places")]
-    Crowded,
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
 
-/// The admission of connections.
-struct Acceptor {
+/// The admission of proxies, and of who enrols as one.
+struct Proxies {
     identity: Identity,
-    unauthenticated: ConnectionSlots<IpAddr>,
     proxies: ConnectionSlots<FleetRef>,
     limiter: KeyedLimiter,
 }
 
-impl Acceptor {
-    fn new(identity: Identity) -> Self {
-        let (unauthenticated, proxies) =
-            (ConnectionSlots::new(MAX_UNAUTHENTICATED), ConnectionSlots::new(MAX_PROXY_CONNECTIONS));
-        Self { identity, unauthenticated, proxies, limiter: KeyedLimiter::default() }
+impl Admission for Proxies {
+    type Caller = Caller;
+    type Error = Refusal;
+
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.identity.tls()
     }
 
-    async fn admit(&self, stream: TcpStream, from: SocketAddr, mut slot: Slot<IpAddr>) -> Result<Connection, Refusal> {
-        let tls = self.identity.tls().ok_or(Refusal::NoIdentity)?;
-        stream.set_nodelay(true)?;
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream));
-        let tls = tokio::select! {
-            done = handshake => done.map_err(|_| Refusal::Slow)??,
-            () = slot.evicted() => return Err(Refusal::Crowded),
-        };
-        let Some(certificate) = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()) else {
+    fn admit(
+        &self,
+        from: SocketAddr,
+        certificate: Option<&CertificateDer<'static>>,
+        slot: Slot<IpAddr>,
+    ) -> Result<Admitted<Caller>, Refusal> {
+        let Some(certificate) = certificate else {
             let caller = Caller { from, peer: None };
-            let until = Box::pin(tokio::time::sleep(ENROLL_TIMEOUT));
-            return Ok(Connection { tls, caller, until, holds: Holds::Unauthenticated(slot) });
+            return Ok(Admitted { caller, stay: ENROLL_TIMEOUT, place: Box::new(slot) });
         };
         let (peer, ends) = Peer::of(certificate)?;
         let count = self.limiter.try_acquire(peer.to_string(), MAX_CONNECTIONS_OF_PROXY).ok_or(Refusal::TooMany)?;
         // An unauthenticated connection can not take a slot of proxies.
-        let slot = self.proxies.claim(&peer.fleet).ok_or(Refusal::TooMany)?;
-        let left = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
+        let slot = self.proxies.claim(&peer.fleet, |fleet| &fleet.namespace).ok_or(Refusal::TooMany)?;
+        let stay = Duration::try_from(Timestamp::now().duration_until(ends)).unwrap_or_default();
         let caller = Caller { from, peer: Some(Arc::new(peer)) };
-        let until = Box::pin(tokio::time::sleep(left));
-        Ok(Connection { tls, caller, until, holds: Holds::Proxy { slot, _count: count } })
+        Ok(Admitted { caller, stay, place: Box::new((slot, count)) })
     }
 }
 
@@ -172,67 +100,6 @@ impl Acceptor {
 pub(super) struct Caller {
     from: SocketAddr,
     peer: Option<Arc<Peer>>,
-}
-
-/// A connection.
-pub(super) struct Connection {
-    tls: TlsStream<TcpStream>,
-    caller: Caller,
-    /// Reading fails from then on.
-    until: Pin<Box<Sleep>>,
-    holds: Holds,
-}
-
-/// The slot of a connection, which others take if its address, or its fleet, has most.
-enum Holds {
-    Unauthenticated(Slot<IpAddr>),
-    Proxy { slot: Slot<FleetRef>, _count: KeyedPermit },
-}
-
-impl Holds {
-    fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Unauthenticated(slot) => slot.poll_evicted(cx),
-            Self::Proxy { slot, .. } => slot.poll_evicted(cx),
-        }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the certificate, or the time to enrol, ended",
-            )));
-        }
-        if self.holds.poll_evicted(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, Refusal::Crowded)));
-        }
-        Pin::new(&mut self.tls).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
-    }
 }
 
 /// Where a request comes from.

@@ -32,14 +32,27 @@ pub(super) enum Leadership {
     Standby,
     /// The state that the leader before left is being read.
     Restoring(JoinHandle<PersistedState>),
-    /// The state is read, and the plan that includes it is being made. Holds the Secrets that the contents in force
-    /// before refer to.
-    AwaitingPlan(BTreeSet<SecretRef>),
-    /// The plan is made, and the source reads Secrets that it refers to, of which these are missing: a snapshot without
-    /// them would take certificates from proxies that serve by them. The wait ends at `until`.
-    AwaitingSecrets { missing: BTreeSet<ObjectRef>, until: Instant },
+    /// The state is read, and the plan that includes it is being made.
+    AwaitingPlan {
+        /// The Secrets that the contents in force before refer to.
+        before: BTreeSet<SecretRef>,
+        /// Whether the source had put off nothing until then.
+        is_complete: bool,
+    },
+    /// The plan is made, and the source reads what it lacks. The wait ends at `until`.
+    AwaitingSource { lacks: Lacks, until: Instant },
     /// This operator leads; `Some`: since then, and others led before.
     Leading(Option<Instant>),
+}
+
+/// What the plan of an operator that takes over lacks.
+#[derive(Debug)]
+pub(super) struct Lacks {
+    /// Secrets that it refers to: a snapshot without them would take certificates from proxies that serve by them.
+    secrets: BTreeSet<ObjectRef>,
+    /// The number of the first world without objects as they were before: proxies may have later ones. `None`: the source
+    /// has not read what it put off while this operator, a standby, planned rarely.
+    up_to: Option<u64>,
 }
 
 impl<F: Fleet> Reconciler<F> {
@@ -59,24 +72,33 @@ impl<F: Fleet> Reconciler<F> {
         {
             // It can't panic; and what it knows is a help, not a need.
             let persisted = recall.await.unwrap_or_default();
-            let before = in_force::secrets(&self.records);
+            let (before, is_complete) = (in_force::secrets(&self.records), self.source.is_complete());
             self.take_over(persisted);
-            self.leadership = Leadership::AwaitingPlan(before);
+            self.leadership = Leadership::AwaitingPlan { before, is_complete };
         }
-        if let Leadership::AwaitingPlan(before) = &self.leadership
+        if let Leadership::AwaitingPlan { before, is_complete } = &self.leadership
             && !self.persisted_due
         {
             // The source got the same references with the plan, and reads what they name. What tenants refer to holds nobody up.
             let references = in_force::secrets(&self.records);
             let of_fleets = references.difference(before).filter(|reference| reference.by == Kind::GatewayFleet);
-            let missing = of_fleets.map(|reference| reference.secret.clone()).collect();
-            self.leadership = Leadership::AwaitingSecrets { missing, until: now + SECRET_READ_TIMEOUT };
+            let secrets = of_fleets.map(|reference| reference.secret.clone()).collect();
+            let up_to = is_complete.then_some(self.observed.number);
+            let lacks = Lacks { secrets, up_to };
+            self.leadership = Leadership::AwaitingSource { lacks, until: now + SECRET_READ_TIMEOUT };
         }
         // A tick looks again when nothing else happens.
-        if let Leadership::AwaitingSecrets { missing, until } = &mut self.leadership {
-            missing.retain(|id| !self.observed.objects.contains_key(id));
-            if missing.is_empty() || now >= *until {
+        if let Leadership::AwaitingSource { lacks: Lacks { secrets, up_to }, until } = &mut self.leadership {
+            secrets.retain(|id| !self.observed.objects.contains_key(id));
+            if let Some(latest) = self.latest.as_ref().filter(|_| up_to.is_none() && self.source.is_complete()) {
+                *up_to = Some(latest.number);
+            }
+            let is_latest = up_to.is_some_and(|up_to| self.observed.number >= up_to);
+            if secrets.is_empty() && is_latest || now >= *until {
                 (self.leadership, self.publish_due, self.store_due) = (Leadership::Leading(Some(now)), true, true);
+            } else if !is_latest {
+                // Whatever its namespaces owe: it was their changes that the standby left unplanned.
+                self.plan_due |= self.latest.as_ref().is_some_and(|latest| !self.planning.has_begun(latest));
             }
         }
         matches!(self.leadership, Leadership::Leading(_))
@@ -105,8 +127,8 @@ impl<F: Fleet> Reconciler<F> {
             Leadership::Leading(None) => true,
             Leadership::Standby
             | Leadership::Restoring(_)
-            | Leadership::AwaitingPlan(_)
-            | Leadership::AwaitingSecrets { .. } => false,
+            | Leadership::AwaitingPlan { .. }
+            | Leadership::AwaitingSource { .. } => false,
         }
     }
 

@@ -43,7 +43,7 @@ use crate::{
         fleet_state::FleetState,
         world::EffectivePlan,
     },
-    source::{InForce, Observed},
+    source::{InForce, Latest, Observed},
     state::{
         persisted::{ObjectRecords, PersistedState},
         rollbacks::Rollback,
@@ -97,6 +97,8 @@ pub struct Reconciler<F> {
     latest: Option<Arc<Observed>>,
     /// Whether that is to be planned, be it new or not.
     plan_due: bool,
+    /// Where the source puts its worlds.
+    source: Latest,
     /// The world of the source, as planned.
     observed: Arc<Observed>,
     /// The records of objects, which the source does not have.
@@ -135,6 +137,7 @@ impl<F: Fleet> Reconciler<F> {
             leadership: Leadership::Standby,
             latest: None,
             plan_due: false,
+            source: Latest::default(),
             observed: Arc::default(),
             records: Arc::new(objects),
             holds: Arc::new(Holds::recalled(holds)),
@@ -186,9 +189,10 @@ impl<F: Fleet> Reconciler<F> {
     fn take(&mut self, event: Event) {
         match event {
             Event::WorldChanged(latest) => {
-                if let Some(latest) = latest.take() {
-                    self.latest = Some(latest);
+                if let Some(world) = latest.take() {
+                    self.latest = Some(world);
                 }
+                self.source = latest;
             }
             Event::Proxy(event) => self.take_proxy(event),
             Event::FleetChanged | Event::Tick => {}

@@ -96,14 +96,14 @@ impl Planning {
     }
 
     /// Whether anything that changed since the last plan is due.
-    fn is_due(&self, latest: &Arc<Observed>, former: &Observed, plan: &Plan, is_standby: bool) -> bool {
+    fn is_due(&mut self, latest: &Arc<Observed>, former: &Arc<Observed>, plan: &Plan, is_standby: bool) -> bool {
         let now = Instant::now();
         let rests = self.rests_until.is_some_and(|until| now < until);
         if rests && (is_standby || self.has_failed) {
             return false;
         }
         !self.has_begun(latest) && self.pace.permits_any(former, latest, now)
-            || plan.waiting.iter().any(|id| self.pace.permits(&id.namespace, now))
+            || plan.waiting.iter().any(|id| self.pace.permits(id.kind, &id.namespace, now))
             // What is gone counts for a while, and no source says when that is over.
             || !rests && plan.changes_at.is_some_and(|at| at <= status::now())
     }
@@ -180,8 +180,11 @@ impl<F: Fleet> Reconciler<F> {
         }
         let Some(latest) = self.latest.as_ref().filter(|_| !self.planning.is_under_way()) else { return };
         let is_standby = matches!(self.leadership, Leadership::Standby);
-        let is_due = |plan: &Arc<Plan>| self.planning.is_due(latest, &self.observed, plan, is_standby);
-        if self.plan_due || self.plan.as_ref().map_or_else(|| !self.planning.has_begun(latest), is_due) {
+        let is_due = match &self.plan {
+            Some(plan) => self.planning.is_due(latest, &self.observed, plan, is_standby),
+            None => !self.planning.has_begun(latest),
+        };
+        if self.plan_due || is_due {
             self.plan_due = false;
             let of = (Arc::clone(&self.records), Arc::clone(&self.holds));
             self.planning.begin(Arc::clone(latest), Arc::clone(&self.observed), of, self.plan.clone());

@@ -167,7 +167,8 @@ async fn changes_wait_for_what_their_namespace_owes() {
     let routes = |bench: &Bench| bench.reconciler.plan.as_ref().unwrap().parents.len();
     let mut bench = Bench::new();
     bench.turn(observed(&[fleet_manifest()])).await;
-    let causes = pace::Causes::from([("busy".to_owned(), 1)]);
+    let changed = pace::Changed { all: 1, endpoints: 0 };
+    let causes = pace::Causes::from([("busy".to_owned(), changed)]);
     bench.reconciler.planning.pace.charge(&causes, Duration::from_secs(600), Instant::now());
     bench.turn(observed(&[fleet_manifest(), route("busy", "/a")])).await;
     bench.turn(Event::Tick).await;

@@ -2,45 +2,30 @@
 //! serves on, whichever operators and proxies end. One that breaks while no operator runs was good before, so all of them are
 //! kept. Of credentials they are the digests.
 //!
-//! The chart makes the Secret, empty, so that it goes with the release; whoever leads fills it. It has one key, and at most
-//! 900 KiB: some 170 certificates with their chains, and, of what these leave, some 2,000 Secrets with credentials. Beyond that
-//! each namespace keeps its share, what is broken first.
+//! It has one key, and at most 900 KiB: some 170 certificates with their chains, and, of what these leave, some 2,000 Secrets
+//! with credentials. Beyond that each namespace keeps its share, what is broken first.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use crds::Object;
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::Client;
 use planner::{Kind, ObjectRef, credentials};
-use serde_json::{Value, json};
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    configmap::{
-        DEBOUNCE, MAX_BYTES, READ_RETRY_INTERVAL, REQUEST_TIMEOUT, SHUTDOWN_TIMEOUT, WRITE_PAUSES, WriteError,
-    },
+    configmap::MAX_BYTES,
+    kept_object::KeptObject,
     mirror::Stored as _,
     objects::{self, ObjectRecord},
     persisted::ObjectRecords,
-};
-use crate::{
-    kube::{
-        api::{Class, RequestError, request},
-        backoff::Backoff,
-    },
-    leader::election::MANAGER,
 };
 
 /// The key of the Secret.
@@ -51,58 +36,34 @@ type Kept = (ObjectRef, Arc<Object>, Option<Timestamp>);
 
 /// Keeps the Secret equal to what is in force.
 pub struct Certificates {
-    api: Api<Secret>,
-    name: String,
+    secret: KeptObject<Secret>,
     /// The text of the key; empty: there is to be no key. `None`: not told yet, so that what the leader before left stays.
     wanted: watch::Sender<Option<String>>,
     task: JoinHandle<()>,
     kept: Option<Vec<Kept>>,
-    /// Whether there is something in the Secret, of whichever operator.
-    holds: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Certificates {
     /// Without what it keeps: private keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Certificates").field("secret", &self.secret).finish_non_exhaustive()
     }
 }
 
 impl Certificates {
     /// Starts on `namespace/name`; writes nothing before it is told to keep something.
     pub fn start(client: Client, namespace: &str, name: &str) -> Self {
-        let api: Api<Secret> = Api::namespaced(client, namespace);
-        let (wanted, receiver) = watch::channel(None);
-        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver));
-        Self { api, name: name.to_owned(), wanted, task, kept: None, holds: Arc::default() }
+        let (wanted, receiver) = watch::channel(None::<String>);
+        let secret = KeptObject::new(client, namespace, name, "the certificates accepted last");
+        let task = secret.keep(receiver, |text| Some([(KEY, text?)].into()));
+        Self { secret, wanted, task, kept: None }
     }
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
     pub fn load(&self) -> BoxFuture<'static, BTreeMap<ObjectRef, ObjectRecord>> {
-        let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
-        Box::pin(async move {
-            loop {
-                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
-                    Ok(found) => {
-                        let data = found.and_then(|secret| secret.data).unwrap_or_default();
-                        holds.fetch_or(data.contains_key(KEY), Ordering::Relaxed);
-                        return data.get(KEY).map(|text| parse(&text.0)).unwrap_or_default();
-                    }
-                    Err(error) if error.class() == Class::Forbidden => {
-                        let error = error.message();
-                        tracing::error!(
-                            error,
-                            "the certificates accepted last can't be read: one that is broken is lost"
-                        );
-                        return BTreeMap::new();
-                    }
-                    Err(error) => error,
-                };
-                tracing::warn!(secret = name, %error, "can't read the certificates accepted last; tries again");
-                tokio::time::sleep(READ_RETRY_INTERVAL).await;
-            }
-        })
+        let data = self.secret.clone().load("one that is broken is lost");
+        data.map(|data| data.get(KEY).map(|text| parse(text)).unwrap_or_default()).boxed()
     }
 
     /// Keeps the certificates that proxies serve by, and the credentials that consumers are known by, `in_force`; `accepted` are
@@ -116,12 +77,12 @@ impl Certificates {
         let same = |a: &Kept, b: &Kept| (&a.0, a.2) == (&b.0, b.2) && (Arc::ptr_eq(&a.1, &b.1) || a.1 == b.1);
         let is_known = |known: &Vec<Kept>| kept.len() == known.len() && kept.iter().zip(known).all(|(a, b)| same(a, b));
         // Nothing to say, and nothing was ever said: there is no need for a Secret.
-        let needless = kept.is_empty() && !self.holds.load(Ordering::Relaxed);
+        let needless = kept.is_empty() && !self.secret.holds();
         if needless || self.kept.as_ref().is_some_and(is_known) {
             return;
         }
         self.kept = Some(kept);
-        self.holds.store(true, Ordering::Relaxed);
+        self.secret.set_holds();
         let records = secrets().filter(|(_, known)| known.accepted.is_some());
         let (credentials, certificates): (Vec<_>, Vec<_>) =
             records.partition(|(_, known)| known.accepted.as_deref().is_some_and(credentials::is_digested));
@@ -135,9 +96,7 @@ impl Certificates {
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
-            tracing::warn!(secret = self.name, "the certificates accepted last could not be written to the end");
-        }
+        self.secret.finish(self.task).await;
     }
 }
 
@@ -195,60 +154,6 @@ fn parse(text: &[u8]) -> BTreeMap<ObjectRef, ObjectRecord> {
         .unwrap_or_default();
     let known = records.into_iter().filter_map(objects::from_record);
     known.filter(|(id, _)| id.kind == Kind::Secret).collect()
-}
-
-async fn follow(api: Api<Secret>, name: String, mut wanted: watch::Receiver<Option<String>>) {
-    let (mut written, mut retries) = (None, Backoff::new(WRITE_PAUSES));
-    loop {
-        let ended = wanted.changed().await.is_err();
-        loop {
-            let Some(text) = wanted.borrow_and_update().clone().filter(|text| written.as_ref() != Some(text)) else {
-                break;
-            };
-            match write(&api, &name, &text).await {
-                Ok(()) => {
-                    written = Some(text);
-                    retries.reset();
-                }
-                Err(error) => {
-                    let pause = retries.pause();
-                    tracing::warn!(
-                        secret = name,
-                        %error,
-                        ?pause,
-                        "can't write the certificates accepted last; tries again"
-                    );
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-        if ended {
-            return;
-        }
-        tokio::time::sleep(DEBOUNCE).await;
-    }
-}
-
-async fn write(api: &Api<Secret>, name: &str, text: &str) -> Result<(), WriteError> {
-    // A merge patch, unlike an apply, makes nothing that is not there.
-    let patch = match text {
-        "" => json!({"data": {KEY: null}}),
-        text => json!({"stringData": {KEY: text}}),
-    };
-    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    match request(REQUEST_TIMEOUT, api.patch(name, &params, &Patch::Merge(patch))).await {
-        Ok(_) => Ok(()),
-        // What was sent is not quoted.
-        Err(RequestError::Failed(kube::Error::Api(status))) if status.code != 404 => {
-            Err(WriteError::Refused(status.code, status.reason))
-        }
-        Err(error) => match error.class() {
-            // Whoever leads now writes what it knows.
-            Class::NotLeading => Ok(()),
-            Class::NotFound => Err(WriteError::Missing("Secret")),
-            _ => Err(WriteError::Request(error)),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -1,51 +1,31 @@
-//! The store of a cluster: a ConfigMap that the leader writes, and its successor reads. The chart makes it; it is only
-//! ever filled, so that it goes with the release: made anew by an operator that is about to end, it would be left
-//! behind.
+//! The store of a cluster: a ConfigMap that the leader writes, and its successor reads.
 //!
 //! It holds only what is needed: an entry exists while an object is broken, a proxy refuses a resource, or the age of
 //! routes does not say who has a hostname (`planner::holds`, which bounds that). Should the former two be more than a
 //! ConfigMap takes, they are shared fairly between namespaces (`planner::share`). What a Secret held is never in it: that has
 //! a Secret (`certificates`).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Instant};
 
 use crds::Object;
-
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::Client;
 use planner::{
     FleetRef, Holds, Kind, Ledger, ObjectRef, Plan,
     share::{self, Unit},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     hostnames,
+    kept_object::{Data, KeptObject},
     objects::{self, ObjectRecord},
     persisted::{ObjectRecords, PersistedState},
     rollbacks::{Rollback, Rollbacks},
 };
-use crate::{
-    kube::{
-        api::{Class, RequestError, request},
-        backoff::{Backoff, Bounds},
-    },
-    leader::election::MANAGER,
-    log_throttle::LogThrottle,
-};
+use crate::log_throttle::LogThrottle;
 
 /// Keys of the ConfigMap.
 const OBJECTS: &str = "objects.json";
@@ -53,18 +33,6 @@ const ROLLBACKS: &str = "rollbacks.json";
 const HOSTNAMES: &str = "hostnames.json";
 /// Most that is written besides hostnames: the API server takes 1 MiB with everything around it.
 pub(super) const MAX_BYTES: usize = 900 << 10;
-/// Writes that follow within this time are one.
-pub(super) const DEBOUNCE: Duration = Duration::from_millis(500);
-/// After an error, the next attempt; writing, twice as long after each further one.
-pub(super) const READ_RETRY_INTERVAL: Duration = Duration::from_secs(2);
-pub(super) const WRITE_PAUSES: Bounds = Bounds::new(READ_RETRY_INTERVAL, Duration::from_secs(60));
-/// At the end, the last write is waited for so long.
-pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// A request that takes longer is given up.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The wanted data of the ConfigMap; keys that are not here stay as they are.
-type Data = BTreeMap<&'static str, String>;
 
 /// Something of a namespace that is to stand in it, as text.
 #[derive(Clone, Debug)]
@@ -94,51 +62,26 @@ impl fmt::Debug for Wanted {
 /// Keeps the ConfigMap equal to what is remembered.
 #[derive(Debug)]
 pub struct ConfigMapStore {
-    api: Api<ConfigMap>,
-    name: String,
+    configmap: KeptObject<ConfigMap>,
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
-    /// Whether there is something in the ConfigMap, of whichever operator.
-    holds: Arc<AtomicBool>,
 }
 
 impl ConfigMapStore {
     /// Starts on `namespace/name`; writes nothing before it is told to keep something.
     pub fn start(client: Client, namespace: &str, name: &str) -> Self {
-        let api: Api<ConfigMap> = Api::namespaced(client, namespace);
         let (wanted, receiver) = watch::channel(Wanted::default());
-        let holds = Arc::<AtomicBool>::default();
-        let task = tokio::spawn(follow(api.clone(), name.to_owned(), receiver, Arc::clone(&holds)));
-        Self { api, name: name.to_owned(), wanted, task, holds }
+        let configmap = KeptObject::new(client, namespace, name, "what is remembered");
+        let mut writing = Writing::default();
+        let task = configmap.keep(receiver, move |wanted| Some(writing.data(&wanted, Instant::now())));
+        Self { configmap, wanted, task }
     }
 
     /// Reads what the leader before left. Tries until it is answered, unless it is not allowed to read: then nothing is
     /// known, which is said.
     pub fn load(&self) -> BoxFuture<'static, PersistedState> {
-        let (api, name, holds) = (self.api.clone(), self.name.clone(), Arc::clone(&self.holds));
-        Box::pin(async move {
-            loop {
-                let error = match request(REQUEST_TIMEOUT, api.get_opt(&name)).await {
-                    Ok(found) => {
-                        let holds_any =
-                            found.as_ref().and_then(|f| f.data.as_ref()).is_some_and(|data| !data.is_empty());
-                        holds.fetch_or(holds_any, Ordering::Relaxed);
-                        return found.map(|found| parse(&found)).unwrap_or_default();
-                    }
-                    Err(error) if error.class() == Class::Forbidden => {
-                        let error = error.message();
-                        tracing::error!(
-                            error,
-                            "what earlier operators left can't be read: broken objects lose what was accepted last"
-                        );
-                        return PersistedState::default();
-                    }
-                    Err(error) => error,
-                };
-                tracing::warn!(configmap = name, %error, "can't read what the operator before left; tries again");
-                tokio::time::sleep(READ_RETRY_INTERVAL).await;
-            }
-        })
+        let data = self.configmap.clone().load("broken objects lose what was accepted last");
+        data.map(|data| parse(&data)).boxed()
     }
 
     /// Keeps the accepted content of what is broken now, by this plan.
@@ -161,9 +104,7 @@ impl ConfigMapStore {
     /// Waits a moment for the last write.
     pub async fn finish(self) {
         drop(self.wanted);
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.task).await.is_err() {
-            tracing::warn!(configmap = self.name, "what is remembered could not be written to the end");
-        }
+        self.configmap.finish(self.task).await;
     }
 }
 
@@ -253,8 +194,8 @@ fn text(lines: impl Iterator<Item = String>) -> String {
     if lines.is_empty() { String::new() } else { format!("[{}]", lines.join(",\n")) }
 }
 
-fn parse(found: &ConfigMap) -> PersistedState {
-    let text = |key| found.data.as_ref().and_then(|data| data.get(key)).filter(|text| !text.is_empty());
+fn parse(data: &BTreeMap<String, Vec<u8>>) -> PersistedState {
+    let text = |key| data.get(key).and_then(|text| str::from_utf8(text).ok()).filter(|text| !text.is_empty());
     let records: Vec<Value> = text(OBJECTS)
         .and_then(|text| {
             let parsed = serde_json::from_str(text);
@@ -269,81 +210,19 @@ fn parse(found: &ConfigMap) -> PersistedState {
     PersistedState { objects, ledgers, holds }
 }
 
-async fn follow(api: Api<ConfigMap>, name: String, mut wanted: watch::Receiver<Wanted>, holds: Arc<AtomicBool>) {
-    let (mut writing, mut written, mut retries) = (Writing::default(), Data::new(), Backoff::new(WRITE_PAUSES));
-    loop {
-        let ended = wanted.changed().await.is_err();
-        loop {
-            let (what, mut makes) = (wanted.borrow_and_update().clone(), std::mem::take(&mut writing));
-            let made = tokio::task::spawn_blocking(move || (makes.data(&what, Instant::now()), makes));
-            let Ok((data, makes)) = made.await else {
-                tracing::error!("making a text of what is remembered failed; what was written before stays");
-                break;
-            };
-            writing = makes;
-            // Nothing to say, and nothing was ever said: there is no need for a ConfigMap.
-            let needless = data.values().all(String::is_empty) && !holds.load(Ordering::Relaxed);
-            if needless || data == written {
-                break;
-            }
-            holds.store(true, Ordering::Relaxed);
-            match write(&api, &name, &data).await {
-                Ok(()) => {
-                    written = data;
-                    retries.reset();
-                }
-                Err(error) => {
-                    let pause = retries.pause();
-                    tracing::warn!(configmap = name, %error, ?pause, "can't write what is remembered; tries again");
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-        if ended {
-            return;
-        }
-        tokio::time::sleep(DEBOUNCE).await;
-    }
-}
-
-/// Why a write of the operators' own object failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    /// The object is not there.
-    #[error("there is no such {0}: it comes with the chart, apply that again")]
-    Missing(&'static str),
-    /// The API server refused it. Its message is left out, which may quote a secret.
-    #[error("{0} {1}")]
-    Refused(u16, String),
-    /// The request failed.
-    #[error(transparent)]
-    Request(RequestError),
-}
-
-async fn write(api: &Api<ConfigMap>, name: &str, data: &Data) -> Result<(), WriteError> {
-    // A merge patch, unlike an apply, makes nothing that is not there. What is null goes.
-    let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (key, (!text.is_empty()).then_some(text))).collect();
-    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({ "data": data }));
-    match request(REQUEST_TIMEOUT, api.patch(name, &params, &patch)).await {
-        Ok(_) => Ok(()),
-        Err(error) => match error.class() {
-            // Whoever leads now writes what it knows.
-            Class::NotLeading => Ok(()),
-            Class::NotFound => Err(WriteError::Missing("ConfigMap")),
-            _ => Err(WriteError::Request(error)),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use hyper::{Method, Request, Response};
-    use kube::client::Body;
+    use std::time::Duration;
+
+    use hyper::Method;
+    use serde_json::json;
     use snapshot::Hash;
 
     use super::*;
-    use crate::state::mirror::Stored as _;
+    use crate::{
+        kube::testing::{Answer, api_server},
+        state::mirror::Stored as _,
+    };
 
     fn record(kind: Kind, name: &str) -> (ObjectRef, ObjectRecord) {
         let id = ObjectRef { kind, namespace: "ns".into(), name: name.into() };
@@ -357,9 +236,9 @@ mod tests {
         (id, ObjectRecord { generation: 5, content, created, accepted, accepted_at: None, gone: None })
     }
 
-    fn as_configmap(data: &Data) -> ConfigMap {
-        let data = data.iter().map(|(key, text)| ((*key).to_owned(), text.clone())).collect();
-        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    /// What is there once that was written.
+    fn found(data: &Data) -> BTreeMap<String, Vec<u8>> {
+        data.iter().map(|(key, text)| ((*key).to_owned(), text.clone().into_bytes())).collect()
     }
 
     /// What is written of these, all of which are broken.
@@ -377,16 +256,16 @@ mod tests {
     #[test]
     fn what_is_broken_comes_back_whole() {
         let (id, known) = record(Kind::Service, "a");
-        let persisted = parse(&as_configmap(&data(&[(id.clone(), known.clone())], None)));
+        let persisted = parse(&found(&data(&[(id.clone(), known.clone())], None)));
         let back = &persisted.objects[&id];
         assert!(back.same(&known));
         assert_eq!((back.accepted_generation(), persisted.ledgers.len()), (Some(4), 0));
         assert_eq!(back.accepted.as_ref().unwrap().metadata().uid.as_deref(), Some("u-1"));
         // Garbage of whatever kind is no reason to stop.
         let garbage: Data = BTreeMap::from([(OBJECTS, "[1, {}, \"x\"]".into()), (ROLLBACKS, "{".into())]);
-        let persisted = parse(&as_configmap(&garbage));
+        let persisted = parse(&found(&garbage));
         assert!(persisted.objects.is_empty() && persisted.ledgers.is_empty());
-        assert!(parse(&ConfigMap::default()).objects.is_empty());
+        assert!(parse(&BTreeMap::new()).objects.is_empty());
     }
 
     #[tokio::test]
@@ -408,7 +287,7 @@ mod tests {
             (record(Kind::ApiRoute, "good"), record(Kind::ApiRoute, "bad"), record(Kind::Secret, "s"));
         let (accepted, id) = (good.0.clone(), bad.0.clone());
         let written = Writing::default().data(&broken([good, bad, secret], &[&accepted]), Instant::now());
-        assert_eq!(parse(&as_configmap(&written)).objects.into_keys().collect::<Vec<_>>(), [id]);
+        assert_eq!(parse(&found(&written)).objects.into_keys().collect::<Vec<_>>(), [id]);
     }
 
     /// Half a megabyte as text.
@@ -467,23 +346,11 @@ mod tests {
 
     /// Of an API server: what it was asked.
     async fn asked(data: Data) -> (Method, String, Value, Result<(), String>) {
-        let (told, mut requests) = tokio::sync::mpsc::unbounded_channel();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let told = told.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let content = head.headers["content-type"].to_str().unwrap().to_owned();
-                let body = body.collect_bytes().await.unwrap();
-                told.send((head.method, content, serde_json::from_slice(&body).unwrap())).unwrap();
-                let gone = json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"});
-                let answer = Response::builder().status(404).body(Body::from(gone.to_string().into_bytes()));
-                Ok::<_, std::convert::Infallible>(answer.unwrap())
-            }
-        });
-        let api = Api::namespaced(Client::new(service, "ns"), "ns");
-        let done = write(&api, "memory", &data).await;
-        let (method, content, body) = requests.recv().await.unwrap();
-        (method, content, body, done.map_err(|error| error.to_string()))
+        let (client, mut requests) = api_server(|_| Answer::status(404));
+        let done = KeptObject::<ConfigMap>::new(client, "ns", "memory", "memory").write(&data).await;
+        let asked = requests.recv().await.unwrap();
+        let content = asked.header("content-type").to_owned();
+        (asked.method, content, asked.body, done.map_err(|error| error.to_string()))
     }
 
     #[tokio::test]
@@ -505,7 +372,7 @@ mod tests {
         let written = data(&objects, None);
         let total: usize = written.values().map(String::len).sum();
         assert!(total <= MAX_BYTES && total > MAX_BYTES / 2, "{total}");
-        assert!(!parse(&as_configmap(&written)).objects.is_empty());
+        assert!(!parse(&found(&written)).objects.is_empty());
         assert_eq!(data(&objects, Some(&[refused("ns", MAX_BYTES + 1)]))[ROLLBACKS], "");
     }
 

@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod configmap;
 pub mod file;
 pub mod hostnames;
+mod kept_object;
 pub mod mirror;
 pub mod objects;
 pub mod persisted;

@@ -19,7 +19,7 @@ use kube::{
 };
 use planner::{Kind, ObjectRef, Status};
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use super::{
     Input, Pace, derive,
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     kube::{
         api::{Class, RequestError, request},
+        keyed_tasks::KeyedTasks,
         outage,
     },
     source::kube::{Lists, Raw},
@@ -60,16 +61,11 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
     let mut present = present(&client, &lists).await;
     let mut previous = Arc::new(present.clone());
     let mut queue = Queue::default();
-    let mut writes = JoinSet::new();
+    let mut writes = KeyedTasks::new(MAX_CONCURRENT_WRITES);
     let mut not_before = Instant::now();
     loop {
-        let now = Instant::now();
-        while writes.len() < MAX_CONCURRENT_WRITES
-            && let Some(job) = queue.take(now)
-        {
-            writes.spawn(write(client.clone(), job));
-        }
-        let wake = queue.next().filter(|_| writes.len() < MAX_CONCURRENT_WRITES);
+        begin(&client, &mut queue, &mut writes);
+        let wake = queue.next().filter(|_| writes.has_room());
         tokio::select! {
             changed = ready(&mut receiver, not_before) => {
                 if !changed {
@@ -85,24 +81,38 @@ pub(super) async fn follow(client: Client, lists: Lists, pace: Pace, mut receive
                 let pause = (began.elapsed() * 4).clamp(pace.coalesce / 5, pace.coalesce);
                 not_before = Instant::now() + pause;
             }
-            Some(Ok((job, outcome))) = writes.join_next() => queue.done(job, outcome, pace.drift, Instant::now()),
+            (job, outcome) = writes.ended() => done(&mut queue, job, outcome, pace.drift),
             () = sleep_until(wake) => {}
         }
     }
     let rest = async {
         loop {
-            while writes.len() < MAX_CONCURRENT_WRITES
-                && let Some(job) = queue.take(Instant::now())
-            {
-                writes.spawn(write(client.clone(), job));
+            begin(&client, &mut queue, &mut writes);
+            if writes.is_empty() {
+                break;
             }
-            let Some(Ok((job, outcome))) = writes.join_next().await else { break };
-            queue.done(job, outcome, pace.drift, Instant::now());
+            let (job, outcome) = writes.ended().await;
+            done(&mut queue, job, outcome, pace.drift);
         }
     };
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await.is_err() {
         tracing::warn!("the last statuses could not be written in time; the next leader writes them");
     }
+}
+
+/// Begins the writes that are due, as far as there is room.
+fn begin(client: &Client, queue: &mut Queue, writes: &mut KeyedTasks<Job, Outcome>) {
+    let now = Instant::now();
+    while writes.has_room()
+        && let Some(job) = queue.take(now)
+    {
+        writes.begin(job.clone(), write(client.clone(), job));
+    }
+}
+
+/// Takes up how a write ended. One that panicked, by a bug of ours, does so again: it is tried as rarely as what is refused.
+fn done(queue: &mut Queue, job: Job, outcome: Option<Outcome>, drift: Duration) {
+    queue.done(job, outcome.unwrap_or(Outcome::Refused), drift, Instant::now());
 }
 
 /// Waits for the next input, but not before that moment. False: there is none any more.
@@ -164,7 +174,7 @@ async fn list(client: &Client, lists: &Lists, kind: Kind) -> Result<BTreeMap<Obj
     }
 }
 
-async fn write(client: Client, job: Job) -> (Job, Outcome) {
+async fn write(client: Client, job: Job) -> Outcome {
     let object = &job.object;
     let api: Api<Raw> = Api::namespaced_with(client.clone(), &object.namespace, &resource(object.kind));
     let done = request(REQUEST_TIMEOUT, apply(&client, &api, &job)).await;
@@ -172,8 +182,8 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
         let url = format!("{}/{}/status", api.resource_url(), object.name);
         outage::log(&format!("status of {object}"), &url, error);
     };
-    let Err(error) = done else { return (job, Outcome::Written) };
-    let outcome = match error.class() {
+    let Err(error) = done else { return Outcome::Written };
+    match error.class() {
         Class::NotFound | Class::Conflict => {
             tracing::debug!(%object, answer = error.message(), "the status has no object any more");
             Outcome::Gone
@@ -189,8 +199,7 @@ async fn write(client: Client, job: Job) -> (Job, Outcome) {
             tracing::warn!(%object, %error, "the status can't be written; tries again");
             Outcome::Refused
         }
-    };
-    (job, outcome)
+    }
 }
 
 async fn apply(client: &Client, api: &Api<Raw>, job: &Job) -> Result<(), kube::Error> {
@@ -225,21 +234,9 @@ fn api_version(kind: Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use crds::policy::RatePolicyStatus;
-    use kube::client::Body;
 
     use super::*;
-
-    /// A client whose requests are answered so; they are passed on.
-    fn client(code: u16, body: serde_json::Value) -> (Client, tokio::sync::mpsc::UnboundedReceiver<(String, String)>) {
-        let (told, asked) = tokio::sync::mpsc::unbounded_channel();
-        let service = tower::service_fn(move |request: hyper::Request<Body>| {
-            let accept = request.headers().get(ACCEPT).map_or("", |accept| accept.to_str().unwrap()).to_owned();
-            told.send((format!("{} {}", request.method(), request.uri()), accept)).unwrap();
-            let answer = hyper::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
-            async move { Ok::<_, std::convert::Infallible>(answer.unwrap()) }
-        });
-        (Client::new(service, "sys"), asked)
-    }
+    use crate::kube::testing::{Answer, api_server};
 
     fn job() -> Job {
         let status = Status::Policy(RatePolicyStatus { conditions: vec![], targets: 1, limited: None });
@@ -249,12 +246,12 @@ mod tests {
 
     #[tokio::test]
     async fn of_what_is_written_only_metadata_comes_back() {
-        let (client, mut asked) = client(200, json!({"metadata": {"name": "p"}}));
-        assert_eq!(write(client, job()).await.1, Outcome::Written);
-        let (request, accept) = asked.recv().await.unwrap();
-        let at = "PATCH /apis/sluice.dev/v1alpha1/namespaces/shop/ratepolicies/p/status?";
-        assert!(request.starts_with(at), "{request}");
-        assert_eq!(accept, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+        let (client, mut asked) = api_server(|_| Answer::json(200, json!({"metadata": {"name": "p"}})));
+        assert_eq!(write(client, job()).await, Outcome::Written);
+        let asked = asked.recv().await.unwrap();
+        let at = "/apis/sluice.dev/v1alpha1/namespaces/shop/ratepolicies/p/status";
+        assert_eq!((asked.method.as_str(), asked.uri.path()), ("PATCH", at));
+        assert_eq!(asked.header("accept"), "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
     }
 
     #[tokio::test]
@@ -269,15 +266,16 @@ mod tests {
             (429, Outcome::Unreached),
         ];
         for (code, expect) in cases {
-            let status = json!({"kind": "Status", "code": code, "message": "m", "reason": "r"});
-            assert_eq!(write(client(code, status).0, job()).await.1, expect, "{code}");
+            let (client, _asked) = api_server(move |_| Answer::status(code));
+            assert_eq!(write(client, job()).await, expect, "{code}");
         }
     }
 
     /// What is present is listed in turns with what the source lists.
     #[tokio::test(start_paused = true)]
     async fn statuses_are_listed_in_turns() {
-        let (client, mut asked) = client(200, json!({"kind": "L", "apiVersion": "v1", "metadata": {}, "items": []}));
+        let none = json!({"kind": "L", "apiVersion": "v1", "metadata": {}, "items": []});
+        let (client, mut asked) = api_server(move |_| Answer::json(200, none.clone()));
         let lists = Lists::default();
         let turns = (lists.turn().await, lists.turn().await);
         let mut listing = tokio::spawn(async move { present(&client, &lists).await });
@@ -285,6 +283,6 @@ mod tests {
         assert!(asked.try_recv().is_err());
         drop(turns);
         assert_eq!(listing.await.unwrap(), BTreeMap::new());
-        assert!(asked.recv().await.unwrap().0.ends_with("gatewayfleets?&limit=8"));
+        assert!(asked.recv().await.unwrap().uri.to_string().ends_with("gatewayfleets?&limit=8"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
+use transport::connect::ConnectError;
+
 /// Longest wait for a certificate.
 pub(super) const ENROLL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -14,12 +16,11 @@ pub(super) enum DialError {
     Token { path: PathBuf, error: io::Error },
     #[error("--ca-file {}: {why}; it is to hold `ca.crt` of the ConfigMap that the operator keeps for the fleet", .path.display())]
     Ca { path: PathBuf, why: String },
-    #[error("--control: {host} does not resolve: {error}; is the operator's Service there?")]
-    Resolve { host: String, error: io::Error },
-    #[error("--control: no connection to {at}: {error}")]
-    Connect { at: SocketAddr, error: io::Error },
-    #[error("--control: no TLS with {at} as {name}: {error}")]
-    Tls { at: SocketAddr, name: String, error: io::Error },
+    #[error("--control: {error}{}", remedy(error))]
+    Connect {
+        #[from]
+        error: ConnectError,
+    },
     #[error("a key can't be made: {0}")]
     Key(#[from] rcgen::Error),
     #[error("TLS: {0}")]
@@ -28,6 +29,14 @@ pub(super) enum DialError {
     Refused { at: SocketAddr, status: Box<tonic::Status> },
     #[error("the operator at {at} does not say within {} s whether it gives a certificate", ENROLL_TIMEOUT.as_secs())]
     Silent { at: SocketAddr },
+}
+
+/// What a user can look at, where that is not plain.
+fn remedy(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Resolve { .. } => "; is the operator's Service there?",
+        ConnectError::Connect { .. } | ConnectError::Tls { .. } => "",
+    }
 }
 
 /// tonic says only "transport error"; the cause is behind it.

@@ -13,10 +13,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use snapshot::proto::{EnrollRequest, EnrollResponse, control_client::ControlClient};
 use tokio::time::Instant;
 use tonic::transport::Channel;
+use transport::connect::Server;
 
 use super::{
     error::{DialError, ENROLL_TIMEOUT},
-    tls::{self, Server},
+    tls,
 };
 
 /// Tries to renew are at least this far apart, and up to a second more: the certificate is still good for 20 minutes.

@@ -56,6 +56,7 @@ fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
         "proxy/Cargo.toml",
         "proxy/src",
         "snapshot",
+        "transport",
         "limits",
         "allocator",
         "xtask/src/dist",

@@ -97,6 +97,16 @@ const HOUSES: &[House] = &[
         ],
     },
     House {
+        name: "transport",
+        acyclic: true,
+        floors: &[
+            ("both sides", &["connect", "mtls"]),
+            ("bounds", &["keyed_limiter", "slots"]),
+            ("connections", &["connection"]),
+            ("accept", &["accept"]),
+        ],
+    },
+    House {
         name: "crds",
         // A kind, its rules and what they find share their types.
         acyclic: false,

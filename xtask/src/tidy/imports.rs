@@ -14,7 +14,7 @@ struct Rule {
     pure: bool,
 }
 
-const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "operator", "proxy"];
+const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "transport", "operator", "proxy"];
 
 /// Crates that the product is not made of: nothing depends on them, not for its tests either, but for `xtask`, whose
 /// `cluster` commands are `devcluster`.
@@ -23,24 +23,57 @@ const TOOLS: &[&str] = &["e2e", "devcluster", "xtask"];
 const RULES: &[Rule] = &[
     Rule {
         name: "allocator",
-        without: &["tokio", "crds", "snapshot", "planner", "limits", "operator", "proxy"],
+        without: &["tokio", "crds", "snapshot", "planner", "limits", "transport", "operator", "proxy"],
         pure: false,
     },
-    Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "operator", "proxy"], pure: false },
+    Rule {
+        name: "crds",
+        without: &["tokio", "snapshot", "planner", "limits", "transport", "operator", "proxy"],
+        pure: false,
+    },
     Rule {
         name: "snapshot",
-        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "operator", "proxy"],
+        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "transport", "operator", "proxy"],
         pure: false,
     },
     Rule {
         name: "planner",
-        without: &["tokio", "hyper", "hyper-util", "tonic", "tracing", "log", "limits", "operator", "proxy"],
+        without: &[
+            "tokio",
+            "hyper",
+            "hyper-util",
+            "tonic",
+            "tracing",
+            "log",
+            "limits",
+            "transport",
+            "operator",
+            "proxy",
+        ],
         pure: true,
     },
     Rule {
         name: "limits",
-        without: &["tokio", "hyper", "tracing", "log", "kube", "k8s-openapi", "crds", "planner", "operator", "proxy"],
+        without: &[
+            "tokio",
+            "hyper",
+            "tracing",
+            "log",
+            "kube",
+            "k8s-openapi",
+            "crds",
+            "planner",
+            "transport",
+            "operator",
+            "proxy",
+        ],
         pure: true,
+    },
+    // What it carries is for both sides to say.
+    Rule {
+        name: "transport",
+        without: &["kube", "k8s-openapi", "crds", "snapshot", "planner", "limits", "operator", "proxy"],
+        pure: false,
     },
     Rule { name: "operator", without: &["proxy", "limits"], pure: false },
     Rule { name: "proxy", without: &["kube", "k8s-openapi", "crds", "planner", "operator"], pure: false },

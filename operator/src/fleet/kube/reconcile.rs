@@ -1,7 +1,6 @@
 //! The loop that begins jobs as they become due. Every call of the API server is a task of its own.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +8,6 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Resource as _, api::DynamicObject};
 use planner::FleetRef;
-use tokio::task::{Id as TaskId, JoinSet};
 
 use super::{
     apply,
@@ -24,6 +22,7 @@ use crate::{
     events::recorder::Event,
     kube::{
         api::{Class, class},
+        keyed_tasks::KeyedTasks,
         managers, outage,
     },
     reason,
@@ -38,28 +37,20 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The outcome of a job.
 type Outcome = Result<Option<(ChildId, LiveObject)>, Error>;
+/// The jobs under way.
+type Jobs = KeyedTasks<(FleetRef, Task, Job), Outcome>;
 
 /// Runs for ever.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut jobs: JoinSet<Outcome> = JoinSet::new();
-    let mut under_way: HashMap<TaskId, (FleetRef, Task, Job)> = HashMap::new();
+    let mut jobs = Jobs::new(MAX_CONCURRENT_JOBS);
     let mut ca = shared.settings.ca.clone();
     let mut ca_changes = true;
     loop {
-        let next = begin(&shared, &mut jobs, &mut under_way);
+        let next = begin(&shared, &mut jobs);
         tokio::select! {
             () = shared.changed.notified() => {}
             () = tokio::time::sleep_until(next.into()) => {}
-            Some(ended) = jobs.join_next_with_id() => {
-                let (id, outcome) = match ended {
-                    Ok((id, outcome)) => (id, Some(outcome)),
-                    // A bug of ours; the task is free to be tried again.
-                    Err(error) => (error.id(), None),
-                };
-                if let Some((fleet, task, job)) = under_way.remove(&id) {
-                    finish(&shared, &fleet, task, &job, outcome);
-                }
-            }
+            ((fleet, task, job), outcome) = jobs.ended() => finish(&shared, &fleet, task, &job, outcome),
             changed = ca.changed(), if ca_changes => match changed {
                 Ok(()) => shared.state().render_again(&shared.settings),
                 // Nobody can change them any more.
@@ -70,11 +61,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Begins what is due, and says when to look again.
-fn begin(
-    shared: &Arc<Shared>,
-    jobs: &mut JoinSet<Outcome>,
-    under_way: &mut HashMap<TaskId, (FleetRef, Task, Job)>,
-) -> Instant {
+fn begin(shared: &Arc<Shared>, jobs: &mut Jobs) -> Instant {
     let now = Instant::now();
     let mut state = shared.state();
     let fleets: Vec<FleetRef> = state.fleets.keys().cloned().collect();
@@ -89,7 +76,7 @@ fn begin(
     }
     for (fleet, task, job) in due {
         // What finds no room is begun when another ends.
-        if jobs.len() >= MAX_CONCURRENT_JOBS {
+        if !jobs.has_room() {
             break;
         }
         if let Some(wanted) = state.fleets.get_mut(&fleet) {
@@ -98,7 +85,7 @@ fn begin(
         tracing::debug!(%fleet, ?task, "begun");
         let run = tokio::time::timeout(JOB_TIMEOUT, apply::run(shared.client.clone(), fleet.clone(), job.clone()));
         let run = async { run.await.unwrap_or(Err(Error::Slow(JOB_TIMEOUT))) };
-        under_way.insert(jobs.spawn(run).id(), (fleet, task, job));
+        jobs.begin((fleet, task, job), run);
     }
     let next = state.fleets.values().filter_map(|wanted| wanted.next_try(now)).min();
     next.unwrap_or(now + RESYNC_INTERVAL).min(now + RESYNC_INTERVAL)
@@ -260,26 +247,22 @@ fn what(fleet: &FleetRef, task: Task) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hyper::{Request, Response};
-    use kube::client::Body;
-
     use super::{
         super::testing::{settings, small, wanting},
         *,
     };
+    use crate::kube::testing::{Answer, api_server};
 
     #[tokio::test(start_paused = true)]
     async fn an_api_server_that_does_not_answer_is_asked_again_later() {
-        let silent =
-            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, hyper::Error>>());
-        let shared = Arc::new(Shared::new(kube::Client::new(silent, "ns"), settings(), Arc::new(|| ())));
+        let (client, _asked) = api_server(|_| Answer::Silence);
+        let shared = Arc::new(Shared::new(client, settings(), Arc::new(|| ())));
         *shared.state() = wanting(&small(2));
-        let (mut jobs, mut under_way) = (JoinSet::new(), HashMap::new());
-        begin(&shared, &mut jobs, &mut under_way);
-        let waited = tokio::time::timeout(2 * JOB_TIMEOUT, jobs.join_next_with_id()).await.expect("it is given up");
-        let (id, outcome) = waited.unwrap().unwrap();
-        let (fleet, task, job) = under_way.remove(&id).unwrap();
-        finish(&shared, &fleet, task, &job, Some(outcome));
+        let mut jobs = Jobs::new(MAX_CONCURRENT_JOBS);
+        begin(&shared, &mut jobs);
+        let waited = tokio::time::timeout(2 * JOB_TIMEOUT, jobs.ended()).await;
+        let ((fleet, task, job), outcome) = waited.expect("it is given up");
+        finish(&shared, &fleet, task, &job, outcome);
         let progress = &shared.state().fleets[&fleet].tasks[&task];
         assert!(!progress.busy && progress.reapply.until().is_some());
         assert_eq!(progress.problem.as_ref().map(|problem| problem.reason), Some("ApiServerFails"));

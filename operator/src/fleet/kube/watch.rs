@@ -10,13 +10,7 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
 };
-use kube::{
-    Api, Resource,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, watcher},
-    },
-};
+use kube::{Api, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -28,7 +22,10 @@ use super::{
 };
 use crate::{
     identity::pods::{Pod, Pods},
-    kube::backoff::{self, Backoff, Bounds},
+    kube::{
+        backoff::{self, Bounds},
+        watch::{self, Change},
+    },
 };
 
 /// The resources that are watched in each scope.
@@ -36,18 +33,6 @@ pub(super) const KINDS: [&str; 7] =
     ["serviceaccounts", "configmaps", "deployments", "services", "poddisruptionbudgets", "networkpolicies", "pods"];
 /// Pauses between attempts, short ones: who gives the operator a right looks whether that helped.
 const PAUSES: Bounds = backoff::WATCH.up_to(Duration::from_secs(10));
-
-/// A change that a watch brings.
-enum Change<F> {
-    /// The whole list.
-    Listed(Vec<F>),
-    /// An object that is new, or changed.
-    Appeared(F),
-    /// An object that is gone, as it last was.
-    Vanished(F),
-    /// The operator has no right to it, in the words of the API server.
-    Refused(String),
-}
 
 /// The scope of a watch: one namespace, or all.
 #[derive(Clone)]
@@ -91,7 +76,7 @@ where
             Change::Listed(all) => state.listed(K::CHILD, namespace, all),
             Change::Appeared((id, live)) => state.appeared(id, live),
             Change::Vanished((id, live)) => state.vanished(&id, &live),
-            Change::Refused(_) => false,
+            Change::NotRead | Change::Failing(_) => false,
         })
         .await;
 }
@@ -105,7 +90,7 @@ async fn all_pods(scope: WatchScope) {
                 Change::Listed(all) => state.pods_listed(namespace, all),
                 Change::Appeared((id, pod)) => state.pods.insert(id, pod.clone()).is_none_or(|former| former != pod),
                 Change::Vanished((id, _)) => state.pods.remove(&id).is_some(),
-                Change::Refused(_) => false,
+                Change::NotRead | Change::Failing(_) => false,
             }
         })
         .await;
@@ -121,7 +106,7 @@ fn tell(living: &Pods, namespace: Option<&str>, change: &Change<((String, String
         }
         Change::Appeared((id, of)) if of.living => living.lives(id.clone(), pod(of)),
         Change::Appeared((id, _)) | Change::Vanished((id, _)) => living.ended(id),
-        Change::Refused(_) => {}
+        Change::NotRead | Change::Failing(_) => {}
     }
 }
 
@@ -137,51 +122,35 @@ impl WatchScope {
     {
         let (client, namespace) = (self.shared.client.clone(), self.namespace.as_deref());
         let api: Api<K> = namespace.map_or_else(|| Api::all(client.clone()), |n| Api::namespaced(client.clone(), n));
-        let events = watcher(api, watcher::Config::default().labels(OURS)).backoff(Backoff::new(PAUSES));
-        let (mut events, kind) = (pin!(events), K::plural(&()));
-        let (mut list, mut fails) = (vec![], false);
-        while let Some(event) = events.next().await {
-            let change = match event {
-                Ok(watcher::Event::Init) => {
-                    list.clear();
-                    continue;
-                }
-                Ok(watcher::Event::InitApply(object)) => {
-                    list.extend(read(&object));
-                    continue;
-                }
-                Ok(watcher::Event::InitDone) => Some(Change::Listed(std::mem::take(&mut list))),
-                Ok(watcher::Event::Apply(object)) => read(&object).map(Change::Appeared),
-                Ok(watcher::Event::Delete(object)) => read(&object).map(Change::Vanished),
-                Err(error) => {
+        let which = watcher::Config::default().labels(OURS);
+        let changes = watch::changes(api, which, PAUSES, |object| read(&object));
+        let (mut changes, kind, mut fails) = (pin!(changes), K::plural(&()), false);
+        while let Some(change) = changes.next().await {
+            let refused = match &change {
+                Change::Failing(error) => {
                     if !std::mem::replace(&mut fails, true) {
                         tracing::warn!(%kind, namespace, %error, "can't be watched; tried again (the operator needs get, list and watch)");
                     }
-                    match refusal(error) {
-                        Some(said) => Some(Change::Refused(said)),
+                    match watch::refusal(error) {
+                        Some(said) => Some(said.to_owned()),
                         None => continue,
                     }
                 }
-            };
-            let refused = match &change {
-                Some(Change::Refused(said)) => Some(said.clone()),
                 _ => None,
             };
             fails = refused.is_some();
             // A namespace that may not be read is waited for no longer. That nothing may be, is: it can't be told from nothing.
             let is_known = match &change {
-                Some(Change::Listed(_)) => true,
-                Some(Change::Refused(_)) => namespace.is_some(),
+                Change::Listed(_) => true,
+                Change::Failing(_) => namespace.is_some(),
                 _ => false,
             };
             let mut state = self.shared.state();
             let mut is_changed = namespace.is_some_and(|namespace| state.refused(namespace, &kind, refused));
-            if let Some(change) = change {
-                if let (Change::Listed(_), Some(namespace)) = (&change, namespace) {
-                    is_changed |= state.known(namespace, &kind);
-                }
-                is_changed |= take(&mut state, namespace, change);
+            if let (Change::Listed(_), Some(namespace)) = (&change, namespace) {
+                is_changed |= state.known(namespace, &kind);
             }
+            is_changed |= take(&mut state, namespace, change);
             drop(state);
             if is_changed {
                 self.shared.notify();
@@ -192,17 +161,4 @@ impl WatchScope {
             }
         }
     }
-}
-
-/// The API server's words when the operator lacks the right.
-fn refusal(error: watcher::Error) -> Option<String> {
-    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
-    let status = match error {
-        InitialListFailed(kube::Error::Api(status))
-        | WatchStartFailed(kube::Error::Api(status))
-        | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => status,
-        _ => return None,
-    };
-    (status.code == 403).then_some(status.message)
 }

@@ -50,7 +50,7 @@ async fn cluster(lead: LeaderState) -> Cluster {
 
 async fn cluster_of(api: FakeApi, lead: LeaderState) -> Cluster {
     let identity = leading(&api).await;
-    let listener = tls::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = transport::accept::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let registry = Arc::new(Registry::default());
     let (lead, leads) = watch::channel(lead);

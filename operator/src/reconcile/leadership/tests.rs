@@ -1,7 +1,5 @@
 //! One operator takes over from another.
 
-use hyper::{Request, Response};
-use kube::client::Body;
 use tokio::sync::watch;
 
 use super::{
@@ -12,6 +10,7 @@ use super::{
     SETTLE_TIMEOUT,
 };
 use crate::{
+    kube::testing::{Answer, api_server},
     leader::election::LeaderState,
     state::{
         certificates::Certificates,
@@ -22,19 +21,14 @@ use crate::{
 
 /// An API server that has a ConfigMap and a Secret with this in it, or has them not.
 fn store(found: Option<serde_json::Value>) -> StateStore {
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (status, body) = match &found {
-            Some(found) if request.uri().path().contains("secrets") => {
-                let text = found["certificates"].as_str().unwrap_or("[]").as_bytes().to_vec();
-                (200, serde_json::json!({"data": {"certificates.json": k8s_openapi::ByteString(text)}}))
-            }
-            Some(found) => (200, found.get("objects").cloned().unwrap_or_else(|| serde_json::json!({"metadata": {}}))),
-            None => (404, serde_json::json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"})),
-        };
-        let answer = Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap();
-        async { Ok::<_, std::convert::Infallible>(answer) }
+    let (client, _asked) = api_server(move |asked| match &found {
+        Some(found) if asked.uri.path().contains("secrets") => {
+            let text = found["certificates"].as_str().unwrap_or("[]").as_bytes().to_vec();
+            Answer::json(200, serde_json::json!({"data": {"certificates.json": k8s_openapi::ByteString(text)}}))
+        }
+        Some(found) => Answer::json(200, found.get("objects").cloned().unwrap_or(serde_json::json!({"metadata": {}}))),
+        None => Answer::status(404),
     });
-    let client = kube::Client::new(service, "sys");
     let objects = configmap::ConfigMapStore::start(client.clone(), "sys", "memory");
     StateStore::Cluster(Box::new(ClusterStore { objects, certificates: Certificates::start(client, "sys", "kept") }))
 }
@@ -160,7 +154,7 @@ async fn what_changes_while_one_takes_over_is_planned() {
     bench.reconciler.plan().await;
     assert!(bench.reconciler.planning.is_under_way());
     told.send_replace(LeaderState::Leader { epoch: 2 });
-    while !matches!(bench.reconciler.leadership, Leadership::AwaitingPlan(_)) {
+    while !matches!(bench.reconciler.leadership, Leadership::AwaitingPlan { .. }) {
         assert!(!bench.reconciler.leads(Instant::now()).await, "what it left is to be planned first");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -182,10 +176,10 @@ async fn without_certificate() -> (Bench, serde_json::Value) {
         bench.turn(Event::Tick).await;
         if !matches!(
             bench.reconciler.leadership,
-            Leadership::Standby | Leadership::Restoring(_) | Leadership::AwaitingPlan(_)
+            Leadership::Standby | Leadership::Restoring(_) | Leadership::AwaitingPlan { .. }
         ) {
             assert!(
-                matches!(bench.reconciler.leadership, Leadership::AwaitingSecrets { .. }),
+                matches!(bench.reconciler.leadership, Leadership::AwaitingSource { .. }),
                 "{:?}",
                 bench.reconciler.leadership
             );
@@ -234,9 +228,58 @@ async fn a_certificate_that_is_broken_is_what_the_leader_before_accepted() {
 #[tokio::test]
 async fn a_certificate_that_never_comes_is_not_waited_for_for_ever() {
     let (mut bench, _broken) = without_certificate().await;
-    let Leadership::AwaitingSecrets { until, .. } = &mut bench.reconciler.leadership else {
-        panic!("it does not wait")
-    };
+    let Leadership::AwaitingSource { until, .. } = &mut bench.reconciler.leadership else { panic!("it does not wait") };
+    assert!(*until > Instant::now());
+    *until = Instant::now();
+    bench.turn(Event::Tick).await;
+    assert!(bench.published().iter().any(|key| key.starts_with("Fleet/")), "{:?}", bench.published());
+}
+
+/// What a source of these manifests puts into its slot.
+fn put(source: &Latest, number: u64, manifests: &[serde_json::Value]) -> Event {
+    let Event::WorldChanged(world) = observed(manifests) else { unreachable!() };
+    source.put(Arc::new(Observed { number, ..Observed::clone(&world.take().unwrap()) }));
+    Event::WorldChanged(source.clone())
+}
+
+/// A standby whose source put off what changed faster than that plans, up to where it knows that, and the source. Proxies
+/// may have later objects than it holds.
+async fn behind() -> (Bench, Latest) {
+    let ((mut bench, told), source) = (standby(None), Latest::default());
+    bench.turn(put(&source, 1, &[fleet_manifest()])).await;
+    source.set_behind(true);
+    told.send_replace(LeaderState::Leader { epoch: 2 });
+    for _ in 0..500 {
+        bench.turn(Event::Tick).await;
+        if matches!(bench.reconciler.leadership, Leadership::AwaitingSource { .. }) {
+            assert!(bench.published().is_empty());
+            return (bench, source);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not wait");
+}
+
+#[tokio::test]
+async fn what_the_source_put_off_is_planned_before_anything_is_published() {
+    let (mut bench, source) = behind().await;
+    // However much its namespace owes.
+    let owes = pace::causes(&Observed::default(), &bench.reconciler.observed, &BTreeSet::new());
+    bench.reconciler.planning.pace.charge(&owes, Duration::from_secs(600), Instant::now());
+    let mut fleet = fleet_manifest();
+    fleet["spec"]["scaling"]["minReplicas"] = 2.into();
+    let world = put(&source, 2, &[fleet]);
+    source.set_behind(false);
+    bench.turn(world).await;
+    bench.turn(Event::Tick).await;
+    assert_eq!(bench.reconciler.observed.number, 2);
+    assert!(bench.published().iter().any(|key| key.starts_with("Fleet/")), "{:?}", bench.published());
+}
+
+#[tokio::test]
+async fn a_source_that_is_always_behind_is_not_waited_for_for_ever() {
+    let (mut bench, _source) = behind().await;
+    let Leadership::AwaitingSource { until, .. } = &mut bench.reconciler.leadership else { panic!("it does not wait") };
     assert!(*until > Instant::now());
     *until = Instant::now();
     bench.turn(Event::Tick).await;

@@ -96,6 +96,11 @@ impl Flight {
         self.put_off.entry(owner(id).to_owned()).or_default().insert((turn(id.kind), id.clone()));
     }
 
+    /// Whether any object is to be read later.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
     /// An object needs not be read any more.
     pub(super) fn take_up(&mut self, id: &ObjectRef) {
         if let Some(waiting) = self.put_off.get_mut(owner(id)) {
@@ -140,7 +145,7 @@ mod tests {
         assert!(flight.is_full(&a) && flight.is_full(&b) && !flight.is_full(&other));
         assert!(!flight.is_full(&id(Kind::ReferenceGrant, "crowd", "g")), "what it permitted it permits no more");
         flight.put_off(&b);
-        assert!(flight.due(9).is_empty());
+        assert!(flight.due(9).is_empty() && flight.is_behind());
         // Two share.
         flight.leave(&other, 2, 51);
         assert!(flight.is_full(&other));
@@ -149,7 +154,7 @@ mod tests {
         assert!(!flight.is_full(&other) && !flight.is_full(&b));
         assert_eq!(flight.due(9), std::slice::from_ref(&b));
         flight.take_up(&b);
-        assert!(flight.due(9).is_empty() && flight.owners.is_empty() && flight.put_off.is_empty());
+        assert!(flight.due(9).is_empty() && flight.owners.is_empty() && !flight.is_behind());
     }
 
     #[test]

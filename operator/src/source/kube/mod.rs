@@ -176,6 +176,11 @@ async fn collect(
         orders.into_iter().for_each(&mut follow);
         is_changed |= is_told;
         store.begin_reads().into_iter().for_each(&read);
+        if store.is_behind() {
+            latest.set_behind(true);
+        } else if !is_changed {
+            latest.set_behind(false); // what was put off is in the world that was put last
+        }
         let is_first = !health.is_synced();
         let is_whole = !store.waits(is_first);
         let is_ready = is_changed && health.is_listed() && is_known && (is_whole || !is_first);

@@ -230,21 +230,19 @@ async fn at(moment: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use kube::client::Body;
     use planner::Kind;
     use tokio::sync::{mpsc, watch as channel};
 
     use super::{super::lists::Lists, *};
+    use crate::kube::testing::{Answer, api_server};
 
     /// Its watch may well work.
     #[tokio::test]
     async fn one_that_cannot_be_read_is_no_watch_that_fails() {
-        let service = tower::service_fn(|_: hyper::Request<Body>| async {
-            Ok::<_, std::convert::Infallible>(hyper::Response::builder().status(500).body(Body::empty()).unwrap())
-        });
+        let (client, _asked) = api_server(|_| Answer::Sent(500, String::new()));
         let (sender, mut told) = mpsc::channel(10);
         let changes = Changes::new(sender, Lists::default(), channel::channel(()).1);
-        let reader = Reader::new(Client::new(service, "sys"), changes);
+        let reader = Reader::new(client, changes);
         reader.read(ObjectRef { kind: Kind::Service, namespace: "shop".into(), name: "s".into() });
         let change = told.recv().await;
         assert!(matches!(change, Some(Change::Failing(READS, _))), "{change:?}");

@@ -234,6 +234,11 @@ impl Store {
         self.secrets.waits(strictly) || self.namespaces.waits(strictly)
     }
 
+    /// Whether objects are held as they were, until what changed before is planned.
+    pub(super) fn is_behind(&self) -> bool {
+        self.flight.is_behind()
+    }
+
     fn listed(&mut self, id: &ObjectRef) {
         if let Some(list) = self.lists.get_mut(&id.kind) {
             list.insert(id.clone());

@@ -241,6 +241,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(Store::new(here()))
+    }
+
+    fn of(store: Store) -> Self {
         let (changes, told) = mpsc::channel(1000);
         let (sender, events) = mpsc::channel(1000);
         let (progress, watched) = progress();
@@ -249,7 +253,7 @@ impl Bench {
         let (follow, orders) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             collect(
-                Store::new(here()),
+                store,
                 told,
                 &sender,
                 progress,

@@ -193,38 +193,17 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::VecDeque,
-        sync::{Arc, Mutex},
-    };
-
-    use http_body_util::BodyExt as _;
-    use hyper::{Request, Response};
-    use kube::client::Body;
     use planner::Kind;
     use serde_json::{Value, json};
+    use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::{super::resource, *};
+    use crate::kube::testing::{Answer, Asked, api_server, status};
 
     /// A client whose requests are answered one after the other; the last watch stays open. Gives back what was asked.
-    fn client(answers: Vec<(u16, String)>) -> (Client, Arc<Mutex<Vec<String>>>) {
-        let (answers, asked) = (Arc::new(Mutex::new(VecDeque::from(answers))), Arc::<Mutex<Vec<String>>>::default());
-        let asks = Arc::clone(&asked);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (answers, asks) = (Arc::clone(&answers), Arc::clone(&asks));
-            async move {
-                asks.lock().unwrap().push(request.uri().to_string());
-                let answer = answers.lock().unwrap().pop_front();
-                let Some((code, body)) = answer else { return std::future::pending().await };
-                let body = http_body_util::Full::new(bytes::Bytes::from(body)).boxed();
-                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
-            }
-        });
-        (Client::new(service, "default"), asked)
-    }
-
-    fn status(code: u16) -> Value {
-        json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "m", "reason": "r", "code": code})
+    fn client(answers: Vec<(u16, String)>) -> (Client, UnboundedReceiver<Asked>) {
+        let mut answers = answers.into_iter();
+        api_server(move |_| answers.next().map_or(Answer::Silence, |(code, body)| Answer::Sent(code, body)))
     }
 
     fn list(version: &str, names: &[&str]) -> String {
@@ -240,7 +219,7 @@ mod tests {
     fn check(answers: Vec<(u16, String)>, expect: &[&str], asks: &[&str]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (client, asked) = client(answers);
+            let (client, mut asked) = client(answers);
             let mut steps = WatchStream::new(client, Lists::default(), resource::of(Kind::ApiRoute), "v1alpha1", None);
             let mut told = vec![];
             while told.len() < expect.len() {
@@ -251,7 +230,7 @@ mod tests {
                 });
             }
             assert_eq!(told, expect);
-            let asked = asked.lock().unwrap().clone();
+            let asked: Vec<String> = std::iter::from_fn(|| Some(asked.try_recv().ok()?.uri.to_string())).collect();
             let fits = asked.len() == asks.len() && asked.iter().zip(asks).all(|(uri, part)| uri.contains(part));
             assert!(fits, "{asked:#?}");
         });

@@ -1,8 +1,10 @@
 //! What is kept, for whom when there is too much, and what is never said.
 
+use serde_json::json;
 use snapshot::Hash;
 
 use super::*;
+use crate::kube::testing::{Answer, api_server};
 
 fn record(namespace: &str, name: &str, size: usize) -> (ObjectRef, ObjectRecord) {
     let id = ObjectRef { kind: Kind::Secret, namespace: namespace.into(), name: name.into() };
@@ -107,7 +109,7 @@ async fn only_certificates_are_kept_and_nothing_is_said_twice() {
 #[tokio::test]
 async fn what_the_leader_before_left_goes_once_nothing_is_in_force() {
     let mut kept = certificates();
-    kept.holds.store(true, Ordering::Relaxed);
+    kept.secret.set_holds();
     kept.keep(&Arc::default(), &BTreeSet::new(), &BTreeSet::new());
     assert_eq!(kept.wanted.borrow().as_deref(), Some(""));
     kept.task.abort();
@@ -115,21 +117,14 @@ async fn what_the_leader_before_left_goes_once_nothing_is_in_force() {
 
 /// What an API server was asked.
 async fn asked(text: &str, code: u16) -> (Value, Result<(), String>) {
-    let (told, mut requests) = tokio::sync::mpsc::unbounded_channel();
-    let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
-        let told = told.clone();
-        async move {
-            let (head, body) = request.into_parts();
-            // What an API server does with an apply is to make what is not there.
-            assert_eq!(head.headers["content-type"], "application/merge-patch+json");
-            told.send(serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap()).unwrap();
-            let answer = json!({"kind": "Status", "code": code, "reason": "Why", "message": "secret key"}).to_string();
-            let answer = hyper::Response::builder().status(code).body(kube::client::Body::from(answer.into_bytes()));
-            Ok::<_, std::convert::Infallible>(answer.unwrap())
-        }
-    });
-    let done = write(&Api::namespaced(Client::new(service, "ns"), "ns"), "memory", text).await;
-    (requests.recv().await.unwrap(), done.map_err(|error| error.to_string()))
+    let answer = json!({"kind": "Status", "code": code, "reason": "Why", "message": "secret key"});
+    let (client, mut requests) = api_server(move |_| Answer::json(code, answer.clone()));
+    let secret = KeptObject::<Secret>::new(client, "ns", "memory", "certificates");
+    let done = secret.write(&[(KEY, text.to_owned())].into()).await;
+    let asked = requests.recv().await.unwrap();
+    // What an API server does with an apply is to make what is not there.
+    assert_eq!(asked.header("content-type"), "application/merge-patch+json");
+    (asked.body, done.map_err(|error| error.to_string()))
 }
 
 #[tokio::test]

@@ -190,3 +190,49 @@ fn who_changes_more_than_is_planned_is_put_off() {
     assert_eq!(store.begin_reads(), []);
     check(&store, &["crowd/a", "crowd/b", "crowd/c", "shop/x"], &[]);
 }
+
+/// An operator that takes over waits for that.
+#[tokio::test]
+async fn that_objects_are_put_off_is_told_until_a_world_has_them() {
+    let mut bench = Bench::of(Store::within(700 << 10, here()));
+    let world = async |bench: &mut Bench| match tokio::time::timeout(Duration::from_secs(20), bench.events.recv()).await
+    {
+        Ok(Some(Event::WorldChanged(latest))) => (latest.take().unwrap(), latest),
+        other => panic!("{other:?}"),
+    };
+    bench.list(&[]).await;
+    for name in ["a", "b"] {
+        bench.tell(large("crowd", name, 1)).await;
+    }
+    let (mut latest, source) = world(&mut bench).await;
+    while latest.objects.len() < 2 {
+        latest = world(&mut bench).await.0;
+    }
+    let complete = async |expect: bool| {
+        for _ in 0..1000 {
+            if source.is_complete() == expect {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("is_complete() is not {expect}");
+    };
+    complete(true).await;
+    bench.tell(large("crowd", "a", 2)).await;
+    let (latest, _) = world(&mut bench).await;
+    bench.tell(large("crowd", "b", 2)).await;
+    complete(false).await;
+    // It is no news by itself: whoever changes much would have plans made of nothing.
+    bench.nothing().await;
+    bench.in_force.send_replace(Some(planned(latest.number, &[])));
+    assert_eq!(bench.asked.recv().await, Some(of("crowd", "b")));
+    assert!(!source.is_complete());
+    let Change::Set(id, value) = large("crowd", "b", 2) else { panic!() };
+    bench.tell(Change::Read(id, Some(value))).await;
+    let (latest, _) = world(&mut bench).await;
+    assert_eq!(
+        latest.objects[&of("crowd", "b")].creation.as_ref().unwrap().created.to_string(),
+        "2026-01-02T03:04:02Z"
+    );
+    complete(true).await;
+}

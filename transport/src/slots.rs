@@ -2,8 +2,8 @@
 //! holder can starve the others, as long as there are fewer holders than slots.
 //!
 //! The holder of an unauthenticated connection is its address, which loses its oldest slot: that connection may have been
-//! silent since it came. The holder of a proxy's connection is its fleet, which loses its youngest: what served before goes
-//! on.
+//! silent since it came. One whose peer is known has a holder within a group, such as a fleet within its namespace, and the
+//! youngest slot is lost: what served before goes on.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,11 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use planner::FleetRef;
 use tokio::sync::oneshot;
 
 /// A bounded number of slots, and their holders.
 #[derive(Clone, Debug)]
-pub(crate) struct ConnectionSlots<K: Ord> {
+pub struct ConnectionSlots<K: Ord> {
     most: usize,
     taken: Arc<Mutex<Taken<K>>>,
 }
@@ -34,7 +33,7 @@ struct Taken<K> {
 
 impl<K: Ord + Clone> ConnectionSlots<K> {
     /// `most` slots, at least one.
-    pub(crate) fn new(most: usize) -> Self {
+    pub fn new(most: usize) -> Self {
         let taken = Taken { next: 0, count: 0, of: BTreeMap::new() };
         Self { most: most.max(1), taken: Arc::new(Mutex::new(taken)) }
     }
@@ -42,7 +41,7 @@ impl<K: Ord + Clone> ConnectionSlots<K> {
 
 impl ConnectionSlots<IpAddr> {
     /// Takes a slot: a free one, or the oldest of the address that has most.
-    pub(crate) fn take(&self, address: IpAddr) -> Slot<IpAddr> {
+    pub fn take(&self, address: IpAddr) -> Slot<IpAddr> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.count >= self.most {
             let most = taken.of.iter().max_by_key(|(_, slots)| slots.len());
@@ -55,32 +54,33 @@ impl ConnectionSlots<IpAddr> {
     }
 }
 
-impl ConnectionSlots<FleetRef> {
-    /// Takes a slot: a free one, or the youngest of the namespace that has most, of its largest fleet. `None` when that is
-    /// the very fleet that asks, or has no more.
-    pub(crate) fn claim(&self, fleet: &FleetRef) -> Option<Slot<FleetRef>> {
+impl<K: Ord + Clone> ConnectionSlots<K> {
+    /// Takes a slot: a free one, or the youngest of the group that has most, of its largest holder. `None` when that is the
+    /// very holder that asks, or has no more.
+    pub fn claim(&self, holder: &K, group: impl Fn(&K) -> &str) -> Option<Slot<K>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.count >= self.most {
-            let (fleet, number) = taken.youngest_of_most(fleet)?;
-            taken.free(&fleet, number);
+            let (holder, number) = taken.youngest_of_most(holder, group)?;
+            taken.free(&holder, number);
         }
-        Some(taken.give(fleet.clone(), &self.taken))
+        Some(taken.give(holder.clone(), &self.taken))
     }
 }
 
-impl Taken<FleetRef> {
+impl<K: Ord + Clone> Taken<K> {
     /// The slot to be given up for one more of `newcomer`, which counts as if it were there already: of equals it is that
     /// one that gives way, so that nobody is ended for who has as much.
-    fn youngest_of_most(&self, newcomer: &FleetRef) -> Option<(FleetRef, u64)> {
-        let mut counts: BTreeMap<&FleetRef, usize> = BTreeMap::from([(newcomer, 1)]);
-        let mut namespaces: BTreeMap<&str, usize> = BTreeMap::from([(newcomer.namespace.as_str(), 1)]);
-        for (fleet, slots) in &self.of {
-            *counts.entry(fleet).or_default() += slots.len();
-            *namespaces.entry(&fleet.namespace).or_default() += slots.len();
+    fn youngest_of_most(&self, newcomer: &K, group: impl Fn(&K) -> &str) -> Option<(K, u64)> {
+        let own = group(newcomer);
+        let mut counts: BTreeMap<&K, usize> = BTreeMap::from([(newcomer, 1)]);
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::from([(own, 1)]);
+        for (holder, slots) in &self.of {
+            *counts.entry(holder).or_default() += slots.len();
+            *groups.entry(group(holder)).or_default() += slots.len();
         }
-        let (most, _) = namespaces.iter().max_by_key(|(name, count)| (**count, **name == newcomer.namespace))?;
-        let fleets = counts.iter().filter(|(fleet, _)| fleet.namespace == **most);
-        let (largest, _) = fleets.max_by_key(|(fleet, count)| (**count, **fleet == newcomer))?;
+        let (most, _) = groups.iter().max_by_key(|(name, count)| (**count, **name == own))?;
+        let holders = counts.iter().filter(|(holder, _)| group(holder) == *most);
+        let (largest, _) = holders.max_by_key(|(holder, count)| (**count, **holder == newcomer))?;
         let youngest = self.of.get(*largest)?.keys().next_back()?;
         (*largest != newcomer).then(|| ((*largest).clone(), *youngest))
     }
@@ -109,7 +109,7 @@ impl<K: Ord + Clone> Taken<K> {
 
 /// A slot; dropping it frees it.
 #[derive(Debug)]
-pub(crate) struct Slot<K: Ord + Clone> {
+pub struct Slot<K: Ord + Clone> {
     holder: K,
     number: u64,
     evicted: oneshot::Receiver<()>,
@@ -118,12 +118,12 @@ pub(crate) struct Slot<K: Ord + Clone> {
 
 impl<K: Ord + Clone> Slot<K> {
     /// Returns when another connection got the slot.
-    pub(crate) async fn evicted(&mut self) {
+    pub async fn evicted(&mut self) {
         poll_fn(|cx| self.poll_evicted(cx)).await;
     }
 
     /// Polls whether another connection got the slot; else the task is woken when that happens.
-    pub(crate) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // It says so once.
         if self.evicted.is_terminated() { Poll::Ready(()) } else { self.evicted.poll_unpin(cx).map(drop) }
     }
@@ -173,29 +173,32 @@ mod tests {
         assert!(taken.count == 0 && taken.of.is_empty(), "{taken:?}");
     }
 
-    fn fleet(namespace: &str, name: &str) -> FleetRef {
-        FleetRef { namespace: namespace.into(), name: name.into() }
+    /// A namespace and a name.
+    type Fleet = (String, String);
+
+    fn claim(slots: &ConnectionSlots<Fleet>, namespace: &str, name: &str) -> Option<Slot<Fleet>> {
+        slots.claim(&(namespace.into(), name.into()), |(namespace, _)| namespace)
     }
 
     #[test]
     fn a_fleet_of_thousands_leaves_the_places_of_others() {
         let slots = ConnectionSlots::new(8);
-        let mut crowd: Vec<_> = (0..8).filter_map(|_| slots.claim(&fleet("crowd", "f"))).collect();
+        let mut crowd: Vec<_> = (0..8).filter_map(|_| claim(&slots, "crowd", "f")).collect();
         assert_eq!(crowd.len(), 8, "what nobody else wants");
-        assert!(slots.claim(&fleet("crowd", "f")).is_none(), "it would only take its own");
+        assert!(claim(&slots, "crowd", "f").is_none(), "it would only take its own");
         // Others come, to no more than what the crowd is left with; its youngest go.
-        let mut others: Vec<_> = (0..6).filter_map(|_| slots.claim(&fleet("shop", "f"))).collect();
+        let mut others: Vec<_> = (0..6).filter_map(|_| claim(&slots, "shop", "f")).collect();
         assert_eq!(others.len(), 4);
         assert_eq!(
             crowd.iter_mut().map(is_evicted).collect::<Vec<_>>(),
             [false, false, false, false, true, true, true, true]
         );
         // Many fleets of one namespace are one neighbour.
-        assert!((0..9).all(|i| slots.claim(&fleet("crowd", &format!("f{i}"))).is_none_or(|mut slot| {
+        assert!((0..9).all(|i| claim(&slots, "crowd", &format!("f{i}")).is_none_or(|mut slot| {
             let own = is_evicted(&mut slot);
             own || !others.iter_mut().any(is_evicted)
         })));
-        let mut small = slots.claim(&fleet("small", "f")).unwrap();
+        let mut small = claim(&slots, "small", "f").unwrap();
         assert!(!is_evicted(&mut small));
         // What goes frees its slot, once, also of one that was evicted before.
         drop((crowd, others, small));
@@ -206,8 +209,8 @@ mod tests {
     #[test]
     fn within_a_namespace_the_largest_fleet_gives_way() {
         let slots = ConnectionSlots::new(6);
-        let mut large: Vec<_> = (0..6).filter_map(|_| slots.claim(&fleet("ns", "large"))).collect();
-        let mut small: Vec<_> = (0..4).filter_map(|_| slots.claim(&fleet("ns", "small"))).collect();
+        let mut large: Vec<_> = (0..6).filter_map(|_| claim(&slots, "ns", "large")).collect();
+        let mut small: Vec<_> = (0..4).filter_map(|_| claim(&slots, "ns", "small")).collect();
         assert_eq!(small.len(), 3);
         assert_eq!(large.iter_mut().filter_map(|slot| slot.evicted().now_or_never()).count(), 3);
         assert!(!small.iter_mut().any(is_evicted));

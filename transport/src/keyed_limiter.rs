@@ -1,4 +1,4 @@
-//! A limit on how many there are of each name.
+//! A limit on how many there are of each name, such as connections of one peer.
 
 use std::{
     collections::HashMap,
@@ -7,17 +7,18 @@ use std::{
 
 /// The number of permits of each name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KeyedLimiter(Arc<Mutex<HashMap<String, usize>>>);
+pub struct KeyedLimiter(Arc<Mutex<HashMap<String, usize>>>);
 
 /// A permit, which its drop gives back.
-pub(super) struct KeyedPermit {
+#[derive(Debug)]
+pub struct KeyedPermit {
     limiter: KeyedLimiter,
     name: String,
 }
 
 impl KeyedLimiter {
     /// Takes a permit, unless the name has `most` already.
-    pub(super) fn try_acquire(&self, name: String, most: usize) -> Option<KeyedPermit> {
+    pub fn try_acquire(&self, name: String, most: usize) -> Option<KeyedPermit> {
         let mut limiter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = limiter.entry(name.clone()).or_default();
         (*count < most).then(|| {
