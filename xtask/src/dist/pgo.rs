@@ -59,6 +59,7 @@ fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
         "proxy/src",
         "snapshot",
         "limits",
+        "jwt",
         "allocator",
         "xtask/src/dist",
     ]

@@ -14,15 +14,15 @@ struct Rule {
     pure: bool,
 }
 
-const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "operator", "proxy", "e2e", "xtask"];
+const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy", "e2e", "xtask"];
 
 const RULES: &[Rule] = &[
     Rule {
         name: "allocator",
-        without: &["tokio", "crds", "snapshot", "planner", "limits", "operator", "proxy"],
+        without: &["tokio", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy"],
         pure: false,
     },
-    Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "operator", "proxy"], pure: false },
+    Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "jwt", "operator", "proxy"], pure: false },
     Rule {
         name: "snapshot",
         without: &["kube", "k8s-openapi", "crds", "planner", "limits", "operator", "proxy"],
@@ -36,6 +36,14 @@ const RULES: &[Rule] = &[
     Rule {
         name: "limits",
         without: &["tokio", "hyper", "tracing", "log", "kube", "k8s-openapi", "crds", "planner", "operator", "proxy"],
+        pure: true,
+    },
+    Rule {
+        name: "jwt",
+        without: &[
+            "tokio", "hyper", "tracing", "log", "kube", "k8s-openapi", "crds", "snapshot", "planner", "limits", "operator",
+            "proxy",
+        ],
         pure: true,
     },
     Rule { name: "operator", without: &["proxy", "limits"], pure: false },
