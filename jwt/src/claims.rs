@@ -22,7 +22,8 @@ pub struct ClaimPath(String);
 /// A place of a claim that is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "name a claim (`sub`), or one within claims by a JSON Pointer (`/realm_access/roles`), where ~ is written ~0 and / in a name ~1"
+    "name a claim (`sub`), or one within claims by a JSON Pointer (`/realm_access/roles`), where ~ is written ~0 and / in a \
+     name ~1"
 )]
 pub struct InvalidPath;
 

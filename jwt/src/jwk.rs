@@ -22,7 +22,8 @@ use crate::{
 pub const MAX_JWKS_BYTES: usize = 1 << 20;
 /// Most keys of a set.
 pub const MAX_KEYS: usize = 100;
-/// Most keys of one `kid` and algorithm, and most that are tried when a token has no `kid`: each may cost a token the time of a signature.
+/// Most keys of one `kid` and algorithm, and most that are tried when a token has no `kid`: each may cost a token the time
+/// of a signature.
 const MAX_TRIES: usize = 4;
 /// Longest `kid`, in bytes.
 const MAX_KEY_ID_BYTES: usize = 1024;
@@ -112,7 +113,8 @@ pub enum Unusable {
     Symmetric,
     /// It has too few bits, or too many.
     #[error(
-        "it is too short or too long: RSA has 2048 to 4096 bits, a symmetric key at least those of its hash and at most 1024 bytes"
+        "it is too short or too long: RSA has 2048 to 4096 bits, a symmetric key at least those of its hash and at most 1024 \
+         bytes"
     )]
     WrongLength,
     /// Its values are none of a key: malformed, or no point of the curve.

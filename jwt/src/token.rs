@@ -22,8 +22,8 @@ pub(crate) struct Token<'a> {
     pub(crate) signature: Vec<u8>,
 }
 
-/// What a header says, of which nothing counts before a key has confirmed it. Fields that name or bring keys (`jwk`, `jku`, `x5u`,
-/// `x5c`) are not read.
+/// A header's content, of which nothing counts before a key has confirmed it. Fields that name or bring keys (`jwk`, `jku`,
+/// `x5u`, `x5c`) are not read.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub(crate) algorithm: Algorithm,

@@ -1,4 +1,5 @@
-//! Tokens that are not what they seem: truncated, oversized, encoded in more than one way, JSON that two parsers read differently.
+//! Tokens that are not what they seem: truncated, oversized, encoded in more than one way, JSON that two parsers read
+//! differently.
 
 use jwt::{MAX_TOKEN_BYTES, Reason};
 
