@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("Cluster.protocol", "cluster_protocol"),
         ("Limit.scope", "limit_scope"),
         ("Credential.kind", "credential_kind"),
+        ("AccessRule.action", "access_action"),
     ] {
         let attribute = format!("#[serde(serialize_with = \"crate::sensitive::{with}\")]");
         config = config.field_attribute(format!("sluice.v1.{field}"), attribute);

@@ -54,6 +54,16 @@ pub enum TargetKind {
     GatewayFleet,
 }
 
+/// Whether a policy bites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyMode {
+    /// What it rejects is rejected.
+    #[default]
+    Enforce,
+    /// It is only counted.
+    Audit,
+}
+
 /// CEL: the header named `self.name` may be changed by a filter. The fields that frame a message belong to the proxy: a
 /// filter that sets them could smuggle a second request to the backend.
 pub(crate) const NOT_FRAMING_NAME: &str = "!(self.name.lowerAscii() in ['connection', 'content-length', 'host', \

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{ApiRoute, Consumer, GatewayFleet, RatePolicy, ReferenceGrant, grant};
+use crate::{AccessPolicy, ApiRoute, Consumer, GatewayFleet, RatePolicy, ReferenceGrant, grant};
 
 /// A kind of object that [`crate::admit()`] knows. In worlds, objects are in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub enum Kind {
     GatewayFleet,
     ApiRoute,
     RatePolicy,
+    AccessPolicy,
     Consumer,
     Service,
     EndpointSlice,
@@ -155,7 +156,7 @@ const CORE: KindInfo = KindInfo {
 /// The label that names a slice's Service, and the one that names who keeps it.
 const SLICE_LABELS: &[&str] = &["kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"];
 
-static TABLE: [KindInfo; 10] = [
+static TABLE: [KindInfo; 11] = [
     KindInfo {
         kind: Kind::GatewayFleet,
         name: "GatewayFleet",
@@ -177,6 +178,14 @@ static TABLE: [KindInfo; 10] = [
         name: "RatePolicy",
         resource: "ratepolicies.sluice.dev",
         definition: Some(RatePolicy::crd),
+        role: Role::Guard,
+        ..OURS
+    },
+    KindInfo {
+        kind: Kind::AccessPolicy,
+        name: "AccessPolicy",
+        resource: "accesspolicies.sluice.dev",
+        definition: Some(AccessPolicy::crd),
         role: Role::Guard,
         ..OURS
     },

@@ -5,6 +5,7 @@
 //!  GatewayFleet ── the fleet: listeners, scaling, drain          fleet.rs
 //!  ApiRoute ────── where requests go; parentRefs name a fleet    route.rs
 //!  RatePolicy ──── who may send how many; targetRefs             policy.rs
+//!  AccessPolicy ── how callers are known, what they may do     access.rs
 //!  Consumer ────── who calls: labels, credentials                consumer.rs
 //!  ReferenceGrant  Gateway API's, read where it is there         grant.rs
 //!  Kind ─────────── the table of kinds: what follows from nothing else    kind.rs
@@ -20,6 +21,7 @@
 // Each printcolumn of `#[kube(...)]` has a type, as each should.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod access;
 pub mod admit;
 pub mod common;
 pub mod consumer;
@@ -32,6 +34,7 @@ pub mod policy;
 pub mod route;
 mod schema;
 
+pub use access::{AccessPolicy, AccessPolicySpec, AccessPolicyStatus};
 pub use admit::{Object, Violation, admit};
 pub use consumer::{Consumer, ConsumerSpec, ConsumerStatus};
 pub use definitions::{definitions, definitions_yaml};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Duration,
-    common::PolicyTargetRef,
+    common::{PolicyMode, PolicyTargetRef},
     schema::{k8s, text},
 };
 
@@ -69,16 +69,6 @@ pub struct RatePolicySpec {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub limits: Vec<Limit>,
-}
-
-/// Whether a limit bites.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PolicyMode {
-    /// Requests beyond the limit are rejected.
-    #[default]
-    Enforce,
-    /// They are only counted.
-    Audit,
 }
 
 /// One limit.
@@ -164,6 +154,8 @@ pub enum KeyPart {
         /// Cookie name.
         name: String,
     },
+    /// The Consumer that an AccessPolicy knows the caller for; requests of nobody share one bucket.
+    Consumer {},
 }
 
 /// By hand: a structural schema has the members of every variant side by side, and CEL says which belong to which `type`.
@@ -182,7 +174,7 @@ impl JsonSchema for KeyPart {
                 "type": {
                     "type": "string",
                     "description": "What of the request; a request without it shares one bucket with its like.",
-                    "enum": ["ClientIP", "Header", "Query", "Cookie"],
+                    "enum": ["ClientIP", "Header", "Query", "Cookie", "Consumer"],
                 },
                 "prefixLength": {
                     "type": "integer",
@@ -195,8 +187,8 @@ impl JsonSchema for KeyPart {
             },
             "x-kubernetes-validations": [
                 {
-                    "rule": "has(self.name) == (self.type != 'ClientIP')",
-                    "messageExpression": "has(self.name) ? 'type ClientIP has no name' : 'the types Header, Query and Cookie need a name'",
+                    "rule": "has(self.name) == (self.type in ['Header', 'Query', 'Cookie'])",
+                    "messageExpression": "has(self.name) ? 'the types ClientIP and Consumer have no name' : 'the types Header, Query and Cookie need a name'",
                     "fieldPath": ".name",
                 },
                 {

@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use snapshot::{
     Entry, Hash, Key, Kind, Snapshot,
-    proto::{Nack, RatePolicy, Resource, Route, Rule, resource},
+    proto::{Nack, Resource, Route, Rule, resource},
     refs,
 };
 
@@ -213,7 +213,7 @@ impl Ledger {
 }
 
 /// Replaces each resource that the fleet refuses by its last acknowledged content, and brings back what that refers to. Without any, a
-/// Route or RatePolicy becomes one that makes its requests answer 500 (never open), and anything else is left out. The
+/// Route, RatePolicy or AccessPolicy becomes one that makes its requests answer 500 (never open), and anything else is left out. The
 /// map names what was replaced.
 pub fn publish(desired: &Snapshot, ledger: &Ledger) -> (Snapshot, BTreeMap<Key, Nack>) {
     let (mut published, mut rolled_back) = (desired.clone(), BTreeMap::new());
@@ -262,7 +262,7 @@ fn is_desired(desired: &Snapshot, (key, hash): &(Key, Hash)) -> bool {
 
 /// What others rest on: without it they serve nothing, while a route, a policy or a consumer fails alone.
 fn is_base(key: &Key) -> bool {
-    !matches!(key.kind(), Kind::Route | Kind::RatePolicy | Kind::Consumer)
+    !matches!(key.kind(), Kind::Route | Kind::RatePolicy | Kind::AccessPolicy | Kind::Consumer)
 }
 
 /// Keys that a resource refers to and can't work without.
@@ -283,10 +283,7 @@ fn stand_in(entry: &Entry) -> Option<Entry> {
             });
             resource::Kind::Route(Route { created_ms, attachments, rules: rules.collect() })
         }
-        Some(resource::Kind::RatePolicy(policy)) => {
-            resource::Kind::RatePolicy(RatePolicy { targets: policy.targets, limits: vec![], unavailable: WHY.into() })
-        }
-        _ => return None,
+        _ => return snapshot::closed(entry, WHY.into()),
     };
     Some(Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
 }

@@ -98,7 +98,7 @@ impl Origin {
 pub struct WorldObject {
     /// What the source has now: admitted (`crds::admit`), or why not.
     pub current: Result<Arc<Object>, Vec<Violation>>,
-    /// A RatePolicy's document as it was written, kept only while `current` is an error: the targets of a policy that
+    /// The document of a policy that guards as it was written, kept only while `current` is an error: the targets of a policy that
     /// was never valid are read from it, so that they answer 500 instead of standing open. Of a Secret it is not kept:
     /// what prints a world would show it.
     pub raw: Option<Arc<serde_json::Value>>,

@@ -301,6 +301,7 @@ fn requests(routes: usize) {
             tls: false,
             port: 80,
             prefix: 0,
+            paths: snapshot::path::Rules::default(),
             started: Instant::now(),
             now_us: clock_us(Instant::now()),
             identity: None,
@@ -314,6 +315,7 @@ fn requests(routes: usize) {
     let record = RequestRecord {
         ended: Instant::now(),
         rule: Some(rule.served_by()),
+        consumer: None,
         client: b"192.0.2.1",
         client_port: 7,
         method: &Method::GET,

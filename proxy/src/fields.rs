@@ -61,6 +61,11 @@ struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeated;
 
+/// Names of fields, without regard to case and to what servers of the CGI family take for the same: dashes written as
+/// underscores.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Vec<Box<[u8]>>);
+
 /// A field's name and value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
@@ -173,12 +178,14 @@ impl Fields {
 
     /// Takes out a field, and what servers of the CGI family take for the same: its dashes written as underscores.
     pub(crate) fn remove_disguised(&mut self, name: &HeaderName) {
-        let dashed = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
-        let name: Vec<u8> = name.as_str().bytes().map(|b| dashed(&b)).collect();
-        let is_same = |other: &[u8]| other.len() == name.len() && other.iter().map(dashed).eq(name.iter().copied());
+        self.remove_all_disguised(&Names::from_iter([name]));
+    }
+
+    /// The same for several names. Each field is looked at once, however many names there are.
+    pub(crate) fn remove_all_disguised(&mut self, names: &Names) {
         let head = &self.head;
-        self.spans.retain(|came| !is_same(&head[came.name as usize..came.colon as usize]));
-        self.set.retain(|(other, _)| !is_same(other.as_str().as_bytes()));
+        self.spans.retain(|came| !names.have(&head[came.name as usize..came.colon as usize]));
+        self.set.retain(|(other, _)| !names.have(other.as_str().as_bytes()));
     }
 
     /// Takes out all of several names. Each field is looked at once, however many names there are: clients choose both.
@@ -235,6 +242,29 @@ impl Fields {
     fn part(&self, start: u32, end: u32) -> &[u8] {
         &self.head[start as usize..end as usize]
     }
+}
+
+impl Names {
+    fn have(&self, name: &[u8]) -> bool {
+        // Lengths first: they tell most names apart.
+        let order = |known: &[u8]| {
+            known.len().cmp(&name.len()).then_with(|| known.iter().copied().cmp(name.iter().map(dashed)))
+        };
+        self.0.binary_search_by(|known| order(known)).is_ok()
+    }
+}
+
+impl<'a> FromIterator<&'a HeaderName> for Names {
+    fn from_iter<T: IntoIterator<Item = &'a HeaderName>>(names: T) -> Self {
+        let names = names.into_iter().map(|name| name.as_str().as_bytes().iter().map(dashed).collect());
+        let mut names: Vec<Box<[u8]>> = names.collect();
+        names.sort_unstable_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
+        Self(names)
+    }
+}
+
+fn dashed(byte: &u8) -> u8 {
+    if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 fn is_same(other: &HeaderName, name: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::Config,
-    filter::Limiters,
+    filter::{AccessPolicies, Limiters},
     memory::{Limit, Memory},
     telemetry::Telemetry,
     upstream::Endpoints,
@@ -28,6 +28,8 @@ pub struct Shared {
     pub endpoints: Endpoints,
     /// State of the rate limits, across pushes.
     pub limiters: Limiters,
+    /// Access policies and what they count, across pushes; and the consumers that they know.
+    pub access: AccessPolicies,
     /// Memory of this process that clients hold.
     pub memory: Arc<Memory>,
     /// Whether and how this proxy leaves.
@@ -90,6 +92,7 @@ impl Shared {
             telemetry,
             endpoints: Endpoints::default(),
             limiters: Limiters::default(),
+            access: AccessPolicies::default(),
             memory: Memory::new(limit),
             drain: watch::Sender::new(Drain::Serving),
             rebalance: watch::Sender::new(None),

@@ -1,6 +1,7 @@
 //! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
+pub mod access;
 mod compression;
 pub mod consumer;
 mod expressions;
@@ -57,6 +58,7 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         Some(resource::Kind::Cluster(c)) => (Kind::Cluster, cluster(c)),
         Some(resource::Kind::RatePolicy(p)) => (Kind::RatePolicy, rate_policy(p)),
         Some(resource::Kind::Consumer(c)) => (Kind::Consumer, consumer::consumer(c)),
+        Some(resource::Kind::AccessPolicy(p)) => (Kind::AccessPolicy, access::policy(p)),
         None => {
             return Err(Unfit::new("", reason::UNKNOWN_KIND, "a resource of a kind that this version does not know"));
         }

@@ -15,12 +15,21 @@ pub enum Kind {
     Cluster,
     RatePolicy,
     Consumer,
+    AccessPolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] =
-        [Kind::Fleet, Kind::Listener, Kind::Certificate, Kind::Route, Kind::Cluster, Kind::RatePolicy, Kind::Consumer];
+    pub const ALL: [Kind; 8] = [
+        Kind::Fleet,
+        Kind::Listener,
+        Kind::Certificate,
+        Kind::Route,
+        Kind::Cluster,
+        Kind::RatePolicy,
+        Kind::Consumer,
+        Kind::AccessPolicy,
+    ];
 
     /// The word that a key begins with.
     pub const fn as_str(self) -> &'static str {
@@ -32,6 +41,7 @@ impl Kind {
             Kind::Cluster => "Cluster",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::AccessPolicy => "AccessPolicy",
         }
     }
 
@@ -44,6 +54,7 @@ impl Kind {
             Kind::Cluster => "Service",
             Kind::RatePolicy => "RatePolicy",
             Kind::Consumer => "Consumer",
+            Kind::AccessPolicy => "AccessPolicy",
         }
     }
 }

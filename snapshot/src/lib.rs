@@ -12,6 +12,7 @@
 //! - [`check`]: what makes a resource executable. Both sides run it: the operator before it publishes, the proxy before
 //!   it applies.
 //! - [`mod@refs`]: what a resource refers to.
+//! - [`closed()`]: what stands in for a policy that can't be honoured.
 //! - [`credential`]: digests of credentials.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
@@ -21,6 +22,7 @@
 //! - [`handover`]: how listening sockets pass between processes (standalone).
 
 pub mod check;
+mod closed;
 pub mod codec;
 pub mod credential;
 pub mod expression;
@@ -47,6 +49,7 @@ impl proto::Listener {
     }
 }
 
+pub use closed::{closed, closed_fleet};
 pub use key::{Hash, Key, Kind};
 pub use refs::refs;
 pub use set::{Delta, Entry, Snapshot};

@@ -5,7 +5,7 @@ use std::{fmt, iter};
 
 use crate::{
     key::{Key, Kind},
-    proto::{Filter, Rule, filter, resource},
+    proto::{Filter, PolicyTarget, Rule, filter, resource},
 };
 
 /// A reference from a resource to another one of its snapshot.
@@ -67,16 +67,8 @@ pub fn refs(content: &resource::Kind) -> Box<dyn Iterator<Item = Reference<'_>> 
             is_needed: true,
         })),
         resource::Kind::Route(route) => Box::new(route.rules.iter().enumerate().flat_map(|(i, rule)| of_rule(i, rule))),
-        resource::Kind::RatePolicy(policy) => {
-            let named = policy.targets.iter().enumerate().filter(|(_, target)| !target.route.is_empty());
-            Box::new(named.map(|(i, target)| Reference {
-                field: Field { list: "targetRefs", index: Some(i), ..Field::default() },
-                kind: Kind::Route,
-                key: &target.route,
-                // A policy guards what is there.
-                is_needed: false,
-            }))
-        }
+        resource::Kind::RatePolicy(policy) => Box::new(of_targets(&policy.targets)),
+        resource::Kind::AccessPolicy(policy) => Box::new(of_targets(&policy.targets)),
         resource::Kind::Fleet(_)
         | resource::Kind::Certificate(_)
         | resource::Kind::Cluster(_)
@@ -87,6 +79,18 @@ pub fn refs(content: &resource::Kind) -> Box<dyn Iterator<Item = Reference<'_>> 
 /// The keys that a resource does not work without.
 pub fn needed(content: &resource::Kind) -> impl Iterator<Item = Key> + '_ {
     refs(content).filter(|reference| reference.is_needed).filter_map(|reference| reference.target())
+}
+
+/// The routes that a policy guards.
+fn of_targets(targets: &[PolicyTarget]) -> impl Iterator<Item = Reference<'_>> {
+    let named = targets.iter().enumerate().filter(|(_, target)| !target.route.is_empty());
+    named.map(|(i, target)| Reference {
+        field: Field { list: "targetRefs", index: Some(i), ..Field::default() },
+        kind: Kind::Route,
+        key: &target.route,
+        // A policy guards what is there.
+        is_needed: false,
+    })
 }
 
 /// The clusters of a rule: those of its filters, then those that it sends requests to.

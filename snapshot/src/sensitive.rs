@@ -36,6 +36,7 @@ words! {
     cluster_protocol: proto::ClusterProtocol, "CLUSTER_PROTOCOL_";
     limit_scope: proto::LimitScope, "LIMIT_SCOPE_";
     credential_kind: proto::CredentialKind, "CREDENTIAL_KIND_";
+    access_action: proto::AccessAction, "ACCESS_ACTION_";
 }
 
 /// The encoding of a certificate holds its key.

@@ -1,4 +1,4 @@
--- The health of GatewayFleets, ApiRoutes, RatePolicies and Consumers, for Argo CD: see README.md beside the chart.
+-- The health of GatewayFleets, ApiRoutes, RatePolicies, AccessPolicies and Consumers, for Argo CD: see README.md beside the chart.
 -- Healthy: every proxy runs what the object says, and of a fleet enough serve. Degraded: its status says what is wrong. Progressing: on its way.
 local health = {status = "Progressing", message = "waiting for the operator"}
 

@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::violations::Violation;
-use crate::{ApiRoute, Consumer, GatewayFleet, Kind, RatePolicy, ReferenceGrant};
+use crate::{AccessPolicy, ApiRoute, Consumer, GatewayFleet, Kind, RatePolicy, ReferenceGrant};
 
 /// The object of each kind, and what all of them have.
 macro_rules! objects {
@@ -78,6 +78,8 @@ objects! {
     ApiRoute,
     /// Rate limits.
     RatePolicy,
+    /// How callers are known, and what they may do.
+    AccessPolicy,
     /// Who calls.
     Consumer,
     /// A Service that routes name as backend.

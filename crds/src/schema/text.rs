@@ -42,6 +42,12 @@ const HEADER_NAME: Text = Text {
     max_length: 256,
     words: "a header field name: letters, digits and the signs !#$%&'*+-.^_`|~",
 };
+/// RFC 9110 section 5.6.2: a method, and what RFC 6265 takes for the name of a cookie.
+const TOKEN: Text = Text {
+    pattern: r"^[-A-Za-z0-9!#$%&'*+.^_\x60|~]+$",
+    max_length: 64,
+    words: "a method, or a cookie's name: letters, digits and the signs !#$%&'*+-.^_`|~",
+};
 /// RFC 9110 section 5.5 without the obsolete bytes above 0x7f; CR, LF and NUL would let a value smuggle in a field.
 const HEADER_VALUE: Text = Text {
     pattern: r"^[!-~]([\t -~]*[!-~])?$",
@@ -129,12 +135,13 @@ const SECRET_KEY: Text = Text {
     words: "a key of a Secret: letters, digits, '-', '_' and '.'",
 };
 
-const ALL: [&Text; 22] = [
+const ALL: [&Text; 23] = [
     &HOSTNAME,
     &HOSTNAME_OR_ALL,
     &LABEL,
     &SUBDOMAIN,
     &HEADER_NAME,
+    &TOKEN,
     &HEADER_VALUE,
     &MEDIA_RANGE,
     &MATCH_VALUE,
@@ -188,6 +195,10 @@ pub(crate) fn subdomain(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn header_name(_: &mut SchemaGenerator) -> Schema {
     HEADER_NAME.schema()
+}
+
+pub(crate) fn token(_: &mut SchemaGenerator) -> Schema {
+    TOKEN.schema()
 }
 
 pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
@@ -284,6 +295,7 @@ mod tests {
         check(&LABEL, &["a", "a-1"], &["a.b", "-a", "a-", "A", ""]);
         check(&SUBDOMAIN, &["a.b-c.d"], &["a..b", "a.", "a\n"]);
         check(&HEADER_NAME, &["X-Tier", "a`b|c"], &["", "a b", "a:b", "é", "a\r", ":path"]);
+        check(&TOKEN, &["GET", "a`b|c"], &["", "a b", "a:b", "a=b", "a;b"]);
         check(&HEADER_VALUE, &["x", "a b\tc", "\"q\""], &["", " a", "a ", "a\r\nb: c", "a\0", "é"]);
         check(
             &MEDIA_RANGE,

@@ -136,7 +136,7 @@ impl Sluice {
     /// Saves what the objects of a namespace and the operator say, and names the file. The end of each part is printed, for
     /// whoever has only the output.
     pub fn dump(&self, namespace: &str) -> PathBuf {
-        let kinds = "gatewayfleets,apiroutes,ratepolicies,consumers,configmaps,deployments,jobs,pods,services,endpointslices,events";
+        let kinds = "gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers,configmaps,deployments,jobs,pods,services,endpointslices,events";
         let mut text = String::new();
         let mut add = |title: &str, said: anyhow::Result<String>| {
             let said = said.unwrap_or_else(|error| format!("{error:#}"));
@@ -147,7 +147,7 @@ impl Sluice {
         for namespace in [namespace, SYSTEM] {
             for line in [
                 format!("kubectl get {kinds} --namespace {namespace} --output wide"),
-                format!("kubectl describe gatewayfleets,apiroutes,ratepolicies,consumers,pods --namespace {namespace}"),
+                format!("kubectl describe gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers,pods --namespace {namespace}"),
             ] {
                 add(&line, self.shell.run(&line));
             }

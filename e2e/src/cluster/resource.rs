@@ -9,6 +9,7 @@ pub struct Resource {
 
 #[allow(missing_docs)] // each is the kind of that name
 impl Resource {
+    pub const ACCESS_POLICIES: Resource = sluice("accesspolicies");
     pub const API_ROUTES: Resource = sluice("apiroutes");
     pub const CLUSTER_ROLES: Resource = Resource { group: RBAC, plural: "clusterroles" };
     pub const CLUSTER_ROLE_BINDINGS: Resource = Resource { group: RBAC, plural: "clusterrolebindings" };
@@ -66,6 +67,7 @@ impl Resource {
     /// The resource of a kind that tests write.
     pub fn of(kind: &str) -> Option<Resource> {
         Some(match kind {
+            "AccessPolicy" => Resource::ACCESS_POLICIES,
             "ApiRoute" => Resource::API_ROUTES,
             "ConfigMap" => Resource::CONFIG_MAPS,
             "Consumer" => Resource::CONSUMERS,

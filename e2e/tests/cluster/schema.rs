@@ -78,6 +78,7 @@ fn answer(api: &Api, manifest: &str) -> Result<Value, Refusal> {
     let resource = match (object["kind"].as_str().unwrap_or_default(), object["apiVersion"].as_str()) {
         ("GatewayFleet", _) => Resource::GATEWAY_FLEETS,
         ("RatePolicy", _) => Resource::RATE_POLICIES,
+        ("AccessPolicy", _) => Resource::ACCESS_POLICIES,
         ("Consumer", _) => Resource::CONSUMERS,
         ("Service", _) => Resource::SERVICES,
         ("EndpointSlice", _) => Resource::ENDPOINT_SLICES,

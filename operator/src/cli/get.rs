@@ -22,7 +22,7 @@ use crate::state::{self, default_dir};
 /// Shows what came of objects, in the columns of `kubectl get`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// gatewayfleets (gwf), apiroutes (ar), ratepolicies (rp), consumers (cons) or all; several with commas between.
+    /// gatewayfleets (gwf), apiroutes (ar), ratepolicies (rp), accesspolicies (ap), consumers (cons) or all; several with commas between.
     kind: String,
     /// Only the object of this name.
     name: Option<String>,

@@ -44,7 +44,7 @@ use crate::{
 
 /// Runs the operator in a cluster: objects come from the API server, proxies are pods
 ///
-/// It watches GatewayFleets, ApiRoutes and RatePolicies of all namespaces, runs a Deployment of proxies for each
+/// It watches GatewayFleets, ApiRoutes, their policies and Consumers of all namespaces, runs a Deployment of proxies for each
 /// GatewayFleet, pushes configuration to them, sets how many there are, and writes what came of each object into its
 /// status. Of several operators one leads; the others watch, and take over within 15 s when it is gone, at once when it is
 /// ended by SIGTERM. Proxies serve on while there is none.

@@ -320,6 +320,7 @@ pub fn message<K: Ord + Clone>(budget: &Budget<K>, id: &ObjectRef) -> String {
 pub fn targets_of(policy: Option<&Object>, written: Option<&Value>) -> Option<Value> {
     let admitted = match policy {
         Some(Object::RatePolicy(policy)) => serde_json::to_value(policy).ok(),
+        Some(Object::AccessPolicy(policy)) => serde_json::to_value(policy).ok(),
         _ => None,
     };
     let document = admitted.as_ref().or(written)?;

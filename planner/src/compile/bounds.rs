@@ -13,7 +13,7 @@ use std::{
 
 use snapshot::{
     Entry, Key, Snapshot, check, expression,
-    proto::{RatePolicy, Resource, Route, resource},
+    proto::{Route, resource},
     wire::{MAX_ENDPOINTS, MAX_ENTRIES, MAX_EXPRESSIONS, MAX_RESOURCE, MAX_ROUTES, MAX_SNAPSHOT},
 };
 
@@ -195,22 +195,17 @@ fn guard_fleet(fleet: &ObjectRef, policies: Vec<Guard>, filled: &mut Filled, pro
             if std::mem::replace(&mut closed, true) {
                 continue;
             }
-            resource.entry = closes(&resource, &why);
+            close(&mut resource, &why);
         }
         bytes += resource.size();
         filled.add(resource);
     }
 }
 
-/// A policy that closes what it guards.
-fn closes(policy: &Sourced, why: &str) -> Entry {
-    let targets = match policy.entry.kind() {
-        Some(resource::Kind::RatePolicy(policy)) => policy.targets,
-        _ => vec![],
-    };
-    let unavailable = format!("{} {why}", policy.source);
-    let closed = RatePolicy { targets, limits: vec![], unavailable };
-    Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::RatePolicy(closed)) })
+/// Has a policy close what it guards.
+fn close(policy: &mut Sourced, why: &str) {
+    let closed = snapshot::closed(&policy.entry, format!("{} {why}", policy.source));
+    policy.entry = closed.unwrap_or_else(|| policy.entry.clone());
 }
 
 /// What is in the snapshot so far.
@@ -295,7 +290,8 @@ impl Parts {
                 let why = too_large(&resource);
                 let message = format!("{why}; until then what it guards is answered 500");
                 problems.degraded(&source, "", reason::TOO_LARGE, message);
-                (resource.entry, entries) = (closes(&resource, &why), 0);
+                close(&mut resource, &why);
+                entries = 0;
             }
             let number = self.add(resource, [0, 0, entries]);
             routes.iter().for_each(|route| of_route.entry(*route).or_default().push(number));

@@ -1,6 +1,7 @@
 //! Model → what the proxies of each fleet run: references resolved, one resource for each key, within the bounds of a
 //! snapshot.
 
+mod access;
 mod addresses;
 mod attach;
 mod backends;
@@ -131,7 +132,8 @@ pub(crate) fn compile(
             }
         }
     }
-    let targets = policies::add(model, &mut drafts, problems);
+    let mut targets = policies::add(model, &mut drafts, problems);
+    targets.extend(access::add(model, &mut drafts, problems));
     let consumers = consumers::add(model, &mut drafts, problems);
     let (mut fleets, mut encoded) = (BTreeMap::new(), BTreeMap::new());
     for (object, draft) in drafts {

@@ -23,7 +23,7 @@ pub(super) fn add(
         let found = targets::find(model, object, &policy.targets, policy.content.is_ok(), problems);
         counts.insert(object.clone(), u32::try_from(found.len()).unwrap_or(u32::MAX));
         for (fleet, draft) in drafts.iter_mut() {
-            let targets = targets::in_fleet(&found, fleet, draft);
+            let targets = targets::in_fleet(found.iter().map(|(_, found)| found), fleet, draft);
             if targets.is_empty() {
                 continue;
             }

@@ -25,6 +25,7 @@ enum Untargeted {
 }
 
 /// A target that exists.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Found {
     Fleet(ObjectRef),
     Route { key: Key, rule: String },
@@ -40,7 +41,7 @@ pub(super) struct Guarded {
     pub(super) fleet: bool,
 }
 
-/// The targets of a policy that exist; of the others it is told. `is_valid`: whether its content can be used. One that is
+/// The targets of a policy that exist, with their places in the list; of the others it is told. `is_valid`: whether its content can be used. One that is
 /// not closes what it was meant for, and of it only that is said.
 pub(super) fn find(
     model: &Model,
@@ -48,11 +49,11 @@ pub(super) fn find(
     targets: &[Target],
     is_valid: bool,
     problems: &mut Problems<'_>,
-) -> Vec<Found> {
+) -> Vec<(usize, Found)> {
     let mut found = vec![];
     for (i, target) in targets.iter().enumerate() {
         match find_one(model, policy, target, is_valid) {
-            Ok(target) => found.push(target),
+            Ok(target) => found.push((i, target)),
             Err(_) if !is_valid => {}
             Err(why) => {
                 let member = if matches!(why, Untargeted::NoRule { .. }) { "sectionName" } else { "name" };
@@ -90,14 +91,18 @@ fn find_one(model: &Model, policy: &ObjectRef, target: &Target, is_valid: bool) 
 }
 
 /// The targets as they stand in the snapshot of one fleet, as far as that fleet has them.
-pub(super) fn in_fleet(found: &[Found], fleet: &ObjectRef, draft: &Draft<'_>) -> Vec<PolicyTarget> {
+pub(super) fn in_fleet<'f>(
+    found: impl Iterator<Item = &'f Found>,
+    fleet: &ObjectRef,
+    draft: &Draft<'_>,
+) -> Vec<PolicyTarget> {
     let target = |found: &Found| match found {
         Found::Fleet(target) => (target == fleet).then(PolicyTarget::default),
         Found::Route { key, rule } => {
             draft.served.contains_key(key).then(|| PolicyTarget { route: key.to_string(), rule: rule.clone() })
         }
     };
-    found.iter().filter_map(target).collect()
+    found.filter_map(target).collect()
 }
 
 /// What these targets of a fleet are.

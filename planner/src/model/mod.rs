@@ -3,6 +3,7 @@
 //!
 //! An object whose content can't be used is rejected with every finding, and its last accepted content is taken instead.
 
+pub(crate) mod access;
 mod consumer;
 mod endpoints;
 mod expressions;
@@ -28,6 +29,7 @@ use std::{
 use crds::Object;
 use snapshot::check::Unfit;
 
+pub(crate) use access::AccessPolicy;
 pub(crate) use consumer::{Consumer, CredentialRef};
 pub(crate) use endpoints::{Slice, SlicePort, State};
 pub(crate) use fleet::{Fleet, Listener, RoutesFrom};
@@ -53,9 +55,10 @@ pub(crate) struct Model {
     pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
     pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
     pub(crate) consumers: BTreeMap<ObjectRef, Arc<Consumer>>,
-    /// When each route or consumer was created, in milliseconds since 1970: its content alone does not say in standalone.
+    /// When each route, consumer or access policy was created, in milliseconds since 1970: its content alone does not say in standalone.
     pub(crate) created_ms: BTreeMap<ObjectRef, i64>,
     pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
+    pub(crate) access: BTreeMap<ObjectRef, Arc<AccessPolicy>>,
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
     /// By namespace and name of the Service.
     pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
@@ -94,6 +97,7 @@ enum Valid {
     Fleet(Arc<Fleet>),
     Route(Arc<Route>),
     Policy(Arc<Policy>),
+    Access(Arc<AccessPolicy>),
     Consumer(Arc<Consumer>),
     Service(Arc<Service>),
     Slice(Option<Arc<Slice>>),
@@ -231,7 +235,7 @@ pub(crate) fn validate(world: &World, memo: &mut Memo, problems: &mut Problems<'
             }
         };
         if let Some(valid) = used {
-            if matches!(object.kind, Kind::ApiRoute | Kind::Consumer) {
+            if matches!(object.kind, Kind::ApiRoute | Kind::AccessPolicy | Kind::Consumer) {
                 model.created_ms.insert(object.clone(), created_ms(entry));
             }
             model.insert(object, valid);
@@ -273,22 +277,23 @@ fn misplaced(object: &ObjectRef, world: &World) -> Option<Unfit> {
 
 /// What guards in place of a policy that was never valid: its targets answer 500 rather than stand open.
 fn closed(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
-    if object.kind != Kind::RatePolicy {
+    if !matches!(object.kind, Kind::RatePolicy | Kind::AccessPolicy) {
         return None;
     }
-    let why = findings.first().map(ToString::to_string).unwrap_or_default();
-    let targets = match (&entry.current, &entry.raw) {
+    let (targets, overrides) = match (&entry.current, &entry.raw) {
         (Ok(current), _) => match current.as_ref() {
-            Object::RatePolicy(policy) => target::of(&policy.spec.target_refs),
-            _ => vec![],
+            Object::RatePolicy(policy) => (target::of(&policy.spec.target_refs), false),
+            Object::AccessPolicy(policy) => (target::of(&policy.spec.target_refs), policy.spec.overrides),
+            _ => (vec![], false),
         },
-        (Err(_), Some(raw)) => target::of_document(raw),
-        (Err(_), None) => vec![],
+        (Err(_), Some(raw)) => (target::of_document(raw), access::overrides(raw)),
+        (Err(_), None) => (vec![], false),
     };
-    Some(Valid::Policy(Arc::new(Policy {
-        targets,
-        content: Err(format!("RatePolicy {}/{}: {why}", object.namespace, object.name)),
-    })))
+    let why = format!("{object}: {}", findings.first().map(ToString::to_string).unwrap_or_default());
+    Some(match object.kind {
+        Kind::AccessPolicy => Valid::Access(Arc::new(AccessPolicy { targets, overrides, content: Err(why) })),
+        _ => Valid::Policy(Arc::new(Policy { targets, content: Err(why) })),
+    })
 }
 
 fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bool) -> Result<Valid, Findings> {
@@ -298,6 +303,9 @@ fn valid(object: &ObjectRef, content: &Arc<Object>, generation: i64, cluster: bo
         }
         (Kind::ApiRoute, Object::ApiRoute(o)) => route::validate(object, o).map(|o| Valid::Route(Arc::new(o))),
         (Kind::RatePolicy, Object::RatePolicy(o)) => policy::validate(object, o).map(|o| Valid::Policy(Arc::new(o))),
+        (Kind::AccessPolicy, Object::AccessPolicy(o)) => {
+            access::validate(object, o).map(|o| Valid::Access(Arc::new(o)))
+        }
         (Kind::Consumer, Object::Consumer(o)) => consumer::validate(o).map(|o| Valid::Consumer(Arc::new(o))),
         (Kind::Service, Object::Service(o)) => service::validate(o).map(|o| Valid::Service(Arc::new(o))),
         (Kind::EndpointSlice, Object::EndpointSlice(o)) => {
@@ -327,6 +335,7 @@ impl Model {
             Valid::Fleet(fleet) => drop(self.fleets.insert(key, fleet)),
             Valid::Route(route) => drop(self.routes.insert(key, route)),
             Valid::Policy(policy) => drop(self.policies.insert(key, policy)),
+            Valid::Access(policy) => drop(self.access.insert(key, policy)),
             Valid::Consumer(consumer) => drop(self.consumers.insert(key, consumer)),
             Valid::Service(service) => drop(self.services.insert(key, service)),
             Valid::Slice(Some(slice)) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::policy as crd;
+use crds::{common::PolicyMode, policy as crd};
 use snapshot::{
     Key, Kind, check,
     check::Unfit,
@@ -54,7 +54,7 @@ fn unfit(object: &ObjectRef, limit: &proto::Limit) -> Option<Unfit> {
     check::resource(&Key::new(Kind::RatePolicy, &object.namespace, &object.name), &resource).err()
 }
 
-fn limit(limit: &crd::Limit, mode: crd::PolicyMode) -> proto::Limit {
+fn limit(limit: &crd::Limit, mode: PolicyMode) -> proto::Limit {
     let scope = match limit.scope {
         crd::LimitScope::Policy => proto::LimitScope::Policy,
         crd::LimitScope::PerTarget => proto::LimitScope::PerTarget,
@@ -70,7 +70,7 @@ fn limit(limit: &crd::Limit, mode: crd::PolicyMode) -> proto::Limit {
             per_ms: bucket.per.as_millis(),
             burst: bucket.burst.unwrap_or(bucket.rate).into(),
         }),
-        audit: limit.mode.unwrap_or(mode) == crd::PolicyMode::Audit,
+        audit: limit.mode.unwrap_or(mode) == PolicyMode::Audit,
     }
 }
 
@@ -88,6 +88,7 @@ fn key_part(part: &crd::KeyPart) -> proto::KeyPart {
         crd::KeyPart::Header { name } => Part::Header(name.to_ascii_lowercase()),
         crd::KeyPart::Query { name } => Part::Query(name.clone()),
         crd::KeyPart::Cookie { name } => Part::Cookie(name.clone()),
+        crd::KeyPart::Consumer {} => Part::Consumer(proto::ConsumerKey {}),
     };
     proto::KeyPart { part: Some(part) }
 }

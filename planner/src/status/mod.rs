@@ -7,6 +7,7 @@
 //! A route or policy that is programmed stays so while proxies come and go and other objects change: every Ready proxy
 //! holds a whole snapshot, and counts live on the fleet alone. So scaling writes no route's status.
 
+mod access;
 mod closed;
 mod conditions;
 mod consumer;
@@ -39,6 +40,8 @@ pub enum Status {
     Route(crds::ApiRouteStatus),
     /// Of a RatePolicy.
     Policy(crds::RatePolicyStatus),
+    /// Of an AccessPolicy.
+    Access(crds::AccessPolicyStatus),
     /// Of a Consumer.
     Consumer(crds::ConsumerStatus),
 }
@@ -53,6 +56,7 @@ impl Status {
             Kind::GatewayFleet => parse(value).map(Self::Fleet),
             Kind::ApiRoute => parse(value).map(Self::Route),
             Kind::RatePolicy => parse(value).map(Self::Policy),
+            Kind::AccessPolicy => parse(value).map(Self::Access),
             Kind::Consumer => parse(value).map(Self::Consumer),
             _ => None,
         }
@@ -71,6 +75,7 @@ impl Status {
                 }
             }
             Self::Policy(policy) => policy.limited = None,
+            Self::Access(policy) => policy.refused = None,
             Self::Route(_) | Self::Consumer(_) => {}
         }
         status
@@ -82,6 +87,7 @@ impl Status {
             Self::Fleet(status) => &status.conditions,
             Self::Route(status) => &status.conditions,
             Self::Policy(status) => &status.conditions,
+            Self::Access(status) => &status.conditions,
             Self::Consumer(status) => &status.conditions,
         }
     }
@@ -127,6 +133,7 @@ pub fn statuses(
             Kind::GatewayFleet => Status::Fleet(fleet::status(&context, &subject)),
             Kind::ApiRoute => Status::Route(route::status(&context, &subject)),
             Kind::RatePolicy => Status::Policy(policy::status(&context, &subject)),
+            Kind::AccessPolicy => Status::Access(access::status(&context, &subject)),
             Kind::Consumer => Status::Consumer(consumer::status(&context, &subject)),
             _ => return None, // it has none
         };

@@ -19,18 +19,23 @@ pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> RatePolicy
     let key = subject.object.key(Kind::RatePolicy);
     let targets = context.plan.targets.get(subject.object).copied().unwrap_or(0);
     let fleets = resource::fleets(context, &key);
-    let findings = &subject.findings;
-    let no_target = || Verdict::of(&findings.unresolved).filter(|_| targets == 0);
-    let accepted = findings.rejection().or_else(no_target);
-    let accepted = accepted.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, ACCEPTED));
+    let accepted = accepted(subject, targets, ACCEPTED);
     let unserved = Verdict::bad(reason::TARGET_NOT_SERVED, "no fleet serves what it limits");
     let conditions = resource::conditions(context, subject, (&key, &fleets), previous, (accepted, unserved));
-    RatePolicyStatus { conditions, targets, limited: limited(context, &fleets, &key) }
+    RatePolicyStatus { conditions, targets, limited: share(context, &fleets, &key) }
 }
 
-/// Share of the requests of the last minute that were over a limit, in the fleets that serve the policy; `None` without
+/// The condition `Accepted` of a policy of which so many targets exist.
+pub(super) fn accepted(subject: &Subject<'_>, targets: u32, good: &str) -> Verdict {
+    let findings = &subject.findings;
+    let no_target = || Verdict::of(&findings.unresolved).filter(|_| targets == 0);
+    let bad = findings.rejection().or_else(no_target);
+    bad.unwrap_or_else(|| Verdict::good(reason::ACCEPTED, good))
+}
+
+/// Share of the requests of the last minute that a policy found against, in the fleets that serve it; `None` without
 /// any request. What a fleet counted before the policy left it says nothing of the policy as it is.
-fn limited(context: &Context<'_>, fleets: &[&FleetRef], key: &Key) -> Option<String> {
+pub(super) fn share(context: &Context<'_>, fleets: &[&FleetRef], key: &Key) -> Option<String> {
     let counts = fleets.iter().filter_map(|fleet| context.fleets.get(*fleet)?.policies.get(key));
     let (checked, limited) = counts.fold((0u64, 0u64), |(a, b), (c, d)| (a.saturating_add(*c), b.saturating_add(*d)));
     if checked == 0 {

@@ -1,7 +1,7 @@
 //! While the proxies of a fleet are not all heard yet, after another operator begins to lead: what plans say is true at once,
 //! and what proxies said before stands until they say something else.
 
-use crds::{consumer::ConsumerStatus, fleet::GatewayFleetStatus, policy::RatePolicyStatus};
+use crds::{AccessPolicyStatus, consumer::ConsumerStatus, fleet::GatewayFleetStatus, policy::RatePolicyStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Context, Status, Subject, conditions::find, progress::PROGRAMMED};
@@ -36,6 +36,14 @@ pub(super) fn known(context: &Context<'_>, subject: &Subject<'_>, status: Status
         (Status::Consumer(now), before) => {
             let before = before.map_or(&[][..], Status::conditions);
             Status::Consumer(ConsumerStatus { conditions: conditions(now.conditions, before), ..now })
+        }
+        (Status::Access(now), before) => {
+            let (conditions_before, refused) = match before {
+                Some(Status::Access(before)) => (&before.conditions[..], before.refused.clone()),
+                _ => (&[][..], None),
+            };
+            let conditions = conditions(now.conditions, conditions_before);
+            Status::Access(AccessPolicyStatus { conditions, refused, ..now })
         }
         (Status::Policy(now), before) => {
             let (conditions_before, limited) = match before {

@@ -43,6 +43,7 @@ fn decode(object: &ObjectRef, document: Value) -> Option<Object> {
         Kind::GatewayFleet => Object::GatewayFleet(serde_json::from_value(document).ok()?),
         Kind::ApiRoute => Object::ApiRoute(serde_json::from_value(document).ok()?),
         Kind::RatePolicy => Object::RatePolicy(serde_json::from_value(document).ok()?),
+        Kind::AccessPolicy => Object::AccessPolicy(serde_json::from_value(document).ok()?),
         Kind::Consumer => Object::Consumer(serde_json::from_value(document).ok()?),
         Kind::Service => Object::Service(serde_json::from_value(document).ok()?),
         Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(document).ok()?),

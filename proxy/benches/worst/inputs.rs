@@ -186,6 +186,7 @@ impl Before {
             tls: false,
             port: 80,
             prefix: matched.prefix,
+            paths: DEFAULT.paths,
             started,
             now_us: clock_us(started),
             identity: None,

@@ -109,6 +109,7 @@ impl Compiler {
         match key.kind() {
             Kind::Route => self.route(key, entry, policies).map(drop),
             Kind::Certificate => self.certificate(key, entry).map(drop),
+            Kind::AccessPolicy => self.access_policy(key, entry),
             _ => checked(key, entry).map(drop),
         }
     }
@@ -167,8 +168,11 @@ impl Compiler {
         self.shared.telemetry.configure(settings.access_log_level, settings.access_log_sampling);
         // As of now, whatever compiling took, and before requests meet a limit that is not in force.
         self.shared.limiters.take_effect(clock_us(Instant::now()));
+        // Before requests meet a policy that knows others.
+        self.shared.access.know(Arc::clone(&built.config.consumers));
         self.shared.config.store(Arc::new(built.config));
         self.shared.limiters.forget_unused();
+        self.shared.access.forget_unused();
     }
 
     fn route(&mut self, key: &Key, entry: &Entry, policies: &Policies) -> Result<Arc<CompiledRoute>, Unfit> {
@@ -193,6 +197,13 @@ impl Compiler {
         });
         self.routes.insert(key.clone(), Arc::clone(&compiled));
         Ok(compiled)
+    }
+
+    fn access_policy(&mut self, key: &Key, entry: &Entry) -> Result<(), Unfit> {
+        let Some(resource::Kind::AccessPolicy(policy)) = checked(key, entry)? else {
+            return Err(Unfit::new("", "WrongKind", "is no access policy"));
+        };
+        self.shared.access.policy(key, entry.hash(), &policy).map(drop)
     }
 
     /// The one copy of these attachments.

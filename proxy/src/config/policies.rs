@@ -1,31 +1,116 @@
-//! Which rate policies apply to which rule.
+//! Which policies apply to which rule.
 
 use std::collections::{BTreeMap, HashMap};
 
 use snapshot::{
     Hash, Key, Kind, Snapshot,
-    proto::{PolicyTarget, RatePolicy, resource},
+    proto::{AccessPolicy, PolicyTarget, RatePolicy, resource},
+    set::revision,
 };
 
-/// Rate policies by what they target.
+/// The policies of a snapshot.
 #[derive(Default)]
 pub(crate) struct Policies {
-    /// In the order of their keys.
-    all: BTreeMap<Key, (Hash, RatePolicy)>,
-    /// Route's key → policies that name it.
-    by_route: HashMap<String, Vec<Key>>,
-    /// Policies that target every route.
-    fleet: Vec<Key>,
+    pub(crate) rate: Targeted<RatePolicy>,
+    pub(crate) access: Targeted<AccessPolicy>,
     /// Fingerprint of routes that no policy names.
     fleet_fingerprint: Hash,
 }
 
+/// Policies of one kind by what they target.
+pub(crate) struct Targeted<P> {
+    /// In the order of their keys.
+    all: BTreeMap<Key, (Hash, P)>,
+    /// Route's key → policies that name it.
+    by_route: HashMap<String, Vec<Key>>,
+    /// Policies that target every route.
+    fleet: Vec<Key>,
+}
+
+/// A policy that applies to a rule: its key, its hash, and its most specific target for it.
+pub(crate) type Applying<'a, P> = (&'a Key, Hash, &'a P, &'a PolicyTarget);
+
+/// A kind of policies.
+pub(crate) trait Policy: Sized {
+    const KIND: Kind;
+
+    fn of(content: resource::Kind) -> Option<Self>;
+
+    fn targets(&self) -> &[PolicyTarget];
+
+    /// Why what it targets answers 500; empty: it can be honoured.
+    fn unavailable(&self) -> &str;
+}
+
+impl Policy for RatePolicy {
+    const KIND: Kind = Kind::RatePolicy;
+
+    fn of(content: resource::Kind) -> Option<Self> {
+        if let resource::Kind::RatePolicy(policy) = content { Some(policy) } else { None }
+    }
+
+    fn targets(&self) -> &[PolicyTarget] {
+        &self.targets
+    }
+
+    fn unavailable(&self) -> &str {
+        &self.unavailable
+    }
+}
+
+impl Policy for AccessPolicy {
+    const KIND: Kind = Kind::AccessPolicy;
+
+    fn of(content: resource::Kind) -> Option<Self> {
+        if let resource::Kind::AccessPolicy(policy) = content { Some(policy) } else { None }
+    }
+
+    fn targets(&self) -> &[PolicyTarget] {
+        &self.targets
+    }
+
+    fn unavailable(&self) -> &str {
+        &self.unavailable
+    }
+}
+
 impl Policies {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
+        let (rate, access) = (Targeted::new(snapshot), Targeted::new(snapshot));
+        let fleet_fingerprint = revision(rate.of_fleet().chain(access.of_fleet()));
+        Self { rate, access, fleet_fingerprint }
+    }
+
+    /// Why a rule answers 500, if a policy of it can't be honoured.
+    pub(crate) fn refusal(&self, route: &Key, rule: &str) -> Option<String> {
+        let rate = self.rate.of(route, rule).map(|(key, _, policy, _)| (key, policy.unavailable()));
+        let access = self.access.holding(route, rule);
+        let access = access.iter().map(|(key, _, policy, _)| (*key, policy.unavailable()));
+        let refusal = rate.chain(access).find(|(_, why)| !why.is_empty());
+        refusal.map(|(key, why)| format!("{key}: {why}"))
+    }
+
+    /// Changes when a policy that can apply to the route does.
+    pub(crate) fn fingerprint(&self, route: &Key) -> Hash {
+        if !self.rate.names(route) && !self.access.names(route) {
+            return self.fleet_fingerprint;
+        }
+        revision(self.rate.hashes(route).chain(self.access.hashes(route)))
+    }
+}
+
+impl<P> Default for Targeted<P> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), by_route: HashMap::new(), fleet: vec![] }
+    }
+}
+
+impl<P: Policy> Targeted<P> {
+    fn new(snapshot: &Snapshot) -> Self {
         let mut policies = Self::default();
-        for (key, entry) in snapshot.of_kind(Kind::RatePolicy) {
-            if let Some(resource::Kind::RatePolicy(policy)) = entry.kind() {
-                for target in &policy.targets {
+        for (key, entry) in snapshot.of_kind(P::KIND) {
+            if let Some(policy) = entry.kind().and_then(P::of) {
+                for target in policy.targets() {
                     let list = match target.route.as_str() {
                         "" => &mut policies.fleet,
                         route => policies.by_route.entry(route.to_owned()).or_default(),
@@ -37,34 +122,36 @@ impl Policies {
                 policies.all.insert(key.clone(), (entry.hash(), policy));
             }
         }
-        let fleet = policies.fleet.iter().filter_map(|key| policies.all.get(key).map(|(hash, _)| (key, *hash)));
-        policies.fleet_fingerprint = snapshot::set::revision(fleet);
         policies
     }
 
     /// The policies that apply to a rule, each once, in the order of their keys, with their most specific target for
     /// it: the rule, the route, the fleet.
-    pub(crate) fn of(&self, route: &Key, rule: &str) -> impl Iterator<Item = (&Key, &RatePolicy, &PolicyTarget)> {
+    pub(crate) fn of(&self, route: &Key, rule: &str) -> impl Iterator<Item = Applying<'_, P>> {
         let rule = rule.to_owned();
-        self.of_route(route).filter_map(move |(key, _, policy)| {
+        self.of_route(route).filter_map(move |(key, hash, policy)| {
             let fits = |t: &&PolicyTarget| {
                 let route_fits = t.route.is_empty() || t.route == route.as_str();
                 route_fits && (t.rule.is_empty() || t.rule == rule)
             };
-            let specific = |t: &&PolicyTarget| (!t.route.is_empty(), !t.rule.is_empty());
-            Some((key, policy, policy.targets.iter().filter(fits).max_by_key(specific)?))
+            Some((key, hash, policy, policy.targets().iter().filter(fits).max_by_key(|target| specific(target))?))
         })
     }
 
-    /// Changes when a policy that can apply to the route does.
-    pub(crate) fn fingerprint(&self, route: &Key) -> Hash {
-        if !self.by_route.contains_key(route.as_str()) {
-            return self.fleet_fingerprint;
-        }
-        snapshot::set::revision(self.of_route(route).map(|(key, hash, _)| (key, hash)))
+    /// Whether a policy names the route.
+    fn names(&self, route: &Key) -> bool {
+        self.by_route.contains_key(route.as_str())
     }
 
-    fn of_route(&self, route: &Key) -> impl Iterator<Item = (&Key, Hash, &RatePolicy)> {
+    fn of_fleet(&self) -> impl Iterator<Item = (&Key, Hash)> {
+        self.fleet.iter().filter_map(|key| self.all.get(key).map(|(hash, _)| (key, *hash)))
+    }
+
+    fn hashes(&self, route: &Key) -> impl Iterator<Item = (&Key, Hash)> {
+        self.of_route(route).map(|(key, hash, _)| (key, hash))
+    }
+
+    fn of_route(&self, route: &Key) -> impl Iterator<Item = (&Key, Hash, &P)> {
         let named = self.by_route.get(route.as_str()).map_or(&[][..], Vec::as_slice);
         let mut keys: Vec<&Key> = self.fleet.iter().chain(named).collect();
         keys.sort();
@@ -73,48 +160,23 @@ impl Policies {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use snapshot::{Entry, proto::Resource};
-
-    use super::*;
-
-    fn target(route: &str, rule: &str) -> PolicyTarget {
-        PolicyTarget { route: route.into(), rule: rule.into() }
-    }
-
-    #[test]
-    fn the_most_specific_target_of_each_policy() {
-        let entry = |targets| {
-            let kind = resource::Kind::RatePolicy(RatePolicy { targets, ..RatePolicy::default() });
-            Entry::new(&Resource { requires: vec![], kind: Some(kind) })
-        };
-        let policy = |name: &str| Key::new(Kind::RatePolicy, "ns", name);
-        let snapshot = Snapshot::from_iter([
-            (policy("a"), entry(vec![target("", "")])),
-            (policy("b"), entry(vec![target("Route/ns/r", ""), target("", ""), target("Route/ns/r", "x")])),
-            (policy("c"), entry(vec![target("Route/ns/r", "x")])),
-            (policy("d"), entry(vec![target("Route/ns/other", "")])),
-        ]);
-        let policies = Policies::new(&snapshot);
-        let of = |route: &str, rule: &str| -> Vec<_> {
-            let route = Key::new(Kind::Route, "ns", route);
-            let found = policies.of(&route, rule).map(|(k, _, t)| (k.name().to_owned(), t.clone()));
-            found.collect()
-        };
-        assert_eq!(
-            of("r", "x"),
-            [
-                ("a".into(), target("", "")),
-                ("b".into(), target("Route/ns/r", "x")),
-                ("c".into(), target("Route/ns/r", "x"))
-            ]
-        );
-        assert_eq!(of("r", "y"), [("a".into(), target("", "")), ("b".into(), target("Route/ns/r", ""))]);
-        assert_eq!(of("z", "x"), [("a".into(), target("", "")), ("b".into(), target("", ""))]);
-        let fingerprint = |route: &str| policies.fingerprint(&Key::new(Kind::Route, "ns", route));
-        assert_eq!(fingerprint("z"), fingerprint("y"));
-        assert_ne!(fingerprint("z"), fingerprint("r"));
-        assert_ne!(fingerprint("z"), fingerprint("other"));
+impl Targeted<AccessPolicy> {
+    /// The policies that hold for a rule: the fleet's that override, then the one with the most specific target. (Of two
+    /// equals, which operators let none such pass, the first.)
+    pub(crate) fn holding(&self, route: &Key, rule: &str) -> Vec<Applying<'_, AccessPolicy>> {
+        let all: Vec<_> = self.of(route, rule).collect();
+        let Some(most) = all.iter().map(|(.., target)| specific(target)).max() else { return all };
+        let one = all.iter().find(|(.., target)| specific(target) == most).copied();
+        let overrides = |(.., policy, target): &Applying<'_, AccessPolicy>| policy.overrides && target.route.is_empty();
+        let besides = all.iter().filter(|applying| overrides(applying) && one.is_some_and(|one| one.0 != applying.0));
+        besides.copied().chain(one).collect()
     }
 }
+
+/// How specific a target is.
+fn specific(target: &PolicyTarget) -> (bool, bool) {
+    (!target.route.is_empty(), !target.rule.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -65,8 +65,7 @@ fn refusal(rule: &proto::Rule, policies: &Policies, key: &Key) -> Option<String>
     if !rule.unavailable.is_empty() {
         return Some(rule.unavailable.clone());
     }
-    let unavailable = policies.of(key, &rule.name).find(|(_, policy, _)| !policy.unavailable.is_empty());
-    unavailable.map(|(policy_key, policy, _)| format!("{policy_key}: {}", policy.unavailable))
+    policies.refusal(key, &rule.name)
 }
 
 fn chain(
@@ -82,7 +81,9 @@ fn chain(
         let within = |e: Unfit| Unfit { field: format!("filters[{i}].{}", e.field), ..e };
         filters.push(filter::compile(f, &mut parts).map_err(within)?);
     }
-    filters.extend(shared.limiters.compile(policies.of(key, &rule.name), key, &rule.name)?);
+    filters.extend(shared.access.compile(&policies.access.holding(key, &rule.name))?);
+    let rate = policies.rate.of(key, &rule.name).map(|(key, _, policy, target)| (key, policy, target));
+    filters.extend(shared.limiters.compile(rate, key, &rule.name)?);
     Ok(Chain::new(filters))
 }
 

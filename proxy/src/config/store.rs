@@ -186,10 +186,17 @@ impl Store {
     /// Checks each resource by itself, then listeners against those that share their port.
     fn put(&mut self, held: &mut Snapshot, nacks: &mut Nacks, puts: BTreeMap<Key, Entry>) -> Policies {
         // Policies first: routes are compiled with those that apply to them.
-        let (policies, others): (Vec<_>, Vec<_>) = puts.into_iter().partition(|(k, _)| k.kind() == Kind::RatePolicy);
+        let is_policy = |key: &Key| matches!(key.kind(), Kind::RatePolicy | Kind::AccessPolicy);
+        let (policies, others): (Vec<_>, Vec<_>) = puts.into_iter().partition(|(key, _)| is_policy(key));
         let mut listeners = vec![];
         for (key, entry) in policies {
             let fit = self.check(&key, &entry, &Policies::default());
+            // One that says who may do what never leaves open what it guards.
+            if fit.is_err() && key.kind() == Kind::AccessPolicy && held.entry(&key).is_none() {
+                let why = "refused by this proxy, and no earlier content to fall back to";
+                let closed = snapshot::closed(&entry, why.into()).unwrap_or_else(|| snapshot::closed_fleet(why.into()));
+                held.insert(key.clone(), closed);
+            }
             settle(held, nacks, key, entry, fit);
         }
         let policies = Policies::new(held);

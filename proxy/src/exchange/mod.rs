@@ -99,6 +99,7 @@ pub(crate) async fn serve<S: Source>(
         tls: exchange.conn.tls,
         port: exchange.conn.public_port,
         prefix,
+        paths: exchange.conn.limits.paths,
         started: exchange.started,
         now_us: clock_us(exchange.started),
         identity: None,
@@ -106,7 +107,9 @@ pub(crate) async fn serve<S: Source>(
         body: None,
         state: FilterState::default(),
     };
-    let passed = match rule.chain.on_request(head, &mut ctx) {
+    let outcome = rule.chain.on_request(head, &mut ctx);
+    exchange.consumer.clone_from(&ctx.identity);
+    let passed = match outcome {
         Outcome::Passed => Ok(None),
         Outcome::Replied(_, answer) => Ok(Some(answer)),
         // Boxed: rare.

@@ -11,6 +11,7 @@ use http::{Method, StatusCode, Version, uri::PathAndQuery};
 use super::normalise::Host;
 use crate::{
     connection::{Conn, TimeoutKind, UpstreamPermit},
+    consumers::Consumer,
     forwarded::RequestId,
     message::RequestHead,
     rule::Rule,
@@ -24,6 +25,8 @@ pub(crate) struct Exchange<'a> {
     pub(super) worker: &'a Worker,
     pub(crate) conn: &'a Conn,
     pub(super) rule: Option<Arc<Rule>>,
+    /// Who calls, as far as it is known.
+    pub(super) consumer: Option<Arc<Consumer>>,
     pub(super) method: Method,
     pub(super) target: Option<PathAndQuery>,
     pub(super) host: Host,
@@ -64,6 +67,7 @@ impl<'a> Exchange<'a> {
             worker,
             conn,
             rule: None,
+            consumer: None,
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
             host: Host::default(),
@@ -176,6 +180,7 @@ impl Drop for Exchange<'_> {
         self.worker.shared.telemetry.closed(&RequestRecord {
             ended: now,
             rule: self.rule.as_ref().map(|rule| rule.served_by()),
+            consumer: self.consumer.as_deref(),
             client: self.conn.client().as_bytes(),
             client_port: self.conn.peer.port(),
             method: &self.method,

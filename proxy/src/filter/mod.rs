@@ -3,6 +3,7 @@
 //! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
 //! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
 
+mod access;
 mod chain;
 mod compile;
 mod compression;
@@ -21,8 +22,9 @@ pub(crate) mod testing;
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use snapshot::path::Rules;
 
-pub use self::limit::Limiters;
+pub use self::{access::AccessPolicies, limit::Limiters};
 pub(crate) use self::local_reply::head as problem_head;
 pub use self::{
     chain::{Chain, Outcome, Place, Unwind},
@@ -31,6 +33,7 @@ pub use self::{
 pub(crate) use self::{compile::compile, parts::Parts};
 use crate::{
     body::Steps,
+    consumers::Consumer,
     http1::body::Framing,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
@@ -43,9 +46,9 @@ use crate::{
 pub enum Stage {
     /// Trace context.
     Trace,
-    /// Authentication: the consumer's identity.
+    /// Access policies: who calls, and what they may do.
     Authn,
-    /// Authorization: the consumer's rights.
+    /// Others who say whether a request may go on.
     Authz,
     /// Rate limits.
     Limits,
@@ -67,13 +70,15 @@ pub struct Ctx {
     pub port: u16,
     /// Length of the matched path prefix.
     pub prefix: usize,
+    /// How paths are read, as routes are compared with them.
+    pub paths: Rules,
     /// When its head was complete.
     pub started: Instant,
     /// The moment when its head was complete, or when the last filter had waited, in microseconds of the process'
     /// monotonic clock: the `now` of limits.
     pub now_us: u64,
-    /// Consumer that sends it, when authenticated.
-    pub identity: Option<Consumer>,
+    /// Consumer that sends it, when authenticated: as the most specific policy that knows it has it.
+    pub identity: Option<Arc<Consumer>>,
     /// State of the rule's limits for the final response, whatever answers.
     pub rate_limit: Option<RateLimit>,
     /// State that filters keep from the request until its response.
@@ -90,13 +95,6 @@ pub struct BodyPlan {
     pub(crate) steps: Steps,
     /// Whether there is memory for steps that hold much.
     pub(crate) has_room: bool,
-}
-
-/// An authenticated sender.
-#[derive(Clone, Debug)]
-pub struct Consumer {
-    /// Name of the consumer.
-    pub name: Arc<str>,
 }
 
 /// The outcome of a filter for a request.

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 use bytes::Bytes;
 use http::HeaderValue;
 use limits::Decision;
+use snapshot::path::Rules;
 
 use super::{Chain, Ctx, FilterState};
 use crate::{
@@ -43,6 +44,7 @@ pub(crate) fn ctx() -> Ctx {
         tls: false,
         port: 80,
         prefix: 0,
+        paths: Rules::default(),
         started: Instant::now(),
         now_us: 1_000_000,
         identity: None,

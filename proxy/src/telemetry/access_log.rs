@@ -169,6 +169,7 @@ pub(super) mod tests {
         RequestRecord {
             ended: std::time::Instant::now(),
             rule: None,
+            consumer: None,
             client: b"192.0.2.1",
             client_port: 7,
             method: &Method::GET,

@@ -25,6 +25,7 @@ pub fn metrics(shared: &Shared) -> String {
     families.extend(load(telemetry));
     families.extend(waits(telemetry));
     families.extend(limits(shared));
+    families.push(access(shared));
     families.extend(memory(shared));
     families.extend(state(shared));
     families.extend(process_families(telemetry));
@@ -193,6 +194,24 @@ fn limits(shared: &Shared) -> Vec<MetricFamily> {
             table.evicted() as f64,
         ),
     ]
+}
+
+fn access(shared: &Shared) -> MetricFamily {
+    let decisions = shared.access.decisions().into_iter().map(|(counted, outcome, count)| {
+        let policy = format!("{}/{}", counted.policy.namespace(), counted.policy.name());
+        let provider = counted.provider.as_deref().unwrap_or_default();
+        let mode = if counted.audit { "Audit" } else { "Enforce" };
+        let labels = labels(&[("policy", &policy), ("provider", provider), ("outcome", outcome), ("mode", mode)]);
+        counter(labels, count as f64)
+    });
+    family(
+        "sluice_access_decisions_total",
+        "Decisions of access policies. allowed; denied: no rule allows it; invalid: the provider does not know the \
+         credential; missing: there is none; limited: too many wrong ones came from that address before. In mode Audit all \
+         of them passed.",
+        MetricType::COUNTER,
+        decisions.collect(),
+    )
 }
 
 fn memory(shared: &Shared) -> Vec<MetricFamily> {

@@ -9,6 +9,7 @@ use http::Version;
 
 use super::record::RequestRecord;
 use crate::{
+    consumers::Consumer,
     header_value::{decimal, ipv4},
     wall_clock,
 };
@@ -39,6 +40,9 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
         plain(out, field!("route"), rule.route.as_bytes());
         text(out, field!("rule"), rule.rule);
     }
+    if let Some(consumer) = record.consumer {
+        consumer_name(out, field!("consumer"), consumer);
+    }
     milliseconds(out, field!("duration_ms"), record.duration);
     if let Some(upstream) = record.upstream {
         milliseconds(out, field!("upstream_ms"), upstream);
@@ -66,6 +70,16 @@ fn plain(out: &mut Vec<u8>, field: &[u8], value: &[u8]) {
     out.extend_from_slice(field);
     out.push(b'"');
     out.extend_from_slice(value);
+    out.push(b'"');
+}
+
+/// `namespace/name`, as that of a route.
+fn consumer_name(out: &mut Vec<u8>, field: &[u8], consumer: &Consumer) {
+    out.extend_from_slice(field);
+    out.push(b'"');
+    out.extend_from_slice(consumer.namespace.as_bytes());
+    out.push(b'/');
+    out.extend_from_slice(consumer.name.as_bytes());
     out.push(b'"');
 }
 

@@ -8,6 +8,7 @@ use std::{
 use http::{Method, Version};
 
 use super::routes::RouteMetrics;
+use crate::consumers::Consumer;
 
 /// The reason of a request that a policy rejected.
 pub const RATE_LIMITED: &str = "rate_limited";
@@ -33,6 +34,8 @@ pub struct RequestRecord<'a> {
     pub ended: Instant,
     /// The rule that served it; `None`: none matched.
     pub rule: Option<ServedBy<'a>>,
+    /// Consumer that sent it, when authenticated.
+    pub consumer: Option<&'a Consumer>,
     /// The client's address, as text.
     pub client: &'a [u8],
     /// Port of the client.

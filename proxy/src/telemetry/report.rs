@@ -1,11 +1,12 @@
 //! The load windows of this process, closed once a second.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use snapshot::proto::PolicyCount;
+use snapshot::{Key, proto::PolicyCount};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{load::window, process};
@@ -20,12 +21,12 @@ pub async fn report(shared: Arc<Shared>, workers: u32) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut last = shared.telemetry.load.totals(process::cpu_us());
-    let mut policies = shared.limiters.policy_counts();
+    let mut policies = policy_counts(&shared);
     let mut since = Instant::now();
     loop {
         ticks.tick().await;
         let (now, totals) = (Instant::now(), shared.telemetry.load.totals(process::cpu_us()));
-        let counts = shared.limiters.policy_counts();
+        let counts = policy_counts(&shared);
         let mut window = window(&last, &totals, now - since);
         let changed = counts.iter().filter_map(|(policy, (checked, limited))| {
             let (checked_before, limited_before) = policies.get(policy).copied().unwrap_or_default();
@@ -43,4 +44,11 @@ pub async fn report(shared: Arc<Shared>, workers: u32) {
         shared.telemetry.windows.close(window);
         (last, policies, since) = (totals, counts, now);
     }
+}
+
+/// Requests that each policy decided, and those that it found against, since the process began.
+fn policy_counts(shared: &Shared) -> BTreeMap<Key, (u64, u64)> {
+    let mut counts = shared.limiters.policy_counts();
+    counts.extend(shared.access.policy_counts());
+    counts
 }

@@ -11,6 +11,7 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
     RequestRecord {
         ended: std::time::Instant::now(),
         rule: rule.map(|rule| rule.served_by()),
+        consumer: None,
         client: b"192.0.2.1",
         client_port: 7,
         method: &Method::GET,

@@ -10,6 +10,7 @@ macro_rules! reasons {
 }
 
 reasons! {
+    INVALID_ACCESS = "InvalidAccess";
     INVALID_ADDRESS = "InvalidAddress";
     INVALID_CERTIFICATE = "InvalidCertificate";
     INVALID_CONSUMER = "InvalidConsumer";
@@ -31,6 +32,7 @@ reasons! {
     UNKNOWN_KEY = "UnknownKey";
     UNKNOWN_KIND = "UnknownKind";
     UNKNOWN_PATH_TYPE = "UnknownPathType";
+    UNKNOWN_PROVIDER = "UnknownProvider";
     WRONG_KIND = "WrongKind";
     WRONG_REFERENCE = "WrongReference";
 }

@@ -146,6 +146,7 @@ mod tests {
     #[test]
     fn everywhere_the_operator_reads_no_secret_and_writes_what_it_says_of_others() {
         let said = [
+            "accesspolicies/status",
             "apiroutes/status",
             "consumers/status",
             "gatewayfleets/status",

@@ -103,7 +103,7 @@ const HOUSES: &[House] = &[
             ("words", &["check/reason", "credential", "handover", "key", "latency", "path"]),
             ("expressions", &["expression"]),
             ("references", &["refs"]),
-            ("resources", &["check", "sensitive", "set"]),
+            ("resources", &["check", "closed", "sensitive", "set"]),
             ("messages", &["codec", "report", "wire"]),
         ],
     },
@@ -113,7 +113,7 @@ const HOUSES: &[House] = &[
         acyclic: false,
         floors: &[
             ("schema", &["duration", "schema"]),
-            ("kinds", &["common", "consumer", "fleet", "grant", "policy", "route"]),
+            ("kinds", &["access", "common", "consumer", "fleet", "grant", "policy", "route"]),
             ("table of kinds", &["kind"]),
             ("definitions", &["definitions"]),
             ("admission", &["admit"]),

@@ -38,7 +38,7 @@
 //!
 //! | group | resources | verbs |
 //! |---|---|---|
-//! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies`, `consumers` | `list`, `watch` |
+//! | `sluice.dev` | `gatewayfleets`, `apiroutes`, `ratepolicies`, `accesspolicies`, `consumers` | `list`, `watch` |
 //! | (core) | `services`, `namespaces`, `nodes` | `list`, `watch` |
 //! | (core) | `secrets`, where something refers to them | `list`, `watch` |
 //! | `discovery.k8s.io` | `endpointslices` | `list`, `watch` |

@@ -31,6 +31,8 @@ pub(super) enum KeyPart {
     Query(Box<[u8]>),
     /// The first cookie of that name.
     Cookie(Box<[u8]>),
+    /// Who calls, as an access policy knows it.
+    Consumer,
 }
 
 impl KeyPart {
@@ -43,6 +45,7 @@ impl KeyPart {
             ),
             Some(Part::Query(name)) => KeyPart::Query(name.as_bytes().into()),
             Some(Part::Cookie(name)) => KeyPart::Cookie(name.as_bytes().into()),
+            Some(Part::Consumer(_)) => KeyPart::Consumer,
             None => return Err(Unfit::new("", "UnknownKey", "a key that this version does not know")),
         })
     }
@@ -75,6 +78,13 @@ pub(super) fn key(
             }
             KeyPart::Query(name) => match lookup.parameter(name) {
                 Some(value) => key.part_of(decoded(value)),
+                None => key.missing(),
+            },
+            KeyPart::Consumer => match &ctx.identity {
+                Some(consumer) => {
+                    key.part(consumer.namespace.as_bytes());
+                    key.part(consumer.name.as_bytes());
+                }
                 None => key.missing(),
             },
             KeyPart::Cookie(name) => match lookup.cookie(name) {

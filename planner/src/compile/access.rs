@@ -1,0 +1,103 @@
+//! AccessPolicies → one resource in each fleet that has a target of them. Each target is one policy's: of two that name it,
+//! the older one's. Which of a rule's, its route's and its fleet's policies holds is the proxies' to see.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use snapshot::{
+    path,
+    proto::{self, resource},
+};
+
+use super::{
+    Draft,
+    bounds::Guard,
+    created_ms, sourced,
+    targets::{self, Found, Guarded},
+};
+use crate::{
+    model::{AccessPolicy, Model},
+    problem::{Problems, reason},
+    world::ObjectRef,
+};
+
+/// Adds the policies to the fleets that serve their targets; answers how many targets of each exist.
+pub(super) fn add(
+    model: &Model,
+    drafts: &mut BTreeMap<&ObjectRef, Draft<'_>>,
+    problems: &mut Problems<'_>,
+) -> BTreeMap<ObjectRef, u32> {
+    let mut policies: Vec<_> = model.access.iter().collect();
+    policies.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
+    let (mut counts, mut holders) = (BTreeMap::new(), BTreeMap::new());
+    for (object, policy) in policies {
+        let found = targets::find(model, object, &policy.targets, policy.content.is_ok(), problems);
+        counts.insert(object.clone(), u32::try_from(found.len()).unwrap_or(u32::MAX));
+        let own = own(object, found, &mut holders, problems);
+        for (fleet, draft) in drafts.iter_mut() {
+            let targets = targets::in_fleet(own.iter(), fleet, draft);
+            if targets.is_empty() {
+                continue;
+            }
+            unreachable(object, policy, (fleet, draft), problems);
+            // Each rule has it once, whatever it says.
+            let Guarded { routes, rules: entries, fleet } = targets::guarded(&targets, draft);
+            let overrides = policy.overrides;
+            let content = match &policy.content {
+                Ok(content) => proto::AccessPolicy { targets, overrides, ..content.clone() },
+                Err(why) => {
+                    proto::AccessPolicy { targets, overrides, unavailable: why.clone(), ..proto::AccessPolicy::default() }
+                }
+            };
+            let content = resource::Kind::AccessPolicy(content);
+            let resource = sourced(object.key(snapshot::Kind::AccessPolicy), content, object);
+            draft.policies.push(Guard { resource, routes, fleet, entries });
+        }
+    }
+    counts
+}
+
+/// The targets that no older policy has.
+fn own<'m>(
+    object: &'m ObjectRef,
+    found: Vec<(usize, Found)>,
+    holders: &mut BTreeMap<Found, &'m ObjectRef>,
+    problems: &mut Problems<'_>,
+) -> Vec<Found> {
+    let mut own = vec![];
+    for (i, target) in found {
+        match holders.entry(target.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(object);
+                own.push(target);
+            }
+            // Several targets that can't be told are one route.
+            Entry::Occupied(holder) if *holder.get() == object => {}
+            Entry::Occupied(holder) => {
+                let message = format!(
+                    "{} has this target too, and is older: what it says holds alone; put both into one policy",
+                    holder.get()
+                );
+                problems.degraded(object, format!("spec.targetRefs[{i}]"), reason::CONFLICTED, message);
+            }
+        }
+    }
+    own
+}
+
+/// Tells of paths that no request has as this fleet reads them.
+fn unreachable(
+    object: &ObjectRef,
+    policy: &AccessPolicy,
+    (fleet, draft): (&ObjectRef, &Draft<'_>),
+    problems: &mut Problems<'_>,
+) {
+    let read = path::Rules::from(draft.fleet.resource.paths.unwrap_or_default());
+    let rules = policy.content.iter().flat_map(|content| &content.rules).enumerate();
+    for (i, (j, path)) in rules.flat_map(|(i, rule)| rule.paths.iter().enumerate().map(move |path| (i, path))) {
+        if let Some(why) = read.never(&path.value) {
+            let field = format!("spec.authorization.rules[{i}].when.paths[{j}].value");
+            let message = format!("no request of {fleet} has this path: {why}");
+            problems.degraded(object, field, reason::PATH_NOT_REACHABLE, message);
+        }
+    }
+}

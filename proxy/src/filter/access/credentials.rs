@@ -1,0 +1,227 @@
+//! Where requests have their credentials, and how these are taken out.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use http::{
+    HeaderName, HeaderValue, Uri,
+    header::COOKIE,
+    uri::{Parts, PathAndQuery},
+};
+use snapshot::{
+    check::Unfit,
+    credential::MAX_API_KEY,
+    proto::{self, credential_source},
+};
+
+use crate::{
+    fields::Names,
+    lookup::{Lookup, decoded, is_plain},
+    message::RequestHead,
+};
+
+/// A place that may hold a credential.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The only field of a name.
+    Header(HeaderName),
+    /// The first parameter of a name, decoded.
+    Query(Box<[u8]>),
+    /// The first cookie of a name.
+    Cookie(Box<[u8]>),
+}
+
+/// What a place holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Presented<T> {
+    Nothing,
+    One(T),
+    /// More than one, of which others might read another one.
+    Several,
+}
+
+/// Places whose credentials backends are not to get.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    headers: Names,
+    parameters: BTreeSet<Box<[u8]>>,
+    cookies: BTreeSet<Box<[u8]>>,
+}
+
+impl Source {
+    pub(super) fn compile(source: &proto::CredentialSource) -> Result<Self, Unfit> {
+        Ok(match &source.source {
+            Some(credential_source::Source::Header(name)) => Self::Header(
+                HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|e| Unfit::new("header", "InvalidHeader", format!("{name:?} is no field name: {e}")))?,
+            ),
+            Some(credential_source::Source::Query(name)) => Self::Query(name.as_bytes().into()),
+            Some(credential_source::Source::Cookie(name)) => Self::Cookie(name.as_bytes().into()),
+            None => return Err(Unfit::new("", "UnknownProvider", "a place that this version does not know")),
+        })
+    }
+
+    /// What a request has there.
+    pub(super) fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
+        let found = match self {
+            Self::Header(name) => {
+                let mut values = head.fields.get_all(name);
+                let first = values.next().map(Cow::from);
+                if values.next().is_some() {
+                    return Presented::Several;
+                }
+                first
+            }
+            Self::Query(name) => lookup.parameter(name).map(|raw| match is_plain(raw) {
+                true => raw.as_bytes().into(),
+                // No longer than what is no key any more.
+                false => decoded(raw).take(MAX_API_KEY + 1).collect(),
+            }),
+            Self::Cookie(name) => lookup.cookie(name).map(Cow::from),
+        };
+        found.map_or(Presented::Nothing, Presented::One)
+    }
+}
+
+impl<'a> FromIterator<&'a Source> for Places {
+    fn from_iter<T: IntoIterator<Item = &'a Source>>(sources: T) -> Self {
+        let (mut places, mut headers) = (Self::default(), vec![]);
+        for source in sources {
+            match source {
+                Source::Header(name) => headers.push(name),
+                Source::Query(name) => drop(places.parameters.insert(name.clone())),
+                Source::Cookie(name) => drop(places.cookies.insert(name.clone())),
+            }
+        }
+        places.headers = headers.into_iter().collect();
+        places
+    }
+}
+
+impl Places {
+    /// Takes out whatever a request has there, in each spelling that a backend might read.
+    pub(super) fn clear(&self, head: &mut RequestHead) {
+        head.fields.remove_all_disguised(&self.headers);
+        if !self.parameters.is_empty()
+            && let Some(uri) = head.uri.query().and_then(|query| self.without_parameters(&head.uri, query))
+        {
+            head.uri = uri;
+        }
+        if !self.cookies.is_empty() {
+            self.clear_cookies(head);
+        }
+    }
+
+    /// The URI without these parameters; `None`: it has none of them.
+    fn without_parameters(&self, uri: &Uri, query: &str) -> Option<Uri> {
+        let is_kept = |pair: &&str| {
+            let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+            match is_plain(name) {
+                true => !self.parameters.contains(name.as_bytes()),
+                false => !self.parameters.contains(&*decoded(name).collect::<Vec<_>>()),
+            }
+        };
+        if query.split('&').all(|pair| is_kept(&pair)) {
+            return None;
+        }
+        let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
+        let target = match kept.is_empty() {
+            true => uri.path().to_owned(),
+            false => format!("{}?{}", uri.path(), kept.join("&")),
+        };
+        let mut parts = Parts::default();
+        // A part of what was one before.
+        parts.path_and_query = Some(PathAndQuery::try_from(target).unwrap_or_else(|_| PathAndQuery::from_static("/")));
+        Some(Uri::from_parts(parts).unwrap_or_default())
+    }
+
+    fn clear_cookies(&self, head: &mut RequestHead) {
+        let is_kept = |cookie: &&[u8]| {
+            let name = cookie.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
+            !self.cookies.contains(name)
+        };
+        let fields = || head.fields.get_all(&COOKIE);
+        if fields().all(|field| field.split(|b| *b == b';').all(|cookie| is_kept(&cookie))) {
+            return;
+        }
+        let kept = fields().flat_map(|field| field.split(|b| *b == b';').filter(is_kept).map(<[u8]>::trim_ascii));
+        let kept = kept.filter(|cookie| !cookie.is_empty()).collect::<Vec<_>>().join(&b"; "[..]);
+        head.fields.remove(&COOKIE);
+        if !kept.is_empty()
+            && let Ok(kept) = HeaderValue::from_bytes(&kept)
+        {
+            head.fields.append(COOKIE, kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(uri: &str, fields: &[(&'static str, &str)]) -> RequestHead {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        RequestHead::from(request.body(()).unwrap().into_parts().0)
+    }
+
+    fn presented(source: &Source, head: &RequestHead) -> Presented<String> {
+        match source.presented(head, &Lookup::new(head.uri.query(), &head.fields)) {
+            Presented::Nothing => Presented::Nothing,
+            Presented::Several => Presented::Several,
+            Presented::One(key) => Presented::One(String::from_utf8_lossy(&key).into_owned()),
+        }
+    }
+
+    #[test]
+    fn what_a_request_presents() {
+        let one = |key: &str| Presented::One(key.to_owned());
+        let header = Source::Header(HeaderName::from_static("x-key"));
+        assert_eq!(presented(&header, &head("/", &[])), Presented::Nothing);
+        assert_eq!(presented(&header, &head("/", &[("x-key", "k")])), one("k"));
+        assert_eq!(presented(&header, &head("/", &[("X-Key", "")])), one(""));
+        assert_eq!(presented(&header, &head("/", &[("x-key", "k"), ("x-key", "k")])), Presented::Several);
+        let query = Source::Query((*b"key").into());
+        for (uri, expect) in [("/?key=k", "k"), ("/?a=1&%6bey=%6b%2B+&key=x", "k+ "), ("/?key", "")] {
+            assert_eq!(presented(&query, &head(uri, &[])), one(expect), "{uri}");
+        }
+        assert_eq!(presented(&query, &head("/?keys=k", &[])), Presented::Nothing);
+        let cookie = Source::Cookie((*b"key").into());
+        assert_eq!(presented(&cookie, &head("/", &[("cookie", "a=1; key=k; key=x")])), one("k"));
+        assert_eq!(presented(&cookie, &head("/", &[("cookie", "akey=k")])), Presented::Nothing);
+    }
+
+    #[test]
+    fn what_is_taken_out() {
+        let key: Box<[u8]> = (*b"key").into();
+        let header = Source::Header(HeaderName::from_static("x-key"));
+        let places: Places = [header, Source::Query(key.clone()), Source::Cookie(key)].iter().collect();
+        for (uri, expect) in [
+            ("/a?key=k", "/a"),
+            ("/a?b=1&key=k&c=%41&key", "/a?b=1&c=%41"),
+            ("/a?%6Bey=k&b", "/a?b"),
+            ("/a?keys=k", "/a?keys=k"),
+            ("/a?&key=1&", "/a?&"),
+            ("/a?", "/a?"),
+        ] {
+            let mut head = head(uri, &[]);
+            places.clear(&mut head);
+            assert_eq!(head.uri.to_string(), expect, "{uri}");
+        }
+        let cookies = |cookies: &[&str]| {
+            let fields: Vec<_> = cookies.iter().map(|value| ("cookie", *value)).collect();
+            let mut head = head("/", &fields);
+            places.clear(&mut head);
+            head.fields.get_all(&COOKIE).map(|value| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(cookies(&["a=1; key=k;b=2", "key =x"]), ["a=1; b=2"]);
+        assert_eq!(cookies(&["key=k"]), [""; 0]);
+        assert_eq!(cookies(&["a=1 ;b=2"]), ["a=1 ;b=2"]);
+        let mut head = head("/", &[("X-KEY", "k"), ("x_key", "k"), ("x-keys", "k")]);
+        places.clear(&mut head);
+        assert_eq!(head.fields.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), [b"x-keys"]);
+    }
+}
