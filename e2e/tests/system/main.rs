@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking, like tests
 
+mod access;
 mod crash;
 mod cycle;
 mod flood;

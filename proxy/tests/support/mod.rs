@@ -124,10 +124,16 @@ impl Proxy {
         let targets = vec![proto::PolicyTarget::default()];
         let policy = proto::RatePolicy { targets, limits: vec![limit], unavailable: String::new() };
         let policy = Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::RatePolicy(policy)) });
+        self.push(vec![(Key::new(Kind::RatePolicy, "ns", "p"), policy)], &[]);
+    }
+
+    /// Resources besides the route, in place of those there were, of which these are refused for these reasons.
+    pub fn push(&self, resources: Vec<(Key, Entry)>, refused: &[(&Key, &str)]) {
         let mut target = content(self.address.port(), self.upstream, proto::Limits::default(), |_| {});
-        target.insert(Key::new(Kind::RatePolicy, "ns", "p"), policy);
+        resources.into_iter().for_each(|(key, entry)| target.insert(key, entry));
         let status = self.runtime.block_on(self.applier.apply(push(&target))).unwrap();
-        assert!(status.nacks.is_empty(), "{:?}", status.nacks);
+        let nacks: Vec<_> = status.nacks.iter().map(|nack| (nack.key.as_str(), nack.reason.as_str())).collect();
+        assert_eq!(nacks, refused.iter().map(|(key, reason)| (key.as_str(), *reason)).collect::<Vec<_>>());
     }
 
     pub fn connect(&self) -> Client {

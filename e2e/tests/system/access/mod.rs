@@ -1,0 +1,4 @@
+//! Who may call: access policies on the built programs.
+
+mod recipes;
+mod revocation;
