@@ -58,6 +58,7 @@ fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
         "snapshot",
         "transport",
         "limits",
+        "jwt",
         "allocator",
         "xtask/src/dist",
     ]

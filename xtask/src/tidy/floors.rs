@@ -85,6 +85,17 @@ const HOUSES: &[House] = &[
         floors: &[("keys and arithmetic", &["bucket", "key"]), ("table", &["table"]), ("limiter", &["limiter"])],
     },
     House {
+        name: "jwt",
+        acyclic: true,
+        floors: &[
+            ("words", &["algorithm", "reason"]),
+            ("readers", &["claims", "json", "remembered"]),
+            ("tokens", &["token"]),
+            ("keys", &["jwk"]),
+            ("verifier", &["verifier"]),
+        ],
+    },
+    House {
         name: "snapshot",
         // `expression` and its parser share an error.
         acyclic: false,

@@ -14,7 +14,7 @@ struct Rule {
     pure: bool,
 }
 
-const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "transport", "operator", "proxy"];
+const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "jwt", "transport", "operator", "proxy"];
 
 /// Crates that the product is not made of: nothing depends on them, not for its tests either, but for `xtask`, whose
 /// `cluster` commands are `devcluster`.
@@ -23,17 +23,17 @@ const TOOLS: &[&str] = &["e2e", "devcluster", "xtask"];
 const RULES: &[Rule] = &[
     Rule {
         name: "allocator",
-        without: &["tokio", "crds", "snapshot", "planner", "limits", "transport", "operator", "proxy"],
+        without: &["tokio", "crds", "snapshot", "planner", "limits", "jwt", "transport", "operator", "proxy"],
         pure: false,
     },
     Rule {
         name: "crds",
-        without: &["tokio", "snapshot", "planner", "limits", "transport", "operator", "proxy"],
+        without: &["tokio", "snapshot", "planner", "limits", "jwt", "transport", "operator", "proxy"],
         pure: false,
     },
     Rule {
         name: "snapshot",
-        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "transport", "operator", "proxy"],
+        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "jwt", "transport", "operator", "proxy"],
         pure: false,
     },
     Rule {
@@ -72,10 +72,29 @@ const RULES: &[Rule] = &[
     // What it carries is for both sides to say.
     Rule {
         name: "transport",
-        without: &["kube", "k8s-openapi", "crds", "snapshot", "planner", "limits", "operator", "proxy"],
+        without: &["kube", "k8s-openapi", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy"],
         pure: false,
     },
-    Rule { name: "operator", without: &["proxy", "limits"], pure: false },
+    Rule {
+        name: "jwt",
+        without: &[
+            "tokio",
+            "hyper",
+            "tracing",
+            "log",
+            "kube",
+            "k8s-openapi",
+            "crds",
+            "snapshot",
+            "planner",
+            "limits",
+            "transport",
+            "operator",
+            "proxy",
+        ],
+        pure: true,
+    },
+    Rule { name: "operator", without: &["proxy", "limits", "jwt"], pure: false },
     Rule { name: "proxy", without: &["kube", "k8s-openapi", "crds", "planner", "operator"], pure: false },
     // They run the built programs and link to none of them.
     Rule { name: "e2e", without: OURS, pure: false },
