@@ -50,10 +50,11 @@ pub(super) struct Places {
 impl Source {
     pub(super) fn compile(source: &proto::CredentialSource) -> Result<Self, Unfit> {
         Ok(match &source.source {
-            Some(credential_source::Source::Header(name)) => Self::Header(
-                HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|e| Unfit::new("header", reason::INVALID_HEADER, format!("{name:?} is no field name: {e}")))?,
-            ),
+            Some(credential_source::Source::Header(name)) => {
+                Self::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|e| {
+                    Unfit::new("header", reason::INVALID_HEADER, format!("{name:?} is no field name: {e}"))
+                })?)
+            }
             Some(credential_source::Source::Query(name)) => Self::Query(name.as_bytes().into()),
             Some(credential_source::Source::Cookie(name)) => Self::Cookie(name.as_bytes().into()),
             None => return Err(Unfit::new("", reason::UNKNOWN_PROVIDER, "a place that this version does not know")),
