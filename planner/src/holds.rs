@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, world::FleetRef};
+use crate::{Millis, object::FleetRef};
 
 /// So long a hostname stays with a namespace that claims it no more: for a route that is deleted and made anew.
 pub const GRACE: Duration = Duration::from_secs(300);

@@ -16,7 +16,9 @@
 mod compile;
 pub mod fleet;
 pub mod holds;
+mod last_ready;
 mod model;
+mod object;
 pub mod plan;
 pub mod problem;
 pub mod publish;
@@ -28,9 +30,9 @@ pub mod share;
 pub mod status;
 pub mod world;
 
-pub use compile::LastReady;
 pub use fleet::{FleetPlan, FleetView, ProxyView};
 pub use holds::Holds;
+pub use last_ready::LastReady;
 pub use model::quantity;
 pub use plan::{Plan, Planner, plan};
 pub use problem::{Problem, Severity};

@@ -5,13 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use crds::common::ParentRef;
-use snapshot::{Key, Snapshot};
-
+pub use crate::compile::{Known, Parent, PlannedFleet};
 use crate::{
     LastReady, Millis,
     compile::{self, Compiled, EncodedRoutes},
-    fleet::FleetSettings,
     holds::Holds,
     model::{self, Memo, Validated},
     problem::{Problem, Problems},
@@ -41,34 +38,6 @@ pub struct Plan {
     pub changes_at: Option<Millis>,
     /// Who has which hostname: the caller gives it to the next world.
     pub holds: Arc<Holds>,
-}
-
-/// The Secret of each credential of a consumer that is one.
-pub type Known = Vec<ObjectRef>;
-
-/// What became of one parentRef of a route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parent {
-    /// As written, with the namespace filled in when the fleet exists.
-    pub parent_ref: ParentRef,
-    /// The fleet, when the route is attached to it.
-    pub fleet: Option<FleetRef>,
-    /// Why it is not: reason and message.
-    pub detached: Option<(&'static str, String)>,
-}
-
-/// One fleet, its settings and what its proxies should run.
-#[derive(Clone, Debug)]
-pub struct PlannedFleet {
-    /// Scaling, drain, template, ports.
-    pub settings: FleetSettings,
-    /// What its proxies should run.
-    pub snapshot: Snapshot,
-    /// The object that each resource comes from, to name it when a proxy nacks. A Cluster comes from its Service, or
-    /// from the route that names an address.
-    pub sources: BTreeMap<Key, ObjectRef>,
-    /// The routes in it: what a status says of one, it reads of these.
-    pub(crate) routes: Arc<EncodedRoutes>,
 }
 
 impl Plan {

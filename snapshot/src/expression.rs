@@ -10,10 +10,9 @@
 //! That the whole value must match is no part of the pattern: nothing is written around it, so nothing in it can get out.
 //! An automaton never changes, so all threads share it, and a look-up allocates nothing.
 
+mod fault;
 mod kept;
 mod syntax;
-
-use std::sync::Arc;
 
 use regex_automata::{
     Anchored, MatchKind,
@@ -22,8 +21,7 @@ use regex_automata::{
     util::start,
 };
 
-use crate::check::reason;
-
+pub use fault::Fault;
 pub use kept::{compile, is_known, verdict};
 
 /// Largest automaton, in bytes. Those of paths with a few variable parts have 2 to 10 KiB.
@@ -40,27 +38,6 @@ pub struct Expression {
     weight: usize,
     /// What every match begins with.
     prefix: Box<str>,
-}
-
-/// Why an expression can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// It is none.
-    #[error("{0}")]
-    Syntax(Arc<str>),
-    /// It needs more than [`MAX_COMPILED`].
-    #[error("{0}: make it simpler, or split it into several matches")]
-    TooComplex(&'static str),
-}
-
-impl Fault {
-    /// The fixed word of it.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Syntax(_) => reason::INVALID_REGEX,
-            Self::TooComplex(_) => reason::TOO_COMPLEX,
-        }
-    }
 }
 
 /// What comparing a value came to.

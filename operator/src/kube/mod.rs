@@ -15,5 +15,6 @@ pub(crate) mod api;
 pub(crate) mod backoff;
 pub mod managers;
 pub mod names;
+pub mod not_leading;
 pub(crate) mod outage;
 pub(crate) mod reapply;

@@ -10,11 +10,11 @@ use snapshot::{Key, proto};
 
 use super::{
     addresses::{self, NotAllowed},
-    endpoints::{Choice, Chosen, LastReady, Unready},
+    endpoints::{Choice, Chosen, Unready},
     permitted,
 };
 use crate::{
-    Millis,
+    LastReady, Millis,
     model::{Backend, CalledService, Destination, Model, Route, Service, Stale, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},

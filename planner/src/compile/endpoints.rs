@@ -18,7 +18,8 @@ use snapshot::{Key, proto};
 
 use super::permitted::{Judged, Suspects};
 use crate::{
-    Millis,
+    LastReady, Millis,
+    last_ready::{KnownEndpoint, Last},
     model::{Model, Service, ServicePort, SlicePort, State},
     world::ObjectRef,
 };
@@ -27,21 +28,6 @@ use crate::{
 const VANISHED: Duration = Duration::from_secs(10);
 /// Most addresses of one port that are remembered after they vanished.
 const MOST_VANISHED: usize = 1024;
-
-/// The endpoints that were ready last, of each port of each Service that routes refer to; from one plan to the next.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LastReady(BTreeMap<Key, Last>);
-
-type Last = BTreeMap<SocketAddr, Known>;
-
-/// What is remembered of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Known {
-    /// Since when it is not listed any more; `None`: it is.
-    gone: Option<Millis>,
-    /// No Service selected it.
-    by_hand: bool,
-}
 
 /// An endpoint as slices have it.
 struct Listed<'m> {
@@ -166,7 +152,7 @@ impl<'m> Choice<'m> {
         let mut known = Last::new();
         let mut replaced = false;
         for (address, Listed { state, by_hand, .. }) in listed {
-            let now = Known { gone: None, by_hand: *by_hand };
+            let now = KnownEndpoint { gone: None, by_hand: *by_hand };
             match state {
                 State::Ready => _ = known.insert(*address, now),
                 State::Unready if last.is_none_or(|last| last.contains_key(address)) => {
@@ -185,7 +171,7 @@ impl<'m> Choice<'m> {
             self.now.since(*gone) < VANISHED && !self.is_of_another(address.ip(), namespace)
         };
         let vanished = vanished.filter(stays).take(MOST_VANISHED);
-        known.extend(vanished.map(|(address, gone, by_hand)| (address, Known { gone: Some(gone), by_hand })));
+        known.extend(vanished.map(|(address, gone, by_hand)| (address, KnownEndpoint { gone: Some(gone), by_hand })));
         known
     }
 

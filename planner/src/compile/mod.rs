@@ -12,6 +12,7 @@ mod held;
 mod hosts;
 mod listeners;
 mod permitted;
+mod planned;
 mod policies;
 mod routes;
 mod targets;
@@ -27,7 +28,7 @@ use snapshot::{
     wire::MAX_SNAPSHOT,
 };
 
-pub use self::endpoints::LastReady;
+pub use self::planned::{Known, Parent, PlannedFleet};
 pub(crate) use self::routes::EncodedRoutes;
 use self::{
     attach::Attached,
@@ -38,10 +39,9 @@ use self::{
     routes::Encoded,
 };
 use crate::{
-    Millis,
+    LastReady, Millis,
     holds::Holds,
     model::{Fleet, Model, Route},
-    plan::{Known, Parent, PlannedFleet},
     problem::{Problems, reason},
     world::{FleetRef, ObjectRef, World},
 };

@@ -1,0 +1,26 @@
+//! What is wrong with an expression.
+
+use std::sync::Arc;
+
+use crate::check::reason;
+
+/// Why an expression can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It is none.
+    #[error("{0}")]
+    Syntax(Arc<str>),
+    /// It needs more than [`super::MAX_COMPILED`].
+    #[error("{0}: make it simpler, or split it into several matches")]
+    TooComplex(&'static str),
+}
+
+impl Fault {
+    /// The fixed word of it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Syntax(_) => reason::INVALID_REGEX,
+            Self::TooComplex(_) => reason::TOO_COMPLEX,
+        }
+    }
+}
