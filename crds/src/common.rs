@@ -59,7 +59,7 @@ pub enum TargetKind {
 /// filter that sets them could smuggle a second request to the backend.
 pub(crate) const NOT_FRAMING_NAME: &str = "!(self.name.lowerAscii() in ['connection', 'content-length', 'host', \
     'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])";
-/// The same where `self` is the name.
+/// CEL: the header named `self` may be changed by a filter.
 pub(crate) const NOT_FRAMING: &str = "!(self.lowerAscii() in ['connection', 'content-length', 'host', 'keep-alive', \
     'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])";
 pub(crate) const FRAMING_MESSAGE: &str = "the proxy itself writes Connection, Content-Length, Host, Keep-Alive, \

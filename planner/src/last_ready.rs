@@ -10,7 +10,7 @@ use crate::Millis;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LastReady(pub(crate) BTreeMap<Key, Last>);
 
-/// Those of one port.
+/// The endpoints of one port.
 pub(crate) type Last = BTreeMap<SocketAddr, KnownEndpoint>;
 
 /// An endpoint that is remembered.

@@ -1,4 +1,4 @@
-//! Which object something is about, and where that stands.
+//! Identities of objects, and the places of their documents.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -59,7 +59,7 @@ impl fmt::Display for FleetRef {
     }
 }
 
-/// Where a document stands: for messages. Objects from an API server have none.
+/// The place of a document, for messages. Objects from an API server have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The file, relative to the manifest directory.

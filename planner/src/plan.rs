@@ -15,7 +15,7 @@ use crate::{
     world::{FleetRef, ObjectRef, World},
 };
 
-/// What should be, as derived from a world.
+/// The state that should be, as derived from a world.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Every fleet whose content is or was accepted.
@@ -24,19 +24,19 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Objects whose `current` content was accepted as a whole: the caller stores it as `accepted`.
     pub accepted: BTreeSet<ObjectRef>,
-    /// What became of the parentRefs of each route whose content is in force.
+    /// The outcome of the parentRefs of each route whose content is in force.
     pub parents: BTreeMap<ObjectRef, Vec<Parent>>,
     /// Objects with content that waits for the next plan of the same world: their expressions are still to be looked at.
     pub waiting: BTreeSet<ObjectRef>,
-    /// How many targets of each policy exist.
+    /// The number of targets of each policy that exist.
     pub targets: BTreeMap<ObjectRef, u32>,
-    /// By what each consumer is known whose content is in force.
+    /// The credentials of each consumer whose content is in force.
     pub consumers: BTreeMap<ObjectRef, Known>,
     /// The endpoints that were ready last, for the next world.
     pub last_ready: Arc<LastReady>,
-    /// When the same world, a little later, gives another plan.
+    /// The time from which on the same world gives another plan.
     pub changes_at: Option<Millis>,
-    /// Who has which hostname: the caller gives it to the next world.
+    /// The holders of hostnames: the caller gives them to the next world.
     pub holds: Arc<Holds>,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong, with the object, the field and the fix named.
+//! Problems: each names the object, the field and the fix.
 
 mod collected;
 pub mod reason;
@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) use self::collected::Problems;
 use crate::object::{ObjectRef, Origin};
 
-/// How far a problem reaches.
+/// The reach of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The object's content is not used; what was last accepted stays in force.
@@ -19,20 +19,20 @@ pub enum Severity {
     Told,
 }
 
-/// One finding.
+/// A finding in an object, or in a document that names none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The object; `None` for a document that names none.
     pub object: Option<ObjectRef>,
-    /// Where it stands.
+    /// The place of the document.
     pub origin: Option<Origin>,
     /// Field path (`spec.rules[0].backendRefs[1].port`); empty: the whole document.
     pub field: String,
     /// A fixed CamelCase word: the condition's reason.
     pub reason: &'static str,
-    /// What is wrong, and the fix.
+    /// The fault and its fix, in words.
     pub message: String,
-    /// How far it reaches.
+    /// The problem's reach.
     pub severity: Severity,
 }
 

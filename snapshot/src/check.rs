@@ -1,4 +1,4 @@
-//! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
+//! Checks that make a resource executable. The operator runs them before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
 mod compression;
@@ -70,7 +70,7 @@ fn regex(field: &str, pattern: &str) -> Fit {
     expression::verdict(pattern).map(drop).map_err(|fault| Unfit::new(field, fault.reason(), fault.to_string()))
 }
 
-/// What the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2 hold at most.
+/// The settings of a fleet, held to the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2.
 fn fleet(f: &Fleet) -> Fit {
     let limits = f.limits.unwrap_or_default();
     for (field, value, most) in [

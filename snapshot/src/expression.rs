@@ -26,7 +26,7 @@ pub use kept::{compile, is_known, verdict};
 
 /// Largest automaton, in bytes. Those of paths with a few variable parts have 2 to 10 KiB.
 pub const MAX_COMPILED: usize = 256 << 10;
-/// What making it may take: both bound the time, to some milliseconds.
+/// Bytes that making it may take: both bound the time, to some milliseconds.
 const MAX_SCAFFOLD: usize = 64 << 10;
 const MAX_STATES: usize = 48 << 10;
 
@@ -36,16 +36,16 @@ pub struct Expression {
     /// Elsewhere: of what nobody has any more, `kept` holds no more than a place.
     automaton: Box<dense::DFA<Vec<u32>>>,
     weight: usize,
-    /// What every match begins with.
+    /// The text that every match begins with.
     prefix: Box<str>,
 }
 
-/// What comparing a value came to.
+/// The result of comparing a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// The whole value matches.
     pub matches: bool,
-    /// How many bytes were looked at before that was clear.
+    /// The bytes that were looked at before that was clear.
     pub steps: usize,
 }
 
@@ -92,12 +92,12 @@ impl Expression {
         Compared { matches, steps: value.len() }
     }
 
-    /// What it counts among a fleet's expressions, in bytes: its automaton, and what making that takes.
+    /// The weight among a fleet's expressions, in bytes: its automaton, and what making that takes.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// What every value that matches begins with; as much of it as stands at the expression's beginning.
+    /// The text that every value that matches begins with; as much of it as stands at the expression's beginning.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }

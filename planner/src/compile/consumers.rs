@@ -23,7 +23,7 @@ use crate::{
 /// Most that the consumers of a fleet may have together, in bytes.
 const MAX_CONSUMER_BYTES: usize = MAX_SNAPSHOT / 8;
 
-/// Why a credential is none.
+/// The reason why a credential can't be used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("no Secret {0} exists: create it, or correct the name")]
@@ -141,7 +141,7 @@ fn digest(model: &Model, secret: &ObjectRef, reference: &CredentialRef) -> Resul
     }
 }
 
-/// What is wrong with a Secret whose content accepted last goes on.
+/// The fault of a Secret whose content accepted last goes on.
 fn lasting(model: &Model, secret: &ObjectRef) -> Option<(&'static str, String)> {
     let path = secret.path();
     if let Some(why) = unreadable(model, &secret.namespace) {

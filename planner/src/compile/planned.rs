@@ -1,4 +1,4 @@
-//! What compiling leaves of fleets, routes and consumers in a plan.
+//! Results of compiling, as a plan has them: of fleets, routes and consumers.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,23 +14,23 @@ use crate::{
 /// The Secret of each credential of a consumer that is one.
 pub type Known = Vec<ObjectRef>;
 
-/// What became of one parentRef of a route.
+/// The outcome of one parentRef of a route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parent {
     /// As written, with the namespace filled in when the fleet exists.
     pub parent_ref: ParentRef,
     /// The fleet, when the route is attached to it.
     pub fleet: Option<FleetRef>,
-    /// Why it is not: reason and message.
+    /// The reason and message, when it is not.
     pub detached: Option<(&'static str, String)>,
 }
 
-/// One fleet, its settings and what its proxies should run.
+/// The settings of one fleet, and the snapshot that its proxies should run.
 #[derive(Clone, Debug)]
 pub struct PlannedFleet {
     /// Scaling, drain, template, ports.
     pub settings: FleetSettings,
-    /// What its proxies should run.
+    /// The snapshot that its proxies should run.
     pub snapshot: Snapshot,
     /// The object that each resource comes from, to name it when a proxy nacks. A Cluster comes from its Service, or
     /// from the route that names an address.

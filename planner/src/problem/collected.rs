@@ -9,7 +9,7 @@ use crate::world::{ObjectRef, World};
 
 /// Problems of one kind that are told of one object; of the others, how many there are. An object may have thousands of
 /// references.
-const MOST_ALIKE: usize = 7;
+const MAX_ALIKE: usize = 7;
 
 /// Problems, and where each object stands that has one.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl<'a> Problems<'a> {
         reason: &'static str,
         finding: impl FnOnce() -> (String, String),
     ) {
-        if self.count(object, reason, severity) > MOST_ALIKE {
+        if self.count(object, reason, severity) > MAX_ALIKE {
             return;
         }
         let (field, mut message) = finding();
@@ -107,9 +107,9 @@ impl<'a> Problems<'a> {
     /// All of them, in the order of objects.
     pub(crate) fn into_sorted(mut self) -> Vec<Problem> {
         for (object, kinds) in self.counts {
-            for (reason, severity, count) in kinds.into_iter().filter(|(.., count)| *count > MOST_ALIKE) {
+            for (reason, severity, count) in kinds.into_iter().filter(|(.., count)| *count > MAX_ALIKE) {
                 let origin = self.world.objects.get(&object).and_then(|entry| entry.origin.clone());
-                let message = format!("and {} more of this kind", count - MOST_ALIKE);
+                let message = format!("and {} more of this kind", count - MAX_ALIKE);
                 let (object, field) = (Some(object.clone()), String::new());
                 self.list.push(Problem { object, origin, field, reason, message, severity });
             }
@@ -136,7 +136,7 @@ mod tests {
         problems.degraded(&object("one"), "spec", reason::BACKEND_NOT_FOUND, "none");
         let told = problems.into_sorted();
         let shown = |name: &str| told.iter().filter(|p| p.object.as_ref().is_some_and(|o| o.name == name)).count();
-        assert_eq!((shown("many"), shown("one")), (MOST_ALIKE + 2, 1));
+        assert_eq!((shown("many"), shown("one")), (MAX_ALIKE + 2, 1));
         assert!(told.iter().any(|p| p.message == "and 993 more of this kind" && p.reason == reason::BACKEND_NOT_FOUND));
     }
 }

@@ -1,4 +1,4 @@
-//! What the scaler decides.
+//! Decisions of the scaler, and the signals that they come from.
 
 /// A number of replicas, and why it is this one.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -10,13 +10,13 @@ pub struct Decision {
     pub current: u32,
     /// The signal that decides, such as `RequestRate=131%`.
     pub driven_by: Option<String>,
-    /// Why it is this number, in a sentence.
+    /// The reason for this number, in a sentence.
     pub reason: String,
     /// Each target: what was measured, and the replicas it asks for.
     pub signals: Vec<Signal>,
 }
 
-/// One target's measurement.
+/// The measurement of one target.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Signal {
@@ -26,6 +26,6 @@ pub struct Signal {
     pub percent: Option<f64>,
     /// Measured value, in the target's unit (percent, requests/s per replica, ms).
     pub value: Option<f64>,
-    /// Replicas it asks for; `None`: no data, holds.
+    /// Replicas that it asks for; `None`: no data, holds.
     pub replicas: Option<u32>,
 }

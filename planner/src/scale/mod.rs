@@ -19,16 +19,16 @@ pub use self::decision::{Decision, Signal};
 use self::{limits::History, windows::Windows};
 use crate::{Millis, fleet::FleetSettings};
 
-/// What the scaler keeps of one fleet between turns: recent load by proxy, recent recommendations.
+/// The scaler of one fleet: recent load by proxy, recent recommendations.
 #[derive(Clone, Debug, Default)]
 pub struct Scaler {
     windows: Windows,
     history: History,
     /// First decision: for a while after it nothing shrinks, since not everything has reported yet.
     began: Option<Millis>,
-    /// What was last wanted. A proxy that crashes doesn't change it.
+    /// The number last wanted. A proxy that crashes doesn't change it.
     wanted: Option<u32>,
-    /// Since when every proxy that is wanted is there and Ready.
+    /// The time since which every proxy that is wanted is there and Ready.
     settled_since: Option<Millis>,
 }
 
@@ -37,7 +37,7 @@ pub struct Scaler {
 pub struct Observed {
     /// Proxies that exist and do not drain.
     pub current: u32,
-    /// Of these, Ready.
+    /// The Ready ones among them.
     pub ready: u32,
 }
 

@@ -13,7 +13,8 @@ pub(crate) const OF_REQUESTS: [&str; 3] = ["x-request-id", "x-forwarded-host", "
 /// Fields that the proxy writes into every response.
 pub(crate) const OF_RESPONSES: [&str; 1] = ["x-request-id"];
 
-/// Framing and connection fields belong to the proxy (RFC 9110 section 7.6.1): a filter that wrote them could smuggle.
+/// The check of a field that a filter writes. Framing and connection fields belong to the proxy (RFC 9110 section 7.6.1): a
+/// filter that wrote them could smuggle.
 pub(crate) fn modifiable(name: &str, written: &[&str]) -> Result<(), String> {
     const OWN: [&str; 9] = [
         "host",

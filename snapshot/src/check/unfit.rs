@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a resource is not executable.
+/// The reason why a resource is not executable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Unfit {

@@ -1,13 +1,13 @@
-//! What is wrong with an expression.
+//! Faults of expressions.
 
 use std::sync::Arc;
 
 use crate::check::reason;
 
-/// Why an expression can't be used.
+/// The reason why an expression can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// It is none.
+    /// It is no expression.
     #[error("{0}")]
     Syntax(Arc<str>),
     /// It needs more than [`super::MAX_COMPILED`].
@@ -16,7 +16,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fixed word of it.
+    /// The fixed word of this reason.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Syntax(_) => reason::INVALID_REGEX,

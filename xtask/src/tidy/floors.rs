@@ -19,12 +19,12 @@ struct House {
     floors: &'static [Floor],
 }
 
-/// How far modules of one floor may use each other in a circle.
+/// The reach of circles between modules of one floor.
 #[derive(Clone, Copy, PartialEq)]
 enum Circles {
-    /// Not at all: no two files use each other, not even by a detour.
+    /// No circle: no two files use each other, not even by a detour.
     None,
-    /// Within a folder: a module and those below it share types, and are understood together.
+    /// Circles within a folder: a module and those below it share types, and are understood together.
     WithinFolders,
 }
 
@@ -164,7 +164,7 @@ pub(super) fn check(files: &[String], findings: &mut Findings) -> anyhow::Result
 }
 
 impl House {
-    /// What is wrong with the crate whose sources these are, by path within `src`.
+    /// Problems of the crate whose sources these are, by path within `src`.
     fn problems(&self, sources: &BTreeMap<String, String>) -> Vec<String> {
         let modules = paths::modules(sources);
         let mut problems = vec![];
