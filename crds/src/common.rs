@@ -1,8 +1,9 @@
 //! Shapes that several resources share: references and header forms, with Gateway API's names.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::schema::text;
 
@@ -68,11 +69,21 @@ pub enum PolicyMode {
 /// filter that sets them could smuggle a second request to the backend.
 pub(crate) const NOT_FRAMING_NAME: &str = "!(self.name.lowerAscii() in ['connection', 'content-length', 'host', \
     'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])";
-/// The same where `self` is the name.
+/// CEL: the header named `self` may be changed by a filter.
 pub(crate) const NOT_FRAMING: &str = "!(self.lowerAscii() in ['connection', 'content-length', 'host', 'keep-alive', \
     'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])";
 pub(crate) const FRAMING_MESSAGE: &str = "the proxy itself writes Connection, Content-Length, Host, Keep-Alive, \
     Proxy-Connection, TE, Trailer, Transfer-Encoding and Upgrade; for Host use a URLRewrite filter's hostname";
+
+/// Names of fields that do not frame a message.
+pub(crate) fn header_names(generator: &mut SchemaGenerator) -> Schema {
+    let mut name = text::header_name(generator);
+    name.insert(
+        "x-kubernetes-validations".into(),
+        json!([{"rule": NOT_FRAMING, "message": FRAMING_MESSAGE, "reason": "FieldValueForbidden"}]),
+    );
+    json_schema!({"type": "array", "maxItems": 16, "x-kubernetes-list-type": "set", "items": name})
+}
 
 /// One header as name and value (Gateway API `HTTPHeader`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

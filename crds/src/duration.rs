@@ -12,7 +12,7 @@ pub const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(std::time::Duration);
 
-/// Why a string is no duration.
+/// The reason why a string is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no duration: write up to four numbers of at most five digits, each with h, m, s or ms, such as 1m30s"
@@ -20,17 +20,17 @@ pub struct Duration(std::time::Duration);
 pub struct ParseDurationError(String);
 
 impl Duration {
-    /// From whole milliseconds.
+    /// The duration of whole milliseconds.
     pub const fn from_millis(ms: u64) -> Self {
         Self(std::time::Duration::from_millis(ms))
     }
 
-    /// From whole seconds.
+    /// The duration of whole seconds.
     pub const fn from_secs(s: u64) -> Self {
         Self(std::time::Duration::from_secs(s))
     }
 
-    /// The same length as the standard library's type.
+    /// The duration as the standard library's type.
     pub const fn std(self) -> std::time::Duration {
         self.0
     }

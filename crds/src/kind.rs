@@ -40,9 +40,9 @@ pub struct KindInfo {
     pub is_namespaced: bool,
     /// Whether the operator says in its status what became of it.
     pub has_status: bool,
-    /// Its definition, as far as it is known here; `None`: one of Kubernetes' own types.
+    /// The definition, as far as it is known here; `None`: one of Kubernetes' own types.
     pub definition: Option<fn() -> CustomResourceDefinition>,
-    /// Where it is watched.
+    /// The way in which it is watched.
     pub watch: Watch,
     /// Whether its objects may refer to Secrets.
     pub refers: bool,
@@ -52,21 +52,21 @@ pub struct KindInfo {
     pub keep: Keep,
 }
 
-/// Where objects of a kind are watched.
+/// The way in which objects of a kind are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
-    /// In all namespaces.
+    /// The watch covers all namespaces.
     Everywhere,
-    /// In all namespaces, while its definition is there; `absent` is what it means that it is not.
+    /// The watch covers all namespaces, while the definition is there; `absent` is what it means that it is not.
     WhereDefined {
         /// A sentence for the log.
         absent: &'static str,
     },
-    /// By names only, in the namespaces that something refers to; what is referred to is read one by one.
+    /// The watch is of names only, in the namespaces that something refers to; what is referred to is read one by one.
     ByReference,
 }
 
-/// What objects of a kind are for. Where there is not room for all, the last role is given up first.
+/// The role of a kind's objects. Where there is not room for all, the last role is given up first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Others need it: a fleet, a certificate, a permission.
@@ -84,23 +84,23 @@ pub enum Role {
 /// The part of an object that is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// Its labels.
+    /// The labels that are kept.
     pub labels: Labels,
     /// Whether one that is being deleted still counts. What waits for its dependents only (`kubectl delete
     /// --cascade=foreground`) must not have them made again, and permits nothing any more.
     pub while_deleted: bool,
-    /// Its content.
+    /// The content that is kept.
     pub content: Content,
 }
 
 /// The labels that are kept.
 #[derive(Clone, Copy, Debug)]
 pub enum Labels {
-    /// None of them.
+    /// No label.
     None,
-    /// All of them.
+    /// Every label.
     All,
-    /// These; an object without the first one is nobody's.
+    /// These labels; an object without the first one is dropped.
     Only(&'static [&'static str]),
     /// These, of which an object need have none.
     Any(&'static [&'static str]),
@@ -118,7 +118,7 @@ pub enum Content {
 /// A field that is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Its name.
+    /// The field's name.
     pub name: &'static str,
     /// The fields within it that are kept, of a list in each item; none: all of it.
     pub within: &'static [Field],
@@ -305,7 +305,7 @@ impl Kind {
         all
     };
 
-    /// Its row in the table.
+    /// The row in the table.
     pub fn info(self) -> &'static KindInfo {
         &TABLE[self as usize]
     }
@@ -320,7 +320,7 @@ impl Kind {
         self.info().name
     }
 
-    /// Its plural, in lower case, as URLs and folders have it.
+    /// The plural, in lower case, as URLs and folders have it.
     pub fn plural(self) -> &'static str {
         self.info().plural()
     }

@@ -1,4 +1,4 @@
-//! From an empty state folder to a node that is Ready and resolves names.
+//! The start of a node: from an empty state folder to one that is Ready and resolves names.
 
 use std::{
     fs::File,

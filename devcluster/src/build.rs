@@ -24,7 +24,7 @@ pub struct Program {
     pub name: &'static str,
     /// The folder of its module, in the checkout.
     pub module: &'static str,
-    /// Its package, relative to the module.
+    /// The package, relative to the module.
     pub package: &'static str,
 }
 
@@ -87,7 +87,7 @@ fn build_as(folders: &Folders, program: &Program, what: &str) -> anyhow::Result<
     Ok(built)
 }
 
-/// Where Go has the sources of Kubernetes, of the version that is built.
+/// The folder where Go has the sources of Kubernetes, of the version that is built.
 pub(super) fn kubernetes_source() -> anyhow::Result<PathBuf> {
     let mut go = Command::new("go");
     go.args(["mod", "download", "-json", KUBERNETES_MODULE]).current_dir(shell::root().join(KUBERNETES.module));
@@ -111,7 +111,7 @@ fn helm_as(folders: &Folders, what: &str) -> anyhow::Result<PathBuf> {
     Ok(built)
 }
 
-/// How many packages a program consists of: at most so many are compiled for it. `None`: Go does not say.
+/// The number of packages of a program: at most so many are compiled for it. `None`: Go does not say.
 fn packages(module: &Path, package: &str) -> Option<usize> {
     let said = Command::new("go").args(["list", "-deps", package]).current_dir(module).output().ok()?;
     said.status.success().then(|| said.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count())
@@ -141,7 +141,7 @@ fn version(go_mod: &str, module: &str) -> Option<String> {
     })
 }
 
-/// All that decides what is built: the module's files and the command.
+/// The inputs that decide what is built: the module's files and the command.
 fn inputs(module: &Path, package: &str, flags: &str) -> anyhow::Result<String> {
     let mut text = format!("{package} {flags}\n");
     let package = module.join(package.trim_start_matches("./").trim_start_matches('.'));

@@ -14,7 +14,7 @@ pub struct Store {
     folder: PathBuf,
 }
 
-/// One image to build.
+/// An image to build.
 pub struct Recipe<'a> {
     /// The Dockerfile.
     pub file: &'a Path,
@@ -22,7 +22,7 @@ pub struct Recipe<'a> {
     pub target: Option<&'a str>,
     /// The folder that it copies from.
     pub context: &'a Path,
-    /// Its build arguments.
+    /// The build arguments.
     pub args: &'a [(&'a str, &'a str)],
     /// The image's name.
     pub name: &'a str,

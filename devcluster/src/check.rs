@@ -22,7 +22,7 @@ use super::{
 };
 use crate::shell::Tool;
 
-/// How long `up` may take when everything has been built.
+/// The time that `up` may take when everything has been built.
 const QUICK: Duration = Duration::from_secs(30);
 const SPACE: &str = "--namespace=sluice-check";
 
@@ -153,7 +153,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What of a machine a cluster changes.
+/// The parts of a machine that a cluster changes.
 #[derive(PartialEq)]
 pub(super) struct Machine(Vec<(&'static str, BTreeSet<String>)>);
 
@@ -187,7 +187,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What is there now and was not (`+`), and what is there no longer (`-`), each with what it is.
+    /// Changes since: what is there now and was not (`+`), and what is there no longer (`-`), each with what it is.
     fn changes(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         let now = Machine::now()?;
         let mut all = Vec::new();

@@ -46,7 +46,7 @@ fn end(running: &Running) -> anyhow::Result<()> {
     wait_for("end of the node's processes", Duration::from_secs(30), || running.processes().is_empty())
 }
 
-/// One folder for each hierarchy of the first version, or the only one of the second.
+/// The cgroup's folder in each hierarchy of the first version, or in the only one of the second.
 fn cgroups() -> Vec<PathBuf> {
     let root = Path::new(CGROUPS);
     if root.join("cgroup.controllers").exists() {

@@ -1,4 +1,4 @@
-//! Where things are: what was built outlives the cluster, the cluster's state does not.
+//! Folders on the machine: what was built outlives the cluster, the cluster's state does not.
 
 use std::{
     fs::File,
@@ -80,7 +80,7 @@ impl Folders {
         self.cache.join("cluster")
     }
 
-    /// What the components write: one file for each.
+    /// The folder of what the components write: one file for each.
     pub(super) fn logs(&self) -> PathBuf {
         self.state().join("logs")
     }

@@ -9,7 +9,7 @@ use super::{
     folders::Folders,
 };
 
-/// What holds a pod's namespaces: containerd.toml names it.
+/// The program that holds a pod's namespaces: containerd.toml names it.
 pub(super) const PAUSE: &str = "pause";
 /// The name server: coredns.yaml names it.
 pub(super) const COREDNS: &str = "coredns";

@@ -86,7 +86,7 @@ enum Action {
 
 #[derive(clap::Args)]
 struct Rest {
-    /// Its arguments, after `--`.
+    /// The arguments, after `--`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }

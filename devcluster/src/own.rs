@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{boot, build, cleanup, components::ALL, folders::Folders, images, packages, read, write};
 
-/// What must be there before anything else, such as a look at the machine.
+/// Installs what must be there before anything else, such as a look at the machine.
 pub(super) fn prepare() -> anyhow::Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
@@ -77,8 +77,8 @@ pub(super) fn import(folders: &Folders, archive: &Path) -> anyhow::Result<String
     Ok(told.into_owned())
 }
 
-/// How containers share the files of their images. A machine that is a container itself often has an overlay under the state
-/// folder, and the kernel puts none on top of another.
+/// The way in which containers share the files of their images. A machine that is a container itself often has an overlay
+/// under the state folder, and the kernel puts none on top of another.
 pub(super) fn snapshotter(folders: &Folders) -> anyhow::Result<&'static str> {
     const OVERLAY: i64 = 0x794c_7630;
     let kind = rustix::fs::statfs(folders.state())?.f_type;
@@ -97,7 +97,7 @@ pub(super) fn directly(command: &mut Command) {
     command.envs(direct());
 }
 
-/// What says so in an environment.
+/// The variables that say so in an environment.
 pub(super) fn direct() -> [(&'static str, String); 2] {
     ["NO_PROXY", "no_proxy"].map(|name| (name, format!("{ALL},{}", std::env::var(name).unwrap_or_default())))
 }
@@ -105,9 +105,9 @@ pub(super) fn direct() -> [(&'static str, String); 2] {
 /// The node's first process.
 pub(super) struct Running {
     pub(super) pid: u32,
-    /// When it started, by the kernel's clock: with the id it names one process for ever.
+    /// The time of its start, by the kernel's clock: with the id it names one process for ever.
     started: String,
-    /// Its namespaces, as the kernel writes them.
+    /// The process's namespaces, as the kernel writes them.
     pub(super) namespaces: Vec<String>,
 }
 

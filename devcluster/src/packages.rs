@@ -1,4 +1,4 @@
-//! What comes from Debian.
+//! Debian's packages.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("nsenter", "util-linux"),
 ];
 
-/// Where distributions put the CNI plugins.
+/// Folders where distributions put the CNI plugins.
 const CNI_FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// Installs what is missing.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::shell::Tool;
 
-/// What tells why something failed, and is gone with the cluster.
+/// Queries for what tells why something failed, and is gone with the cluster.
 const TOLD: [(&str, &[&str]); 5] = [
     ("pods", &["get", "pods,services,deployments", "--all-namespaces", "--output=wide"]),
     (
@@ -33,7 +33,7 @@ const TOLD: [(&str, &[&str]); 5] = [
 pub struct Session {
     folders: Folders,
     cluster: Cluster,
-    /// It was not up before: it goes at the end.
+    /// Whether it was not up before: then it goes at the end.
     ours: bool,
     /// The machine before a node of our own was on it.
     before: Option<Machine>,
@@ -60,7 +60,7 @@ impl Session {
         }
     }
 
-    /// `cargo xtask cluster check` where nobody has a cluster, or why not. Nothing stays up, whatever happens.
+    /// Runs `cargo xtask cluster check` where no cluster is used, or says why not. Nothing stays up, whatever happens.
     pub fn check() -> anyhow::Result<Result<(), &'static str>> {
         let folders = Folders::of_user()?;
         let _alone = folders.lock("cluster")?;
@@ -117,7 +117,7 @@ impl Session {
         Ok(())
     }
 
-    /// What programs that talk to it find in their environment.
+    /// The variables that programs need to talk to it.
     pub fn env(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         let path = kubeconfig(&self.cluster, &self.folders)?;
         let mut env = vec![("KUBECONFIG", path.display().to_string())];

@@ -6,16 +6,17 @@ use snapshot::{Hash, Key, Kind, Snapshot, proto::Nack};
 
 use crate::{scale::Decision, world::FleetRef};
 
-/// What a pod asks for of CPU whose template names neither a request nor a limit: what is rendered and what `CPU` targets
+/// The request for CPU of a pod whose template names neither request nor limit: it is rendered, and `CPU` targets
 /// are a share of. No limit: a throttled proxy adds latency while the node is idle.
 pub const DEFAULT_CPU_REQUEST: &str = "500m";
-/// The same of memory. The largest configuration is 64 MiB, held as bytes, compiled, and twice while it changes.
+/// The request for memory of such a pod. The largest configuration is 64 MiB, held as bytes, compiled, and twice while it
+/// changes.
 pub const DEFAULT_MEMORY_REQUEST: &str = "256Mi";
-/// What such a pod is limited to, and `Memory` targets are a share of.
+/// The memory limit of such a pod, which `Memory` targets are a share of.
 pub const DEFAULT_MEMORY_LIMIT: &str = "1Gi";
 
 /// Longest value of a label, and the hexadecimal digits that tell shortened ones apart.
-const LONGEST_LABEL: usize = 63;
+const MAX_LABEL_LEN: usize = 63;
 const LABEL_DIGITS: usize = 10;
 
 /// The settings of a GatewayFleet, validated, defaults filled in.
@@ -23,10 +24,10 @@ const LABEL_DIGITS: usize = 10;
 pub struct FleetSettings {
     /// The spec.
     pub spec: crds::GatewayFleetSpec,
-    /// What `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, else in a cluster
-    /// [`DEFAULT_MEMORY_LIMIT`], in bytes.
+    /// The memory that `Memory` targets are a share of: `template.resources.limits.memory`, else `requests.memory`, else in
+    /// a cluster [`DEFAULT_MEMORY_LIMIT`], in bytes.
     pub memory_bytes: Option<u64>,
-    /// What `CPU` targets are a share of: `template.resources.requests.cpu`, else `limits.cpu` (as Kubernetes reads it),
+    /// The CPU that `CPU` targets are a share of: `template.resources.requests.cpu`, else `limits.cpu` (as Kubernetes reads it),
     /// else [`DEFAULT_CPU_REQUEST`], in cores. `None`: of the worker threads; standalone always, in a cluster never.
     pub cpu_cores: Option<f64>,
     /// `RequestRate.averageValue` in requests per second, by index in `spec.scaling.targets`.
@@ -39,18 +40,18 @@ pub struct FleetSettings {
     pub container_ports: BTreeMap<u16, u16>,
 }
 
-/// What a `Fleet` implementation is asked to ensure.
+/// The state that a `Fleet` implementation is to ensure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetPlan {
-    /// Which fleet.
+    /// The fleet's identity.
     pub fleet: FleetRef,
-    /// How many proxies.
+    /// The number of proxies.
     pub replicas: u32,
     /// Ports that stand open.
     pub ports: Vec<u16>,
     /// Worker threads of each proxy; `None`: one per core.
     pub workers: Option<u32>,
-    /// How a proxy leaves.
+    /// The way in which a proxy leaves.
     pub drain: crds::fleet::Drain,
     /// Hash of what a proxy can only take up by a restart (workers, memory).
     pub template_hash: u64,
@@ -64,53 +65,53 @@ pub struct FleetPlan {
 
 /// A fleet's name as a label's value, which has at most 63 characters: longer ones are cut, and end in a hash.
 pub fn label_value(fleet: &str) -> String {
-    if fleet.len() <= LONGEST_LABEL {
+    if fleet.len() <= MAX_LABEL_LEN {
         return fleet.to_owned();
     }
     let hash = Hash::of(fleet.as_bytes()).to_string();
-    let cut: String = fleet.chars().take(LONGEST_LABEL - LABEL_DIGITS - 1).collect();
+    let cut: String = fleet.chars().take(MAX_LABEL_LEN - LABEL_DIGITS - 1).collect();
     format!("{}-{}", cut.trim_end_matches(['-', '.']), hash.chars().take(LABEL_DIGITS).collect::<String>())
 }
 
-/// What finds a fleet's pods, as `/scale` has it for other scalers.
+/// The label selector of a fleet's pods, as `/scale` has it for other scalers.
 pub fn selector(fleet: &str) -> String {
     format!("app.kubernetes.io/name=sluice-proxy,sluice.dev/fleet={}", label_value(fleet))
 }
 
-/// What was observed of a fleet.
+/// The state of a fleet, as it was observed.
 #[derive(Clone, Debug, Default)]
 pub struct FleetView {
-    /// Not all of its proxies that ran before were heard yet: their silence says nothing, and what was said of them before
+    /// Whether not all proxies that ran before have reported yet: their silence says nothing, and what was said of them before
     /// is nearer to the truth.
     pub settling: bool,
-    /// Its proxies.
+    /// The proxies that report.
     pub proxies: Vec<ProxyView>,
     /// Proxies that exist and do not leave, as observed, also those that say nothing yet; `None`: those of `proxies`.
     pub replicas: Option<u32>,
-    /// What the scaler last decided.
+    /// The last decision of the scaler.
     pub decision: Option<Decision>,
     /// Revision of what is published, made of the plan that the status is derived from (after roll-backs); `None` until
     /// the first.
     pub published: Option<Hash>,
     /// Resources rolled back because the fleet refuses them.
     pub rolled_back: BTreeMap<Key, Nack>,
-    /// What single proxies refuse and the others run, by resource and proxy.
+    /// The refusals of single proxies of what the others run, by resource and proxy.
     pub disagreeing: BTreeMap<Key, BTreeMap<String, Nack>>,
-    /// Why what is published is not rolled out.
+    /// The reason why what is published is not rolled out.
     pub halted: Option<String>,
     /// Planned listeners that are not in what is published, by key, and why: the port is in use, the certificate is
     /// refused. A route with no other listener runs nowhere.
     pub withheld: BTreeMap<Key, String>,
-    /// Where clients reach the fleet, `IP:port`.
+    /// The addresses where clients reach the fleet, `IP:port`.
     pub addresses: Vec<String>,
     /// Requests checked against and found over each policy's limits, in the last minute.
     pub policies: BTreeMap<Key, (u64, u64)>,
 }
 
-/// One proxy.
+/// The state of one proxy, as it was observed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxyView {
-    /// Its name.
+    /// The proxy's name.
     pub name: String,
     /// Serves: in a cluster its pod is Ready, also without a stream; standalone it says so, on an open stream.
     pub ready: bool,

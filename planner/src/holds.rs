@@ -1,4 +1,4 @@
-//! Who has which hostname of a fleet, from world to world. An object's age alone does not say it: an old route can be
+//! The holders of a fleet's hostnames, from world to world. An object's age alone does not say it: an old route can be
 //! edited to claim a hostname that a younger one has had for long, and a route that is deleted and made anew is young.
 //!
 //! So a plan leaves behind since when each namespace claims each hostname, and the next one begins with that. Who comes
@@ -14,25 +14,25 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, world::FleetRef};
+use crate::{Millis, object::FleetRef};
 
-/// So long a hostname stays with a namespace that claims it no more: for a route that is deleted and made anew.
+/// The time for which a hostname stays with a namespace that claims it no more: for a route that is deleted and made anew.
 pub const GRACE: Duration = Duration::from_secs(300);
 /// Most hostnames of one namespace and fleet that stay with it so. Whoever has more routes to replace does it in parts.
-pub const MOST_LEFT: usize = 256;
+pub const MAX_LEFT: usize = 256;
 /// Most records of one namespace and fleet that outlive operators, and most bytes of all of them: those of the namespace
 /// with most go first.
-const MOST_KEPT: usize = 512;
-const MOST_BYTES: usize = 96 << 10;
+const MAX_KEPT: usize = 512;
+const MAX_KEPT_BYTES: usize = 96 << 10;
 
-/// What is known of one namespace and one hostname.
+/// The record of one namespace and one hostname.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Since when it claims it, in milliseconds since 1970.
+    /// The time since which it claims it, in milliseconds since 1970.
     pub(crate) since: i64,
-    /// It has it; else another one does.
+    /// Whether it has it; else another one does.
     pub(crate) held: bool,
-    /// Since when nothing of it claims it any more.
+    /// The time since which nothing of it claims it any more.
     pub(crate) left: Option<Millis>,
     /// Namespaces that may have it at once when this one lets it go.
     pub(crate) to: BTreeSet<String>,
@@ -43,7 +43,7 @@ pub struct Hold {
 /// Claims by hostname (empty: any host) and namespace.
 pub(crate) type Names = BTreeMap<String, BTreeMap<String, Hold>>;
 
-/// Who has what of one fleet.
+/// The holders of one fleet's hostnames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FleetHolds {
     /// Every claim is known, as it was in the last world; else only what was kept.
@@ -52,19 +52,19 @@ pub(crate) struct FleetHolds {
 }
 
 impl FleetHolds {
-    /// Of a world whose every claim is going to be in it.
+    /// The record of a world whose every claim is going to be in it.
     pub(crate) fn new() -> Self {
         Self { whole: true, names: Names::new() }
     }
 }
 
-/// Who has what.
+/// The holders of all fleets' hostnames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
     pub(crate) fleets: BTreeMap<FleetRef, FleetHolds>,
 }
 
-/// What outlives operators.
+/// The records that outlive operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
@@ -82,19 +82,19 @@ pub struct Kept {
 }
 
 impl Holds {
-    /// When the next time of grace ends.
+    /// The end of the next time of grace.
     pub fn next_end(&self) -> Option<Millis> {
         let grace = u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX);
         self.all().filter_map(|(_, _, _, hold)| hold.left).min().map(|Millis(left)| Millis(left.saturating_add(grace)))
     }
 
-    /// What is to outlive this operator. Too much of one namespace costs that one: what is not kept counts by the age of
-    /// its objects once every operator has ended, and of two namespaces the one with fewer records keeps its own.
+    /// The records that are to outlive this operator. Too much of one namespace costs that one: what is not kept counts by
+    /// the age of its objects once every operator has ended, and of two namespaces the one with fewer records keeps its own.
     pub fn kept(&self) -> Vec<Kept> {
         let mut by_namespace: BTreeMap<(&FleetRef, &str), Vec<Kept>> = BTreeMap::new();
         for (fleet, hostname, namespace, hold) in self.all().filter(|(_, _, _, hold)| hold.keep) {
             let kept = by_namespace.entry((fleet, namespace)).or_default();
-            if kept.len() < MOST_KEPT {
+            if kept.len() < MAX_KEPT {
                 kept.push(Kept {
                     fleet: fleet.clone(),
                     namespace: namespace.to_owned(),
@@ -110,7 +110,7 @@ impl Holds {
             by_namespace.into_values().map(|list| (list.iter().map(Kept::size).sum(), list)).collect();
         // The smallest first: each has at most an equal share of what is left.
         lists.sort_by_key(|(size, _)| *size);
-        let (mut room, mut waiting, mut all) = (MOST_BYTES, lists.len(), vec![]);
+        let (mut room, mut waiting, mut all) = (MAX_KEPT_BYTES, lists.len(), vec![]);
         for (_, list) in lists {
             let mut share = room / waiting;
             for kept in list {
@@ -123,7 +123,7 @@ impl Holds {
         all
     }
 
-    /// What an earlier operator kept: all that is known when this one begins.
+    /// The records of an earlier operator: all that is known when this one begins.
     pub fn recalled(kept: impl IntoIterator<Item = Kept>) -> Self {
         let mut holds = Self::default();
         for kept in kept {
@@ -223,7 +223,7 @@ mod tests {
         let kept = holds(many.chain(few)).kept();
         assert_eq!(kept.iter().filter(|kept| kept.namespace == "shop").count(), 100);
         let text = serde_json::to_string(&kept).unwrap();
-        assert!(kept.len() > 300 && text.len() <= MOST_BYTES, "{} records, {} bytes", kept.len(), text.len());
+        assert!(kept.len() > 300 && text.len() <= MAX_KEPT_BYTES, "{} records, {} bytes", kept.len(), text.len());
     }
 
     #[test]

@@ -5,9 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::common::ParentRef;
-use snapshot::{Key, Snapshot};
-
+pub use crate::compile::{Known, Parent, PlannedFleet};
 use crate::{
     LastReady, Millis,
     compile::{self, Compiled, EncodedRoutes, Former},
@@ -18,7 +16,7 @@ use crate::{
     world::{FleetRef, ObjectRef, World},
 };
 
-/// What should be, as derived from a world.
+/// The state that should be, as derived from a world.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Every fleet whose content is or was accepted.
@@ -27,48 +25,20 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Objects whose `current` content was accepted as a whole: the caller stores it as `accepted`.
     pub accepted: BTreeSet<ObjectRef>,
-    /// What became of the parentRefs of each route whose content is in force.
+    /// The outcome of the parentRefs of each route whose content is in force.
     pub parents: BTreeMap<ObjectRef, Vec<Parent>>,
     /// Objects with content that waits for the next plan of the same world: their expressions are still to be looked at.
     pub waiting: BTreeSet<ObjectRef>,
-    /// How many targets of each policy exist.
+    /// The number of targets of each policy that exist.
     pub targets: BTreeMap<ObjectRef, u32>,
-    /// By what each consumer is known whose content is in force.
+    /// The credentials of each consumer whose content is in force.
     pub consumers: BTreeMap<ObjectRef, Known>,
     /// The endpoints that were ready last, for the next world.
     pub last_ready: Arc<LastReady>,
-    /// When the same world, a little later, gives another plan.
+    /// The time from which on the same world gives another plan.
     pub changes_at: Option<Millis>,
-    /// Who has which hostname: the caller gives it to the next world.
+    /// The holders of hostnames: the caller gives them to the next world.
     pub holds: Arc<Holds>,
-}
-
-/// The Secret of each credential of a consumer that is one.
-pub type Known = Vec<ObjectRef>;
-
-/// What became of one parentRef of a route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parent {
-    /// As written, with the namespace filled in when the fleet exists.
-    pub parent_ref: ParentRef,
-    /// The fleet, when the route is attached to it.
-    pub fleet: Option<FleetRef>,
-    /// Why it is not: reason and message.
-    pub detached: Option<(&'static str, String)>,
-}
-
-/// One fleet, its settings and what its proxies should run.
-#[derive(Clone, Debug)]
-pub struct PlannedFleet {
-    /// Scaling, drain, template, ports.
-    pub settings: FleetSettings,
-    /// What its proxies should run.
-    pub snapshot: Snapshot,
-    /// The object that each resource comes from, to name it when a proxy nacks. A Cluster comes from its Service, or
-    /// from the route that names an address.
-    pub sources: BTreeMap<Key, ObjectRef>,
-    /// The routes in it: what a status says of one, it reads of these.
-    pub(crate) routes: Arc<EncodedRoutes>,
 }
 
 impl Plan {

@@ -1,4 +1,4 @@
-//! What is pushed: the desired snapshot, less what the fleet's proxies refuse.
+//! The snapshot that is pushed: the desired one, less what the fleet's proxies refuse.
 //!
 //! ```text
 //!  desired ──publish──► published ──push──► proxies ──ack──► take: last acknowledged content ─┐
@@ -26,17 +26,17 @@ use snapshot::{
 use crate::Millis;
 
 /// A refusal of the fleet is tried again after so long, and after twice as long each further time, up to the longest.
-const TRIED_AGAIN: Duration = Duration::from_secs(60);
-const LONGEST_TRIED_AGAIN: Duration = Duration::from_secs(3600);
-/// So many proxies have to refuse a content before the fleet does without it, if it has so many.
-const ENOUGH: usize = 2;
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(60);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
+/// The number of proxies that have to refuse a content before the fleet does without it, if it has so many.
+const ENOUGH_REFUSALS: usize = 2;
 
-/// One proxy, as long as it lives: another process under the same name is another proxy.
+/// The identity of a proxy, as long as it lives: another process under the same name is another proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProxyId {
-    /// Its name.
+    /// The proxy's name.
     pub name: String,
-    /// Its process; `None`: it is not on this machine, where names are used once.
+    /// The proxy's process; `None`: it is not on this machine, where names are used once.
     pub pid: Option<u32>,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for ProxyId {
     }
 }
 
-/// What proxies refuse of resources, by key and content.
+/// Refusals by proxies, by key and content.
 pub type Claims = BTreeMap<(Key, Hash), Nack>;
 
 /// A living proxy of the fleet, which stays: one whose word counts.
@@ -54,34 +54,35 @@ pub type Claims = BTreeMap<(Key, Hash), Nack>;
 pub struct Peer<'a> {
     /// Serves, with an open stream.
     pub ready: bool,
-    /// What it says that it refuses.
+    /// The contents that it says that it refuses.
     pub claims: &'a Claims,
-    /// What it acknowledged last: it runs that, less its claims.
+    /// The snapshot that it acknowledged last: it runs that, less its claims.
     pub acknowledged: Option<&'a Snapshot>,
 }
 
 /// A content that the fleet does without, because proxies refuse it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// What one of them says.
+    /// The refusal of one of them.
     pub nack: Nack,
-    /// Who refuses it, and lives.
+    /// The proxies that refuse it, and live.
     pub by: BTreeSet<ProxyId>,
-    /// Since when.
+    /// The time since which they do.
     pub since: Millis,
-    /// How often it was tried again before.
+    /// The number of times that it was tried again before.
     pub tries: u32,
 }
 
 impl Refusal {
-    /// When it is tried again: proxies may be newer then, or what ailed them be gone. After 1, 2, 4 minutes, and so on.
+    /// The time at which it is tried again: proxies may be newer then, or what ailed them be gone. After 1, 2, 4 minutes,
+    /// and so on.
     pub fn tried_again(&self) -> Millis {
-        let wait = TRIED_AGAIN.saturating_mul(1 << self.tries.min(16)).min(LONGEST_TRIED_AGAIN);
+        let wait = FIRST_RETRY_DELAY.saturating_mul(1 << self.tries.min(16)).min(MAX_RETRY_DELAY);
         Millis(self.since.0.saturating_add(wait.as_millis() as u64))
     }
 }
 
-/// What the proxies of one fleet said of resources. Holds at most two contents of each resource that is published or
+/// The acknowledgements and refusals of one fleet's proxies. It holds at most two contents of each resource that is published or
 /// that such a content refers to, and at most two refusals of each desired resource.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -91,7 +92,7 @@ pub struct Ledger {
     pub previous: BTreeMap<Key, Entry>,
     /// Content that the fleet refuses.
     pub refused: BTreeMap<(Key, Hash), Refusal>,
-    /// How often a content that is not refused at the moment was tried again.
+    /// The number of times that a content was tried again which is not refused at the moment.
     pub tried: BTreeMap<(Key, Hash), u32>,
     /// Revision that was taken up last from a proxy that refuses none of it: others that acknowledge it say nothing new.
     pub taken: Option<Hash>,
@@ -107,14 +108,14 @@ impl Ledger {
         }
     }
 
-    /// What the fleet refuses of what is desired, by what its proxies say now. True when [`publish`] gives another result.
+    /// Derives the fleet's refusals from what its proxies say now. True when [`publish`] gives another result.
     ///
     /// A refusal is the fleet's once two of its Ready proxies refuse the same content, or its only one does. What others run
     /// that routes and policies rest on (listeners, certificates, clusters) is never taken from them: who refuses it does
     /// without. It is the fleet's for as long as so many of them live, until it is tried again.
     pub fn settle(&mut self, desired: &Snapshot, peers: &BTreeMap<ProxyId, Peer<'_>>, now: Millis) -> bool {
         let before = self.refused.len();
-        let enough = ENOUGH.min(peers.len()).max(1);
+        let enough = ENOUGH_REFUSALS.min(peers.len()).max(1);
         let tried = &mut self.tried;
         self.refused.retain(|what, refusal| {
             refusal.by.retain(|id| peers.contains_key(id));
@@ -203,7 +204,7 @@ impl Ledger {
         }
     }
 
-    /// What runs in place of a refused resource, if anything.
+    /// The content that runs in place of a refused resource, if any.
     fn instead(&self, key: &Key, desired: &Entry) -> Option<Entry> {
         let usable = |entry: &Entry| !self.refused.contains_key(&(key.clone(), entry.hash()));
         let mut acked = [self.acked.get(key), self.previous.get(key)].into_iter().flatten();
@@ -212,9 +213,9 @@ impl Ledger {
     }
 }
 
-/// Replaces each resource that the fleet refuses by its last acknowledged content, and brings back what that refers to. Without any, a
-/// Route, RatePolicy or AccessPolicy becomes one that makes its requests answer 500 (never open), and anything else is left out. The
-/// map names what was replaced.
+/// Replaces each resource that the fleet refuses by its last acknowledged content, and brings back what that refers to.
+/// Without any, a Route, RatePolicy or AccessPolicy becomes one that makes its requests answer 500 (never open), and anything
+/// else is left out. The map names what was replaced.
 pub fn publish(desired: &Snapshot, ledger: &Ledger) -> (Snapshot, BTreeMap<Key, Nack>) {
     let (mut published, mut rolled_back) = (desired.clone(), BTreeMap::new());
     for ((key, hash), refusal) in &ledger.refused {
@@ -242,7 +243,7 @@ fn restore_references(published: &mut Snapshot, restored: &Entry, ledger: &Ledge
     }
 }
 
-/// What a proxy refuses: what does not stand in `contents`, which are or were to be pushed to it, is none.
+/// The refusals of a proxy, of contents that are or were to be pushed to it.
 pub fn claims(nacks: Vec<Nack>, contents: &[&Snapshot]) -> Claims {
     let claim = |nack: Nack| {
         let (key, hash) = (nack.key.parse::<Key>().ok()?, Hash::from_slice(&nack.hash)?);
@@ -260,7 +261,7 @@ fn is_desired(desired: &Snapshot, (key, hash): &(Key, Hash)) -> bool {
         .is_some_and(|entry| entry.hash() == *hash || stand_in(entry).is_some_and(|stand_in| stand_in.hash() == *hash))
 }
 
-/// What others rest on: without it they serve nothing, while a route, a policy or a consumer fails alone.
+/// Whether others rest on a resource: without it they serve nothing, while a route, a policy or a consumer fails alone.
 fn is_base(key: &Key) -> bool {
     !matches!(key.kind(), Kind::Route | Kind::RatePolicy | Kind::AccessPolicy | Kind::Consumer)
 }
@@ -270,7 +271,7 @@ fn references(entry: &Entry) -> BTreeSet<Key> {
     entry.kind().iter().flat_map(refs::needed).collect()
 }
 
-/// What stands in for a resource that was never good: nothing of its content but what says which requests are meant.
+/// The stand-in for a resource that was never good: nothing of its content but what says which requests are meant.
 fn stand_in(entry: &Entry) -> Option<Entry> {
     const WHY: &str = "refused by a proxy, and no earlier content to fall back to";
     let kind = match entry.kind() {

@@ -11,7 +11,7 @@ const CLEARLY_MORE: f64 = 1.2;
 const FEWEST_RATE: f64 = 10.0;
 const FEWEST_CONNECTIONS: f64 = 4.0;
 
-/// One proxy's load: what the decision reads.
+/// The load of one proxy: what the decision reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
     /// Requests per second over the last windows; `None`: not known yet.

@@ -1,4 +1,4 @@
-//! Which proxies get a new configuration when: one first, then all.
+//! The rollout of a new configuration: one proxy first, then all.
 //!
 //! ```text
 //!             one more, while nobody takes it as it is        observe
@@ -24,31 +24,31 @@ use crate::{Millis, publish::ProxyId};
 mod answers;
 
 /// A proxy that took nothing up for so long is waited for no longer: another is asked besides.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// So many processes that end when they get it are no chance.
+const TAKE_UP_TIMEOUT: Duration = Duration::from_millis(500);
+/// The number of processes that end when they get it which is no chance any more.
 const ENOUGH_DEATHS: u32 = 2;
 /// Errors that rise at so many, if there are so many, are no chance, and not one proxy's word.
 const ENOUGH_DOUBTS: usize = 2;
-/// So many that are silent are enough: they may all hang in it. The stream of one that does ends in the end.
+/// The number of silent proxies that is enough: they may all hang in it. The stream of one that does ends in the end.
 const ENOUGH_SILENT: usize = 2;
-/// What was halted is tried again, with one proxy, after so long, and after twice as long each further time; much sooner while
+/// The time after which a halted revision is tried again with one proxy, twice as long each further time; much sooner while
 /// there is nothing else that could run.
-const TRIED_AGAIN: Duration = Duration::from_secs(300);
-const TRIED_AGAIN_FOR_WANT: Duration = Duration::from_secs(5);
-const LONGEST_TRIED_AGAIN: Duration = Duration::from_secs(3600);
-/// How careful to be.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(300);
+const FIRST_RETRY_DELAY_FOR_WANT: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
+/// The care that a rollout takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Care {
     /// Percent of the Ready proxies that get it first; one at least.
     pub percent: u32,
-    /// How long they are watched before all get it.
+    /// The time for which they are watched before all get it.
     pub observe: Duration,
 }
 
 /// A proxy that lives.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Proxy {
-    /// It has an open stream.
+    /// Whether it has an open stream.
     pub attached: bool,
     /// The process at its other end, by its own word: one that crashes may be there again before anybody misses it.
     pub process: Option<u32>,
@@ -56,22 +56,22 @@ pub struct Proxy {
     pub ready: bool,
     /// Leaves.
     pub draining: bool,
-    /// What it acknowledged last; `None`: it runs nothing yet.
+    /// The revision that it acknowledged last; `None`: it runs nothing yet.
     pub runs: Option<Hash>,
-    /// It refuses a part of that, which the fleet does not.
+    /// Whether it refuses a part of that, which the fleet does not.
     pub refuses: bool,
-    /// What it answered.
+    /// The requests that it answered.
     pub answers: Answers,
 }
 
-/// How far one fleet is with what is wanted.
+/// The progress of one fleet's rollout.
 #[derive(Clone, Debug, Default)]
 pub struct Rollout {
-    /// What all proxies get, but for canaries.
+    /// The revision that all proxies get, but for canaries.
     stable: Option<Hash>,
     candidate: Option<Candidate>,
     halted: Option<Halted>,
-    /// How often those of each name did not take up what they were asked to: they are asked last.
+    /// The number of times that those of each name did not take up what they were asked to: they are asked last.
     strikes: BTreeMap<String, u32>,
 }
 
@@ -85,7 +85,7 @@ struct Candidate {
     began: Millis,
     /// Enough took it: since then, with what each proxy had answered by then.
     observed: Option<(Millis, BTreeMap<ProxyId, Answers>)>,
-    /// Those whose errors rose then. The word of one of several is not enough.
+    /// The proxies whose errors rose then. The word of one of several is not enough.
     doubted: BTreeSet<ProxyId>,
 }
 
@@ -93,11 +93,11 @@ struct Candidate {
 struct Asked {
     at: Millis,
     outcome: Outcome,
-    /// It was told to leave: that it ends says nothing.
+    /// Whether it was told to leave: that it ends says nothing.
     leaves: bool,
-    /// It did not answer in time, which counts once.
+    /// Whether it did not answer in time, which counts once.
     late: bool,
-    /// Which process was asked.
+    /// The process that was asked.
     process: Option<u32>,
 }
 
@@ -119,19 +119,19 @@ struct Halted {
 }
 
 impl Rollout {
-    /// What all proxies get, but for those of [`Rollout::canaries`].
+    /// The revision that all proxies get, but for those of [`Rollout::canaries`].
     pub fn stable(&self) -> Option<Hash> {
         self.stable
     }
 
-    /// What is tried, and by whom.
+    /// The revision that is tried, and the proxies that try it.
     pub fn canaries(&self) -> Option<(Hash, BTreeSet<&ProxyId>)> {
         let candidate = self.candidate.as_ref()?;
         let alive = candidate.asked.iter().filter(|(_, asked)| asked.outcome.is_of_the_living());
         Some((candidate.revision, alive.map(|(id, _)| id).collect()))
     }
 
-    /// Why what is wanted is not rolled out.
+    /// The reason why what is wanted is not rolled out.
     pub fn halted(&self, wanted: Hash) -> Option<&str> {
         self.halted.as_ref().filter(|halted| halted.revision == wanted).map(|halted| halted.why.as_str())
     }
@@ -141,7 +141,7 @@ impl Rollout {
         self.candidate.as_ref().is_some_and(|candidate| candidate.revision == revision && candidate.observed.is_some())
     }
 
-    /// What was rolled out and what is tried changed in what needs no trial: they are the same under other names.
+    /// Takes up new names of what was rolled out and what is tried, which changed in what needs no trial.
     pub fn renamed(&mut self, stable: Hash, candidate: Hash) {
         self.stable = Some(stable);
         if let Some(tried) = &mut self.candidate {
@@ -195,7 +195,7 @@ impl Rollout {
         self.candidate = Some(Candidate { revision: wanted, asked, deaths: 0, most_deaths, began, observed, doubted });
     }
 
-    /// What became of those that were asked.
+    /// Notes what became of the proxies that were asked.
     fn take_up(&mut self, candidate: &mut Candidate, proxies: &BTreeMap<ProxyId, Proxy>, now: Millis) {
         for (id, asked) in &mut candidate.asked {
             let before = asked.outcome;
@@ -242,7 +242,7 @@ impl Rollout {
         }
     }
 
-    /// Whether all get it now, or nobody any more; else it goes on.
+    /// Decides whether all get it now, or none any more; else it goes on.
     fn judge(
         &mut self,
         mut candidate: Candidate,
@@ -332,7 +332,7 @@ impl Rollout {
 }
 
 impl Care {
-    /// How many of so many Ready proxies get it first: 10 % of 4 is 1, 50 % of 3 is 2.
+    /// The number of Ready proxies that get it first: 10 % of 4 is 1, 50 % of 3 is 2.
     fn canaries(self, ready: usize) -> usize {
         (ready * self.percent.min(100) as usize).div_ceil(100).max(1)
     }
@@ -353,14 +353,14 @@ impl Outcome {
 
 impl Asked {
     fn is_awaited(self, now: Millis) -> bool {
-        self.outcome == Outcome::Waited && now.since(self.at) < PATIENCE
+        self.outcome == Outcome::Waited && now.since(self.at) < TAKE_UP_TIMEOUT
     }
 }
 
 impl Halted {
     fn is_due(&self, something_runs: bool, now: Millis) -> bool {
-        let first = if something_runs { TRIED_AGAIN } else { TRIED_AGAIN_FOR_WANT };
-        now.since(self.at) >= first.saturating_mul(1 << self.tries.min(16)).min(LONGEST_TRIED_AGAIN)
+        let first = if something_runs { FIRST_RETRY_DELAY } else { FIRST_RETRY_DELAY_FOR_WANT };
+        now.since(self.at) >= first.saturating_mul(1 << self.tries.min(16)).min(MAX_RETRY_DELAY)
     }
 }
 
@@ -369,7 +369,7 @@ impl Candidate {
         self.asked.values().filter(|asked| asked.outcome == outcome).count()
     }
 
-    /// How many took it as it is, and do well.
+    /// The number of those that took it as it is, and do well.
     fn sound(&self) -> usize {
         let taken = self.asked.iter().filter(|(_, asked)| asked.outcome == Outcome::Taken);
         taken.filter(|(id, _)| !self.doubted.contains(id)).count()

@@ -11,7 +11,7 @@ use std::{
 
 use planner::{
     Cluster, Holds, Kind, Millis, ObjectRef, Plan, World,
-    holds::{GRACE, MOST_LEFT},
+    holds::{GRACE, MAX_LEFT},
     plan,
 };
 use proptest::{prelude::*, sample::select};
@@ -242,7 +242,7 @@ fn what_is_left_is_bounded_for_each_namespace() {
     let held = story.held();
     let count =
         |namespace: &str| held.iter().filter(|h| h.namespace == namespace).map(|h| h.hostnames.len()).sum::<usize>();
-    assert_eq!((count("shop"), count("hostile")), (1, MOST_LEFT));
+    assert_eq!((count("shop"), count("hostile")), (1, MAX_LEFT));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use prost::Message;
 use proxy::{
     Shared,
     clock::clock_us,
-    config::Store,
+    config::SnapshotStore,
     fields::Fields,
     filter::{Ctx, FilterState, Outcome},
     forwarded::{Forwarded, RequestId},
@@ -198,7 +198,7 @@ fn cluster(n: usize) -> Cluster {
     Cluster { protocol: 0, endpoints: (0..10).map(endpoint).collect() }
 }
 
-fn push(store: &mut Store, target: &Snapshot) -> f64 {
+fn push(store: &mut SnapshotStore, target: &Snapshot) -> f64 {
     let delta = target.diff(&store.held().held());
     let base = (!store.held().is_empty()).then(|| store.held().revision());
     let push = Push { epoch: 1, base, revision: target.revision(), delta };
@@ -216,7 +216,7 @@ fn memory(routes: usize) {
     let messages: Vec<Vec<u8>> = messages.iter().map(Message::encode_to_vec).collect();
     let size = target.size() >> 10;
     drop(target);
-    let mut store = Store::new(Shared::new(Telemetry::default()));
+    let mut store = SnapshotStore::new(Shared::new(Telemetry::default()));
     let before = pss_kib();
     let mut assembly = Assembly::default();
     for message in &messages {
@@ -264,7 +264,7 @@ fn pss_kib() -> i64 {
 
 fn requests(routes: usize) {
     let shared = Shared::new(Telemetry::default());
-    push(&mut Store::new(Arc::clone(&shared)), &content(routes));
+    push(&mut SnapshotStore::new(Arc::clone(&shared)), &content(routes));
     let config = shared.config.load_full();
     let fields = Fields::default();
     // A request's host and path are in the cache, as if they had just been read.
@@ -373,7 +373,10 @@ fn expressions() {
         let listener = Listener { name: "http".into(), port: 80, ..Listener::default() };
         target.insert(Key::listener("ns", "f", "http"), entry(resource::Kind::Listener(listener)));
         target.insert(Key::cluster("ns", "c", "80"), entry(resource::Kind::Cluster(cluster(0))));
-        println!("push: {count} expressions {what} {:>20.1} ms", push(&mut Store::new(Arc::clone(&shared)), &target));
+        println!(
+            "push: {count} expressions {what} {:>20.1} ms",
+            push(&mut SnapshotStore::new(Arc::clone(&shared)), &target)
+        );
         let config = shared.config.load_full();
         let fields = Fields::default();
         let q = Query { tls: false, host: "bench.example", path, query: None, method: &Method::GET, fields: &fields };
@@ -389,7 +392,7 @@ fn expressions() {
 
 fn pushes(routes: usize) {
     let shared = Shared::new(Telemetry::default());
-    let mut store = Store::new(Arc::clone(&shared));
+    let mut store = SnapshotStore::new(Arc::clone(&shared));
     let mut target = content(routes);
     println!("push: {routes} routes, 10,000 endpoints, from nothing {:>20.1} ms", push(&mut store, &target));
     let (key, changed) = route(7, "/other");

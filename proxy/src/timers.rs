@@ -4,7 +4,7 @@
 //! always cancelled, and need not be exact. A timer of the runtime costs a place in a sorted structure, behind a lock
 //! that is the whole worker's. Here setting one is a lock that nobody else wants, and a slot that the stream keeps, since
 //!
-//! - time is the worker's [`Clock`], which its tick (`server/balance.rs`) moves on once a second: reading it is one load;
+//! - time is the worker's [`Clock`], which its tick (`server/housekeeping.rs`) moves on once a second: reading it is one load;
 //! - a timer that is set again later is not touched: it wakes its task before the time, which then sets it anew;
 //! - the tick looks at all slots of a connection. There are as many as it has streams that wait, some hundred at most.
 //!

@@ -1,4 +1,4 @@
-//! What makes a resource executable. The operator runs these checks before it publishes and the proxy before it applies,
+//! Checks that make a resource executable. The operator runs them before it publishes and the proxy before it applies,
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
 pub mod access;
@@ -6,11 +6,20 @@ mod compression;
 pub mod consumer;
 mod expressions;
 mod external_auth;
+mod fields;
 pub mod reason;
+mod unfit;
 
 use std::{fmt, net::SocketAddr};
 
-pub use self::expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum};
+pub use self::{
+    expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum},
+    unfit::Unfit,
+};
+pub(crate) use self::{
+    fields::{BAD_PATH, OF_REQUESTS, OF_RESPONSES, http_token, is_path, modifiable},
+    unfit::{Fit, within},
+};
 use crate::{
     expression,
     key::{Key, Kind},
@@ -24,27 +33,6 @@ use crate::{
 /// Features of a proxy of this version: it announces them, and a resource can require them. Of each kind that the protocol
 /// did not begin with there is one ([`Kind::feature`]).
 pub const FEATURES: &[&str] = &["Consumer", "AccessPolicy"];
-
-/// Why a resource is not executable.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct Unfit {
-    /// Path within the resource, such as `rules[0].matches[1].path.value`; the words are the manifest's.
-    pub field: String,
-    /// A fixed CamelCase word, used as condition reason and metric label.
-    pub reason: &'static str,
-    /// What is wrong, and the fix.
-    pub message: String,
-}
-
-impl Unfit {
-    /// A finding at `field`.
-    pub fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { field: field.into(), reason, message: message.into() }
-    }
-}
-
-type Fit = Result<(), Unfit>;
 
 /// Checks one resource under its key.
 pub fn resource(key: &Key, resource: &Resource) -> Fit {
@@ -86,7 +74,7 @@ fn regex(field: &str, pattern: &str) -> Fit {
     expression::verdict(pattern).map(drop).map_err(|fault| Unfit::new(field, fault.reason(), fault.to_string()))
 }
 
-/// What the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2 hold at most.
+/// The settings of a fleet, held to the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2.
 fn fleet(f: &Fleet) -> Fit {
     let limits = f.limits.unwrap_or_default();
     for (field, value, most) in [
@@ -227,19 +215,7 @@ fn path_rewrite(p: Option<&PathRewrite>) -> Fit {
     if is_path(path) { Ok(()) } else { Err(Unfit::new(field, reason::INVALID_PATH, BAD_PATH)) }
 }
 
-const BAD_PATH: &str = "must begin with / and hold no space, ? or #";
-
-fn is_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
-}
-
-/// Fields that the proxy writes into every request, whatever a filter has made of them. (What a filter leaves of
-/// `X-Forwarded-For` is kept: the client's address is added to it.)
-const OF_REQUESTS: [&str; 3] = ["x-request-id", "x-forwarded-host", "x-forwarded-proto"];
-/// And into every response.
-const OF_RESPONSES: [&str; 1] = ["x-request-id"];
-
-/// `written`: what the proxy itself writes behind it.
+/// A modifier of header fields; `written` are those that the proxy itself writes behind it.
 fn header_modifier(m: &HeaderModifier, written: &[&str]) -> Fit {
     let modifiable = |name: &str| modifiable(name, written);
     for (list, headers) in [("set", &m.set), ("add", &m.add)] {
@@ -257,23 +233,6 @@ fn header_modifier(m: &HeaderModifier, written: &[&str]) -> Fit {
         fit.map_err(|e| Unfit::new(format!("remove[{i}]"), reason::INVALID_HEADER, e))?;
     }
     Ok(())
-}
-
-/// Framing and connection fields belong to the proxy (RFC 9110 section 7.6.1): a filter that wrote them could smuggle.
-fn modifiable(name: &str, written: &[&str]) -> Result<(), String> {
-    const OWN: [&str; 9] = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "upgrade",
-    ];
-    let own = OWN.iter().chain(written).any(|own| name.eq_ignore_ascii_case(own));
-    if own { Err(format!("{name} is the proxy's own; a filter can't change it")) } else { Ok(()) }
 }
 
 fn cluster(c: &Cluster) -> Fit {
@@ -331,17 +290,6 @@ fn hostname(field: impl fmt::Display, name: &str, may_be_empty: bool) -> Fit {
     } else {
         Err(Unfit::new(field.to_string(), reason::INVALID_HOSTNAME, format!("{name:?} is no hostname")))
     }
-}
-
-/// RFC 9110 section 5.6.2.
-fn http_token(name: &str) -> Result<(), String> {
-    let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let fit = !name.is_empty() && name.bytes().all(tchar);
-    if fit { Ok(()) } else { Err(format!("{name:?} is no field name (RFC 9110 token)")) }
-}
-
-fn within(path: impl fmt::Display, fit: Fit) -> Fit {
-    fit.map_err(|e| Unfit { field: format!("{path}.{}", e.field), ..e })
 }
 
 #[cfg(test)]

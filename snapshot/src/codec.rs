@@ -25,7 +25,7 @@ use crate::{
 /// 20,000 resources, and five minutes of 500 policies, that is 7 of 32 MiB.
 const TIMES: usize = 2;
 
-/// What encodes and decodes the messages of the service `Control`.
+/// The codec of the service `Control`.
 #[derive(Debug)]
 pub struct Bounded<T, U>(PhantomData<(T, U)>);
 
@@ -78,15 +78,15 @@ pub trait Weighed: Message + Default + Send + 'static {
 /// A message is too large, or would take too much memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooHeavy {
-    /// On the wire.
+    /// Too many bytes on the wire.
     #[error("a message of {size} bytes; at most {most} are taken here")]
     Size {
-        /// Its size.
+        /// The message's size.
         size: usize,
-        /// What there may be of it.
+        /// The most that there may be.
         most: usize,
     },
-    /// In memory.
+    /// Too much in memory.
     #[error("a message that would take more than {0} bytes of memory: it has too many parts for its size")]
     Parts(usize),
 }
@@ -123,7 +123,7 @@ enum Part {
 }
 
 impl Part {
-    /// What a field of it holds, and what one more of that takes; `None`: nothing but its content.
+    /// The part that a field of it holds, and what one more of that takes; `None`: nothing but its content.
     fn child(self, field: u64) -> Option<(Part, usize)> {
         let child = match (self, field) {
             (Self::Message, 1) => (Self::Hello, size_of::<Hello>()),
@@ -142,7 +142,7 @@ impl Part {
     }
 }
 
-/// What the parts of a message take, beyond the content of its texts.
+/// The memory that the parts of a message take, beyond the content of its texts.
 fn weight(bytes: &[u8], part: Part) -> usize {
     let mut sum = 0usize;
     fields(bytes, &mut |field, content| {

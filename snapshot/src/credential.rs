@@ -25,7 +25,7 @@ impl Digest {
         bytes.try_into().ok().map(Self)
     }
 
-    /// As it stands in a resource.
+    /// The bytes of it, as they stand in a resource.
     pub fn to_bytes(self) -> Bytes {
         Bytes::copy_from_slice(&self.0)
     }

@@ -10,10 +10,9 @@
 //! That the whole value must match is no part of the pattern: nothing is written around it, so nothing in it can get out.
 //! An automaton never changes, so all threads share it, and a look-up allocates nothing.
 
+mod fault;
 mod kept;
 mod syntax;
-
-use std::sync::Arc;
 
 use regex_automata::{
     Anchored, MatchKind,
@@ -22,13 +21,12 @@ use regex_automata::{
     util::start,
 };
 
-use crate::check::reason;
-
+pub use fault::Fault;
 pub use kept::{compile, is_known, verdict};
 
 /// Largest automaton, in bytes. Those of paths with a few variable parts have 2 to 10 KiB.
 pub const MAX_COMPILED: usize = 256 << 10;
-/// What making it may take: both bound the time, to some milliseconds.
+/// Bytes that making it may take: both bound the time, to some milliseconds.
 const MAX_SCAFFOLD: usize = 64 << 10;
 const MAX_STATES: usize = 48 << 10;
 
@@ -38,37 +36,16 @@ pub struct Expression {
     /// Elsewhere: of what nobody has any more, `kept` holds no more than a place.
     automaton: Box<dense::DFA<Vec<u32>>>,
     weight: usize,
-    /// What every match begins with.
+    /// The text that every match begins with.
     prefix: Box<str>,
 }
 
-/// Why an expression can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// It is none.
-    #[error("{0}")]
-    Syntax(Arc<str>),
-    /// It needs more than [`MAX_COMPILED`].
-    #[error("{0}: make it simpler, or split it into several matches")]
-    TooComplex(&'static str),
-}
-
-impl Fault {
-    /// The fixed word of it.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Syntax(_) => reason::INVALID_REGEX,
-            Self::TooComplex(_) => reason::TOO_COMPLEX,
-        }
-    }
-}
-
-/// What comparing a value came to.
+/// The result of comparing a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compared {
     /// The whole value matches.
     pub matches: bool,
-    /// How many bytes were looked at before that was clear.
+    /// The bytes that were looked at before that was clear.
     pub steps: usize,
 }
 
@@ -115,12 +92,12 @@ impl Expression {
         Compared { matches, steps: value.len() }
     }
 
-    /// What it counts among a fleet's expressions, in bytes: its automaton, and what making that takes.
+    /// The weight among a fleet's expressions, in bytes: its automaton, and what making that takes.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// What every value that matches begins with; as much of it as stands at the expression's beginning.
+    /// The text that every value that matches begins with; as much of it as stands at the expression's beginning.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }

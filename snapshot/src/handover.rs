@@ -1,4 +1,4 @@
-//! How listening sockets pass between processes on one machine (`SCM_RIGHTS` over a Unix socket).
+//! The hand-over of listening sockets between processes on one machine (`SCM_RIGHTS` over a Unix socket).
 //!
 //! A socket stays open as long as any process holds it, and what waits in its accept queue with it: so the operator
 //! opens each port once, every proxy takes the same sockets, and a new operator takes them back from a living proxy.
@@ -33,7 +33,7 @@ pub const MAX_SOCKETS: usize = 128;
 pub struct Port {
     /// The port they listen on.
     pub port: u16,
-    /// In the order of the workers.
+    /// The sockets in the order of the workers.
     pub sockets: Vec<OwnedFd>,
 }
 

@@ -92,7 +92,7 @@ pub struct Key {
     text: Arc<str>,
 }
 
-/// Why a string is no key.
+/// The reason why a string is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no resource key (Kind/namespace/name, at most {MAX_KEY} bytes)")]
 pub struct ParseKeyError(String);
@@ -205,12 +205,12 @@ impl Serialize for Key {
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// Of some bytes.
+    /// The hash of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Of bytes from the wire; `None` unless there are 32.
+    /// The hash that these bytes from the wire are; `None` unless there are 32.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 
 use crate::proto::{self, PathParameters};
 
-/// What is up to the fleet.
+/// The rules of reading paths that are up to the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// What `;` means in a segment.
+    /// The meaning of `;` in a segment.
     pub parameters: PathParameters,
     /// `%2F` is part of a segment; else it is refused.
     pub keep_escaped_slashes: bool,
@@ -22,7 +22,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// For the path of a route, which may be on several fleets: nothing is decided.
+    /// The rules for the path of a route, which may be on several fleets: nothing is decided.
     pub const OF_ROUTES: Self =
         Self { parameters: PathParameters::Keep, keep_escaped_slashes: true, keep_empty_segments: true };
 
@@ -57,8 +57,8 @@ impl From<proto::Paths> for Rules {
     }
 }
 
-/// What a path holds most often and may hold as it is (RFC 3986 section 3.3): without `%`, and without `;`, which is up to
-/// the fleet.
+/// The bytes that a path holds most often and may hold as they are (RFC 3986 section 3.3): without `%`, and without `;`,
+/// which is up to the fleet.
 static PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -92,7 +92,7 @@ pub fn normal(path: &str, rules: Rules) -> Option<Cow<'_, str>> {
     Some(if normal == path { path.into() } else { normal.into() })
 }
 
-/// In one pass over its bytes.
+/// The path in the one form, made in one pass over its bytes.
 fn rewritten(path: &[u8], rules: Rules) -> Option<Vec<u8>> {
     let mut normal = Vec::with_capacity(path.len());
     normal.push(b'/');
@@ -180,7 +180,7 @@ pub fn matched(path: &str, rules: Rules) -> Cow<'_, str> {
     matched.into()
 }
 
-/// How much of a path in the one form the first `length` bytes of its [`matched`] are, with the parameters of the last
+/// The bytes of a path in the one form that the first `length` bytes of its [`matched`] are, with the parameters of the last
 /// segment that they have a part in.
 pub fn spanned(path: &str, rules: Rules, length: usize) -> usize {
     if rules.parameters != PathParameters::Strip || !path.contains(';') {
@@ -215,7 +215,8 @@ fn without_parameters<'p>(path: &'p str, rules: Rules, mut go_on: impl FnMut(&'p
     }
 }
 
-/// Why no path in the one form matches an expression, as far as its text shows: it spells something that they never have.
+/// The reason why no path in the one form matches an expression, as far as its text shows: it spells something that they
+/// never have.
 pub fn unmatched(expression: &str) -> Option<String> {
     let bytes = expression.as_bytes();
     for (at, _) in expression.match_indices('%') {

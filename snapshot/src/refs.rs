@@ -11,7 +11,7 @@ use crate::{
 /// A reference from a resource to another one of its snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference<'a> {
-    /// Where it stands.
+    /// The field that names it.
     pub field: Field,
     /// The kind that it must name.
     pub kind: Kind,
@@ -35,7 +35,7 @@ pub struct Field {
     pub rule: Option<usize>,
     /// The list that it stands in.
     pub list: &'static str,
-    /// Its index in the list; `None`: what is wrong is said of the list.
+    /// The index in the list; `None`: what is wrong is said of the list.
     pub index: Option<usize>,
     /// The member of the list's item, unless the item itself is the reference.
     pub member: &'static str,

@@ -1,4 +1,4 @@
-//! What proxies tell, held to the sizes that operators take.
+//! Reports of proxies, held to the sizes that operators take.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -22,20 +22,20 @@ pub const MAX_POLICIES: usize = 10_000;
 /// Most refusals of one proxy that are taken up; the others are once these are settled.
 pub const MAX_NACKS: usize = 4096;
 /// Longest text of a refusal, in bytes: what went wrong is said at its beginning.
-const LONGEST_MESSAGE: usize = 512;
-const LONGEST_FIELD: usize = 256;
-const LONGEST_REASON: usize = 64;
+const MAX_MESSAGE_BYTES: usize = 512;
+const MAX_FIELD_BYTES: usize = 256;
+const MAX_REASON_BYTES: usize = 64;
 /// Size of a hash.
 const HASH: usize = 32;
 
-/// What no process does, by which claims are bounded: longest window (one that was stopped for an hour), requests a
+/// Bounds of plausible reports, which no process exceeds: longest window (one that was stopped for an hour), requests a
 /// millisecond, threads, memory, open connections. Products of them and sums over thousands of proxies fit into 64 bits.
-const LONGEST_WINDOW_MS: u32 = 3_600_000;
+const MAX_WINDOW_MS: u32 = 3_600_000;
 const REQUESTS_PER_MS: u64 = 1_000;
-const MOST_WORKERS: u32 = 1_024;
-const MOST_MEMORY: u64 = 1 << 44;
-const MOST_OPEN: u32 = 1 << 24;
-/// In the year 10889, as milliseconds.
+const MAX_WORKERS: u32 = 1_024;
+const MAX_MEMORY_BYTES: u64 = 1 << 44;
+const MAX_OPEN_CONNECTIONS: u32 = 1 << 24;
+/// The latest time that is plausible, in milliseconds since 1970: in the year 10889.
 const LATEST_MS: u64 = 1 << 48;
 
 /// Leaves out of a `Hello` what it can do without, until it is no larger than [`MAX_HELLO`]: first what each policy counted,
@@ -80,7 +80,7 @@ pub fn plausible(mut window: LoadWindow) -> Option<LoadWindow> {
     if window.duration_ms == 0 {
         return None;
     }
-    window.duration_ms = window.duration_ms.min(LONGEST_WINDOW_MS);
+    window.duration_ms = window.duration_ms.min(MAX_WINDOW_MS);
     window.start_unix_ms = window.start_unix_ms.min(LATEST_MS);
     let ms = u64::from(window.duration_ms);
     let most = ms * REQUESTS_PER_MS;
@@ -88,10 +88,11 @@ pub fn plausible(mut window: LoadWindow) -> Option<LoadWindow> {
     for count in [admitted, limited, shed, errors, failed] {
         *count = (*count).min(most);
     }
-    window.workers = window.workers.clamp(1, MOST_WORKERS);
+    window.workers = window.workers.clamp(1, MAX_WORKERS);
     window.cpu_us = window.cpu_us.min(ms * 1_000 * u64::from(window.workers));
-    window.memory_bytes = window.memory_bytes.min(MOST_MEMORY);
-    (window.in_flight, window.connections) = (window.in_flight.min(MOST_OPEN), window.connections.min(MOST_OPEN));
+    window.memory_bytes = window.memory_bytes.min(MAX_MEMORY_BYTES);
+    (window.in_flight, window.connections) =
+        (window.in_flight.min(MAX_OPEN_CONNECTIONS), window.connections.min(MAX_OPEN_CONNECTIONS));
     window.added_latency = histogram(&window.added_latency, most);
     window.policies.truncate(MAX_POLICIES);
     window.policies.shrink_to_fit();
@@ -123,7 +124,7 @@ pub fn plausible_nacks(mut nacks: Vec<Nack>) -> Vec<Nack> {
     for Nack { field, reason, message, hash, .. } in &mut nacks {
         // A part of the message, which would be kept with it.
         *hash = Bytes::copy_from_slice(hash);
-        for (text, longest) in [(field, LONGEST_FIELD), (reason, LONGEST_REASON), (message, LONGEST_MESSAGE)] {
+        for (text, longest) in [(field, MAX_FIELD_BYTES), (reason, MAX_REASON_BYTES), (message, MAX_MESSAGE_BYTES)] {
             if text.len() > longest || text.contains(char::is_control) {
                 *text = text.chars().filter(|c| !c.is_control()).collect();
                 text.truncate((0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
@@ -191,7 +192,7 @@ mod tests {
         let nacks = plausible_nacks(vec![nack; MAX_NACKS + 1]);
         assert_eq!(nacks.len(), MAX_NACKS);
         let Nack { field, reason, message, .. } = &nacks[0];
-        assert_eq!((field.len(), reason.len(), message.len()), (LONGEST_FIELD, LONGEST_REASON, LONGEST_MESSAGE));
+        assert_eq!((field.len(), reason.len(), message.len()), (MAX_FIELD_BYTES, MAX_REASON_BYTES, MAX_MESSAGE_BYTES));
         assert!(message.starts_with("abab") && message.capacity() < 1024);
     }
 
@@ -217,7 +218,7 @@ mod tests {
             let (ms, most) = (u64::from(window.duration_ms), u64::from(window.duration_ms) * 1_000);
             prop_assert!(window.start_unix_ms.checked_add(ms).is_some_and(|end| i64::try_from(end).is_ok()));
             prop_assert!([window.admitted, window.limited, window.shed, window.errors].iter().all(|n| *n <= most));
-            prop_assert!(window.cpu_us <= ms * 1_000 * u64::from(window.workers) && window.workers <= MOST_WORKERS);
+            prop_assert!(window.cpu_us <= ms * 1_000 * u64::from(window.workers) && window.workers <= MAX_WORKERS);
             prop_assert!(window.added_latency.len() <= latency::BUCKETS);
             // Sums over every window of five minutes of 4096 proxies.
             let sum: u64 = window.added_latency.iter().map(|n| n.count).sum();

@@ -10,7 +10,7 @@ use crate::{
     proto::{Resource, resource},
 };
 
-/// One resource: its encoding, and the hash of that. It is decoded where it is read: the decoded form of a route takes
+/// A resource: its encoding, and the hash of that. It is decoded where it is read: the decoded form of a route takes
 /// ten times the memory, and who holds 10,000 of them reads those that change.
 #[derive(Clone)]
 pub struct Entry {
@@ -18,7 +18,7 @@ pub struct Entry {
     bytes: Bytes,
 }
 
-/// Why bytes are no resource.
+/// The reason why bytes are no resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("undecodable resource: {0}")]
 pub struct DecodeError(String);
@@ -49,7 +49,7 @@ impl Entry {
         Resource::decode(self.bytes.clone()).map_err(|e| DecodeError(e.to_string()))
     }
 
-    /// What the resource is, for who knows that it was decoded before. `None`: of a kind that this version does not know.
+    /// The content, for callers that decoded it before. `None`: of a kind that this version does not know.
     pub fn kind(&self) -> Option<resource::Kind> {
         self.decode().ok()?.kind
     }
@@ -76,7 +76,7 @@ pub struct Snapshot {
     entries: Arc<BTreeMap<Key, Entry>>,
 }
 
-/// What turns one snapshot into another.
+/// The difference between two snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// New or changed resources.
@@ -103,7 +103,7 @@ impl Snapshot {
         Arc::make_mut(&mut self.entries).remove(key)
     }
 
-    /// One resource.
+    /// The resource under a key.
     pub fn entry(&self, key: &Key) -> Option<&Entry> {
         self.entries.get(key)
     }
@@ -118,12 +118,12 @@ impl Snapshot {
         self.entries.range(Key::first(kind)..).take_while(move |(key, _)| key.kind() == kind)
     }
 
-    /// How many resources there are.
+    /// The number of resources.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no resource.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -143,7 +143,7 @@ impl Snapshot {
         self.entries.iter().map(|(k, e)| (k.clone(), e.hash)).collect()
     }
 
-    /// What turns a holder of `held` into this snapshot.
+    /// The difference that turns a holder of `held` into a holder of this snapshot.
     pub fn diff(&self, held: &BTreeMap<Key, Hash>) -> Delta {
         let puts = self.entries.iter().filter(|(k, e)| held.get(k) != Some(&e.hash));
         let deletes = held.keys().filter(|k| !self.entries.contains_key(k));

@@ -57,20 +57,20 @@ fn batches<T>(items: impl Iterator<Item = (usize, T)>) -> impl Iterator<Item = V
     })
 }
 
-/// One push, complete.
+/// A complete push.
 #[derive(Debug, PartialEq)]
 pub struct Push {
     /// The sender's epoch.
     pub epoch: u64,
-    /// What the delta is against; `None`: nothing.
+    /// The revision that the delta is against; `None`: nothing.
     pub base: Option<Hash>,
-    /// What results.
+    /// The revision that results.
     pub revision: Hash,
     /// The difference. Whether its resources decode was not looked at.
     pub delta: Delta,
 }
 
-/// Why a stream of messages is no push; the stream is then closed.
+/// The reason why a stream of messages is no push; the stream is then closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// A message that does not belong here.
@@ -85,12 +85,12 @@ pub enum ProtocolError {
     /// A commit of another revision.
     #[error("Commit names {found:?}, Begin named {begun:?}")]
     WrongCommit {
-        /// In `Commit`.
+        /// The revision in `Commit`.
         found: Hash,
-        /// In `Begin`.
+        /// The revision in `Begin`.
         begun: Hash,
     },
-    /// A key that is none.
+    /// A key that can't be read.
     #[error(transparent)]
     BadKey(#[from] ParseKeyError),
     /// Over [`MAX_SNAPSHOT`].

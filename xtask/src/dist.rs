@@ -30,7 +30,8 @@ pub(crate) struct Args {
     /// Also the images, as docker archives, of these very programs; needs buildah.
     #[arg(long, conflicts_with = "program")]
     images: bool,
-    /// What the images are based on, such as gcr.io/distroless/cc-debian12@sha256:...; by default on this machine's own libraries.
+    /// What the images are based on, such as gcr.io/distroless/cc-debian12@sha256:...; by default on this machine's own
+    /// libraries.
     #[arg(long, requires = "images", value_name = "IMAGE")]
     base: Option<String>,
 }
@@ -54,7 +55,7 @@ impl Program {
         }
     }
 
-    /// What it is built from.
+    /// The package that it is built from.
     fn package(self) -> &'static str {
         match self {
             Self::Operator => "operator",

@@ -48,7 +48,7 @@ const IMAGES: [Image; 3] = [
 
 /// The base of this machine's own libraries.
 const BASE: &str = "localhost/sluice-base:dev";
-/// No image may have more megabytes, its base included. What tests run is built without link-time optimisation, which makes it
+/// The most megabytes of an image, its base included. What tests run is built without link-time optimisation, which makes it
 /// larger by a third than what a release has.
 const MAX_MB: f64 = 48.0;
 
@@ -70,7 +70,7 @@ pub(crate) struct Built {
     name: String,
     pub(crate) archive: PathBuf,
     mb: f64,
-    /// None: it was there before.
+    /// The time that it took; `None`: it was there before.
     took: Option<Duration>,
 }
 
@@ -104,12 +104,12 @@ pub(crate) fn release(folders: &Folders, folder: &Path, base: Option<&str>) -> a
     Ok(built)
 }
 
-/// What one run of builds needs, made when the first image needs it.
+/// The parts that one run of builds shares, made when the first image needs them.
 struct Scratch<'a> {
     folders: &'a Folders,
-    /// Where the programs are.
+    /// The folder of the programs.
     programs: PathBuf,
-    /// None: the machine's own libraries.
+    /// The base image; `None`: the machine's own libraries.
     base: Option<&'a str>,
     tag: &'static str,
     /// The commit.

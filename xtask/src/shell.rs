@@ -7,7 +7,7 @@ pub(crate) use devcluster::shell::{Tool, pause, root};
 /// The profile for everything that carries load: see `[profile.e2e]` in Cargo.toml.
 pub(crate) const PROFILE: &str = "e2e";
 
-/// Where cargo puts the binaries of [`PROFILE`].
+/// The folder where cargo puts the binaries of [`PROFILE`].
 pub(crate) fn bin_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir));
     target.join(PROFILE)

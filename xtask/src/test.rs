@@ -104,7 +104,7 @@ pub(crate) fn e2e(args: &E2eArgs) -> anyhow::Result<()> {
 
 type Stage = Box<dyn Fn() -> anyhow::Result<Outcome>>;
 
-/// How a stage ended when it did not fail.
+/// The outcome of a stage that did not fail.
 enum Outcome {
     /// It passed, perhaps with something worth a line.
     Done(String),
@@ -169,7 +169,7 @@ fn components() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One of cargo's subcommands that is a program of its own and takes minutes to build: installed only with `--long`.
+/// A subcommand of cargo's that is a program of its own and takes minutes to build: installed only with `--long`.
 fn subcommand(name: &str, install: bool) -> anyhow::Result<Result<PathBuf, Outcome>> {
     let folders = Folders::of_user()?;
     let cache = folders.cache();

@@ -8,7 +8,7 @@ use super::violations::{Violations, item, member};
 
 /// The rules of a schema, with the way to each of them and nothing else.
 pub(super) struct Tree {
-    /// Of this very node.
+    /// The rules of this very node.
     rules: Option<CompiledSchema>,
     properties: Vec<(String, Tree)>,
     items: Option<Box<Tree>>,

@@ -1,4 +1,4 @@
-//! Which of the known kinds a document claims to be, and the rules of each.
+//! The kind that a document claims to be, among those that are known.
 
 use std::sync::OnceLock;
 

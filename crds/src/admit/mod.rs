@@ -40,7 +40,7 @@ pub fn admit(value: Value) -> Result<Object, Vec<Violation>> {
     object::decode(kind, value)
 }
 
-/// What [`admit`] would find by other rules than the kind's own: for tests of what each part of a schema is there for.
+/// The outcome of [`admit`] by other rules than the kind's own: for tests of what each part of a schema is there for.
 pub fn admit_by(rules: &Rules, value: Value) -> Result<(), Vec<Violation>> {
     let kind = kind::of(&value)?;
     checked(kind, rules, value).map(drop)

@@ -1,4 +1,4 @@
-//! What [`admit`](super::admit) answers: the decoded object, or the violations.
+//! The results of [`admit`](super::admit): the decoded object, or the violations.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ macro_rules! objects {
         }
 
         impl Object {
-            /// Its kind.
+            /// The object's kind.
             pub fn kind(&self) -> Kind {
                 match self {
                     $(Self::$kind(_) => Kind::$kind,)*
@@ -51,7 +51,7 @@ macro_rules! objects {
             }
         }
 
-        /// Of a Secret with its content: for what may hold one.
+        /// The manifest of an object, of a Secret with its content: for what may hold one.
         impl Serialize for Manifest<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 match self.0 {
@@ -100,7 +100,7 @@ objects! {
 #[derive(Clone, Copy, Debug)]
 pub struct Manifest<'a>(pub &'a Object);
 
-/// Of a Secret only what is none: not even its metadata, whose annotations may hold what was applied.
+/// The object for people; of a Secret not even its metadata, whose annotations may hold what was applied.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Secret(Secret { metadata, type_, data, string_data, .. }) = self else {

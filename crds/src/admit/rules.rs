@@ -1,4 +1,4 @@
-//! What one kind is held to: its schema, compiled for `jsonschema` and for CEL.
+//! The rules of one kind: its schema, compiled for `jsonschema` and for CEL.
 
 use jsonschema::{PatternOptions, Validator};
 use k8s_openapi::{
@@ -19,7 +19,7 @@ use crate::{
     schema::text,
 };
 
-/// What documents of a kind are held to.
+/// The rules that documents of a kind are held to.
 pub struct Rules {
     pub(super) schema: Value,
     pub(super) validator: Validator,
@@ -46,7 +46,7 @@ impl Rules {
     }
 }
 
-/// What a kind is held to.
+/// The schema that a kind is held to.
 pub(super) fn schema(kind: Kind) -> Value {
     match kind {
         Kind::Service => core::service(schema_of::<Service>()),

@@ -6,15 +6,15 @@ use serde_json::Value;
 
 use crate::Kind;
 
-/// No more than this many are reported of one document.
-const LIMIT: usize = 20;
+/// Most violations that are reported of one document.
+const MAX_VIOLATIONS: usize = 20;
 
-/// One thing that is wrong with a document.
+/// A fault of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where: `spec.rules[0].backendRefs[1].port`. Empty for the document as a whole.
+    /// The field's path, such as `spec.rules[0].backendRefs[1].port`. Empty for the document as a whole.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// The fault, and what would be right.
     pub message: String,
 }
 
@@ -60,9 +60,9 @@ impl Violations {
         }
         self.found.sort_by(|a, b| by_path(&a.path, &b.path).then_with(|| a.message.cmp(&b.message)));
         self.found.dedup();
-        if self.found.len() > LIMIT {
-            let rest = self.found.len() - (LIMIT - 1);
-            self.found.truncate(LIMIT - 1);
+        if self.found.len() > MAX_VIOLATIONS {
+            let rest = self.found.len() - (MAX_VIOLATIONS - 1);
+            self.found.truncate(MAX_VIOLATIONS - 1);
             self.push("", format!("and {rest} more problems"));
         }
         Err(self.found)

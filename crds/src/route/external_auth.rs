@@ -4,8 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::filter::header_names;
-use crate::{Duration, schema::text};
+use crate::{Duration, common::header_names, schema::text};
 
 /// Asks a service whether a request may go on (Gateway API `HTTPExternalAuthFilter`).
 ///

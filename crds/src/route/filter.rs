@@ -3,11 +3,10 @@
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::external_auth::ExternalAuth;
 use crate::{
-    common::{FRAMING_MESSAGE, HttpHeader, NOT_FRAMING},
+    common::{HttpHeader, header_names},
     schema::text,
 };
 
@@ -239,14 +238,4 @@ fn media_types(generator: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-type": "set",
         "items": text::media_range(generator),
     })
-}
-
-/// Names of fields that do not frame a message.
-pub(super) fn header_names(generator: &mut SchemaGenerator) -> Schema {
-    let mut name = text::header_name(generator);
-    name.insert(
-        "x-kubernetes-validations".into(),
-        json!([{"rule": NOT_FRAMING, "message": FRAMING_MESSAGE, "reason": "FieldValueForbidden"}]),
-    );
-    json_schema!({"type": "array", "maxItems": 16, "x-kubernetes-list-type": "set", "items": name})
 }

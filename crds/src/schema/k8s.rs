@@ -225,7 +225,7 @@ fn described(mut schema: Schema, description: &str) -> Schema {
     schema
 }
 
-/// Which operators have values.
+/// The rule of which operators have values.
 pub(crate) fn values_rule() -> Value {
     json!({
         "rule": "(has(self.values) && self.values.size() > 0) == !(self.operator in ['Exists', 'DoesNotExist'])",

@@ -1,4 +1,4 @@
-//! What the derived schemas are made of and made into: kinds of text, bounded shapes of Kubernetes' own types, and the
+//! Parts of the derived schemas: kinds of text, bounded shapes of Kubernetes' own types, and the
 //! last pass that turns schemars' output into what the API server takes without a warning.
 
 pub(crate) mod k8s;

@@ -1,4 +1,4 @@
-//! Where pods may run: tolerations, affinity and spread. What only Kubernetes can judge of them it says of the pods'
+//! Schemas of where pods may run: tolerations, affinity and spread. What only Kubernetes can judge of them it says of the pods'
 //! template.
 
 use schemars::{Schema, SchemaGenerator, json_schema};

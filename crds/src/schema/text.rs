@@ -7,7 +7,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::duration;
 
-/// One kind of text.
+/// A kind of text.
 pub(crate) struct Text {
     pattern: &'static str,
     max_length: u32,
@@ -60,7 +60,7 @@ const MEDIA_RANGE: Text = Text {
     max_length: 127,
     words: "a media type without parameters, such as application/json, or text/* for all of a type",
 };
-/// What a header or query parameter is compared with.
+/// The value that a header or query parameter is compared with.
 const MATCH_VALUE: Text =
     Text { pattern: r"^[^\x00\r\n]+$", max_length: 4096, words: "text without line breaks, not empty" };
 const PARAMETER_NAME: Text = Text {
@@ -117,7 +117,7 @@ const LABEL_VALUE: Text = Text {
     max_length: 63,
     words: "a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last",
 };
-/// Which text is one is for CEL's `isCIDR` to say.
+/// The text of a CIDR: whether it is one is for CEL's `isCIDR` to say.
 const CIDR: Text =
     Text { pattern: "^[0-9a-f:.]+/[0-9]{1,3}$", max_length: 43, words: "a network such as 10.0.0.0/8 or fd00::/8" };
 /// A group of API versions; empty: the one that Service and Secret are of.
@@ -161,7 +161,7 @@ const ALL: [&Text; 23] = [
     &SECRET_KEY,
 ];
 
-/// What a pattern asks for, as the end of "must be ...".
+/// The words for what a pattern asks for, as the end of "must be ...".
 pub(crate) fn words(pattern: &str) -> Option<&'static str> {
     ALL.iter().find(|text| text.pattern == pattern).map(|text| text.words)
 }

@@ -57,7 +57,7 @@ impl<'a> Agent<'a> {
 }
 
 impl RemoteLoad<'_> {
-    /// What was counted so far.
+    /// The counts so far.
     pub fn live(&self) -> anyhow::Result<Live> {
         let text = self.agent.api.text(Method::GET, &self.path(""), None)?;
         Ok(serde_json::from_str(&text)?)

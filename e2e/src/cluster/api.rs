@@ -53,7 +53,7 @@ impl Api {
         self.send_as(None, method, path, body)
     }
 
-    /// The same with the rights of a user, such as `system:serviceaccount:NAMESPACE:NAME`.
+    /// Sends a request with the rights of a user, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub fn send_as(
         &self,
         user: Option<&str>,
@@ -154,7 +154,7 @@ impl Api {
         Ok(())
     }
 
-    /// What happens to the objects of a namespace from now on: `ADDED`, `MODIFIED` or `DELETED`, and the object. Ends when
+    /// Events of the objects of a namespace from now on: `ADDED`, `MODIFIED` or `DELETED`, and the object. Ends when
     /// the receiver is dropped, or after a day.
     pub fn watch(&self, resource: Resource, namespace: &str) -> anyhow::Result<mpsc::Receiver<(&'static str, Value)>> {
         let list = self.send(Method::GET, &format!("{}?limit=1", resource.all(namespace)), None)??;

@@ -22,24 +22,24 @@ pub const HOST: &str = "api.shop.example";
 pub const FLEET: &str = "edge";
 /// The Service and Deployment of its upstream, at port 80.
 pub const UPSTREAM: &str = "echo";
-/// Who applies what tests write.
+/// The field manager of what tests write.
 const MANAGER: &str = "e2e";
 /// The pod that sends.
 const AGENT: &str = "load";
-/// What permits the operator to read certificates.
+/// The Role and RoleBinding that permit the operator to read certificates.
 const CERTIFICATES: &str = "sluice-operator-certificates";
 const IMAGE: &str = "localhost/sluice-e2e:dev";
 
 /// A namespace with a fleet named `edge`, an upstream named `echo`, and an agent; dropping it deletes all.
 pub struct Place<'a> {
     sluice: &'a Sluice,
-    /// Its name.
+    /// The namespace's name.
     pub namespace: String,
     /// The agent in it.
     pub agent: Agent<'a>,
 }
 
-/// What a place's fleet is like.
+/// The settings of a place's fleet.
 #[derive(Debug, Clone)]
 pub struct Fleet {
     /// Bounds of the number of replicas.
@@ -148,7 +148,7 @@ impl<'a> Place<'a> {
         ))
     }
 
-    /// It may no more.
+    /// Forbids the operator to read certificates.
     pub fn forbid_certificates(&self) -> anyhow::Result<()> {
         self.api().delete(Resource::ROLE_BINDINGS, &self.namespace, CERTIFICATES, None)?;
         self.api().delete(Resource::ROLES, &self.namespace, CERTIFICATES, None)
@@ -209,7 +209,7 @@ impl<'a> Place<'a> {
         self.sluice.api.apply_all(manifest, MANAGER)
     }
 
-    /// What it is a place of.
+    /// The installation that it is a place of.
     pub fn sluice(&self) -> &'a Sluice {
         self.sluice
     }
@@ -219,12 +219,12 @@ impl<'a> Place<'a> {
         &self.sluice.api
     }
 
-    /// What a user types.
+    /// The shell of a user.
     pub fn shell(&self) -> &'a Shell {
         &self.sluice.shell
     }
 
-    /// Where clients in the cluster reach the fleet.
+    /// The address where clients in the cluster reach the fleet.
     pub fn target(&self) -> String {
         format!("sluice-{FLEET}.{}.svc:80", self.namespace)
     }
@@ -244,7 +244,7 @@ impl<'a> Place<'a> {
         self.until_at(&self.target(), path, status, contains, within)
     }
 
-    /// The same of one target, such as a single proxy.
+    /// Waits for an answer of one target, such as a single proxy.
     pub fn until_at(
         &self,
         target: &str,
@@ -258,7 +258,7 @@ impl<'a> Place<'a> {
         self.agent.until(&Until { probe, status, contains: contains.to_owned(), within_ms })
     }
 
-    /// Where each proxy by itself is reached, without the Service: its listener of port 80.
+    /// The address of each proxy by itself, without the Service: its listener of port 80.
     pub fn proxy_targets(&self) -> anyhow::Result<Vec<String>> {
         let service = self.object(Resource::SERVICES, &format!("sluice-{FLEET}"))?;
         let ports = service["spec"]["ports"].as_array().into_iter().flatten();

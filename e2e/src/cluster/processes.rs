@@ -2,8 +2,8 @@
 
 use std::fs;
 
-/// Those with a program's name in the pod with this uid, in the order of their ids within it: the first process of a container
-/// comes first. None where the node is another machine.
+/// The processes with a program's name in the pod with this uid, in the order of their ids within it: the first process of a
+/// container comes first. None where the node is another machine.
 pub fn processes(uid: &str, program: &str) -> Vec<u32> {
     let (with, without) = (format!("pod{uid}"), format!("pod{}", uid.replace('-', "_")));
     let inner = |pid: u32| {

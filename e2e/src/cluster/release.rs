@@ -28,7 +28,7 @@ static SLUICE: Mutex<Option<Sluice>> = Mutex::new(None);
 
 /// A cluster, and what was installed on it.
 pub struct Sluice {
-    /// What a user types.
+    /// The shell of a user.
     pub shell: Shell,
     /// The API server.
     pub api: Api,
@@ -192,7 +192,7 @@ pub struct Condition {
     pub reason: String,
     /// The sentence.
     pub message: String,
-    /// When the status last changed.
+    /// The time of the status's last change.
     pub since: String,
     /// Whether it is about the object as it is now.
     pub current: bool,

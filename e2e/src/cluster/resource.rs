@@ -1,4 +1,4 @@
-//! Where the API server has which objects.
+//! The paths of objects at the API server.
 
 /// A kind of object, by its place in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a user types.
+//! The shell in which tests type what a user does.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 /// A shell in the folder of the project.
 #[derive(Debug, Default)]
 pub struct Shell {
-    /// What it evaluates first.
+    /// The commands that it evaluates first.
     env: String,
 }
 

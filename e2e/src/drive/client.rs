@@ -34,7 +34,7 @@ pub(super) struct Clients {
 struct Connection {
     stream: TcpStream,
     tls: Option<ClientConnection>,
-    /// When the request under way was due; `None`: there is none.
+    /// The time at which the request under way was due; `None`: there is none.
     since: Option<Instant>,
     written: usize,
     /// The beginning of an answer whose head is not complete.

@@ -65,7 +65,7 @@ pub struct Args {
     seconds: f64,
 }
 
-/// What was counted within the measured time.
+/// The counts within the measured time.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     requests: u64,
@@ -78,7 +78,7 @@ struct Report {
 
 /// Tokens of the upstream's connections count up from here; the client's are below.
 const UPSTREAM: usize = 1 << 20;
-/// More than this and there is nothing to measure.
+/// The most errors: with more there is nothing to measure.
 const MAX_ERRORS: u64 = 1000;
 
 /// Runs `sluice-drive`.

@@ -1,4 +1,4 @@
-//! When the next request is due.
+//! The schedule of requests.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// So many requests a second; 0: no schedule.
+    /// A schedule of so many requests a second; 0: none.
     pub(super) fn new(rate: f64) -> Self {
         let gap = (rate > 0.0).then(|| Duration::from_secs_f64(1.0 / rate));
         Self { gap, next: Instant::now() }

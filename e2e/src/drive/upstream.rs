@@ -27,7 +27,7 @@ pub(super) struct Upstream {
 
 struct Connection {
     stream: TcpStream,
-    /// Of the end of a head, `\r\n\r\n`, what was seen: it may be split between two reads.
+    /// The bytes that were seen of the end of a head, `\r\n\r\n`: it may be split between two reads.
     seen: usize,
     /// Answers that are still to be written, and what was written of the first.
     owed: usize,
@@ -110,7 +110,7 @@ impl Connection {
     }
 }
 
-/// How many heads end in these bytes.
+/// The number of heads that end in these bytes.
 fn heads(seen: &mut usize, bytes: &[u8]) -> usize {
     const END: &[u8; 4] = b"\r\n\r\n";
     let mut count = 0;

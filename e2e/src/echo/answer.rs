@@ -1,4 +1,4 @@
-//! What the upstream answers: one function from request to response.
+//! The upstream's answers: one function from request to response.
 
 use std::{convert::Infallible, time::Duration};
 

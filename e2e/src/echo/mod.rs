@@ -78,7 +78,7 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
 /// An upstream inside this process, on a thread of its own; dropping it closes its port and its connections.
 #[derive(Debug)]
 pub struct Echo {
-    /// Where it listens.
+    /// The address that it listens on.
     pub addr: SocketAddr,
     name: String,
     requests: Arc<AtomicU64>,
@@ -114,7 +114,7 @@ impl Echo {
         &self.name
     }
 
-    /// How many requests it has received.
+    /// The number of requests that it has received.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

@@ -29,7 +29,7 @@ impl Answer {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The body as JSON, `Null` if it is none.
+    /// The body as JSON, `Null` if it is no JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }

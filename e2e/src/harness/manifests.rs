@@ -16,7 +16,7 @@ pub struct Fleet {
     pub https: Option<(u16, String)>,
     /// Bounds of the number of replicas.
     pub replicas: (u32, u32),
-    /// What scales it, as YAML flow mappings.
+    /// The targets that scale it, as YAML flow mappings.
     pub targets: Vec<String>,
     /// `scaleDown.stabilizationWindowSeconds`.
     pub scale_down_window: u32,
@@ -25,7 +25,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// One proxy that never scales.
+    /// A fleet of one proxy that never scales.
     pub fn single(port: u16) -> Fleet {
         Fleet::fixed(port, 1)
     }

@@ -28,7 +28,7 @@ pub use self::{
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// How to start a gateway; the default is what a user would run.
+/// Options of starting a gateway; the default is what a user would run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Use the proxy that was built with fault switches, with these environment variables.
@@ -49,11 +49,11 @@ pub struct Gateway {
 /// A proxy, as the operator recorded it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
-    /// Its name, which ends with its place in the fleet.
+    /// The proxy's name, which ends with its place in the fleet.
     pub name: String,
-    /// Its process.
+    /// The proxy's process.
     pub pid: u32,
-    /// Its admin endpoint.
+    /// The proxy's admin endpoint.
     pub admin: SocketAddr,
 }
 
@@ -137,7 +137,7 @@ impl Gateway {
         address(&read_json(&path)?).with_context(|| format!("{}: no admin address", path.display()))
     }
 
-    /// The proxies that are running and have told the operator where they are asked, by name.
+    /// The proxies that run and whose admin ports the operator knows, by name.
     pub fn proxies(&self) -> Vec<Proxy> {
         let proxy = |(name, value): (String, Value)| Some(Proxy { name, pid: pid(&value)?, admin: address(&value)? });
         let mut proxies: Vec<_> = self.records().into_iter().filter_map(proxy).collect();

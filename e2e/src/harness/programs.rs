@@ -1,4 +1,4 @@
-//! Where the built programs are.
+//! The folder of the built programs.
 
 use std::path::PathBuf;
 

@@ -96,7 +96,7 @@ fn render(plan: &Plan, close: bool) -> Vec<Vec<u8>> {
     plan.paths.iter().map(request).collect()
 }
 
-/// Why an exchange did not come to an answer.
+/// The reason why an exchange did not come to an answer.
 enum Broken {
     /// The connection ended before any byte of the answer.
     Silent(String),
@@ -104,7 +104,7 @@ enum Broken {
     Partial(String),
 }
 
-/// One connection.
+/// A connection to the target.
 struct Link {
     io: Io,
     buf: BytesMut,
@@ -118,7 +118,7 @@ impl Link {
         Ok(Link { io, buf: BytesMut::with_capacity(16 * 1024) })
     }
 
-    /// `None` when the idle connection was closed by the server, or sent something nobody asked for.
+    /// The idle connection, unless it was closed by the server or sent something that was not asked for.
     fn if_alive(mut self) -> Option<Link> {
         self.io.read_buf(&mut self.buf).now_or_never().is_none().then_some(self)
     }

@@ -37,10 +37,10 @@ pub use self::{
 };
 use self::{net::Dialer, pacer::Pacer, report::Stats};
 
-/// What to send, from whom, how fast and for how long.
+/// A load: what to send, from whom, how fast and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where to connect.
+    /// The address to connect to.
     pub target: SocketAddr,
     /// The `Host` (and, over TLS, the server name).
     pub host: String,
@@ -160,7 +160,7 @@ impl Load {
         Ok(Load { stats, pacer, stop, thread: Some(thread) })
     }
 
-    /// What was counted so far; the rate and the percentiles are those since the last call.
+    /// The counts so far; the rate and the percentiles are those since the last call.
     pub fn live(&self) -> Live {
         self.stats.live()
     }
@@ -199,7 +199,7 @@ impl Drop for Load {
     }
 }
 
-/// What every client shares.
+/// The state that all clients share.
 #[derive(Clone)]
 struct Context {
     plan: Arc<Plan>,

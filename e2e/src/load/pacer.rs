@@ -1,4 +1,4 @@
-//! When each request is due: one open-loop schedule shared by all kept connections.
+//! The pace of requests: one open-loop schedule shared by all kept connections.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,7 +10,7 @@ use std::{
 pub struct Step {
     /// Requests a second; 0 is a closed loop.
     pub rate: f64,
-    /// How long.
+    /// The time that the load lasts.
     pub duration: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Pacer {
         }
     }
 
-    /// How many due requests were never sent because everything was busy for longer than the backlog allows.
+    /// The number of due requests that were never sent because everything was busy for longer than the backlog allows.
     pub(super) fn missed(&self) -> u64 {
         self.lock().missed as u64
     }

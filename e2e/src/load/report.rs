@@ -1,4 +1,4 @@
-//! What is counted while the load runs, and the report made of it.
+//! The counts while the load runs, and the report made of them.
 
 use std::{
     collections::BTreeMap,
@@ -30,9 +30,9 @@ pub struct Report {
     pub limited: u64,
     /// Complete answers of 5xx that carry `x-upstream`: the upstream said so, not the gateway.
     pub upstream_5xx: u64,
-    /// No complete answer, or a 5xx that the upstream did not send.
+    /// Requests without a complete answer, or with a 5xx that the upstream did not send.
     pub failed: u64,
-    /// Why they failed.
+    /// The reasons why they failed, and how often.
     pub reasons: BTreeMap<String, u64>,
     /// The first few failures, with what was asked and when.
     pub samples: Vec<String>,
@@ -52,15 +52,15 @@ pub struct Report {
     pub upstreams: BTreeMap<String, u64>,
     /// Complete answers by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// From due (or sent, in a closed loop) to the answer's last byte.
+    /// The time from due (or sent, in a closed loop) to the answer's last byte.
     pub latency: Latency,
-    /// How long the load ran.
+    /// The time that the load ran, in seconds.
     pub seconds: f64,
     /// Requests with an outcome, a second.
     pub rps: f64,
 }
 
-/// What happened to the WebSockets.
+/// The fates of the WebSockets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WebSockets {
@@ -114,7 +114,7 @@ impl Report {
         self.failed + self.ws.failed + self.ws.closed_other
     }
 
-    /// What is counted apart and allowed at most 0.1 % of the requests.
+    /// The requests that are counted apart and allowed at most 0.1 % of all.
     pub fn retried(&self) -> u64 {
         self.reused_closed + self.above_goaway
     }
@@ -153,7 +153,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How one exchange went, if it went to an end.
+/// The answer of an exchange that went to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,

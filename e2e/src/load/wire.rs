@@ -13,10 +13,10 @@ pub(super) struct Head {
     pub(super) body: Body,
 }
 
-/// How much of a body is still to come.
+/// The part of a body that is still to come.
 #[derive(Debug, PartialEq)]
 pub(super) enum Body {
-    /// This many bytes.
+    /// This number of bytes.
     Length(u64),
     /// Chunks, with the state between two reads.
     Chunked(Chunk),
@@ -24,7 +24,7 @@ pub(super) enum Body {
     UntilClose,
 }
 
-/// Where in the chunked coding the reader is.
+/// The reader's place in the chunked coding.
 #[derive(Debug, PartialEq)]
 pub(super) enum Chunk {
     Size,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::leader::fencing;
+use crate::kube::not_leading::is_not_leading;
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub(crate) fn class(error: &kube::Error) -> Class {
             429 | 500.. => Class::Unavailable,
             _ => Class::Other,
         },
-        error if fencing::is_not_leading(error) => Class::NotLeading,
+        error if is_not_leading(error) => Class::NotLeading,
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Class::Unavailable,
         _ => Class::Other,
     }

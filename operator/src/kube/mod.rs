@@ -30,6 +30,7 @@ pub(crate) mod backoff;
 pub(crate) mod keyed_tasks;
 pub mod managers;
 pub mod names;
+pub mod not_leading;
 pub(crate) mod outage;
 pub(crate) mod reapply;
 #[cfg(test)]

@@ -8,21 +8,12 @@ use hyper::{Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use tower::{BoxError, Layer, Service};
 
+pub use crate::kube::not_leading::{NotLeading, is_not_leading};
 use crate::{admin::metrics, leader::election::LeaseValidity};
-
-/// Not written: this operator does not lead.
-#[derive(Debug, thiserror::Error)]
-#[error("not written: this operator does not hold the lease")]
-pub struct NotLeading;
 
 /// A client that reads at any time and writes only during the term.
 pub fn client(config: kube::Config, validity: LeaseValidity) -> Result<kube::Client, kube::Error> {
     Ok(ClientBuilder::try_from(config)?.with_layer(&Fence { validity }).build())
-}
-
-/// Whether an error says that this operator does not lead.
-pub fn is_not_leading(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Service(error) if error.is::<NotLeading>())
 }
 
 #[derive(Clone, Debug)]

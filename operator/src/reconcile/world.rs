@@ -194,11 +194,6 @@ fn fleet_problem(plan: &Plan, world: &World, fleet: &FleetRef, problem: &crate::
     }
 }
 
-/// The content that counts: as it is now, or as last accepted.
-pub fn in_force(object: &WorldObject) -> Option<&Arc<Object>> {
-    object.current.as_ref().ok().or(object.accepted.as_ref())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

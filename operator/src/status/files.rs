@@ -7,12 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Input, Pace, derive};
-use crate::{
-    reconcile::world::in_force,
-    state::{
-        mirror::{self, Mirror, Stored},
-        objects::to_value,
-    },
+use crate::state::{
+    mirror::{self, Mirror, Stored},
+    objects::to_value,
 };
 
 pub(super) async fn follow(folder: PathBuf, pace: Pace, mut receiver: watch::Receiver<Input>) {
@@ -48,7 +45,7 @@ fn files(input: &Input, statuses: &BTreeMap<ObjectRef, Status>) -> BTreeMap<Obje
         let file = File {
             generation: object.generation,
             created: input.records.get(id).map(|r| r.created),
-            object: in_force(object).cloned(),
+            object: object.in_force().cloned(),
             status: status.clone(),
         };
         Some((id.clone(), file))

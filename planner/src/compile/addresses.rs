@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Why an address can't be a backend.
+/// The reason why an address can't be a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotAllowed {
     #[error("{address} is {what}, which is no backend in a cluster: use a Service")]
@@ -18,9 +18,9 @@ pub(super) enum NotAllowed {
     ByFleet { address: IpAddr, fleet: String, allowed: String },
 }
 
-/// Where clouds tell their machines who they are, and give them credentials, besides link-local addresses: AWS and Google by
+/// Addresses where clouds give their machines an identity and credentials, besides link-local ones: AWS and Google by
 /// IPv6, Oracle by both, Alibaba, Azure.
-const METADATA: [IpAddr; 7] = [
+const METADATA_ADDRESSES: [IpAddr; 7] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
@@ -30,18 +30,18 @@ const METADATA: [IpAddr; 7] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
 ];
 
-/// What no fleet can allow.
+/// The check for addresses that no fleet can allow.
 pub(super) fn never(address: IpAddr) -> Result<(), NotAllowed> {
     what_never(address).map_or(Ok(()), |what| Err(NotAllowed::Never { address, what }))
 }
 
-/// What an address is that is never a backend.
+/// The name of the range of an address that is never a backend.
 pub(super) fn what_never(address: IpAddr) -> Option<&'static str> {
     // `::ffff:127.0.0.1` is 127.0.0.1 to a socket.
     match address.to_canonical() {
         IpAddr::V4(v4) => never_v4(v4),
         IpAddr::V6(v6) => match v6.segments() {
-            _ if METADATA.contains(&v6.into()) => Some("an address of a cloud's metadata"),
+            _ if METADATA_ADDRESSES.contains(&v6.into()) => Some("an address of a cloud's metadata"),
             _ if v6.is_loopback() => Some("a loopback address"),
             _ if v6.is_unspecified() => Some("the unspecified address"),
             _ if v6.is_multicast() => Some("a multicast address"),
@@ -51,7 +51,7 @@ pub(super) fn what_never(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The same address without what hides it: a socket takes `::ffff:a.b.c.d` for a.b.c.d, and some networks send to it what
+/// The address without what hides it: a socket takes `::ffff:a.b.c.d` for a.b.c.d, and some networks send to it what
 /// is for an address that holds it.
 pub(super) fn bare(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -89,7 +89,7 @@ pub(super) fn is_in(address: IpAddr, networks: &[IpNet]) -> bool {
 }
 
 fn never_v4(address: Ipv4Addr) -> Option<&'static str> {
-    if METADATA.contains(&address.into()) {
+    if METADATA_ADDRESSES.contains(&address.into()) {
         Some("an address of a cloud's metadata")
     } else if address.is_loopback() {
         Some("a loopback address")

@@ -17,7 +17,7 @@ pub(super) type Attached = BTreeMap<String, Vec<Hostname>>;
 /// The fleet that a route without parentRefs attaches to.
 const DEFAULT_FLEET: &str = "default";
 
-/// Why a parentRef attaches to nothing.
+/// The reason why a parentRef attaches to nothing.
 #[derive(Debug, thiserror::Error)]
 enum Detached {
     #[error("no GatewayFleet {0} exists: create it, or correct the name and namespace")]
@@ -61,7 +61,7 @@ impl Detached {
     }
 }
 
-/// Where a route attaches, by fleet, and what became of each parentRef.
+/// The listeners that a route attaches to, by fleet, and what became of each parentRef.
 pub(super) fn attach<'m>(
     model: &'m Model,
     object: &ObjectRef,

@@ -10,21 +10,21 @@ use snapshot::{Key, proto};
 
 use super::{
     addresses::{self, NotAllowed},
-    endpoints::{Choice, Chosen, LastReady, Unready},
+    endpoints::{Choice, Chosen, Unready},
     permitted,
 };
 use crate::{
-    Millis,
+    LastReady, Millis,
     model::{Backend, CalledService, Destination, Model, Route, Service, Stale, grant},
     problem::{Problems, reason},
     world::{Kind, ObjectRef},
 };
 
-/// One cluster.
+/// A cluster, as its Service or address makes it.
 #[derive(Clone)]
 struct Built {
     cluster: Arc<permitted::Cluster>,
-    /// Why not all is well with it.
+    /// The reason why not all is well with it.
     trouble: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Cluster {
     pub(super) field: String,
 }
 
-/// What a reference leads to, and the object that it comes from.
+/// The cluster that a reference leads to, and the object that it comes from.
 type Found = Result<(Built, ObjectRef), Arc<Unresolved>>;
 
 /// A cluster, and its share of the requests.
@@ -45,9 +45,9 @@ pub(super) type Weighted = (Key, u32);
 /// The references of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ResolvedRule {
-    /// Where its requests go.
+    /// The clusters that its requests go to.
     pub(super) backends: Vec<Weighted>,
-    /// Why it answers 500: a filter calls what leads nowhere.
+    /// The reason why it answers 500: a filter calls what leads nowhere.
     pub(super) unavailable: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Resolved {
     pub(super) addresses: Vec<(Key, IpAddr, String)>,
 }
 
-/// Why a backendRef leads nowhere: its share of the requests answers 500, or all when a filter names it.
+/// The reason why a backendRef leads nowhere: its share of the requests answers 500, or all when a filter names it.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Unresolved {
     #[error("{0}")]
@@ -114,7 +114,7 @@ impl<'m> Clusters<'m> {
         Self { model, choice, services: BTreeMap::new() }
     }
 
-    /// What is known of endpoints from now on.
+    /// The memory of endpoints for the next plan, and when it changes by itself.
     pub(super) fn finish(self) -> (LastReady, Option<Millis>) {
         self.choice.finish()
     }
@@ -234,7 +234,7 @@ fn build(
     Ok(Built { cluster: Arc::new(permitted::Cluster::new(protocol, endpoints, tried)), trouble })
 }
 
-/// That no endpoint of a Service is ready, and what becomes of its requests.
+/// The message that no endpoint of a Service is ready, and what becomes of its requests.
 fn no_ready(service: &str, unready: Unready, tried: usize) -> String {
     match (unready, tried) {
         (Unready::Leaving(serve), _) => format!(
@@ -256,7 +256,7 @@ fn no_ready(service: &str, unready: Unready, tried: usize) -> String {
     }
 }
 
-/// What is wrong with a Service, and that requests go on to what it was.
+/// The message of a Service that is wrong while requests go on to what it was.
 fn tried(service: &ObjectRef, stale: &Stale) -> String {
     let service = service.path();
     let wrong = match &stale.fault {

@@ -2,9 +2,9 @@
 //! says so.
 //!
 //! First comes what is the fleet's own, each kind within a bound of its own: settings, listeners, certificates, consumers
-//! (`consumers.rs`), the policies that guard all of it. The rest is shared fairly between the namespaces whose routes it serves (`share/`). A
-//! route, the clusters that it sends requests to, and the policies that guard it are one unit: what guards is never left
-//! out while what it guards is served.
+//! (`consumers.rs`), the policies that guard all of it. The rest is shared fairly between the namespaces whose routes it
+//! serves (`share/`). A route, the clusters that it sends requests to, and the policies that guard it are one unit: what
+//! guards is never left out while what it guards is served.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +38,7 @@ pub(super) struct Sourced {
 }
 
 impl Sourced {
-    /// Its bytes on the way to a proxy.
+    /// The bytes of it on the way to a proxy.
     pub(super) fn size(&self) -> usize {
         self.key.as_str().len() + self.entry.bytes().len()
     }
@@ -63,13 +63,13 @@ pub(super) struct Guard {
     pub(super) entries: u64,
 }
 
-/// What namespaces share of a fleet.
+/// Names of the resources of a fleet that namespaces share.
 const WORDS: [&str; 5] =
     ["routes", "endpoints", "entries of the routing table", "KiB", "KiB of compiled regular expressions"];
-/// Which of them expressions are.
+/// The index of expressions among them.
 const EXPRESSIONS: usize = 4;
 
-/// What a route costs in the table that each proxy has: a match stands there once for each host of each listener.
+/// Entries of a route in the table that each proxy has: a match stands there once for each host of each listener.
 pub(super) fn entries(route: &Route) -> u64 {
     let hosts: usize = route.attachments.iter().map(|attachment| attachment.hostnames.len().max(1)).sum();
     let matches: usize = route.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
@@ -82,7 +82,7 @@ pub(super) fn expressions(route: &Route) -> BTreeMap<String, u64> {
     check::expressions(route).map(weight).collect()
 }
 
-/// Which certificates fit, in the order of precedence; they are shared fairly between the namespaces that they come from.
+/// The certificates that fit, in the order of precedence; they are shared fairly between the namespaces that they come from.
 /// `Err`: why one is left out.
 pub(super) fn certificates(certificates: &[Sourced]) -> Vec<Result<(), String>> {
     let costs: Vec<Amounts<1>> = certificates.iter().map(|certificate| [certificate.size() as u64]).collect();
@@ -208,7 +208,7 @@ fn close(policy: &mut Sourced, why: &str) {
     policy.entry = closed.unwrap_or_else(|| policy.entry.clone());
 }
 
-/// What is in the snapshot so far.
+/// The snapshot so far.
 #[derive(Default)]
 struct Filled {
     snapshot: Snapshot,
@@ -224,7 +224,7 @@ impl Filled {
     }
 }
 
-/// What units are made of.
+/// The parts that units are made of.
 #[derive(Default)]
 struct Parts {
     /// `None`: an expression, which comes with the routes that have it.
@@ -280,7 +280,7 @@ impl Parts {
         numbers
     }
 
-    /// What each policy guards, and the numbers of the policies that guard each route. One that is too large itself
+    /// The routes that each policy guards, and the numbers of the policies that guard each route. One that is too large itself
     /// closes what it guards.
     fn guards(&mut self, policies: Vec<Guard>, problems: &mut Problems<'_>) -> (Guards, BTreeMap<usize, Vec<usize>>) {
         let (mut guards, mut of_route): (Guards, BTreeMap<usize, Vec<usize>>) = (vec![], BTreeMap::new());
@@ -305,7 +305,8 @@ fn too_large(resource: &Sourced) -> String {
     format!("compiles to {} bytes, and {MAX_RESOURCE} is the most: split it", resource.entry.bytes().len())
 }
 
-/// Why a route is left out of a fleet: which resource there is not enough of, how much there is, and its namespace's part.
+/// The message of a route that is left out of a fleet: the resource that is short, how much of it there is, and its
+/// namespace's part.
 fn full(fleet: &ObjectRef, namespace: &str, (resource, most, used): (usize, u64, u64), sharers: usize) -> String {
     let word = WORDS[resource];
     let shown = |amount: u64| if word.starts_with("KiB") { amount >> 10 } else { amount };

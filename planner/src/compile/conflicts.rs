@@ -17,17 +17,17 @@ use crate::{
 
 /// Most matches that are compared, each once for each host. No fleet takes more: whoever has more is told that, and which
 /// of them another shadows is the least of it.
-const MOST: usize = MAX_ENTRIES;
+const MAX_COMPARED: usize = MAX_ENTRIES;
 
 /// Says which matches an older route holds. Routes come in the order of their age.
 pub(super) fn tell(placed: &[Placed<'_>], problems: &mut Problems<'_>) {
-    let mut conflicts = Conflicts::new(placed, MOST);
+    let mut conflicts = Conflicts::new(placed, MAX_COMPARED);
     for Placed { object, route, attached, .. } in placed {
         conflicts.claim(object, route, attached, problems);
     }
 }
 
-/// Who holds which match.
+/// The holders of matches.
 struct Conflicts<'p> {
     /// By place and match.
     holders: HashMap<(u32, u32), Holder>,
@@ -122,7 +122,7 @@ impl<'p> Conflicts<'p> {
     }
 }
 
-/// Where a route is attached; for any host, that is empty.
+/// The places where a route is attached; for any host, the host is empty.
 fn places<'a>(attached: &'a BTreeMap<&ObjectRef, Attached>) -> impl Iterator<Item = Place<'a>> {
     attached.iter().flat_map(|(fleet, listeners)| {
         listeners.iter().flat_map(move |(listener, hosts)| {

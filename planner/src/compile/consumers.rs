@@ -58,7 +58,7 @@ impl Encoded {
     }
 }
 
-/// Why a credential is none. Of a Secret that does not say that it is a credential nothing is told, not even whether it is
+/// The reason why a credential can't be used. Of a Secret that does not say that it is a credential nothing is told, not even whether it is
 /// there: who may write consumers need not be one who may read Secrets.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
@@ -170,7 +170,7 @@ fn digest(model: &Model, secret: &ObjectRef, reference: &CredentialRef) -> Resul
     }
 }
 
-/// What is wrong with a Secret whose content accepted last goes on.
+/// The fault of a Secret whose content accepted last goes on.
 fn lasting(model: &Model, secret: &ObjectRef) -> Option<(&'static str, String)> {
     let path = secret.path();
     if let Some(why) = unreadable(model, &secret.namespace) {

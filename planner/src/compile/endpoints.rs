@@ -1,4 +1,4 @@
-//! Which endpoints of a Service requests go to: those that are ready; without one, those that leave and still serve. Without
+//! The choice of endpoints of a Service: those that are ready; without one, those that leave and still serve. Without
 //! these too, those that were ready last are tried on. Pods that turn unready all together seldom fail all together: more
 //! often who asks them fails (a node that was cut off, a probe of what all of them depend on), and to send requests nowhere
 //! is the worst that can be made of it.
@@ -18,36 +18,22 @@ use snapshot::{Key, proto};
 
 use super::permitted::{Judged, Suspects};
 use crate::{
-    Millis,
+    LastReady, Millis,
+    last_ready::{KnownEndpoint, Last},
     model::{Model, Service, ServicePort, SlicePort, State},
     world::ObjectRef,
 };
 
-/// What vanished is tried for so long: an address that nobody has is soon given to someone else.
-const VANISHED: Duration = Duration::from_secs(10);
+/// The time for which endpoints that vanished are tried: an address that is free is soon given to someone else.
+const VANISHED_GRACE: Duration = Duration::from_secs(10);
 /// Most addresses of one port that are remembered after they vanished.
-const MOST_VANISHED: usize = 1024;
-
-/// The endpoints that were ready last, of each port of each Service that routes refer to; from one plan to the next.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LastReady(BTreeMap<Key, Last>);
-
-type Last = BTreeMap<SocketAddr, Known>;
-
-/// What is remembered of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Known {
-    /// Since when it is not listed any more; `None`: it is.
-    gone: Option<Millis>,
-    /// No Service selected it.
-    by_hand: bool,
-}
+const MAX_VANISHED: usize = 1024;
 
 /// An endpoint as slices have it.
 struct Listed<'m> {
     state: State,
     zone: &'m str,
-    /// No Service selects it.
+    /// Whether no Service selects it.
     by_hand: bool,
     /// A slice that names it.
     slice: &'m str,
@@ -56,20 +42,20 @@ struct Listed<'m> {
 /// The endpoints of one port of a Service.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chosen {
-    /// Those that requests go to, as far as the fleet permits them.
+    /// The endpoints that requests go to, as far as the fleet permits them.
     pub(super) endpoints: Vec<Judged>,
-    /// None of them is usable by what slices say: where readiness is strict, requests go to none.
+    /// Whether none of them is usable by what slices say: where readiness is strict, requests go to none.
     pub(super) tried: bool,
-    /// None is ready.
+    /// The state of the Service, when no endpoint is ready.
     pub(super) unready: Option<Unready>,
 }
 
-/// What there is when no endpoint is ready.
+/// The state of a Service without a ready endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unready {
-    /// So many that were told to leave, and serve still.
+    /// The number of those that were told to leave, and serve still.
     Leaving(usize),
-    /// So many that are listed, unready.
+    /// The number of those that are listed, unready.
     Listed(usize),
 }
 
@@ -99,7 +85,7 @@ impl<'m> Choice<'m> {
         }
     }
 
-    /// What is known now, and when it will be something else without any news.
+    /// The memory for the next plan, and when it changes by itself.
     pub(super) fn finish(self) -> (LastReady, Option<Millis>) {
         (self.next, self.until)
     }
@@ -119,7 +105,7 @@ impl<'m> Choice<'m> {
                 known.iter().map(|(address, known)| self.judged(*address, listed.get(address), known.by_hand, false));
             let endpoints = of_one_family(service, tried.collect());
             let ends = known.values().filter_map(|known| known.gone);
-            let ends = ends.map(|gone| Millis(gone.0 + VANISHED.as_millis() as u64));
+            let ends = ends.map(|gone| Millis(gone.0 + VANISHED_GRACE.as_millis() as u64));
             self.until = self.until.into_iter().chain(ends).min();
             let there = listed.values().filter(|listed| listed.state == State::Unready).count();
             Chosen { tried: !endpoints.is_empty(), endpoints, unready: Some(Unready::Listed(there)) }
@@ -159,14 +145,14 @@ impl<'m> Choice<'m> {
         Judged { address, endpoint, slice, doubt: self.suspects.doubt(address.ip(), by_hand) }
     }
 
-    /// What was ready once and nobody took away.
+    /// Endpoints that were ready once and were not taken away.
     fn known(&self, key: &Key, namespace: &str, listed: &BTreeMap<SocketAddr, Listed<'_>>) -> Last {
         let nothing = Last::new();
         let last = self.last.map(|last| last.0.get(key).unwrap_or(&nothing));
         let mut known = Last::new();
         let mut replaced = false;
         for (address, Listed { state, by_hand, .. }) in listed {
-            let now = Known { gone: None, by_hand: *by_hand };
+            let now = KnownEndpoint { gone: None, by_hand: *by_hand };
             match state {
                 State::Ready => _ = known.insert(*address, now),
                 State::Unready if last.is_none_or(|last| last.contains_key(address)) => {
@@ -182,10 +168,10 @@ impl<'m> Choice<'m> {
             (*address, gone, known.by_hand)
         });
         let stays = |(address, gone, _): &(SocketAddr, Millis, bool)| {
-            self.now.since(*gone) < VANISHED && !self.is_of_another(address.ip(), namespace)
+            self.now.since(*gone) < VANISHED_GRACE && !self.is_of_another(address.ip(), namespace)
         };
-        let vanished = vanished.filter(stays).take(MOST_VANISHED);
-        known.extend(vanished.map(|(address, gone, by_hand)| (address, Known { gone: Some(gone), by_hand })));
+        let vanished = vanished.filter(stays).take(MAX_VANISHED);
+        known.extend(vanished.map(|(address, gone, by_hand)| (address, KnownEndpoint { gone: Some(gone), by_hand })));
         known
     }
 

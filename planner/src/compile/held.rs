@@ -1,4 +1,4 @@
-//! What proxies must know of hostnames beyond the routes that they serve: names whose holder has no route on a programmed
+//! The hostnames that proxies must know beyond the routes that they serve: names whose holder has no route on a programmed
 //! listener, a route that was left, or one that the snapshot has no room for, and names that are kept for somebody. Should
 //! proxies not know them, a wildcard or any-host route of another namespace would answer.
 
@@ -9,9 +9,9 @@ use snapshot::proto;
 use super::hosts::Held;
 
 /// Most bytes of all of it; each namespace has an equal share, and what others leave.
-const MOST: usize = 256 << 10;
+const MAX_HELD_BYTES: usize = 256 << 10;
 
-/// What of `held` no served route shows, and how many names there was no room for.
+/// The part of `held` that no served route shows, and how many names there was no room for.
 pub(super) fn beside(held: &Held, shown: &HashSet<&str>) -> (Vec<proto::HeldHostnames>, usize) {
     let not_shown = |(namespace, names): (&String, &std::collections::BTreeSet<String>)| {
         // Nothing is less specific than any host: there is nobody else to answer.
@@ -22,7 +22,7 @@ pub(super) fn beside(held: &Held, shown: &HashSet<&str>) -> (Vec<proto::HeldHost
     let mut lists: Vec<_> = held.iter().map(not_shown).filter(|list| !list.hostnames.is_empty()).collect();
     let size = |name: &String| name.len() + 2;
     lists.sort_by_cached_key(|list| list.hostnames.iter().map(size).sum::<usize>());
-    let (mut room, mut waiting, mut left_out) = (MOST, lists.len(), 0);
+    let (mut room, mut waiting, mut left_out) = (MAX_HELD_BYTES, lists.len(), 0);
     for list in &mut lists {
         let share = room / waiting;
         let mut used = list.namespace.len();
@@ -55,6 +55,9 @@ mod tests {
         let (lists, left_out) = beside(&held, &HashSet::from(["b.example"]));
         assert_eq!(lists[1], proto::HeldHostnames { namespace: "shop".into(), hostnames: vec!["a.example".into()] });
         let bytes: usize = lists.iter().flat_map(|list| &list.hostnames).map(|name| name.len() + 2).sum();
-        assert!(bytes <= MOST && left_out > 0 && left_out + lists[0].hostnames.len() == 10_000, "{bytes} {left_out}");
+        assert!(
+            bytes <= MAX_HELD_BYTES && left_out > 0 && left_out + lists[0].hostnames.len() == 10_000,
+            "{bytes} {left_out}"
+        );
     }
 }

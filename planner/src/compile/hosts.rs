@@ -1,4 +1,4 @@
-//! Which namespace has which hostname of a fleet. Only its routes are served under it, on whichever listener.
+//! The owners of hostnames: of each hostname of a fleet the namespace whose routes alone are served under it, on every listener.
 //!
 //! - The namespace that claimed a hostname first has it (`holds.rs`). Within one namespace routes share it freely; which of
 //!   them serves a request is decided match by match (conflicts.rs).
@@ -42,12 +42,12 @@ pub(super) struct Placed<'m> {
 /// Hostnames by the namespace that has them. Those that are assigned to several, of which none claims them: under no name.
 pub(super) type Held = BTreeMap<String, BTreeSet<String>>;
 
-/// What the claims of one fleet are settled by.
+/// The rules and holders by which the claims of one fleet are settled.
 struct Settling<'m> {
     assigned: Patterns<BTreeSet<&'m str>>,
-    /// What each namespace gives to which others.
+    /// The hostnames that each namespace gives to others.
     delegates: HashMap<&'m str, Patterns<BTreeSet<&'m str>>>,
-    /// Who has what, of the claims so far.
+    /// The holders of hostnames, of the claims so far.
     holders: Patterns<Holder<'m>>,
 }
 
@@ -58,7 +58,7 @@ struct Holder<'m> {
     by: By<'m>,
 }
 
-/// What keeps a hostname with its namespace.
+/// The tie that keeps a hostname with its namespace.
 #[derive(Clone, Copy)]
 enum By<'m> {
     /// The oldest route that claims it.
@@ -67,7 +67,7 @@ enum By<'m> {
     Grace(&'m Hold, Millis),
 }
 
-/// How a namespace comes to a hostname.
+/// The way by which a namespace comes to a hostname.
 #[derive(Clone, Copy, PartialEq)]
 enum Granted<'m> {
     Plainly,
@@ -79,7 +79,7 @@ enum Granted<'m> {
     From(&'m str, i64),
 }
 
-/// Why a namespace does not have a hostname.
+/// The reason why a namespace does not have a hostname.
 enum Denied<'m> {
     /// Another one has that very hostname.
     Held(Holder<'m>),
@@ -89,10 +89,10 @@ enum Denied<'m> {
     Assigned(Vec<&'m str>),
 }
 
-/// What a namespace does not have, and why.
+/// Hostnames that namespaces do not have, and why.
 type Lost<'m> = HashMap<(&'m str, String), Denied<'m>>;
 
-/// Takes hostnames out of where they may not be served, and says so; leaves behind who has what.
+/// Takes hostnames out of where they may not be served, with a problem for each, and returns the holders.
 pub(super) fn settle<'m>(
     model: &'m Model,
     before: &'m Holds,
@@ -240,7 +240,7 @@ impl<'m> Settling<'m> {
         self.delegates.get(from).is_some_and(|of| of.covering(hostname).any(|(_, namespaces)| namespaces.contains(to)))
     }
 
-    /// What is to be known of a claim, should it be granted.
+    /// The record of a claim, should it be granted.
     fn hold(&self, claim: &Claim<'m>, now: Millis) -> Hold {
         let Claim { namespace, hostname, since, before, first, .. } = claim;
         let (left, to) = match first {
@@ -270,7 +270,7 @@ fn differs(since: i64, Claim { created, hostname, .. }: &Claim<'_>) -> bool {
     since != *created && (since.abs_diff(*created) >= 1000 || !is_exact)
 }
 
-/// When a time of grace ends.
+/// The end of a time of grace.
 fn end(left: Millis) -> Millis {
     Millis(left.0.saturating_add(u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX)))
 }

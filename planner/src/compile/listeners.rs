@@ -20,7 +20,7 @@ use crate::{
     world::{Kind, ObjectRef},
 };
 
-/// Why a certificateRef serves nothing.
+/// The reason why a certificateRef serves nothing.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("{0}")]
@@ -166,7 +166,7 @@ fn unmeasurable(object: &ObjectRef, fleet: &Fleet, problems: &mut Problems<'_>) 
     }
 }
 
-/// Why a listener can't stand beside those before it: the member that clashes, and a message.
+/// The conflict of a listener with those before it: the member that clashes, and a message.
 fn conflict(listener: &Listener, before: &[Listener]) -> Option<(&'static str, String)> {
     before.iter().filter(|other| other.port == listener.port).find_map(|other| {
         if other.tls != listener.tls {
@@ -205,7 +205,7 @@ fn certificate<'m>(
     }
 }
 
-/// What is wrong with a certificate, and which one serves in its place.
+/// The message of a certificate that is wrong, with the one that serves in its place.
 fn serves(secret: &ObjectRef, stale: &Stale, chain_pem: &[u8]) -> String {
     let secret = secret.path();
     let wrong = match &stale.fault {
@@ -218,7 +218,7 @@ fn serves(secret: &ObjectRef, stale: &Stale, chain_pem: &[u8]) -> String {
     format!("{wrong}; what serves is the certificate accepted {accepted}{expires}{until}")
 }
 
-/// Why the Secrets of a namespace can't be read, if they can't.
+/// The reason why the Secrets of a namespace can't be read, if they can't.
 fn unreadable(model: &Model, namespace: &str) -> Option<String> {
     model.cluster.as_ref()?.unreadable(namespace)
 }

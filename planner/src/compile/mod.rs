@@ -13,6 +13,7 @@ mod held;
 mod hosts;
 mod listeners;
 mod permitted;
+mod planned;
 mod policies;
 mod routes;
 mod targets;
@@ -28,7 +29,7 @@ use snapshot::{
     wire::MAX_SNAPSHOT,
 };
 
-pub use self::endpoints::LastReady;
+pub use self::planned::{Known, Parent, PlannedFleet};
 pub(crate) use self::routes::EncodedRoutes;
 use self::{
     attach::Attached,
@@ -40,43 +41,42 @@ use self::{
     routes::Encoded,
 };
 use crate::{
-    Millis,
+    LastReady, Millis,
     holds::Holds,
     model::{Fleet, Model, Route},
-    plan::{Known, Parent, PlannedFleet},
     problem::{Problems, reason},
     world::{FleetRef, ObjectRef, World},
 };
 
-/// One fleet's resources as they come together.
+/// The resources of one fleet as they come together.
 struct Draft<'m> {
     fleet: &'m Fleet,
     /// Fleet, Listeners, Certificates.
     base: Vec<Sourced>,
     /// Names of the listeners that are programmed.
     listeners: Vec<String>,
-    /// In the order of age.
+    /// The routes in the order of age.
     routes: Vec<Served>,
-    /// Which of them has a key.
+    /// The index among them of each route's key.
     served: BTreeMap<Key, usize>,
-    /// All of them, as they are encoded.
+    /// The encodings of all routes.
     encoded: EncodedRoutes,
-    /// Who has which hostname.
+    /// The holders of hostnames.
     held: Held,
     policies: Vec<Guard>,
-    /// Those that fit.
+    /// The consumers that fit.
     consumers: Vec<Sourced>,
     clusters: BTreeMap<Key, (Entry, ObjectRef)>,
-    /// What `encoded` was in the plan before.
+    /// The encodings of the plan before.
     former: Option<&'m EncodedRoutes>,
-    /// What the fleet makes of each cluster that a route of its names.
+    /// The part of each cluster that the fleet permits.
     permitted: BTreeMap<Key, Permitted>,
 }
 
-/// What a model compiles to; the fields are those of [`crate::Plan`].
+/// The output of compiling a model; the fields are those of [`crate::Plan`].
 pub(crate) struct Compiled {
     pub(crate) fleets: BTreeMap<FleetRef, PlannedFleet>,
-    /// For the next plan.
+    /// The encodings for the next plan.
     pub(crate) encoded: Former,
     pub(crate) parents: BTreeMap<ObjectRef, Vec<Parent>>,
     pub(crate) targets: BTreeMap<ObjectRef, u32>,
@@ -176,8 +176,8 @@ impl Draft<'_> {
         found
     }
 
-    /// What this fleet does not allow: addresses, and Services of which it permits no endpoint. Their share of the requests
-    /// answers 500.
+    /// The clusters that this fleet does not allow: addresses, and Services of which it permits no endpoint. Their share of
+    /// the requests answers 500.
     fn refused<'r>(
         &mut self,
         name: &ObjectRef,
@@ -237,7 +237,7 @@ impl Draft<'_> {
         }
     }
 
-    /// What the fleet is to run.
+    /// The snapshot that the fleet is to run, with its settings.
     fn finish(mut self, object: &ObjectRef, problems: &mut Problems<'_>) -> PlannedFleet {
         let (fleet, held, mut encoded) =
             (self.fleet, std::mem::take(&mut self.held), std::mem::take(&mut self.encoded));

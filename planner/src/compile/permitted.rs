@@ -1,4 +1,4 @@
-//! Which endpoints of a Service are backends of a fleet.
+//! The endpoints of a Service that a fleet permits as backends.
 //!
 //! Whoever may write EndpointSlices could send a fleet's proxies to whatever they reach: the API server, kubelets, another
 //! tenant's pods (CVE-2021-25740). A slice says by a label who keeps it, and anyone may write that label. But Kubernetes'
@@ -43,7 +43,7 @@ pub(super) struct Cluster {
     is_address: bool,
 }
 
-/// What speaks against an endpoint.
+/// A reason against an endpoint.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Doubt {
     #[error("is {0}, which no endpoint may be")]
@@ -63,11 +63,11 @@ pub(super) struct Suspects<'m> {
     api_server: BTreeSet<IpAddr>,
 }
 
-/// What a fleet makes of a cluster.
+/// The part of a cluster that a fleet permits.
 pub(super) struct Permitted {
     /// `None`: it permits no endpoint of it.
     pub(super) entry: Option<Entry>,
-    /// What it leaves out, and the fix.
+    /// The message of what it leaves out, with the fix.
     pub(super) left_out: Option<String>,
 }
 
@@ -106,13 +106,13 @@ impl Cluster {
         cluster
     }
 
-    /// One address.
+    /// The cluster of one address.
     pub(super) fn of_address(protocol: ClusterProtocol, endpoint: proto::Endpoint) -> Self {
         let whole = Some(entry(protocol, vec![endpoint]));
         Self { protocol, endpoints: vec![], tried: false, whole, is_address: true }
     }
 
-    /// What a fleet leaves of it; `namespace`: that of its slices.
+    /// The part that a fleet permits; `namespace` is that of its slices.
     pub(super) fn permitted(&self, namespace: &str, fleet: &Fleet, name: &str) -> Permitted {
         if self.tried && fleet.strict_readiness {
             return Permitted { entry: Some(entry(self.protocol, vec![])), left_out: None };

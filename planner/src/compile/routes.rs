@@ -27,12 +27,12 @@ pub(crate) type EncodedRoutes = BTreeMap<Key, Arc<Encoded>>;
 pub(crate) struct Encoded {
     of: Parts,
     pub(super) entry: Entry,
-    /// What it does not work without, each once.
+    /// The resources that it does not work without, each once.
     pub(crate) needs: BTreeSet<Key>,
-    /// In the routing table.
+    /// The entries in the routing table.
     pub(super) entries: u64,
     pub(super) rules: u64,
-    /// Its regular expressions, each once, and what they weigh.
+    /// The regular expressions, each once, and their weights.
     pub(super) expressions: BTreeMap<String, u64>,
 }
 
@@ -102,7 +102,7 @@ impl Encoded {
     }
 }
 
-/// Where a route stands in the tables of a fleet's proxies, of the listeners that are programmed.
+/// The places of a route in the tables of a fleet's proxies, of the listeners that are programmed.
 pub(super) fn attachments(attached: &Attached, programmed: &[String]) -> Vec<Attachment> {
     // A listener that is not programmed serves nothing; the route waits for it with what else it has.
     let attachments = attached.iter().filter(|(name, _)| programmed.contains(name));

@@ -13,7 +13,7 @@ use crate::{
     world::{Kind, ObjectRef},
 };
 
-/// Why a targetRef applies to nothing.
+/// The reason why a targetRef applies to nothing.
 #[derive(Debug, thiserror::Error)]
 enum Untargeted {
     #[error("no {kind} {path} exists in this policy's namespace: create it, or correct the name")]
@@ -31,11 +31,11 @@ pub(super) enum Found {
     Route { key: Key, rule: String },
 }
 
-/// What of a fleet a policy is about.
+/// The part of a fleet that a policy guards.
 pub(super) struct Guarded {
     /// Numbers of routes.
     pub(super) routes: BTreeSet<usize>,
-    /// How many rules of these there are.
+    /// The number of their rules.
     pub(super) rules: u64,
     /// All that the fleet serves.
     pub(super) fleet: bool,
@@ -105,7 +105,7 @@ pub(super) fn in_fleet<'f>(
     found.filter_map(target).collect()
 }
 
-/// What these targets of a fleet are.
+/// The routes and rules that these targets of a fleet are.
 pub(super) fn guarded(targets: &[PolicyTarget], draft: &Draft<'_>) -> Guarded {
     let mut guarded = Guarded { routes: BTreeSet::new(), rules: 0, fleet: false };
     for target in targets {

@@ -12,7 +12,7 @@ use crate::problem::reason;
 /// A Consumer.
 #[derive(Clone, Debug)]
 pub(crate) struct Consumer {
-    /// In the order of their names.
+    /// The labels in the order of their names.
     pub(crate) labels: Vec<Label>,
     pub(crate) credentials: Vec<CredentialRef>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Consumer {
 pub(crate) struct CredentialRef {
     pub(crate) kind: CredentialKind,
     pub(crate) secret: String,
-    /// Its key within the Secret.
+    /// The key within the Secret.
     pub(crate) key: String,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Slice {
     pub(crate) endpoints: Vec<SliceEndpoint>,
 }
 
-/// One port of every endpoint of a slice.
+/// A port that every endpoint of a slice has.
 #[derive(Clone, Debug)]
 pub(crate) struct SlicePort {
     pub(crate) name: String,
@@ -36,7 +36,7 @@ pub(crate) struct SlicePort {
     pub(crate) port: Option<u16>,
 }
 
-/// One pod.
+/// An endpoint of a slice, which is a pod most often.
 #[derive(Clone, Debug)]
 pub(crate) struct SliceEndpoint {
     pub(crate) address: IpAddr,
@@ -44,7 +44,7 @@ pub(crate) struct SliceEndpoint {
     pub(crate) state: State,
 }
 
-/// What a pod is good for; the better is the lesser.
+/// The state of an endpoint; the better is the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// Requests.

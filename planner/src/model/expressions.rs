@@ -1,4 +1,4 @@
-//! Which expressions are looked at for a plan. Finding out what one compiles to takes up to some milliseconds, so a plan
+//! The choice of the expressions that a plan looks at. Finding out what one compiles to takes up to some milliseconds, so a plan
 //! does so much of it and no more, each namespace its share, and the rest in the plans that follow: whoever writes
 //! thousands of the worst keeps nobody else waiting. Verdicts are kept by content (`snapshot::expression`).
 
@@ -12,14 +12,14 @@ use snapshot::{
 
 use crate::world::{Kind, ObjectRef, World};
 
-/// What a plan looks at of one namespace, and of all, in bytes of what it compiles to: some hundred expressions as they are
-/// usually written, or eight that compile to too much.
-const NAMESPACE: usize = 2 << 20;
-const ALL: usize = 8 * NAMESPACE;
-/// Nothing is in force yet, so the first plan waits for more.
-const FIRST: usize = 32;
+/// The bounds of what a plan looks at of one namespace, and of all, in bytes of what it compiles to: some hundred
+/// expressions as they are usually written, or eight that compile to too much.
+const MAX_NAMESPACE_BYTES: usize = 2 << 20;
+const MAX_PLAN_BYTES: usize = 8 * MAX_NAMESPACE_BYTES;
+/// The factor of these bounds in the first plan: nothing is in force yet, so it waits for more.
+const FIRST_PLAN_FACTOR: usize = 32;
 
-/// How far looking at expressions is.
+/// The progress of looking at expressions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looked {
     /// A plan was made.
@@ -31,7 +31,7 @@ pub(super) struct Looked {
 impl Looked {
     /// Looks at the expressions of contents that are not `known`, as far as one plan does.
     pub(super) fn look(&mut self, world: &World, known: impl Fn(&ObjectRef, &Arc<Object>) -> bool) {
-        let times = if std::mem::replace(&mut self.begun, true) { 1 } else { FIRST };
+        let times = if std::mem::replace(&mut self.begun, true) { 1 } else { FIRST_PLAN_FACTOR };
         let mut namespaces: BTreeMap<&str, Vec<&crds::ApiRoute>> = BTreeMap::new();
         let first = ObjectRef { kind: Kind::ApiRoute, namespace: String::new(), name: String::new() };
         let routes = world.objects.range(first..).take_while(|(object, _)| object.kind == Kind::ApiRoute);
@@ -49,14 +49,14 @@ impl Looked {
                 }
             }
         }
-        let mut all = times * ALL;
+        let mut all = times * MAX_PLAN_BYTES;
         let (before, after): (Vec<_>, Vec<_>) =
             namespaces.into_iter().partition(|(namespace, _)| *namespace <= self.last.as_str());
         for (namespace, routes) in after.into_iter().chain(before) {
             if all == 0 {
                 return;
             }
-            let mut share = all.min(times * NAMESPACE);
+            let mut share = all.min(times * MAX_NAMESPACE_BYTES);
             all -= share;
             for pattern in routes.into_iter().flat_map(patterns).filter(|pattern| !expression::is_known(pattern)) {
                 if share == 0 {
@@ -149,7 +149,7 @@ mod tests {
         let plan = planner.plan(&world);
         assert!(plan.accepted.contains(&good) && plan.is_unfinished());
         let more = looked_at(&world) - before;
-        assert!(more <= 2 * NAMESPACE / MAX_COMPILED + 1, "{more}");
+        assert!(more <= 2 * MAX_NAMESPACE_BYTES / MAX_COMPILED + 1, "{more}");
         let waiting = plan.problems.iter().filter(|problem| problem.reason == reason::PENDING).count();
         assert!(waiting >= 70, "{waiting}");
     }

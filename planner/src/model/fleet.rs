@@ -26,15 +26,15 @@ pub(crate) struct Fleet {
     pub(crate) listeners: Vec<Listener>,
     /// The settings that proxies read.
     pub(crate) resource: proto::Fleet,
-    /// Where a backend's address may be, in a cluster.
+    /// The networks that a backend's address may be of, in a cluster.
     pub(crate) allowed_addresses: Vec<IpNet>,
     /// Without a ready endpoint a backend has none.
     pub(crate) strict_readiness: bool,
-    /// Where endpoints may be, in a cluster; empty: wherever a Service selects them.
+    /// The networks that endpoints may be of, in a cluster; empty: wherever a Service selects them.
     pub(crate) endpoint_cidrs: Vec<IpNet>,
 }
 
-/// One port of a fleet.
+/// A port of a fleet.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
@@ -167,7 +167,7 @@ fn container_ports(listeners: &[crds::fleet::Listener]) -> BTreeMap<u16, u16> {
     ports
 }
 
-/// What the proxy would say of a listener, before its certificates are known.
+/// The check of a listener as the proxy makes it, before its certificates are known.
 fn fit(listener: &crds::fleet::Listener) -> Result<(), Unfit> {
     let hostname = listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
     let listener = proto::Listener { port: listener.port.into(), hostname, ..proto::Listener::default() };
@@ -175,7 +175,7 @@ fn fit(listener: &crds::fleet::Listener) -> Result<(), Unfit> {
     check::resource(&Key::new(Kind::Listener, "namespace", "name"), &resource)
 }
 
-/// What the proxy would say of the settings.
+/// The check of the settings as the proxy makes it.
 fn fit_fleet(fleet: &proto::Fleet) -> Result<(), Unfit> {
     let resource = Resource { requires: vec![], kind: Some(resource::Kind::Fleet(fleet.clone())) };
     check::resource(&Key::new(Kind::Fleet, "namespace", "name"), &resource)
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// What targets of CPU and memory are a share of.
+    /// The amounts that targets of CPU and memory are a share of.
     fn base(resources: &serde_json::Value, cluster: bool) -> (Option<f64>, Option<u64>) {
         let fleet = serde_json::from_value(json!({
             "apiVersion": crds::API_VERSION, "kind": "GatewayFleet", "metadata": {"name": "f"},

@@ -23,7 +23,7 @@ impl Grant {
     }
 }
 
-/// That a reference is not permitted, and the grant that would permit it.
+/// The message that a reference is not permitted, with the grant that would permit it.
 pub(crate) fn missing(from: &ObjectRef, to: &ObjectRef) -> String {
     let (group, kind, namespace) = (crds::GROUP, from.kind.name(), &from.namespace);
     format!(

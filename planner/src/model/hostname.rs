@@ -10,7 +10,7 @@ impl Hostname {
         Self(name.trim_end_matches('.').to_ascii_lowercase())
     }
 
-    /// As text.
+    /// The text of it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

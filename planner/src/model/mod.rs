@@ -55,19 +55,20 @@ pub(crate) struct Model {
     pub(crate) fleets: BTreeMap<ObjectRef, Arc<Fleet>>,
     pub(crate) routes: BTreeMap<ObjectRef, Arc<Route>>,
     pub(crate) consumers: BTreeMap<ObjectRef, Arc<Consumer>>,
-    /// When each route, consumer or access policy was created, in milliseconds since 1970: its content alone does not say in standalone.
+    /// The creation of each route, consumer and access policy, in milliseconds since 1970: its content alone does not say in
+    /// standalone.
     pub(crate) created_ms: BTreeMap<ObjectRef, i64>,
     pub(crate) policies: BTreeMap<ObjectRef, Arc<Policy>>,
     pub(crate) access: BTreeMap<ObjectRef, Arc<AccessPolicy>>,
     pub(crate) services: BTreeMap<ObjectRef, Arc<Service>>,
-    /// By namespace and name of the Service.
+    /// The slices by namespace and name of the Service.
     pub(crate) slices: BTreeMap<(String, String), Vec<Arc<Slice>>>,
     pub(crate) secrets: BTreeMap<ObjectRef, Arc<Secret>>,
     /// Labels of namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Arc<Labels>>,
     /// Names of nodes, by their addresses.
     pub(crate) nodes: BTreeMap<IpAddr, String>,
-    /// By namespace.
+    /// The grants by namespace.
     pub(crate) grants: BTreeMap<String, Vec<Arc<Grant>>>,
     /// The objects are a cluster's.
     pub(crate) cluster: Option<Cluster>,
@@ -77,21 +78,21 @@ pub(crate) struct Model {
     pub(crate) stale: BTreeMap<ObjectRef, Stale>,
 }
 
-/// Why the content in force of an object is not what it is now. Displays what is wrong.
+/// The reason why earlier content of an object is in force. It displays what is wrong.
 #[derive(Debug)]
 pub(crate) struct Stale {
-    /// What is wrong with its current content; `None`: it is gone.
+    /// The fault of its current content; `None`: it is gone.
     pub(crate) fault: Option<String>,
-    /// When what is in force was accepted.
+    /// The time at which what is in force was accepted.
     pub(crate) accepted_at: Option<Millis>,
-    /// Until when it is in force.
+    /// The time until which it is in force.
     pub(crate) until: Option<Millis>,
 }
 
-/// What can be wrong with one object's content; never empty.
+/// The faults of one object's content; never empty.
 type Findings = Vec<Unfit>;
 
-/// One validated object.
+/// A validated object.
 #[derive(Clone, Debug)]
 enum Valid {
     Fleet(Arc<Fleet>),
@@ -111,7 +112,7 @@ enum Valid {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memo {
     known: BTreeMap<ObjectRef, Vec<Known>>,
-    /// What can be used of routes that were never valid.
+    /// The usable parts of routes that were never valid.
     rests: BTreeMap<ObjectRef, (Arc<Object>, Option<Arc<Route>>)>,
     looked: Looked,
 }
@@ -141,7 +142,7 @@ impl Memo {
         result
     }
 
-    /// What is in force of an object that is not valid and never was.
+    /// The part in force of an object that is not valid and never was.
     fn in_place_of_none(
         &self,
         next: &mut Memo,
@@ -257,7 +258,7 @@ fn is_pending(findings: &Findings) -> bool {
     findings.iter().any(|finding| finding.reason == reason::PENDING)
 }
 
-/// Why a fleet can't be where it is: the operator has no rights there.
+/// The fault of a fleet where the operator has no rights.
 fn misplaced(object: &ObjectRef, world: &World) -> Option<Unfit> {
     let cluster = world.cluster.as_ref().filter(|_| object.kind == Kind::GatewayFleet)?;
     let namespace = &object.namespace;
@@ -276,7 +277,7 @@ fn misplaced(object: &ObjectRef, world: &World) -> Option<Unfit> {
     (!cluster.runs_fleets_in(namespace)).then(finding)
 }
 
-/// What guards in place of a policy that was never valid: its targets answer 500 rather than stand open.
+/// The stand-in of a policy that was never valid: its targets answer 500 rather than stand open.
 fn closed(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Option<Valid> {
     if !matches!(object.kind, Kind::RatePolicy | Kind::AccessPolicy) {
         return None;

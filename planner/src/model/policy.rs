@@ -47,7 +47,7 @@ pub(super) fn validate(object: &ObjectRef, policy: &crds::RatePolicy) -> Result<
     unless(findings, Policy { targets: target::of(&spec.target_refs), content: Ok(limits) })
 }
 
-/// What the proxy would say of one limit.
+/// The check of one limit as the proxy makes it.
 fn unfit(object: &ObjectRef, limit: &proto::Limit) -> Option<Unfit> {
     let policy = proto::RatePolicy { limits: vec![limit.clone()], ..proto::RatePolicy::default() };
     let resource = Resource { requires: vec![], kind: Some(resource::Kind::RatePolicy(policy)) };

@@ -19,14 +19,14 @@ const MIN_COMPRESSED_BYTES: u32 = 1024;
 /// A valid ApiRoute.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Route {
-    /// As written; empty: the fleet named `default`.
+    /// The parentRefs as written; empty: the fleet named `default`.
     pub(crate) parents: Vec<ParentRef>,
     pub(crate) hostnames: Vec<Hostname>,
     /// Namespaces, and what of this one's hostnames they may have.
     pub(crate) delegates: Vec<(Vec<String>, Vec<Hostname>)>,
     /// Complete but for their backends. One without matches is none: it keeps the place of a rule that can't be read.
     pub(crate) rules: Vec<proto::Rule>,
-    /// Of each rule.
+    /// The backends of each rule.
     pub(crate) backends: Vec<Vec<Backend>>,
     /// Services that filters call, of each rule.
     pub(crate) services: Vec<Vec<CalledService>>,
@@ -43,7 +43,7 @@ impl Route {
         Self { rules, ..Self::default() }
     }
 
-    /// What tells the matches of each rule from others: those that mean the same have the same.
+    /// The identities of each rule's matches: those that mean the same have the same.
     pub(crate) fn identities(&self) -> &[Vec<Hash>] {
         let of_rule = |rule: &proto::Rule| rule.matches.iter().map(identity).collect();
         self.identities.get_or_init(|| self.rules.iter().map(of_rule).collect())
@@ -75,7 +75,7 @@ pub(crate) struct Backend {
 /// A service that a filter calls, without which its rule does not work.
 #[derive(Clone, Debug)]
 pub(crate) struct CalledService {
-    /// Where it stands, such as `spec.rules[0].filters[0].externalAuth.backendRef`.
+    /// The path of the field that names it, such as `spec.rules[0].filters[0].externalAuth.backendRef`.
     pub(crate) field: String,
     pub(crate) to: Destination,
 }
@@ -113,7 +113,7 @@ pub(super) fn validate(object: &ObjectRef, route: &crds::ApiRoute) -> Result<Rou
     unless(findings, route)
 }
 
-/// What can be used of a route that is not valid and never was: rules that nothing is wrong with are as written, the others
+/// The usable part of a route that is not valid and never was: rules that nothing is wrong with are as written, the others
 /// answer 500 where their matches can be read. `None`: more than rules is wrong, or no rule is left.
 pub(super) fn rest(object: &ObjectRef, route: &crds::ApiRoute) -> Option<Route> {
     let spec = &route.spec;
@@ -192,12 +192,12 @@ fn delegate(delegate: &crd::Delegate) -> (Vec<String>, Vec<Hostname>) {
     (delegate.namespaces.clone(), delegate.hostnames.iter().map(|name| Hostname::new(name)).collect())
 }
 
-/// What the proxy would say of one rule.
+/// The check of one rule as the proxy makes it.
 fn unfit_rule(object: &ObjectRef, rule: &proto::Rule) -> Option<Unfit> {
     unfit(object, proto::Route { rules: vec![rule.clone()], ..proto::Route::default() })
 }
 
-/// What the proxy would say of one hostname.
+/// The check of one hostname as the proxy makes it.
 fn unfit_hostname(object: &ObjectRef, hostname: &Hostname) -> Option<Unfit> {
     let attachment = proto::Attachment { listener: String::new(), hostnames: vec![hostname.as_str().to_owned()] };
     unfit(object, proto::Route { attachments: vec![attachment], ..proto::Route::default() })

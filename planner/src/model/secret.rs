@@ -1,7 +1,7 @@
 //! Secret: a certificate and its key, or credentials, of which only digests go any further.
 //!
-//! A certificate is checked as proxies check it, by the same code: what they would refuse must not take the place of what serves. Whether
-//! a certificate is signed by someone, and in date, is for clients to say.
+//! A certificate is checked as proxies check it, by the same code: what they would refuse must not take the place of what
+//! serves. Whether a certificate is signed by someone, and in date, is for clients to say.
 
 use std::iter;
 
@@ -24,9 +24,9 @@ use crate::{
 /// A Secret.
 #[derive(Clone, Debug)]
 pub(crate) enum Secret {
-    /// Of type `kubernetes.io/tls`: holds a certificate.
+    /// A Secret of type `kubernetes.io/tls`.
     Certificate(Certificate),
-    /// Holds credentials, as its label says.
+    /// A Secret that holds credentials, as its label says.
     Credentials {
         /// The type.
         kind: String,
@@ -77,7 +77,7 @@ fn field(name: &str) -> String {
     format!("data[{name}]")
 }
 
-/// What is wrong with a certificate and those that it is signed by.
+/// The fault of a certificate, or of those that it is signed by.
 fn chain_fault(pem: &[u8]) -> Option<String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match chain {
@@ -92,7 +92,7 @@ fn chain_fault(pem: &[u8]) -> Option<String> {
     }
 }
 
-/// What is wrong with a private key. Nothing of it is quoted.
+/// The fault of a private key. Nothing of it is quoted.
 fn key_fault(pem: &[u8]) -> Option<String> {
     match PrivateKeyDer::from_pem_slice(pem) {
         Err(Error::NoItemsFound) if pem.windows(9).any(|words| words == b"ENCRYPTED") => {
@@ -108,7 +108,7 @@ fn key_fault(pem: &[u8]) -> Option<String> {
     }
 }
 
-/// Why a key can't serve by a certificate: both can be read.
+/// The reason why a key can't serve by a certificate: both can be read.
 fn pair_fault(chain_pem: &[u8], key_pem: &[u8]) -> Option<String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem).collect::<Result<_, _>>().ok()?;
     let key = PrivateKeyDer::from_pem_slice(key_pem).ok()?;
@@ -121,7 +121,7 @@ fn pair_fault(chain_pem: &[u8], key_pem: &[u8]) -> Option<String> {
     }
 }
 
-/// When the first certificate of a chain ends; `None`: it can't be read.
+/// The end of the first certificate of a chain; `None`: it can't be read.
 pub(crate) fn expires(chain_pem: &[u8]) -> Option<Timestamp> {
     let leaf = CertificateDer::pem_slice_iter(chain_pem).next()?.ok()?;
     let (_, signed, _) = element(element(&leaf)?.1)?;
@@ -155,7 +155,7 @@ const UTC_TIME: u8 = 0x17;
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
-/// What is signed, how, and the signature (RFC 5280, 4.1).
+/// Whether it is a signed structure, its algorithm and a signature (RFC 5280, 4.1).
 fn is_certificate(der: &[u8]) -> bool {
     sequence(der).is_some_and(|members| members == [SEQUENCE, SEQUENCE, BIT_STRING])
 }

@@ -16,13 +16,13 @@ pub(crate) struct Service {
     pub(crate) external: bool,
     /// Whether it selects pods.
     pub(crate) selects: bool,
-    /// Its own addresses.
+    /// The Service's own addresses.
     pub(crate) cluster_ips: Vec<IpAddr>,
     /// Whether its first family is IPv6; `None`: the cluster does not say, so every address counts.
     pub(crate) ipv6_first: Option<bool>,
 }
 
-/// One port.
+/// A port of a Service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServicePort {
     /// Empty when the Service has one port without name.
@@ -30,7 +30,7 @@ pub(crate) struct ServicePort {
     pub(crate) port: u16,
     /// Number of the port on the endpoints, when the Service gives it as one.
     pub(crate) target: Option<u16>,
-    /// What its endpoints speak; `Err`: the `appProtocol` that this version can't speak.
+    /// The protocol of its endpoints; `Err`: the `appProtocol` that this version can't speak.
     pub(crate) protocol: Result<ClusterProtocol, String>,
 }
 

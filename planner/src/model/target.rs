@@ -6,7 +6,7 @@ use serde_json::Value;
 /// Most targets of a policy, as its schema has it.
 const MAX_TARGETS: usize = 16;
 
-/// What a policy applies to, in its own namespace.
+/// A target of a policy, in the policy's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) kind: TargetKind,

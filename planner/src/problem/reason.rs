@@ -6,7 +6,7 @@
 macro_rules! reasons {
     ($($name:ident = $word:literal;)*) => {
         $(pub const $name: &str = $word;)*
-        /// All of them.
+        /// The words of this list, all of them.
         pub const ALL: &[&str] = &[$($word),*];
     };
 }

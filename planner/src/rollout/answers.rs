@@ -1,4 +1,4 @@
-//! Whether those that have a change answer worse than those that do not.
+//! The comparison of the errors of proxies that have a change with those of the others.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::publish::ProxyId;
 const RISE_PERCENT: f64 = 5.0;
 const FEWEST_REQUESTS: u64 = 20;
 
-/// What a proxy did since it began, as far as it told.
+/// The answers of a proxy since it began, as far as it reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Requests answered.
     pub all: u64,
-    /// With 5xx, by whomever.
+    /// Those with 5xx, by whomever.
     pub failed: u64,
 }
 
@@ -29,7 +29,7 @@ impl Answers {
     }
 }
 
-/// Those that have it and whose errors rose, and how. What the others do is their median: none of them alone moves it.
+/// The canaries whose errors rose, and how. What the others do is their median: none of them alone moves it.
 pub(super) fn risen(
     is_canary: impl Fn(&ProxyId) -> bool,
     before: &BTreeMap<ProxyId, Answers>,

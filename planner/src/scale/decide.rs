@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Millis, fleet::FleetSettings};
 
-/// For so long after its start a scaler only grows: proxies that it takes over are still attaching.
+/// The time after its start for which a scaler only grows: proxies that it takes over are still attaching.
 const BEGINNING: Duration = Duration::from_secs(10);
 /// Latency is read again so long after the last new proxy is Ready: connections move over 10 s, and 3 s are measured.
 const SETTLED: Duration = Duration::from_secs(15);
@@ -20,8 +20,8 @@ const LATENCY_GROWTH: f64 = 2.0;
 /// Below this share of the target, latency can do with one less.
 const LATENCY_SPARE: f64 = 0.5;
 
-/// What is known when the targets are weighed.
-struct Situation<'a> {
+/// The inputs of weighing the targets.
+struct DecisionInputs<'a> {
     settings: &'a FleetSettings,
     /// Replicas wanted until now.
     base: u32,
@@ -48,18 +48,18 @@ pub(super) fn decide(scaler: &mut Scaler, settings: &FleetSettings, observed: Ob
     let load = signals::load(&scaler.windows, now);
     // A proxy that starts reports before it is Ready; it carries nothing yet.
     let readings = signals::read(settings, &load, load.proxies.min(observed.ready).max(1));
-    let situation = Situation {
+    let inputs = DecisionInputs {
         settings,
         base,
         complete: load.proxies >= observed.ready,
         settled: scaler.settled_since.is_some_and(|since| now.since(since) >= SETTLED),
     };
-    let signals: Vec<Signal> = readings.iter().map(|reading| situation.signal(reading)).collect();
+    let signals: Vec<Signal> = readings.iter().map(|reading| inputs.signal(reading)).collect();
     let driver = signals.iter().filter(|s| s.replicas.is_some()).max_by(|a, b| demand(a).total_cmp(&demand(b)));
     let driven_by = driver.and_then(|s| Some(format!("{}={:.0}%", s.target, s.percent?)));
 
     let scaling = &settings.spec.scaling;
-    let (computed, why) = managed(scaler, &situation, &signals, beginning, now);
+    let (computed, why) = managed(scaler, &inputs, &signals, beginning, now);
     let (desired, reason) = match scaling.mode {
         ScalingMode::Managed => (computed, why),
         ScalingMode::DryRun => {
@@ -87,15 +87,15 @@ pub(super) fn decide(scaler: &mut Scaler, settings: &FleetSettings, observed: Ob
     Decision { desired, current: observed.current, driven_by, reason, signals }
 }
 
-/// What mode Managed makes of the signals.
+/// The decision of mode Managed.
 fn managed(
     scaler: &mut Scaler,
-    situation: &Situation<'_>,
+    inputs: &DecisionInputs<'_>,
     signals: &[Signal],
     beginning: bool,
     now: Millis,
 ) -> (u32, String) {
-    let (settings, base) = (situation.settings, situation.base);
+    let (settings, base) = (inputs.settings, inputs.base);
     let missing: Vec<&str> = signals.iter().filter(|s| s.replicas.is_none()).map(|s| s.target.as_str()).collect();
     let most = signals.iter().filter_map(|s| s.replicas.map(|n| (n, s))).max_by_key(|(n, _)| *n);
     // A signal without data might ask for what there is: it holds.
@@ -151,7 +151,7 @@ fn demand(signal: &Signal) -> f64 {
     f64::from(signal.replicas.unwrap_or(0)) + percent / (1.0 + percent)
 }
 
-impl Situation<'_> {
+impl DecisionInputs<'_> {
     fn signal(&self, reading: &Reading) -> Signal {
         let replicas = match reading.demand {
             Demand::NoData => None,
@@ -192,8 +192,8 @@ impl Situation<'_> {
         self.unless_missing(asked)
     }
 
-    /// While some don't report, what the others carry is only the least there is: enough to grow, never to shrink. When
-    /// that is no more than what is wanted, nothing is known.
+    /// The replicas that are asked for, while some don't report: what the others carry is only the least there is, enough to
+    /// grow, never to shrink. When that is no more than what is wanted, nothing is known.
     fn unless_missing(&self, asked: u32) -> Option<u32> {
         (self.complete || asked > self.base).then_some(asked)
     }

@@ -1,4 +1,4 @@
-//! How fast the number may change: stabilization and policies, as in `autoscaling/v2`.
+//! The bounds on how fast the number may change: stabilization and policies, as in `autoscaling/v2`.
 
 use std::collections::VecDeque;
 
@@ -7,11 +7,11 @@ use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules};
 use crate::{Millis, fleet::FleetSettings, model::quantity};
 
 /// The longest stabilization window and the longest period that the schema allows.
-const LONGEST_WINDOW_MS: u64 = 3_600_000;
-const LONGEST_PERIOD_MS: u64 = 1_800_000;
+const MAX_WINDOW_MS: u64 = 3_600_000;
+const MAX_PERIOD_MS: u64 = 1_800_000;
 /// Most changes remembered; one a second for half an hour is 1,800.
 const MAX_CHANGES: usize = 4_096;
-/// Where `behavior` says nothing: up at once, down after five minutes (`autoscaling/v2`).
+/// The stabilization windows where `behavior` has none: up at once, down after five minutes (`autoscaling/v2`).
 const UP_WINDOW_S: i32 = 0;
 const DOWN_WINDOW_S: i32 = 300;
 const TOLERANCE: f64 = 0.1;
@@ -20,10 +20,10 @@ const UP_PERIOD_S: i32 = 3;
 const UP_PERCENT: i32 = 300;
 const UP_PODS: i32 = 4;
 
-/// What was recommended, and what was wanted.
+/// The recommendations and the numbers wanted lately.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
-    /// One entry a second.
+    /// The recommendations, one a second.
     recommended: VecDeque<Recommended>,
     /// Time and new number.
     changes: VecDeque<(Millis, u32)>,
@@ -56,7 +56,7 @@ impl<'a> Rules<'a> {
 
     fn window_ms(self, default: i32) -> u64 {
         let seconds = self.0.and_then(|r| r.stabilization_window_seconds).unwrap_or(default);
-        (u64::try_from(seconds).unwrap_or(0) * 1000).min(LONGEST_WINDOW_MS)
+        (u64::try_from(seconds).unwrap_or(0) * 1000).min(MAX_WINDOW_MS)
     }
 
     fn select(self) -> &'a str {
@@ -79,7 +79,7 @@ impl History {
             }
             _ => self.recommended.push_back(Recommended { second, least: n, most: n }),
         }
-        let oldest = second.saturating_sub(LONGEST_WINDOW_MS / 1000);
+        let oldest = second.saturating_sub(MAX_WINDOW_MS / 1000);
         while self.recommended.front().is_some_and(|r| r.second < oldest) {
             self.recommended.pop_front();
         }
@@ -92,7 +92,7 @@ impl History {
         }
         // The newest change before the longest period says what was wanted when it began.
         while self.changes.len() > MAX_CHANGES
-            || self.changes.get(1).is_some_and(|(at, _)| now.since(*at).as_millis() as u64 >= LONGEST_PERIOD_MS)
+            || self.changes.get(1).is_some_and(|(at, _)| now.since(*at).as_millis() as u64 >= MAX_PERIOD_MS)
         {
             self.changes.pop_front();
         }
@@ -160,7 +160,7 @@ impl History {
         limit.unwrap_or(base).min(base)
     }
 
-    /// What was wanted when a policy's period began.
+    /// The number that was wanted when a policy's period began.
     fn at_start(&self, policy: &HPAScalingPolicy, base: u32, now: Millis) -> u32 {
         let period = u64::try_from(policy.period_seconds).unwrap_or(0) * 1000;
         let before = self.changes.iter().rev().find(|(at, _)| now.0.saturating_sub(at.0) >= period);

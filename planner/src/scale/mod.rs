@@ -7,6 +7,7 @@
 //! ```
 
 mod decide;
+mod decision;
 mod limits;
 mod recall;
 mod signals;
@@ -14,50 +15,21 @@ mod windows;
 
 use snapshot::proto::LoadWindow;
 
+pub use self::decision::{Decision, Signal};
 use self::{limits::History, windows::Windows};
 use crate::{Millis, fleet::FleetSettings};
 
-/// What the scaler keeps of one fleet between turns: recent load by proxy, recent recommendations.
+/// The scaler of one fleet: recent load by proxy, recent recommendations.
 #[derive(Clone, Debug, Default)]
 pub struct Scaler {
     windows: Windows,
     history: History,
     /// First decision: for a while after it nothing shrinks, since not everything has reported yet.
     began: Option<Millis>,
-    /// What was last wanted. A proxy that crashes doesn't change it.
+    /// The number last wanted. A proxy that crashes doesn't change it.
     wanted: Option<u32>,
-    /// Since when every proxy that is wanted is there and Ready.
+    /// The time since which every proxy that is wanted is there and Ready.
     settled_since: Option<Millis>,
-}
-
-/// What was decided, and why.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
-    /// Replicas wanted.
-    pub desired: u32,
-    /// Replicas when it was decided.
-    pub current: u32,
-    /// The signal that decides, such as `RequestRate=131%`.
-    pub driven_by: Option<String>,
-    /// Why it is this number, in a sentence.
-    pub reason: String,
-    /// Each target: what was measured, and the replicas it asks for.
-    pub signals: Vec<Signal>,
-}
-
-/// One target's measurement.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Signal {
-    /// The target's type, such as `RequestRate`.
-    pub target: String,
-    /// Measured over target, in percent; `None`: no data.
-    pub percent: Option<f64>,
-    /// Measured value, in the target's unit (percent, requests/s per replica, ms).
-    pub value: Option<f64>,
-    /// Replicas it asks for; `None`: no data, holds.
-    pub replicas: Option<u32>,
 }
 
 /// Replicas as observed.
@@ -65,7 +37,7 @@ pub struct Signal {
 pub struct Observed {
     /// Proxies that exist and do not drain.
     pub current: u32,
-    /// Of these, Ready.
+    /// The Ready ones among them.
     pub ready: u32,
 }
 

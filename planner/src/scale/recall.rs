@@ -8,13 +8,14 @@ use super::{
 };
 use crate::{Millis, fleet::FleetSettings};
 
-/// No further back, whatever proxies say: windows are kept for 300 s, of proxies that were silent for no longer than that.
+/// The furthest that is looked back, whatever proxies say: windows are kept for 300 s, of proxies that were silent for no
+/// longer than that.
 const FURTHEST_MS: u64 = 600_000;
 
 impl Scaler {
-    /// To be called once what proxies tell again is known, before the first decision.
+    /// Makes the recommendations of the last minutes anew, once what proxies report again is known and before the first decision.
     pub fn recall(&mut self, settings: &FleetSettings, observed: Observed, now: Millis) {
-        let told = self.windows.told();
+        let told = self.windows.by_arrival();
         let Some((first, ..)) = told.first() else { return };
         // Who was to report has reported: nothing is to be waited for, and no recommendation to be made up meanwhile.
         self.began = Some(Millis(0));

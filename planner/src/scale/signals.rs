@@ -1,4 +1,4 @@
-//! What each target's signal is, over the whole fleet.
+//! The signal of each target, over the whole fleet.
 
 use crds::fleet::Target;
 use snapshot::latency;
@@ -8,20 +8,20 @@ use crate::{Millis, fleet::FleetSettings};
 
 /// Fewer requests than this say nothing of a 99th percentile.
 const FEWEST_REQUESTS: u64 = 20;
-/// What one proxy says counts for at most so many replicas at their target, so that a false word makes no large fleet. One
+/// The replicas at their target that one proxy's report counts for at most, so that a false one makes no large fleet. One
 /// that really carries more makes it grow to as many at once, and further as connections move to them.
 const MOST_OF_ONE: f64 = 10.0;
 
-/// What the proxies that report did lately, together.
+/// The load of the proxies that report, together.
 #[derive(Debug)]
 pub(super) struct Load {
-    /// How many report and don't drain.
+    /// The number of those that report and don't drain.
     pub(super) proxies: u32,
     each: Vec<One>,
     added_latency: Vec<u64>,
 }
 
-/// What one of them did.
+/// The load of one of them.
 #[derive(Clone, Copy, Debug)]
 struct One {
     requests_per_second: f64,
@@ -31,21 +31,21 @@ struct One {
     memory_bytes: f64,
 }
 
-/// What one target measures.
+/// The measurement of one target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reading {
     pub(super) target: &'static str,
-    /// In the target's unit, per replica.
+    /// The value in the target's unit, per replica.
     pub(super) value: Option<f64>,
     /// Over the target, in percent.
     pub(super) percent: Option<f64>,
     pub(super) demand: Demand,
 }
 
-/// How a signal follows the number of replicas.
+/// The way in which a signal follows the number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Demand {
-    /// Not measured: holds.
+    /// No measurement: the number holds.
     NoData,
     /// The load is that of so many replicas at their target, however many carry it now.
     Replicas(f64),

@@ -340,7 +340,7 @@ fn shrinks_at(window: u64, after: u64, takes_over: bool, recalls: bool) -> u64 {
     fleet.run(after, 100);
     if takes_over {
         let (before, now) = (std::mem::take(&mut fleet.scaler), Millis(T0 + fleet.second * 1000));
-        for (_, proxy, load) in before.windows.told() {
+        for (_, proxy, load) in before.windows.by_arrival() {
             fleet.scaler.observe(proxy, load, now);
         }
         if recalls {

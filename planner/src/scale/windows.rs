@@ -6,13 +6,13 @@ use snapshot::{latency, proto::LoadWindow, report};
 
 use crate::Millis;
 
-/// How long windows are kept.
+/// The time for which windows are kept.
 const KEPT_MS: i64 = 300_000;
 /// Most windows of one proxy: 5 min at twice the usual one a second.
 const MAX_WINDOWS: usize = 600;
 /// Most proxies: twice the largest fleet, for those that come while others leave.
 const MAX_PROXIES: usize = 2_000;
-/// What is measured over: long enough to be steady, short enough that growth begins within 5 s of a step in load (one
+/// The time that is measured over: long enough to be steady, short enough that growth begins within 5 s of a step in load (one
 /// window of 1 s under way, 3 s of measuring, 1 s to decide).
 const RECENT_MS: i64 = 3_000;
 /// A proxy that was silent for longer has no data: five reports missed.
@@ -26,21 +26,21 @@ pub(super) struct Windows {
 
 #[derive(Clone, Debug, Default)]
 struct Proxy {
-    /// In the order of time, no two of one start.
+    /// The windows in the order of time, no two of one start.
     windows: VecDeque<Window>,
 }
 
 #[derive(Clone, Debug)]
 struct Window {
-    /// On the proxy's clock.
+    /// The start on the proxy's clock.
     start: i64,
     end: i64,
-    /// When it arrived, less `end`: the way, and how far the clocks are apart.
+    /// The arrival, less `end`: the way, and the skew of the clocks.
     lag: i64,
     load: LoadWindow,
 }
 
-/// What one proxy did lately.
+/// The recent load of one proxy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Recent {
     /// Time measured.
@@ -92,16 +92,16 @@ impl Windows {
     }
 
     /// Every window with the time at which it arrived, or would have if its proxy had dialled then; in this order.
-    pub(super) fn told(&self) -> Vec<(Millis, &str, &LoadWindow)> {
+    pub(super) fn by_arrival(&self) -> Vec<(Millis, &str, &LoadWindow)> {
         let of_one = |(name, proxy)| {
             let (name, proxy): (&String, &Proxy) = (name, proxy);
-            let apart = proxy.apart().unwrap_or_default();
-            let arrived = move |w: &Window| Millis(u64::try_from(w.end + apart).unwrap_or_default());
+            let skew = proxy.clock_skew().unwrap_or_default();
+            let arrived = move |w: &Window| Millis(u64::try_from(w.end + skew).unwrap_or_default());
             proxy.windows.iter().map(move |w| (arrived(w), name.as_str(), &w.load))
         };
-        let mut told: Vec<_> = self.proxies.iter().flat_map(of_one).collect();
-        told.sort_by_key(|(arrived, ..)| *arrived);
-        told
+        let mut all: Vec<_> = self.proxies.iter().flat_map(of_one).collect();
+        all.sort_by_key(|(arrived, ..)| *arrived);
+        all
     }
 
     pub(super) fn forget(&mut self, proxy: &str) {
@@ -113,12 +113,12 @@ impl Windows {
         self.proxies.retain(|_, proxy| proxy.silence(now).is_some_and(|ms| ms < KEPT_MS));
     }
 
-    /// What each proxy that reports and does not drain did lately.
+    /// The recent load of each proxy that reports and does not drain.
     pub(super) fn all_recent(&self, now: Millis) -> Vec<Recent> {
         self.proxies.values().filter_map(|proxy| proxy.recent(now)).collect()
     }
 
-    /// What one proxy did lately; `None` when it is silent or drains.
+    /// The recent load of one proxy; `None` when it is silent or drains.
     pub(super) fn recent(&self, proxy: &str, now: Millis) -> Option<Recent> {
         self.proxies.get(proxy)?.recent(now)
     }
@@ -128,11 +128,11 @@ impl Proxy {
     /// Time since the newest window ended, whatever the two clocks say: the window that was fastest to arrive shows how
     /// far they are apart.
     fn silence(&self, now: Millis) -> Option<i64> {
-        Some(millis(now) - (self.windows.back()?.end + self.apart()?))
+        Some(millis(now) - (self.windows.back()?.end + self.clock_skew()?))
     }
 
-    /// How far the clocks are apart, and the shortest way.
-    fn apart(&self) -> Option<i64> {
+    /// The clock skew, and the shortest way.
+    fn clock_skew(&self) -> Option<i64> {
         self.windows.iter().map(|w| w.lag).min()
     }
 

@@ -1,4 +1,4 @@
-//! Who gets how much of what namespaces share. README.md has what is wanted, the model and the steps; `tests.rs` holds it
+//! The fair sharing of resources between namespaces. README.md has what is wanted, the model and the steps; `tests.rs` holds it
 //! to the former.
 
 use std::{
@@ -9,26 +9,26 @@ use std::{
 /// However many namespaces there are, each of the oldest has this part of the capacity: a hundredth.
 pub const ASSURED: u64 = 100;
 
-/// So much of each resource.
+/// Amounts of each resource.
 pub type Amounts<const N: usize> = [u64; N];
 
-/// What stands or falls as a whole.
+/// A unit that stands or falls as a whole.
 #[derive(Clone, Debug)]
 pub struct Unit<'a> {
-    /// Whose it is: a namespace.
+    /// The owner, which is a namespace.
     pub owner: &'a str,
-    /// What it is made of, each once, as indices into the costs; others may need the same.
+    /// The parts that it is made of, each once, as indices into the costs; others may need the same.
     pub parts: Vec<usize>,
 }
 
-/// What is taken, and how it came to that.
+/// The units that are taken, and what their owners are charged with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Allotment<'a, const N: usize> {
-    /// Of each unit, in their order: `Err`, the resource that it does not fit into.
+    /// The outcome of each unit, in their order; `Err`: the resource that it does not fit into.
     pub taken: Vec<Result<(), usize>>,
-    /// What each owner is charged with: what it got, each part once.
+    /// The amounts that each owner is charged with: what it got, each part once.
     pub used: BTreeMap<&'a str, Amounts<N>>,
-    /// What all got together.
+    /// The amounts that all got together.
     pub total: Amounts<N>,
 }
 
@@ -112,10 +112,10 @@ fn surplus<const N: usize>(
     }
 }
 
-/// One owner.
+/// An owner of units.
 struct Owner<'a, const N: usize> {
     name: &'a str,
-    /// In the order of precedence.
+    /// The units in the order of precedence.
     units: Vec<usize>,
     demand: Amounts<N>,
     used: Amounts<N>,
@@ -132,7 +132,7 @@ impl<const N: usize> Owner<'_, N> {
     }
 }
 
-/// Which parts are held, by whom last.
+/// The parts that are held, by whom last.
 struct Held<'c, const N: usize> {
     costs: &'c [Amounts<N>],
     by: Vec<Option<usize>>,
@@ -144,7 +144,7 @@ impl<'c, const N: usize> Held<'c, N> {
         Self { costs, by: vec![None; costs.len()], total: [0; N] }
     }
 
-    /// What a unit would add to what `owner` holds.
+    /// The cost of a unit beyond what `owner` holds.
     fn cost(&self, owner: usize, unit: &Unit<'_>) -> Amounts<N> {
         let mut cost = [0; N];
         let missing = unit.parts.iter().filter(|part| self.by.get(**part).is_some_and(|by| *by != Some(owner)));

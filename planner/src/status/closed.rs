@@ -1,4 +1,4 @@
-//! What answers 500 because a policy that guards it can't be honoured: the policy's own status says why, and the route's
+//! Routes that answer 500 because a policy that guards them can't be honoured: the policy's own status says why, and the route's
 //! must not say that all is well.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +11,12 @@ use snapshot::{
 use super::conditions::Verdict;
 use crate::problem::reason;
 
-/// What the policies of a fleet close, and why.
+/// The routes that the policies of a fleet close, and why.
 #[derive(Default)]
 pub(super) struct Closed {
     /// Everything.
     fleet: Option<String>,
-    /// By a route's key.
+    /// The routes by their keys.
     routes: BTreeMap<String, String>,
     /// Every route without an access policy of its own, in whose place the fleet's stands.
     others: Option<String>,
@@ -61,7 +61,7 @@ impl Closed {
         }
     }
 
-    /// Why a route, or a rule of it, answers 500.
+    /// The verdict on a route that answers 500, or of which a rule does.
     pub(super) fn of(&self, route: &Key) -> Option<Verdict> {
         let others = self.others.as_ref().filter(|_| !self.guarded.contains(route.as_str()));
         let message = self.routes.get(route.as_str()).or(self.fleet.as_ref()).or(others)?;

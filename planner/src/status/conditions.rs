@@ -8,21 +8,21 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::{Millis, Plan, Problem, Severity, problem::reason, world::ObjectRef};
 
 /// Most findings in one message, and its greatest length; the API server takes 32,768 bytes.
-const MOST_FINDINGS: usize = 8;
-const LONGEST_MESSAGE: usize = 4_000;
+const MAX_FINDINGS: usize = 8;
+const MAX_MESSAGE_BYTES: usize = 4_000;
 
 /// Everything that is wrong with one object.
 #[derive(Default)]
 pub(super) struct Findings<'a> {
-    /// Its content is not used.
+    /// Problems for which its content is not used.
     pub(super) rejected: Vec<&'a Problem>,
     /// A route has no such parent.
     pub(super) detached: Vec<&'a Problem>,
-    /// What it refers to is not there.
+    /// Problems of references to what is not there.
     pub(super) unresolved: Vec<&'a Problem>,
     /// Other things that don't work.
     pub(super) degraded: Vec<&'a Problem>,
-    /// What others want of it; nothing is wrong with it.
+    /// Notices of what others want of it; nothing is wrong with it.
     pub(super) told: Vec<&'a Problem>,
     /// Earlier content stays in force in place of what is rejected.
     pub(super) fallback: bool,
@@ -60,7 +60,7 @@ pub(super) fn by_object(plan: &Plan) -> BTreeMap<&ObjectRef, Findings<'_>> {
     by_object
 }
 
-/// What a condition says.
+/// The value of a condition, with reason and message.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
     /// `None`: not known.
@@ -90,12 +90,12 @@ impl Verdict {
     pub(super) fn of(problems: &[&Problem]) -> Option<Self> {
         let first = problems.first()?;
         let mut message = String::new();
-        for (i, problem) in problems.iter().take(MOST_FINDINGS).enumerate() {
+        for (i, problem) in problems.iter().take(MAX_FINDINGS).enumerate() {
             let field = if problem.field.is_empty() { "" } else { ": " };
             let next = if i > 0 { "; " } else { "" };
             let _ = write!(message, "{next}{}{field}{}", problem.field, problem.message);
         }
-        if let Some(more) = problems.len().checked_sub(MOST_FINDINGS).filter(|n| *n > 0) {
+        if let Some(more) = problems.len().checked_sub(MAX_FINDINGS).filter(|n| *n > 0) {
             let _ = write!(message, "; and {more} more");
         }
         Some(Self::bad(first.reason, message))
@@ -109,8 +109,8 @@ impl Verdict {
             None => "Unknown",
         };
         let since = find(previous, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
-        if self.message.len() > LONGEST_MESSAGE {
-            let end = (0..=LONGEST_MESSAGE).rev().find(|i| self.message.is_char_boundary(*i)).unwrap_or(0);
+        if self.message.len() > MAX_MESSAGE_BYTES {
+            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|i| self.message.is_char_boundary(*i)).unwrap_or(0);
             self.message.truncate(end);
             self.message.push_str(" ...");
         }
@@ -137,7 +137,7 @@ fn time(now: Millis) -> Time {
 }
 
 impl Findings<'_> {
-    /// Why the current content is not used, if it is not.
+    /// The reason why the current content is not used, if it is not.
     pub(super) fn rejection(&self) -> Option<Verdict> {
         let mut verdict = Verdict::of(&self.rejected)?;
         if verdict.reason == reason::TOO_LARGE {
@@ -179,7 +179,7 @@ impl Findings<'_> {
         Verdict::of(&self.told).map(|verdict| Verdict { good: Some(true), ..verdict })
     }
 
-    /// What of the content in use does not work.
+    /// The part of the content in use that does not work.
     pub(super) fn degradation(&self) -> Option<Verdict> {
         let all: Vec<&Problem> = self.unresolved.iter().chain(&self.degraded).copied().collect();
         Verdict::of(&all)

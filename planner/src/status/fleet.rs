@@ -91,7 +91,7 @@ fn ready(planned: Option<&PlannedFleet>, ready: usize) -> Verdict {
     )
 }
 
-/// Why the condition `Ready` of a fleet is False: reason and message; `None`: it is True.
+/// The reason and message of a fleet whose condition `Ready` is False; `None`: it is True.
 pub fn unready(planned: &PlannedFleet, view: &FleetView) -> Option<(&'static str, String)> {
     lacks(Some(planned), progress::count(view).1)
 }

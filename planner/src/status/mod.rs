@@ -30,19 +30,19 @@ use crate::{
     world::{FleetRef, Kind, ObjectRef},
 };
 
-/// One object's status.
+/// The status of one object.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Status {
-    /// Of a GatewayFleet.
+    /// The status of a GatewayFleet.
     Fleet(crds::GatewayFleetStatus),
-    /// Of an ApiRoute.
+    /// The status of an ApiRoute.
     Route(crds::ApiRouteStatus),
-    /// Of a RatePolicy.
+    /// The status of a RatePolicy.
     Policy(crds::RatePolicyStatus),
-    /// Of an AccessPolicy.
+    /// The status of an AccessPolicy.
     Access(crds::AccessPolicyStatus),
-    /// Of a Consumer.
+    /// The status of a Consumer.
     Consumer(crds::ConsumerStatus),
 }
 
@@ -81,7 +81,7 @@ impl Status {
         status
     }
 
-    /// Its conditions.
+    /// The conditions in it.
     pub fn conditions(&self) -> &[Condition] {
         match self {
             Self::Fleet(status) => &status.conditions,
@@ -93,18 +93,18 @@ impl Status {
     }
 }
 
-/// What every status is derived from.
+/// The inputs of every status.
 struct Context<'a> {
     plan: &'a Plan,
     fleets: &'a BTreeMap<FleetRef, FleetView>,
-    /// What policies close, by fleet.
+    /// The routes that policies close, by fleet.
     closed: BTreeMap<&'a FleetRef, Closed>,
     /// Proxies are pods, which have labels.
     cluster: bool,
     now: Millis,
 }
 
-/// One object, and what is wrong with it.
+/// An object, and what is wrong with it.
 struct Subject<'a> {
     object: &'a ObjectRef,
     generation: i64,

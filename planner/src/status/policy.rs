@@ -6,7 +6,7 @@ use snapshot::{Key, Kind};
 use super::{Context, Status, Subject, conditions::Verdict, resource};
 use crate::{problem::reason, world::FleetRef};
 
-/// What `consistency: Replica` comes to, which a limit of 1000/s does not tell. The number itself stands on the fleet:
+/// The message of `consistency: Replica`, whose meaning a limit of 1000/s does not show. The number itself stands on the fleet:
 /// scaling writes no policy's status.
 const ACCEPTED: &str =
     "every limit is valid; each replica counts for itself, so N replicas admit up to N times the rate";

@@ -1,4 +1,4 @@
-//! How far the proxies are.
+//! The progress of the proxies.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use snapshot::{Entry, Key, Snapshot, proto::Nack};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) const PROGRAMMED: &str = "Programmed";
-/// What a condition says when all is well.
+/// The message of a condition when all is well.
 const EVERYWHERE: &str = "runs on every Ready proxy";
 
 /// Ready proxies that don't leave: how many run what is published, of how many.
@@ -39,7 +39,7 @@ pub(super) fn everywhere(view: Option<&FleetView>) -> Verdict {
     }
 }
 
-/// The same for a route or policy, which these resources are made of: what else of the fleet changes meanwhile, such as
+/// The progress of a route or policy, which these resources are made of: what else of the fleet changes meanwhile, such as
 /// another tenant's routes again and again, is nothing to it. What a generation once was it stays, while proxies come and
 /// go.
 pub(super) fn of_generation(
@@ -71,7 +71,7 @@ pub(super) fn of_generation(
     }
 }
 
-/// That none of these listeners is open, and why the first is not.
+/// The verdict when none of these listeners is open, with the reason of the first.
 pub(super) fn closed<'k>(view: Option<&FleetView>, listeners: impl IntoIterator<Item = &'k Key>) -> Option<Verdict> {
     let view = view.filter(|view| !view.withheld.is_empty())?;
     let why: Option<Vec<_>> = listeners.into_iter().map(|key| view.withheld.get_key_value(key)).collect();
@@ -79,7 +79,7 @@ pub(super) fn closed<'k>(view: Option<&FleetView>, listeners: impl IntoIterator<
     Some(Verdict::bad(reason::LISTENER_NOT_PROGRAMMED, format!("{key} is not served: {why}")))
 }
 
-/// Why a resource of an object does not run, when proxies refuse one of `keys`.
+/// The verdict when proxies refuse one of `keys`, so that a resource of an object does not run.
 pub(super) fn refusal<'k>(
     object: &ObjectRef,
     view: Option<&FleetView>,
@@ -103,7 +103,7 @@ pub(super) fn refusal<'k>(
     Some(Verdict::bad(reason::PROXY_REJECTED, message))
 }
 
-/// That not every proxy runs a resource of an object, when one alone refuses one of `keys`: it does without.
+/// The verdict when one proxy alone refuses one of `keys`: it does without.
 pub(super) fn disagreement<'k>(view: Option<&FleetView>, keys: impl IntoIterator<Item = &'k Key>) -> Option<Verdict> {
     let view = view.filter(|view| !view.disagreeing.is_empty())?;
     let (key, by) = keys.into_iter().find_map(|key| view.disagreeing.get_key_value(key))?;

@@ -17,7 +17,7 @@ use crate::{
     world::FleetRef,
 };
 
-/// Not there when all is well.
+/// The condition that is absent when all is well.
 const CONTESTED: &str = "Contested";
 
 pub(super) fn status(context: &Context<'_>, subject: &Subject<'_>) -> ApiRouteStatus {
@@ -72,7 +72,7 @@ impl Verdicts {
     }
 }
 
-/// On one fleet.
+/// The verdicts on one fleet.
 fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previous: &[Condition]) -> Verdicts {
     let findings = &subject.findings;
     let detached = parent.detached.as_ref().map(|(reason, message)| Verdict::bad(reason, message.clone()));
@@ -105,8 +105,8 @@ fn verdicts(context: &Context<'_>, subject: &Subject<'_>, parent: &Parent, previ
     }
 }
 
-/// What of a route is not in what its fleet is to run. Whatever kept it out has said so already; should it not have, this
-/// is what counts.
+/// The parts of a route that are not in what its fleet is to run. Whatever kept them out has said so already; should it not
+/// have, this is what counts.
 fn missing(fleet: &FleetRef, planned: &PlannedFleet, keys: &[Key]) -> Option<Verdict> {
     let key = keys.iter().find(|key| planned.snapshot.entry(key).is_none())?;
     Some(Verdict::bad(reason::TOO_LARGE, format!("{key} is not in what GatewayFleet {fleet} serves")))

@@ -1,4 +1,4 @@
-//! While the proxies of a fleet are not all heard yet, after another operator begins to lead: what plans say is true at once,
+//! Statuses while not all proxies of a fleet have reported to an operator that begins to lead: what plans say is true at once,
 //! and what proxies said before stands until they say something else.
 
 use crds::{AccessPolicyStatus, consumer::ConsumerStatus, fleet::GatewayFleetStatus, policy::RatePolicyStatus};
@@ -73,7 +73,7 @@ fn is_settling(context: &Context<'_>, subject: &Subject<'_>) -> bool {
     }
 }
 
-/// What is derived from proxies, as it was said before if it was, unless it is known by now; all else as it is.
+/// The conditions with what is derived from proxies as it was before, unless it is known by now; all else as it is.
 fn conditions(now: Vec<Condition>, before: &[Condition]) -> Vec<Condition> {
     let known = now.into_iter().filter_map(|condition| {
         let of_proxies = match condition.type_.as_str() {

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request};
 use proxy::{
     Shared,
     clock::clock_us,
-    config::{Config, Store},
+    config::{Config, SnapshotStore},
     exchange::normalise,
     fields::Fields,
     filter::{Ctx, FilterState},
@@ -268,7 +268,7 @@ fn config() -> Arc<Config> {
     .into_iter()
     .collect();
     let shared = Shared::new(Telemetry::default());
-    let mut store = Store::new(Arc::clone(&shared));
+    let mut store = SnapshotStore::new(Arc::clone(&shared));
     let delta = target.diff(&BTreeMap::new());
     let staged = store.stage(Push { epoch: 1, base: None, revision: target.revision(), delta }).unwrap();
     assert_eq!(store.finish(staged, &BTreeMap::new()).nacks, []);

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use http::Method;
 use prost::Message as _;
-use proxy::{Shared, config::Store, fields::Fields, router::Query, shared::Status, telemetry::Telemetry};
+use proxy::{Shared, config::SnapshotStore, fields::Fields, router::Query, shared::Status, telemetry::Telemetry};
 use snapshot::{
     Hash, Key, check,
     proto::{Begin, Commit, OperatorMessage, Put, PutEntry, operator_message::Message},
@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
         return;
     }
     let shared = Shared::new(Telemetry::default());
-    let mut store = Store::new(Arc::clone(&shared));
+    let mut store = SnapshotStore::new(Arc::clone(&shared));
     let later = entries.split_off(usize::from(*cut) % (entries.len() + 1));
     let mut named = BTreeMap::new();
     let first = take(&mut store, None, entries, &mut named);
@@ -41,7 +41,7 @@ pub fn check(input: &[u8]) {
 /// Any messages, one behind the other: what they put together names its content rightly, or is not taken.
 fn stream(mut input: &[u8]) {
     let mut assembly = Assembly::default();
-    let mut store = Store::new(Shared::new(Telemetry::default()));
+    let mut store = SnapshotStore::new(Shared::new(Telemetry::default()));
     while let Ok(OperatorMessage { message: Some(message) }) = OperatorMessage::decode_length_delimited(&mut input) {
         match assembly.accept(message) {
             Err(_) => return,
@@ -52,7 +52,12 @@ fn stream(mut input: &[u8]) {
 }
 
 /// Pushes entries on top of what was pushed.
-fn take(store: &mut Store, base: Option<Hash>, entries: Vec<PutEntry>, named: &mut BTreeMap<Key, Hash>) -> Status {
+fn take(
+    store: &mut SnapshotStore,
+    base: Option<Hash>,
+    entries: Vec<PutEntry>,
+    named: &mut BTreeMap<Key, Hash>,
+) -> Status {
     // The last of a key counts, but one that does not decode is nacked whatever comes: keys stand once in a push.
     let entries: BTreeMap<Key, Bytes> =
         entries.into_iter().map(|entry| (entry.key.parse().expect("a key"), entry.resource)).collect();
@@ -74,7 +79,7 @@ fn take(store: &mut Store, base: Option<Hash>, entries: Vec<PutEntry>, named: &m
 }
 
 /// What runs is what was pushed, less what was nacked.
-fn judge(store: &Store, status: &Status, named: &BTreeMap<Key, Hash>) {
+fn judge(store: &SnapshotStore, status: &Status, named: &BTreeMap<Key, Hash>) {
     let held = store.held();
     assert_eq!(status.running, held.revision());
     assert!(status.ready && status.epoch == 1);
@@ -112,9 +117,9 @@ fn ask(shared: &Shared) {
 }
 
 /// Pushes what runs to a proxy that holds nothing.
-fn anew(store: &Store) {
+fn anew(store: &SnapshotStore) {
     let held = store.held();
-    let mut fresh = Store::new(Shared::new(Telemetry::default()));
+    let mut fresh = SnapshotStore::new(Shared::new(Telemetry::default()));
     let mut assembly = Assembly::default();
     let messages = push(1, None, held.revision(), &held.diff(&BTreeMap::new()));
     let mut pushes = messages.into_iter().filter_map(|m| assembly.accept(m.message.expect("one")).expect("in order"));

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 use http::{HeaderValue, Method, Uri, header::HOST};
 use proxy::{
     Shared,
-    config::{Config, Store},
+    config::{Config, SnapshotStore},
     exchange::normalise,
     fields::Fields,
     router::Query,
@@ -177,7 +177,7 @@ fn routes() -> Arc<Config> {
     .into_iter()
     .collect();
     let shared = Shared::new(Telemetry::default());
-    let mut store = Store::new(Arc::clone(&shared));
+    let mut store = SnapshotStore::new(Arc::clone(&shared));
     let delta = target.diff(&BTreeMap::new());
     let push = Push { epoch: 1, base: None, revision: target.revision(), delta };
     let staged = store.stage(push).expect("a valid push");

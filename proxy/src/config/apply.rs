@@ -12,7 +12,7 @@ use std::{
 use snapshot::{Hash, Snapshot, wire::Push};
 use tokio::{sync::watch, task};
 
-use super::{Refused, Store, last_good};
+use super::{Refused, SnapshotStore, last_good};
 use crate::{Shared, shared::Status};
 
 /// Opens and closes the ports that a configuration serves.
@@ -29,7 +29,7 @@ pub trait Ports: Send + Sync + 'static {
 pub struct Applier<P> {
     shared: Arc<Shared>,
     ports: Arc<P>,
-    store: Arc<Mutex<Store>>,
+    store: Arc<Mutex<SnapshotStore>>,
     /// Folder of the last-good file.
     state: Option<PathBuf>,
     /// Content that the last-good file should have; its writer follows.
@@ -50,7 +50,7 @@ pub enum ApplyError {
 impl<P: Ports> Applier<P> {
     /// Keeps the last-good file in `state`. To be called within a runtime.
     pub fn start(shared: Arc<Shared>, ports: Arc<P>, state: Option<PathBuf>) -> Self {
-        let store = Arc::new(Mutex::new(Store::new(Arc::clone(&shared))));
+        let store = Arc::new(Mutex::new(SnapshotStore::new(Arc::clone(&shared))));
         let last_good = state.clone().map(keep_last_good);
         Self { shared, ports, store, state, last_good }
     }
@@ -61,7 +61,7 @@ impl<P: Ports> Applier<P> {
         // Who leaves closes its ports in its own order.
         let leaves = self.shared.is_draining();
         let failed = if leaves { BTreeMap::new() } else { self.ports.open(&staged.ports).await };
-        let finish = move |store: &mut Store| (store.finish(staged, &failed), store.ports());
+        let finish = move |store: &mut SnapshotStore| (store.finish(staged, &failed), store.ports());
         let (status, ports) = self.with_store(finish).await?;
         if !leaves {
             self.ports.serve(&ports);
@@ -100,7 +100,7 @@ impl<P: Ports> Applier<P> {
 
     async fn with_store<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Store) -> R + Send + 'static,
+        work: impl FnOnce(&mut SnapshotStore) -> R + Send + 'static,
     ) -> Result<R, task::JoinError> {
         let store = Arc::clone(&self.store);
         task::spawn_blocking(move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner))).await

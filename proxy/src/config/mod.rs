@@ -1,9 +1,9 @@
 //! What the request path executes: compiled once from a snapshot, swapped as a whole.
 //!
 //! ```text
-//!  push ─► store.rs  check, prepare each resource, nack what can't run ─► apply.rs  open ports
-//!                                                                           │
-//!  ArcSwap<Config> ◄─ compile.rs  what did not change is taken over ◄───────┘
+//!  push ─► snapshot_store.rs  check, prepare each resource, nack what can't run ─► apply.rs  open ports
+//!                                                                                    │
+//!  ArcSwap<Config> ◄─ compile.rs  what did not change is taken over ◄────────────────┘
 //! ```
 
 mod apply;
@@ -15,7 +15,7 @@ pub mod last_good;
 mod policies;
 mod route;
 mod settings;
-mod store;
+mod snapshot_store;
 mod tls;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -25,7 +25,7 @@ use snapshot::Hash;
 pub use apply::{Applier, ApplyError, Ports};
 pub use compile::{Built, Compiler};
 pub use settings::Settings;
-pub use store::{Refused, Staged, Store};
+pub use snapshot_store::{Refused, SnapshotStore, Staged};
 
 use crate::{consumers::Consumers, router::Router};
 

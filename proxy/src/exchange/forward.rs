@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Exchange,
-    local_reply::{self, LocalReplyKind},
+    reply_kinds::{self, LocalReplyKind},
 };
 use crate::{
     body::{Interrupt, ResponseBody as _, Source, SourceError},
@@ -68,9 +68,9 @@ pub(super) async fn forward<S: Source>(
     let (head, call, limit) = match sent {
         Some(sent) => sent?,
         None if source.waiting() == Some(TimeoutKind::Body) => {
-            return Err(Failure::LocalReply(local_reply::UPLOAD_TIMEOUT, ErrorSource::Downstream));
+            return Err(Failure::LocalReply(reply_kinds::UPLOAD_TIMEOUT, ErrorSource::Downstream));
         }
-        None => return Err(Failure::LocalReply(local_reply::REQUEST_TIMEOUT, ErrorSource::Upstream)),
+        None => return Err(Failure::LocalReply(reply_kinds::REQUEST_TIMEOUT, ErrorSource::Upstream)),
     };
     // The backend's time is over when its response is whole (GEP-1742).
     let deadline = deadline.into_iter().chain(limit).min().map(|at| Box::pin(sleep_until(at)));
@@ -87,19 +87,19 @@ async fn send<S: Source>(
 ) -> Result<(ResponseHead, UpstreamRequest, Option<tokio::time::Instant>), Failure> {
     let replayable = is_replayable(head, source.framing(), wants);
     let slot =
-        backends.pick(fastrand::u64(..)).ok_or(Failure::LocalReply(local_reply::NO_BACKEND, ErrorSource::Internal))?;
+        backends.pick(fastrand::u64(..)).ok_or(Failure::LocalReply(reply_kinds::NO_BACKEND, ErrorSource::Internal))?;
     let (mut failed, mut kept) = (None, Kept::default());
-    let mut last = Failure::LocalReply(local_reply::CONNECT_FAILED, ErrorSource::Upstream);
+    let mut last = Failure::LocalReply(reply_kinds::CONNECT_FAILED, ErrorSource::Upstream);
     // What is sent once must not meet a connection that was closed a moment ago.
     let mut reuse = if replayable { ReusePolicy::Any } else { ReusePolicy::Checked };
     for attempt in 1..=MAX_ATTEMPTS {
         let endpoint = {
             let cluster = slot.cluster.load();
             let cluster =
-                cluster.as_ref().ok_or(Failure::LocalReply(local_reply::NO_BACKEND, ErrorSource::Internal))?;
+                cluster.as_ref().ok_or(Failure::LocalReply(reply_kinds::NO_BACKEND, ErrorSource::Internal))?;
             pick(&cluster.endpoints, fastrand::u64(..), failed).cloned()
         };
-        let endpoint = endpoint.ok_or(Failure::LocalReply(local_reply::NO_ENDPOINT, ErrorSource::Upstream))?;
+        let endpoint = endpoint.ok_or(Failure::LocalReply(reply_kinds::NO_ENDPOINT, ErrorSource::Upstream))?;
         if endpoint.protocol != Protocol::H2c && !kept.is_empty() {
             // The cluster speaks another protocol since: what was sent can't be taken back.
             return Err(last);
@@ -117,17 +117,17 @@ async fn send<S: Source>(
         let leased = match pool.checkout_kept(&endpoint, reuse) {
             Some(kept) => Ok(kept),
             None if !may_make => {
-                return Err(Failure::LocalReply(local_reply::CLIENT_EXHAUSTED, ErrorSource::Downstream));
+                return Err(Failure::LocalReply(reply_kinds::CLIENT_EXHAUSTED, ErrorSource::Downstream));
             }
             // Boxed: rare, and larger than all the rest of a request.
             None => within(limit, Box::pin(pool.checkout_new(&endpoint, &exchange.conn.limits)).as_mut())
                 .await
-                .ok_or(Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream))?,
+                .ok_or(Failure::LocalReply(reply_kinds::UPSTREAM_TIMEOUT, ErrorSource::Upstream))?,
         };
         let leased = match leased {
             Ok(leased) => leased,
             Err(ConnectError::Exhausted) => {
-                return Err(Failure::LocalReply(local_reply::EXHAUSTED, ErrorSource::Internal));
+                return Err(Failure::LocalReply(reply_kinds::EXHAUSTED, ErrorSource::Internal));
             }
             Err(e) => {
                 tracing::debug!(endpoint = %endpoint.address, error = %e, attempt, "no connection to upstream");
@@ -211,7 +211,7 @@ async fn response<S: Source>(
                 late.as_mut().reset(tokio::time::Instant::now() + time);
             }
             if late.poll(cx).is_ready() {
-                return Poll::Ready(Err(Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream)));
+                return Poll::Ready(Err(Failure::LocalReply(reply_kinds::UPSTREAM_TIMEOUT, ErrorSource::Upstream)));
             }
         }
         source.hold(call.held(false));
@@ -220,12 +220,12 @@ async fn response<S: Source>(
             Err(match interrupt {
                 Interrupt::Gone => Failure::Gone,
                 Interrupt::Stalled(TimeoutKind::Body) => {
-                    Failure::LocalReply(local_reply::BODY_TIMEOUT, ErrorSource::Downstream)
+                    Failure::LocalReply(reply_kinds::BODY_TIMEOUT, ErrorSource::Downstream)
                 }
                 Interrupt::Stalled(TimeoutKind::UpstreamToRead) => {
-                    Failure::LocalReply(local_reply::UPSTREAM_UNREAD, ErrorSource::Upstream)
+                    Failure::LocalReply(reply_kinds::UPSTREAM_UNREAD, ErrorSource::Upstream)
                 }
-                Interrupt::Stalled(_) => Failure::LocalReply(local_reply::UPSTREAM_TIMEOUT, ErrorSource::Upstream),
+                Interrupt::Stalled(_) => Failure::LocalReply(reply_kinds::UPSTREAM_TIMEOUT, ErrorSource::Upstream),
             })
         })
     })
@@ -237,14 +237,14 @@ fn broken(endpoint: &Endpoint, error: &UpstreamError, attempt: usize) -> Failure
         UpstreamError::Source(SourceError::Gone) => return Failure::Gone,
         UpstreamError::Reset(reason) => return Failure::Reset(*reason),
         UpstreamError::Source(SourceError::Refused(why)) => {
-            return Failure::LocalReply(local_reply::refused(*why), ErrorSource::Downstream);
+            return Failure::LocalReply(reply_kinds::refused(*why), ErrorSource::Downstream);
         }
         _ => tracing::debug!(endpoint = %endpoint.address, %error, attempt, "upstream broke off"),
     }
     let kind = match error {
-        UpstreamError::Invalid(Malformed::TooLong) => local_reply::UPSTREAM_TOO_LARGE,
-        UpstreamError::Invalid(_) | UpstreamError::Protocol | UpstreamError::Endless => local_reply::UPSTREAM_INVALID,
-        _ => local_reply::UPSTREAM_BROKE,
+        UpstreamError::Invalid(Malformed::TooLong) => reply_kinds::UPSTREAM_TOO_LARGE,
+        UpstreamError::Invalid(_) | UpstreamError::Protocol | UpstreamError::Endless => reply_kinds::UPSTREAM_INVALID,
+        _ => reply_kinds::UPSTREAM_BROKE,
     };
     Failure::LocalReply(kind, ErrorSource::Upstream)
 }

@@ -4,9 +4,9 @@
 
 mod forward;
 mod grpc;
-mod local_reply;
+mod lifecycle;
 pub mod normalise;
-mod record;
+mod reply_kinds;
 mod streaming;
 mod waiting;
 
@@ -17,10 +17,10 @@ use http::{Method, Uri, Version, header::CONTENT_LENGTH};
 use snapshot::path;
 use tokio::time::Sleep;
 
-pub use self::local_reply::LocalReplyKind;
+pub use self::reply_kinds::LocalReplyKind;
 pub(crate) use self::{
-    local_reply::{HEAD_TIMEOUT, refused},
-    record::Exchange,
+    lifecycle::Exchange,
+    reply_kinds::{HEAD_TIMEOUT, refused},
 };
 use crate::{
     body::{ResponseBody as _, Source, Stepped, Steps},
@@ -119,7 +119,7 @@ pub(crate) async fn serve<S: Source>(
         Ok(None) => match &rule.action {
             Action::Forward(backends) => forward::forward(backends, head, wants, source, exchange, &rule).await,
             Action::Unavailable(_) => {
-                Err(forward::Failure::LocalReply(local_reply::UNAVAILABLE, ErrorSource::Internal))
+                Err(forward::Failure::LocalReply(reply_kinds::UNAVAILABLE, ErrorSource::Internal))
             }
         },
         Ok(Some(mut answer)) => {
@@ -155,7 +155,7 @@ pub(crate) async fn serve<S: Source>(
             Some(local_reply(answer, head, exchange, ctx.rate_limit))
         }
         Err(forward::Failure::Reset(reason)) => {
-            let kind = local_reply::reset(reason);
+            let kind = reply_kinds::reset(reason);
             exchange.fail(kind.reason, ErrorSource::Upstream);
             if exchange.version == Version::HTTP_2 {
                 exchange.answered(kind.status, Instant::now());
@@ -179,12 +179,12 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
     let paths = exchange.conn.limits.paths;
     exchange.host = normalise::head(head, paths)?;
     let config = exchange.worker.shared.config.load();
-    let port = config.ports.get(&exchange.conn.port).ok_or(local_reply::NO_ROUTE)?;
+    let port = config.ports.get(&exchange.conn.port).ok_or(reply_kinds::NO_ROUTE)?;
     let name = exchange.host.name();
     if let Some(asked) = exchange.conn.server_name()
         && !port.router.is_of_one_listener(asked, &name)
     {
-        return Err(local_reply::MISDIRECTED);
+        return Err(reply_kinds::MISDIRECTED);
     }
     let path = match head.uri.path() {
         normalise::ASTERISK => "/".into(),
@@ -199,8 +199,8 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         fields: &head.fields,
     };
     let matched = port.router.find(&query).map_err(|missed| match missed {
-        Missed::NoRoute => local_reply::NO_ROUTE,
-        Missed::TooCostly => local_reply::ROUTING_TOO_COSTLY,
+        Missed::NoRoute => reply_kinds::NO_ROUTE,
+        Missed::TooCostly => reply_kinds::ROUTING_TOO_COSTLY,
     })?;
     Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
 }

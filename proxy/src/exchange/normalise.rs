@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, Version, header::HOST};
 use snapshot::path;
 
-use super::local_reply::{BAD_HOST, BAD_PATH, BAD_TARGET, LocalReplyKind};
+use super::reply_kinds::{BAD_HOST, BAD_PATH, BAD_TARGET, LocalReplyKind};
 use crate::{fields::Fields, message::RequestHead};
 
 /// The target of a request that is for the server as a whole.

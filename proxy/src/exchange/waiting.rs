@@ -6,7 +6,7 @@ use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Instant};
 use super::{
     Exchange,
     forward::{Failure, within},
-    local_reply,
+    reply_kinds,
 };
 use crate::{
     body::{Interrupt, Source},
@@ -34,7 +34,7 @@ pub(super) async fn pass<S: Source>(
         let caller = Caller::new(&exchange.worker.pool, &exchange.worker.calls, exchange.conn, ids);
         let waited = within(deadline, pin!(resumed(wait.begin(caller), source))).await;
         exchange.end_wait(matches!(waited, Some(Ok(_))));
-        let resume = waited.ok_or(Failure::LocalReply(local_reply::FILTER_TIMEOUT, ErrorSource::External))??;
+        let resume = waited.ok_or(Failure::LocalReply(reply_kinds::FILTER_TIMEOUT, ErrorSource::External))??;
         ctx.now_us = clock_us(Instant::now());
         match rule.chain.resume(at, resume, head, ctx) {
             Outcome::Passed => return Ok(None),
@@ -54,7 +54,7 @@ async fn resumed<S: Source>(mut wait: Waiting, source: &mut S) -> Result<Resume,
             Poll::Ready(Interrupt::Gone) => return Poll::Ready(Err(Failure::Gone)),
             // Nothing is waited for of the client meanwhile, nor of the backend: it is what was begun before.
             Poll::Ready(Interrupt::Stalled(_)) => {
-                let kind = Failure::LocalReply(local_reply::BODY_TIMEOUT, ErrorSource::Downstream);
+                let kind = Failure::LocalReply(reply_kinds::BODY_TIMEOUT, ErrorSource::Downstream);
                 return Poll::Ready(Err(kind));
             }
             Poll::Pending => {}

@@ -91,10 +91,10 @@ impl Kept {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
-    use super::{super::store::Store, *};
+    use super::{super::held_sockets::HeldSockets, *};
 
     /// A keeper that answers until its proxy ends the connection, then gives back what it holds.
-    fn keeper(mut store: Store) -> (UnixStream, std::thread::JoinHandle<Store>) {
+    fn keeper(mut store: HeldSockets) -> (UnixStream, std::thread::JoinHandle<HeldSockets>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
             while store.answer(&ours).is_ok() {}
@@ -108,7 +108,7 @@ mod tests {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let [a, b, c] = [bind(), bind(), bind()];
         let [at_a, at_b, at_c] = [&a, &b, &c].map(|socket| socket.local_addr().unwrap());
-        let (socket, thread) = keeper(Store::default());
+        let (socket, thread) = keeper(HeldSockets::default());
         let first = Kept::over(socket).unwrap();
         assert!(first.take(at_a.port()).is_none());
         first.keep(at_a.port(), &[&a, &a]);

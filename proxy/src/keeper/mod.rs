@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  keeper (first process of the container; one thread, no runtime)
-//!    ├ store.rs: a copy of each listening socket of the proxy
+//!    ├ held_sockets.rs: a copy of each listening socket of the proxy
 //!    ├ restarts.rs: how often a proxy may crash
 //!    └ proxy (`--kept N`), whose stdin is a socket to the keeper (kept.rs): keep these, forget that port, what is there?
 //! ```
@@ -16,9 +16,9 @@
 //! that. Nor is one that listened nowhere: nobody waits for it. The proxy dies with its keeper, so that there are never
 //! two.
 
+mod held_sockets;
 mod kept;
 mod restarts;
-mod store;
 
 use std::{
     io::{self, Read},
@@ -40,7 +40,7 @@ use signal_hook::{
 use snapshot::handover;
 
 pub use self::kept::Kept;
-use self::{restarts::Restarts, store::Store};
+use self::{held_sockets::HeldSockets, restarts::Restarts};
 use crate::fd_limit;
 
 /// The option that makes a process the keeper; its child gets all others.
@@ -58,7 +58,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     // As many as the proxy has are held here too.
     fd_limit::limit();
     let signals = Signals::listen().context("signals can't be received")?;
-    let mut keeper = Keeper { signals, store: Store::default(), restarts: Restarts::default(), is_ending: false };
+    let mut keeper = Keeper { signals, store: HeldSockets::default(), restarts: Restarts::default(), is_ending: false };
     loop {
         let started = Instant::now();
         let child = Child::start(keeper.restarts.count()).context("the proxy can't be started")?;
@@ -87,7 +87,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 
 struct Keeper {
     signals: Signals,
-    store: Store,
+    store: HeldSockets,
     restarts: Restarts,
     /// Whether the proxy was asked to end.
     is_ending: bool,

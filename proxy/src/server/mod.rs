@@ -6,12 +6,12 @@
 //!        ├ accept loop for each port (accept.rs), while there is room (connection/limit.rs)
 //!        ├ connection tasks (connection.rs): TLS, HTTP/1.1 | HTTP/2, retirement; clients take turns
 //!        │   (connection/turns.rs); what they wait for, and how fast that moves (connection/timeout.rs, pace.rs)
-//!        └ housekeeping (balance.rs): rates, rebalancing, idle upstream connections
+//!        └ housekeeping.rs: rates, rebalancing, idle upstream connections
 //! ```
 
 mod accept;
-mod balance;
 mod connection;
+mod housekeeping;
 mod socket;
 mod worker;
 

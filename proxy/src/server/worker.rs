@@ -9,7 +9,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{accept, balance};
+use super::{accept, housekeeping::housekeeping};
 use crate::{
     connection::limit::ConnectionLimit,
     shared::Shared,
@@ -73,7 +73,7 @@ pub(super) fn start(
 }
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    tokio::spawn(balance::housekeeping(worker.clone()));
+    tokio::spawn(housekeeping(worker.clone()));
     tokio::spawn(worker.account.clone().keep());
     tokio::spawn(Arc::clone(&worker.turns).call());
     let mut loops: HashMap<u16, Vec<AbortHandle>> = HashMap::new();

@@ -1,4 +1,4 @@
-//! What makes content coding of responses executable.
+//! Checks of content coding of responses.
 
 use super::{Fit, Unfit, http_token, reason};
 use crate::proto::{Compression, CompressionAlgorithm};

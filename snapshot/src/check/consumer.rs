@@ -1,4 +1,4 @@
-//! What makes a consumer executable.
+//! Checks of consumers.
 
 use super::{Fit, Unfit, reason};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     proto::{Consumer, CredentialKind},
 };
 
-/// Most labels of a consumer: whoever looks one up has them compared.
+/// Most labels of a consumer: each look-up compares them.
 pub const MAX_LABELS: usize = 64;
 /// Most credentials of a consumer.
 pub const MAX_CREDENTIALS: usize = 16;

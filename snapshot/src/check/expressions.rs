@@ -5,7 +5,7 @@ use crate::proto::{PathKind, Route};
 
 /// Regular expressions that one route may have, in all its matches.
 pub const MAX_ROUTE_EXPRESSIONS: usize = 64;
-/// And their length together, in bytes.
+/// Bytes that the regular expressions of one route may have together.
 pub const MAX_ROUTE_EXPRESSIONS_LENGTH: usize = 8 << 10;
 
 /// The regular expressions of a route, the same as often as it stands there.

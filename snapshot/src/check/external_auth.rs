@@ -1,4 +1,4 @@
-//! What makes external authorization executable.
+//! Checks of external authorization.
 
 use super::{BAD_PATH, Fit, OF_REQUESTS, Unfit, http_token, is_path, modifiable, reason};
 use crate::proto::ExternalAuth;

@@ -1,10 +1,10 @@
-//! Why a resource is not executable, in one word each: `docs/conditions.md` has them all.
+//! Reasons why a resource is not executable, in one word each: `docs/conditions.md` has them all.
 #![allow(missing_docs)] // each is its own word
 
 macro_rules! reasons {
     ($($name:ident = $word:literal;)*) => {
         $(pub const $name: &str = $word;)*
-        /// All of them.
+        /// The words of this list, all of them.
         pub const ALL: &[&str] = &[$($word),*];
     };
 }

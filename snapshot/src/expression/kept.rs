@@ -18,16 +18,17 @@ const RECENT: usize = 4 * MAX_COMPILED;
 #[derive(Clone)]
 struct Known {
     verdict: Result<usize, Fault>,
-    /// While somebody has it.
+    /// The compiled form, while it is in use.
     compiled: Weak<Expression>,
 }
 
 #[derive(Default)]
 struct Kept {
     young: HashMap<Hash, Known>,
-    /// Those that were young before, and were not asked for since.
+    /// The verdicts that were young before, and were not asked for since.
     old: HashMap<Hash, Known>,
-    /// Both sides check a resource before they use it: what was compiled for the one is there for the other.
+    /// Automata compiled last: both sides check a resource before they use it, so what was compiled for the one is there for
+    /// the other.
     recent: Vec<Arc<Expression>>,
 }
 
@@ -59,7 +60,7 @@ pub fn is_known(pattern: &str) -> bool {
     with(|kept| kept.find(&Hash::of(pattern.as_bytes()))).is_some()
 }
 
-/// Compiles one, with nobody waiting for the lock meanwhile.
+/// Compiles an expression, without holding the lock meanwhile.
 fn made(of: Hash, pattern: &str) -> Result<Arc<Expression>, Fault> {
     let made = Expression::new(pattern).map(Arc::new);
     let verdict = made.as_ref().map(|expression| expression.weight()).map_err(Clone::clone);

@@ -1,4 +1,4 @@
-//! From a pattern to the bytes that match it. A pattern is parsed alone, whatever it is used for.
+//! The way from a pattern to the bytes that match it. A pattern is parsed alone, whatever it is used for.
 //!
 //! As RE2 has it, `\d`, `\s`, `\w` and `\b` are about ASCII. What matches everything beyond ASCII, as `.` and `[^/]` do,
 //! matches it byte by byte: paths are percent-encoded, and automata stay small. Other classes beyond ASCII (`[äöü]`, `\pL`)
@@ -21,7 +21,7 @@ const NESTING: u32 = 100;
 /// Classes of characters beyond ASCII, each of which may be thousands.
 const WIDE_CLASSES: usize = 16;
 
-/// What a pattern means.
+/// The meaning of a pattern.
 pub(super) fn parse(pattern: &str) -> Result<Hir, Fault> {
     let syntax = |what: String| Fault::Syntax(what.into());
     let mut tree = ParserBuilder::new()
@@ -38,7 +38,7 @@ pub(super) fn parse(pattern: &str) -> Result<Hir, Fault> {
     Ok(bytes(meaning.map_err(|error| syntax(error.kind().to_string()))?))
 }
 
-/// What all that matches begins with, as far as it stands there in the clear.
+/// The text that all matches begin with, as far as it stands there in the clear.
 pub(super) fn prefix(meaning: &Hir) -> &str {
     let literal = match meaning.kind() {
         HirKind::Literal(literal) => &literal.0,
@@ -108,7 +108,7 @@ fn ascii(class: &ClassPerl) -> ClassAscii {
     ClassAscii { span: class.span, kind, negated: class.negated }
 }
 
-/// The same without characters where bytes do.
+/// The meaning without characters where bytes do.
 fn bytes(meaning: Hir) -> Hir {
     match meaning.into_kind() {
         HirKind::Empty => Hir::empty(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::{prelude::*, sample::select};
 
 use super::*;
+use crate::check::reason;
 
 fn matches(pattern: &str, value: &str) -> bool {
     compile(pattern).unwrap().compare(value.as_bytes()).matches

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, ops::Sub};
 /// CPU time since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Cpu {
-    /// In nanoseconds, as the scheduler counts (`/proc/PID/task/*/schedstat`).
+    /// The CPU time in nanoseconds, as the scheduler counts (`/proc/PID/task/*/schedstat`).
     pub(super) total: u64,
-    /// In clock ticks: only good for the share of each.
+    /// The time in user code, in clock ticks: only good for the share of each.
     pub(super) user: u64,
     pub(super) sys: u64,
 }

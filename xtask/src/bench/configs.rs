@@ -1,4 +1,4 @@
-//! What each subject is told: as its manual tunes it for one worker, without access log, with kept upstream connections.
+//! Configurations of the subjects: as their manuals tune them for one worker, without access log, with kept upstream connections.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::scenario::{Kind, Limit, Scenario};
 
-/// What is the same for every subject.
+/// The part that is the same for every subject.
 pub(super) struct Setup<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) listen: SocketAddr,

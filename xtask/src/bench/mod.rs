@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Those that are asked for, each with what it is compared to.
+/// The scenarios that are asked for, each with what it is compared to.
 fn selected(names: &[String]) -> anyhow::Result<Vec<&'static [Scenario]>> {
     for name in names {
         let known = || SCENARIOS.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
@@ -122,13 +122,13 @@ fn subjects(peers: Option<&[String]>) -> anyhow::Result<Vec<Who>> {
     Ok(who)
 }
 
-/// One scenario, measured.
+/// A scenario that was measured.
 struct Measured {
     scenario: &'static Scenario,
     rows: Vec<Row>,
 }
 
-/// One subject in one scenario, while it is measured.
+/// A subject in a scenario, while it is measured.
 struct Running<'a> {
     scenario: &'static Scenario,
     load: &'a Load,

@@ -1,4 +1,4 @@
-//! Where nginx, HAProxy and Envoy come from: Debian's newest suite in a folder of its own, and a wheel from PyPI.
+//! Sources of nginx, HAProxy and Envoy: Debian's newest suite in a folder of its own, and a wheel from PyPI.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ impl Peers {
         Ok(Self { debian, envoy })
     }
 
-    /// What each says of its version.
+    /// The version of each, as it says.
     pub(super) fn versions(&self) -> anyhow::Result<Vec<String>> {
         let chroot =
             |program: &str, flag: &str| Tool::new("chroot").args([&self.debian]).args([program, flag]).capture();

@@ -1,4 +1,4 @@
-//! One measurement: load for some seconds, and the subject's accounts before and after.
+//! A measurement: load for some seconds, and the subject's accounts before and after.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -20,7 +20,7 @@ use crate::shell;
 
 const CORE: &str = "1";
 
-/// What was measured of one subject in one round.
+/// The figures of one subject in one round.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) cpu_us: f64,
@@ -35,12 +35,12 @@ pub(super) struct Sample {
     pub(super) errors: u64,
 }
 
-/// What sends requests and what answers them.
+/// The client that sends requests and the upstream that answers them.
 pub(super) struct Load {
     tools: PathBuf,
     upstream: SocketAddr,
     ca: PathBuf,
-    /// For a client that brings no upstream of its own.
+    /// The upstream of a client that brings none of its own.
     running: Option<Upstream>,
 }
 

@@ -1,8 +1,8 @@
-//! What is measured, and the goals.
+//! The scenarios that are measured, and their goals.
 
 use super::subject::Who;
 
-/// One comparison.
+/// A comparison of subjects.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
@@ -13,9 +13,9 @@ pub(super) struct Scenario {
     /// Routes (ours), locations (nginx), rules (HAProxy), routes (Envoy); the last one is asked for.
     pub(super) routes: usize,
     pub(super) limit: Limit,
-    /// In a closed loop.
+    /// The goal in a closed loop.
     pub(super) goal: Goal,
-    /// At each of [`PARTS`].
+    /// The goal at each of [`PARTS`].
     pub(super) part: Goal,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Scenario {
 /// loop flatters whoever does much in one go.
 pub(super) const PARTS: [f64; 2] = [0.3, 0.7];
 
-/// How requests come.
+/// The way in which requests come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// On 64 kept HTTP/1.1 connections.
@@ -49,7 +49,7 @@ pub(super) enum Limit {
     Shut,
 }
 
-/// What is to be reached.
+/// The figure that is to be reached.
 #[derive(Clone, Copy)]
 pub(super) enum Goal {
     /// CPU per request at most this much of the best of these.
@@ -69,7 +69,7 @@ const fn kept(name: &'static str, title: &'static str, bytes: usize, goal: Goal)
     Scenario { name, title, kind, bytes, tls, routes, limit, goal, part: goal }
 }
 
-/// All of them.
+/// The scenarios, all of them.
 pub(super) static SCENARIOS: [Scenario; 13] = [
     Scenario { part: Goal::Of(0.90, BEST), ..kept("S1", "128 B, HTTP/1.1 keep-alive", 128, Goal::Of(0.95, BEST)) },
     Scenario { part: Goal::Of(0.90, BEST), ..kept("S2", "4 KiB, HTTP/1.1 keep-alive", 4 << 10, Goal::Of(0.95, BEST)) },
@@ -96,7 +96,7 @@ pub(super) static SCENARIOS: [Scenario; 13] = [
 ];
 
 impl Scenario {
-    /// What it is measured together with, side by side and in one mode: those that are compared with each other.
+    /// The group that it is measured with, side by side and in one mode: those that are compared with each other.
     pub(super) fn group(&self) -> &'static str {
         match self.goal {
             Goal::OfOwn(_, base) => base,
@@ -104,7 +104,7 @@ impl Scenario {
         }
     }
 
-    /// What is asked for: the last route, so that whoever tries one after the other tries them all.
+    /// The path that is asked for: the last route, so that a subject that tries one after the other tries them all.
     pub(super) fn path(&self) -> String {
         format!("/r{:05}/x", self.routes - 1)
     }

@@ -28,7 +28,7 @@ const CORE: &str = "0";
 /// A port that does not open within this time never will.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Who is measured.
+/// The subjects of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     Sluice,
@@ -50,13 +50,13 @@ impl Who {
     }
 }
 
-/// What all measurements share.
+/// The parts that all measurements share.
 pub(super) struct Bench {
     peers: Peers,
     proxy: PathBuf,
     operator: PathBuf,
     tools: PathBuf,
-    /// Where the upstream listens.
+    /// The address where the upstream listens.
     upstream: SocketAddr,
     certificate: TempDir,
 }
@@ -70,14 +70,14 @@ impl Bench {
         Ok(Self { peers, proxy, operator, tools: programs, upstream: free_address()?, certificate })
     }
 
-    /// What each subject says of its version, and which very proxy of ours it is.
+    /// The version of each subject, and the checksum of our proxy.
     pub(super) fn versions(&self) -> anyhow::Result<Vec<String>> {
         let ours = Tool::new(&self.proxy).args(["--version"]).capture()?.1.trim().to_owned();
         let ours = format!("{ours} (SHA-256 {})", dist::sha256(&self.proxy)?);
         Ok(std::iter::once(ours).chain(self.peers.versions()?).collect())
     }
 
-    /// What sends requests, and answers them.
+    /// The client and upstream of a scenario.
     pub(super) fn load(&self, scenario: &Scenario) -> anyhow::Result<Load> {
         Load::new(&self.tools, self.upstream, &self.certificate.path().join("cert.pem"), scenario)
     }
@@ -106,7 +106,7 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// One of them, running. Dropped, it is ended.
+/// A subject that runs. Dropped, it is ended.
 pub(super) struct Subject {
     pub(super) who: Who,
     pub(super) address: SocketAddr,

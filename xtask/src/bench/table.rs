@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs.
+//! Tables of what was measured, for people and for programs.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -14,12 +14,12 @@ use super::{
 /// Below this share of its core a subject was waiting, and what it did per request says less.
 const BUSY: f64 = 0.95;
 
-/// How requests were sent.
+/// The way in which requests were sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Mode {
-    /// As fast as they were answered.
+    /// Requests were sent as fast as they were answered.
     Closed,
-    /// At this rate, a share of what the slower of nginx and HAProxy can do.
+    /// Requests were sent at this rate, a share of what the slower of nginx and HAProxy can do.
     Part { share: f64, rate: f64 },
     /// None.
     Idle,
@@ -35,7 +35,7 @@ impl Mode {
     }
 }
 
-/// One subject in one scenario.
+/// The figures of one subject in one scenario.
 pub(super) struct Row {
     scenario: &'static str,
     title: &'static str,
@@ -141,7 +141,7 @@ pub(super) fn json(rows: &[Row]) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&rows.iter().map(row).collect::<Vec<Value>>())? + "\n")
 }
 
-/// One line for each scenario.
+/// The page's table, a line for each scenario.
 pub(super) fn markdown(rows: &[Row]) -> String {
     let mut text = "| scenario | sluice | nginx | HAProxy | Envoy | ratio (min–max) | goal | |\n|---|---|---|---|---|---|---|---|\n".to_owned();
     for ours in rows.iter().filter(|row| row.who == Who::Sluice) {
@@ -218,7 +218,7 @@ fn ratios(ours: &Row, other: &Row) -> (f64, String) {
     (ratio, format!("{ratio:.2} ({least:.2}–{most:.2})"))
 }
 
-/// What of the page is measured stands between these.
+/// The marks between which the page has what is measured.
 const BEGIN: &str = "<!-- measured: cargo xtask bench -->";
 const END: &str = "<!-- /measured -->";
 

@@ -1,4 +1,5 @@
-//! What Argo CD makes of our objects: argocd/health.lua, run for the objects of its testdata by the interpreter of Argo CD.
+//! The health that Argo CD shows of our objects: argocd/health.lua, run for the objects of its testdata by the interpreter
+//! of Argo CD.
 
 use std::{fs::File, path::Path, process::Command};
 

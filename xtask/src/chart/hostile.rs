@@ -1,5 +1,5 @@
-//! Values that look like YAML, like templates, or like anything but what they are: whatever string a value is, the chart gives the
-//! same objects with that very string in its place, or helm says which value it is that can't be.
+//! Values that look like YAML, like templates, or like anything but what they are: whatever string a value is, the chart
+//! gives the same objects with that very string in its place, or helm says which value it is that can't be.
 //!
 //! A value is rendered once with a harmless string and once with each hostile one. The two results may differ where the harmless
 //! string stood, and in nothing else.
@@ -14,7 +14,7 @@ use crate::shell::Tool;
 /// Stands in the objects wherever the value does, and nowhere else.
 const HARMLESS: &str = "harmless";
 
-/// What a value may be. The first has everything that YAML and templates mind.
+/// Hostile values. The first has everything that YAML and templates mind.
 const HOSTILE: [&str; 21] = [
     "x\"'\n: {{ .Release.Name }} # *a &b !!c\n---\nkind: ClusterRole\nmetadata: {name: evil}\n- |\n\t%TAG\\",
     "true",
@@ -161,7 +161,7 @@ fn render(helm: &Path, place: &Place, string: &str) -> anyhow::Result<Rendered> 
     Ok(Rendered::Objects(objects))
 }
 
-/// What differs, where it is no string that only has the hostile one in place of the harmless one.
+/// The differences, but for strings that only have the hostile one in place of the harmless one.
 fn compare(expect: &[Value], got: &[Value], hostile: &str) -> anyhow::Result<()> {
     anyhow::ensure!(expect.len() == got.len(), "{} objects instead of {}", got.len(), expect.len());
     for (expect, got) in expect.iter().zip(got) {

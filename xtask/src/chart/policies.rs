@@ -1,6 +1,6 @@
-//! Who reaches what: the NetworkPolicies of the operator (as the chart gives them) and of fleets (as the operator makes them),
-//! evaluated as Kubernetes defines them, since not every cluster enforces them. What comes from a pod's own node, such as
-//! probes, no policy keeps out.
+//! Tests of who reaches what: the NetworkPolicies of the operator (as the chart gives them) and of fleets (as the operator
+//! makes them), evaluated as Kubernetes defines them, since not every cluster enforces them. What comes from a pod's own
+//! node, such as probes, no policy keeps out.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::shell;
 
 type Labels = BTreeMap<&'static str, &'static str>;
 
-/// Who sends.
+/// The sender of a connection.
 #[derive(Clone, Debug)]
 enum Source {
     /// A pod, with the labels of its namespace and its own.

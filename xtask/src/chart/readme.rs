@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use serde_json::Value;
 
-/// What stands in the prose where the table belongs.
+/// The mark in the prose where the table belongs.
 const PLACE: &str = "<!-- values -->";
 
 pub(super) fn generate(prose: &str, values: &str) -> anyhow::Result<String> {

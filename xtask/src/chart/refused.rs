@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::folder;
 use crate::{shell, shell::Tool};
 
-/// What helm and the API server see differently, and why that is no harm.
+/// Cases that helm and the API server see differently, and why that is no harm.
 const EXCEPTIONS: &[&str] = &[
     // The API server leaves out what is null; helm's schema wants what the field is.
     "fleet-ok-null-is-left-out",
@@ -59,7 +59,7 @@ pub(super) fn check(helm: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What helm says of a fleet of this spec alone; `None`: it takes it.
+/// The refusal by helm of a fleet of this spec alone; `None`: it takes it.
 fn refusal(helm: &Path, case: &Case, defaults: &Value) -> anyhow::Result<Option<String>> {
     let values = tempfile::NamedTempFile::new()?;
     let values_text = json!({"fleet": {"spec": alone(&case.spec, defaults)}}).to_string();

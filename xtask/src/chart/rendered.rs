@@ -1,4 +1,5 @@
-//! What the chart gives for the sets of values in its testdata: `NAME.values.yaml` gives `NAME.yaml`. Adding a file adds a case.
+//! The output of the chart for the sets of values in its testdata: `NAME.values.yaml` gives `NAME.yaml`. Adding a file adds
+//! a case.
 
 use std::path::{Path, PathBuf};
 

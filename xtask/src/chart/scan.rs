@@ -1,7 +1,8 @@
-//! What scanners say of the rendered chart, and of what the operator makes of a fleet: checkov, trivy, and kubeconform. They find
-//! nothing but what charts/sluice/findings.yaml gives a reason for, and nothing in that file is not found.
+//! Findings of scanners in the rendered chart, and in what the operator makes of a fleet: checkov, trivy, and kubeconform.
+//! They find nothing but what charts/sluice/findings.yaml gives a reason for, and nothing in that file is not found.
 //!
-//! They are installed for this alone, with `--long`, where Python and Go can fetch them; else that is said, and nothing is checked.
+//! They are installed for this alone, with `--long`, where Python and Go can fetch them; else that is said, and nothing is
+//! checked.
 
 use std::{
     collections::BTreeSet,
@@ -21,17 +22,17 @@ const KUBECONFORM: &str = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0";
 /// Kinds of which Kubernetes has no schema.
 const FOREIGN: &str = "ServiceMonitor,PodMonitor";
 
-/// What is looked at: as it comes, with fleets everywhere, and with all that can be switched on.
+/// The renderings that are looked at: as it comes, with fleets everywhere, and with all that can be switched on.
 const RENDERED: [(&str, &[&str]); 3] = [
     ("default.yaml", &[]),
     ("everywhere.yaml", &["--set", "rbac.scope=Cluster"]),
     ("full.yaml", &["--values", "charts/sluice/testdata/full.values.yaml"]),
 ];
 
-/// What a scanner minds: its id, and the kind and name of the object.
+/// A finding of a scanner: its id, and the kind and name of the object.
 type Finding = (String, String);
 
-/// What came of it; `Err`: why it could not be done.
+/// The result of the scan; `Err`: why it could not be done.
 pub(crate) fn check(helm: &Path, folders: &Folders) -> anyhow::Result<Result<String, String>> {
     let cache = folders.cache().join("scanners");
     let python = match install(&cache)? {
@@ -129,7 +130,7 @@ fn quoted(message: &str) -> String {
     found.unwrap_or_else(|| message.to_owned())
 }
 
-/// What has a reason.
+/// The findings that have a reason.
 fn known(reasons: &Value) -> anyhow::Result<BTreeSet<Finding>> {
     let mut known = BTreeSet::new();
     for finding in reasons.as_array().context("findings.yaml is no list")? {
@@ -169,7 +170,7 @@ fn kubeconform(cache: &Path, manifests: &Path) -> anyhow::Result<String> {
     Ok(said.lines().last().unwrap_or_default().to_owned())
 }
 
-/// One file for each kind that there is: its definition, with all that it refers to.
+/// Writes a file for each kind that there is: its definition, with all that it refers to.
 fn write_schemas(folder: &Path, manifests: &Path) -> anyhow::Result<()> {
     let mut wanted = BTreeSet::new();
     for entry in std::fs::read_dir(manifests)? {

@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
-/// What stands in the frame where the fleet's spec belongs.
+/// The place in the frame where the fleet's spec belongs.
 const PLACE: &str = "/properties/fleet/properties/spec";
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 /// Keywords that mean the same in JSON Schema, with plain values.
@@ -34,7 +34,7 @@ pub(super) fn generate(mut frame: Value, fleet: &Value) -> anyhow::Result<String
     Ok(format!("{}\n", serde_json::to_string_pretty(&frame)?))
 }
 
-/// Of each member of a fleet's spec that is an object, the defaults of its members.
+/// The defaults of the members of each member of a fleet's spec that is an object.
 pub(super) fn defaults(fleet: &Value) -> anyhow::Result<String> {
     let spec = fleet.pointer(SPEC).with_context(|| format!("no {SPEC} in the definition of GatewayFleets"))?;
     let members = |schema: &Value| -> Map<String, Value> {

@@ -43,7 +43,7 @@ fn build(rustc: &Rustc, folder: &Path, program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What decides what is built: the compiler, what it is told, and the sources of the proxy and of how it is trained.
+/// The inputs that decide what is built: the compiler, its flags, and the sources of the proxy and of how it is trained.
 fn inputs(rustc: &Rustc) -> anyhow::Result<String> {
     let mut text = rustc.said.clone();
     // They may say for which processor: what was built so must not be taken for a release's.

@@ -1,12 +1,13 @@
-//! A bill of materials: every crate that is linked into a program, with version, licence and checksum, in CycloneDX's JSON. What is
-//! needed only to build or to test is not in it.
+//! A bill of materials: every crate that is linked into a program, with version, licence and checksum, in CycloneDX's JSON.
+//! What is needed only to build or to test is not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-/// Of one package of the workspace, from what `cargo metadata` says and the text of Cargo.lock. The same of the same.
+/// The bill of materials of one package of the workspace, from what `cargo metadata` says and the text of Cargo.lock. The
+/// same of the same.
 pub(super) fn generate(metadata: &Value, lock: &str, package: &str) -> anyhow::Result<Value> {
     let packages: BTreeMap<&str, &Value> = list(&metadata["packages"]).map(|of| (text(&of["id"]), of)).collect();
     let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"]["nodes"]).map(|of| (text(&of["id"]), of)).collect();
@@ -52,7 +53,7 @@ pub(super) fn generate(metadata: &Value, lock: &str, package: &str) -> anyhow::R
     }))
 }
 
-/// What is linked: neither build scripts' nor tests' needs, nor other systems'.
+/// The dependencies that are linked: neither build scripts' nor tests' needs, nor other systems'.
 fn dependencies(node: &Value) -> impl Iterator<Item = &str> {
     let is_linked = |dependency: &&Value| {
         list(&dependency["dep_kinds"]).any(|kind| kind["kind"].is_null() && is_here(kind["target"].as_str()))

@@ -1,7 +1,7 @@
-//! What a proxy serves while it counts for the compiler: bodies from none to 200 KB, uploads, methods, redirects, 404 and 429,
-//! kept and new connections, plain and encrypted, HTTP/1.1 and HTTP/2 to clients and backends, WebSockets, at full speed and
-//! at part load. None of it is what `cargo xtask bench` measures: a program that was trained on its own test would say little of
-//! how it does elsewhere.
+//! The load that a proxy serves while it counts for the compiler: bodies from none to 200 KB, uploads, methods, redirects,
+//! 404 and 429, kept and new connections, plain and encrypted, HTTP/1.1 and HTTP/2 to clients and backends, WebSockets, at
+//! full speed and at part load. None of it is what `cargo xtask bench` measures: a program that was trained on its own test
+//! would say little of how it does elsewhere.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -21,10 +21,10 @@ const HOST: &str = "train.example";
 const MANIFEST: &str = include_str!("training.yaml");
 /// A port that does not open within this time never will.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
-/// How long the operator may take to end its proxy, which writes down what it counted as it ends.
+/// The time that the operator may take to end its proxy, which writes down what it counted as it ends.
 const ENDS_WITHIN: Duration = Duration::from_secs(40);
 
-/// One load of `sluice-load`.
+/// A load of `sluice-load`.
 struct Load {
     title: &'static str,
     tls: bool,

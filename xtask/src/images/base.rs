@@ -13,7 +13,7 @@ use devcluster::files;
 
 use crate::shell::Tool;
 
-/// No root, and no shell to become one in.
+/// The users of the image: root has no shell.
 const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
@@ -52,7 +52,8 @@ pub(super) fn lay_out(folder: &Path, libraries: &BTreeSet<PathBuf>) -> anyhow::R
     Ok(recipe)
 }
 
-/// What `ldd` lists: `name => /path (address)`, or `/path (address)` for the loader; what the kernel provides has no path.
+/// The libraries that `ldd` lists: `name => /path (address)`, or `/path (address)` for the loader; what the kernel provides
+/// has no path.
 fn listed(output: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for line in output.lines().map(str::trim) {

@@ -26,12 +26,12 @@ const BEFORE: Duration = Duration::from_secs(4);
 const DURING: Duration = Duration::from_secs(15);
 const SHRINKS_WITHIN: Duration = Duration::from_secs(120);
 
-/// How the demo went.
+/// The outcome of the demo.
 #[derive(Debug, PartialEq)]
 pub(super) struct Verdict {
     /// The last line to print.
     pub(super) line: String,
-    /// No request failed, and the fleet grew and shrank.
+    /// Whether no request failed, and the fleet grew and shrank.
     pub(super) passed: bool,
 }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// More than any answer asked for here.
+/// The most bytes of an answer: more than any asked for here.
 const MAX_BYTES: u64 = 16 << 20;
 
 pub(super) struct Answer {
@@ -17,7 +17,7 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
-/// One GET over HTTP/1.0, so that the answer ends where the connection does.
+/// Sends a GET over HTTP/1.0, so that the answer ends where the connection does.
 pub(super) fn request(addr: SocketAddr, host: &str, path: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

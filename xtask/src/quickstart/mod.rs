@@ -27,7 +27,7 @@ use self::{
 };
 use crate::shell;
 
-/// From starting the operator until the first proxy serves.
+/// The time from starting the operator until the first proxy serves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]

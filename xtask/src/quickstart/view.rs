@@ -59,7 +59,7 @@ impl View {
 }
 
 impl Look {
-    /// What `/debug/decision` says of the one fleet.
+    /// The look of the one fleet, by what `/debug/decision` says.
     fn of(decision: &Value) -> Look {
         let fleet = &decision["fleets"][0];
         let (observed, totals) = (&fleet["observed"], &fleet["totals"]);

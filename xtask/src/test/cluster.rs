@@ -1,4 +1,5 @@
-//! The stages of `cargo xtask test --cluster` that need a Kubernetes: it is brought up if none is, and goes again whatever happens.
+//! The stages of `cargo xtask test --cluster` that need a Kubernetes: it is brought up if none is, and goes again whatever
+//! happens.
 
 use std::{
     sync::{
@@ -17,7 +18,7 @@ use crate::{
     shell::{self, PROFILE, Tool, cargo},
 };
 
-/// What a run with `--cluster` may take where everything has been built before.
+/// The time that a run with `--cluster` may take where everything has been built before.
 const GOAL: Duration = Duration::from_secs(25 * 60);
 
 /// Whether everything has been built before, perhaps of an older state of the sources.
@@ -82,8 +83,8 @@ pub(super) fn e2e(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
     with_cluster(&stop, |_| system_tests(filter, long))
 }
 
-/// What is brought up must be taken down, also after Ctrl-C: the program that runs ends, and its stage fails. A second one ends
-/// this program as well.
+/// Notes SIGINT and SIGTERM, since what is brought up must be taken down: the program that runs ends, and its stage fails. A
+/// second one ends this program as well.
 fn stop() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -122,7 +123,7 @@ fn with_cluster(stop: &AtomicBool, work: impl FnOnce(&Session) -> anyhow::Result
     done.and(ended)
 }
 
-/// What needs helm and Go, and no cluster.
+/// Checks the chart, which needs helm and Go, and no cluster.
 fn chart(long: bool) -> anyhow::Result<Outcome> {
     let folders = Folders::of_user()?;
     let helm = devcluster::helm_program(&folders)?;
@@ -131,14 +132,14 @@ fn chart(long: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done(chart::hostile::check(&helm, long)?))
 }
 
-/// What scanners find, which takes minutes to install the first time.
+/// Runs scanners, which takes minutes to install the first time.
 fn scan() -> anyhow::Result<Outcome> {
     let folders = Folders::of_user()?;
     let said = chart::scan::check(&devcluster::helm_program(&folders)?, &folders)?;
     Ok(said.map_or_else(Outcome::Skipped, Outcome::Done))
 }
 
-/// They find the cluster as whoever types the README's commands does: nothing in their environment names it.
+/// Runs the tests of the whole system. They find the cluster as the README's commands do: nothing in their environment names it.
 fn system_tests(filter: Option<&str>, long: bool) -> anyhow::Result<()> {
     let mut tool = cargo(&["test", "--quiet", "--workspace", "--profile", PROFILE, "--features", "e2e/cluster"]);
     tool = tool.args(["--test", "cluster", "--"]).args(filter).args(["--test-threads=1", "--format=pretty"]);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Findings;
 use crate::shell::{self, cargo};
 
-/// What one crate must not do.
+/// The rule of one crate.
 struct Rule {
     name: &'static str,
     /// Crates that it must not depend on (for its tests it may).

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::files::product_lines;
 
-/// One module.
+/// A module of a crate.
 pub(super) struct Module {
-    /// Its path, as in `http1/encode`; the crate's root has none.
+    /// The module's path, as in `http1/encode`; the crate's root has none.
     pub(super) name: String,
-    /// Its file, within `src`.
+    /// The module's file, within `src`.
     pub(super) file: String,
-    /// What its code names, but for its tests.
+    /// The paths that its code names, but for its tests.
     pub(super) named: Vec<Named>,
 }
 
 /// A path that code names.
 pub(super) struct Named {
-    /// From the crate's root.
+    /// The path from the crate's root.
     pub(super) path: Vec<String>,
     pub(super) line: usize,
     /// Whether the module hands it on under its last name, or under all of them (`*`).

@@ -1,4 +1,4 @@
-//! Who wants which hostname of a fleet, in the order in which it is given.
+//! The claims on hostnames of a fleet, in the order in which they are granted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,29 +6,29 @@ use super::{Placed, end};
 use crate::{
     Millis,
     compile::created_ms,
-    holds::{FleetHolds, Hold, MOST_LEFT},
+    holds::{FleetHolds, Hold, MAX_LEFT},
     model::Model,
     world::ObjectRef,
 };
 
-/// One namespace's wish for one hostname.
+/// The claim of one namespace on one hostname.
 pub(super) struct Claim<'m> {
     pub(super) namespace: &'m str,
     /// Empty: any.
     pub(super) hostname: String,
-    /// Since when it is known; of what was had, since then.
+    /// The time since which it is known or, if granted before, held.
     pub(super) since: i64,
-    /// It was not had before, where all is known.
+    /// Whether it was not held before, where all is known.
     pub(super) fresh: bool,
-    /// When its oldest route was made.
+    /// The creation of its oldest route.
     pub(super) created: i64,
-    /// What the last world left.
+    /// The record that the last plan left.
     pub(super) before: &'m Hold,
     /// The oldest route that claims it; `None`: nothing does any more.
     pub(super) first: Option<&'m ObjectRef>,
 }
 
-/// Of a claim that was not there before.
+/// The record of a claim that was not there before.
 static NOTHING: Hold = Hold { since: 0, held: false, left: None, to: BTreeSet::new(), keep: false };
 
 /// All claims on a fleet, those first that come first; `placed` is in the order of age.
@@ -75,7 +75,7 @@ pub(super) fn claims<'m>(
     claims.into_iter().map(|(_, claim)| claim).collect()
 }
 
-/// What namespaces had and claim no more, while it stays with them: not with one that is gone, and of one not without
+/// Hostnames that namespaces had and claim no more, while they stay with them: not with one that is gone, and of one not without
 /// bound.
 fn left<'m>(
     model: &Model,
@@ -95,7 +95,7 @@ fn left<'m>(
     }
     let of_namespace = |mut left: Vec<(&'m str, &'m str, &'m Hold)>| {
         left.sort_by_key(|(hostname, _, hold)| (hold.since, *hostname));
-        left.truncate(MOST_LEFT);
+        left.truncate(MAX_LEFT);
         left
     };
     left.into_values().flat_map(of_namespace).map(|(hostname, namespace, hold)| Claim {

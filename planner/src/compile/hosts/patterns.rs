@@ -79,7 +79,7 @@ fn key(pattern: &str) -> &str {
     pattern.strip_prefix('*').unwrap_or(pattern)
 }
 
-/// Of a suffix: how many labels stand behind its first dot; of a name: how many dots it has.
+/// The labels behind the first dot of a suffix, or the dots of a name.
 fn labels(suffix: &str) -> usize {
     suffix.bytes().filter(|b| *b == b'.').count()
 }

@@ -1,4 +1,4 @@
-//! What is said of hostnames: to whoever does not get one, and to whoever has it.
+//! Problems of hostnames: of routes that do not get one, and of those that hold it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Most hostnames of one route that are each spoken of, and most claims that a holder is told by name.
-const MOST_HOSTNAMES: usize = 8;
-const MOST_CLAIMS: usize = 3;
+const MAX_HOSTNAMES: usize = 8;
+const MAX_CLAIMS: usize = 3;
 
 /// Takes what a route's namespace does not have out of where it is attached, and says why.
 pub(super) fn withdraw<'m>(fleet: &ObjectRef, lost: &Lost<'m>, placed: &mut [Placed<'m>], problems: &mut Problems<'_>) {
@@ -41,14 +41,14 @@ pub(super) fn withdraw<'m>(fleet: &ObjectRef, lost: &Lost<'m>, placed: &mut [Pla
             hosts.retain(|host| has(host.as_str()));
             !hosts.is_empty()
         });
-        let many = gone.len().saturating_sub(MOST_HOSTNAMES);
-        for (i, host) in gone.into_iter().take(MOST_HOSTNAMES).enumerate() {
+        let many = gone.len().saturating_sub(MAX_HOSTNAMES);
+        for (i, host) in gone.into_iter().take(MAX_HOSTNAMES).enumerate() {
             let at = route.hostnames.iter().position(|name| name.as_str() == host);
             let field = at.map_or_else(|| "spec.hostnames".to_owned(), |i| format!("spec.hostnames[{i}]"));
             let key = (namespace, host);
             let Some(denied) = lost.get(&key) else { continue };
             let (reason, mut message) = denied.said(fleet, namespace, &key.1);
-            if i + 1 == MOST_HOSTNAMES && many > 0 {
+            if i + 1 == MAX_HOSTNAMES && many > 0 {
                 let _ = write!(message, "; and of {many} more hostnames");
             }
             problems.degraded(object, field, reason, message);
@@ -57,7 +57,7 @@ pub(super) fn withdraw<'m>(fleet: &ObjectRef, lost: &Lost<'m>, placed: &mut [Pla
 }
 
 impl Denied<'_> {
-    /// Reason and message for whoever claims a hostname in vain.
+    /// The reason and message for a claim that is denied.
     fn said(&self, fleet: &ObjectRef, namespace: &str, host: &str) -> (&'static str, String) {
         let host = named(host);
         let message = match self {
@@ -122,8 +122,8 @@ pub(super) fn tell<'m>(fleet: &ObjectRef, claims: &[Claim<'m>], lost: &Lost<'m>,
 /// The first of them, and how many more.
 fn listed(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
-    let mut text = items.iter().take(MOST_CLAIMS).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(more) = items.len().checked_sub(MOST_CLAIMS).filter(|more| *more > 0) {
+    let mut text = items.iter().take(MAX_CLAIMS).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(more) = items.len().checked_sub(MAX_CLAIMS).filter(|more| *more > 0) {
         let _ = write!(text, " and {more} more");
     }
     text

@@ -54,7 +54,7 @@ fn policy(name: &str, target: &str, unavailable: &str) -> (Key, Entry) {
 /// A store as its operator sees it.
 struct Proxy {
     shared: Arc<Shared>,
-    store: Store,
+    store: SnapshotStore,
     status: Status,
     /// Ports that do not open.
     taken: Vec<u16>,
@@ -63,7 +63,7 @@ struct Proxy {
 impl Proxy {
     fn new() -> Self {
         let shared = Shared::new(Telemetry::default());
-        Self { store: Store::new(Arc::clone(&shared)), shared, status: Status::default(), taken: vec![] }
+        Self { store: SnapshotStore::new(Arc::clone(&shared)), shared, status: Status::default(), taken: vec![] }
     }
 
     /// Pushes a whole snapshot, as a delta against `base`'s content.

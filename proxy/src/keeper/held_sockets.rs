@@ -13,11 +13,11 @@ const MAX_PORTS: usize = 256;
 
 /// Sockets by port.
 #[derive(Default)]
-pub(super) struct Store {
+pub(super) struct HeldSockets {
     held: BTreeMap<u16, Vec<OwnedFd>>,
 }
 
-impl Store {
+impl HeldSockets {
     /// Answers one request of the proxy, which is waiting for it:
     ///
     /// | request | what is done | answer |

@@ -23,7 +23,7 @@ use crate::{Shared, shared::Status};
 type Nacks = BTreeMap<Key, (Hash, Unfit)>;
 
 /// The snapshot that is held, and the nacks of the last push.
-pub struct Store {
+pub struct SnapshotStore {
     compiler: Compiler,
     held: Snapshot,
     /// The name of `held`.
@@ -82,7 +82,7 @@ pub struct Staged {
     pub ports: BTreeSet<u16>,
 }
 
-impl Store {
+impl SnapshotStore {
     /// Holding nothing.
     pub fn new(shared: Arc<Shared>) -> Self {
         let fault = Fault::from_environment();
