@@ -240,6 +240,28 @@ async fn what_could_not_be_served_at_first_is_acknowledged_later() {
     assert_eq!(published.revision, second.revision());
 }
 
+/// It may say the same once more, and is heard.
+#[tokio::test]
+async fn what_is_asked_for_again_is_acknowledged_again() {
+    let mut server = Server::start().await;
+    let content = snapshot(&[("a", "1.1.1.1:1"), ("b", "2.2.2.2:2")]);
+    server.publish(&content);
+    let mut proxy = server.attach(hello(&Snapshot::default())).await;
+    let _attached = server.event().await;
+    proxy.push().await;
+    let hash = content.entry(&key("a")).unwrap().hash();
+    let nack = Nack { key: key("a").to_string(), hash: Bytes::copy_from_slice(hash.as_bytes()), ..Nack::default() };
+    proxy.ack(content.revision(), vec![nack.clone()]).await;
+    server.event().await;
+    let published = Arc::new(Published::from(content.clone()));
+    server.registry.offer(&fleet(), Offered { again: 1, ..Offered::to_all(published) });
+    let push = proxy.push().await;
+    assert_eq!((push.revision, push.delta.puts.len()), (content.revision(), 1));
+    proxy.ack(content.revision(), vec![nack]).await;
+    let ProxyWhat::Ack { nacks, .. } = server.event().await else { panic!() };
+    assert_eq!(nacks.len(), 1);
+}
+
 #[tokio::test]
 async fn strangers_are_refused() {
     let server = Server::start().await;

@@ -284,6 +284,9 @@ pub fn weight(document: &Value) -> u64 {
     // A route stands in the snapshot of each fleet that it names.
     let fleets =
         document.pointer("/spec/parentRefs").and_then(Value::as_array).map_or(1, |parents| parents.len().max(1));
+    // Digests of credentials are remembered besides.
+    let is_credential = document.pointer("/metadata/labels/sluice.dev~1credential").is_some();
+    let copies = fleets as u64 * if is_credential { 2 } else { 1 };
     let mut weight = 0;
     let mut rest = vec![document];
     while let Some(value) = rest.pop() {
@@ -300,7 +303,7 @@ pub fn weight(document: &Value) -> u64 {
             Value::Null | Value::Bool(_) | Value::Number(_) => 16,
         };
     }
-    weight * fleets as u64
+    weight * copies
 }
 
 /// Why only the name of an object is held.
