@@ -122,7 +122,8 @@ fn condition(rule: &AccessRule) -> Fit {
         }
         // In any other form it would be compared with what no request has, and a rule that denies would deny nothing.
         if path::normal(&path.value, path::Rules::OF_ROUTES).is_none_or(|normal| normal != path.value) {
-            let message = "no request has this path: it must begin with '/' and be in the form that requests are brought into";
+            let message =
+                "no request has this path: it must begin with '/' and be in the form that requests are brought into";
             return Err(Unfit::new(format!("paths[{i}].value"), reason::INVALID_PATH, message));
         }
     }
