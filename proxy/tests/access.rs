@@ -110,10 +110,8 @@ fn no_spelling_of_a_path_passes() {
         paths: paths.iter().map(|value| proto::PathMatch { kind: 0, value: (*value).into() }).collect(),
         ..Default::default()
     };
-    let rules = vec![
-        rule("admin", proto::AccessAction::Deny, &["/admin"]),
-        rule("others", proto::AccessAction::Allow, &[]),
-    ];
+    let rules =
+        vec![rule("admin", proto::AccessAction::Deny, &["/admin"]), rule("others", proto::AccessAction::Allow, &[])];
     let targets = vec![proto::PolicyTarget::default()];
     proxy.push(vec![policy(proto::AccessPolicy { targets, rules, ..Default::default() })], &[]);
     for target in [

@@ -147,7 +147,9 @@ impl Sluice {
         for namespace in [namespace, SYSTEM] {
             for line in [
                 format!("kubectl get {kinds} --namespace {namespace} --output wide"),
-                format!("kubectl describe gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers,pods --namespace {namespace}"),
+                format!(
+                    "kubectl describe gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers,pods --namespace {namespace}"
+                ),
             ] {
                 add(&line, self.shell.run(&line));
             }

@@ -14,8 +14,13 @@ use crate::{MIXED, assert_clean, bound, isolation::rights, seconds};
 const VARYING: [&str; 5] = ["ADDRESS", "DRIVEN-BY", "CONFIG", "LIMITED", "AGE"];
 /// The part whose last command gives a shell the cluster with kubectl and helm.
 const BEGIN: &str = "On Kubernetes";
-const DEFINITIONS: [&str; 5] =
-    ["accesspolicies.sluice.dev", "apiroutes.sluice.dev", "consumers.sluice.dev", "gatewayfleets.sluice.dev", "ratepolicies.sluice.dev"];
+const DEFINITIONS: [&str; 5] = [
+    "accesspolicies.sluice.dev",
+    "apiroutes.sluice.dev",
+    "consumers.sluice.dev",
+    "gatewayfleets.sluice.dev",
+    "ratepolicies.sluice.dev",
+];
 
 #[test]
 fn the_readme_works_as_it_is_written() {

@@ -89,7 +89,9 @@ pub(super) fn refusal<'k>(
     let (key, nack) = keys.into_iter().find_map(|key| view.rolled_back.get_key_value(key))?;
     let Nack { field, reason, message, .. } = nack;
     let own = match key.kind() {
-        snapshot::Kind::Route | snapshot::Kind::RatePolicy | snapshot::Kind::AccessPolicy => format!("{object}: spec.{field}"),
+        snapshot::Kind::Route | snapshot::Kind::RatePolicy | snapshot::Kind::AccessPolicy => {
+            format!("{object}: spec.{field}")
+        }
         _ => format!("{object}: {key} {field}"),
     };
     let message = format!(

@@ -24,8 +24,8 @@ use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 use bytes::Bytes;
 use snapshot::path::Rules;
 
-pub use self::{access::AccessPolicies, limit::Limiters};
 pub(crate) use self::local_reply::head as problem_head;
+pub use self::{access::AccessPolicies, limit::Limiters};
 pub use self::{
     chain::{Chain, Outcome, Place, Unwind},
     state::FilterState,

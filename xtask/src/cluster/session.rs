@@ -14,7 +14,10 @@ use crate::shell::Tool;
 /// What tells why something failed, and is gone with the cluster.
 const TOLD: [(&str, &[&str]); 5] = [
     ("pods", &["get", "pods,services,deployments", "--all-namespaces", "--output=wide"]),
-    ("sluice", &["get", "gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers", "--all-namespaces", "--output=yaml"]),
+    (
+        "sluice",
+        &["get", "gatewayfleets,apiroutes,ratepolicies,accesspolicies,consumers", "--all-namespaces", "--output=yaml"],
+    ),
     ("events", &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]),
     (
         "operator",

@@ -146,8 +146,9 @@ mod tests {
             let all: Vec<_> = list(&bill["components"]).collect();
             assert!(all.len() > 50 && all.iter().any(|of| of["name"] == least), "{package}: {}", all.len());
             for of in all {
-                let ours =
-                    ["allocator", "crds", "snapshot", "planner", "limits", "jwt"].iter().any(|name| of["name"] == *name);
+                let ours = ["allocator", "crds", "snapshot", "planner", "limits", "jwt"]
+                    .iter()
+                    .any(|name| of["name"] == *name);
                 assert!(ours || of["hashes"].is_array(), "{of}");
                 assert!(of["licenses"].is_array(), "{of}");
             }

@@ -14,7 +14,8 @@ struct Rule {
     pure: bool,
 }
 
-const OURS: &[&str] = &["allocator", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy", "e2e", "xtask"];
+const OURS: &[&str] =
+    &["allocator", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy", "e2e", "xtask"];
 
 const RULES: &[Rule] = &[
     Rule {
@@ -22,7 +23,11 @@ const RULES: &[Rule] = &[
         without: &["tokio", "crds", "snapshot", "planner", "limits", "jwt", "operator", "proxy"],
         pure: false,
     },
-    Rule { name: "crds", without: &["tokio", "snapshot", "planner", "limits", "jwt", "operator", "proxy"], pure: false },
+    Rule {
+        name: "crds",
+        without: &["tokio", "snapshot", "planner", "limits", "jwt", "operator", "proxy"],
+        pure: false,
+    },
     Rule {
         name: "snapshot",
         without: &["kube", "k8s-openapi", "crds", "planner", "limits", "operator", "proxy"],
@@ -41,7 +46,17 @@ const RULES: &[Rule] = &[
     Rule {
         name: "jwt",
         without: &[
-            "tokio", "hyper", "tracing", "log", "kube", "k8s-openapi", "crds", "snapshot", "planner", "limits", "operator",
+            "tokio",
+            "hyper",
+            "tracing",
+            "log",
+            "kube",
+            "k8s-openapi",
+            "crds",
+            "snapshot",
+            "planner",
+            "limits",
+            "operator",
             "proxy",
         ],
         pure: true,

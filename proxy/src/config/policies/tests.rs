@@ -83,9 +83,7 @@ fn the_most_specific_access_policy_alone_and_what_overrides() {
 
 #[test]
 fn what_cannot_be_honoured_closes_where_it_holds() {
-    let closed = |targets| {
-        snapshot::closed(&access(targets, false), "why".into()).unwrap()
-    };
+    let closed = |targets| snapshot::closed(&access(targets, false), "why".into()).unwrap();
     let policy = |name: &str| Key::new(Kind::AccessPolicy, "ns", name);
     let snapshot = Snapshot::from_iter([
         (policy("fleet"), closed(vec![target("", "")])),

@@ -54,9 +54,11 @@ fn consumers() -> Arc<Consumers> {
 /// Policies by namespace and name, compiled as for one rule.
 fn filter_of(state: &AccessPolicies, policies: &[(&str, AccessPolicy)]) -> Box<dyn Filter> {
     let target = snapshot::proto::PolicyTarget::default();
-    let keys: Vec<Key> = policies.iter().map(|(of, _)| of.split_once('/').unwrap()).map(|(namespace, name)| {
-        Key::new(Kind::AccessPolicy, namespace, name)
-    }).collect();
+    let keys: Vec<Key> = policies
+        .iter()
+        .map(|(of, _)| of.split_once('/').unwrap())
+        .map(|(namespace, name)| Key::new(Kind::AccessPolicy, namespace, name))
+        .collect();
     let hash = |policy: &AccessPolicy| Hash::of(format!("{policy:?}").as_bytes());
     let applying = keys.iter().zip(policies).map(|(key, (_, policy))| (key, hash(policy), policy, &target));
     state.compile(&applying.collect::<Vec<_>>()).unwrap().unwrap()
@@ -147,7 +149,10 @@ fn the_first_place_and_provider_that_have_a_credential_decide() {
             }
             (Flow::Reply(reply), Err(reason)) => {
                 assert_eq!(reply.reason, reason);
-                assert_eq!(reply.head.fields.get("www-authenticate"), Some(&b"APIKey realm=\"keys\", APIKey realm=\"others\""[..]));
+                assert_eq!(
+                    reply.head.fields.get("www-authenticate"),
+                    Some(&b"APIKey realm=\"keys\", APIKey realm=\"others\""[..])
+                );
             }
             _ => panic!("{uri} {fields:?}"),
         }
@@ -203,7 +208,10 @@ fn what_callers_may_do() {
     check(&with(vec![deny]), "GET /", "k2", false);
     // Nobody has no name and no label.
     let anonymous = Some(Authentication { anonymous: true, ..by_key(header(), false) });
-    let policy = AccessPolicy { authentication: anonymous, ..with(vec![AccessRule { consumers: vec!["acme".into()], ..allow() }]) };
+    let policy = AccessPolicy {
+        authentication: anonymous,
+        ..with(vec![AccessRule { consumers: vec!["acme".into()], ..allow() }])
+    };
     assert_eq!(answer(&policy, "GET /", &[]), DENIED);
     let by_address = AccessPolicy { authentication: None, ..from("192.0.2.0/24") };
     assert_eq!(answer(&by_address, "GET /", &[("x-api-key", "no")]), Ok(None));
@@ -216,7 +224,8 @@ fn both_must_pass() {
     let gold = AccessRule { consumers: vec!["acme".into()], ..rule(AccessAction::Allow) };
     let own = AccessPolicy { rules: vec![gold], ..keys() };
     let filter = filter_of(&state(), &[("edge/fleet", other), ("shop/route", own.clone())]);
-    let ask = |uri: &str, key: &str| ask(&*filter, &mut request(uri, &[("x-api-key", key)]), &mut ctx()).map_err(|e| e.1);
+    let ask =
+        |uri: &str, key: &str| ask(&*filter, &mut request(uri, &[("x-api-key", key)]), &mut ctx()).map_err(|e| e.1);
     assert_eq!(ask("GET /?edge=k3", "k1"), Ok(Some("shop/acme".into())));
     assert_eq!(ask("GET /?edge=k3", "k2"), Err("access_denied"));
     assert_eq!(ask("GET /?edge=k1", "k1"), Err("credential_invalid"));
@@ -244,11 +253,17 @@ fn an_audit_decides_and_counts_and_lets_pass() {
         assert_eq!(ask(&*filter, &mut head, &mut ctx()), Ok(expect.map(str::to_owned)));
         assert_eq!(head.fields.len(), fields.len(), "nothing is taken out");
     }
-    let decisions: Vec<_> = state.decisions().into_iter().map(|(of, outcome, n)| (of.provider, of.audit, outcome, n)).collect();
+    let decisions: Vec<_> =
+        state.decisions().into_iter().map(|(of, outcome, n)| (of.provider, of.audit, outcome, n)).collect();
     let keys = || Some("keys".to_owned());
     assert_eq!(
         decisions,
-        [(None, true, "missing", 1), (keys(), true, "allowed", 1), (keys(), true, "denied", 1), (keys(), true, "invalid", 1)]
+        [
+            (None, true, "missing", 1),
+            (keys(), true, "allowed", 1),
+            (keys(), true, "denied", 1),
+            (keys(), true, "invalid", 1)
+        ]
     );
     assert_eq!(state.policy_counts().into_values().collect::<Vec<_>>(), [(4, 3)]);
 }

@@ -42,7 +42,11 @@ fn providers() {
     let from = |from: Vec<CredentialSource>| with(&move |a| a.providers = vec![keys("keys", from.clone())]);
     check(with(&|_| {}), vec![], None);
     check(with(&|a| a.providers.clear()), vec![], Some("authentication.providers"));
-    check(with(&|a| a.providers.push(keys("keys", vec![header("x")]))), vec![], Some("authentication.providers[1].name"));
+    check(
+        with(&|a| a.providers.push(keys("keys", vec![header("x")]))),
+        vec![],
+        Some("authentication.providers[1].name"),
+    );
     check(with(&|a| a.max_failures_per_minute = MAX_FAILURES), vec![], None);
     check(with(&|a| a.max_failures_per_minute = MAX_FAILURES + 1), vec![], Some("authentication.maxFailuresPerMinute"));
     check(with(&|a| a.providers[0].provider = None), vec![], Some("authentication.providers[0].type"));
