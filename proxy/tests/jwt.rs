@@ -185,7 +185,7 @@ fn what_is_remembered_ends_with_the_token_and_with_the_policy() {
     // Other keys, another audience, another issuer: each forgets it, and what it was before knows it again.
     let other_keys = json!({"keys": [ATTACKS.jwk("ES256")]}).to_string();
     for change in [
-        &|jwt: &mut proto::JwtProvider| jwt.jwks = other_keys.clone().into() as bytes::Bytes,
+        &|jwt: &mut proto::JwtProvider| jwt.jwks = other_keys.clone().into(),
         &|jwt: &mut proto::JwtProvider| jwt.audiences = vec!["billing".into()],
         &|jwt: &mut proto::JwtProvider| jwt.issuer = "https://other.example".into(),
     ] as [&dyn Fn(&mut proto::JwtProvider); 3]
