@@ -1,5 +1,5 @@
 //! AccessPolicies → one resource in each fleet that has a target of them. Each target is one policy's: of two that name it,
-//! the older one's. Which of a rule's, its route's and its fleet's policies holds is the proxies' to see.
+//! the one's that came first, as everywhere by age and then by name. Which of a rule's, its route's and its fleet's policies holds is the proxies' to see.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -61,7 +61,7 @@ pub(super) fn add(
     counts
 }
 
-/// The targets that no older policy has.
+/// The targets that no policy before has.
 fn own<'m>(
     object: &'m ObjectRef,
     found: Vec<(usize, Found)>,
@@ -79,7 +79,7 @@ fn own<'m>(
             Entry::Occupied(holder) if *holder.get() == object => {}
             Entry::Occupied(holder) => {
                 let message = format!(
-                    "{} has this target too, and is older: what it says holds alone; put both into one policy",
+                    "{} has this target too, and came first: it alone holds there; put both into one policy",
                     holder.get()
                 );
                 problems.degraded(object, format!("spec.targetRefs[{i}]"), reason::CONFLICTED, message);

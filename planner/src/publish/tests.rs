@@ -1,7 +1,7 @@
 //! Operator and proxies talk until nothing changes: what runs then, whatever one of them says.
 
 use proptest::prelude::*;
-use snapshot::proto::{Certificate, Cluster, Listener, Match, WeightedCluster};
+use snapshot::proto::{Certificate, Cluster, Listener, Match, RatePolicy, WeightedCluster};
 
 use super::*;
 

@@ -18,21 +18,20 @@ pub(super) struct Closed {
     fleet: Option<String>,
     /// By a route's key.
     routes: BTreeMap<String, String>,
-    /// Every route without an access policy of its own, in whose place the fleet's stands.
+    /// Every route of which a rule has no access policy of its own, so that the fleet's holds for it.
     others: Option<String>,
-    /// Keys of the routes that have one.
+    /// Keys of the routes of which each rule has one.
     guarded: BTreeSet<String>,
 }
 
 impl Closed {
     pub(super) fn new(snapshot: &Snapshot) -> Self {
-        let mut closed = Self::default();
+        let (mut closed, mut own) = (Self::default(), BTreeSet::new());
         for (_, entry) in [Kind::RatePolicy, Kind::AccessPolicy].into_iter().flat_map(|kind| snapshot.of_kind(kind)) {
             match entry.kind() {
                 Some(resource::Kind::RatePolicy(policy)) => closed.add(policy.targets, &policy.unavailable),
                 Some(resource::Kind::AccessPolicy(policy)) => {
-                    let of_routes = policy.targets.iter().filter(|target| target.rule.is_empty());
-                    closed.guarded.extend(of_routes.map(|target| target.route.clone()));
+                    own.extend(policy.targets.iter().map(|target| (target.route.clone(), target.rule.clone())));
                     let (fleet, routes): (Vec<_>, Vec<_>) =
                         policy.targets.into_iter().partition(|target| target.route.is_empty() && !policy.overrides);
                     closed.add(routes, &policy.unavailable);
@@ -42,6 +41,12 @@ impl Closed {
                 }
                 _ => {}
             }
+        }
+        // Routes are decoded for that alone.
+        if closed.others.is_some() {
+            let routes: BTreeSet<&String> = own.iter().map(|(route, _)| route).collect();
+            let guarded = routes.into_iter().filter(|route| is_guarded(snapshot, route, &own));
+            closed.guarded = guarded.cloned().collect();
         }
         closed
     }
@@ -67,4 +72,15 @@ impl Closed {
         let message = self.routes.get(route.as_str()).or(self.fleet.as_ref()).or(others)?;
         Some(Verdict::bad(reason::POLICY_UNAVAILABLE, message.as_str()))
     }
+}
+
+/// Whether each rule of a route has an access policy of its own, or the route has; by the routes and rules that have one.
+fn is_guarded(snapshot: &Snapshot, route: &str, own: &BTreeSet<(String, String)>) -> bool {
+    let has = |rule: &str| own.contains(&(route.to_owned(), rule.to_owned()));
+    let entry = route.parse().ok().and_then(|key| snapshot.entry(&key));
+    has("")
+        || match entry.and_then(|entry| entry.kind()) {
+            Some(resource::Kind::Route(route)) => route.rules.iter().all(|rule| has(&rule.name)),
+            _ => false,
+        }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use snapshot::{
     Kind,
-    proto::{Certificate, Cluster},
+    proto::{AccessPolicy, AccessRule, Certificate, Cluster, RatePolicy, Resource},
 };
 
 use super::*;
@@ -277,6 +277,14 @@ fn a_policy_that_is_too_large_closes_what_it_guards() {
     let Some(resource::Kind::RatePolicy(closed)) = parts.resources[0].as_ref().unwrap().entry.kind() else { panic!() };
     assert!(closed.unavailable.contains("compiles to"), "{}", closed.unavailable);
     assert!(problems.into_sorted()[0].message.contains("is answered 500"));
+
+    // One that says who may do what still holds besides others.
+    let rules = vec![AccessRule { consumers: vec!["n".repeat(MAX_RESOURCE)], ..AccessRule::default() }];
+    let policy = AccessPolicy { overrides: true, rules, ..AccessPolicy::default() };
+    let mut resource = sourced("ns", "p", resource::Kind::AccessPolicy(policy));
+    close(&mut resource, "why");
+    let Some(resource::Kind::AccessPolicy(closed)) = resource.entry.kind() else { panic!() };
+    assert!(closed.overrides && closed.rules.is_empty() && closed.unavailable.ends_with(" why"), "{closed:?}");
 }
 
 #[test]
