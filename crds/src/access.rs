@@ -1,5 +1,7 @@
 //! `AccessPolicy`: how callers are known, and what they may do.
 
+mod jwt;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -7,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub use self::jwt::{ClaimToHeader, Jwks, JwtProvider, RequiredClaim};
 use crate::{
     common::{PolicyMode, PolicyTargetRef},
     schema::{k8s, text},
@@ -119,9 +122,14 @@ fn failures() -> u32 {
 /// A way in which callers are known. The union is by `type`, with one member set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.apiKey) == (self.type == 'APIKey')")
-    .message("type APIKey needs apiKey")
-    .field_path(".apiKey"))]
+#[x_kube(
+    validation = Rule::new("has(self.apiKey) == (self.type == 'APIKey')")
+        .message("type APIKey needs apiKey, and no other type has it")
+        .field_path(".apiKey"),
+    validation = Rule::new("has(self.jwt) == (self.type == 'JWT')")
+        .message("type JWT needs jwt, and no other type has it")
+        .field_path(".jwt")
+)]
 pub struct Provider {
     /// Unique within the policy; metrics and those who are refused are told it.
     #[schemars(schema_with = "text::label")]
@@ -132,6 +140,10 @@ pub struct Provider {
     /// For `APIKey`: a key of a Consumer of this namespace. Example: `{from: [{header: X-API-Key}]}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyProvider>,
+    /// For `JWT`: a token that an issuer signed. Example:
+    /// `{issuer: "https://id.example", audiences: [orders], jwks: {inline: ...}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtProvider>,
 }
 
 /// The ways there are.
@@ -140,6 +152,8 @@ pub struct Provider {
 pub enum ProviderType {
     #[serde(rename = "APIKey")]
     ApiKey,
+    #[serde(rename = "JWT")]
+    Jwt,
 }
 
 /// API keys of the Consumers of this namespace.

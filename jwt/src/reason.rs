@@ -115,6 +115,20 @@ impl Reason {
         }
     }
 
+    /// Whether the issuer signed the token: who brings it may know what is wrong with it, and did not guess.
+    pub fn is_of_claims(self) -> bool {
+        matches!(
+            self,
+            Self::WrongIssuer
+                | Self::WrongAudience
+                | Self::Expired
+                | Self::NotYetValid
+                | Self::InvalidClaim
+                | Self::MissingClaim
+                | Self::InsufficientScope
+        )
+    }
+
     /// The error that the client is told.
     pub fn oauth_error(self) -> OAuthError {
         match self {

@@ -66,6 +66,10 @@ macro_rules! hidden {
 hidden! {
     Certificate { ; chain_pem, private_key_pem }
     Credential { kind; digest }
+    JwtProvider {
+        issuer, audiences, r#type, leeway_seconds, required_claims, scopes, from, forward, claim_headers;
+        jwks
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +109,17 @@ mod tests {
         let push: Vec<_> = messages.into_iter().filter_map(accept).collect();
         assert_eq!(push.len(), 1);
         hidden(&push);
+    }
+
+    #[test]
+    fn nothing_that_prints_shows_keys_of_tokens() {
+        let jwt = proto::JwtProvider { jwks: "k3y".into(), ..proto::JwtProvider::default() };
+        assert_eq!(serde_json::to_value(&jwt).unwrap()["jwks"], "<3 bytes>");
+        hidden(&jwt);
+        let provider = Some(proto::auth_provider::Provider::Jwt(jwt));
+        let providers = vec![proto::AuthProvider { name: "staff".into(), provider }];
+        let authentication = Some(proto::Authentication { providers, ..proto::Authentication::default() });
+        hidden(&proto::AccessPolicy { authentication, ..proto::AccessPolicy::default() });
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use jwt::Unusable;
 use snapshot::{
-    path,
-    proto::{self, resource},
+    check, path,
+    proto::{self, auth_provider, resource},
 };
 
 use super::{
@@ -33,6 +34,7 @@ pub(super) fn add(
         let found = targets::find(model, object, &policy.targets, policy.content.is_ok(), problems);
         counts.insert(object.clone(), u32::try_from(found.len()).unwrap_or(u32::MAX));
         let own = own(object, found, &mut holders, problems);
+        left_out(object, policy, problems);
         for (fleet, draft) in drafts.iter_mut() {
             let targets = targets::in_fleet(own.iter(), fleet, draft);
             if targets.is_empty() {
@@ -85,6 +87,21 @@ fn own<'m>(
         }
     }
     own
+}
+
+/// Tells of keys that no token is verified by, but for those that say themselves that they are for something else.
+fn left_out(object: &ObjectRef, policy: &AccessPolicy, problems: &mut Problems<'_>) {
+    let authentication = policy.content.iter().filter_map(|content| content.authentication.as_ref());
+    let providers = authentication.flat_map(|authentication| &authentication.providers).enumerate();
+    for (i, provider) in providers {
+        let Some(auth_provider::Provider::Jwt(jwt)) = &provider.provider else { continue };
+        let unusable = check::access::jwt_keys(jwt).map(|(_, unusable)| unusable).unwrap_or_default();
+        for key in unusable.into_iter().filter(|key| key.cause != Unusable::OtherUse) {
+            let field = format!("spec.authentication.providers[{i}].jwt.jwks.inline");
+            let message = format!("{key}; it is left out, and all others are in use");
+            problems.degraded(object, field, check::reason::INVALID_JWKS, message);
+        }
+    }
 }
 
 /// Tells of paths that no request has as this fleet reads them.

@@ -83,8 +83,33 @@ fn provider(provider: &crd::Provider) -> proto::AuthProvider {
                 forward: keys.forward,
             })
         }),
+        crd::ProviderType::Jwt => provider.jwt.as_ref().map(|jwt| Provider::Jwt(self::jwt(jwt))),
     };
     proto::AuthProvider { name: provider.name.clone(), provider: of_type }
+}
+
+fn jwt(jwt: &crd::JwtProvider) -> proto::JwtProvider {
+    let required = |required: &crd::RequiredClaim| proto::RequiredClaim {
+        claim: required.claim.clone(),
+        values: required.values.clone(),
+    };
+    let field = |to: &crd::ClaimToHeader| proto::ClaimHeader {
+        claim: to.claim.clone(),
+        header: to.header.to_ascii_lowercase(),
+    };
+    proto::JwtProvider {
+        issuer: jwt.issuer.clone(),
+        audiences: jwt.audiences.clone(),
+        r#type: jwt.typ.clone().unwrap_or_default(),
+        // What is not a whole number of seconds counts for the next one.
+        leeway_seconds: u32::try_from(jwt.leeway.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
+        required_claims: jwt.required_claims.iter().map(required).collect(),
+        scopes: jwt.scopes.clone(),
+        from: jwt.from.iter().map(source).collect(),
+        forward: jwt.forward,
+        claim_headers: jwt.claim_to_headers.iter().map(field).collect(),
+        jwks: jwt.jwks.inline.clone().into(),
+    }
 }
 
 fn source(source: &crd::CredentialSource) -> proto::CredentialSource {

@@ -136,6 +136,14 @@ impl Proxy {
         assert_eq!(nacks, refused.iter().map(|(key, reason)| (key.as_str(), *reason)).collect::<Vec<_>>());
     }
 
+    /// An access policy of every route, in place of the one there was.
+    pub fn access(&self, policy: proto::AccessPolicy) {
+        let mut target = content(self.address.port(), self.upstream, proto::Limits::default(), |_| {});
+        target.insert(Key::new(Kind::AccessPolicy, "ns", "p"), entry(resource::Kind::AccessPolicy(policy)));
+        let status = self.runtime.block_on(self.applier.apply(push(&target))).unwrap();
+        assert!(status.nacks.is_empty(), "{:?}", status.nacks);
+    }
+
     pub fn connect(&self) -> Client {
         Client::to(self.address)
     }

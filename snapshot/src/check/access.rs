@@ -1,15 +1,18 @@
 //! What makes an access policy executable.
 
+mod jwt;
+
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
+pub use self::jwt::{MAX_JWKS_BYTES, keys as jwt_keys};
 use super::{Fit, Unfit, http_token, modifiable, reason, within};
 use crate::{
     path,
     proto::{
-        AccessAction, AccessPolicy, AccessRule, ApiKeyProvider, AuthProvider, Authentication, PathKind, auth_provider,
-        credential_source,
+        AccessAction, AccessPolicy, AccessRule, ApiKeyProvider, AuthProvider, Authentication, CredentialSource,
+        PathKind, auth_provider, credential_source,
     },
 };
 
@@ -69,6 +72,7 @@ fn authentication(a: &Authentication) -> Fit {
 fn provider(p: &AuthProvider) -> Fit {
     match &p.provider {
         Some(auth_provider::Provider::ApiKey(api_key)) => within("apiKey", self::api_key(api_key)),
+        Some(auth_provider::Provider::Jwt(jwt)) => within("jwt", self::jwt::provider(jwt)),
         None => Err(Unfit::new("type", reason::UNKNOWN_PROVIDER, "a provider that this version does not know")),
     }
 }
@@ -77,8 +81,13 @@ fn api_key(p: &ApiKeyProvider) -> Fit {
     if p.from.is_empty() {
         return Err(Unfit::new("from", reason::INVALID_ACCESS, "names no place to look for a key"));
     }
-    bounded("from", p.from.len(), MAX_SOURCES)?;
-    for (i, source) in p.from.iter().enumerate() {
+    sources(&p.from)
+}
+
+/// The places of a credential.
+fn sources(from: &[CredentialSource]) -> Fit {
+    bounded("from", from.len(), MAX_SOURCES)?;
+    for (i, source) in from.iter().enumerate() {
         let field = |member: &str| format!("from[{i}]{member}");
         match &source.source {
             Some(credential_source::Source::Header(name)) => {

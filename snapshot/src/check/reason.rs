@@ -16,6 +16,7 @@ reasons! {
     INVALID_CONSUMER = "InvalidConsumer";
     INVALID_HEADER = "InvalidHeader";
     INVALID_HOSTNAME = "InvalidHostname";
+    INVALID_JWKS = "InvalidJWKS";
     INVALID_LIMIT = "InvalidLimit";
     INVALID_METHOD = "InvalidMethod";
     INVALID_PATH = "InvalidPath";

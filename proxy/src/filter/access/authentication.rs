@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use arc_swap::ArcSwap;
 use snapshot::{
+    Hash,
     check::{Unfit, reason},
     credential::{Digest, MAX_API_KEY},
     proto::{self, auth_provider},
@@ -12,6 +13,7 @@ use snapshot::{
 use super::{
     credentials::{Places, Presented, Source},
     failures::Failures,
+    jwt::{Accepted, Jwt, Tokens},
     refusal::Refusal,
 };
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
     filter::Ctx,
     lookup::Lookup,
     message::RequestHead,
+    wall_clock,
 };
 
 /// How a policy knows callers.
@@ -35,6 +38,7 @@ pub(super) struct Authentication {
 /// One way in which callers are known. A further one is a variant here.
 enum Provider {
     ApiKey(ApiKey),
+    Jwt(Box<Jwt>),
 }
 
 /// API keys of consumers.
@@ -43,22 +47,31 @@ struct ApiKey {
     forward: bool,
 }
 
-/// The number of a provider, and whom it knows the caller for.
-pub(super) type Known = (usize, Arc<Consumer>);
+/// The number of a provider, and what it knows of the caller.
+pub(super) type Known = (usize, Caller);
+
+/// A caller that is known.
+pub(super) enum Caller {
+    Consumer(Arc<Consumer>),
+    /// Who has a token, and is no consumer.
+    Token(Arc<Accepted>),
+}
 
 impl Authentication {
+    /// `policy`: the hash of the policy that it is a part of, and its namespace.
     pub(super) fn compile(
         authentication: &proto::Authentication,
-        namespace: &str,
+        policy: (Hash, &str),
         consumers: Arc<ArcSwap<Consumers>>,
+        tokens: &Arc<Tokens>,
         failures: Option<Failures>,
     ) -> Result<Self, Unfit> {
         let mut providers = vec![];
         for (i, provider) in authentication.providers.iter().enumerate() {
             let within = |e: Unfit| Unfit { field: format!("authentication.providers[{i}].{}", e.field), ..e };
-            providers.push(Provider::compile(provider).map_err(within)?);
+            providers.push(Provider::compile(provider, (policy, i), tokens).map_err(within)?);
         }
-        let (namespace, providers) = (namespace.into(), providers.into());
+        let (namespace, providers) = (policy.1.into(), providers.into());
         Ok(Self { namespace, consumers, providers, anonymous: authentication.anonymous, failures })
     }
 
@@ -79,20 +92,41 @@ impl Authentication {
             if let Some(seconds) = self.failures.as_ref().and_then(|failures| failures.wait_s(ctx)) {
                 return Err(Refusal::TooManyFailures(number, seconds));
             }
-            let Some(consumer) = provider.consumer(&credential, &self.namespace, &self.consumers.load()) else {
-                self.failures.iter().for_each(|failures| failures.count(ctx));
-                return Err(Refusal::Invalid(number));
+            let caller = match provider {
+                Provider::ApiKey(_) => self.consumer(&credential).map(Caller::Consumer).ok_or(Refusal::Invalid(number)),
+                Provider::Jwt(jwt) => {
+                    let accepted = jwt.verify(&credential, wall_clock::unix(ctx.started));
+                    accepted.map(Caller::Token).map_err(|reason| Refusal::Token(number, reason))
+                }
             };
-            return Ok(Some((number, consumer)));
+            if caller.as_ref().is_err_and(|refusal| refusal.is_guess()) {
+                self.failures.iter().for_each(|failures| failures.count(ctx));
+            }
+            return caller.map(|caller| Some((number, caller)));
         }
         if self.anonymous { Ok(None) } else { Err(Refusal::Missing) }
+    }
+
+    /// The consumer whose key it is; `None`: it is none. Longer ones are no keys, and not worth hashing.
+    fn consumer(&self, key: &[u8]) -> Option<Arc<Consumer>> {
+        if key.len() > MAX_API_KEY {
+            return None;
+        }
+        self.consumers.load().find(&self.namespace, &Digest::of_api_key(key)).cloned()
     }
 }
 
 impl Provider {
-    fn compile(provider: &proto::AuthProvider) -> Result<Self, Unfit> {
+    fn compile(
+        provider: &proto::AuthProvider,
+        place: ((Hash, &str), usize),
+        tokens: &Arc<Tokens>,
+    ) -> Result<Self, Unfit> {
         match &provider.provider {
             Some(auth_provider::Provider::ApiKey(keys)) => ApiKey::compile(keys).map(Self::ApiKey),
+            Some(auth_provider::Provider::Jwt(jwt)) => {
+                Jwt::compile(jwt, place, tokens).map(|jwt| Self::Jwt(Box::new(jwt)))
+            }
             None => Err(Unfit::new("type", reason::UNKNOWN_PROVIDER, "a provider that this version does not know")),
         }
     }
@@ -101,6 +135,7 @@ impl Provider {
         match self {
             Self::ApiKey(keys) if keys.forward => &[],
             Self::ApiKey(keys) => &keys.from,
+            Self::Jwt(jwt) => jwt.taken_out(),
         }
     }
 
@@ -108,27 +143,14 @@ impl Provider {
     fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
         match self {
             Self::ApiKey(keys) => keys.presented(head, lookup),
-        }
-    }
-
-    /// The consumer of a namespace that the credential is of; `None`: it is none.
-    fn consumer(&self, credential: &[u8], namespace: &str, consumers: &Consumers) -> Option<Arc<Consumer>> {
-        match self {
-            // Longer ones are no keys, and not worth hashing.
-            Self::ApiKey(_) if credential.len() > MAX_API_KEY => None,
-            Self::ApiKey(_) => consumers.find(namespace, &Digest::of_api_key(credential)).cloned(),
+            Self::Jwt(jwt) => jwt.presented(head, lookup),
         }
     }
 }
 
 impl ApiKey {
     fn compile(keys: &proto::ApiKeyProvider) -> Result<Self, Unfit> {
-        let mut from = vec![];
-        for (i, source) in keys.from.iter().enumerate() {
-            let within = |e: Unfit| Unfit { field: format!("apiKey.from[{i}].{}", e.field), ..e };
-            from.push(Source::compile(source).map_err(within)?);
-        }
-        Ok(Self { from: from.into(), forward: keys.forward })
+        Ok(Self { from: Source::compile_all("apiKey.from", &keys.from)?, forward: keys.forward })
     }
 
     /// The key that a request brings, in the first place that has one.

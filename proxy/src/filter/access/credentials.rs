@@ -7,6 +7,7 @@ use http::{
     header::COOKIE,
     uri::{Parts, PathAndQuery},
 };
+use jwt::MAX_TOKEN_BYTES;
 use snapshot::{
     check::{Unfit, reason},
     credential::MAX_API_KEY,
@@ -18,6 +19,9 @@ use crate::{
     lookup::{Lookup, decoded, is_plain},
     message::RequestHead,
 };
+
+/// Longest credential of any kind, in bytes.
+const MAX_CREDENTIAL_BYTES: usize = if MAX_TOKEN_BYTES > MAX_API_KEY { MAX_TOKEN_BYTES } else { MAX_API_KEY };
 
 /// A place that may hold a credential.
 #[derive(Clone, Debug)]
@@ -61,6 +65,20 @@ impl Source {
         })
     }
 
+    /// The places of a list, which is that member of its provider.
+    pub(super) fn compile_all(member: &str, sources: &[proto::CredentialSource]) -> Result<Box<[Self]>, Unfit> {
+        let compile = |(i, source): (usize, &proto::CredentialSource)| {
+            let within = |e: Unfit| Unfit { field: format!("{member}[{i}].{}", e.field), ..e };
+            Self::compile(source).map_err(within)
+        };
+        sources.iter().enumerate().map(compile).collect()
+    }
+
+    /// Whether it is this header field.
+    pub(super) fn is_header(&self, name: &HeaderName) -> bool {
+        matches!(self, Self::Header(of) if of == name)
+    }
+
     /// What a request has there.
     pub(super) fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
         let found = match self {
@@ -74,8 +92,8 @@ impl Source {
             }
             Self::Query(name) => lookup.parameter(name).map(|raw| match is_plain(raw) {
                 true => raw.as_bytes().into(),
-                // No longer than what is no key any more.
-                false => decoded(raw).take(MAX_API_KEY + 1).collect(),
+                // No longer than what is no credential any more.
+                false => decoded(raw).take(MAX_CREDENTIAL_BYTES + 1).collect(),
             }),
             Self::Cookie(name) => lookup.cookie(name).map(Cow::from),
         };

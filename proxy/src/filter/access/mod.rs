@@ -9,6 +9,7 @@ mod authorization;
 mod counters;
 mod credentials;
 mod failures;
+mod jwt;
 mod networks;
 mod refusal;
 mod registry;
@@ -17,10 +18,11 @@ use std::sync::Arc;
 
 pub use self::registry::AccessPolicies;
 use self::{
-    authentication::Authentication,
+    authentication::{Authentication, Caller},
     authorization::Rules,
     counters::{Outcome, PolicyCounters},
     credentials::Places,
+    jwt::Accepted,
     refusal::{Refusal, Refusals},
 };
 use super::{Ctx, Filter, Flow, Stage};
@@ -50,30 +52,37 @@ impl Filter for Access {
     }
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
+        let mut tokens = vec![];
         for policy in &self.policies {
-            if let Some(refusal) = policy.decide(head, ctx).filter(|_| !policy.audit) {
-                return policy.refusals.reply(refusal);
+            match policy.decide(head, ctx) {
+                _ if policy.audit => {}
+                Ok(token) => tokens.extend(token),
+                Err(refusal) => return policy.refusals.reply(refusal),
             }
         }
         for policy in self.policies.iter().filter(|policy| !policy.audit) {
             policy.taken_out.clear(head);
+        }
+        for token in tokens {
+            token.tell(head);
         }
         Flow::Continue
     }
 }
 
 impl Policy {
-    /// Decides, and counts; `None`: the request may pass. Whom it knows the caller for stands in the context, whatever the
-    /// caller may do.
-    fn decide(&self, head: &RequestHead, ctx: &mut Ctx) -> Option<Refusal> {
-        let (provider, known) = match &self.authentication {
-            None => (None, None),
+    /// Decides, and counts; `Ok`: the request may pass, with its token if it has one. Whom it knows the caller for stands
+    /// in the context, whatever the caller may do.
+    fn decide(&self, head: &RequestHead, ctx: &mut Ctx) -> Result<Option<Arc<Accepted>>, Refusal> {
+        let (provider, known, token) = match &self.authentication {
+            None => (None, None, None),
             Some(authentication) => match authentication.known(head, ctx) {
-                Ok(None) => (None, None),
-                Ok(Some((provider, consumer))) => (Some(provider), Some(consumer)),
+                Ok(None) => (None, None, None),
+                Ok(Some((provider, Caller::Consumer(consumer)))) => (Some(provider), Some(consumer), None),
+                Ok(Some((provider, Caller::Token(token)))) => (Some(provider), None, Some(token)),
                 Err(refusal) => {
                     self.counters.count(refusal.provider(), refusal.outcome());
-                    return Some(refusal);
+                    return Err(refusal);
                 }
             },
         };
@@ -82,7 +91,7 @@ impl Policy {
         if known.is_some() {
             ctx.identity = known;
         }
-        (!is_allowed).then_some(Refusal::Denied)
+        if is_allowed { Ok(token) } else { Err(Refusal::Denied) }
     }
 }
 

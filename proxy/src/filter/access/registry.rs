@@ -21,6 +21,7 @@ use super::{
     authorization::Rules,
     counters::{Counters, Outcome, Outcomes, PolicyCounters},
     failures::{ADDRESSES, Failures},
+    jwt::Tokens,
     refusal::Refusals,
 };
 use crate::{clock::clock_us, consumers::Consumers, filter::Filter};
@@ -33,6 +34,7 @@ pub struct AccessPolicies {
     /// Whom policies know.
     consumers: Arc<ArcSwap<Consumers>>,
     failures: Arc<Table>,
+    tokens: Arc<Tokens>,
     live: Mutex<Live>,
 }
 
@@ -55,7 +57,12 @@ pub(crate) struct Counted {
 
 impl Default for AccessPolicies {
     fn default() -> Self {
-        Self { consumers: Arc::default(), failures: Arc::new(Table::new(ADDRESSES)), live: Mutex::default() }
+        Self {
+            consumers: Arc::default(),
+            failures: Arc::new(Table::new(ADDRESSES)),
+            tokens: Arc::default(),
+            live: Mutex::default(),
+        }
     }
 }
 
@@ -70,7 +77,7 @@ impl AccessPolicies {
             let failures = live.failures(key, authentication.max_failures_per_minute);
             let failures = failures.map(|limiter| Failures::new(Arc::clone(&self.failures), limiter));
             let consumers = Arc::clone(&self.consumers);
-            Authentication::compile(authentication, key.namespace(), consumers, failures)
+            Authentication::compile(authentication, (hash, key.namespace()), consumers, &self.tokens, failures)
         });
         let authentication = authentication.transpose()?;
         let providers = policy.authentication.as_ref().map_or(&[][..], |authentication| &authentication.providers);
