@@ -14,6 +14,7 @@
 //! - [`mod@refs`]: what a resource refers to.
 //! - [`credential`]: digests of credentials.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
+//! - [`origin`]: origins, as browsers name them and as filters list them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
 //! - [`codec`]: messages, decoded under a bound on what they take in memory.
@@ -27,6 +28,7 @@ pub mod expression;
 pub mod handover;
 pub mod key;
 pub mod latency;
+pub mod origin;
 pub mod path;
 pub mod refs;
 pub mod report;

@@ -4,6 +4,7 @@
 //! An object whose content can't be used is rejected with every finding, and its last accepted content is taken instead.
 
 mod consumer;
+mod cross_origin;
 mod endpoints;
 mod expressions;
 mod external_auth;

@@ -170,7 +170,7 @@ pub(super) mod tests {
             ended: std::time::Instant::now(),
             rule: None,
             client: b"192.0.2.1",
-            client_port: 7,
+            client_port: Some(7),
             method: &Method::GET,
             target: "/a?b=\"c\"",
             host: b"shop",

@@ -34,6 +34,7 @@ const HOUSES: &[House] = &[
                 "foundations",
                 &[
                     "backoff",
+                    "client_address",
                     "clock",
                     "consumers",
                     "date",
@@ -89,7 +90,7 @@ const HOUSES: &[House] = &[
         // `expression` and its parser share an error.
         acyclic: false,
         floors: &[
-            ("words", &["check/reason", "credential", "handover", "key", "latency", "path"]),
+            ("words", &["check/reason", "credential", "handover", "key", "latency", "origin", "path"]),
             ("expressions", &["expression"]),
             ("references", &["refs"]),
             ("resources", &["check", "sensitive", "set"]),
