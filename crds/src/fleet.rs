@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, schema::k8s};
 
+mod client_address;
 mod limits;
 mod listener;
 mod paths;
@@ -14,6 +15,7 @@ mod scaling;
 mod service;
 mod template;
 
+pub use client_address::{ClientAddress, ClientAddressHeader};
 pub use limits::{Http2Limits, Limits, WebSocketLimits};
 pub use listener::{
     AllowedRoutes, AssignedHostnames, FromNamespaces, Listener, ListenerTls, Protocol, RouteNamespaces, SecretRef,
@@ -124,6 +126,10 @@ pub struct GatewayFleetSpec {
             .field_path(".webSocket.maxAge")
     )]
     pub limits: Limits,
+    /// Where a client's address is read from, behind load balancers and other proxies; default: it is whoever connects. A change
+    /// is for requests that come after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<ClientAddress>,
     /// How the paths of requests are read where servers read them differently. A change is for connections made after it.
     #[serde(default)]
     pub paths: Paths,

@@ -11,10 +11,12 @@ use crate::{
     schema::{k8s, text},
 };
 
+mod cross_origin;
 mod external_auth;
 mod filter;
 mod matching;
 
+pub use cross_origin::{Cors, CorsMethod, Csrf};
 pub use external_auth::{ExternalAuth, ExternalAuthBackendRef, ExternalAuthProtocol, HttpAuthConfig};
 pub use filter::{
     Compression, CompressionAlgorithm, FilterType, HeaderModifier, PathModifier, PathModifierType, RequestRedirect,

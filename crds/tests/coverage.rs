@@ -51,6 +51,10 @@ const IMPLIED: &[(&str, &str)] = &[
         "at most one filter of each type; what that rule costs at most is counted by it",
     ),
     (
+        "ApiRoute /properties/spec/properties/rules/items/properties/filters/items/properties/cors/properties/allowMethods maxItems: 10",
+        "there are ten words, each at most once; what the rule on '*' costs at most is counted by it",
+    ),
+    (
         "GatewayFleet /properties/spec/properties/scaling/properties/minReplicas maximum: 1000",
         "no more than maxReplicas; said of the field itself when both are too high",
     ),

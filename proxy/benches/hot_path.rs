@@ -317,7 +317,7 @@ fn requests(routes: usize) {
         rule: Some(rule.served_by()),
         consumer: None,
         client: b"192.0.2.1",
-        client_port: 7,
+        client_port: Some(7),
         method: &Method::GET,
         target: "/",
         host: b"h",

@@ -109,7 +109,7 @@ impl Fields {
     }
 
     /// Every value of a name. `for_each` is the fast way through them: it does not look at each step for where it is.
-    pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = &'s [u8]> {
+    pub fn get_all<'s>(&'s self, name: &(impl AsRef<[u8]> + ?Sized)) -> impl DoubleEndedIterator<Item = &'s [u8]> {
         let name = name.as_ref();
         let came = self.spans.iter().filter(move |at| self.is_named(at, name));
         let set = self.set.iter().filter(move |(other, _)| is_same(other, name));

@@ -21,6 +21,7 @@ mod admin;
 mod backoff;
 mod body;
 pub mod cli;
+pub mod client_address;
 pub mod clock;
 pub mod config;
 pub mod connection;

@@ -2,11 +2,14 @@
 //! so that a resource which passes here is refused by a proxy only for what that proxy alone can know.
 
 pub mod access;
+mod client_address;
 mod compression;
 pub mod consumer;
+mod cross_origin;
 mod expressions;
 mod external_auth;
 mod fields;
+mod fleet;
 pub mod reason;
 mod unfit;
 
@@ -24,8 +27,8 @@ use crate::{
     expression,
     key::{Key, Kind},
     proto::{
-        Certificate, Cluster, Filter, Fleet, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy,
-        Resource, Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
+        Certificate, Cluster, Filter, HeaderModifier, Listener, Match, PathKind, PathRewrite, RatePolicy, Resource,
+        Route, Rule, ValueMatch, filter, key_part, path_rewrite, resource,
     },
     refs::{self, Reference},
 };
@@ -40,7 +43,7 @@ pub fn resource(key: &Key, resource: &Resource) -> Fit {
         return Err(Unfit::new("requires", reason::UNKNOWN_FEATURE, format!("this proxy has no feature {unknown:?}")));
     }
     let (kind, fit) = match &resource.kind {
-        Some(resource::Kind::Fleet(f)) => (Kind::Fleet, fleet(f)),
+        Some(resource::Kind::Fleet(f)) => (Kind::Fleet, fleet::fit(f)),
         Some(resource::Kind::Listener(l)) => (Kind::Listener, listener(l)),
         Some(resource::Kind::Certificate(c)) => (Kind::Certificate, certificate(c)),
         Some(resource::Kind::Route(r)) => (Kind::Route, route(r)),
@@ -72,31 +75,6 @@ fn named(reference: &Reference<'_>) -> Fit {
 /// Whether that expression can be used.
 fn regex(field: &str, pattern: &str) -> Fit {
     expression::verdict(pattern).map(drop).map_err(|fault| Unfit::new(field, fault.reason(), fault.to_string()))
-}
-
-/// The settings of a fleet, held to the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2.
-fn fleet(f: &Fleet) -> Fit {
-    let limits = f.limits.unwrap_or_default();
-    for (field, value, most) in [
-        ("headerBytes", limits.header_bytes, 16 << 20),
-        ("headerFields", limits.header_fields, 10_000),
-        ("targetBytes", limits.target_bytes, 65_534),
-        ("descriptorsPerClientPercent", limits.descriptors_per_client_percent, 100),
-        ("http2.concurrentStreams", limits.http2_concurrent_streams, 10_000),
-        ("http2.streamWindowBytes", limits.http2_stream_window_bytes, (1 << 31) - 1),
-        ("http2.connectionWindowBytes", limits.http2_connection_window_bytes, (1 << 31) - 1),
-    ] {
-        if value > most {
-            let message = format!("{value} is above {most}");
-            return Err(Unfit::new(format!("limits.{field}"), reason::INVALID_LIMIT, message));
-        }
-    }
-    for (i, held) in f.held.iter().enumerate() {
-        for (j, name) in held.hostnames.iter().enumerate() {
-            hostname(format_args!("held[{i}].hostnames[{j}]"), name, true)?;
-        }
-    }
-    Ok(())
 }
 
 fn listener(l: &Listener) -> Fit {
@@ -201,6 +179,8 @@ fn filter(f: &Filter) -> Fit {
         }
         Some(filter::Filter::Compression(c)) => within("compression", compression::fit(c)),
         Some(filter::Filter::ExternalAuth(a)) => within("externalAuth", external_auth::fit(a)),
+        Some(filter::Filter::Cors(c)) => within("cors", cross_origin::cors(c)),
+        Some(filter::Filter::Csrf(c)) => within("csrf", cross_origin::csrf(c)),
         None => Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     }
 }
@@ -295,7 +275,7 @@ fn hostname(field: impl fmt::Display, name: &str, may_be_empty: bool) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Limits, PathMatch};
+    use crate::proto::PathMatch;
 
     #[track_caller]
     fn check_path(kind: PathKind, value: &str, expect: Option<(&str, &str)>) {
@@ -315,22 +295,6 @@ mod tests {
         check_path(PathKind::Regex, "/a/(", Some((field, "InvalidRegex")));
         check_path(PathKind::Regex, "/only)|(?:/admin.*", Some((field, "InvalidRegex")));
         check_path(PathKind::Regex, "(a{1000}){1000}", Some((field, "TooComplex")));
-    }
-
-    #[test]
-    fn bounds_are_within_what_a_proxy_can_hold() {
-        let check = |limits| {
-            let fleet = Fleet { limits: Some(limits), ..Fleet::default() };
-            let kind = Some(resource::Kind::Fleet(fleet));
-            resource(&Key::new(Kind::Fleet, "a", "b"), &Resource { requires: vec![], kind })
-        };
-        assert_eq!(check(Limits::default()), Ok(()));
-        let most = Limits { target_bytes: 65_534, http2_stream_window_bytes: (1 << 31) - 1, ..Limits::default() };
-        assert_eq!(check(most), Ok(()));
-        let unfit = check(Limits { http2_stream_window_bytes: 1 << 31, ..most }).unwrap_err();
-        assert_eq!((unfit.field.as_str(), unfit.reason), ("limits.http2.streamWindowBytes", "InvalidLimit"));
-        let unfit = check(Limits { target_bytes: 65_535, ..most }).unwrap_err();
-        assert_eq!(unfit.to_string(), "limits.targetBytes: 65535 is above 65534");
     }
 
     #[test]

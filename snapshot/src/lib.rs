@@ -15,6 +15,7 @@
 //! - [`closed()`]: what stands in for a policy that can't be honoured.
 //! - [`credential`]: digests of credentials.
 //! - [`expression`]: regular expressions, whose cost is known before anything runs them.
+//! - [`origin`]: origins, as browsers name them and as filters list them.
 //! - [`wire`]: pushes cut into messages of at most 1 MiB, and put together again under bounds.
 //! - [`report`]: what proxies tell, held to the sizes that operators take.
 //! - [`codec`]: messages, decoded under a bound on what they take in memory.
@@ -29,6 +30,7 @@ pub mod expression;
 pub mod handover;
 pub mod key;
 pub mod latency;
+pub mod origin;
 pub mod path;
 pub mod refs;
 pub mod report;

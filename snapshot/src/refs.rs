@@ -113,7 +113,9 @@ fn of_filter(filter: &Filter) -> Option<(&'static str, &str)> {
         | filter::Filter::ResponseHeaderModifier(_)
         | filter::Filter::RequestRedirect(_)
         | filter::Filter::UrlRewrite(_)
-        | filter::Filter::Compression(_) => None,
+        | filter::Filter::Compression(_)
+        | filter::Filter::Cors(_)
+        | filter::Filter::Csrf(_) => None,
         filter::Filter::ExternalAuth(auth) => Some(("externalAuth.backendRef", &auth.cluster)),
     }
 }

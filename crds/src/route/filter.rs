@@ -4,7 +4,10 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::external_auth::ExternalAuth;
+use super::{
+    cross_origin::{Cors, Csrf},
+    external_auth::ExternalAuth,
+};
 use crate::{
     common::{HttpHeader, header_names},
     schema::text,
@@ -45,7 +48,13 @@ use crate::{
         .message(Message::Expression(
             "has(self.externalAuth) ? 'externalAuth is only for type ExternalAuth' : 'type ExternalAuth needs externalAuth'".into(),
         ))
-        .field_path(".externalAuth")
+        .field_path(".externalAuth"),
+    validation = Rule::new("has(self.cors) == (self.type == 'CORS')")
+        .message(Message::Expression("has(self.cors) ? 'cors is only for type CORS' : 'type CORS needs cors'".into()))
+        .field_path(".cors"),
+    validation = Rule::new("has(self.csrf) == (self.type == 'CSRF')")
+        .message(Message::Expression("has(self.csrf) ? 'csrf is only for type CSRF' : 'type CSRF needs csrf'".into()))
+        .field_path(".csrf")
 )]
 pub struct RouteFilter {
     /// Which member below is set.
@@ -75,6 +84,14 @@ pub struct RouteFilter {
     /// `{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: auth, port: 80}}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_auth: Option<ExternalAuth>,
+    /// For `CORS`: pages of other origins may make requests and read the answers. Example:
+    /// `{type: CORS, cors: {allowOrigins: ["https://shop.example"], allowMethods: [GET, PUT], maxAge: 600}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// For `CSRF`: requests that change something must come from the route's own pages. Example:
+    /// `{type: CSRF, csrf: {additionalOrigins: ["https://www.shop.example"]}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csrf: Option<Csrf>,
 }
 
 /// The filters there are.
@@ -88,6 +105,10 @@ pub enum FilterType {
     UrlRewrite,
     Compression,
     ExternalAuth,
+    #[serde(rename = "CORS")]
+    Cors,
+    #[serde(rename = "CSRF")]
+    Csrf,
 }
 
 /// Header fields to set, add and remove, in that order.

@@ -54,6 +54,25 @@ const HEADER_VALUE: Text = Text {
     max_length: 4096,
     words: "a header field value: printable ASCII without line breaks, not empty, no space first or last",
 };
+/// RFC 6454 section 6.1, of the schemes that browsers have pages of. What a port is at most is for the planner to say.
+const ORIGIN: Text = Text {
+    pattern: concat!(
+        r"^https?://(\*|(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|\[[0-9a-f:.]{2,45}\])",
+        "(:[1-9][0-9]{0,4})?$",
+    ),
+    max_length: 267,
+    words: "an origin such as https://shop.example or http://localhost:3000, in lower case and without a path; '*.' in front of \
+            the host is for all hosts below, '*' in its place for all of the scheme",
+};
+const ORIGIN_OR_ALL: Text = Text {
+    pattern: concat!(
+        r"^(\*|https?://(\*|(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|\[[0-9a-f:.]{2,45}\])",
+        "(:[1-9][0-9]{0,4})?)$",
+    ),
+    max_length: 267,
+    words: "an origin such as https://shop.example or http://localhost:3000, in lower case and without a path; '*.' in front of \
+            the host is for all hosts below, and '*' alone for every origin",
+};
 /// RFC 6838 section 4.2, or all of a type.
 const MEDIA_RANGE: Text = Text {
     pattern: r"^[A-Za-z0-9][-A-Za-z0-9!#$&^_.+]*/(\*|[A-Za-z0-9][-A-Za-z0-9!#$&^_.+]*)$",
@@ -135,7 +154,7 @@ const SECRET_KEY: Text = Text {
     words: "a key of a Secret: letters, digits, '-', '_' and '.'",
 };
 
-const ALL: [&Text; 23] = [
+const ALL: [&Text; 25] = [
     &HOSTNAME,
     &HOSTNAME_OR_ALL,
     &LABEL,
@@ -143,6 +162,8 @@ const ALL: [&Text; 23] = [
     &HEADER_NAME,
     &TOKEN,
     &HEADER_VALUE,
+    &ORIGIN,
+    &ORIGIN_OR_ALL,
     &MEDIA_RANGE,
     &MATCH_VALUE,
     &PARAMETER_NAME,
@@ -203,6 +224,16 @@ pub(crate) fn token(_: &mut SchemaGenerator) -> Schema {
 
 pub(crate) fn header_value(_: &mut SchemaGenerator) -> Schema {
     HEADER_VALUE.schema()
+}
+
+/// An origin, or all below a host or of a scheme.
+pub(crate) fn origin(_: &mut SchemaGenerator) -> Schema {
+    ORIGIN.schema()
+}
+
+/// The same, or every origin.
+pub(crate) fn origin_or_all(_: &mut SchemaGenerator) -> Schema {
+    ORIGIN_OR_ALL.schema()
 }
 
 /// A media type, or all of one type.
@@ -297,6 +328,24 @@ mod tests {
         check(&HEADER_NAME, &["X-Tier", "a`b|c"], &["", "a b", "a:b", "é", "a\r", ":path"]);
         check(&TOKEN, &["GET", "a`b|c"], &["", "a b", "a:b", "a=b", "a;b"]);
         check(&HEADER_VALUE, &["x", "a b\tc", "\"q\""], &["", " a", "a ", "a\r\nb: c", "a\0", "é"]);
+        let origins = ["https://a", "http://*.a.b:81", "https://*", "http://[::1]:3000", "http://192.0.2.1"];
+        let others = [
+            "",
+            "a",
+            "ftp://a",
+            "https://a/",
+            "https://A",
+            "https://*a",
+            "https://a.*",
+            "https://a:0",
+            "https://a@b",
+            "null",
+        ];
+        for text in [&ORIGIN, &ORIGIN_OR_ALL] {
+            check(text, &origins, &others);
+        }
+        check(&ORIGIN, &[], &["*"]);
+        check(&ORIGIN_OR_ALL, &["*"], &["**"]);
         check(
             &MEDIA_RANGE,
             &["text/html", "text/*", "application/vnd.api+json"],

@@ -228,6 +228,20 @@ fn resource(spec: &crds::GatewayFleetSpec) -> proto::Fleet {
         limits: Some(limits(&spec.limits)),
         held: vec![],
         paths: Some(paths(spec.paths)).filter(|paths| *paths != proto::Paths::default()),
+        client_address: spec.client_address.as_ref().map(client_address),
+    }
+}
+
+fn client_address(address: &crds::fleet::ClientAddress) -> proto::ClientAddress {
+    use crds::fleet::ClientAddressHeader;
+    let header = match address.header {
+        ClientAddressHeader::XForwardedFor => proto::ClientAddressHeader::XForwardedFor,
+        ClientAddressHeader::Forwarded => proto::ClientAddressHeader::Forwarded,
+    };
+    proto::ClientAddress {
+        header: header.into(),
+        trusted_hops: address.trusted_hops.unwrap_or_default(),
+        trusted_cidrs: address.trusted_cidrs.clone(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 mod consumer;
+mod cross_origin;
 mod endpoints;
 mod expressions;
 mod external_auth;

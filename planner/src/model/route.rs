@@ -10,7 +10,7 @@ use snapshot::{
     proto::{self, ClusterProtocol, Resource, ValueMatch, resource},
 };
 
-use super::{Findings, Hostname, external_auth, unless};
+use super::{Findings, Hostname, cross_origin, external_auth, unless};
 use crate::{problem::reason, world::ObjectRef};
 
 /// Bytes of the shortest body that is coded: shorter ones are one packet either way.
@@ -331,6 +331,8 @@ fn filter(namespace: &str, filter: &crd::RouteFilter) -> proto::Filter {
         crd::FilterType::ExternalAuth => {
             filter.external_auth.as_ref().map(|a| Filter::ExternalAuth(external_auth::compile(namespace, a)))
         }
+        crd::FilterType::Cors => filter.cors.as_ref().map(|c| Filter::Cors(cross_origin::cors(c))),
+        crd::FilterType::Csrf => filter.csrf.as_ref().map(|c| Filter::Csrf(cross_origin::csrf(c))),
     };
     proto::Filter { filter }
 }

@@ -201,7 +201,7 @@ impl Compiler {
 
     fn access_policy(&mut self, key: &Key, entry: &Entry) -> Result<(), Unfit> {
         let Some(resource::Kind::AccessPolicy(policy)) = checked(key, entry)? else {
-            return Err(Unfit::new("", "WrongKind", "is no access policy"));
+            return Err(Unfit::new("", reason::WRONG_KIND, "is no access policy"));
         };
         self.shared.access.policy(key, entry.hash(), &policy).map(drop)
     }

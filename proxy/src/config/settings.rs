@@ -4,7 +4,10 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use snapshot::proto::{self, AccessLogLevel};
 
-use crate::message_limits::{DEFAULT, Http2Limits, Limits};
+use crate::{
+    client_address::ClientAddress,
+    message_limits::{DEFAULT, Http2Limits, Limits},
+};
 
 /// Percent of all descriptors that one client may hold, unless the fleet says otherwise.
 const DESCRIPTORS_PER_CLIENT: u32 = 50;
@@ -30,6 +33,8 @@ pub struct Settings {
     pub connections_per_client: Option<u32>,
     /// Percent of all descriptors that one client may hold.
     pub descriptors_per_client: u32,
+    /// Rules by which clients behind other proxies are known; `None`: the client is whoever connects.
+    pub client_address: Option<ClientAddress>,
 }
 
 impl Default for Settings {
@@ -44,6 +49,7 @@ impl Default for Settings {
             http2: Http2Limits::default(),
             connections_per_client: None,
             descriptors_per_client: DESCRIPTORS_PER_CLIENT,
+            client_address: None,
         }
     }
 }
@@ -66,6 +72,7 @@ impl From<&proto::Fleet> for Settings {
             },
             connections_per_client: set(limits.connections_per_client),
             descriptors_per_client: set(limits.descriptors_per_client_percent).unwrap_or(DESCRIPTORS_PER_CLIENT),
+            client_address: fleet.client_address.as_ref().map(Into::into),
         }
     }
 }

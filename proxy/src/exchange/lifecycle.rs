@@ -1,18 +1,20 @@
 //! One request from its head to its end; whatever way it ends, it is recorded once.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode, Version, uri::PathAndQuery};
+use http::{HeaderValue, Method, StatusCode, Version, uri::PathAndQuery};
 
 use super::normalise::Host;
 use crate::{
+    client_address::ClientAddress,
     connection::{Conn, TimeoutKind, UpstreamPermit},
     consumers::Consumer,
-    forwarded::RequestId,
+    fields::Fields,
+    forwarded::{self, RequestId},
     message::RequestHead,
     rule::Rule,
     telemetry::{ErrorSource, RequestRecord, Waiter},
@@ -24,6 +26,8 @@ use crate::{
 pub(crate) struct Exchange<'a> {
     pub(super) worker: &'a Worker,
     pub(crate) conn: &'a Conn,
+    /// The client that other proxies name, and its address as a field's value; `None`: it is whoever connects.
+    forwarded_client: Option<(IpAddr, HeaderValue)>,
     pub(super) rule: Option<Arc<Rule>>,
     /// Who calls, as far as it is known.
     pub(super) consumer: Option<Arc<Consumer>>,
@@ -66,6 +70,7 @@ impl<'a> Exchange<'a> {
         Self {
             worker,
             conn,
+            forwarded_client: None,
             rule: None,
             consumer: None,
             method: head.method.clone(),
@@ -85,6 +90,23 @@ impl<'a> Exchange<'a> {
             reason: None,
             error_source: None,
         }
+    }
+
+    /// Finds the client by what other proxies say.
+    pub(super) fn find_client(&mut self, rules: &ClientAddress, fields: &Fields) {
+        let peer = self.conn.peer.ip();
+        let client = rules.of(peer, fields);
+        self.forwarded_client = (client != peer.to_canonical()).then(|| (client, forwarded::address(client)));
+    }
+
+    /// The client's address.
+    pub(super) fn client(&self) -> IpAddr {
+        self.forwarded_client.as_ref().map_or_else(|| self.conn.peer.ip(), |(client, _)| *client)
+    }
+
+    /// The client's address as a field's value.
+    pub(super) fn client_value(&self) -> &HeaderValue {
+        self.forwarded_client.as_ref().map_or_else(|| self.conn.client(), |(_, value)| value)
     }
 
     /// The proxy answers by itself, or the exchange fails.
@@ -181,8 +203,8 @@ impl Drop for Exchange<'_> {
             ended: now,
             rule: self.rule.as_ref().map(|rule| rule.served_by()),
             consumer: self.consumer.as_deref(),
-            client: self.conn.client().as_bytes(),
-            client_port: self.conn.peer.port(),
+            client: self.client_value().as_bytes(),
+            client_port: self.forwarded_client.is_none().then(|| self.conn.peer.port()),
             method: &self.method,
             target: self.target.as_ref().map_or("", |t| t.as_str()),
             host: &self.host.value,

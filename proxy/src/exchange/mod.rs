@@ -27,11 +27,11 @@ use crate::{
     clock::clock_us,
     connection::{Conn, Way},
     fields::Fields,
-    filter::{BodyPlan, Ctx, FilterState, LocalReply, Outcome, Unwind},
+    filter::{BodyPlan, Ctx, FilterState, LocalReply, Outcome, Unwind, asked_by_preflight},
     http1::request::Wants,
     message::{RequestHead, ResponseHead},
     rate_limit_fields::RateLimit,
-    router::{Missed, Query},
+    router::{Matched, Missed, Query, Router},
     rule::{Action, Rule},
     telemetry::ErrorSource,
     upstream::{self, UpstreamRequest},
@@ -95,7 +95,7 @@ pub(crate) async fn serve<S: Source>(
         source.is_of_stream(Way::Request);
     }
     let mut ctx = Ctx {
-        client: exchange.conn.peer.ip(),
+        client: exchange.client(),
         tls: exchange.conn.tls,
         port: exchange.conn.public_port,
         prefix,
@@ -176,9 +176,12 @@ pub(crate) async fn serve<S: Source>(
 
 /// Checks host and target, brings the head into origin form, and finds the rule.
 fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rule>, usize), LocalReplyKind> {
+    let config = exchange.worker.shared.config.load();
+    if let Some(rules) = &config.settings.client_address {
+        exchange.find_client(rules, &head.fields);
+    }
     let paths = exchange.conn.limits.paths;
     exchange.host = normalise::head(head, paths)?;
-    let config = exchange.worker.shared.config.load();
     let port = config.ports.get(&exchange.conn.port).ok_or(reply_kinds::NO_ROUTE)?;
     let name = exchange.host.name();
     if let Some(asked) = exchange.conn.server_name()
@@ -198,11 +201,23 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
         method: &head.method,
         fields: &head.fields,
     };
-    let matched = port.router.find(&query).map_err(|missed| match missed {
+    let matched = find(&port.router, &query).map_err(|missed| match missed {
         Missed::NoRoute => reply_kinds::NO_ROUTE,
         Missed::TooCostly => reply_kinds::ROUTING_TOO_COSTLY,
     })?;
     Ok((matched.rule.clone(), path::spanned(head.uri.path(), paths, matched.prefix)))
+}
+
+/// The rule that serves a request. A preflight is for the one that serves what it asks about, if that answers preflights.
+fn find<'r>(router: &'r Router, query: &Query<'_>) -> Result<Matched<'r>, Missed> {
+    if let Some(method) = asked_by_preflight(query.method, query.fields) {
+        match router.find(&Query { method: &method, ..*query }) {
+            Ok(matched) if matched.rule.chain.answers_preflights() => return Ok(matched),
+            Err(Missed::TooCostly) => return Err(Missed::TooCostly),
+            Ok(_) | Err(Missed::NoRoute) => {}
+        }
+    }
+    router.find(query)
 }
 
 /// The body of an upstream's response, for filters to add steps to; `None`: there is a WebSocket instead.
@@ -223,7 +238,9 @@ fn local_reply(
     exchange.answered(answer.head.status, Instant::now());
     let answer = if grpc::asks(request) { grpc::local_reply(answer) } else { answer };
     let LocalReply { mut head, mut body, .. } = answer;
-    if exchange.method == Method::HEAD {
+    if exchange.method == Method::HEAD && !body.is_empty() {
+        // The length that GET's would have (RFC 9110 section 8.6). That of none may be unknown: a service that was asked by HEAD
+        // said none.
         head.fields.insert(CONTENT_LENGTH, body.len().into());
         body = Bytes::new();
     }

@@ -31,7 +31,8 @@ pub(super) async fn pass<S: Source>(
     loop {
         exchange.begin_wait(wait.filter);
         let ids = (&exchange.request_id, &exchange.host.value);
-        let caller = Caller::new(&exchange.worker.pool, &exchange.worker.calls, exchange.conn, ids);
+        let client = (exchange.client(), exchange.client_value().clone());
+        let caller = Caller::new(&exchange.worker.pool, &exchange.worker.calls, exchange.conn, client, ids);
         let waited = within(deadline, pin!(resumed(wait.begin(caller), source))).await;
         exchange.end_wait(matches!(waited, Some(Ok(_))));
         let resume = waited.ok_or(Failure::LocalReply(reply_kinds::FILTER_TIMEOUT, ErrorSource::External))??;

@@ -8,6 +8,7 @@ use crate::message::{RequestHead, ResponseHead};
 pub struct Chain {
     filters: Vec<Box<dyn Filter>>,
     sees_responses: bool,
+    answers_preflights: bool,
 }
 
 /// The place of a filter in its chain.
@@ -39,7 +40,13 @@ impl Chain {
     pub fn new(mut filters: Vec<Box<dyn Filter>>) -> Self {
         filters.sort_by_key(|f| f.stage());
         let sees_responses = filters.iter().any(|f| f.sees_responses());
-        Self { filters, sees_responses }
+        let answers_preflights = filters.iter().any(|f| f.answers_preflights());
+        Self { filters, sees_responses, answers_preflights }
+    }
+
+    /// Whether a filter answers preflights.
+    pub fn answers_preflights(&self) -> bool {
+        self.answers_preflights
     }
 
     /// Runs the request's way, until a filter answers or waits.

@@ -5,7 +5,7 @@ use snapshot::{
     proto,
 };
 
-use super::{Filter, compression, external_auth, header_modifier, parts::Parts, redirect, rewrite};
+use super::{Filter, compression, cors, csrf, external_auth, header_modifier, parts::Parts, redirect, rewrite};
 
 /// Compiles what a rule lists as one of its filters.
 pub(crate) fn compile(filter: &proto::Filter, parts: &mut Parts<'_>) -> Result<Box<dyn Filter>, Unfit> {
@@ -17,6 +17,8 @@ pub(crate) fn compile(filter: &proto::Filter, parts: &mut Parts<'_>) -> Result<B
         Some(Proto::UrlRewrite(u)) => Box::new(rewrite::Rewrite::compile(u)?),
         Some(Proto::Compression(c)) => Box::new(compression::Compression::compile(c)?),
         Some(Proto::ExternalAuth(a)) => Box::new(external_auth::ExternalAuth::compile(a, parts)?),
+        Some(Proto::Cors(c)) => Box::new(cors::Cors::compile(c)?),
+        Some(Proto::Csrf(c)) => Box::new(csrf::Csrf::compile(c)?),
         None => return Err(Unfit::new("type", reason::UNKNOWN_FILTER, "a filter that this version does not know")),
     })
 }

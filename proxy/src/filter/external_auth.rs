@@ -10,8 +10,8 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, StatusCode, Version,
-    header::{self, AUTHORIZATION, HOST},
+    HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{self, AUTHORIZATION, CONTENT_LENGTH, HOST},
     uri::PathAndQuery,
 };
 use snapshot::{
@@ -23,6 +23,7 @@ use snapshot::{
 use super::{Ctx, Filter, Flow, LocalReply, Resume, Stage, Wait, local_reply, parts::Parts};
 use crate::{
     fields::Fields,
+    http1::grammar::number,
     message::{RequestHead, ResponseHead},
     services::{self, Bounds, CallError, Response},
     telemetry::{AuthDecisions, ErrorSource, Sharded, Waiter},
@@ -181,7 +182,7 @@ impl Settings {
             }
             status if is_refusal(status) => {
                 self.decisions.own().denied.count();
-                self.refuse(&answer, body)
+                self.refuse(&answer, body, &head.method)
             }
             // Said by what stands before the service. An error of its own may be of the client's making.
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
@@ -194,7 +195,7 @@ impl Settings {
     }
 
     /// The service's answer is the client's; a refusal whose body is not whole is one all the same.
-    fn refuse(&self, answer: &ResponseHead, body: Result<Bytes, CallError>) -> Flow {
+    fn refuse(&self, answer: &ResponseHead, body: Result<Bytes, CallError>, method: &Method) -> Flow {
         let Ok(body) = body else {
             let body = local_reply::problem(answer.status, "The request is refused.");
             let head = local_reply::head(answer.status);
@@ -203,6 +204,11 @@ impl Settings {
         let mut head = ResponseHead::new(answer.status);
         for name in OF_REFUSALS.iter().chain(self.response_fields.iter().filter(|name| !OF_REFUSALS.contains(name))) {
             carry(&answer.fields, name, &mut head.fields);
+        }
+        if *method == Method::HEAD && answer.fields.get(&CONTENT_LENGTH).is_some_and(|length| number(length).is_some())
+        {
+            // Asked by HEAD, the service says no body, but may say how long it would be.
+            carry(&answer.fields, &CONTENT_LENGTH, &mut head.fields);
         }
         Flow::Reply(LocalReply { head, body, reason: DENIED, error_source: None })
     }

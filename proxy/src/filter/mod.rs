@@ -1,16 +1,19 @@
 //! The filter chain: compiled once for each rule, in an order that the proxy fixes.
 //!
-//! normalise → route → request id, trace → client address → authn → authz → limits → cache → rewrite → balance →
-//! upstream; back: rewrite, cache, compress. What runs before the route is known is not a filter but `exchange.rs`.
+//! normalise → client address → route → request id, trace → CORS, CSRF → authn → authz → limits → cache → rewrite → balance →
+//! upstream; back: rewrite, cache, compress, CORS. What runs before the route is known is not a filter but `exchange.rs`.
 
 mod access;
 mod chain;
 mod compile;
 mod compression;
+mod cors;
+mod csrf;
 mod external_auth;
 mod header_modifier;
 mod limit;
 mod local_reply;
+mod origins;
 mod parts;
 mod path;
 mod redirect;
@@ -18,19 +21,20 @@ mod rewrite;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+mod vary;
 
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use snapshot::path::Rules;
 
-pub(crate) use self::local_reply::head as problem_head;
 pub use self::{access::AccessPolicies, limit::Limiters};
 pub use self::{
     chain::{Chain, Outcome, Place, Unwind},
     state::FilterState,
 };
 pub(crate) use self::{compile::compile, parts::Parts};
+pub(crate) use self::{cors::asked as asked_by_preflight, local_reply::head as problem_head};
 use crate::{
     body::Steps,
     consumers::Consumer,
@@ -46,6 +50,10 @@ use crate::{
 pub enum Stage {
     /// Trace context.
     Trace,
+    /// Requests of other origins: preflights are answered.
+    Cors,
+    /// Requests of other origins that would change something.
+    Csrf,
     /// Access policies: who calls, and what they may do.
     Authn,
     /// Others who say whether a request may go on.
@@ -156,6 +164,11 @@ pub trait Filter: Send + Sync {
     /// Looks at a request's head before it goes upstream. `head.uri` is in origin form with the checked path.
     fn on_request(&self, _head: &mut RequestHead, _ctx: &mut Ctx) -> Flow {
         Flow::Continue
+    }
+
+    /// Whether it answers preflights, which then are for the rule of the method that they ask about.
+    fn answers_preflights(&self) -> bool {
+        false
     }
 
     /// Whether [`Filter::on_response`] does anything: a chain of which no filter says so is not run on the way back.

@@ -63,7 +63,7 @@ pub(crate) fn caller() -> Caller {
         holder: holder(),
         permit: (None, true),
         request_id: RequestId::Made([b'1'; 32]),
-        client: HeaderValue::from_static("192.0.2.1"),
+        client: (Ipv4Addr::new(192, 0, 2, 1).into(), HeaderValue::from_static("192.0.2.1")),
         tls: false,
         host: Bytes::from_static(b"shop.example"),
     }

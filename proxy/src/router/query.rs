@@ -7,6 +7,7 @@ use http::Method;
 use crate::{fields::Fields, rule::Rule};
 
 /// The parts of a request that a router looks at.
+#[derive(Clone, Copy)]
 pub struct Query<'a> {
     /// Whether the request came over TLS, and for which listener hostname to look.
     pub tls: bool,

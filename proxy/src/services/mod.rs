@@ -6,7 +6,7 @@
 
 mod calls;
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header::HOST};
@@ -45,7 +45,8 @@ pub(crate) struct Caller {
     /// Permit for a connection to a service; and whether one may be made.
     pub(crate) permit: (Option<UpstreamPermit>, bool),
     pub(crate) request_id: RequestId,
-    pub(crate) client: HeaderValue,
+    /// Address of the client, and its value as a field.
+    pub(crate) client: (IpAddr, HeaderValue),
     pub(crate) tls: bool,
     /// Host, as it came.
     pub(crate) host: Bytes,
@@ -57,6 +58,7 @@ impl Caller {
         pool: &Arc<Pool>,
         calls: &Arc<Calls>,
         conn: &Conn,
+        client: (IpAddr, HeaderValue),
         (request_id, host): (&RequestId, &Bytes),
     ) -> Self {
         Self {
@@ -66,14 +68,14 @@ impl Caller {
             holder: Arc::clone(&conn.holder),
             permit: conn.take_upstream(),
             request_id: request_id.clone(),
-            client: conn.client().clone(),
+            client,
             tls: conn.tls,
             host: host.clone(),
         }
     }
 
     fn forwarded(&self) -> Forwarded<'_> {
-        Forwarded { request_id: &self.request_id, client: &self.client, tls: self.tls, host: &self.host }
+        Forwarded { request_id: &self.request_id, client: &self.client.1, tls: self.tls, host: &self.host }
     }
 }
 
@@ -133,7 +135,7 @@ pub(crate) async fn call(
     let until = Instant::now() + bounds.timeout;
     let mut charge = Charge::new(&caller.holder, Kind::Bodies);
     charge.set(weight(&head.fields) + body.len());
-    let place = caller.calls.enter(&service.key).ok_or(CallError::Full)?;
+    let place = caller.calls.enter(&service.key, caller.client.0).ok_or(CallError::Full)?;
     // Who waits for others has not been without an answer.
     let _turn = timeout_at(until, place.turn()).await.map_err(|_| CallError::Full)?;
     let sending = timeout_at(until, send(caller, service, head, &body, (until, &mut charge)));

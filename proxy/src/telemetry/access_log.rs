@@ -171,7 +171,7 @@ pub(super) mod tests {
             rule: None,
             consumer: None,
             client: b"192.0.2.1",
-            client_port: 7,
+            client_port: Some(7),
             method: &Method::GET,
             target: "/a?b=\"c\"",
             host: b"shop",

@@ -30,7 +30,10 @@ pub(super) fn write(out: &mut Vec<u8>, record: &RequestRecord<'_>) {
     out.extend_from_slice(&time(wall_clock::unix(record.ended)));
     out.push(b'"');
     plain(out, field!("request_id"), record.request_id);
-    client(out, field!("client"), record.client, record.client_port);
+    match record.client_port {
+        Some(port) => client(out, field!("client"), record.client, port),
+        None => plain(out, field!("client"), record.client),
+    }
     plain(out, field!("method"), record.method.as_str().as_bytes());
     plain(out, field!("host"), record.host);
     text(out, field!("target"), cut(record.target));
@@ -211,6 +214,10 @@ mod tests {
         write(&mut line, &record);
         let got: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(got["client"], "[2001:db8::1]:7");
+        line.clear();
+        write(&mut line, &RequestRecord { client_port: None, ..record });
+        let forwarded: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(forwarded["client"], "2001:db8::1");
         let absent = ["route", "rule", "upstream_ms", "upstream", "reason", "blame"];
         assert!(absent.iter().all(|name| got.get(name).is_none()), "{got}");
     }

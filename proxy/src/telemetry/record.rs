@@ -38,8 +38,8 @@ pub struct RequestRecord<'a> {
     pub consumer: Option<&'a Consumer>,
     /// The client's address, as text.
     pub client: &'a [u8],
-    /// Port of the client.
-    pub client_port: u16,
+    /// Port of the client; `None`: another proxy names the client.
+    pub client_port: Option<u16>,
     /// The request's method.
     pub method: &'a Method,
     /// The request's path and query, as it came.

@@ -13,7 +13,7 @@ fn record<'a>(rule: Option<&'a Arc<Rule>>, status: u16, reason: Option<&'static 
         rule: rule.map(|rule| rule.served_by()),
         consumer: None,
         client: b"192.0.2.1",
-        client_port: 7,
+        client_port: Some(7),
         method: &Method::GET,
         target: "/",
         host: b"h",

@@ -41,6 +41,7 @@ const HOUSES: &[House] = &[
                 "foundations",
                 &[
                     "backoff",
+                    "client_address",
                     "clock",
                     "consumers",
                     "date",
@@ -106,7 +107,7 @@ const HOUSES: &[House] = &[
         name: "snapshot",
         circles: Circles::None,
         floors: &[
-            ("words", &["check/reason", "credential", "handover", "key", "latency", "path"]),
+            ("words", &["check/reason", "credential", "handover", "key", "latency", "origin", "path"]),
             ("expressions", &["expression"]),
             ("references", &["refs"]),
             ("resources", &["check", "closed", "sensitive", "set"]),

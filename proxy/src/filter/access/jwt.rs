@@ -12,7 +12,7 @@ use jwt::{
 };
 use snapshot::{
     Hash,
-    check::{Unfit, access},
+    check::{Unfit, access, reason},
     proto,
 };
 
@@ -65,15 +65,19 @@ impl Jwt {
     ) -> Result<Self, Unfit> {
         let from = Source::compile_all("jwt.from", &jwt.from)?;
         let mut taken_out = if jwt.forward { vec![] } else { from.to_vec() };
-        let (keys, _) = access::jwt_keys(jwt).map_err(|e| Unfit::new("jwt.jwks.inline", "InvalidJWKS", e))?;
+        let (keys, _) = access::jwt_keys(jwt).map_err(|e| Unfit::new("jwt.jwks.inline", reason::INVALID_JWKS, e))?;
         let path = |field: &dyn Fn() -> String, claim: &str| {
-            ClaimPath::parse(claim).map_err(|e| Unfit::new(field(), "InvalidAccess", e.to_string()))
+            ClaimPath::parse(claim).map_err(|e| Unfit::new(field(), reason::INVALID_ACCESS, e.to_string()))
         };
         let mut fields = vec![];
         for (i, to) in jwt.claim_headers.iter().enumerate() {
             let claim = path(&|| format!("jwt.claimToHeaders[{i}].claim"), &to.claim)?;
             let header = HeaderName::from_bytes(to.header.as_bytes()).map_err(|e| {
-                Unfit::new(format!("jwt.claimToHeaders[{i}].header"), "InvalidHeader", format!("{:?}: {e}", to.header))
+                Unfit::new(
+                    format!("jwt.claimToHeaders[{i}].header"),
+                    reason::INVALID_HEADER,
+                    format!("{:?}: {e}", to.header),
+                )
             })?;
             // Whatever a client says there, it does not say it for the issuer.
             taken_out.push(Source::Header(header.clone()));

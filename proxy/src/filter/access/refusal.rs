@@ -187,5 +187,6 @@ fn scope(provider: &proto::AuthProvider) -> String {
 }
 
 fn field(challenge: &str) -> Result<HeaderValue, Unfit> {
-    HeaderValue::try_from(challenge).map_err(|e| Unfit::new("authentication.providers", "InvalidAccess", e.to_string()))
+    HeaderValue::try_from(challenge)
+        .map_err(|e| Unfit::new("authentication.providers", reason::INVALID_ACCESS, e.to_string()))
 }

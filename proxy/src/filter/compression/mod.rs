@@ -10,16 +10,16 @@ mod digests;
 mod gzip;
 
 use http::{
-    HeaderValue, Method, StatusCode,
+    HeaderValue, Method, StatusCode, Version,
     header::{
         ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-        ETAG, VARY,
+        ETAG, IF_NONE_MATCH,
     },
 };
 use snapshot::{check::Unfit, proto};
 
 use self::{accept::Coding, digests::DIGESTS, gzip::Gzip};
-use super::{BodyPlan, Ctx, Filter, Flow, Stage};
+use super::{BodyPlan, Ctx, Filter, Flow, Stage, vary};
 use crate::{
     fields::Fields,
     http1::{
@@ -125,7 +125,10 @@ impl Filter for Compression {
     }
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
-        if let Some(coding) = accept::preferred(&head.fields, &self.codings)
+        // To HTTP/1.0 what is coded could only be ended by the connection's end: a client would lose that, and not see where
+        // a body broke off.
+        if head.version > Version::HTTP_10
+            && let Some(coding) = accept::preferred(&head.fields, &self.codings)
             && !forbids_transforming(&head.fields)
         {
             ctx.state.keep(coding);
@@ -142,8 +145,8 @@ impl Filter for Compression {
         let Some(BodyPlan { framing, steps, has_room }) = &mut ctx.body else { return };
         if head.status == StatusCode::NOT_MODIFIED {
             // It is about a response of which it does not say whether that was coded.
-            vary(&mut head.fields);
-            if coding.is_some() {
+            vary::add(&mut head.fields, &ACCEPT_ENCODING);
+            if coding.is_some() && !has_uncoded(&request.fields, head.fields.get(&ETAG)) {
                 head.fields.remove(&CONTENT_LENGTH);
                 weaken(&mut head.fields);
             }
@@ -152,7 +155,7 @@ impl Filter for Compression {
         if !self.is_for(head, &request.method, *framing) {
             return;
         }
-        vary(&mut head.fields);
+        vary::add(&mut head.fields, &ACCEPT_ENCODING);
         let Some(coding) = coding.filter(|_| *has_room) else { return };
         head.fields.insert(CONTENT_ENCODING, coding.name());
         head.fields.remove(&CONTENT_LENGTH);
@@ -167,20 +170,17 @@ impl Filter for Compression {
     }
 }
 
-/// Adds `Vary: Accept-Encoding`, unless it is said already.
-fn vary(fields: &mut Fields) {
-    let says = |item: &[u8]| item == b"*" || item.eq_ignore_ascii_case(ACCEPT_ENCODING.as_str().as_bytes());
-    if !fields.get_all(&VARY).any(|value| items(value).any(says)) {
-        fields.append(VARY, HeaderValue::from_static("accept-encoding"));
-    }
-}
-
 /// Makes an entity tag a weak one: what is coded here is not the same, byte for byte (RFC 9110 section 8.8.3).
 fn weaken(fields: &mut Fields) {
     let strong = fields.get(&ETAG).filter(|tag| tag.starts_with(b"\""));
     if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag].concat()).ok()) {
         fields.insert(ETAG, weak);
     }
+}
+
+/// Whether a client names this very tag: then what it has was not coded here, whose tag would be a weak one.
+fn has_uncoded(request: &Fields, tag: Option<&[u8]>) -> bool {
+    tag.is_some_and(|tag| request.get_all(&IF_NONE_MATCH).flat_map(items).any(|item| item == tag))
 }
 
 /// Whether nobody on the way may change the content (RFC 9111 sections 5.2.1.6 and 5.2.2.6).

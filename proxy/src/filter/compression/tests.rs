@@ -138,6 +138,27 @@ fn what_is_not_modified_is_named_as_it_was() {
     assert_eq!([&head["etag"], &head["vary"]], ["\"a\"", "accept-encoding"]);
 }
 
+/// What is never coded has a strong tag, and so had what a client got before it accepted a coding.
+#[test]
+fn a_tag_that_the_client_names_as_it_is_stays_so() {
+    let filter = filter(&[], 1024);
+    let fields = [("etag", "\"a\""), ("content-length", "5000")];
+    for (named, expect) in [("\"a\"", "\"a\""), ("\"b\", \"a\"", "\"a\""), ("W/\"a\"", "W/\"a\""), ("*", "W/\"a\"")] {
+        let request = request(Method::GET, &[("accept-encoding", "gzip"), ("if-none-match", named)]);
+        let (head, _) = answered(&filter, request, (304, Framing::Empty), &fields);
+        assert_eq!(head["etag"], expect, "{named}");
+        assert_eq!(head.contains_key("content-length"), !expect.starts_with('W'), "{named}");
+    }
+}
+
+#[test]
+fn nothing_is_coded_for_http_1_0() {
+    let (filter, mut request) = (filter(&[], 0), gzip());
+    request.version = Version::HTTP_10;
+    let (head, steps) = answered(&filter, request, (200, Framing::Length(5000)), &[JSON]);
+    assert!(!steps && !head.contains_key("content-encoding") && head.contains_key("vary"));
+}
+
 #[test]
 fn without_memory_nothing_is_coded() {
     let (filter, mut request, mut ctx) = (filter(&[], 0), gzip(), ctx());
