@@ -8,8 +8,7 @@ use std::{
 pub use crate::compile::{Known, Parent, PlannedFleet};
 use crate::{
     LastReady, Millis,
-    compile::{self, Compiled, EncodedRoutes, Former},
-    fleet::FleetSettings,
+    compile::{self, Compiled, Former},
     holds::Holds,
     model::{self, Memo, Validated},
     problem::{Problem, Problems},

@@ -353,7 +353,8 @@ async fn what_an_older_proxy_cannot_guard_is_closed() {
     let mut proxy = server.attach(hello(&rest)).await;
     let _attached = server.event().await;
     let push = proxy.push().await;
-    let [(key, entry)] = &push.delta.puts[..] else { panic!("{:?}", push.delta) };
+    assert_eq!(push.delta.puts.len(), 1, "{:?}", push.delta);
+    let (key, entry) = push.delta.puts.first_key_value().unwrap();
     assert_eq!(key.as_str(), "RatePolicy/ns/p/AccessPolicy");
     let Some(resource::Kind::RatePolicy(closed)) = entry.kind() else { panic!() };
     assert_eq!((&*closed.targets[0].route, &*closed.targets[0].rule), ("Route/ns/p", "r"));

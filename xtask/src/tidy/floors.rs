@@ -94,7 +94,7 @@ const HOUSES: &[House] = &[
     },
     House {
         name: "jwt",
-        acyclic: true,
+        circles: Circles::None,
         floors: &[
             ("words", &["algorithm", "reason"]),
             ("readers", &["claims", "json", "remembered"]),
@@ -116,7 +116,7 @@ const HOUSES: &[House] = &[
     },
     House {
         name: "transport",
-        acyclic: true,
+        circles: Circles::None,
         floors: &[
             ("both sides", &["connect", "mtls"]),
             ("bounds", &["keyed_limiter", "slots"]),

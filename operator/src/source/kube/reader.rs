@@ -285,14 +285,11 @@ mod tests {
     /// Through the API server: what comes later of another namespace is read while a thousand of one wait.
     #[tokio::test]
     async fn a_crowd_delays_nobody() {
-        let service = tower::service_fn(|_: hyper::Request<Body>| async {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let list = "{\"kind\":\"SecretList\",\"apiVersion\":\"v1\",\"metadata\":{},\"items\":[]}";
-            Ok::<_, std::convert::Infallible>(hyper::Response::new(Body::from(list.as_bytes().to_vec())))
-        });
+        let list = || serde_json::json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": []});
+        let (client, _requests) = api_server(move |_| Answer::json(200, list()));
         let (sender, mut told) = mpsc::channel(1);
         let changes = Changes::new(sender, Lists::default(), channel::channel(()).1);
-        let reader = Reader::new(Client::new(service, "sys"), changes);
+        let reader = Reader::new(client, changes);
         (0..1000).for_each(|i| reader.read(id("crowd", i)));
         reader.read(id("few", 0));
         for before in 0.. {
