@@ -105,7 +105,7 @@ impl Pace {
         let is_of = |known: &Weak<Observed>, world: &Arc<Observed>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(world));
         let (is_same_plan, is_same_world) = (is_of(&self.look.before, before), is_of(&self.look.after, after));
         let rests = is_same_plan && self.look.rests_until.is_some_and(|until| now < until);
-        if !(is_same_plan && is_same_world) && !rests {
+        if !(rests || is_same_plan && is_same_world) {
             let began = Instant::now();
             let found: BTreeSet<_> =
                 changed(before, after).map(|id| (id.namespace.as_str(), is_endpoints(id.kind))).collect();

@@ -205,8 +205,8 @@ fn parse(data: &BTreeMap<String, Vec<u8>>) -> PersistedState {
         })
         .unwrap_or_default();
     let objects = records.into_iter().filter_map(objects::from_record).collect();
-    let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(|text| Rollbacks::parse(text)).unwrap_or_default();
-    let holds = text(HOSTNAMES).map(|text| hostnames::parse(text)).unwrap_or_default();
+    let ledgers: BTreeMap<FleetRef, Ledger> = text(ROLLBACKS).map(Rollbacks::parse).unwrap_or_default();
+    let holds = text(HOSTNAMES).map(hostnames::parse).unwrap_or_default();
     PersistedState { objects, ledgers, holds }
 }
 
