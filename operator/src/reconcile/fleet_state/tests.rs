@@ -95,6 +95,20 @@ fn a_stranger_under_the_same_name_takes_no_place() {
     assert_eq!(bench.state.totals(Millis(10_000)).rps, 1000.0);
 }
 
+/// By what it announces: statuses say what it is not sent.
+#[test]
+fn a_proxy_that_is_older_is_known_by_what_it_lacks() {
+    let mut bench = Bench::new();
+    let unknown = |bench: &Bench| bench.state.view(Millis(0)).proxies[0].unknown.clone();
+    bench.attach("a", 1, 1, true);
+    assert!(unknown(&bench).contains(&Kind::Consumer));
+    let features = snapshot::check::FEATURES.iter().map(|feature| (*feature).to_owned()).collect();
+    let hello = Hello { pid: 1, features, ..Hello::default() };
+    let what = ProxyWhat::Attached { hello: Box::new(hello), outbox: mpsc::channel(1).0 };
+    bench.state.take(2, "a", what, Millis(0));
+    assert_eq!(unknown(&bench), []);
+}
+
 #[test]
 fn a_proxy_that_is_gone_is_forgotten() {
     let mut bench = Bench::new();
