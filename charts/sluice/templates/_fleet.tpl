@@ -39,6 +39,15 @@ fleet.spec.rollout.canary.observe: {{ $observe }}: observe must be at most 1h: l
 fleet.spec.limits.targetBytes: {{ $limits.targetBytes }} is above headerBytes {{ $limits.headerBytes }}: targetBytes must not be above headerBytes, which the request target is part of
 {{- end }}
 {{- include "sluice.listenerProblems" (default list $spec.listeners) }}
+{{- $address := $spec.clientAddress }}
+{{- if kindIs "map" $address }}
+{{- if eq (hasKey $address "trustedHops") (not (empty $address.trustedCIDRs)) }}
+fleet.spec.clientAddress: give one of trustedHops and trustedCIDRs: they say which proxies are believed
+{{- end }}
+{{- range $at, $network := $address.trustedCIDRs }}
+{{- include "sluice.networkProblem" (list (printf "clientAddress.trustedCIDRs[%d]" $at) $network) }}
+{{- end }}
+{{- end }}
 {{- $service := default dict $spec.service }}
 {{- $type := default $defaults.service.type $service.type }}
 {{- if and (hasKey $service "externalTrafficPolicy") (eq $type "ClusterIP") }}
