@@ -112,6 +112,10 @@ impl Jwt {
     }
 
     /// Places of which backends get nothing that a client put there.
+    pub(super) fn places(&self) -> &[Source] {
+        &self.from
+    }
+
     pub(super) fn taken_out(&self) -> &[Source] {
         &self.taken_out
     }
