@@ -305,6 +305,7 @@ fn requests(routes: usize) {
             started: Instant::now(),
             now_us: clock_us(Instant::now()),
             identity: None,
+            logged: None,
             rate_limit: None,
             body: None,
             state: FilterState::default(),

@@ -190,6 +190,7 @@ impl Before {
             started,
             now_us: clock_us(started),
             identity: None,
+            logged: None,
             rate_limit: None,
             body: None,
             state: FilterState::default(),

@@ -103,12 +103,16 @@ pub(crate) async fn serve<S: Source>(
         started: exchange.started,
         now_us: clock_us(exchange.started),
         identity: None,
+        logged: None,
         rate_limit: None,
         body: None,
         state: FilterState::default(),
     };
     let outcome = rule.chain.on_request(head, &mut ctx);
     exchange.consumer.clone_from(&ctx.identity);
+    if let Some(uri) = ctx.logged.take() {
+        exchange.target = uri.path_and_query().cloned();
+    }
     let passed = match outcome {
         Outcome::Passed => Ok(None),
         Outcome::Replied(_, answer) => Ok(Some(answer)),

@@ -22,6 +22,7 @@ pub(crate) mod testing;
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use http::Uri;
 use snapshot::path::Rules;
 
 pub(crate) use self::local_reply::head as problem_head;
@@ -79,6 +80,8 @@ pub struct Ctx {
     pub now_us: u64,
     /// Consumer that sends it, when authenticated: as the most specific policy that knows it has it.
     pub identity: Option<Arc<Consumer>>,
+    /// What the log has of the request's target, if not all.
+    pub logged: Option<Box<Uri>>,
     /// State of the rule's limits for the final response, whatever answers.
     pub rate_limit: Option<RateLimit>,
     /// State that filters keep from the request until its response.

@@ -48,6 +48,7 @@ pub(crate) fn ctx() -> Ctx {
         started: Instant::now(),
         now_us: 1_000_000,
         identity: None,
+        logged: None,
         rate_limit: None,
         body: None,
         state: FilterState::default(),

@@ -80,6 +80,11 @@ impl Authentication {
         self.providers.iter().flat_map(Provider::taken_out).collect()
     }
 
+    /// All places that may hold a credential.
+    pub(super) fn places(&self) -> Places {
+        self.providers.iter().flat_map(Provider::places).collect()
+    }
+
     /// Who calls; `None`: nobody that is known, which may be.
     pub(super) fn known(&self, head: &RequestHead, ctx: &Ctx) -> Result<Option<Known>, Refusal> {
         let lookup = Lookup::new(head.uri.query(), &head.fields);
@@ -131,10 +136,17 @@ impl Provider {
         }
     }
 
+    fn places(&self) -> &[Source] {
+        match self {
+            Self::ApiKey(keys) => &keys.from,
+            Self::Jwt(jwt) => jwt.places(),
+        }
+    }
+
     fn taken_out(&self) -> &[Source] {
         match self {
             Self::ApiKey(keys) if keys.forward => &[],
-            Self::ApiKey(keys) => &keys.from,
+            Self::ApiKey(_) => self.places(),
             Self::Jwt(jwt) => jwt.taken_out(),
         }
     }

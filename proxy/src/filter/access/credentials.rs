@@ -119,9 +119,7 @@ impl Places {
     /// Takes out whatever a request has there, in each spelling that a backend might read.
     pub(super) fn clear(&self, head: &mut RequestHead) {
         head.fields.remove_all_disguised(&self.headers);
-        if !self.parameters.is_empty()
-            && let Some(uri) = head.uri.query().and_then(|query| self.without_parameters(&head.uri, query))
-        {
+        if let Some(uri) = self.without_parameters(&head.uri) {
             head.uri = uri;
         }
         if !self.cookies.is_empty() {
@@ -129,8 +127,9 @@ impl Places {
         }
     }
 
-    /// The URI without these parameters; `None`: it has none of them.
-    fn without_parameters(&self, uri: &Uri, query: &str) -> Option<Uri> {
+    /// A URI without what stands in its query there; `None`: nothing does.
+    pub(super) fn without_parameters(&self, uri: &Uri) -> Option<Uri> {
+        let query = uri.query().filter(|_| !self.parameters.is_empty())?;
         let is_kept = |pair: &&str| {
             let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
             match is_plain(name) {

@@ -40,7 +40,9 @@ pub(crate) struct Policy {
     /// `None`: nobody is asked.
     authentication: Option<Authentication>,
     rules: Rules,
-    /// Where backends are not to find credentials.
+    /// Where credentials are, which the log is not to have.
+    secret: Places,
+    /// Where backends are not to find them.
     taken_out: Places,
     refusals: Refusals,
     counters: PolicyCounters,
@@ -52,6 +54,11 @@ impl Filter for Access {
     }
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
+        for policy in &self.policies {
+            if let Some(uri) = policy.secret.without_parameters(ctx.logged.as_deref().unwrap_or(&head.uri)) {
+                ctx.logged = Some(Box::new(uri));
+            }
+        }
         let mut tokens = vec![];
         for policy in &self.policies {
             match policy.decide(head, ctx) {

@@ -84,6 +84,7 @@ impl AccessPolicies {
         let mut counters = |provider| live.counters(Counted { policy: key.clone(), provider, audit: policy.audit });
         let compiled = Arc::new(Policy {
             audit: policy.audit,
+            secret: authentication.as_ref().map(Authentication::places).unwrap_or_default(),
             taken_out: authentication.as_ref().map(Authentication::taken_out).unwrap_or_default(),
             authentication,
             rules: Rules::compile(&policy.rules)?,

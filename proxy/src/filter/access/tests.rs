@@ -159,6 +159,27 @@ fn the_first_place_and_provider_that_have_a_credential_decide() {
     }
 }
 
+/// Whatever becomes of it, and whether the backend gets it.
+#[test]
+fn the_log_has_no_credential() {
+    for (forward, audit, key) in [(false, false, "k1"), (true, false, "k1"), (false, true, "k1"), (false, false, "no")]
+    {
+        let authentication = Some(by_key(vec![Place::Query("key".into())], forward));
+        let filter =
+            filter_of(&state(), &[("shop/p", AccessPolicy { authentication, audit, ..AccessPolicy::default() })]);
+        let (mut head, mut ctx) = (request(&format!("GET /a?b=1&k%65y={key}"), &[]), ctx());
+        drop(ask(&*filter, &mut head, &mut ctx));
+        assert_eq!(ctx.logged.unwrap().to_string(), "/a?b=1");
+        assert_eq!(
+            head.uri.query(),
+            Some(if key == "no" || forward || audit { &*format!("b=1&k%65y={key}") } else { "b=1" })
+        );
+    }
+    let mut ctx = ctx();
+    drop(ask(&*filter_of(&state(), &[("shop/p", keys())]), &mut request("GET /a?key=k1", &[]), &mut ctx));
+    assert_eq!(ctx.logged, None);
+}
+
 #[test]
 fn what_callers_may_do() {
     let with = |rules: Vec<AccessRule>| AccessPolicy { rules, ..keys() };
