@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use jwt::Unusable;
 use snapshot::{
     check, path,
     proto::{self, AccessAction, PolicyTarget, auth_provider, resource},
@@ -85,18 +84,12 @@ fn own<'m>(
     own
 }
 
-/// Tells of keys that no token is verified by, but for those that say themselves that they are for something else.
+/// Tells of keys that no token is verified by.
 fn left_out(object: &ObjectRef, policy: &AccessPolicy, problems: &mut Problems<'_>) {
-    let authentication = policy.content.iter().filter_map(|content| content.authentication.as_ref());
-    let providers = authentication.flat_map(|authentication| &authentication.providers).enumerate();
-    for (i, provider) in providers {
-        let Some(auth_provider::Provider::Jwt(jwt)) = &provider.provider else { continue };
-        let unusable = check::access::jwt_keys(jwt).map(|(_, unusable)| unusable).unwrap_or_default();
-        for key in unusable.into_iter().filter(|key| key.cause != Unusable::OtherUse) {
-            let field = format!("spec.authentication.providers[{i}].jwt.jwks.inline");
-            let message = format!("{key}; it is left out, and all others are in use");
-            problems.degraded(object, field, check::reason::INVALID_JWKS, message);
-        }
+    for (provider, key) in &policy.unusable_keys {
+        let field = format!("spec.authentication.providers[{provider}].jwt.jwks.inline");
+        let message = format!("{key}; it is left out, and all others are in use");
+        problems.degraded(object, field, check::reason::INVALID_JWKS, message);
     }
 }
 

@@ -1,6 +1,7 @@
 //! AccessPolicy: providers and rules in the form that proxies execute; targets still as references.
 
 use crds::{access as crd, common::PolicyMode};
+use jwt::{Unusable, UnusableKey};
 use serde_json::Value;
 use snapshot::{
     Key, Kind, check,
@@ -24,6 +25,9 @@ pub(crate) struct AccessPolicy {
     pub(crate) overrides: bool,
     /// Without targets. `Err`: it is not valid and never was; why its targets answer 500.
     pub(crate) content: Result<proto::AccessPolicy, String>,
+    /// Keys of tokens that can't be used, with the number of their provider; but for those that say themselves that they
+    /// are for something else.
+    pub(crate) unusable_keys: Vec<(usize, UnusableKey)>,
 }
 
 pub(super) fn validate(object: &ObjectRef, policy: &crds::AccessPolicy) -> Result<AccessPolicy, Findings> {
@@ -45,8 +49,8 @@ pub(super) fn validate(object: &ObjectRef, policy: &crds::AccessPolicy) -> Resul
         let message = "a policy guards by something: give authentication, authorization or both";
         findings.push(Unfit::new("spec", reason::INVALID, message));
     }
-    let targets = target::of(&spec.target_refs);
-    unless(findings, AccessPolicy { targets, overrides: spec.overrides, content: Ok(content) })
+    let (targets, unusable_keys) = (target::of(&spec.target_refs), unusable_keys(&content));
+    unless(findings, AccessPolicy { targets, overrides: spec.overrides, content: Ok(content), unusable_keys })
 }
 
 /// Whether a document that is no valid policy was meant to hold besides those on routes. What can't be told is taken to:
@@ -63,6 +67,19 @@ fn unfit(object: &ObjectRef, policy: &proto::AccessPolicy) -> Option<Unfit> {
     let resource = Resource { requires: vec![], kind: Some(resource::Kind::AccessPolicy(policy.clone())) };
     let unfit = check::resource(&Key::new(Kind::AccessPolicy, &object.namespace, &object.name), &resource).err();
     unfit.map(|unfit| Unfit { field: format!("spec.{}", unfit.field), ..unfit })
+}
+
+fn unusable_keys(policy: &proto::AccessPolicy) -> Vec<(usize, UnusableKey)> {
+    let providers = policy.authentication.iter().flat_map(|authentication| &authentication.providers);
+    let of_provider = |(i, provider): (usize, &proto::AuthProvider)| {
+        let keys = match &provider.provider {
+            Some(proto::auth_provider::Provider::Jwt(jwt)) => check::access::jwt_keys(jwt).ok(),
+            _ => None,
+        };
+        let unusable = keys.map(|(_, unusable)| unusable).unwrap_or_default();
+        unusable.into_iter().filter(|key| key.cause != Unusable::OtherUse).map(move |key| (i, key))
+    };
+    providers.enumerate().flat_map(of_provider).collect()
 }
 
 fn authentication(authentication: &crd::Authentication) -> proto::Authentication {

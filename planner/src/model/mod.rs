@@ -294,7 +294,9 @@ fn closed(object: &ObjectRef, entry: &WorldObject, findings: &Findings) -> Optio
     };
     let why = format!("{object}: {}", findings.first().map(ToString::to_string).unwrap_or_default());
     Some(match object.kind {
-        Kind::AccessPolicy => Valid::Access(Arc::new(AccessPolicy { targets, overrides, content: Err(why) })),
+        Kind::AccessPolicy => {
+            Valid::Access(Arc::new(AccessPolicy { targets, overrides, content: Err(why), unusable_keys: vec![] }))
+        }
         _ => Valid::Policy(Arc::new(Policy { targets, content: Err(why) })),
     })
 }

@@ -111,6 +111,11 @@ impl Jwt {
         })
     }
 
+    /// Places that may hold a token.
+    pub(super) fn places(&self) -> &[Source] {
+        &self.from
+    }
+
     /// Places of which backends get nothing that a client put there.
     pub(super) fn places(&self) -> &[Source] {
         &self.from
@@ -181,5 +186,30 @@ fn bearer(value: Cow<'_, [u8]>) -> Presented<Cow<'_, [u8]>> {
         (None, _) => Presented::Nothing,
         (Some(length), Cow::Borrowed(value)) => Presented::One(Cow::Borrowed(&value[value.len() - length..])),
         (Some(length), Cow::Owned(mut value)) => Presented::One(value.split_off(value.len() - length).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stands_behind_bearer_alone() {
+        let one = |token: &'static str| Presented::One(Cow::from(token.as_bytes()));
+        for (value, expect) in [
+            ("Bearer a.b.c", one("a.b.c")),
+            ("bEARER   a.b.c", one("a.b.c")),
+            ("Bearer a b", one("a b")),
+            ("Bearer", one("")),
+            ("Bearer ", one("")),
+            ("Bearera.b.c", Presented::Nothing),
+            ("Bearer\ta.b.c", Presented::Nothing),
+            ("Basic a.b.c", Presented::Nothing),
+            ("a.b.c", Presented::Nothing),
+            ("", Presented::Nothing),
+        ] {
+            assert_eq!(bearer(value.as_bytes().into()), expect, "{value:?}");
+            assert_eq!(bearer(value.as_bytes().to_vec().into()), expect, "{value:?}");
+        }
     }
 }

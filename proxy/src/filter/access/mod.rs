@@ -54,12 +54,12 @@ impl Filter for Access {
     }
 
     fn on_request(&self, head: &mut RequestHead, ctx: &mut Ctx) -> Flow {
-        let mut tokens = vec![];
         for policy in &self.policies {
             if let Some(uri) = policy.secret.without_parameters(ctx.logged.as_deref().unwrap_or(&head.uri)) {
                 ctx.logged = Some(Box::new(uri));
             }
         }
+        let mut tokens = vec![];
         for policy in &self.policies {
             match policy.decide(head, ctx) {
                 _ if policy.audit => {}
