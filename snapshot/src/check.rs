@@ -10,10 +10,11 @@ mod expressions;
 mod external_auth;
 mod fields;
 mod fleet;
+mod hostname;
 pub mod reason;
 mod unfit;
 
-use std::{fmt, net::SocketAddr};
+use std::net::SocketAddr;
 
 pub use self::{
     expressions::{MAX_ROUTE_EXPRESSIONS, MAX_ROUTE_EXPRESSIONS_LENGTH, expressions, expressions_in_sum},
@@ -21,6 +22,7 @@ pub use self::{
 };
 pub(crate) use self::{
     fields::{BAD_PATH, OF_REQUESTS, OF_RESPONSES, http_token, is_path, modifiable},
+    hostname::hostname,
     unfit::{Fit, within},
 };
 use crate::{
@@ -256,20 +258,6 @@ fn rate_policy(p: &RatePolicy) -> Fit {
         }
     }
     Ok(())
-}
-
-fn hostname(field: impl fmt::Display, name: &str, may_be_empty: bool) -> Fit {
-    let labels = name.strip_prefix("*.").unwrap_or(name);
-    let label = |l: &str| {
-        let inner = l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
-    };
-    let fit = if name.is_empty() { may_be_empty } else { name.len() <= 253 && labels.split('.').all(label) };
-    if fit {
-        Ok(())
-    } else {
-        Err(Unfit::new(field.to_string(), reason::INVALID_HOSTNAME, format!("{name:?} is no hostname")))
-    }
 }
 
 #[cfg(test)]

@@ -1,25 +1,27 @@
 //! What makes an access policy executable.
 
 mod jwt;
+mod parts;
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-pub use self::jwt::{MAX_JWKS_BYTES, keys as jwt_keys};
-use super::{Fit, Unfit, http_token, modifiable, reason, within};
+use self::parts::{bounded, sources};
+pub use self::{
+    jwt::{MAX_JWKS_BYTES, keys as jwt_keys},
+    parts::MAX_SOURCES,
+};
+use super::{Fit, Unfit, http_token, reason, within};
 use crate::{
     path,
     proto::{
-        AccessAction, AccessPolicy, AccessRule, ApiKeyProvider, AuthProvider, Authentication, CredentialSource,
-        PathKind, auth_provider, credential_source,
+        AccessAction, AccessPolicy, AccessRule, ApiKeyProvider, AuthProvider, Authentication, PathKind, auth_provider,
     },
 };
 
 /// Most providers of a policy: each looks for its credential in every request.
 pub const MAX_PROVIDERS: usize = 8;
-/// Most places in which a provider looks for a credential.
-pub const MAX_SOURCES: usize = 8;
 /// Most rules of a policy: each may be compared with a request.
 pub const MAX_RULES: usize = 64;
 /// Most networks of all rules of a policy together.
@@ -84,32 +86,6 @@ fn api_key(p: &ApiKeyProvider) -> Fit {
     sources(&p.from)
 }
 
-/// The places of a credential.
-fn sources(from: &[CredentialSource]) -> Fit {
-    bounded("from", from.len(), MAX_SOURCES)?;
-    for (i, source) in from.iter().enumerate() {
-        let field = |member: &str| format!("from[{i}]{member}");
-        match &source.source {
-            Some(credential_source::Source::Header(name)) => {
-                let fit = http_token(name).and_then(|()| modifiable(name, &["cookie"]));
-                fit.map_err(|e| Unfit::new(field(".header"), reason::INVALID_HEADER, e))?;
-            }
-            Some(credential_source::Source::Cookie(name)) => {
-                http_token(name).map_err(|e| Unfit::new(field(".cookie"), reason::INVALID_HEADER, e))?;
-            }
-            Some(credential_source::Source::Query(name)) if name.is_empty() => {
-                return Err(Unfit::new(field(".query"), reason::INVALID_ACCESS, "is empty"));
-            }
-            Some(credential_source::Source::Query(_)) => {}
-            None => {
-                let message = "a place that this version does not know";
-                return Err(Unfit::new(field(""), reason::UNKNOWN_PROVIDER, message));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn condition(rule: &AccessRule) -> Fit {
     bounded("consumers", rule.consumers.len(), MAX_CONSUMERS)?;
     bounded("labels", rule.labels.len(), MAX_LABELS)?;
@@ -149,11 +125,6 @@ pub fn network(cidr: &str) -> Result<IpNet, String> {
     } else {
         Err(format!("{cidr} has bits beyond its length: write {}", network.trunc()))
     }
-}
-
-fn bounded(list: &str, len: usize, most: usize) -> Fit {
-    let message = || format!("has {len}, at most {most} are allowed: take some out");
-    if len > most { Err(Unfit::new(list, reason::INVALID_ACCESS, message())) } else { Ok(()) }
 }
 
 fn unique<'a>(list: &str, names: impl Iterator<Item = &'a str>) -> Fit {

@@ -1,6 +1,11 @@
 //! What makes a fleet's settings executable.
 
-use super::{Fit, Unfit, client_address, hostname, reason, within};
+use super::{
+    client_address,
+    hostname::hostname,
+    reason,
+    unfit::{Fit, Unfit, within},
+};
 use crate::proto::Fleet;
 
 /// What the proxy's buffers, its HTTP library and RFC 9113 section 6.9.2 hold at most.

@@ -139,7 +139,7 @@ const HOUSES: &[House] = &[
         name: "planner",
         circles: Circles::WithinFolders,
         floors: &[
-            ("words", &["model/quantity", "object", "problem/reason", "scale/decision", "share"]),
+            ("words", &["credentials", "model/quantity", "object", "problem/reason", "scale/decision", "share"]),
             ("what plans leave", &["holds", "last_ready", "problem"]),
             ("world", &["problem/collected", "references", "world"]),
             ("fleets", &["fleet"]),

@@ -33,7 +33,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "snapshot",
-        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "jwt", "transport", "operator", "proxy"],
+        without: &["kube", "k8s-openapi", "crds", "planner", "limits", "transport", "operator", "proxy"],
         pure: false,
     },
     Rule {

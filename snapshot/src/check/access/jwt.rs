@@ -2,7 +2,7 @@
 
 use jwt::{ClaimPath, KeySet, MAX_LEEWAY_SECONDS, Origin, Unusable, UnusableKey};
 
-use super::{bounded, sources};
+use super::parts::{bounded, sources};
 use crate::{
     check::{Fit, Unfit, http_token, modifiable, reason, within},
     proto::JwtProvider,
