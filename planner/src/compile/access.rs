@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use snapshot::{
     check, path,
-    proto::{self, AccessAction, PolicyTarget, auth_provider, resource},
+    proto::{self, AccessAction, PolicyTarget, resource},
 };
 
 use super::{

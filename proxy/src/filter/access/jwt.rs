@@ -112,10 +112,6 @@ impl Jwt {
     }
 
     /// Places that may hold a token.
-    pub(super) fn places(&self) -> &[Source] {
-        &self.from
-    }
-
     /// Places of which backends get nothing that a client put there.
     pub(super) fn places(&self) -> &[Source] {
         &self.from

@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::{CredentialSource, credential_source};
 use crate::proto::{CredentialSource, Label, PathMatch};
 
 fn source(source: credential_source::Source) -> CredentialSource {
