@@ -17,8 +17,8 @@ pub(crate) const DIGESTS: &str = "sluice.dev/api-key-digests";
 /// The keys of a Secret, each as the digest of an API key; `Err`: why it can't be one.
 pub(crate) type Keys = BTreeMap<String, Result<Digest, String>>;
 
-/// What is to be remembered of a content that was accepted in place of it: of API keys their digests. `None`: it is
-/// remembered as it is.
+/// The content that is remembered in place of one that was accepted: with digests for API keys. `None`: it is remembered as
+/// it is.
 pub fn digested(content: &Object) -> Option<Object> {
     let Object::Secret(secret) = content else { return None };
     if is_remembered(secret) {

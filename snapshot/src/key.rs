@@ -16,7 +16,7 @@ pub enum Kind {
     RatePolicy,
     Consumer,
     AccessPolicy,
-    /// One of a version that this one does not know: its word stands in the key alone.
+    /// A kind that this version does not know: its word stands in the key alone.
     Unknown,
 }
 

@@ -30,7 +30,7 @@ pub(crate) enum Secret {
     Credentials {
         /// The type.
         kind: String,
-        /// What they are.
+        /// The digests of its keys.
         keys: Keys,
     },
     /// Another one, of which nothing is read.

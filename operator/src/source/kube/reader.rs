@@ -75,7 +75,7 @@ impl Reader {
     }
 }
 
-/// What waits to be read: each object once, whoever asks how often.
+/// The objects that wait to be read, each once, whoever asks how often.
 #[derive(Default)]
 struct Waiting {
     queues: BTreeMap<String, VecDeque<ObjectRef>>,

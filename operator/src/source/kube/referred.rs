@@ -1,5 +1,5 @@
-//! What is referred to, counted: which Secrets, which parts of them, and who refers to those of a namespace. Taking up one
-//! reference costs the same however many there are.
+//! References to Secrets, counted: to which, to which parts of them, and by whom to those of a namespace. Taking up one
+//! costs the same however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
