@@ -13,12 +13,17 @@ use std::{
 use proxy::memory::Limit;
 use snapshot::{
     Key, Kind,
-    proto::{self, ClientAddressHeader, ClientIp, KeyPart, key_part::Part, resource},
+    proto::{self, ClientAddressHeader, ClientIp, KeyPart, filter::Filter, key_part::Part, resource},
 };
 use support::{Client, HOST, OK, Proxy, Request, Upstream, content, entry, field, http2, http2_request, request};
 
 /// A proxy that finds clients by these rules, has one request of each, and what its backend is asked.
-fn limited(rules: Option<proto::ClientAddress>) -> (Proxy, Arc<Mutex<Vec<String>>>) {
+fn limited(rules: Option<&proto::ClientAddress>) -> (Proxy, Arc<Mutex<Vec<String>>>) {
+    serving(rules, None)
+}
+
+/// The same; with a filter, the backend is the service that it asks, too.
+fn serving(rules: Option<&proto::ClientAddress>, filter: Option<&Filter>) -> (Proxy, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let log = Arc::clone(&asked);
     let upstream = Upstream::start(move |mut stream| {
@@ -29,8 +34,10 @@ fn limited(rules: Option<proto::ClientAddress>) -> (Proxy, Arc<Mutex<Vec<String>
         }
     });
     let proxy = Proxy::serving(Limit::find(None), upstream.address, |port| {
-        let mut content = content(port, upstream.address, proto::Limits::default(), |_| {});
-        let fleet = proto::Fleet { client_address: rules.clone(), ..proto::Fleet::default() };
+        let mut content = content(port, upstream.address, proto::Limits::default(), |rule| {
+            rule.filters = filter.iter().map(|filter| proto::Filter { filter: Some((*filter).clone()) }).collect();
+        });
+        let fleet = proto::Fleet { client_address: rules.cloned(), ..proto::Fleet::default() };
         content.insert(Key::new(Kind::Fleet, "ns", "f"), entry(resource::Kind::Fleet(fleet)));
         let part = Part::ClientIp(ClientIp { ipv4_prefix: 32, ipv6_prefix: 64 });
         let limit = proto::Limit {
@@ -47,8 +54,8 @@ fn limited(rules: Option<proto::ClientAddress>) -> (Proxy, Arc<Mutex<Vec<String>
     (proxy, asked)
 }
 
-fn hops(header: ClientAddressHeader, trusted_hops: u32) -> Option<proto::ClientAddress> {
-    Some(proto::ClientAddress { header: header.into(), trusted_hops, trusted_cidrs: vec![] })
+fn hops(header: ClientAddressHeader, trusted_hops: u32) -> proto::ClientAddress {
+    proto::ClientAddress { header: header.into(), trusted_hops, trusted_cidrs: vec![] }
 }
 
 /// The status of a request with these fields.
@@ -72,7 +79,7 @@ fn each_client_behind_a_proxy_has_its_own_limit_whatever_it_writes() {
     for (header, name) in
         [(ClientAddressHeader::XForwardedFor, "X-Forwarded-For"), (ClientAddressHeader::Forwarded, "Forwarded")]
     {
-        let (proxy, asked) = limited(hops(header, 1));
+        let (proxy, asked) = limited(Some(&hops(header, 1)));
         let mut client = proxy.connect();
         let written = |address: &str| match header {
             ClientAddressHeader::Forwarded => format!("for=\"{address}\""),
@@ -119,9 +126,9 @@ fn each_client_behind_a_proxy_has_its_own_limit_whatever_it_writes() {
 fn networks_say_who_is_a_proxy() {
     let rules = |cidrs: &[&str]| {
         let trusted_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
-        Some(proto::ClientAddress { header: 0, trusted_hops: 0, trusted_cidrs })
+        proto::ClientAddress { header: 0, trusted_hops: 0, trusted_cidrs }
     };
-    let (proxy, _) = limited(rules(&["127.0.0.0/8", "10.0.0.0/8"]));
+    let (proxy, _) = limited(Some(&rules(&["127.0.0.0/8", "10.0.0.0/8"])));
     let mut client = proxy.connect();
     assert_eq!(ask(&mut client, "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.2\r\n"), 200);
     assert_eq!(ask(&mut client, "X-Forwarded-For: 6.6.6.7, 192.0.2.1, 10.0.0.3, 10.0.0.2\r\n"), 429);
@@ -129,8 +136,24 @@ fn networks_say_who_is_a_proxy() {
     assert_eq!(ask(&mut client, "X-Forwarded-For: unknown, 10.0.0.2\r\n"), 200);
     assert_eq!(ask(&mut client, "X-Forwarded-For: _somebody, 10.0.0.2\r\n"), 429);
     // Who connects from elsewhere is a client.
-    let (proxy, _) = limited(rules(&["10.0.0.0/8"]));
+    let (proxy, _) = limited(Some(&rules(&["10.0.0.0/8"])));
     let mut client = proxy.connect();
     assert_eq!(ask(&mut client, "X-Forwarded-For: 192.0.2.1\r\n"), 200);
     assert_eq!(ask(&mut client, "X-Forwarded-For: 192.0.2.2\r\n"), 429);
+}
+
+#[test]
+fn services_are_told_the_client_alone() {
+    let auth = proto::ExternalAuth {
+        cluster: "Cluster/ns/c/80".into(),
+        path: "/check".into(),
+        timeout_ms: 5000,
+        ..proto::ExternalAuth::default()
+    };
+    let (proxy, asked) = serving(Some(&hops(ClientAddressHeader::XForwardedFor, 1)), Some(&Filter::ExternalAuth(auth)));
+    assert_eq!(ask(&mut proxy.connect(), "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n"), 200);
+    let asked = asked.lock().unwrap();
+    let told: Vec<_> = asked.iter().map(|head| field(head, "x-forwarded-for").unwrap()).collect();
+    assert!(asked[0].starts_with("get /check/"), "{}", asked[0]);
+    assert_eq!(told, ["192.0.2.1", "6.6.6.6, 192.0.2.1, 127.0.0.1"]);
 }

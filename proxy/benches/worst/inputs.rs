@@ -2,7 +2,7 @@
 //! the first limit decides. The bench prints what they cost beside a clean one; `tests/worst.rs` holds them to it.
 //!
 //! The kind: work between the socket and the limiter that grows faster than what a client sends. Each input aims at one
-//! step: lines and fields, `Connection`, host, path, routing by path, by query and by header, keys of limits.
+//! step: lines and fields, `Connection`, the client's address, host, path, routing by path, by query and by header, keys of limits.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // the bench and the test use their parts, and fail by panicking
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use proxy::{
     Shared,
+    client_address::ClientAddress,
     clock::clock_us,
     config::{Config, SnapshotStore},
     exchange::normalise,
@@ -31,8 +32,8 @@ use proxy::{
 use snapshot::{
     Entry, Key, Kind, Snapshot,
     proto::{
-        Attachment, ClientIp, KeyPart, Limit, Listener, Match, PathMatch, PolicyTarget, RatePolicy, Resource, Route,
-        Rule, TokenBucket, ValueMatch, WeightedCluster, key_part::Part, resource,
+        self, Attachment, ClientIp, KeyPart, Limit, Listener, Match, PathMatch, PolicyTarget, RatePolicy, Resource,
+        Route, Rule, TokenBucket, ValueMatch, WeightedCluster, key_part::Part, resource,
     },
     wire::Push,
 };
@@ -90,7 +91,7 @@ fn fields(target: &str, size: usize, line: fn(usize) -> String) -> Vec<u8> {
 }
 
 /// All of them. Those whose size the protocol bounds are smaller than asked for.
-pub const WORST: [(&str, Make); 34] = [
+pub const WORST: [(&str, Make); 40] = [
     ("path of slashes", |n| path("/", n)),
     ("path of elements", |n| path("a/", n)),
     ("path along deep prefixes", |n| path("p/", n)),
@@ -128,6 +129,12 @@ pub const WORST: [(&str, Make); 34] = [
     ("TE of commas", |n| field("TE", ",", n)),
     ("X-Forwarded-For of hops", |n| field("X-Forwarded-For", "1.1.1.1,", n)),
     ("X-Forwarded-For in many lines", |n| fields("/", n, |_| "X-Forwarded-For:1\r\n".into())),
+    ("X-Forwarded-For of commas", |n| field("X-Forwarded-For", ",", n)),
+    ("Forwarded of hops", |n| field("Forwarded", "for=1.1.1.1,", n)),
+    ("Forwarded of quotes", |n| field("Forwarded", "\"", n)),
+    ("Forwarded of escaped quotes", |n| field("Forwarded", "\\\"", n)),
+    ("Forwarded of backslashes", |n| field("Forwarded", "\\\\", n)),
+    ("Forwarded of ;", |n| field("Forwarded", ";", n)),
     ("cookie of ;", |n| field("Cookie", ";", n)),
     ("cookie of short names", |n| field("Cookie", "i;", n)),
     ("cookies that nearly fit", |n| fields("/conditions", n, |_| "Cookie: idx=1; ie=1;\r\n".into())),
@@ -136,6 +143,8 @@ pub const WORST: [(&str, Make); 34] = [
 /// Everything between a head's bytes and the first limit's decision.
 pub struct Before {
     config: Arc<Config>,
+    /// By either field.
+    addresses: [ClientAddress; 2],
     limits: Limits,
     lines: HeaderLines,
     fields: Fields,
@@ -145,7 +154,12 @@ impl Before {
     pub fn new() -> Self {
         // As much as a fleet may allow: no bound on numbers may be what holds the costs.
         let limits = Limits { fields: 1000, target_bytes: 32 << 10, ..DEFAULT };
-        Self { config: config(), limits, lines: HeaderLines::default(), fields: Fields::default() }
+        // As many networks as a fleet may name, the last of which has every address.
+        let cidrs = (0..63).map(|n| format!("10.{n}.0.0/16")).chain(["0.0.0.0/0".into()]).collect::<Vec<_>>();
+        let addresses = [0, 1].map(|header| {
+            ClientAddress::from(&proto::ClientAddress { header, trusted_hops: 0, trusted_cidrs: cidrs.clone() })
+        });
+        Self { config: config(), addresses, limits, lines: HeaderLines::default(), fields: Fields::default() }
     }
 
     /// A head of HTTP/1.1; answers whether it came to a limit.
@@ -170,6 +184,8 @@ impl Before {
 
     fn head(&mut self, mut head: RequestHead) -> bool {
         black_box(RequestId::of(&head.fields, || 1));
+        let peer = [192, 0, 2, 1].into();
+        let [client, _] = self.addresses.each_ref().map(|rules| black_box(rules.of(peer, &head.fields)));
         let Ok(host) = normalise::head(&mut head, DEFAULT.paths) else { return false };
         let query = Query {
             tls: false,
@@ -182,7 +198,7 @@ impl Before {
         let Ok(matched) = self.config.ports[&80].router.find(&query) else { return false };
         let started = Instant::now();
         let mut ctx = Ctx {
-            client: [192, 0, 2, 1].into(),
+            client,
             tls: false,
             port: 80,
             prefix: matched.prefix,
