@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use snapshot::{
     check, path,
-    proto::{self, resource},
+    proto::{self, AccessAction, PolicyTarget, resource},
 };
 
 use super::{
@@ -39,18 +39,14 @@ pub(super) fn add(
             if targets.is_empty() {
                 continue;
             }
-            unreachable(object, policy, (fleet, draft), problems);
+            let open = unreachable(object, policy, (fleet, draft), problems);
             // Each rule has it once, whatever it says.
             let Guarded { routes, rules: entries, fleet } = targets::guarded(&targets, draft);
             let overrides = policy.overrides;
-            let content = match &policy.content {
-                Ok(content) => proto::AccessPolicy { targets, overrides, ..content.clone() },
-                Err(why) => proto::AccessPolicy {
-                    targets,
-                    overrides,
-                    unavailable: why.clone(),
-                    ..proto::AccessPolicy::default()
-                },
+            let content = match (&policy.content, open) {
+                (Ok(content), None) => proto::AccessPolicy { targets, overrides, ..content.clone() },
+                (Ok(_), Some(unavailable)) => closed(targets, overrides, unavailable),
+                (Err(why), _) => closed(targets, overrides, why.clone()),
             };
             let content = resource::Kind::AccessPolicy(content);
             let resource = sourced(object.key(snapshot::Kind::AccessPolicy), content, object);
@@ -97,20 +93,31 @@ fn left_out(object: &ObjectRef, policy: &AccessPolicy, problems: &mut Problems<'
     }
 }
 
-/// Tells of paths that no request has as this fleet reads them.
+/// What answers 500 in its place.
+fn closed(targets: Vec<PolicyTarget>, overrides: bool, unavailable: String) -> proto::AccessPolicy {
+    proto::AccessPolicy { targets, overrides, unavailable, ..proto::AccessPolicy::default() }
+}
+
+/// Tells of paths that no request has as this fleet reads them. `Some`: a rule would deny one of them, and what is meant by
+/// it pass under another.
 fn unreachable(
     object: &ObjectRef,
     policy: &AccessPolicy,
     (fleet, draft): (&ObjectRef, &Draft<'_>),
     problems: &mut Problems<'_>,
-) {
+) -> Option<String> {
     let read = path::Rules::from(draft.fleet.resource.paths.unwrap_or_default());
-    let rules = policy.content.iter().flat_map(|content| &content.rules).enumerate();
-    for (i, (j, path)) in rules.flat_map(|(i, rule)| rule.paths.iter().enumerate().map(move |path| (i, path))) {
-        if let Some(why) = read.never(&path.value) {
+    let mut open = None;
+    for (i, rule) in policy.content.iter().flat_map(|content| &content.rules).enumerate() {
+        for (j, path) in rule.paths.iter().enumerate() {
+            let Some(why) = read.never(&path.value) else { continue };
             let field = format!("spec.authorization.rules[{i}].when.paths[{j}].value");
             let message = format!("no request of {fleet} has this path: {why}");
+            if rule.action() == AccessAction::Deny {
+                open.get_or_insert_with(|| format!("{object}: {field}: {message}"));
+            }
             problems.degraded(object, field, reason::PATH_NOT_REACHABLE, message);
         }
     }
+    open
 }
