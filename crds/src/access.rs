@@ -276,18 +276,18 @@ pub enum AccessPathType {
 
 /// Which text is a network is for the operator to say: CEL would cost too much for as many.
 fn cidrs(generator: &mut SchemaGenerator) -> Schema {
-    list(text::cidr(generator), 10_000)
+    list(&text::cidr(generator), 10_000)
 }
 
 fn consumers(generator: &mut SchemaGenerator) -> Schema {
-    list(text::subdomain(generator), 1_000)
+    list(&text::subdomain(generator), 1_000)
 }
 
 fn methods(generator: &mut SchemaGenerator) -> Schema {
-    list(text::token(generator), 16)
+    list(&text::token(generator), 16)
 }
 
-fn list(items: Schema, most: u32) -> Schema {
+fn list(items: &Schema, most: u32) -> Schema {
     json_schema!({"type": "array", "minItems": 1, "maxItems": most, "x-kubernetes-list-type": "atomic", "items": items})
 }
 

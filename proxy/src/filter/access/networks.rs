@@ -34,7 +34,7 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-fn contain<A: Ord>(ranges: &[(A, A)], address: A) -> bool {
+fn contain<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
     let after = ranges.partition_point(|(first, _)| *first <= address);
     after.checked_sub(1).is_some_and(|at| address <= ranges[at].1)
 }
