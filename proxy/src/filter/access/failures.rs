@@ -6,7 +6,7 @@ use limits::{Key, Limiter, Table};
 
 use crate::filter::Ctx;
 
-/// Most client addresses whose failures are held at a time. Beyond that the ones that failed the longest ago begin anew.
+/// Most client addresses whose failures are held at a time. Beyond that the ones that failed least begin anew.
 pub(super) const ADDRESSES: usize = 1 << 16;
 
 /// The failures at one policy.

@@ -15,8 +15,8 @@ impl Networks {
     /// Whether an address is in one of them. An IPv4 address in IPv6 form is an IPv4 address.
     pub(super) fn contain(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
-            IpAddr::V4(address) => contain(&self.v4, &address),
-            IpAddr::V6(address) => contain(&self.v6, &address),
+            IpAddr::V4(address) => contain(&self.v4, address),
+            IpAddr::V6(address) => contain(&self.v6, address),
         }
     }
 }
@@ -34,9 +34,9 @@ impl FromIterator<IpNet> for Networks {
     }
 }
 
-fn contain<A: Ord>(ranges: &[(A, A)], address: &A) -> bool {
-    let after = ranges.partition_point(|(first, _)| first <= address);
-    after.checked_sub(1).is_some_and(|at| *address <= ranges[at].1)
+fn contain<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= address);
+    after.checked_sub(1).is_some_and(|at| address <= ranges[at].1)
 }
 
 /// Of two networks that overlap one is within the other, and is left out.
