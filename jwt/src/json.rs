@@ -13,10 +13,10 @@ const MAX_DEPTH: usize = 16;
 
 /// The object that the text is, whole. `known`: names that are read, in lower case; another spelling of one of them in the
 /// object itself is refused.
-pub(crate) fn object(text: &[u8], known: &[&str]) -> Result<Map<String, Value>, Reason> {
-    let fault = Cell::new(Reason::Malformed);
+pub(crate) fn object(text: &[u8], known: &[&str], most_members: usize) -> Result<Map<String, Value>, Reason> {
+    let (fault, members) = (Cell::new(Reason::Malformed), Cell::new(most_members));
     let mut parser = serde_json::Deserializer::from_slice(text);
-    let read = Seed { depth: MAX_DEPTH, fault: &fault }.deserialize(&mut parser);
+    let read = Seed { depth: MAX_DEPTH, members: &members, fault: &fault }.deserialize(&mut parser);
     match read.and_then(|value| parser.end().map(|()| value)) {
         Ok(Value::Object(object)) if object.keys().all(|name| !is_disguised(name, known)) => Ok(object),
         Ok(Value::Object(_)) => Err(Reason::AmbiguousMember),
@@ -45,6 +45,8 @@ fn is_disguised(name: &str, known: &[&str]) -> bool {
 struct Seed<'a> {
     /// Levels that may still be opened.
     depth: usize,
+    /// Members that may still come.
+    members: &'a Cell<usize>,
     /// Why it is refused, if not for its grammar.
     fault: &'a Cell<Reason>,
 }
@@ -57,7 +59,7 @@ impl Seed<'_> {
 
     fn inner<E: de::Error>(&self) -> Result<Self, E> {
         let depth = self.depth.checked_sub(1).ok_or_else(|| self.refuse(Reason::TooDeep))?;
-        Ok(Self { depth, fault: self.fault })
+        Ok(Self { depth, ..*self })
     }
 }
 
@@ -112,6 +114,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let inner = self.inner()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
+            let left = self.members.get().checked_sub(1).ok_or_else(|| self.refuse(Reason::Malformed))?;
+            self.members.set(left);
             if object.contains_key(&name) {
                 return Err(self.refuse(Reason::AmbiguousMember));
             }
@@ -129,14 +133,14 @@ mod tests {
     #[track_caller]
     fn refused(text: impl AsRef<[u8]>, reason: Reason) {
         let text = text.as_ref();
-        assert_eq!(object(text, &["iss", "kid"]), Err(reason), "{}", String::from_utf8_lossy(text));
+        assert_eq!(object(text, &["iss", "kid"], usize::MAX), Err(reason), "{}", String::from_utf8_lossy(text));
     }
 
     #[test]
     fn an_object_is_read_as_serde_json_reads_it() {
         let text = r#" {"a": [1, -2, 1.5, true, null, "\u0041\ud83d\ude00"], "A": {"a": {}}, "iss": "", "": 18446744073709551615} "#;
         let value: Value = serde_json::from_str(text).unwrap();
-        assert_eq!(object(text.as_bytes(), &["iss", "kid"]).map(Value::Object), Ok(value));
+        assert_eq!(object(text.as_bytes(), &["iss", "kid"], usize::MAX).map(Value::Object), Ok(value));
     }
 
     #[test]
@@ -152,10 +156,17 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let nested = |depth: usize| format!(r#"{{"a":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
-        assert!(object(nested(MAX_DEPTH - 1).as_bytes(), &[]).is_ok());
+        assert!(object(nested(MAX_DEPTH - 1).as_bytes(), &[], usize::MAX).is_ok());
         refused(nested(MAX_DEPTH), Reason::TooDeep);
         refused(nested(1_000_000), Reason::TooDeep);
         refused(r#"{"a":"#.repeat(MAX_DEPTH + 1), Reason::TooDeep);
+    }
+
+    #[test]
+    fn members_are_bounded() {
+        let text = br#"{"a":{"b":1},"c":[{"d":1}]}"#;
+        assert_eq!(object(text, &[], 3), Err(Reason::Malformed));
+        assert!(object(text, &[], 4).is_ok());
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl KeySet {
         if text.len() > MAX_JWKS_BYTES {
             return Err(KeySetError::TooLong);
         }
-        let mut set = json::object(text, &[]).map_err(|_| KeySetError::Malformed)?;
+        let mut set = json::object(text, &[], usize::MAX).map_err(|_| KeySetError::Malformed)?;
         let Some(Value::Array(list)) = set.remove("keys") else { return Err(KeySetError::Malformed) };
         if list.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);

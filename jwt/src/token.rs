@@ -8,6 +8,8 @@ use crate::{Algorithm, Reason, json};
 /// Longest token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 
+/// Most members of a header: reading one takes time, and whoever likes can write some.
+const MAX_HEADER_MEMBERS: usize = 64;
 /// Members of a header that are read.
 const READ: [&str; 6] = ["alg", "kid", "typ", "crit", "b64", "zip"];
 
@@ -52,13 +54,13 @@ impl<'a> Token<'a> {
 
     /// The claims, as the object that they are. `known`: names that are read.
     pub(crate) fn claims(&self, known: &[&str]) -> Result<Map<String, Value>, Reason> {
-        json::object(&decode(self.claims)?, known)
+        json::object(&decode(self.claims)?, known, usize::MAX)
     }
 }
 
 impl Header {
     fn parse(text: &[u8]) -> Result<Self, Reason> {
-        let mut header = json::object(text, &READ)?;
+        let mut header = json::object(text, &READ, MAX_HEADER_MEMBERS)?;
         // No extension is supported. Whoever does support `b64` or `zip` reads other claims than are read here.
         if header.contains_key("crit")
             || header.contains_key("zip")

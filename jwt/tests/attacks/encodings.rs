@@ -79,6 +79,10 @@ fn sizes(corpus: &mut Corpus) {
     assert!(larger.len() <= MAX_TOKEN_BYTES + 2);
     corpus.attack("larger than may be", &longest, &larger, Reason::TooLong);
     corpus.attack("a megabyte", &longest, "e".repeat(1 << 20), Reason::TooLong);
+    let wide: String = (0..64).map(|n| format!(",\"{n}\":0")).collect();
+    let header = format!(r#"{{"alg":"HS256","kid":"hs256"{wide}}}"#);
+    let attack = ISSUES.token("HS256", &header, &claims().to_string());
+    corpus.attack("many members in the header", &longest, attack, Reason::Malformed);
     corpus.attack("a megabyte of dots", &longest, ".".repeat(1 << 20), Reason::TooLong);
     let good = token("HS256");
     for (name, text) in [("lists", "[".repeat(8_000)), ("objects", r#"{"a":"#.repeat(2_000))] {
