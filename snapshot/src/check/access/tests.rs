@@ -81,8 +81,7 @@ fn rules() {
     let regex = PathMatch { kind: PathKind::Regex.into(), value: "/a".into() };
     ruled(AccessRule { paths: vec![regex], ..rule("a") }, Some("authorization.rules[0].when.paths[0].type"));
     ruled(AccessRule { methods: vec!["G T".into()], ..rule("a") }, Some("authorization.rules[0].when.methods[0]"));
-    let consumers = vec!["acme".to_owned()];
-    let known = AccessRule { consumers, ..rule("a") };
+    let known = AccessRule { consumers: vec!["acme".to_owned()], ..rule("a") };
     check(Some(by_key()), vec![known.clone()], None);
     check(None, vec![known], Some("authorization.rules[0].when"));
     check(None, vec![AccessRule { labels: vec![Label::default()], ..rule("a") }], Some("authorization.rules[0].when"));
