@@ -240,3 +240,22 @@ fn an_audit_counts_and_changes_nothing() {
         assert!(head.contains("\r\nx-user: admin\r\n") && !head.contains("alice"), "{head}");
     }
 }
+
+#[test]
+fn who_makes_tokens_up_is_slowed_and_who_is_late_is_not() {
+    let (upstream, _) = backend();
+    let proxy = guarded(
+        upstream.address,
+        &policy(provider(), |policy| {
+            policy.authentication.as_mut().unwrap().max_failures_per_minute = 2;
+        }),
+    );
+    for _ in 0..5 {
+        assert_eq!(bearer(&proxy, &token(&json!({"exp": 1}))).0, 401);
+    }
+    let stranger = ATTACKS.token("ES256", &header("ES256").to_string(), &claims(&json!({})));
+    let statuses = [(); 4].map(|()| bearer(&proxy, &stranger).0);
+    assert_eq!(statuses, [401, 401, 429, 429]);
+    // Unseen, a good one from there waits as well.
+    assert_eq!(bearer(&proxy, &token(&json!({}))).0, 429);
+}
