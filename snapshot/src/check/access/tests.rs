@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::{CredentialSource, Label, PathMatch};
+use crate::proto::{CredentialSource, Label, PathMatch, credential_source};
 
 fn source(source: credential_source::Source) -> CredentialSource {
     CredentialSource { source: Some(source) }
