@@ -1,5 +1,6 @@
 //! AccessPolicies → one resource in each fleet that has a target of them. Each target is one policy's: of two that name it,
-//! the one's that came first, as everywhere by age and then by name. Which of a rule's, its route's and its fleet's policies holds is the proxies' to see.
+//! the older one's, then that of the lesser name. Which of a rule's, its route's and its fleet's policies holds is the
+//! proxies' to see.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
