@@ -248,7 +248,8 @@ pub struct AccessCondition {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels")]
     pub labels: BTreeMap<String, String>,
-    /// Request methods, in upper case as HTTP has them: `get` is another method than `GET`.
+    /// Request methods, in upper case as HTTP has them. To a rule that allows, `get` is another method than `GET`; one that
+    /// denies `GET` denies `get` too, since backends may take them for the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "methods")]
     pub methods: Vec<String>,

@@ -80,12 +80,20 @@ impl Rule {
 
     /// Whether all conditions hold; those that cost least are looked at first.
     fn fits(&self, path: &Matched<'_>, ctx: &Ctx, consumer: Option<&Consumer>) -> bool {
-        let method = path.head.method.as_str();
-        (self.methods.is_empty() || self.methods.iter().any(|other| **other == *method))
+        (self.methods.is_empty() || self.is_of_methods(path.head.method.as_str()))
             && (self.consumers.is_empty() || consumer.is_some_and(|c| self.consumers.contains(&c.name)))
             && (self.labels.is_empty() || consumer.is_some_and(|c| has_all(&c.labels, &self.labels)))
             && self.networks.as_ref().is_none_or(|networks| networks.contain(ctx.client))
             && (self.paths.is_empty() || self.paths.iter().any(|other| other.fits(path.get())))
+    }
+}
+
+impl Rule {
+    /// Methods are case-sensitive (RFC 9110 section 9.1), but not every backend heeds that: what denies `DELETE` denies
+    /// `delete` too, and what allows `GET` allows nothing else.
+    fn is_of_methods(&self, method: &str) -> bool {
+        let mut methods = self.methods.iter();
+        methods.any(|other| if self.allow { **other == *method } else { other.eq_ignore_ascii_case(method) })
     }
 }
 
