@@ -207,8 +207,10 @@ impl Ledger {
     /// The content that runs in place of a refused resource, if any.
     fn instead(&self, key: &Key, desired: &Entry) -> Option<Entry> {
         let usable = |entry: &Entry| !self.refused.contains_key(&(key.clone(), entry.hash()));
+        // A policy of before is none for the routes that it is to guard since.
+        let guards = |entry: &Entry| key.kind() != Kind::AccessPolicy || snapshot::guards_as(entry, desired);
         let mut acked = [self.acked.get(key), self.previous.get(key)].into_iter().flatten();
-        let acked = acked.find(|entry| usable(entry)).cloned();
+        let acked = acked.find(|entry| usable(entry) && guards(entry)).cloned();
         acked.or_else(|| stand_in(desired).filter(usable))
     }
 }

@@ -60,6 +60,17 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    /// Whether several parameters have that name; all are looked through.
+    pub(crate) fn repeats_parameter(&self, name: &[u8]) -> bool {
+        parameters(self.query).filter(|(raw, _)| is_named(raw, name)).nth(1).is_some()
+    }
+
+    /// Whether several cookies have that name; all are looked through.
+    pub(crate) fn repeats_cookie(&self, name: &[u8]) -> bool {
+        let cookies = self.fields.get_all(&COOKIE).flat_map(cookies).filter_map(named);
+        cookies.filter(|(of, _)| of.trim_ascii() == name).nth(1).is_some()
+    }
+
     /// Whether a field of that name, which is in lower case, has such a value.
     pub(crate) fn any_field(&self, name: &str, such: impl FnMut(&'a [u8]) -> bool) -> bool {
         let index = || Index::of_all(self.fields.iter().map(|(name, value)| (lower(name), value)));

@@ -37,7 +37,8 @@ fn serving(rules: Option<&proto::ClientAddress>, filter: Option<&Filter>) -> (Pr
         let mut content = content(port, upstream.address, proto::Limits::default(), |rule| {
             rule.filters = filter.iter().map(|filter| proto::Filter { filter: Some((*filter).clone()) }).collect();
         });
-        let fleet = proto::Fleet { client_address: rules.cloned(), ..proto::Fleet::default() };
+        let fleet =
+            proto::Fleet { client_address: rules.cloned(), connection_max_age_ms: 600_000, ..proto::Fleet::default() };
         content.insert(Key::new(Kind::Fleet, "ns", "f"), entry(resource::Kind::Fleet(fleet)));
         let part = Part::ClientIp(ClientIp { ipv4_prefix: 32, ipv6_prefix: 64 });
         let limit = proto::Limit {

@@ -22,6 +22,18 @@ pub fn closed(policy: &Entry, unavailable: String) -> Option<Entry> {
     Some(Entry::new(&Resource { requires: vec![], kind: Some(kind) }))
 }
 
+/// Whether a former content of an access policy guards at least what a newer one is to guard; `false`: it leaves some of it
+/// open, or stands in itself.
+pub fn guards_as(former: &Entry, newer: &Entry) -> bool {
+    let (Some(resource::Kind::AccessPolicy(former)), Some(resource::Kind::AccessPolicy(newer))) =
+        (former.kind(), newer.kind())
+    else {
+        return false;
+    };
+    let is_kept = |target: &PolicyTarget| former.targets.contains(target);
+    former.unavailable.is_empty() && (former.overrides || !newer.overrides) && newer.targets.iter().all(is_kept)
+}
+
 /// An access policy that closes every route, for this reason.
 pub fn closed_fleet(unavailable: String) -> Entry {
     let targets = vec![PolicyTarget::default()];

@@ -51,7 +51,7 @@ impl proto::Listener {
     }
 }
 
-pub use closed::{closed, closed_fleet, stand_in};
+pub use closed::{closed, closed_fleet, guards_as, stand_in};
 pub use key::{Hash, Key, Kind};
 pub use refs::refs;
 pub use set::{Delta, Entry, Snapshot};

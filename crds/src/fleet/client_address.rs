@@ -9,8 +9,8 @@ use crate::schema::k8s;
 /// The proxies that stand between clients and this fleet, and the field in which they tell whose request it is. Each of them
 /// adds the address that connected to it behind those that were there; so the list is read from its end, and what a client
 /// writes there itself is never reached. An entry that is no address, such as `unknown`, ends it: then the last address that
-/// was read is the client's. All that a request is judged by uses the result: limits by `ClientIP`, the log, external
-/// authorization. Bounds on connections are for whoever connects.
+/// was read is the client's. All that a request is judged by uses the result: limits by `ClientIP`, access
+/// policies, the log, external authorization. Bounds on connections are for whoever connects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.trustedHops) != (has(self.trustedCIDRs) && size(self.trustedCIDRs) > 0)")
@@ -25,7 +25,7 @@ pub struct ClientAddress {
     #[schemars(range(min = 1, max = 16))]
     pub trusted_hops: Option<u32>,
     /// Where these proxies are, as CIDRs: the client is the last address of the list that is in none of them. Whoever connects
-    /// from elsewhere is a client.
+    /// from elsewhere is a client. Whoever is in these networks says whose its requests are: name no pods or nodes.
     #[serde(default, rename = "trustedCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "k8s::cidrs")]
     pub trusted_cidrs: Vec<String>,

@@ -29,11 +29,13 @@ pub(super) fn add(
 ) -> BTreeMap<ObjectRef, u32> {
     let mut policies: Vec<_> = model.access.iter().collect();
     policies.sort_by_cached_key(|(object, _)| (created_ms(model, object), object.path()));
-    let (mut counts, mut holders) = (BTreeMap::new(), BTreeMap::new());
+    let (mut counts, mut holders) = (BTreeMap::new(), [BTreeMap::new(), BTreeMap::new()]);
     for (object, policy) in policies {
         let found = targets::find(model, object, &policy.targets, policy.content.is_ok(), problems);
         counts.insert(object.clone(), u32::try_from(found.len()).unwrap_or(u32::MAX));
-        let own = own(object, found, &mut holders, problems);
+        // One that only counts holds in nobody's place.
+        let audit = policy.content.as_ref().is_ok_and(|content| content.audit);
+        let own = own(object, found, &mut holders[usize::from(audit)], problems);
         left_out(object, policy, problems);
         for (fleet, draft) in drafts.iter_mut() {
             let targets = targets::in_fleet(own.iter(), fleet, draft);

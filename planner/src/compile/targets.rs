@@ -21,7 +21,7 @@ enum Untargeted {
     #[error("{kind} {path} is not valid, and never was")]
     Invalid { kind: &'static str, path: String },
     #[error("ApiRoute {path} has no rule named {rule:?}; its rules are named: {has}")]
-    NoRule { path: String, rule: String, has: String },
+    NoRule { key: Key, path: String, rule: String, has: String },
 }
 
 /// A target that exists.
@@ -58,7 +58,13 @@ pub(super) fn find(
             Err(why) => {
                 let member = if matches!(why, Untargeted::NoRule { .. }) { "sectionName" } else { "name" };
                 let field = format!("spec.targetRefs[{i}].{member}");
-                problems.degraded(policy, field, reason::TARGET_NOT_FOUND, why.to_string());
+                let mut message = why.to_string();
+                if let (Kind::AccessPolicy, Untargeted::NoRule { key, .. }) = (policy.kind, why) {
+                    // Meant to guard a rule that can't be told.
+                    found.push((i, Found::Route { key, rule: String::new() }));
+                    message.push_str("; until then the policy holds for the whole route");
+                }
+                problems.degraded(policy, field, reason::TARGET_NOT_FOUND, message);
             }
         }
     }
@@ -86,7 +92,7 @@ fn find_one(model: &Model, policy: &ObjectRef, target: &Target, is_valid: bool) 
         Some(rule) if route.rule_names.contains(rule) => Ok(Found::Route { key, rule: rule.clone() }),
         // Meant to guard a rule that can't be told: the whole route answers 500 rather than that rule standing open.
         Some(_) if !is_valid => Ok(Found::Route { key, rule: String::new() }),
-        Some(rule) => Err(Untargeted::NoRule { path, rule: rule.clone(), has: route.rule_names.join(", ") }),
+        Some(rule) => Err(Untargeted::NoRule { key, path, rule: rule.clone(), has: route.rule_names.join(", ") }),
     }
 }
 

@@ -161,10 +161,16 @@ impl<P: Policy> Targeted<P> {
 }
 
 impl Targeted<AccessPolicy> {
-    /// The policies that hold for a rule: the fleet's that override, then the one with the most specific target. (Of two
-    /// equals, which operators let none such pass, the first.)
+    /// The policies that hold for a rule, and those that only count there, which hold in nobody's place.
     pub(crate) fn holding(&self, route: &Key, rule: &str) -> Vec<Applying<'_, AccessPolicy>> {
-        let all: Vec<_> = self.of(route, rule).collect();
+        let counts = |(.., policy, _): &Applying<'_, AccessPolicy>| policy.audit && policy.unavailable.is_empty();
+        let (audited, enforced) = self.of(route, rule).partition(counts);
+        [Self::of_one_mode(enforced), Self::of_one_mode(audited)].concat()
+    }
+
+    /// Of policies of one mode the fleet's that override, then the one with the most specific target. (Of two equals, which
+    /// operators let none such pass, the first.)
+    fn of_one_mode(all: Vec<Applying<'_, AccessPolicy>>) -> Vec<Applying<'_, AccessPolicy>> {
         let Some(most) = all.iter().map(|(.., target)| specific(target)).max() else { return all };
         let one = all.iter().find(|(.., target)| specific(target) == most).copied();
         let overrides = |(.., policy, target): &Applying<'_, AccessPolicy>| policy.overrides && target.route.is_empty();

@@ -189,8 +189,9 @@ impl SnapshotStore {
         for (key, entry) in policies {
             let fit = self.check(&key, &entry, &Policies::default());
             // One that says who may do what never leaves open what it guards.
-            if fit.is_err() && key.kind() == Kind::AccessPolicy && held.entry(&key).is_none() {
-                let why = "refused by this proxy, and no earlier content to fall back to";
+            let is_kept = || held.entry(&key).is_some_and(|former| snapshot::guards_as(former, &entry));
+            if fit.is_err() && key.kind() == Kind::AccessPolicy && !is_kept() {
+                let why = "refused by this proxy, and no earlier content guards the same";
                 let closed = snapshot::closed(&entry, why.into()).unwrap_or_else(|| snapshot::closed_fleet(why.into()));
                 held.insert(key.clone(), closed);
             }

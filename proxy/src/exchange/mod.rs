@@ -216,9 +216,14 @@ fn route(head: &mut RequestHead, exchange: &mut Exchange<'_>) -> Result<(Arc<Rul
 fn find<'r>(router: &'r Router, query: &Query<'_>) -> Result<Matched<'r>, Missed> {
     if let Some(method) = asked_by_preflight(query.method, query.fields) {
         match router.find(&Query { method: &method, ..*query }) {
-            Ok(matched) if matched.rule.chain.answers_preflights() => return Ok(matched),
+            Ok(asked) if asked.rule.chain.answers_preflights() => return Ok(asked),
+            // Who may ask for it is not for the rule of another method to say.
+            Ok(asked) => {
+                let other = router.find(query)?;
+                return Ok(if other.rule.chain.answers_preflights() { asked } else { other });
+            }
             Err(Missed::TooCostly) => return Err(Missed::TooCostly),
-            Ok(_) | Err(Missed::NoRoute) => {}
+            Err(Missed::NoRoute) => {}
         }
     }
     router.find(query)

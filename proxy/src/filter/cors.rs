@@ -78,7 +78,9 @@ impl Cors {
         // Of several, each reader might take another one.
         let value = fields.only(&ORIGIN).ok()??;
         let origin = str::from_utf8(&value).ok().and_then(Origin::parse);
-        let is_allowed = self.origins.iter().any(|pattern| pattern.has(origin.as_ref()));
+        // What is `null` is anybody's page, in a frame of its own: it gets nothing that a caller's credentials open.
+        let may_be = origin.is_some() || !self.credentials;
+        let is_allowed = may_be && self.origins.iter().any(|pattern| pattern.has(origin.as_ref()));
         is_allowed.then(|| HeaderValue::from_bytes(&value).ok())?
     }
 

@@ -19,11 +19,22 @@ pub(super) fn cors(c: &Cors) -> Fit {
         for (i, name) in names.iter().enumerate() {
             http_token(name).map_err(|e| Unfit::new(format!("{list}[{i}]"), reason, e))?;
         }
+        if names.len() > 1 && names.iter().any(|name| name == "*") {
+            return Err(Unfit::new(list, reason, "'*' stands for all: it stands alone"));
+        }
+    }
+    if c.allow_credentials && c.expose_headers.iter().any(|name| name == "*") {
+        let message = "with credentials '*' is a name like any other: name the header fields";
+        return Err(Unfit::new("exposeHeaders", reason::INVALID_HEADER, message));
     }
     Ok(())
 }
 
 pub(super) fn csrf(c: &Csrf) -> Fit {
+    if c.additional_origins.iter().any(|origin| origin == "*") {
+        let message = "'*' would let everybody's pages pass: leave the filter out instead";
+        return Err(Unfit::new("additionalOrigins", reason::INVALID_HOSTNAME, message));
+    }
     origins("additionalOrigins", &c.additional_origins)
 }
 

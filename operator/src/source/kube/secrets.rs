@@ -92,11 +92,14 @@ impl Secrets {
         self.unread.remove(id);
     }
 
-    /// The Secrets of a namespace for which the predicate holds.
-    pub(super) fn of(&self, namespace: &str, holds: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
+    /// The Secrets of a namespace for which the predicate holds: those that are seen, and those that were read while it was
+    /// watched before, and may be gone since.
+    pub(super) fn of(&self, namespace: &str, holds: impl Fn(&ObjectRef) -> bool) -> BTreeSet<ObjectRef> {
         let first = ObjectRef { kind: Kind::Secret, namespace: namespace.to_owned(), name: String::new() };
-        let of_namespace = self.seen.range(first..).map(|(id, _)| id).take_while(|id| id.namespace == namespace);
-        of_namespace.filter(|id| holds(id)).cloned().collect()
+        let is_of_namespace = |id: &&ObjectRef| id.namespace == namespace;
+        let seen = self.seen.range(first.clone()..).map(|(id, _)| id).take_while(is_of_namespace);
+        let read = self.copies.range(first..).map(|(id, _)| id).take_while(is_of_namespace);
+        seen.chain(read).filter(|id| holds(id)).cloned().collect()
     }
 
     /// Forgets a namespace that is watched no more.

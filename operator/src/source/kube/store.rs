@@ -408,7 +408,7 @@ impl Store {
         self.remove_all(&gone)
     }
 
-    fn remove_all(&mut self, gone: &[ObjectRef]) -> bool {
+    fn remove_all<'i>(&mut self, gone: impl IntoIterator<Item = &'i ObjectRef>) -> bool {
         let mut is_changed = false;
         for id in gone {
             is_changed |= self.remove(id);

@@ -75,9 +75,15 @@ impl Authentication {
         Ok(Self { namespace, consumers, providers, anonymous: authentication.anonymous, failures })
     }
 
-    /// The places whose credentials backends are not to get.
-    pub(super) fn taken_out(&self) -> Places {
-        self.providers.iter().flat_map(Provider::taken_out).collect()
+    /// The places whose content backends are not to get, for each provider that knows the caller, and at last where none
+    /// does. What a provider with `forward` verified stays, and nothing that nobody did.
+    pub(super) fn taken_out(&self) -> Box<[Places]> {
+        let of = |knows: Option<&Provider>| {
+            let kept = knows.filter(|provider| provider.forwards()).map_or(&[][..], Provider::places);
+            let all = self.providers.iter().flat_map(|provider| provider.places().iter().chain(provider.told()));
+            all.filter(|source| !kept.contains(source)).collect()
+        };
+        self.providers.iter().map(Some).chain([None]).map(of).collect()
     }
 
     /// All places that may hold a credential.
@@ -143,11 +149,18 @@ impl Provider {
         }
     }
 
-    fn taken_out(&self) -> &[Source] {
+    /// Fields that say what was verified, and are not the client's to write.
+    fn told(&self) -> &[Source] {
         match self {
-            Self::ApiKey(keys) if keys.forward => &[],
-            Self::ApiKey(_) => self.places(),
-            Self::Jwt(jwt) => jwt.taken_out(),
+            Self::ApiKey(_) => &[],
+            Self::Jwt(jwt) => jwt.told(),
+        }
+    }
+
+    fn forwards(&self) -> bool {
+        match self {
+            Self::ApiKey(keys) => keys.forward,
+            Self::Jwt(jwt) => jwt.forwards(),
         }
     }
 
@@ -167,7 +180,7 @@ impl ApiKey {
 
     /// The key that a request brings, in the first place that has one.
     fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
-        let mut places = self.from.iter().map(|source| source.presented(head, lookup));
-        places.find(|found| !matches!(found, Presented::Nothing)).unwrap_or(Presented::Nothing)
+        let mut places = self.from.iter().map(|source| source.presented(head, lookup, self.forward));
+        Presented::first(&mut places, self.forward)
     }
 }

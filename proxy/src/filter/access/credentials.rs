@@ -24,7 +24,7 @@ use crate::{
 const MAX_CREDENTIAL_BYTES: usize = if MAX_TOKEN_BYTES > MAX_API_KEY { MAX_TOKEN_BYTES } else { MAX_API_KEY };
 
 /// A place that may hold a credential.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     /// The only field of a name.
     Header(HeaderName),
@@ -41,6 +41,15 @@ pub(super) enum Presented<T> {
     One(T),
     /// More than one, of which others might read another one.
     Several,
+}
+
+impl<T> Presented<T> {
+    /// What the first of some places holds that holds something. `alone`: no other one may, since all of it goes on.
+    pub(super) fn first(places: &mut impl Iterator<Item = Self>, alone: bool) -> Self {
+        let mut found = places.filter(|found| !matches!(found, Presented::Nothing));
+        let first = found.next().unwrap_or(Presented::Nothing);
+        if alone && found.next().is_some() { Presented::Several } else { first }
+    }
 }
 
 /// Places whose credentials backends are not to get.
@@ -79,8 +88,13 @@ impl Source {
         matches!(self, Self::Header(of) if of == name)
     }
 
-    /// What a request has there.
-    pub(super) fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
+    /// What a request has there. `alone`: it may have no other of that name, since backends get it, and might read that one.
+    pub(super) fn presented<'a>(
+        &self,
+        head: &'a RequestHead,
+        lookup: &Lookup<'a>,
+        alone: bool,
+    ) -> Presented<Cow<'a, [u8]>> {
         let found = match self {
             Self::Header(name) => {
                 let mut values = head.fields.get_all(name);
@@ -90,6 +104,8 @@ impl Source {
                 }
                 first
             }
+            Self::Query(name) if alone && lookup.repeats_parameter(name) => return Presented::Several,
+            Self::Cookie(name) if alone && lookup.repeats_cookie(name) => return Presented::Several,
             Self::Query(name) => lookup.parameter(name).map(|raw| match is_plain(raw) {
                 true => raw.as_bytes().into(),
                 // No longer than what is no credential any more.
@@ -187,7 +203,7 @@ mod tests {
     }
 
     fn presented(source: &Source, head: &RequestHead) -> Presented<String> {
-        match source.presented(head, &Lookup::new(head.uri.query(), &head.fields)) {
+        match source.presented(head, &Lookup::new(head.uri.query(), &head.fields), false) {
             Presented::Nothing => Presented::Nothing,
             Presented::Several => Presented::Several,
             Presented::One(key) => Presented::One(String::from_utf8_lossy(&key).into_owned()),

@@ -39,8 +39,8 @@ pub(super) struct Accepted(Box<[(HeaderName, HeaderValue)]>);
 /// Tokens of one issuer.
 pub(super) struct Jwt {
     from: Box<[Source]>,
-    /// Places whose content is not the client's to say.
-    taken_out: Box<[Source]>,
+    forward: bool,
+    told: Box<[Source]>,
     verifier: Verifier,
     keys: KeySet,
     fields: Box<[(ClaimPath, HeaderName)]>,
@@ -64,7 +64,7 @@ impl Jwt {
         tokens: &Arc<Tokens>,
     ) -> Result<Self, Unfit> {
         let from = Source::compile_all("jwt.from", &jwt.from)?;
-        let mut taken_out = if jwt.forward { vec![] } else { from.to_vec() };
+        let mut told = vec![];
         let (keys, _) = access::jwt_keys(jwt).map_err(|e| Unfit::new("jwt.jwks.inline", reason::INVALID_JWKS, e))?;
         let path = |field: &dyn Fn() -> String, claim: &str| {
             ClaimPath::parse(claim).map_err(|e| Unfit::new(field(), reason::INVALID_ACCESS, e.to_string()))
@@ -80,7 +80,7 @@ impl Jwt {
                 )
             })?;
             // Whatever a client says there, it does not say it for the issuer.
-            taken_out.push(Source::Header(header.clone()));
+            told.push(Source::Header(header.clone()));
             fields.push((claim, header));
         }
         let mut claims = vec![];
@@ -101,7 +101,8 @@ impl Jwt {
         let fingerprint = [policy.as_bytes(), &number.to_le_bytes()[..]].concat().into();
         Ok(Self {
             from,
-            taken_out: taken_out.into(),
+            forward: jwt.forward,
+            told: told.into(),
             verifier,
             keys,
             fingerprint,
@@ -112,22 +113,27 @@ impl Jwt {
     }
 
     /// Places that may hold a token.
-    /// Places of which backends get nothing that a client put there.
     pub(super) fn places(&self) -> &[Source] {
         &self.from
     }
 
-    pub(super) fn taken_out(&self) -> &[Source] {
-        &self.taken_out
+    /// Fields that tell backends what a token says.
+    pub(super) fn told(&self) -> &[Source] {
+        &self.told
+    }
+
+    /// Whether backends get the token.
+    pub(super) fn forwards(&self) -> bool {
+        self.forward
     }
 
     /// The token that a request brings, in the first place that has one.
     pub(super) fn presented<'a>(&self, head: &'a RequestHead, lookup: &Lookup<'a>) -> Presented<Cow<'a, [u8]>> {
-        let mut places = self.from.iter().map(|source| match source.presented(head, lookup) {
+        let mut places = self.from.iter().map(|source| match source.presented(head, lookup, self.forward) {
             Presented::One(value) if source.is_header(&AUTHORIZATION) => bearer(value),
             found => found,
         });
-        places.find(|found| !matches!(found, Presented::Nothing)).unwrap_or(Presented::Nothing)
+        Presented::first(&mut places, self.forward)
     }
 
     /// What a token was verified to. `now`: time since 1970.

@@ -28,6 +28,13 @@ use self::{
 use super::{Ctx, Filter, Flow, Stage};
 use crate::message::RequestHead;
 
+/// How a request passed a policy.
+struct Passed {
+    /// The number of the provider that knows the caller.
+    provider: Option<usize>,
+    token: Option<Arc<Accepted>>,
+}
+
 /// The filter of one rule's access policies.
 struct Access {
     /// The fleet's first.
@@ -43,7 +50,7 @@ pub(crate) struct Policy {
     /// Where credentials are, which the log is not to have.
     secret: Places,
     /// Where backends are not to find them.
-    taken_out: Places,
+    taken_out: Box<[Places]>,
     refusals: Refusals,
     counters: PolicyCounters,
 }
@@ -59,28 +66,26 @@ impl Filter for Access {
                 ctx.logged = Some(Box::new(uri));
             }
         }
-        let mut tokens = vec![];
+        let mut passed = Vec::with_capacity(self.policies.len());
         for policy in &self.policies {
             match policy.decide(head, ctx) {
                 _ if policy.audit => {}
-                Ok(token) => tokens.extend(token),
+                Ok(by) => passed.push((policy, by)),
                 Err(refusal) => return policy.refusals.reply(refusal),
             }
         }
-        for policy in self.policies.iter().filter(|policy| !policy.audit) {
-            policy.taken_out.clear(head);
+        for (policy, by) in &passed {
+            policy.taken_out(by.provider).iter().for_each(|places| places.clear(head));
         }
-        for token in tokens {
-            token.tell(head);
-        }
+        passed.iter().filter_map(|(_, by)| by.token.as_ref()).for_each(|token| token.tell(head));
         Flow::Continue
     }
 }
 
 impl Policy {
-    /// Decides, and counts; `Ok`: the request may pass, with its token if it has one. Whom it knows the caller for stands
+    /// Decides, and counts; `Ok`: the request may pass. Whom it knows the caller for stands
     /// in the context, whatever the caller may do.
-    fn decide(&self, head: &RequestHead, ctx: &mut Ctx) -> Result<Option<Arc<Accepted>>, Refusal> {
+    fn decide(&self, head: &RequestHead, ctx: &mut Ctx) -> Result<Passed, Refusal> {
         let (provider, known, token) = match &self.authentication {
             None => (None, None, None),
             Some(authentication) => match authentication.known(head, ctx) {
@@ -95,10 +100,16 @@ impl Policy {
         };
         let is_allowed = self.rules.allow(head, ctx, known.as_deref());
         self.counters.count(provider, if is_allowed { Outcome::Allowed } else { Outcome::Denied });
-        if known.is_some() {
+        // The fleet's policy comes first: for whom it knows a caller, limits of the fleet do, whatever a tenant's says.
+        if ctx.identity.is_none() {
             ctx.identity = known;
         }
-        if is_allowed { Ok(token) } else { Err(Refusal::Denied) }
+        if is_allowed { Ok(Passed { provider, token }) } else { Err(Refusal::Denied) }
+    }
+
+    /// Where backends are to find nothing; `provider`: the one that knows the caller.
+    fn taken_out(&self, provider: Option<usize>) -> Option<&Places> {
+        provider.map_or(self.taken_out.last(), |number| self.taken_out.get(number))
     }
 }
 

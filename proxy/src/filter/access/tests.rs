@@ -221,7 +221,9 @@ fn what_callers_may_do() {
     // The first that fits decides; all that is given must hold; what fits none is denied.
     let deny = AccessRule { consumers: vec!["busy".into()], methods: vec!["POST".into()], ..rule(AccessAction::Deny) };
     let policy = with(vec![deny.clone(), allow()]);
-    for (text, key, is_allowed) in [("POST /", "k2", false), ("post /", "k2", false), ("POST /", "k1", true), ("GET /", "k2", true)] {
+    for (text, key, is_allowed) in
+        [("POST /", "k2", false), ("post /", "k2", false), ("POST /", "k1", true), ("GET /", "k2", true)]
+    {
         check(&policy, text, key, is_allowed);
     }
     check(&with(vec![deny]), "GET /", "k2", false);
