@@ -46,6 +46,11 @@ fn cors() -> proto::Cors {
 
 /// A proxy whose rule is for PUT, with these filters; everything else goes to the backend by another one.
 fn serving(upstream: &Upstream, filters: &[Filter], limit: bool) -> Proxy {
+    with_rules(upstream, filters, &[], limit)
+}
+
+/// The same, with filters of that other rule.
+fn with_rules(upstream: &Upstream, filters: &[Filter], of_others: &[Filter], limit: bool) -> Proxy {
     Proxy::serving(Limit::find(None), upstream.address, |port| {
         let mut content = content(port, upstream.address, proto::Limits::default(), |_| {});
         let matching = |method: &str| proto::Match {
@@ -53,7 +58,9 @@ fn serving(upstream: &Upstream, filters: &[Filter], limit: bool) -> Proxy {
             method: method.into(),
             ..Default::default()
         };
-        let filters: Vec<_> = filters.iter().map(|filter| proto::Filter { filter: Some(filter.clone()) }).collect();
+        let listed = |filters: &[Filter]| {
+            filters.iter().map(|filter| proto::Filter { filter: Some(filter.clone()) }).collect::<Vec<_>>()
+        };
         let rule = |name: &str, method: &str, filters: Vec<proto::Filter>| proto::Rule {
             name: name.into(),
             matches: vec![matching(method)],
@@ -61,7 +68,7 @@ fn serving(upstream: &Upstream, filters: &[Filter], limit: bool) -> Proxy {
             backends: vec![proto::WeightedCluster { cluster: "Cluster/ns/c/80".into(), weight: 1 }],
             ..proto::Rule::default()
         };
-        let rules = vec![rule("put", "PUT", filters), rule("others", "", vec![])];
+        let rules = vec![rule("put", "PUT", listed(filters)), rule("others", "", listed(of_others))];
         let attachment = proto::Attachment { listener: format!("http-{port}"), hostnames: vec![HOST.into()] };
         let route = proto::Route { created_ms: 0, attachments: vec![attachment], rules };
         content.insert(Key::new(Kind::Route, "ns", "r"), entry(resource::Kind::Route(route)));
@@ -122,6 +129,19 @@ fn preflights_are_answered_for_the_method_that_they_ask_about_before_any_limit()
     let (status, head) = ask(&proxy, "OPTIONS", &format!("{OWN}Access-Control-Request-Method: DELETE\r\n"));
     assert_eq!((status, field(&head, "access-control-allow-origin")), (200, Some("https://evil.example")), "{head}");
     assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+/// A rule for all other methods, which OPTIONS is one of, does not say who may send the method of this one.
+#[test]
+fn a_preflight_is_answered_by_no_other_rule() {
+    let (upstream, asked) = backend();
+    let all = proto::Cors { allow_methods: vec!["*".into()], ..cors() };
+    let proxy = with_rules(&upstream, &[], &[Filter::Cors(all)], false);
+    let (status, head) = ask(&proxy, "OPTIONS", &format!("{OWN}{ASKS}"));
+    assert_eq!((status, field(&head, "access-control-allow-methods")), (200, None), "{head}");
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let (status, _) = ask(&proxy, "OPTIONS", &format!("{OWN}Access-Control-Request-Method: DELETE\r\n"));
+    assert_eq!(status, 204);
 }
 
 #[test]

@@ -53,3 +53,29 @@ pub fn stand_in(key: &Key, entry: &Entry) -> Option<(Key, Entry)> {
     let key = Key::of_object(Kind::RatePolicy, key.kind().as_str(), key.namespace(), key.name());
     Some((key, Entry::new(&Resource { requires: vec![], kind: Some(closed) })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guards_as_much() {
+        let policy = |routes: &[&str], overrides: bool, unavailable: &str| {
+            let target = |route: &&str| PolicyTarget { route: (*route).to_owned(), rule: String::new() };
+            let targets = routes.iter().map(target).collect();
+            let policy =
+                AccessPolicy { targets, overrides, unavailable: unavailable.into(), ..AccessPolicy::default() };
+            Entry::new(&Resource { requires: vec![], kind: Some(resource::Kind::AccessPolicy(policy)) })
+        };
+        let newer = policy(&["a", "b"], false, "");
+        assert!(guards_as(&policy(&["b", "a", "c"], true, ""), &newer));
+        for (former, newer) in [
+            (policy(&["a"], false, ""), &newer),
+            (policy(&["a", "b"], false, "stands in"), &newer),
+            (policy(&["a"], false, ""), &policy(&["a"], true, "")),
+            (closed_fleet(String::new()), &newer),
+        ] {
+            assert!(!guards_as(&former, newer), "{former:?}");
+        }
+    }
+}

@@ -75,6 +75,13 @@ fn the_most_specific_access_policy_alone_and_what_overrides() {
         assert_eq!(holding(all(false), name, rule), [alone]);
         assert_eq!(holding(all(true), name, rule), both);
     }
+    // One that only counts holds in nobody's place.
+    let counts =
+        |targets| entry(resource::Kind::AccessPolicy(AccessPolicy { targets, audit: true, ..AccessPolicy::default() }));
+    let mut audited = all(false);
+    audited[2].1 = counts(vec![target("Route/ns/r", "x")]);
+    audited.push((policy("b-rule"), counts(vec![target("Route/ns/r", "")])));
+    assert_eq!(holding(audited, "r", "x"), ["a-route", "a-rule"]);
     // One policy on fleet and rule is one.
     let both = vec![(policy("p"), access(vec![target("", ""), target("Route/ns/r", "x")], true))];
     assert_eq!(holding(both, "r", "x"), ["p"]);

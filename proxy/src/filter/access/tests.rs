@@ -142,8 +142,8 @@ fn the_first_place_and_provider_that_have_a_credential_decide() {
             (Flow::Continue, Ok(name)) => {
                 let found = ctx.identity.unwrap();
                 assert_eq!(format!("{}/{}", found.namespace, found.name), name);
-                // What a provider forwards stays; what another one reads goes, whoever decided.
-                assert_eq!(head.fields.get("x-api-key").is_some(), fields.iter().any(|(name, _)| *name == "x-api-key"));
+                // What the provider that decided forwards stays; what nobody verified goes.
+                assert_eq!(head.fields.get("x-api-key").is_some(), fields[0].0 == "x-api-key");
                 assert_eq!(head.uri.query(), None);
                 assert!(head.fields.get("cookie").is_none_or(|cookie| cookie == b"a=1"));
             }
@@ -238,6 +238,30 @@ fn what_callers_may_do() {
     assert_eq!(answer(&by_address, "GET /", &[("x-api-key", "no")]), Ok(None));
 }
 
+/// A backend may read another one than was verified.
+#[test]
+fn what_is_forwarded_is_the_only_one() {
+    let places = || vec![Place::Query("key".into()), Place::Cookie("key".into()), Place::Header("x-api-key".into())];
+    let of = |forward| AccessPolicy { authentication: Some(by_key(places(), forward)), ..AccessPolicy::default() };
+    let several = Err((400, "several_credentials"));
+    for (text, fields, forwarded) in [
+        ("GET /?key=k1&a=1&%6bey=no", &[][..], several.clone()),
+        ("GET /?key=k1", &[("cookie", "key=no")], several.clone()),
+        ("GET /", &[("cookie", "key=k1; key=no")], several.clone()),
+        ("GET /", &[("cookie", "key=k1"), ("cookie", "key =no")], several),
+        ("GET /?key=k1&a=1", &[("cookie", "a=1")], known("shop/acme")),
+    ] {
+        assert_eq!(answer(&of(true), text, fields), forwarded, "{text}");
+        assert_eq!(answer(&of(false), text, fields), known("shop/acme"), "{text}");
+    }
+    // Nobody is known by what can't be read as a credential.
+    let anonymous = Authentication { anonymous: true, ..by_key(vec![Place::Cookie("key".into())], true) };
+    let filter = filter_of(&state(), &[("shop/p", AccessPolicy { authentication: Some(anonymous), ..of(true) })]);
+    let mut head = request("GET /", &[("cookie", "key =no; a=1")]);
+    assert_eq!(ask(&*filter, &mut head, &mut ctx()), Ok(None));
+    assert_eq!(head.fields.get("cookie"), Some(&b"a=1"[..]));
+}
+
 /// Each of two policies knows the consumers of its own namespace, from the request as it came.
 #[test]
 fn both_must_pass() {
@@ -247,7 +271,8 @@ fn both_must_pass() {
     let filter = filter_of(&state(), &[("edge/fleet", other), ("shop/route", own.clone())]);
     let ask =
         |uri: &str, key: &str| ask(&*filter, &mut request(uri, &[("x-api-key", key)]), &mut ctx()).map_err(|e| e.1);
-    assert_eq!(ask("GET /?edge=k3", "k1"), Ok(Some("shop/acme".into())));
+    // The fleet's says for whom limits take the caller.
+    assert_eq!(ask("GET /?edge=k3", "k1"), Ok(Some("edge/acme".into())));
     assert_eq!(ask("GET /?edge=k3", "k2"), Err("access_denied"));
     assert_eq!(ask("GET /?edge=k1", "k1"), Err("credential_invalid"));
     assert_eq!(ask("GET /", "k1"), Err("credential_missing"));

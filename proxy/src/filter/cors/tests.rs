@@ -77,6 +77,8 @@ fn all_origins_get_one_answer_unless_credentials_come() {
         check(&head, &[(&ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (&ACCESS_CONTROL_EXPOSE_HEADERS, "*")]);
     }
     let credentials = proto::Cors { allow_credentials: true, ..cors(&["*"]) };
+    let (_, head) = answered(&credentials, "GET", &[("origin", "null")]);
+    check(&head, &[(&VARY, "origin")]);
     let (_, head) = answered(&credentials, "GET", &[EVIL]);
     let expect =
         [(&ACCESS_CONTROL_ALLOW_ORIGIN, EVIL.1), (&ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"), (&VARY, "origin")];
