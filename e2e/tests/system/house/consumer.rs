@@ -75,14 +75,14 @@ fn a_consumer_is_made_changed_and_deleted_by_file() {
     until(&gateway, "the other key", (1, 1));
 
     // A Secret that does not say any more that it is a credential is none from then on.
+    gateway.write("consumer.yaml", &consumer("acme", &["acme", "acme-next"])).unwrap();
+    until(&gateway, "both keys", (1, 2));
     gateway.write("secret.yaml", &secret("acme", KEYS[2]).replace("credential: api-key", "credential: none")).unwrap();
     until(&gateway, "the labelled one", (1, 1));
     gateway.write("secret.yaml", &secret("acme", KEYS[2])).unwrap();
     until(&gateway, "both again", (1, 2));
 
     // One that is not valid changes nothing.
-    gateway.write("consumer.yaml", &consumer("acme", &["acme", "acme-next"])).unwrap();
-    until(&gateway, "both keys", (1, 2));
     gateway.write("consumer.yaml", &consumer("acme", &["acme"]).replace("APIKey", "ApiKey")).unwrap();
     assert_eq!(told(&gateway, "acme", "Accepted", "False").reason, "Invalid");
     assert_eq!(applied(&gateway), (1, 2));
