@@ -321,7 +321,7 @@ async fn what_it_needs_to_be_allowed() {
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ns},
             "rules": [
-                rule("sluice.dev", &["gatewayfleets", "apiroutes", "ratepolicies", "consumers"]),
+                rule("sluice.dev", &["gatewayfleets", "apiroutes", "ratepolicies", "accesspolicies", "consumers"]),
                 rule("", &["services", "secrets", "namespaces", "nodes"]),
                 rule("discovery.k8s.io", &["endpointslices"]),
                 rule("gateway.networking.k8s.io", &["referencegrants"]),
