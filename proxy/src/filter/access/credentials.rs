@@ -133,7 +133,8 @@ impl<'a> FromIterator<&'a Source> for Places {
 }
 
 impl Places {
-    /// Takes out whatever a request has there, in each spelling that a backend might read.
+    /// Takes out whatever a request has there: header fields also in spellings that some servers take for the same, parameters
+    /// by their decoded names.
     pub(super) fn clear(&self, head: &mut RequestHead) {
         head.fields.remove_all_disguised(&self.headers);
         if let Some(uri) = self.without_parameters(&head.uri) {
