@@ -70,6 +70,19 @@ fn what_a_fleet_refers_to_is_read_once_for_each_version() {
 }
 
 /// What a consumer refers to is waited for by nobody else, unless a fleet does, too.
+/// Only a new list tells whether it went meanwhile, and what is to be compared with that is still known.
+#[test]
+fn what_was_read_is_known_while_nobody_watches() {
+    let mut secrets = Secrets::default();
+    secrets.see(secret("a"), "1".into());
+    secrets.see(secret("b"), "1".into());
+    secrets.in_force(told(1, &["a"]));
+    due(&mut secrets, &["a"], &[]);
+    assert!(!secrets.read(&secret("a"), false).is_empty());
+    secrets.forget("shop");
+    assert_eq!(secrets.of("shop", |_| true), [secret("a")].into());
+}
+
 #[test]
 fn what_tenants_refer_to_holds_nobody_up() {
     let mut secrets = Secrets::default();
